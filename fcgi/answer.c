@@ -1,0 +1,160 @@
+/* answer: see answer.h. */
+#include "answer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { HEAD_MAX = 4096, TEXT_MAX = 1024 * 1024 };
+
+static const char *status_text(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } texts[] = {{200, "OK"},
+                 {304, "Not Modified"},
+                 {400, "Bad Request"},
+                 {404, "Not Found"},
+                 {405, "Method Not Allowed"},
+                 {502, "Bad Gateway"},
+                 {503, "Service Unavailable"},
+                 {504, "Gateway Timeout"}};
+    for (size_t i = 0; i < NELEMS(texts); i++) {
+        if (texts[i].status == status)
+            return texts[i].text;
+    }
+    return "Unknown";
+}
+
+static void begin(struct answer *a, const struct answer_facts *facts, int status)
+{
+    *a = (struct answer){.status = status};
+    buf_init(&a->head, HEAD_MAX);
+    buf_init(&a->text, TEXT_MAX);
+    buf_addf(&a->head, "Status: %d %s\r\nX-Request-Id: %s\r\n", status, status_text(status), facts->request_id);
+}
+
+/* The body's headers and the end of the head. HEAD tells the length of what it leaves out. */
+static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body, size_t len)
+{
+    buf_addf(&a->head, "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n", type, len);
+    a->body = facts->head_only ? "" : body;
+    a->body_len = facts->head_only ? 0 : len;
+}
+
+static int64_t seconds_up(int64_t ms)
+{
+    return ms <= 0 ? 0 : (ms + 999) / 1000;
+}
+
+static int64_t seconds_down(int64_t ms)
+{
+    return ms <= 0 ? 0 : ms / 1000;
+}
+
+/* "upstream-timeout" for "upstream_timeout": Cache-Status wants tokens, and '-' is what others write. */
+static void add_detail(struct buf *head, enum problem problem)
+{
+    buf_puts(head, "; detail=");
+    for (const char *c = problem_code(problem); *c != '\0'; c++)
+        buf_putc(head, *c == '_' ? '-' : *c);
+}
+
+static void add_cache_status(struct answer *a, const struct answer_facts *facts, int64_t ttl_ms)
+{
+    struct buf *head = &a->head;
+    buf_puts(head, "Cache-Status: taskproxy");
+    switch (facts->source) {
+    case SOURCE_MEMORY:
+    case SOURCE_REDIS:
+        buf_addf(head, "; hit; ttl=%lld%s\r\nX-Cache: HIT\r\n", (long long)seconds_down(ttl_ms),
+                 facts->source == SOURCE_REDIS ? "; detail=redis" : "");
+        return;
+    case SOURCE_STALE:
+        buf_puts(head, "; fwd=stale");
+        add_detail(head, facts->problem);
+        buf_puts(head, "\r\nX-Cache: STALE\r\n");
+        return;
+    case SOURCE_UPSTREAM:
+    case SOURCE_COLLAPSED:
+        buf_addf(head, "; fwd=miss%s%s", facts->stored ? "; stored" : "",
+                 facts->source == SOURCE_COLLAPSED ? "; collapsed" : "");
+        if (facts->problem != PROBLEM_NONE)
+            add_detail(head, facts->problem);
+        buf_addf(head, "\r\nX-Cache: %s\r\n", facts->source == SOURCE_COLLAPSED ? "COLLAPSED" : "MISS");
+    }
+}
+
+/* Whether an If-None-Match names the tag (RFC 9110: a list, or "*"; weak ones match, too). */
+static bool etag_matches(const char *list, const char *etag)
+{
+    size_t len = strlen(etag);
+    while (list != NULL && *list != '\0') {
+        list += strspn(list, " \t,");
+        if (*list == '*')
+            return true;
+        if (strncmp(list, "W/", 2) == 0)
+            list += 2;
+        if (strncmp(list, etag, len) == 0)
+            return true;
+        list += strcspn(list, ",");
+    }
+    return false;
+}
+
+/* An ended task may be kept until its URLs end; a running one is asked again, no sooner than it can have news. */
+static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
+{
+    int64_t left_ms = s->fresh_until_ms - facts->now_ms;
+    buf_addf(&a->head, "Age: %lld\r\n", (long long)seconds_down(facts->now_ms - s->fetched_ms));
+    if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
+        int64_t wait = seconds_up(left_ms);
+        buf_addf(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: %lld\r\n", (long long)(wait ? wait : 1));
+        return;
+    }
+    int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now_ms;
+    if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
+        left_ms = urls_left_ms;
+    buf_addf(&a->head, "Cache-Control: private, max-age=%lld\r\n", (long long)seconds_down(left_ms));
+}
+
+void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, enum view_kind kind)
+{
+    const struct view_bytes *view = &s->views[kind];
+    bool unchanged = etag_matches(facts->if_none_match, view->etag);
+    begin(a, facts, unchanged ? 304 : 200);
+    add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
+    add_freshness(a, facts, s);
+    buf_addf(&a->head, "ETag: %s\r\nVary: Accept, Prefer\r\nX-Content-Type-Options: nosniff\r\n", view->etag);
+    if (unchanged)
+        buf_puts(&a->head, "\r\n");
+    else
+        end(a, facts, "application/json", view->data, view->len);
+}
+
+void answer_problem(struct answer *a, const struct answer_facts *facts)
+{
+    begin(a, facts, problem_status(facts->problem));
+    add_cache_status(a, facts, 0);
+    buf_puts(&a->head, "Cache-Control: no-store\r\nVary: Accept, Prefer\r\nX-Content-Type-Options: nosniff\r\n");
+    if (facts->problem == PROBLEM_METHOD)
+        buf_puts(&a->head, "Allow: GET, HEAD\r\n");
+    if (facts->retry_after_ms > 0)
+        buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(facts->retry_after_ms));
+    problem_body(facts->problem, facts->request_id, &a->text);
+    end(a, facts, "application/problem+json", a->text.data, a->text.len);
+}
+
+void answer_text(struct answer *a, const struct answer_facts *facts, int status, const char *type,
+                 const struct buf *text)
+{
+    begin(a, facts, status);
+    buf_puts(&a->head, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+    end(a, facts, type, text->data, text->len);
+}
+
+void answer_done(struct answer *a)
+{
+    buf_done(&a->head);
+    buf_done(&a->text);
+}

@@ -1,0 +1,49 @@
+/* answer: status, headers and body of what a client gets, in the form of a CGI response. */
+#ifndef ANSWER_H
+#define ANSWER_H
+
+#include "problem.h"
+#include "snapshot.h"
+
+/* Where an answer came from, for Cache-Status and X-Cache. */
+enum answer_source {
+    SOURCE_MEMORY,    /* a fresh snapshot of this worker */
+    SOURCE_REDIS,     /* a fresh snapshot of Redis */
+    SOURCE_UPSTREAM,  /* a query made for this request */
+    SOURCE_COLLAPSED, /* the query of another request */
+    SOURCE_STALE      /* an old snapshot, because of a problem */
+};
+
+struct answer_facts {
+    const char *request_id;     /* never NULL */
+    const char *if_none_match;  /* the header's value, or NULL */
+    bool head_only;             /* the method is HEAD */
+    enum answer_source source;
+    bool stored;                /* SOURCE_UPSTREAM, SOURCE_COLLAPSED: it was kept */
+    enum problem problem;       /* what failed; for SOURCE_STALE why */
+    int64_t retry_after_ms;     /* of a problem; 0: no header */
+    int64_t now_ms;
+};
+
+struct answer {
+    int status;
+    struct buf head;  /* ends with an empty line */
+    struct buf text;  /* a body made here, or */
+    const char *body; /* (ref) that or a snapshot's view */
+    size_t body_len;
+};
+
+/* The snapshot's view, or 304. It must outlive the answer. */
+void answer_view(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
+                 enum view_kind kind);
+
+/* A problem document. */
+void answer_problem(struct answer *answer, const struct answer_facts *facts);
+
+/* Some text of our own (/healthz, /metrics); it must outlive the answer. */
+void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,
+                 const struct buf *text);
+
+void answer_done(struct answer *answer);
+
+#endif

@@ -1,0 +1,379 @@
+/* conf: see conf.h. */
+#include "conf.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_FILE_MAX = 4096, KEY_LEN_MIN = 8 };
+
+#define SECONDS 1000LL
+#define MINUTES (60 * SECONDS)
+#define HOURS   (60 * MINUTES)
+#define DAYS    (24 * HOURS)
+#define MIB     (1024LL * 1024)
+
+/* ---- the table ---- */
+
+#define UPSTREAM struct conf_upstream
+static const struct field upstream_fields[] = {
+    KEY_FIELD(UPSTREAM, name),
+    FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream", .max = 512),
+    FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED, "files with one API key each", ),
+    FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "certificates to trust in place of the system's", ),
+    FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"", "until a connection stands",
+          .min = 10, .max = 5 * MINUTES),
+    FIELD("timeout", S_DURATION, UPSTREAM, timeout_ms, "\"10s\"", "of a whole query", .min = 10, .max = 5 * MINUTES),
+    FIELD("max_in_flight", S_INT, UPSTREAM, max_in_flight, "64", "queries at once, of one worker", .min = 1,
+          .max = 10000),
+    FIELD("max_body", S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "the largest answer taken", .min = 1024,
+          .max = 64 * MIB),
+};
+static const struct table upstream_table = TABLE(UPSTREAM, upstream_fields);
+
+#define ROUTE struct conf_route
+static const struct field route_fields[] = {
+    FIELD("provider", S_STRING, ROUTE, provider_name, REQUIRED, "a file of providers_dir, without .json", .min = 1,
+          .max = 64),
+    FIELD("upstream", S_STRING, ROUTE, upstream_name, REQUIRED, "one of upstreams", .min = 1, .max = 64),
+    FIELD("path", S_STRING, ROUTE, path_text, "null", "what clients ask, when not the provider's", .min = 1,
+          .max = 512),
+    FIELD("upstream_path", S_STRING, ROUTE, upstream_path_text, "null",
+          "what the upstream is asked, when not the provider's", .min = 1, .max = 512),
+};
+static const struct table route_table = TABLE(ROUTE, route_fields);
+
+#define REDIS struct conf_redis
+static const struct field redis_fields[] = {
+    FIELD("address", S_STRING, REDIS, address, REQUIRED, "IP:PORT or unix:PATH", .min = 1, .max = 256),
+    FIELD("username", S_STRING, REDIS, username, "null", "for AUTH", .min = 1, .max = 256),
+    FIELD("password_file", S_PATH, REDIS, password_file, "null", "for AUTH", ),
+    FIELD("database", S_INT, REDIS, database, "0", "for SELECT", .max = 65535),
+    FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "the longest that Redis may hold up a request",
+          .min = 1, .max = 10 * SECONDS),
+    FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "of every key", .max = 64),
+};
+static const struct table redis_table = TABLE(REDIS, redis_fields);
+
+#define CACHE struct conf_cache
+static const struct field cache_fields[] = {
+    FIELD("memory", S_SIZE, CACHE, memory, "\"64MiB\"", "for snapshots, in each worker", .min = MIB,
+          .max = 1024 * 1024 * MIB),
+    FIELD("terminal_ttl", S_DURATION, CACHE, terminal_ttl_ms, "\"24h\"", "how long an ended task is kept",
+          .min = SECONDS, .max = 365 * DAYS),
+    FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"", "how long an unknown task is remembered",
+          .max = HOURS),
+    FIELD("stale_for", S_DURATION, CACHE, stale_for_ms, "\"10m\"", "how old a snapshot may serve for a failed query",
+          .max = 7 * DAYS),
+};
+static const struct table cache_table = TABLE(CACHE, cache_fields);
+
+#define LIMITS struct conf_limits
+static const struct field limits_fields[] = {
+    FIELD("waiters", S_INT, LIMITS, waiters, "20000", "requests that wait, in one worker", .min = 1, .max = 1000000),
+    FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks asked for at once, in one worker", .min = 1,
+          .max = 1000000),
+};
+static const struct table limits_table = TABLE(LIMITS, limits_fields);
+
+#define ACCESS struct conf_access
+static const struct field access_fields[] = {
+    FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"", "open: whoever the web server lets in", .words = "open"),
+};
+static const struct table access_table = TABLE(ACCESS, access_fields);
+
+#define CONF struct conf
+static const struct field conf_fields[] = {
+    FIELD("workers", S_INT, CONF, workers, "0", "processes; 0: as many as there are cores", .max = 64),
+    FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "where the sockets are", ),
+    FIELD("socket_group", S_STRING, CONF, socket_group, "\"www-data\"", "the web server's group, or null", .min = 1,
+          .max = 64),
+    FIELD("user", S_STRING, CONF, user, "\"www-data\"", "whom workers run as when started by root", .min = 1,
+          .max = 64),
+    FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "where the provider files are", ),
+    FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "who is asked", .table = &upstream_table),
+    FIELD("routes", S_LIST, CONF, routes, REQUIRED, "which providers are served, and from where",
+          .table = &route_table),
+    FIELD("redis", S_OBJECT, CONF, redis, "null", "null: memory only", .table = &redis_table),
+    FIELD("cache", S_OBJECT, CONF, cache, "{}", "what is kept, and how long", .table = &cache_table),
+    FIELD("limits", S_OBJECT, CONF, limits, "{}", "caps of one worker", .table = &limits_table),
+    FIELD("access", S_OBJECT, CONF, access, "{}", "who may ask", .table = &access_table),
+    FIELD("drain", S_DURATION, CONF, drain_ms, "\"30s\"", "how long an old worker may finish what it holds",
+          .min = 100, .max = HOURS),
+    FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "the least that is logged",
+          .words = "debug|info|warn|error"),
+};
+static const struct table conf_table = TABLE(CONF, conf_fields);
+
+/* ---- what the table cannot know: each returns an error, allocated, or NULL ---- */
+
+struct loader {
+    struct conf *conf;
+    struct schema_source source;
+};
+
+/* The one line of a secret's file, in *ret_secret. `pointer` names the key that names the file. */
+static char *load_secret(struct loader *l, const char *pointer, const char *path, char **ret_secret)
+{
+    char *why;
+    const struct file *file = files_get(l->conf->files, path, FILE_SECRET, KEY_FILE_MAX, &why);
+    if (file == NULL) {
+        char *error = schema_error(&l->source, pointer, "\"%s\" %s", path, why);
+        free(why);
+        return error;
+    }
+    size_t len = file->len;
+    if (len > 0 && file->data[len - 1] == '\n')
+        len--;
+    if (len > 0 && file->data[len - 1] == '\r')
+        len--;
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)file->data[i] <= 0x20 || (unsigned char)file->data[i] >= 0x7f)
+            return schema_error(&l->source, pointer, "\"%s\" must hold one line of visible ASCII characters", path);
+    }
+    if (len < KEY_LEN_MIN)
+        return schema_error(&l->source, pointer, "\"%s\" must hold at least %d characters", path, KEY_LEN_MIN);
+    *ret_secret = xstrndup(file->data, len);
+    return NULL;
+}
+
+static bool is_loopback(const char *host, size_t len)
+{
+    static const char *const names[] = {"localhost", "[::1]"};
+    for (size_t i = 0; i < NELEMS(names); i++) {
+        if (strlen(names[i]) == len && memcmp(names[i], host, len) == 0)
+            return true;
+    }
+    char text[16] = "";
+    struct in_addr address;
+    if (len < sizeof(text))
+        memcpy(text, host, len);
+    return inet_pton(AF_INET, text, &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
+}
+
+/* scheme://host[:port], nothing behind it: a path belongs to the routes, a user to no URL. */
+static const char *refuse_url(const char *url)
+{
+    bool plain = strncmp(url, "http://", 7) == 0;
+    if (!plain && strncmp(url, "https://", 8) != 0)
+        return "must begin with https:// (or http:// for a loopback address)";
+    const char *host = url + (plain ? 7 : 8);
+    size_t len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host))
+        return "must be a scheme, a host and perhaps a port, such as \"https://api.example.com\"";
+    if (host[len] == ':') {
+        int64_t port;
+        if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
+            return "has a bad port";
+    }
+    if (plain && !is_loopback(host, len))
+        return "http:// would send the key in the clear: it is for loopback addresses only";
+    return NULL;
+}
+
+static char *finish_upstream(struct loader *l, struct conf_upstream *u)
+{
+    char *pointer = xasprintf("/upstreams/%s/base_url", u->name), *error = NULL, *why;
+    char **key_files = u->key_files.items;
+    const char *refusal = refuse_url(u->base_url);
+    if (refusal != NULL)
+        error = schema_error(&l->source, pointer, "%s", refusal);
+    free(pointer);
+    pointer = xasprintf("/upstreams/%s/key_files", u->name);
+    if (error == NULL && u->key_files.n == 0)
+        error = schema_error(&l->source, pointer, "must name at least one file");
+    free(pointer);
+    for (size_t i = 0; i < u->key_files.n && error == NULL; i++) {
+        char *key = NULL;
+        pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, i);
+        error = load_secret(l, pointer, key_files[i], &key);
+        if (i == 0)
+            u->key = key;
+        else
+            wipe_free(key);
+        free(pointer);
+    }
+    if (error != NULL || u->ca_file == NULL)
+        return error;
+    u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
+    if (u->ca != NULL)
+        return NULL;
+    pointer = xasprintf("/upstreams/%s/ca_file", u->name);
+    error = schema_error(&l->source, pointer, "\"%s\" %s", u->ca_file, why);
+    free(pointer);
+    free(why);
+    return error;
+}
+
+/* The provider of that name, loaded when it is new. */
+static struct provider *find_provider(struct loader *l, const char *name, char **ret_error)
+{
+    struct conf *conf = l->conf;
+    struct provider **all = conf->providers.items;
+    for (size_t i = 0; i < conf->providers.n; i++) {
+        if (strcmp(all[i]->name, name) == 0)
+            return all[i];
+    }
+    if (strchr(name, '/') != NULL || name[0] == '.') {
+        *ret_error = xstrdup("is no name of a provider");
+        return NULL;
+    }
+    char *path = xasprintf("%s/%s.json", conf->providers_dir, name);
+    struct provider *provider = provider_load(conf->files, path, ret_error);
+    free(path);
+    if (provider == NULL)
+        return NULL;
+    all = xrealloc(all, (conf->providers.n + 1) * sizeof(*all));
+    all[conf->providers.n] = provider;
+    conf->providers = (struct list){.items = all, .n = conf->providers.n + 1};
+    return provider;
+}
+
+static const struct conf_upstream *find_upstream(const struct conf *conf, const char *name)
+{
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        if (strcmp(conf_upstream(conf, i)->name, name) == 0)
+            return conf_upstream(conf, i);
+    }
+    return NULL;
+}
+
+static char *route_error(struct loader *l, size_t i, const char *key, const char *what)
+{
+    char *pointer = xasprintf("/routes/%zu/%s", i, key);
+    char *error = schema_error(&l->source, pointer, "%s", what);
+    free(pointer);
+    return error;
+}
+
+static char *finish_route(struct loader *l, size_t i)
+{
+    struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
+    char *why = NULL, *error;
+    const char *refusal;
+    r->upstream = find_upstream(l->conf, r->upstream_name);
+    if (r->upstream == NULL)
+        return route_error(l, i, "upstream", "there is no such upstream");
+    r->provider = find_provider(l, r->provider_name, &why);
+    if (r->provider == NULL) {
+        error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL ? xstrdup(why)
+                                                                               : route_error(l, i, "provider", why);
+        free(why);
+        return error;
+    }
+    const char *path = r->path_text ? r->path_text : r->provider->path_text;
+    const char *upstream_path = r->upstream_path_text ? r->upstream_path_text : r->provider->path_text;
+    if (provider_pattern(r->provider, path, &r->path, &refusal) < 0)
+        return route_error(l, i, "path", refusal);
+    if (provider_pattern(r->provider, upstream_path, &r->upstream_path, &refusal) < 0)
+        return route_error(l, i, "upstream_path", refusal);
+    if (r->path.n_variables != r->upstream_path.n_variables)
+        return route_error(l, i, "path", "must have the variables of upstream_path");
+    for (size_t k = 0; k < i; k++) {
+        if (strcmp(conf_route(l->conf, k)->path.text, r->path.text) == 0)
+            return route_error(l, i, "provider", "another route has the same path: give one of them a \"path\"");
+    }
+    return NULL;
+}
+
+static char *finish_redis(struct loader *l)
+{
+    struct conf_redis *redis = &l->conf->redis;
+    static const char form[] = "must be IP:PORT (no host name: looking it up would block) or unix:PATH";
+    unsigned char address[16];
+    if (redis->address == NULL)
+        return NULL;
+    if (strncmp(redis->address, "unix:/", 6) == 0) {
+        redis->socket = redis->address + 5;
+    } else {
+        const char *colon = strrchr(redis->address, ':');
+        int64_t port;
+        if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
+            return schema_error(&l->source, "/redis/address", form);
+        bool bracket = redis->address[0] == '[' && colon > redis->address + 2 && colon[-1] == ']';
+        redis->host = xstrndup(redis->address + bracket, (size_t)(colon - redis->address) - 2 * bracket);
+        redis->port = (int)port;
+        if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
+            return schema_error(&l->source, "/redis/address", form);
+    }
+    if (redis->username != NULL && redis->password_file == NULL)
+        return schema_error(&l->source, "/redis/username", "needs a password_file");
+    if (redis->password_file == NULL)
+        return NULL;
+    return load_secret(l, "/redis/password_file", redis->password_file, &redis->password);
+}
+
+static char *finish(struct loader *l)
+{
+    struct conf *conf = l->conf;
+    char *error = NULL;
+    if (conf->upstreams.n == 0)
+        error = schema_error(&l->source, "/upstreams", "must name at least one upstream");
+    else if (conf->routes.n == 0)
+        error = schema_error(&l->source, "/routes", "must have at least one route");
+    else if (strlen(conf->socket_dir) > 80)
+        error = schema_error(&l->source, "/socket_dir", "is too long for the path of a UNIX socket");
+    for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
+        error = finish_upstream(l, (struct conf_upstream *)conf->upstreams.items + i);
+    for (size_t i = 0; i < conf->routes.n && error == NULL; i++)
+        error = finish_route(l, i);
+    if (error == NULL)
+        error = finish_redis(l);
+    return error;
+}
+
+struct conf *conf_load(const char *path, struct files *files, char **ret_error)
+{
+    struct conf *conf = xcalloc(1, sizeof(*conf));
+    conf->files = files;
+    char *why;
+    const struct file *file = files_get(files, path, FILE_PLAIN, CONF_FILE_MAX, &why);
+    if (file == NULL) {
+        *ret_error = xasprintf("%s: %s", path, why);
+        free(why);
+        conf_free(conf);
+        return NULL;
+    }
+    struct loader l = {.conf = conf, .source = {.path = path, .text = file->data, .len = file->len}};
+    *ret_error = NULL;
+    if (schema_read(&conf_table, &l.source, conf, ret_error) == 0)
+        *ret_error = finish(&l);
+    if (*ret_error != NULL) {
+        conf_free(conf);
+        return NULL;
+    }
+    if (conf->workers == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        conf->workers = cores < 1 ? 1 : cores > 64 ? 64 : cores;
+    }
+    return conf;
+}
+
+void conf_free(struct conf *conf)
+{
+    if (conf == NULL)
+        return;
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        struct conf_route *r = (struct conf_route *)conf->routes.items + i;
+        pattern_done(&r->path);
+        pattern_done(&r->upstream_path);
+    }
+    for (size_t i = 0; i < conf->upstreams.n; i++)
+        wipe_free(((struct conf_upstream *)conf->upstreams.items + i)->key);
+    for (size_t i = 0; i < conf->providers.n; i++)
+        provider_free(((struct provider **)conf->providers.items)[i]);
+    free(conf->providers.items);
+    wipe_free(conf->redis.password);
+    free(conf->redis.host);
+    struct files *files = conf->files;
+    schema_done(&conf_table, conf);
+    files_free(files);
+    free(conf);
+}
+
+void conf_print(const struct conf *conf, struct buf *out)
+{
+    schema_print(&conf_table, conf, out);
+}

@@ -1,0 +1,107 @@
+/* conf: the configuration, read once and never changed.
+ *
+ * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Everything the
+ * configuration names - provider files, keys, certificates - is read with it, so that a configuration that loaded
+ * is complete. A reload makes a new one, in new workers. */
+#ifndef CONF_H
+#define CONF_H
+
+#include "log.h"
+#include "provider.h"
+
+struct conf_upstream {
+    char *name;
+    char *base_url; /* scheme, host, port; no path, no '/' at the end */
+    struct list key_files; /* of char * */
+    char *ca_file;         /* NULL: the system's */
+    int64_t connect_timeout_ms;
+    int64_t timeout_ms; /* of a whole query, the wait for its turn included */
+    int64_t max_in_flight;
+    int64_t max_body; /* bytes */
+
+    const struct file *ca; /* (ref) the content of ca_file, or NULL */
+    char *key;             /* the first key; wiped when freed */
+};
+
+struct conf_route {
+    char *provider_name;
+    char *upstream_name;
+    char *path_text;          /* NULL: the provider's */
+    char *upstream_path_text; /* NULL: the provider's */
+
+    struct provider *provider;             /* (ref) */
+    const struct conf_upstream *upstream;  /* (ref) */
+    struct pattern path;                   /* what clients ask */
+    struct pattern upstream_path;          /* what the upstream is asked */
+};
+
+struct conf_redis {
+    char *address; /* NULL: no Redis, memory only */
+    char *username;
+    char *password_file;
+    int64_t database;
+    int64_t timeout_ms;
+    char *prefix;
+
+    char *host; /* the address taken apart: an IP address and a port, or */
+    int port;
+    char *socket; /* a path */
+    char *password; /* wiped when freed */
+};
+
+struct conf_cache {
+    int64_t memory; /* bytes */
+    int64_t terminal_ttl_ms;
+    int64_t missing_ttl_ms;
+    int64_t stale_for_ms;
+};
+
+struct conf_limits {
+    int64_t waiters;
+    int64_t fetches;
+};
+
+enum access_mode { ACCESS_OPEN };
+
+struct conf_access {
+    int mode; /* enum access_mode */
+};
+
+struct conf {
+    int64_t workers; /* 0: the number of cores */
+    char *socket_dir;
+    char *socket_group; /* NULL: the group of the process */
+    char *user;         /* whom workers run as when started by root */
+    char *providers_dir;
+    struct list upstreams; /* of struct conf_upstream */
+    struct list routes;    /* of struct conf_route */
+    struct conf_redis redis;
+    struct conf_cache cache;
+    struct conf_limits limits;
+    struct conf_access access;
+    int64_t drain_ms; /* how long a worker that was told to leave may hold what it has */
+    int log_level;    /* enum log_level */
+
+    struct files *files;    /* everything that was read */
+    struct list providers;  /* of struct provider *, each once */
+};
+
+/* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to the
+ * configuration from here on. NULL with *ret_error (allocated), which names file, line and key. */
+struct conf *conf_load(const char *path, struct files *files, char **ret_error);
+void conf_free(struct conf *conf); /* NULL is allowed */
+
+/* The configuration in force, defaults included; secrets are only ever names of files. */
+void conf_print(const struct conf *conf, struct buf *out);
+
+static inline const struct conf_route *conf_route(const struct conf *conf, size_t i)
+{
+    return (const struct conf_route *)conf->routes.items + i;
+}
+
+static inline const struct conf_upstream *conf_upstream(const struct conf *conf, size_t i)
+{
+    return (const struct conf_upstream *)conf->upstreams.items + i;
+}
+
+#endif

@@ -1,0 +1,432 @@
+/* fetch: see fetch.h. The story of one fetch:
+ *
+ *     ask_redis -> read_redis -> ask_upstream -> read_upstream -> keep -> deliver
+ *         |            '--- fresh there ---------------------------^         ^
+ *         '-- away --------------^            '---- problem -----------------'
+ *
+ * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came and runs
+ * on from the step behind the WAIT. */
+#include "fetch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "stats.h"
+#include "view.h"
+
+enum { KEY_MAX = 1024, MISSING_BYTES = 1024 * 1024, REDIS_VALUE_MAX = 16 * 1024 * 1024 };
+
+enum step { ASK_REDIS, READ_REDIS, ASK_UPSTREAM, READ_UPSTREAM, KEEP, DELIVER, WAIT, DONE };
+
+struct fetch {
+    struct fetches *fetches; /* (ref) */
+    struct task task;
+    enum step step; /* the next one to run */
+    struct fetch_waiter *waiters;
+    struct redis_command *redis_command; /* under way, or NULL */
+    struct upstream_call *upstream_call; /* under way, or NULL */
+    const struct redis_reply *reply;     /* (ref) in READ_REDIS */
+    const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
+    bool redis_away;                     /* it said nothing of this task, and is told nothing */
+    struct snapshot *last;               /* the newest that was known before, or NULL */
+    struct snapshot *snapshot;           /* what was brought home, or NULL */
+    struct fetch_result result;
+    UT_hash_handle hh;
+    size_t key_len;
+    char key[];
+};
+
+struct fetches {
+    struct fetches_parts parts;
+    struct fetch *table;
+    struct cache *cache;
+    struct cache *missing; /* its own store: guessed ids cannot push out results */
+    char bad_value[64];    /* why the last value of Redis was not used, as logged */
+    char unknown_status[64]; /* the last unknown status, as logged */
+};
+
+static void run(struct fetch *f);
+
+static struct snapshot_rules rules_of(const struct fetches *fs, const struct task *task)
+{
+    const struct conf_cache *cache = &fs->parts.conf->cache;
+    const struct provider_poll *poll = &task->route->provider->poll;
+    return (struct snapshot_rules){.terminal_ttl_ms = cache->terminal_ttl_ms,
+                                   .stale_for_ms = cache->stale_for_ms,
+                                   .poll_min_ms = poll->min_ms,
+                                   .poll_max_ms = poll->max_ms};
+}
+
+/* ---- Redis ---- */
+
+static void on_redis(void *user, const struct redis_reply *reply)
+{
+    struct fetch *f = user;
+    f->redis_command = NULL;
+    f->reply = reply;
+    run(f);
+}
+
+static enum step ask_redis(struct fetch *f)
+{
+    const struct fetches_parts *parts = &f->fetches->parts;
+    char *key = xasprintf("%s%s", parts->conf->redis.prefix, f->key);
+    f->redis_command = redis_get(parts->redis, key, on_redis, f);
+    free(key);
+    f->redis_away = f->redis_command == NULL;
+    if (f->redis_away)
+        return ASK_UPSTREAM;
+    f->step = READ_REDIS;
+    return WAIT;
+}
+
+/* A value that cannot be used is no reason to fail: the task is asked for, and the value replaced. */
+static struct snapshot *decode(struct fetch *f)
+{
+    struct fetches *fs = f->fetches;
+    const struct snapshot_rules rules = rules_of(fs, &f->task);
+    const char *why;
+    struct snapshot *s =
+        snapshot_decode(f->reply->value, f->reply->len, f->task.route->provider->digest, &rules, &why);
+    if (s == NULL && strcmp(why, fs->bad_value) != 0) {
+        log_warn("Redis holds %s under the keys of provider %s; such values are not used", why,
+                 f->task.route->provider->name);
+        snprintf(fs->bad_value, sizeof(fs->bad_value), "%s", why);
+    }
+    return s;
+}
+
+static enum step read_redis(struct fetch *f)
+{
+    f->redis_away = f->reply->result == REDIS_AWAY;
+    if (f->reply->result != REDIS_FOUND)
+        return ASK_UPSTREAM;
+    struct snapshot *s = decode(f);
+    if (s == NULL)
+        return ASK_UPSTREAM;
+    if (snapshot_is_fresh(s, wall_ms())) {
+        f->snapshot = s;
+        f->result.from_redis = true;
+        stat_inc(STAT_HITS_REDIS);
+        return KEEP;
+    }
+    if (f->last == NULL || f->last->fetched_ms < s->fetched_ms) {
+        snapshot_unref(f->last);
+        f->last = snapshot_ref(s);
+    }
+    snapshot_unref(s);
+    return ASK_UPSTREAM;
+}
+
+/* ---- the upstream ---- */
+
+static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after_ms)
+{
+    f->result.problem = problem;
+    f->result.retry_after_ms = retry_after_ms;
+    return DELIVER;
+}
+
+static void on_upstream(void *user, const struct upstream_answer *answer)
+{
+    struct fetch *f = user;
+    f->upstream_call = NULL;
+    f->answer = answer;
+    run(f);
+}
+
+static enum step ask_upstream(struct fetch *f)
+{
+    struct upstreams *upstreams = f->fetches->parts.upstreams;
+    f->upstream_call = upstream_get(upstreams, f->task.route, f->task.id, on_upstream, f);
+    f->step = READ_UPSTREAM;
+    return WAIT;
+}
+
+static void note_unknown_status(struct fetch *f, const struct view *view)
+{
+    struct fetches *fs = f->fetches;
+    stat_inc(STAT_UNKNOWN_STATUS);
+    if (strcmp(view->status, fs->unknown_status) == 0)
+        return;
+    snprintf(fs->unknown_status, sizeof(fs->unknown_status), "%s", view->status);
+    log_warn("provider %s does not list the status %s: taken as running", f->task.route->provider->name,
+             view->status);
+}
+
+/* A task is there: what is known of it becomes a snapshot. */
+static enum step take_view(struct fetch *f, const struct view *view)
+{
+    int64_t now = wall_ms();
+    const struct snapshot_rules rules = rules_of(f->fetches, &f->task);
+    struct snapshot_facts facts = {.state = view->state,
+                                   .known = view->known,
+                                   .created_ms = view->created_at * 1000,
+                                   .fetched_ms = now,
+                                   .urls_expire_at = view->urls_expire_at,
+                                   .retry_after_ms = f->answer->retry_after_ms};
+    if (facts.created_ms == 0)
+        facts.created_ms = f->last ? f->last->created_ms : now;
+    for (size_t i = 0; i < VIEW_COUNT; i++) {
+        facts.views[i] = view->views[i].data;
+        facts.view_lens[i] = view->views[i].len;
+    }
+    if (!view->known)
+        note_unknown_status(f, view);
+    f->snapshot = snapshot_new(&facts, &rules);
+    return KEEP;
+}
+
+static enum step take_missing(struct fetch *f)
+{
+    struct fetches *fs = f->fetches;
+    int64_t now = wall_ms();
+    struct snapshot *missing = snapshot_new_missing(now, now + fs->parts.conf->cache.missing_ttl_ms);
+    cache_put(fs->missing, f->key, f->key_len, missing);
+    snapshot_unref(missing);
+    return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
+}
+
+static enum step take_refusal(struct fetch *f)
+{
+    const struct conf_upstream *upstream = f->task.route->upstream;
+    char trouble[160];
+    snprintf(trouble, sizeof(trouble), "it refused the key of %s (status %d)", ((char **)upstream->key_files.items)[0],
+             f->answer->http_status);
+    upstream_report(f->fetches->parts.upstreams, upstream, trouble);
+    return fail(f, PROBLEM_UPSTREAM_AUTH, 0);
+}
+
+static enum step take_busy(struct fetch *f)
+{
+    struct upstreams *upstreams = f->fetches->parts.upstreams;
+    const struct conf_upstream *upstream = f->task.route->upstream;
+    upstream_report(upstreams, upstream, "it says that we ask too often");
+    return fail(f, PROBLEM_UNAVAILABLE, upstream_hold(upstreams, upstream, f->answer->retry_after_ms));
+}
+
+static enum step take_reading(struct fetch *f, enum reading reading, const struct view *view)
+{
+    const struct conf_upstream *upstream = f->task.route->upstream;
+    char trouble[160];
+    switch (reading) {
+    case READING_OK:
+        upstream_report(f->fetches->parts.upstreams, upstream, NULL);
+        return take_view(f, view);
+    case READING_MISSING:
+        upstream_report(f->fetches->parts.upstreams, upstream, NULL);
+        return take_missing(f);
+    case READING_REFUSED:
+        return take_refusal(f);
+    case READING_BUSY:
+        return take_busy(f);
+    default:
+        stat_inc(STAT_UPSTREAM_FAILURES);
+        snprintf(trouble, sizeof(trouble), "its answer (status %d) was %s", f->answer->http_status, view->why);
+        upstream_report(f->fetches->parts.upstreams, upstream, trouble);
+        return fail(f, reading == READING_ERROR ? PROBLEM_UPSTREAM_ERROR : PROBLEM_UPSTREAM_INVALID, 0);
+    }
+}
+
+static enum step read_upstream(struct fetch *f)
+{
+    const struct conf_route *route = f->task.route;
+    switch (f->answer->outcome) {
+    case UPSTREAM_TIMED_OUT:
+        return fail(f, PROBLEM_UPSTREAM_TIMEOUT, 0);
+    case UPSTREAM_FAILED:
+        return fail(f, PROBLEM_UPSTREAM_ERROR, 0);
+    case UPSTREAM_UNUSABLE:
+        return fail(f, PROBLEM_UPSTREAM_INVALID, 0);
+    case UPSTREAM_OUT_OF_MEANS:
+        return fail(f, PROBLEM_OVERLOADED, 1000);
+    case UPSTREAM_HELD:
+        return fail(f, PROBLEM_UNAVAILABLE, f->answer->retry_after_ms);
+    case UPSTREAM_ANSWERED:
+        break;
+    }
+    struct view view;
+    struct view_question question = {
+        .provider = route->provider, .task_id = f->task.id, .secret = route->upstream->key};
+    enum reading reading = view_read(&question, f->answer->http_status, f->answer->body, f->answer->len, &view);
+    enum step next = take_reading(f, reading, &view);
+    view_done(&view);
+    return next;
+}
+
+/* ---- keeping and delivering ---- */
+
+static void keep_in_redis(struct fetch *f)
+{
+    const struct fetches_parts *parts = &f->fetches->parts;
+    const struct snapshot *s = f->snapshot;
+    int64_t ttl_ms =
+        state_ended(s->state) ? s->fresh_until_ms - s->fetched_ms : parts->conf->cache.stale_for_ms;
+    if (ttl_ms <= 0)
+        return;
+    struct buf value;
+    char *key = xasprintf("%s%s", parts->conf->redis.prefix, f->key);
+    buf_init(&value, REDIS_VALUE_MAX);
+    snapshot_encode(s, f->task.route->provider->digest, &value);
+    if (!value.failed)
+        redis_set(parts->redis, key, value.data, value.len, ttl_ms);
+    buf_done(&value);
+    free(key);
+}
+
+static enum step keep(struct fetch *f)
+{
+    struct fetches *fs = f->fetches;
+    stat_add(STAT_CACHE_EVICTIONS, (int64_t)cache_put(fs->cache, f->key, f->key_len, f->snapshot));
+    stat_set(STAT_CACHE_ENTRIES, (int64_t)cache_entries(fs->cache));
+    stat_set(STAT_CACHE_BYTES, (int64_t)cache_bytes(fs->cache));
+    cache_remove(fs->missing, f->key, f->key_len);
+    f->result.stored = true;
+    if (!f->result.from_redis && !f->redis_away && f->snapshot->known)
+        keep_in_redis(f);
+    return DELIVER;
+}
+
+static void fetch_free(struct fetch *f)
+{
+    snapshot_unref(f->last);
+    snapshot_unref(f->snapshot);
+    stat_dec(STAT_FETCHES);
+    free(f);
+}
+
+/* The fetch leaves its table before anyone is woken: who asks again from a callback begins a new one. */
+static enum step deliver(struct fetch *f)
+{
+    HASH_DEL(f->fetches->table, f);
+    f->result.snapshot = f->snapshot;
+    f->result.last = f->last;
+    struct fetch_waiter *waiter;
+    while ((waiter = f->waiters) != NULL) {
+        DL_DELETE(f->waiters, waiter);
+        waiter->fetch = NULL;
+        waiter->on_fetched(waiter, &f->result);
+    }
+    return DONE;
+}
+
+static void run(struct fetch *f)
+{
+    static enum step (*const steps[])(struct fetch *) = {
+        [ASK_REDIS] = ask_redis,         [READ_REDIS] = read_redis, [ASK_UPSTREAM] = ask_upstream,
+        [READ_UPSTREAM] = read_upstream, [KEEP] = keep,             [DELIVER] = deliver};
+    static const char *const names[] = {"ask_redis", "read_redis", "ask_upstream", "read_upstream",
+                                        "keep",      "deliver",    "wait",         "done"};
+    enum step step = f->step;
+    while (step != WAIT && step != DONE) {
+        enum step next = steps[step](f);
+        log_debug("fetch %s: %s -> %s", f->key, names[step], names[next]);
+        step = next;
+    }
+    if (step == DONE)
+        fetch_free(f);
+}
+
+/* ---- joining ---- */
+
+static struct fetch *find(struct fetches *fs, const char *key, size_t key_len)
+{
+    struct fetch *f;
+    HASH_FIND(hh, fs->table, key, key_len, f);
+    return f;
+}
+
+static struct fetch *start(struct fetches *fs, const struct task *task, const struct buf *key)
+{
+    struct fetch *f = xcalloc(1, sizeof(*f) + key->len + 1);
+    f->fetches = fs;
+    f->task = *task;
+    f->step = ASK_REDIS;
+    f->key_len = key->len;
+    memcpy(f->key, key->data, key->len + 1);
+    struct snapshot *last = cache_get(fs->cache, f->key, f->key_len, wall_ms());
+    f->last = last ? snapshot_ref(last) : NULL;
+    HASH_ADD(hh, fs->table, key, f->key_len, f);
+    stat_inc(STAT_FETCHES);
+    return f;
+}
+
+enum fetch_join fetch_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
+{
+    struct buf key;
+    buf_init(&key, KEY_MAX);
+    task_key(task, &key);
+    struct fetch *f = find(fs, key.data, key.len);
+    bool collapsed = f != NULL;
+    if (f == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches)
+        f = start(fs, task, &key);
+    buf_done(&key);
+    if (f == NULL)
+        return FETCH_REFUSED;
+    waiter->fetch = f;
+    DL_APPEND(f->waiters, waiter);
+    if (!collapsed)
+        run(f);
+    return collapsed ? FETCH_COLLAPSED : FETCH_STARTED;
+}
+
+void fetch_leave(struct fetch_waiter *waiter)
+{
+    if (waiter->fetch == NULL)
+        return;
+    DL_DELETE(waiter->fetch->waiters, waiter);
+    waiter->fetch = NULL;
+}
+
+/* ---- all of them ---- */
+
+struct fetches *fetches_new(struct fetches_parts parts)
+{
+    struct fetches *fs = xcalloc(1, sizeof(*fs));
+    fs->parts = parts;
+    fs->cache = cache_new((size_t)parts.conf->cache.memory);
+    fs->missing = cache_new(MISSING_BYTES);
+    return fs;
+}
+
+void fetches_free(struct fetches *fs)
+{
+    if (fs == NULL)
+        return;
+    struct fetch *f, *next;
+    HASH_ITER(hh, fs->table, f, next)
+    {
+        if (f->redis_command != NULL)
+            redis_cancel(f->redis_command);
+        if (f->upstream_call != NULL)
+            upstream_cancel(f->upstream_call);
+        HASH_DEL(fs->table, f);
+        fetch_free(f);
+    }
+    cache_free(fs->cache);
+    cache_free(fs->missing);
+    free(fs);
+}
+
+struct snapshot *fetches_look(struct fetches *fs, const struct task *task, int64_t now_ms)
+{
+    struct buf key;
+    buf_init(&key, KEY_MAX);
+    task_key(task, &key);
+    struct snapshot *found = cache_get(fs->cache, key.data, key.len, now_ms);
+    if (found == NULL || !snapshot_is_fresh(found, now_ms)) {
+        struct snapshot *missing = cache_get(fs->missing, key.data, key.len, now_ms);
+        found = missing ? missing : found;
+    }
+    buf_done(&key);
+    return found;
+}
+
+size_t fetches_under_way(const struct fetches *fs)
+{
+    return HASH_COUNT(fs->table);
+}

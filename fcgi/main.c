@@ -1,0 +1,128 @@
+/* main: arguments, and which of the ways to run they ask for. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "master.h"
+#include "route.h"
+#include "worker.h"
+
+#define VERSION      "0.1"
+#define DEFAULT_CONF "/etc/taskproxy/taskproxy.json"
+
+static const char usage[] =
+    "Usage: taskproxy [-c FILE] [OPTION]\n"
+    "A FastCGI proxy for the status of asynchronous tasks. Runs in the foreground and logs to standard error.\n"
+    "\n"
+    "  -c, --config FILE    the configuration (default " DEFAULT_CONF ")\n"
+    "  -t, --check-config   check the configuration and all it names, and exit\n"
+    "  -T, --print-config   print the configuration in force, and exit\n"
+    "      --print-nginx    print the blocks that nginx needs, and exit\n"
+    "  -V, --version        print the version, and exit\n"
+    "  -h, --help           print this, and exit\n"
+    "\n"
+    "Started with GATEWAY_INTERFACE in its environment it is a CGI program: it answers one request with the\n"
+    "configuration that TASKPROXY_CONFIG names.\n";
+
+enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX };
+
+static struct conf *load(const char *path)
+{
+    char *error = NULL;
+    struct conf *conf = conf_load(path, files_new(), &error);
+    if (conf == NULL)
+        fprintf(stderr, "taskproxy: %s\n", error);
+    free(error);
+    return conf;
+}
+
+static int print(void (*write)(const struct conf *, struct buf *), struct conf *conf)
+{
+    struct buf out;
+    buf_init(&out, 16 * 1024 * 1024);
+    write(conf, &out);
+    int result = fwrite(out.data, 1, out.len, stdout) == out.len ? EXIT_SUCCESS : EXIT_FAILURE;
+    buf_done(&out);
+    conf_free(conf);
+    return result;
+}
+
+static int run(enum mode mode, const char *path)
+{
+    struct conf *conf = load(path);
+    if (conf == NULL)
+        return EXIT_FAILURE;
+    switch (mode) {
+    case CHECK:
+        printf("%s: ok\n", path);
+        conf_free(conf);
+        return EXIT_SUCCESS;
+    case PRINT_CONFIG:
+        return print(conf_print, conf);
+    case PRINT_NGINX:
+        return print(route_print_nginx, conf);
+    default:
+        return master_main(path, conf);
+    }
+}
+
+static int run_cgi(void)
+{
+    const char *path = getenv("TASKPROXY_CONFIG");
+    struct conf *conf = load(path ? path : DEFAULT_CONF);
+    if (conf != NULL)
+        return worker_cgi(conf);
+    fputs("Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\ntaskproxy is not configured.\n", stdout);
+    return EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    enum { OPT_PRINT_NGINX = 256 };
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check-config", no_argument, NULL, 't'},
+                                            {"print-config", no_argument, NULL, 'T'},
+                                            {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* by the master, not by people */
+        return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
+    if (getenv("GATEWAY_INTERFACE") != NULL)
+        return run_cgi();
+
+    const char *path = DEFAULT_CONF;
+    enum mode mode = RUN;
+    int option;
+    while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            path = optarg;
+            break;
+        case 't':
+            mode = CHECK;
+            break;
+        case 'T':
+            mode = PRINT_CONFIG;
+            break;
+        case OPT_PRINT_NGINX:
+            mode = PRINT_NGINX;
+            break;
+        case 'V':
+            puts("taskproxy " VERSION);
+            return EXIT_SUCCESS;
+        case 'h':
+            fputs(usage, stdout);
+            return EXIT_SUCCESS;
+        default:
+            fputs(usage, stderr);
+            return EXIT_FAILURE;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "taskproxy: \"%s\" is one argument too many\n", argv[optind]);
+        return EXIT_FAILURE;
+    }
+    return run(mode, path);
+}

@@ -1,0 +1,35 @@
+/* problem: the ways in which an answer can fail, each with its code, status and words (RFC 9457).
+ *
+ * The words are our own: nothing of the upstream's stands in a problem. */
+#ifndef PROBLEM_H
+#define PROBLEM_H
+
+#include "buf.h"
+
+/* X(identifier, code, status, title, detail) */
+#define PROBLEMS(X)                                                                                          \
+    X(BAD_REQUEST, "bad_request", 400, "Bad request", "The request is malformed.")                           \
+    X(BAD_ID, "bad_request", 400, "Bad request", "This is no task id of this provider.")                     \
+    X(NOT_FOUND, "not_found", 404, "Not found", "There is nothing at this path.")                            \
+    X(TASK_NOT_FOUND, "task_not_found", 404, "Task not found", "The upstream knows no such task.")           \
+    X(METHOD, "method_not_allowed", 405, "Method not allowed", "This resource can only be read.")            \
+    X(UPSTREAM_ERROR, "upstream_error", 502, "Upstream error", "The upstream answered with an error.")       \
+    X(UPSTREAM_INVALID, "upstream_invalid", 502, "Invalid upstream answer",                                  \
+      "The upstream's answer could not be used.")                                                            \
+    X(UPSTREAM_AUTH, "upstream_auth", 502, "Upstream refused the key",                                       \
+      "The upstream refused the proxy's own credentials. The operator has to act.")                          \
+    X(OVERLOADED, "overloaded", 503, "Overloaded", "The proxy has reached one of its limits.")               \
+    X(UNAVAILABLE, "upstream_unavailable", 503, "Upstream unavailable",                                      \
+      "The upstream takes no queries at the moment.")                                                        \
+    X(UPSTREAM_TIMEOUT, "upstream_timeout", 504, "Upstream timeout", "The upstream did not answer in time.")
+
+#define PROBLEM_ID(id, code, status, title, detail) PROBLEM_##id,
+enum problem { PROBLEM_NONE, PROBLEMS(PROBLEM_ID) PROBLEM_COUNT };
+
+int problem_status(enum problem problem);
+const char *problem_code(enum problem problem);
+
+/* The whole document, with the members that official SDKs read their message from. */
+void problem_body(enum problem problem, const char *request_id, struct buf *out);
+
+#endif

@@ -1,0 +1,25 @@
+/* request: what one client asked, from its line to its answer. */
+#ifndef REQUEST_H
+#define REQUEST_H
+
+#include "fcgi.h"
+#include "fetch.h"
+
+struct requests; /* those that wait */
+
+/* All (ref), and outlive the requests. */
+struct requests_parts {
+    uv_loop_t *loop;
+    const struct conf *conf;
+    struct fetches *fetches;
+};
+
+struct requests *requests_new(struct requests_parts parts);
+
+/* Those that wait are forgotten without an answer. NULL is allowed. */
+void requests_free(struct requests *requests);
+
+/* Answers `client`, now or later. */
+void request_serve(struct requests *requests, struct fcgi_request *client);
+
+#endif

@@ -1,0 +1,79 @@
+/* stats: counters, one table with their meaning beside them.
+ *
+ * The counters live in one page of memory that the master makes and every worker maps: one slot for each worker
+ * process, written by that process alone. The master adds up the slots, and folds the slot of a worker that has
+ * ended into the totals, so that a sum never goes back when a worker is replaced. */
+#ifndef STATS_H
+#define STATS_H
+
+#include "buf.h"
+
+/* X(identifier, type, metric, labels, help) - rows of one metric stand together. */
+#define STATS(X)                                                                                             \
+    X(CONNECTIONS, gauge, "connections", "", "FastCGI connections open")                                     \
+    X(CONNECTIONS_REFUSED, counter, "connections_refused_total", "",                                         \
+      "FastCGI connections closed for a malformed, oversized, half-sent or never-read exchange")             \
+    X(REQUESTS, counter, "requests_total", "", "Requests taken in")                                          \
+    X(ANSWERS_2XX, counter, "answers_total", "class=\"2xx\"", "Answers given, by class of status")           \
+    X(ANSWERS_3XX, counter, "answers_total", "class=\"3xx\"", NULL)                                          \
+    X(ANSWERS_4XX, counter, "answers_total", "class=\"4xx\"", NULL)                                          \
+    X(ANSWERS_5XX, counter, "answers_total", "class=\"5xx\"", NULL)                                          \
+    X(REQUESTS_GONE, counter, "requests_gone_total", "", "Requests whose client left before the answer")     \
+    X(WAITERS, gauge, "waiters", "", "Requests that wait for a fetch")                                       \
+    X(FETCHES, gauge, "fetches", "", "Fetches under way")                                                    \
+    X(HITS_MEMORY, counter, "cache_hits_total", "level=\"memory\"", "Fresh snapshots found, by level")       \
+    X(HITS_REDIS, counter, "cache_hits_total", "level=\"redis\"", NULL)                                      \
+    X(COLLAPSED, counter, "collapsed_total", "", "Requests that joined a fetch already under way")           \
+    X(STALE, counter, "stale_total", "", "Answers from an old snapshot because the upstream failed")         \
+    X(OVERLOADED, counter, "overloaded_total", "", "Requests refused because a limit was reached")           \
+    X(UPSTREAM_QUERIES, counter, "upstream_requests_total", "", "Queries sent to an upstream")               \
+    X(UPSTREAM_FAILURES, counter, "upstream_failures_total", "", "Queries that brought no usable answer")    \
+    X(UPSTREAM_CONNECTS, counter, "upstream_connections_total", "", "Connections opened to an upstream")     \
+    X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "", "Queries under way at an upstream")               \
+    X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
+    X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
+    X(REDIS_GETS, counter, "redis_commands_total", "command=\"get\"", "Commands sent to Redis")              \
+    X(REDIS_SETS, counter, "redis_commands_total", "command=\"set\"", NULL)                                  \
+    X(REDIS_FAILURES, counter, "redis_failures_total", "", "Commands that Redis refused or did not answer")  \
+    X(CACHE_ENTRIES, gauge, "cache_entries", "", "Snapshots in memory")                                      \
+    X(CACHE_BYTES, gauge, "cache_bytes", "", "Memory that the snapshots take")                               \
+    X(CACHE_EVICTIONS, counter, "cache_evictions_total", "", "Snapshots pushed out by newer ones")           \
+    X(WORKERS_READY, gauge, "workers_ready", "", "Workers that take requests")                               \
+    X(WORKER_STARTS, counter, "worker_starts_total", "", "Workers started")                                  \
+    X(WORKER_DEATHS, counter, "worker_deaths_total", "", "Workers that ended without having been told to")   \
+    X(RELOADS, counter, "reloads_total", "result=\"done\"", "Reloads, by result")                            \
+    X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)
+
+#define STATS_ID(id, type, metric, labels, help) STAT_##id,
+enum stat_id { STATS(STATS_ID) STAT_COUNT };
+
+/* Slots of the page: the master's own, and the workers of two generations during a reload. */
+enum { STATS_SLOTS = 256, STATS_MASTER_SLOT = 0 };
+
+/* Makes the page; a file descriptor to hand to the workers, or a negative errno. */
+MUST_CHECK int stats_create(void);
+
+/* Maps the page and makes `slot` this process's own. Until then counting is legal and goes nowhere. */
+MUST_CHECK int stats_attach(int fd, int slot);
+
+void stat_add(enum stat_id which, int64_t n);
+void stat_set(enum stat_id which, int64_t value);
+int64_t stat_get(enum stat_id which);
+
+/* For the master: the slot's counters join its own totals and its gauges are forgotten; it can be used again. */
+void stats_fold(int slot);
+
+/* The sums over all slots, in the text format of Prometheus. */
+void stats_print(struct buf *out);
+
+static inline void stat_inc(enum stat_id which)
+{
+    stat_add(which, 1);
+}
+
+static inline void stat_dec(enum stat_id which)
+{
+    stat_add(which, -1);
+}
+
+#endif

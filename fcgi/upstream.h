@@ -1,0 +1,52 @@
+/* upstream: asks the upstreams of the configuration, on libcurl.
+ *
+ * Connections are kept and reused; TLS is verified; a redirect is never followed; a body has a cap; no more than
+ * max_in_flight queries run at once at one upstream, the others wait for their turn within their time-out. */
+#ifndef UPSTREAM_H
+#define UPSTREAM_H
+
+#include <uv.h>
+
+#include "conf.h"
+
+struct upstreams;
+struct upstream_call; /* one query */
+
+enum upstream_outcome {
+    UPSTREAM_ANSWERED,    /* with any status */
+    UPSTREAM_TIMED_OUT,
+    UPSTREAM_FAILED,      /* no connection, no TLS, reset before the end */
+    UPSTREAM_UNUSABLE,    /* truncated, too large, against the protocol */
+    UPSTREAM_OUT_OF_MEANS, /* we have no descriptor left */
+    UPSTREAM_HELD          /* not asked: it had said that we ask too often */
+};
+
+struct upstream_answer {
+    enum upstream_outcome outcome;
+    int http_status;
+    const char *body; /* (ref) during the callback */
+    size_t len;
+    int64_t retry_after_ms; /* 0: none was given; UPSTREAM_HELD: how long it is still held */
+};
+
+typedef void upstream_callback(void *user, const struct upstream_answer *answer);
+
+/* `conf` must outlive it. */
+struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
+
+/* Queries under way end without a callback. NULL is allowed. */
+void upstreams_free(struct upstreams *upstreams);
+
+/* Asks the route's upstream for a task. Exactly one callback comes, later, unless the call is cancelled. */
+struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route, const char *task_id,
+                                   upstream_callback *on_answer, void *user);
+void upstream_cancel(struct upstream_call *call);
+
+/* It said that we ask too often: no query for `ms` (0: a second; never longer than five minutes). Returns for how
+ * long. */
+int64_t upstream_hold(struct upstreams *upstreams, const struct conf_upstream *upstream, int64_t ms);
+
+/* What the last query of that upstream came to, in a few words, or NULL when all is well: logged when it changes. */
+void upstream_report(struct upstreams *upstreams, const struct conf_upstream *upstream, const char *trouble);
+
+#endif

@@ -1,0 +1,59 @@
+/* util: the small things every file needs - allocation, time, text, digests.
+ *
+ * Small allocations abort when memory is out (STYLE: everything the outside can grow has a cap elsewhere). */
+#ifndef UTIL_H
+#define UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NELEMS(array) (sizeof(array) / sizeof((array)[0]))
+#define MUST_CHECK    __attribute__((warn_unused_result))
+#define PRINTF(f, a)  __attribute__((format(printf, f, a)))
+
+/* The object that holds an embedded member. */
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+/* Never return NULL; the caller frees. xcalloc zeroes. */
+void *xcalloc(size_t n, size_t size);
+void *xrealloc(void *old, size_t size);
+char *xstrdup(const char *text);
+char *xstrndup(const char *text, size_t len);
+char *xasprintf(const char *format, ...) PRINTF(1, 2);
+
+/* Milliseconds since 1970, by the wall clock. */
+int64_t wall_ms(void);
+
+/* "250ms", "10s", "2m", "24h", "7d" to milliseconds; "64KiB", "4MiB", "1GiB", "512B" to bytes. */
+MUST_CHECK int parse_duration(const char *text, int64_t *ret_ms);
+MUST_CHECK int parse_size(const char *text, int64_t *ret_bytes);
+
+/* The whole of `text` as a decimal integer. */
+MUST_CHECK int parse_int(const char *text, int64_t *ret);
+
+/* Seconds since 1970 of a UTC date; the inverse as RFC 3339 ("2025-01-14T15:15:46Z"), `out` holds 32 bytes. */
+int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second);
+void utc_text(int64_t unix_seconds, char out[static 32]);
+
+/* Of `words`, separated by '|', the one nearest to `text` by edit distance, or NULL when none is near.
+ * The result is allocated. */
+char *nearest_word(const char *text, const char *words);
+
+/* Lower-case hex; `out` holds 2 * len + 1 bytes. */
+void hex_encode(const void *data, size_t len, char *out);
+
+/* SHA-256 of `data`. */
+void sha256(const void *data, size_t len, unsigned char out[static 32]);
+
+/* `len` random bytes from the kernel. */
+void random_bytes(void *out, size_t len);
+
+/* Overwrites, in a way the compiler keeps, and frees. NULL is allowed. */
+void wipe_free(char *secret);
+
+/* Reads at most `len` bytes, going on after EINTR and short counts; a negative errno on failure. */
+MUST_CHECK long read_full(int fd, void *out, size_t len);
+MUST_CHECK int write_full(int fd, const void *data, size_t len);
+
+#endif

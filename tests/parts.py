@@ -1,0 +1,329 @@
+"""The programs that a Stack runs, each to be started and stopped on its own: Redis, the daemon, nginx."""
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import fastcgi
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 10  # seconds that a wait takes at most unless told otherwise
+WEB_GROUP = "www-data"  # and the user of that name: whom nginx and the workers run as when root starts them
+SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|LeakSanitizer")
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+os.environ["PATH"] += ":/usr/sbin"  # where nginx is, and which a user's PATH lacks
+
+
+def wait_until(condition, seconds: float = PATIENCE, what: str = "the condition"):
+    """Asks until condition() is true, and gives what it gave; a TimeoutError names `what` was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.005)
+    return result
+
+
+def process_state(pid: int) -> tuple:
+    """The letter of the process's state and its parent; of one that is gone ("X", 0)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "X", 0
+    state, parent = stat.rpartition(") ")[2].split()[:2]  # its name, in brackets, may hold anything
+    return state, int(parent)
+
+
+@dataclass
+class Answer:
+    """An HTTP answer; names of headers in lower case."""
+
+    status: int
+    headers: dict
+    body: bytes
+
+    def json(self):
+        return json.loads(self.body)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str, timeout: float):
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Process:
+    """One program that the stack runs. Start it from a thread that outlives it: it ends with that thread."""
+
+    name = ""
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.process = None
+        self.log_path = stack.folder / f"{self.name}.log"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def spawn(self, command: list, environment: dict | None = None, nofile: int | None = None) -> None:
+        def in_child():
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if nofile:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                cwd=self.stack.folder, start_new_session=True, preexec_fn=in_child,
+            )
+
+    def wait_ready(self, ready) -> None:
+        """Waits until ready() is true; an OSError means not yet, the end of the process means never."""
+
+        def look():
+            if not self.running:
+                raise RuntimeError(f"{self.name} ended with status {self.process.returncode}:\n{self.log()}")
+            with contextlib.suppress(OSError, fastcgi.Closed):
+                return ready()
+
+        wait_until(look, 20, f"{self.name} to be ready")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Ends the process and whatever else is in its session; does nothing when it does not run."""
+        if self.process is None:
+            return
+        try:
+            if self.running:
+                self.thaw()
+                self.signal(self.stop_signal)
+                self.process.wait(20)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """KILL for the process and whatever else is in its session."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+
+class Redis(Process):
+    """redis-server on a UNIX socket, nothing on disk."""
+
+    name = "redis"
+
+    def __init__(self, stack):
+        super().__init__(stack)
+        self.socket = str(stack.folder / "redis.sock")
+        self.password = None
+
+    def start(self, *options: str, password: str | None = None) -> None:
+        """Options are added to the command line, e.g. "--maxmemory", "1mb"."""
+        self.password = password
+        secret = ["--requirepass", password] if password else []
+        self.spawn([
+            "redis-server", "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "777",
+            "--save", "", "--appendonly", "no", "--dir", str(self.stack.folder), *secret, *options,
+        ])
+        self.wait_ready(lambda: self.cli("PING") == "PONG")
+
+    def cli(self, *command) -> str:
+        """What redis-cli prints, without the last line feed. Errors of Redis are part of what it prints."""
+        secret = ["-a", self.password, "--no-auth-warning"] if self.password else []
+        done = subprocess.run(
+            ["redis-cli", "-s", self.socket, *secret, *map(str, command)], capture_output=True, timeout=PATIENCE,
+        )
+        return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
+
+    def keys(self, pattern: str = "*") -> list:
+        return sorted(self.cli("--scan", "--pattern", pattern).splitlines())
+
+
+class Daemon(Process):
+    """taskproxy itself: master and workers."""
+
+    name = "taskproxy"
+
+    def __init__(self, stack, binary: Path):
+        super().__init__(stack)
+        self.binary = str(binary)
+        self.config_file = stack.folder / "taskproxy.json"
+        self.nofile = None  # limit of descriptors, from the next start on
+
+    def environment(self, **more: str) -> dict:
+        ours = {name: value for name, value in os.environ.items() if name != "GATEWAY_INTERFACE"}
+        ours.setdefault("ASAN_OPTIONS", "detect_leaks=1")
+        ours.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        return {**ours, **more}
+
+    def start(self) -> None:
+        self.spawn([self.binary, "-c", str(self.config_file)], self.environment(), self.nofile)
+        self.wait_ready(lambda: fastcgi.ask(self.stack.status_socket, "/readyz")[0] == 200)
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Runs the binary to its end, e.g. run("--check-config"), with texts in stdout and stderr."""
+        return subprocess.run(
+            [self.binary, "-c", str(self.config_file), *arguments], env=self.environment(**environment),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+        )
+
+    def cgi(self, target: str, method: str = "GET", **environment: str) -> Answer:
+        """One request to the binary as a plain CGI program."""
+        params = fastcgi.task_params(target, method, TASKPROXY_CONFIG=str(self.config_file), **environment)
+        done = subprocess.run(
+            [self.binary], env=self.environment(GATEWAY_INTERFACE="CGI/1.1", **params),
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=30,
+        )
+        if done.returncode != 0 or SANITIZER_REPORT.search(done.stderr.decode(errors="replace")):
+            raise AssertionError(f"as CGI it ended with status {done.returncode}:\n{done.stderr.decode(errors='replace')}")
+        return Answer(*fastcgi.parse_answer(done.stdout))
+
+    def stderr(self) -> str:
+        """All that this stack's daemon has written so far, over all its starts."""
+        return self.log()
+
+    def workers(self) -> list:
+        """The pids of the master's children that live, oldest first."""
+        pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+        states = {pid: process_state(pid) for pid in pids}
+        return sorted(pid for pid, (state, parent) in states.items() if parent == self.pid and state not in "ZX")
+
+    def hup(self) -> None:
+        self.signal(signal.SIGHUP)
+
+    def reload(self) -> None:
+        """HUP, then waits until as many new workers run as are configured; old ones may still be finishing."""
+        old = set(self.workers())
+        self.hup()
+        count = self.stack.config["workers"]
+        wait_until(lambda: len(set(self.workers()) - old) >= count, what=f"{count} new workers")
+
+    def term(self, seconds: float = 20) -> int:
+        """TERM, then waits for the end: the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def stop(self) -> None:
+        """A good end, or an AssertionError: status 0, no worker left, no sanitizer report."""
+        if self.process is None:
+            return
+        try:
+            workers = self.workers()
+            if self.running:
+                self.thaw()
+                self.term()
+            status = self.process.returncode
+            left = [pid for pid in workers if process_state(pid)[0] not in "ZX"]
+        finally:
+            self.kill()
+        if status != 0:
+            raise AssertionError(f"the daemon ended with status {status}:\n{self.log()}")
+        if left:
+            raise AssertionError(f"the master went before its workers {left}:\n{self.log()}")
+
+    def check(self) -> None:
+        """Raises an AssertionError when a sanitizer has something to report."""
+        if SANITIZER_REPORT.search(self.log()):
+            raise AssertionError(f"a sanitizer reports:\n{self.log()}")
+
+
+class Nginx(Process):
+    """nginx with the shipped files, on a UNIX socket or, with a port (0: any that is free), on 127.0.0.1."""
+
+    name = "nginx"
+
+    def __init__(self, stack, port: int | None, processes: int, http: str, access_log: bool):
+        super().__init__(stack)
+        self.prefix = stack.folder / "nginx"
+        self.socket = str(stack.folder / "nginx.sock")
+        self.port = free_port() if port == 0 else port
+        self._processes = processes
+        self._http = http
+        self._access_log = access_log
+
+    @property
+    def url(self) -> str | None:
+        """Only of one that has a port."""
+        return f"http://127.0.0.1:{self.port}" if self.port else None
+
+    def connection(self, seconds: float = 30) -> http.client.HTTPConnection:
+        if self.port:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        return UnixConnection(self.socket, seconds)
+
+    def start(self) -> None:
+        self._write_files()
+        Path(self.socket).unlink(missing_ok=True)
+        self.spawn(["nginx", "-p", str(self.prefix), "-c", "nginx.conf", "-e", str(self.log_path)])
+        self.wait_ready(self._listens)
+
+    def _listens(self) -> bool:
+        connection = self.connection()
+        connection.connect()
+        connection.close()
+        return True
+
+    def _write_files(self) -> None:
+        """The shipped files as they are, but for the address; around them the least that nginx needs."""
+        shipped = self.prefix / "taskproxy"
+        shipped.mkdir(parents=True, exist_ok=True)
+        for file in ("taskproxy.conf", "taskproxy-fastcgi.conf"):
+            shutil.copy(ROOT / "nginx" / file, shipped)
+        (shipped / "upstream.conf").write_text(self.stack.print_nginx())
+        address = f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
+        site = (ROOT / "nginx" / "site.conf").read_text().replace("listen 80;", f"listen {address} backlog=4096;")
+        (self.prefix / "site.conf").write_text(site)
+        (self.prefix / "tmp").mkdir(exist_ok=True)
+        places = "".join(f"{kind}_temp_path tmp/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        user = f"user {WEB_GROUP};\n" if os.geteuid() == 0 else ""
+        access_log = self.stack.folder / "access.log" if self._access_log else "off"
+        (self.prefix / "nginx.conf").write_text(
+            f"{user}daemon off; pid nginx.pid; worker_processes {self._processes}; worker_rlimit_nofile 16384;\n"
+            "events { worker_connections 8000; }\n"
+            f"http {{\n    {places}\n    access_log {access_log};\n    keepalive_requests 1000000;\n"
+            f"    {self._http}\n    include site.conf;\n}}\n"
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,129 @@
+#!/usr/bin/python3
+"""What `make run` starts when all is built: taskproxy with everything it needs, until Ctrl-C.
+
+Environment: PORT (default 8080); UPSTREAM=https://… and KEY_FILE=… for a real upstream instead of the stand-in.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import stack
+
+BINARY = stack.ROOT / "build" / "taskproxy"
+PROGRAMS = ("nginx", "redis-server", "redis-cli", "openssl")
+TASK_SECONDS = 20
+
+
+class Refusal(Exception):
+    """Why it cannot start, in one sentence."""
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        port, upstream = wanted_port(), wanted_upstream()
+        check_parts()
+        print("starting …", flush=True)
+        with stack.Stack(binary=BINARY, port=port, upstream=upstream, task_seconds=TASK_SECONDS) as running:
+            tell(running)
+            return wait(running)
+    except KeyboardInterrupt:
+        return 0
+    except (Refusal, RuntimeError, AssertionError, TimeoutError) as reason:
+        print(f"make run: {reason}", file=sys.stderr)
+        return 1
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def wanted_port() -> int:
+    text = os.environ.get("PORT") or "8080"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise Refusal(f"PORT={text} is not a port number.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(text)))
+        except PermissionError:
+            raise Refusal(f"port {text} is for root only; choose another one with PORT=…") from None
+        except OSError:
+            raise Refusal(f"port {text} of 127.0.0.1 is taken; choose another one with PORT=…") from None
+    return int(text)
+
+
+def wanted_upstream() -> dict | None:
+    base_url, key_file = os.environ.get("UPSTREAM"), os.environ.get("KEY_FILE")
+    if not base_url:
+        if key_file:
+            raise Refusal("KEY_FILE is the key of a real upstream; name that with UPSTREAM=https://…")
+        return None
+    if not base_url.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+        raise Refusal(f"UPSTREAM={base_url} does not begin with https://")
+    if not key_file:
+        raise Refusal("UPSTREAM needs KEY_FILE=…, a file that holds the upstream's key.")
+    check_key_file(Path(key_file))
+    return {"base_url": base_url, "key_file": os.path.abspath(key_file)}
+
+
+def check_key_file(path: Path) -> None:
+    if not path.is_file():
+        raise Refusal(f"KEY_FILE={path} does not exist or is not a file.")
+    if path.stat().st_mode & 0o077:
+        raise Refusal(f"KEY_FILE={path} can be read by others than its owner; chmod 600 it.")
+    if not os.access(path, os.R_OK):
+        raise Refusal(f"KEY_FILE={path} cannot be read by this user.")
+
+
+def check_parts() -> None:
+    for file in (BINARY, stack.ROOT / "nginx" / "taskproxy.conf", stack.ROOT / "conf" / "providers"):
+        if not file.exists():
+            name = file.relative_to(stack.ROOT)
+            raise Refusal(f"{name} is missing; `make` builds the program, `git status` shows lost files.")
+    for program in PROGRAMS:
+        if not shutil.which(program):
+            raise Refusal(f"the program {program} is missing; `tests/install-packages run` installs it.")
+
+
+def tell(running: stack.Stack) -> None:
+    if running.config["upstreams"]["main"]["base_url"] == running.standin.url:
+        upstream = f"{running.standin.url}  (a stand-in; a new task takes {TASK_SECONDS} s)"
+        task = "task_demo"
+    else:
+        upstream = running.config["upstreams"]["main"]["base_url"]
+        task = "task_01jhjp54x0f759wceyasz6xrge"
+    workers = ", ".join(str(pid) for pid in running.daemon.workers())
+    print(f"""
+  nginx      {running.nginx.url}
+  taskproxy  master {running.daemon.pid}, workers {workers}
+             configuration {running.daemon.config_file}
+             log           {running.daemon.log_path}
+  redis      {running.redis.socket}
+  upstream   {upstream}
+
+Ask it (again and again):
+
+  curl -i {running.nginx.url}/sora/v1/videos/{task}
+
+Ctrl-C stops everything.""", flush=True)
+
+
+def wait(running: stack.Stack) -> int:
+    """Until Ctrl-C, or until the daemon ends, which it should not."""
+    try:
+        running.daemon.process.wait()
+    except KeyboardInterrupt:
+        print("\nstopping …", flush=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return 0
+    raise Refusal(f"the daemon has ended by itself:\n{running.daemon.log()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

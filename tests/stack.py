@@ -1,0 +1,243 @@
+"""Everything that taskproxy lives among, in a private folder: Redis, the stand-in upstream, the daemon, nginx.
+
+    with Stack(config={"workers": 1}) as stack:
+        answer = stack.get("/sora/v1/videos/task_1")
+        assert stack.standin.count("task_1") == 1
+
+Each part can be stopped and started on its own. On the way out everything is stopped and the folder removed; the
+daemon must end with status 0, leave no worker behind and have written no sanitizer report. Nothing listens but on
+UNIX sockets and loopback ports that the system picks, so any number of stacks run side by side.
+"""
+
+import concurrent.futures
+import copy
+import getpass
+import grp
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "standin")]
+import fastcgi
+from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, wait_until
+from standin import Standin
+
+
+def merged(base: dict, changes: dict) -> dict:
+    """A copy of base with the changes laid over it, object by object; None takes a member out."""
+    result = copy.deepcopy(base)
+    for name, value in changes.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict) and isinstance(result.get(name), dict):
+            result[name] = merged(result[name], value)
+        else:
+            result[name] = copy.deepcopy(value)
+    return result
+
+
+def read_json(path: Path) -> dict:
+    """JSON with // and /* */ comments, as the daemon reads it."""
+    string_or_comment = r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/'
+    return json.loads(re.sub(string_or_comment, lambda match: match[1] or "", path.read_text(), flags=re.DOTALL))
+
+
+class Metrics(dict):
+    """One reading of /metrics: {'taskproxy_name{label="x"}': value}."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self._known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+        for name, labels, value in re.findall(r"^(\w+)(\{.*\})? (\S+)$", text, re.MULTILINE):
+            self[name + labels] = float(value)
+            self._known.add(name)
+
+    def sum(self, name: str, **labels) -> float:
+        """The sum over the series of taskproxy_<name> with these labels (`class_` for class); KeyError if there is none."""
+        name = f"taskproxy_{name}"
+        if name not in self._known:
+            raise KeyError(f"no metric {name}")
+        wanted = [f'{label.rstrip("_")}="{value}"' for label, value in labels.items()]
+        return sum(
+            value for series, value in self.items()
+            if series.partition("{")[0] == name and all(label in series for label in wanted)
+        )
+
+
+class Stack:
+    """All of it. Parts that are switched off are not started on entry; start them, or not, by hand.
+
+    binary      the daemon's; default: $TASKPROXY_BINARY or build/asan/taskproxy
+    config      laid over the configuration below; None takes a member out
+    providers   {"sora": {…}} laid over the shipped provider files
+    redis       False also leaves "redis" out of the configuration
+    upstream    {"base_url": …, "key_file": …, "ca_file": …} instead of the stand-in
+    http        more lines for nginx's http block
+    """
+
+    def __init__(self, *, binary=None, config=None, providers=None, redis=True, standin=True, daemon=True, nginx=True,
+                 upstream=None, task_seconds=20, port=None, nginx_processes=1, http="", access_log=True):
+        self._starts = {"redis": redis, "standin": standin and not upstream, "daemon": daemon, "nginx": nginx}
+        self.folder = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # short: names of sockets end at 107 bytes
+        self.folder.chmod(0o755)  # nginx and the workers are not root
+        try:
+            self.key = "sk-" + secrets.token_hex(16)
+            self.key_file = self.folder / "key"
+            self.write_key(self.key)
+            self.standin = Standin(self.folder / "standin", [self.key], task_seconds=task_seconds)
+            self.redis = Redis(self)
+            self.daemon = Daemon(self, Path(binary or os.environ.get("TASKPROXY_BINARY") or ROOT / "build/asan/taskproxy"))
+            self.nginx = Nginx(self, port, nginx_processes, http, access_log)
+            self.socket_dir = self.folder / "run"
+            self.status_socket = str(self.socket_dir / "status.sock")
+            self._write_providers(providers or {})
+            self._upstream = upstream
+            self._changes = config or {}
+            self._pool = concurrent.futures.ThreadPoolExecutor(1024)
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
+
+    # Coming and going
+
+    def __enter__(self):
+        try:
+            for part, starts in self._starts.items():
+                if part == "daemon":
+                    self.configure()  # the stand-in has its port by now
+                if starts:
+                    getattr(self, part).start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        """Stops all parts. What goes wrong in it is raised, unless something went wrong before: then the logs are shown."""
+        if kind is not None:
+            print(f"--- the daemon's stderr\n{self.daemon.log()}--- nginx's error log\n{self.nginx.log()}", file=sys.stderr)
+        troubles = self._stop()
+        if troubles and kind is None:
+            raise troubles[0]
+
+    def _stop(self) -> list:
+        troubles = []
+        self.standin.clear()
+        self.standin.drop_connections()  # or the daemon would wait for what the stand-in will never answer
+        for part in (self.nginx, self.daemon, self.redis, self.standin):
+            try:
+                part.stop()
+            except (AssertionError, subprocess.TimeoutExpired) as trouble:
+                troubles.append(trouble)
+        self._pool.shutdown()
+        try:
+            self.daemon.check()
+        except AssertionError as trouble:
+            troubles.append(trouble)
+        shutil.rmtree(self.folder)
+        return troubles
+
+    # Files
+
+    def write_key(self, text: str, mode: int = 0o600) -> None:
+        self.key_file.touch(mode=0o600)
+        self.key_file.write_text(text + "\n")
+        self.key_file.chmod(mode)
+
+    def _write_providers(self, changes: dict) -> None:
+        self.providers_dir = self.folder / "providers"
+        shutil.copytree(ROOT / "conf" / "providers", self.providers_dir)
+        for name, change in changes.items():
+            file = self.providers_dir / f"{name}.json"
+            file.write_text(json.dumps(merged(read_json(file), change), indent=2))
+
+    def configure(self, **changes) -> None:
+        """Writes the configuration file, changes laid over what it was; the daemon reads it at its next start or HUP."""
+        self._changes = merged(self._changes, changes) if changes else self._changes
+        self.config = merged(self._default_config(), self._changes)
+        self.daemon.config_file.write_text(json.dumps(self.config, indent=2))
+
+    def _default_config(self) -> dict:
+        root = os.geteuid() == 0
+        upstream = self._upstream or {
+            "base_url": self.standin.url, "key_file": str(self.key_file), "ca_file": self.standin.ca_file,
+        }
+        config = {
+            "workers": 2,
+            "socket_dir": str(self.socket_dir),
+            "socket_group": WEB_GROUP if root else grp.getgrgid(os.getegid()).gr_name,
+            "user": WEB_GROUP if root else getpass.getuser(),
+            "providers_dir": str(self.providers_dir),
+            "upstreams": {"main": {
+                "base_url": upstream["base_url"], "key_files": [upstream["key_file"]], "ca_file": upstream.get("ca_file"),
+            }},
+            "routes": [{"provider": "sora", "upstream": "main"}],
+            # A second, not the 50 ms of the default: a busy machine must not look like a lost Redis.
+            "redis": {"address": f"unix:{self.redis.socket}", "timeout": "1s"},
+        }
+        return config if self._starts["redis"] else merged(config, {"redis": None})
+
+    def print_nginx(self) -> str:
+        done = self.daemon.run("--print-nginx")
+        if done.returncode != 0:
+            raise RuntimeError(f"--print-nginx ended with status {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    # Asking
+
+    def get(self, path: str, headers: dict | None = None, method: str = "GET", body: bytes | None = None) -> Answer:
+        """One request to nginx, on a connection of its own."""
+        connection = self.nginx.connection()
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, names, response.read())
+        finally:
+            connection.close()
+
+    def task(self, task_id: str, headers: dict | None = None, method: str = "GET") -> Answer:
+        """The native view of a sora task."""
+        return self.get(f"/sora/v1/videos/{task_id}", headers, method)
+
+    def background(self, function, *args, **kwargs) -> concurrent.futures.Future:
+        """Calls the function in a thread; up to 1,024 at a time."""
+        return self._pool.submit(function, *args, **kwargs)
+
+    def worker_socket(self, index: int = 0) -> str:
+        return str(self.socket_dir / f"worker-{index}.sock")
+
+    def ask_worker(self, target: str, index: int = 0, method: str = "GET", **params) -> Answer:
+        """One request straight to a worker's socket, past nginx."""
+        return Answer(*fastcgi.ask(self.worker_socket(index), target, method, **params))
+
+    # Waiting
+
+    def metrics(self) -> Metrics:
+        return Metrics(self.get("/metrics").body.decode())
+
+    def metric(self, name: str, **labels) -> float:
+        """The sum over all series of taskproxy_<name> with these labels, now."""
+        return self.metrics().sum(name, **labels)
+
+    def wait_until(self, condition, seconds: float = PATIENCE, what: str = "the condition"):
+        return wait_until(condition, seconds, what)
+
+    def wait_metric(self, name: str, expected, seconds: float = PATIENCE, **labels) -> None:
+        """Until the metric is at least the number expected or, if that is a function, until the function likes it."""
+        good = expected if callable(expected) else lambda value: value >= expected
+        wait_until(lambda: good(self.metric(name, **labels)), seconds, f"taskproxy_{name}{labels or ''} ({expected})")
+
+    def wait_log(self, text: str, seconds: float = PATIENCE) -> str:
+        """Until the daemon has written a line that contains the text: that line."""
+
+        def look():
+            return next((line for line in self.daemon.log().splitlines() if text in line), None)
+
+        return wait_until(look, seconds, f"a line of the daemon's with {text!r}")

@@ -1,0 +1,31 @@
+"""A certificate authority of the stand-in's own, made with the openssl command.
+
+Leaves in the folder: ca.pem (what a client must trust), server.pem and server.key (what the stand-in shows).
+"""
+
+import subprocess
+from pathlib import Path
+
+NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+
+
+def make(folder: Path) -> None:
+    """Makes the CA and a server certificate for 127.0.0.1 and localhost."""
+    _openssl(
+        folder, "req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem",
+        "-subj", "/CN=Stand-in test authority",
+        "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+    )
+    _openssl(
+        folder, "req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", *NEW_KEY,
+        "-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=localhost",
+        "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        "-addext", "basicConstraints=critical,CA:FALSE",
+        "-addext", "extendedKeyUsage=serverAuth",
+    )
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")

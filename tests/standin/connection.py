@@ -1,0 +1,150 @@
+"""The stand-in's side of a TCP connection: TLS, HTTP/1.1, and the ways to break both.
+
+Written by hand and not with http.server, so that a switch decides over every byte, and a query takes 0.1 ms.
+"""
+
+import select
+import socket
+import socketserver
+import struct
+import sys
+import time
+from urllib.parse import unquote, urlsplit
+
+import players
+from switches import Query, Switch, as_bytes
+
+CHUNK = 64 * 1024
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 4096
+
+    def __init__(self, standin):
+        self.standin = standin
+        super().__init__(("127.0.0.1", standin.port), Connection)
+
+    def handle_error(self, request, client_address):
+        """A peer that breaks off, or does not like our certificate, is everyday life; anything else is our mistake."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class Closed(Exception):
+    """The connection ends here, by the peer's will or a switch's."""
+
+
+class Connection(socketserver.BaseRequestHandler):
+    """One connection: queries in turn, each read whole, then answered."""
+
+    def setup(self):
+        self.standin = self.server.standin
+        self.received = b""
+        self.socket = self.request
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.standin.context:
+            # The handshake is made in handle(), after which finish() is sure to come.
+            self.socket = self.standin.context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+        self.standin.opened(self.socket)
+
+    def finish(self):
+        self.standin.closed(self.socket)
+        self.socket.close()
+
+    def handle(self):
+        try:
+            if self.standin.context:
+                self.socket.do_handshake()
+            while True:
+                self._answer(*self._read())
+        except Closed:
+            pass
+
+    def _read(self) -> tuple:
+        head = self._read_until(b"\r\n\r\n").decode("latin-1")
+        request_line, *lines = head.split("\r\n")
+        method, target, _ = request_line.split(" ", 2)
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        self._read_body(int(headers.get("content-length", 0)))
+        return method, target, headers
+
+    def _read_until(self, end: bytes) -> bytes:
+        while end not in self.received:
+            self._receive()
+        head, _, self.received = self.received.partition(end)
+        return head
+
+    def _read_body(self, length: int) -> None:
+        while len(self.received) < length:
+            self._receive()
+        self.received = self.received[length:]
+
+    def _receive(self) -> None:
+        more = self.socket.recv(CHUNK)
+        if not more:
+            raise Closed
+        self.received += more
+
+    def _answer(self, method: str, target: str, headers: dict) -> None:
+        found = players.find(unquote(urlsplit(target).path))
+        if not found:
+            message = f"Invalid URL ({method} {target})"
+            self._send(players.reply_json(404, {"error": {"message": message, "type": "invalid_request_error"}}), Switch())
+            return
+        player, task_id = found
+        query = Query(method, target, headers, task_id, time.time())
+        switch, barrier = self.standin.admit(query)
+        try:
+            if barrier:
+                barrier.arrive()
+            self._misbehave(switch)
+            self._send(self.standin.reply(query, switch, player), switch)
+        finally:
+            self.standin.left()
+
+    def _misbehave(self, switch: Switch) -> None:
+        if switch.delay:
+            self._pause(switch.delay)
+        if switch.hang:
+            self._pause(None)
+        if switch.reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.socket.close()
+            raise Closed
+        if switch.wire is not None:
+            self.socket.sendall(as_bytes(switch.wire))
+            raise Closed
+
+    def _pause(self, seconds: float | None) -> None:
+        """Waits, for ever with None, but no longer than the peer does."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        if poll.poll(None if seconds is None else 1000 * seconds):
+            raise Closed
+
+    def _send(self, reply: players.Reply, switch: Switch) -> None:
+        chunked = switch.chunked or switch.endless
+        framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(reply.body))}
+        head = f"HTTP/1.1 {reply.status} Stand-in\r\n" + "".join(
+            f"{name}: {value}\r\n" for name, value in {**reply.headers, **framing}.items()
+        )
+        body = reply.body[: len(reply.body) // 2] if switch.truncated else reply.body
+        self.socket.sendall(head.encode("latin-1") + b"\r\n" + (chunk(body) if chunked else body))
+        while switch.endless:
+            if switch.pace:
+                self._pause(switch.pace)
+            self.socket.sendall(chunk(b" " * CHUNK if not switch.pace else b" "))
+        if switch.truncated:
+            raise Closed
+        if chunked:
+            self.socket.sendall(b"0\r\n\r\n")
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

@@ -1,0 +1,148 @@
+"""The pages of the upstream that the stand-in can play: a path pattern each, and what is said there.
+
+A player makes answers; it knows nothing of sockets, keys in force, or most switches. To add a page, write a player
+and append it to PLAYERS.
+"""
+
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+TASK_ID = r"[A-Za-z0-9_-]{1,128}"
+QUEUED_PART = 0.1  # of a task's life
+URL_LIFE = 6 * 86400 + 3600  # seconds, as on the page
+
+
+@dataclass
+class Task:
+    """What the upstream knows of one task."""
+
+    id: str
+    born: float  # unix time of the first question
+    seconds: float  # from there to the end
+
+
+@dataclass
+class Reply:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    headers: dict = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+
+def reply_json(status: int, document) -> Reply:
+    return Reply(status, json.dumps(document, ensure_ascii=False).encode())
+
+
+class NewApi:
+    """The manners that the aggregator's pages have in common: where the key stands, and the error form of new-api."""
+
+    def key(self, headers: dict) -> str | None:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        return key if scheme == "Bearer" else None
+
+    def error(self, status: int, message: str, code: str = "") -> Reply:
+        return reply_json(status, {"error": {"message": message, "type": "new_api_error", "code": code}})
+
+    def missing(self) -> Reply:
+        return reply_json(400, {"code": "task_not_exist", "message": "task_not_exist", "data": None})
+
+
+class Sora(NewApi):
+    """GET /sora/v1/videos/{task_id}. A finished task is the page's own example, its ids, times and URLs adapted."""
+
+    path = re.compile(r"/sora/v1/videos/(?P<task_id>[^/]*)")
+    kept_texts = ("message", "fail_reason", "title", "prompt", "url")  # where repeat_key puts the key
+
+    def __init__(self):
+        self._example = Path(__file__).with_name("sora.json").read_text(encoding="utf-8")
+
+    def play(self, task: Task, now: float, state: str | None, progress: str | None, expires: float | None) -> Reply:
+        """The task's answer at `now`; what is not None is said instead of what the task's age would give."""
+        if not re.fullmatch(TASK_ID, task.id) or "missing" in task.id:
+            return self.missing()
+        if state in ("SUCCESS", "FAILURE"):
+            task = replace(task, born=task.born - task.seconds)  # it ended when it was first asked for
+        life = (now - task.born) / task.seconds if task.seconds > 0 else 1.0
+        state = state or self._state(task, life)
+        if state == "SUCCESS":
+            return Reply(200, self._finished(task, progress, expires))
+        return reply_json(200, self._unfinished(task, state, progress or f"{int(100 * min(life, 0.99))}%"))
+
+    def _state(self, task: Task, life: float) -> str:
+        if life < QUEUED_PART:
+            return "NOT_START"
+        if life < 1:
+            return "IN_PROGRESS"
+        return "FAILURE" if "fail" in task.id else "SUCCESS"
+
+    def _unfinished(self, task: Task, state: str, progress: str) -> dict:
+        """Every state but SUCCESS; also a failed task brings no result."""
+        failed, started = state == "FAILURE", state not in ("NOT_START", "SUBMITTED", "QUEUED")
+        return {"code": "success", "message": "", "data": {
+            "task_id": task.id,
+            "notify_hook": "",
+            "action": "sora-video",
+            "status": state,
+            "fail_reason": "The prompt was refused by the content policy." if failed else "",
+            "submit_time": int(task.born),
+            "start_time": int(task.born + QUEUED_PART * task.seconds) if started else 0,
+            "finish_time": int(task.born + task.seconds) if failed else 0,
+            "progress": "100%" if failed else progress if started else "0%",
+            "data": None,
+        }}
+
+    def _finished(self, task: Task, progress: str | None, expires: float | None) -> bytes:
+        end = task.born + task.seconds
+        text = self._example
+        for example, ours in (
+            ("task_01jhjp54x0f759wceyasz6xrge", task.id),
+            ("gen_01jhjp646berwt0ezg1faay7mt", "gen_" + hashlib.sha256(task.id.encode()).hexdigest()[:26]),
+            ('"submit_time": 1736867805', f'"submit_time": {int(task.born)}'),
+            ('"finish_time": 1736867860', f'"finish_time": {int(end)}'),
+            ('"progress": "100%"', f'"progress": {json.dumps(progress or "100%")}'),
+            ("2025-01-14T15:15:46.724124Z", _utc(task.born, "%Y-%m-%dT%H:%M:%S.724124Z")),
+            ("2025-01-14T15:16:28.791941Z", _utc(end, "%Y-%m-%dT%H:%M:%S.791941Z")),
+            ("2025-01-14T13%3A28%3A09Z", _utc(task.born - 3600, "%Y-%m-%dT%H%%3A%M%%3A%SZ")),
+            ("2025-01-20T14%3A28%3A09Z", _utc(expires or end + URL_LIFE, "%Y-%m-%dT%H%%3A%M%%3A%SZ")),
+        ):
+            text = text.replace(example, ours)
+        return text.encode()
+
+
+def _utc(seconds: float, form: str) -> str:
+    return time.strftime(form, time.gmtime(seconds))
+
+
+def repeat_key(body: bytes, key: str, members: tuple) -> bytes:
+    """Puts the key into the named text members, once as it is and once with every character as \\u00XX."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return body + key.encode()
+    marker = "@escaped-key@"
+
+    def spoil(value, name=None):
+        if isinstance(value, dict):
+            return {member: spoil(inner, member) for member, inner in value.items()}
+        if isinstance(value, list):
+            return [spoil(inner) for inner in value]
+        return f"{value}&key={key}&{marker}" if isinstance(value, str) and name in members else value
+
+    text = json.dumps(spoil(document), ensure_ascii=False)
+    return text.replace(marker, "".join(f"\\u{ord(char):04x}" for char in key)).encode()
+
+
+PLAYERS = (Sora(),)
+
+
+def find(path: str):
+    """The player of this path and the task asked for, or None."""
+    for player in PLAYERS:
+        if match := player.path.fullmatch(path):
+            return player, match["task_id"]
+    return None

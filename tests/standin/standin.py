@@ -1,0 +1,272 @@
+#!/usr/bin/python3
+"""A stand-in for the upstream: its pages (players.py) over TLS on 127.0.0.1, with counters and switches for tests.
+
+In a test:      with Standin(folder, keys=["sk-test"]) as standin: … standin.url, standin.ca_file
+As a program:   standin.py --dir FOLDER --key KEY [--port N] [--task-seconds N]
+From elsewhere: StandinClient(folder) drives a running one through FOLDER/control.sock, with the same methods.
+
+A connection has a thread of its own. Everything that threads share is guarded by one condition, which is also how
+tests wait for queries instead of sleeping.
+"""
+
+import argparse
+import collections
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import authority
+import players
+from connection import Server
+from control import Control, StandinClient
+from switches import PATIENCE, SWITCHES, Barrier, Query, Switch, unusual_body
+
+__all__ = ["Standin", "StandinClient"]
+
+
+class Standin:
+    """The upstream that tests own. Starts on entry or at start(); stop() and start() keep port and tasks."""
+
+    def __init__(self, folder, keys=("sk-standin",), forbidden=(), port=0, task_seconds=20.0, tls=True):
+        self.folder = Path(folder)
+        self.keys = set(keys)
+        self.forbidden = set(forbidden)
+        self.port = port
+        self.task_seconds = task_seconds
+        self.ca_file = str(self.folder / "ca.pem")
+        self.context = self._make_context() if tls else None
+        self._changed = threading.Condition()
+        self._server = None
+        self._open = set()  # connections
+        self._tasks = {}
+        self._switches = {}  # by task id; None: all tasks
+        self._barriers = {}  # likewise
+        self._clock_offset = 0.0
+        self._connections = 0
+        self._in_flight = 0
+        self.reset_counts()
+
+    def _make_context(self) -> ssl.SSLContext:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "server.pem").exists():
+            authority.make(self.folder)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "server.pem", self.folder / "server.key")
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    # Start and stop
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}"
+
+    def start(self):
+        self._server = Server(self)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Refuses new connections and breaks the open ones."""
+        if not self._server:
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        self._server = None
+        self.release()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Breaks the open connections; new ones are welcome."""
+        with self._changed:
+            for connection in self._open:
+                try:
+                    # Not SSLSocket.shutdown, which pulls the TLS state from under the thread that uses it.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it has just ended by itself
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    # For tests: switches
+
+    def switch(self, task_id: str | None = None, **settings) -> None:
+        """Sets switches (see Switch) for one task or, without task_id, for all; they add to those already set."""
+        if unknown := settings.keys() - SWITCHES:
+            raise TypeError(f"no such switch: {', '.join(sorted(unknown))}")
+        with self._changed:
+            self._switches.setdefault(task_id, {}).update(settings)
+
+    def clear(self, task_id: str | None = None) -> None:
+        """Takes the task's switches back, or without task_id those of all tasks and of each; and lets go who is held."""
+        with self._changed:
+            if task_id is None:
+                self._switches.clear()
+            self._switches.pop(task_id, None)
+        self.release(task_id)
+
+    def hold(self, task_id: str | None = None) -> Barrier:
+        """From now on queries (for this task) wait at the barrier, after they were counted."""
+        with self._changed:
+            barrier = self._barriers[task_id] = Barrier()
+        return barrier
+
+    def release(self, task_id: str | None = None) -> None:
+        """Releases the barrier of the task, or without task_id every barrier."""
+        with self._changed:
+            names = list(self._barriers) if task_id is None else [task_id]
+            barriers = [self._barriers.pop(name) for name in names if name in self._barriers]
+        for barrier in barriers:
+            barrier.release()
+
+    def wait_arrived(self, task_id: str | None = None, count: int = 1, seconds: float = PATIENCE) -> int:
+        """What Barrier.wait_arrived does, for those who know the barrier by its task."""
+        with self._changed:
+            barrier = self._barriers[task_id]
+        return barrier.wait_arrived(count, seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Moves the stand-in's clock, so that tasks get on without waiting."""
+        with self._changed:
+            self._clock_offset += seconds
+
+    # For tests: counts
+
+    def count(self, task_id: str | None = None) -> int:
+        """Queries for this task, or in all."""
+        with self._changed:
+            return self._by_task[task_id] if task_id else self._queries
+
+    def counts(self) -> dict:
+        with self._changed:
+            return {
+                "queries": self._queries,
+                "tasks": dict(self._by_task),
+                "connections": self._connections,
+                "open": len(self._open),
+                "in_flight": self._in_flight,
+                "peak": self._peak,
+            }
+
+    def wait_count(self, count: int, task_id: str | None = None, seconds: float = PATIENCE) -> int:
+        """Waits until at least `count` queries (for this task) have come, and says how many have."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.count(task_id) >= count, seconds):
+                raise TimeoutError(f"{self.count(task_id)} of {count} queries came in {seconds} s")
+            return self.count(task_id)
+
+    def seen(self, task_id: str | None = None) -> list:
+        """The latest 10,000 queries (for this task), oldest first: list of Query."""
+        with self._changed:
+            return [query for query in self._seen if task_id in (None, query.task_id)]
+
+    def reset_counts(self) -> None:
+        """Forgets what was counted; open connections, tasks and switches stay."""
+        with self._changed:
+            self._queries = 0
+            self._peak = self._in_flight
+            self._by_task = collections.Counter()
+            self._seen = collections.deque(maxlen=10_000)
+
+    # For connections
+
+    def opened(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._connections += 1
+            self._open.add(connection)
+
+    def closed(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._open.discard(connection)
+
+    def admit(self, query: Query) -> tuple:
+        """Counts the query; gives its switch and the barrier it has to wait at, or None."""
+        with self._changed:
+            self._queries += 1
+            self._by_task[query.task_id] += 1
+            self._seen.append(query)
+            self._in_flight += 1
+            self._peak = max(self._peak, self._in_flight)
+            self._changed.notify_all()
+            barrier = self._barriers.get(query.task_id) or self._barriers.get(None)
+            return self._take_switch(query.task_id), barrier
+
+    def _take_switch(self, task_id: str) -> Switch:
+        merged = {}
+        for name in (None, task_id):
+            settings = self._switches.get(name, {})
+            merged.update(settings)
+            if settings.get("times") is not None:
+                settings["times"] -= 1
+                if settings["times"] <= 0:
+                    del self._switches[name]
+        return Switch(**merged)
+
+    def left(self) -> None:
+        with self._changed:
+            self._in_flight -= 1
+
+    def reply(self, query: Query, switch: Switch, player) -> players.Reply:
+        """What is said to this query: refusals first, then what the player says, changed as the switch wants it."""
+        key = player.key(query.headers)
+        if key in self.forbidden:
+            reply = player.error(403, "This key may not use this model.", "access_denied")
+        elif key not in self.keys:
+            reply = player.error(401, "Invalid token.", "invalid_api_key")
+        else:
+            reply = self._play(query, switch, player)
+        if switch.repeat_key and key:
+            reply.body = players.repeat_key(reply.body, key, player.kept_texts)
+            reply.headers["X-Received-Authorization"] = f"Bearer {key}"
+        return reply
+
+    def _play(self, query: Query, switch: Switch, player) -> players.Reply:
+        with self._changed:
+            now = time.time() + self._clock_offset
+            life = self.task_seconds if switch.seconds is None else switch.seconds
+            task = self._tasks.setdefault(query.task_id, players.Task(query.task_id, now, life))
+        reply = player.play(task, now, switch.state, switch.progress, switch.expires)
+        status = switch.status or (429 if switch.retry_after is not None else None)
+        if status and status >= 400:
+            reply = player.error(status, "The upstream is not well.", "upstream_not_well")
+        elif status:
+            reply.status = status
+        if switch.redirect:
+            reply = players.Reply(302, b"", {"Location": switch.redirect})
+        if (body := unusual_body(switch)) is not None:
+            reply.body = body
+        if switch.retry_after is not None:
+            reply.headers["Retry-After"] = str(switch.retry_after)
+        reply.headers.update(switch.headers or {})
+        return reply
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Plays the upstream on 127.0.0.1, over TLS.")
+    parser.add_argument("--dir", required=True, help="folder for the certificates and control.sock")
+    parser.add_argument("--key", required=True, action="append", help="a key that is accepted; may be repeated")
+    parser.add_argument("--port", type=int, default=0, help="default: any that is free")
+    parser.add_argument("--task-seconds", type=float, default=20, help="from a task's first query to its end; default: 20")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with Standin(options.dir, options.key, port=options.port, task_seconds=options.task_seconds) as standin:
+        with Control(standin) as control:
+            print(f"stand-in upstream at {standin.url}, its CA in {standin.ca_file}", flush=True)
+            try:
+                control.serve_forever()
+            except KeyboardInterrupt:
+                pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What a test can tell the stand-in to do differently, and what it can learn from it."""
+
+import threading
+from dataclasses import dataclass, fields
+
+PATIENCE = 10  # seconds that a wait_* method waits unless told otherwise
+
+
+@dataclass
+class Switch:
+    """What goes differently than on a good day. Members that are None or False change nothing."""
+
+    # Before anything is said
+    delay: float | None = None  # seconds before the answer
+    hang: bool = False  # read the query, never answer
+    reset: bool = False  # answer with a TCP reset
+    wire: bytes | str | None = None  # these bytes in place of a whole HTTP answer, then close
+
+    # The task
+    state: str | None = None  # pin the state: NOT_START, IN_PROGRESS, SUCCESS, FAILURE or any other text
+    progress: str | None = None  # say this instead of the "NN%" of the task's age
+    expires: float | None = None  # unix time for the se= and ske= of the URLs
+    seconds: float | None = None  # the task's life, instead of the stand-in's task_seconds
+
+    # The answer
+    status: int | None = None  # this status; from 400 on with an error body, unless `raw` gives one
+    retry_after: int | str | None = None  # a Retry-After header; without `status` a 429
+    redirect: str | None = None  # a 302 to this Location
+    headers: dict | None = None  # more headers
+    raw: bytes | str | None = None  # this body, byte for byte
+    garbage: bool = False  # a body that is not JSON
+    huge: bool | int = False  # a JSON body of so many bytes (True: 64 MiB)
+    deep: bool | int = False  # so many arrays nested in /data/data (True: 10,000)
+    repeat_key: bool = False  # the key received, in text members and in a header
+
+    # The sending of it
+    chunked: bool = False  # without Content-Length
+    truncated: bool = False  # half of the body, then close
+    endless: bool = False  # a chunked body that does not end
+    pace: float = 0  # seconds between the chunks of an endless body
+
+    times: int | None = None  # only for so many queries, then off
+
+
+SWITCHES = {field.name for field in fields(Switch)}
+
+
+@dataclass
+class Query:
+    """One question as it came in."""
+
+    method: str
+    target: str
+    headers: dict  # names in lower case
+    task_id: str
+    at: float
+
+
+class Barrier:
+    """Holds queries until released. A context manager, so that nothing stays held after a test has failed."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._arrived = 0
+        self._released = False
+
+    def arrive(self) -> None:
+        with self._changed:
+            self._arrived += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._released)
+
+    def wait_arrived(self, count: int = 1, seconds: float = PATIENCE) -> int:
+        """Waits until `count` queries have come to the barrier, and says how many have."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._arrived >= count, seconds):
+                raise TimeoutError(f"{self._arrived} of {count} queries came to the barrier in {seconds} s")
+            return self._arrived
+
+    def release(self) -> None:
+        """Lets go whoever waits and whoever comes."""
+        with self._changed:
+            self._released = True
+            self._changed.notify_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.release()
+
+
+def unusual_body(switch: Switch) -> bytes | None:
+    if switch.raw is not None:
+        return as_bytes(switch.raw)
+    if switch.garbage:
+        return b"<html><body><h1>200 It works!</h1></body></html>\n"
+    if switch.huge:
+        size = 64 * 1024 * 1024 if switch.huge is True else switch.huge
+        head, tail = b'{"code": "success", "data": {"status": "SUCCESS", "padding": "', b'"}}'
+        return head + b"x" * (size - len(head) - len(tail)) + tail
+    if switch.deep:
+        depth = 10_000 if switch.deep is True else switch.deep
+        return b'{"code": "success", "data": {"status": "SUCCESS", "data": %b}}' % (b"[" * depth + b"]" * depth)
+    return None
+
+
+def as_bytes(text: bytes | str) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
