@@ -24,9 +24,6 @@ struct json_error {
 struct json_object *json_read(const char *text, size_t len, int max_depth, enum json_form form,
                               struct json_error *ret_error);
 
-/* The line, from 1, on which the value at `pointer` (RFC 6901) stands in a text that json_read took, or 1. */
-size_t json_line_of(const char *text, size_t len, const char *pointer);
-
 /* A pointer taken apart. A segment "*" stands for every member of an array. */
 struct json_path {
     size_t n_segments;

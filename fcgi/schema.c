@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "scan.h"
+
 enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096 };
 
 struct reader {
@@ -25,7 +27,7 @@ static int read_object(struct reader *r, const struct table *table, struct json_
 
 static char *place_error(const struct schema_source *source, const char *pointer, const char *what)
 {
-    size_t line = json_line_of(source->text, source->len, pointer);
+    size_t line = scan_line_of(source->text, source->len, pointer);
     return xasprintf("%s:%zu: %s%s%s", source->path, line, pointer, *pointer ? ": " : "", what);
 }
 
@@ -128,42 +130,17 @@ static int read_path(struct reader *r, struct json_object *value, char **place)
     return 0;
 }
 
-static void print_duration(char *out, size_t size, int64_t ms)
-{
-    static const struct {
-        int64_t factor;
-        const char *name;
-    } units[] = {{86400000, "d"}, {3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
-    for (size_t i = 0; i < NELEMS(units); i++) {
-        if ((ms != 0 && ms % units[i].factor == 0) || units[i].factor == 1) {
-            snprintf(out, size, "%lld%s", (long long)(ms / units[i].factor), units[i].name);
-            return;
-        }
-    }
-}
-
-static void print_size(char *out, size_t size, int64_t bytes)
-{
-    static const char *const names[] = {"B", "KiB", "MiB", "GiB"};
-    size_t unit = 0;
-    while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < NELEMS(names)) {
-        bytes /= 1024;
-        unit++;
-    }
-    snprintf(out, size, "%lld%s", (long long)bytes, names[unit]);
-}
-
 /* Durations and sizes: text with a unit. */
 struct measure {
     int (*parse)(const char *, int64_t *);
-    void (*print)(char *, size_t, int64_t);
+    void (*format)(int64_t, char *);
     const char *what;
 };
 
 static const struct measure duration_measure = {
-    parse_duration, print_duration, "a duration: a number and ms, s, m, h or d, such as \"250ms\""};
+    parse_duration, format_duration, "a duration: a number and ms, s, m, h or d, such as \"250ms\""};
 static const struct measure size_measure = {
-    parse_size, print_size, "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""};
+    parse_size, format_size, "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""};
 
 static int read_measure(struct reader *r, const struct field *field, const struct measure *measure,
                         struct json_object *value, int64_t *place)
@@ -174,8 +151,8 @@ static int read_measure(struct reader *r, const struct field *field, const struc
     if (!out_of_bounds(field, *place))
         return 0;
     char min[32], max[32];
-    measure->print(min, sizeof(min), field->min);
-    measure->print(max, sizeof(max), field->max);
+    measure->format(field->min, min);
+    measure->format(field->max, max);
     return fail(r, "must be from \"%s\" to \"%s\"", min, max);
 }
 
@@ -229,8 +206,7 @@ static int read_pointer(struct reader *r, struct json_object *value, struct json
 
 /* ---- lists ---- */
 
-/* The size of one element of a list of the row's type. */
-static size_t element_size(const struct field *field)
+size_t schema_element_size(const struct field *field)
 {
     switch (field->type) {
     case S_STRINGS:
@@ -274,7 +250,7 @@ static int read_element(struct reader *r, const struct field *field, struct json
 
 static int read_list(struct reader *r, const struct field *field, struct json_object *value, struct list *place)
 {
-    size_t size = element_size(field);
+    size_t size = schema_element_size(field);
     if (field->type == S_POINTERS && json_object_is_type(value, json_type_string)) {
         *place = (struct list){.items = xcalloc(1, size), .n = 1};
         return read_element(r, field, value, place->items);
@@ -304,7 +280,7 @@ static bool good_name(const char *name)
 
 static int read_map(struct reader *r, const struct field *field, struct json_object *value, struct list *place)
 {
-    size_t size = element_size(field);
+    size_t size = schema_element_size(field);
     if (!json_object_is_type(value, json_type_object))
         return fail(r, "must be an object");
     *place = (struct list){.items = xcalloc((size_t)json_object_object_length(value), size)};
@@ -357,18 +333,12 @@ static int read_value(struct reader *r, const struct field *field, struct json_o
     }
 }
 
-/* A map's struct has its key in front, which is no member of the object: a row without a name. */
-static bool is_key_row(const struct field *field)
-{
-    return field->name == NULL;
-}
-
 static int refuse_unknown(struct reader *r, const struct table *table, struct json_object *object)
 {
     char words[2048] = "";
     for (size_t i = 0; i < table->n_fields; i++) {
         size_t used = strlen(words);
-        if (!is_key_row(&table->fields[i]))
+        if (!schema_is_key(&table->fields[i]))
             snprintf(words + used, sizeof(words) - used, "%s%s", used ? "|" : "", table->fields[i].name);
     }
     json_object_object_foreach(object, name, member)
@@ -417,7 +387,7 @@ static int read_object(struct reader *r, const struct table *table, struct json_
     if (refuse_unknown(r, table, object) < 0)
         return -1;
     for (size_t i = 0; i < table->n_fields; i++) {
-        if (!is_key_row(&table->fields[i]) && read_field(r, &table->fields[i], object, out) < 0)
+        if (!schema_is_key(&table->fields[i]) && read_field(r, &table->fields[i], object, out) < 0)
             return -1;
     }
     return 0;
@@ -483,7 +453,7 @@ static void done_field(const struct field *field, void *place)
         break;
     default:
         for (size_t i = 0; i < list->n; i++)
-            done_element(field, (char *)list->items + i * element_size(field));
+            done_element(field, (char *)list->items + i * schema_element_size(field));
         free(list->items);
     }
 }
@@ -493,129 +463,4 @@ void schema_done(const struct table *table, void *out)
     for (size_t i = 0; i < table->n_fields; i++)
         done_field(&table->fields[i], (char *)out + table->fields[i].offset);
     memset(out, 0, table->size);
-}
-
-/* ---- printing ---- */
-
-static void print_object(const struct table *table, const void *in, int depth, struct buf *out);
-
-static void print_text(struct buf *out, const char *text)
-{
-    if (text == NULL)
-        buf_puts(out, "null");
-    else
-        buf_add_json_string(out, text, strlen(text));
-}
-
-static void print_word(const char *words, int index, struct buf *out)
-{
-    while (index-- > 0)
-        words += strcspn(words, "|") + 1;
-    buf_add_json_string(out, words, strcspn(words, "|"));
-}
-
-static void new_line(struct buf *out, int depth)
-{
-    buf_addf(out, "\n%*s", depth * 2, "");
-}
-
-static void print_element(const struct field *field, const void *element, int depth, struct buf *out)
-{
-    switch (field->type) {
-    case S_STRINGS:
-    case S_PATHS:
-        print_text(out, *(char *const *)element);
-        break;
-    case S_POINTERS:
-        print_text(out, ((const struct json_path *)element)->text);
-        break;
-    case S_SCALARS:
-        buf_puts(out, json_object_to_json_string(*(struct json_object *const *)element));
-        break;
-    case S_MAP:
-        print_text(out, *(char *const *)element);
-        buf_puts(out, ": ");
-        print_object(field->table, element, depth, out);
-        break;
-    case S_MAP_TEXT:
-        print_text(out, ((const struct pair *)element)->name);
-        buf_puts(out, ": ");
-        print_text(out, ((const struct pair *)element)->value);
-        break;
-    default:
-        print_object(field->table, element, depth, out);
-    }
-}
-
-static void print_list(const struct field *field, const struct list *list, int depth, struct buf *out)
-{
-    bool map = field->type == S_MAP || field->type == S_MAP_TEXT;
-    buf_putc(out, map ? '{' : '[');
-    for (size_t i = 0; i < list->n; i++) {
-        if (i > 0)
-            buf_putc(out, ',');
-        new_line(out, depth + 1);
-        print_element(field, (const char *)list->items + i * element_size(field), depth + 1, out);
-    }
-    if (list->n > 0)
-        new_line(out, depth);
-    buf_putc(out, map ? '}' : ']');
-}
-
-static void print_value(const struct field *field, const void *place, int depth, struct buf *out)
-{
-    char text[64];
-    switch (field->type) {
-    case S_DURATION:
-        print_duration(text, sizeof(text), *(const int64_t *)place);
-        print_text(out, text);
-        break;
-    case S_SIZE:
-        print_size(text, sizeof(text), *(const int64_t *)place);
-        print_text(out, text);
-        break;
-    case S_INT:
-        buf_addf(out, "%lld", (long long)*(const int64_t *)place);
-        break;
-    case S_ENUM:
-        print_word(field->words, *(const int *)place, out);
-        break;
-    case S_STRING:
-    case S_PATH:
-        print_text(out, *(char *const *)place);
-        break;
-    case S_POINTER:
-        print_text(out, ((const struct json_path *)place)->text);
-        break;
-    case S_OBJECT:
-        print_object(field->table, place, depth, out);
-        break;
-    default:
-        print_list(field, place, depth, out);
-    }
-}
-
-static void print_object(const struct table *table, const void *in, int depth, struct buf *out)
-{
-    const char *separator = "";
-    buf_putc(out, '{');
-    for (size_t i = 0; i < table->n_fields; i++) {
-        const struct field *field = &table->fields[i];
-        if (is_key_row(field))
-            continue;
-        buf_puts(out, separator);
-        separator = ",";
-        new_line(out, depth + 1);
-        print_text(out, field->name);
-        buf_puts(out, ": ");
-        print_value(field, (const char *)in + field->offset, depth + 1, out);
-    }
-    new_line(out, depth);
-    buf_putc(out, '}');
-}
-
-void schema_print(const struct table *table, const void *in, struct buf *out)
-{
-    print_object(table, in, 0, out);
-    buf_putc(out, '\n');
 }

@@ -101,6 +101,31 @@ int parse_size(const char *text, int64_t *ret_bytes)
     return parse_with_unit(text, units, NELEMS(units), ret_bytes);
 }
 
+void format_duration(int64_t ms, char out[static 32])
+{
+    static const struct {
+        int64_t factor;
+        const char *name;
+    } units[] = {{86400000, "d"}, {3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
+    for (size_t i = 0; i < NELEMS(units); i++) {
+        if ((ms != 0 && ms % units[i].factor == 0) || units[i].factor == 1) {
+            snprintf(out, 32, "%lld%s", (long long)(ms / units[i].factor), units[i].name);
+            return;
+        }
+    }
+}
+
+void format_size(int64_t bytes, char out[static 32])
+{
+    static const char *const names[] = {"B", "KiB", "MiB", "GiB"};
+    size_t unit = 0;
+    while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < NELEMS(names)) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(out, 32, "%lld%s", (long long)bytes, names[unit]);
+}
+
 int parse_int(const char *text, int64_t *ret)
 {
     static const struct unit none[] = {{"", 1}};

@@ -29,6 +29,10 @@ int64_t wall_ms(void);
 MUST_CHECK int parse_duration(const char *text, int64_t *ret_ms);
 MUST_CHECK int parse_size(const char *text, int64_t *ret_bytes);
 
+/* The inverse, in the largest unit that loses nothing. */
+void format_duration(int64_t ms, char out[static 32]);
+void format_size(int64_t bytes, char out[static 32]);
+
 /* The whole of `text` as a decimal integer. */
 MUST_CHECK int parse_int(const char *text, int64_t *ret);
 

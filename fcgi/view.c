@@ -197,7 +197,7 @@ static bool copy_kept(struct copier *c, struct json_object *value, const struct 
     bool choose = keep->n_children > 0;
     switch (json_object_get_type(value)) {
     case json_type_object:
-        if (choose && strcmp(keep->children[0].name, "*") == 0)
+        if (choose && keep->n_children == 1 && keep_for(keep, "*") != NULL)
             return false;
         copy_object(c, value, keep);
         return true;

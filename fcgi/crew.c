@@ -1,0 +1,397 @@
+/* crew: see crew.h.
+ *
+ * A worker is a child with a control descriptor: it says there that it is ready, and hears there that we are gone. One
+ * that dies is replaced: at once, or after a growing pause when it died young. */
+#include "crew.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <utlist.h>
+
+#include "sockets.h"
+#include "stats.h"
+#include "worker.h"
+
+enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
+
+/* A worker process. */
+struct child {
+    struct crew *crew; /* (ref) */
+    struct child *prev, *next;
+    int index;      /* of its socket */
+    int slot;       /* of its counters */
+    int generation; /* of its configuration */
+    bool ready;
+    bool told;           /* to leave */
+    uint64_t started_ms; /* loop time */
+    uv_process_t process;
+    uv_pipe_t control;
+    int open_handles;
+};
+
+/* The place of a worker: its socket, and what happens there while it has no worker. */
+struct place {
+    struct crew *crew; /* (ref) */
+    int index;
+    int fd; /* -1: not open */
+    char *path;
+    int deaths; /* of young workers, one after the other */
+    uv_timer_t timer;      /* while pausing: until the next start */
+    struct refusal *pause; /* NULL: not pausing */
+};
+
+/* While a place pauses its connections are closed, so that the web server goes elsewhere. */
+struct refusal {
+    int fd; /* (ref) the listening socket */
+    uv_poll_t poll;
+};
+
+struct crew {
+    struct crew_parts parts;
+    char *program; /* the path of this binary: a new one there is used by the next generation */
+    struct place places[CREW_MAX];
+    int n_wanted; /* workers of the newest generation */
+    int files_fd; /* the configuration, as workers inherit it */
+    int generation;
+    struct child *children;
+    bool slots[STATS_SLOTS];
+    bool stopping;
+    int open_handles; /* timers of places */
+};
+
+static void start_worker(struct place *place);
+
+/* ---- what is known of them ---- */
+
+int crew_size(const struct crew *crew)
+{
+    int n = 0;
+    const struct child *child;
+    DL_COUNT(crew->children, child, n);
+    return n;
+}
+
+int crew_ready(const struct crew *crew)
+{
+    int n = 0;
+    const struct child *child;
+    DL_FOREACH(crew->children, child)
+        n += child->ready && !child->told;
+    return n;
+}
+
+bool crew_is_complete(const struct crew *crew)
+{
+    int n = 0;
+    const struct child *child;
+    DL_FOREACH(crew->children, child)
+        n += child->ready && !child->told && child->generation == crew->generation;
+    return n >= crew->n_wanted;
+}
+
+/* ---- sockets ---- */
+
+static bool open_place(struct place *place, const struct conf *conf, char **ret_error)
+{
+    if (place->fd >= 0)
+        return true;
+    place->path = xasprintf("%s/worker-%d.sock", conf->socket_dir, place->index);
+    place->fd = socket_listen(place->path, conf->socket_group, ret_error);
+    if (place->fd >= 0)
+        return true;
+    free(place->path);
+    place->path = NULL;
+    return false;
+}
+
+static void close_place(struct place *place)
+{
+    if (place->fd < 0)
+        return;
+    unlink(place->path);
+    close(place->fd);
+    free(place->path);
+    place->path = NULL;
+    place->fd = -1;
+}
+
+int crew_open_sockets(struct crew *crew, const struct conf *conf, char **ret_error)
+{
+    for (int i = 0; i < conf->workers; i++) {
+        if (!open_place(&crew->places[i], conf, ret_error))
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- pausing ---- */
+
+static void on_refuse(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    int fd = accept4(CONTAINER_OF(poll, struct refusal, poll)->fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+}
+
+static void on_refusal_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_poll_t *)handle, struct refusal, poll));
+}
+
+static void end_pause(struct place *place)
+{
+    if (place->pause == NULL)
+        return;
+    uv_timer_stop(&place->timer);
+    uv_close((uv_handle_t *)&place->pause->poll, on_refusal_closed);
+    place->pause = NULL;
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+    struct place *place = CONTAINER_OF(timer, struct place, timer);
+    end_pause(place);
+    start_worker(place);
+}
+
+static void pause_place(struct place *place)
+{
+    uv_loop_t *loop = place->crew->parts.loop;
+    uint64_t pause_ms = PAUSE_FIRST_MS;
+    for (int i = 2; i < place->deaths && pause_ms < PAUSE_LAST_MS; i++)
+        pause_ms *= 2;
+    log_warn("worker %d starts again in %d ms", place->index, (int)pause_ms);
+    place->pause = xcalloc(1, sizeof(*place->pause));
+    place->pause->fd = place->fd;
+    uv_poll_init(loop, &place->pause->poll, place->fd);
+    uv_poll_start(&place->pause->poll, UV_READABLE, on_refuse);
+    uv_timer_start(&place->timer, on_pause_over, pause_ms, 0);
+}
+
+/* ---- workers ---- */
+
+static void tell_to_leave(struct child *child)
+{
+    if (!child->told)
+        uv_process_kill(&child->process, SIGTERM);
+    child->told = true;
+}
+
+/* Once every worker of the newest generation is ready, the older ones may go, and the sockets that nobody wants. */
+static void retire_old_workers(struct crew *crew)
+{
+    struct child *child;
+    DL_FOREACH(crew->children, child)
+    {
+        if (child->generation != crew->generation)
+            tell_to_leave(child);
+    }
+    for (int i = crew->n_wanted; i < CREW_MAX; i++)
+        close_place(&crew->places[i]);
+}
+
+static void on_child_closed(uv_handle_t *handle)
+{
+    struct child *child = handle->data;
+    if (--child->open_handles == 0)
+        free(child);
+}
+
+static void on_control_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct child *child = stream->data;
+    if (n < 0)
+        uv_read_stop(stream); /* its end is reported by on_exit */
+    if (n <= 0 || buf->base[0] != WORKER_READY || child->ready)
+        return;
+    struct crew *crew = child->crew;
+    child->ready = true;
+    if (crew->stopping || !crew_is_complete(crew))
+        return;
+    retire_old_workers(crew);
+    crew->parts.on_change(crew->parts.ctx);
+}
+
+static void on_control_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    static char byte[16]; /* one read at a time */
+    (void)handle, (void)suggested;
+    *buf = uv_buf_init(byte, sizeof(byte));
+}
+
+static void replace(struct child *child, int64_t status, int signal_number)
+{
+    struct crew *crew = child->crew;
+    struct place *place = &crew->places[child->index];
+    stat_inc(STAT_WORKER_DEATHS);
+    if (signal_number != 0)
+        log_error("worker %d ended by signal %d", child->index, signal_number);
+    else
+        log_error("worker %d ended with status %d", child->index, (int)status);
+    if (child->generation != crew->generation)
+        return; /* one that was about to go */
+    bool young = uv_now(crew->parts.loop) - child->started_ms < YOUNG_MS;
+    place->deaths = young ? place->deaths + 1 : 0;
+    if (place->deaths > 1)
+        pause_place(place);
+    else
+        start_worker(place);
+}
+
+static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_number)
+{
+    struct child *child = process->data;
+    struct crew *crew = child->crew;
+    stats_fold(child->slot);
+    crew->slots[child->slot] = false;
+    DL_DELETE(crew->children, child);
+    uv_close((uv_handle_t *)&child->process, on_child_closed);
+    uv_close((uv_handle_t *)&child->control, on_child_closed);
+    if (!crew->stopping && !child->told)
+        replace(child, status, signal_number);
+    crew->parts.on_change(crew->parts.ctx);
+}
+
+static int take_slot(struct crew *crew)
+{
+    for (int slot = STATS_MASTER_SLOT + 1; slot < STATS_SLOTS; slot++) {
+        if (!crew->slots[slot]) {
+            crew->slots[slot] = true;
+            return slot;
+        }
+    }
+    return -1;
+}
+
+static int spawn(struct child *child)
+{
+    struct crew *crew = child->crew;
+    char index[16], slot[16];
+    snprintf(index, sizeof(index), "%d", child->index);
+    snprintf(slot, sizeof(slot), "%d", child->slot);
+    char *args[] = {crew->program, (char[]){"--worker"}, index, slot, (char *)(uintptr_t)crew->parts.conf_path, NULL};
+    uv_stdio_container_t stdio[WORKER_FD_COUNT] = {
+        [STDIN_FILENO] = {.flags = UV_IGNORE},
+        [STDOUT_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+        [STDERR_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+        [WORKER_FD_CONTROL] = {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE,
+                               .data.stream = (uv_stream_t *)&child->control},
+        [WORKER_FD_LISTEN] = {.flags = UV_INHERIT_FD, .data.fd = crew->places[child->index].fd},
+        [WORKER_FD_STATS] = {.flags = UV_INHERIT_FD, .data.fd = crew->parts.stats_fd},
+        [WORKER_FD_FILES] = {.flags = UV_INHERIT_FD, .data.fd = crew->files_fd}};
+    uv_process_options_t options = {.exit_cb = on_exit_of_child,
+                                    .file = crew->program,
+                                    .args = args,
+                                    .stdio_count = WORKER_FD_COUNT,
+                                    .stdio = stdio};
+    return uv_spawn(crew->parts.loop, &child->process, &options);
+}
+
+static void start_worker(struct place *place)
+{
+    struct crew *crew = place->crew;
+    int slot = take_slot(crew);
+    if (slot < 0)
+        return pause_place(place); /* more workers leaving than there are slots */
+    struct child *child = xcalloc(1, sizeof(*child));
+    *child = (struct child){.crew = crew,
+                            .index = place->index,
+                            .slot = slot,
+                            .generation = crew->generation,
+                            .started_ms = uv_now(crew->parts.loop),
+                            .open_handles = 2};
+    child->process.data = child->control.data = child;
+    uv_pipe_init(crew->parts.loop, &child->control, 0);
+    int error = spawn(child);
+    if (error < 0) {
+        log_error("cannot start worker %d: %s", place->index, uv_strerror(error));
+        crew->slots[slot] = false;
+        uv_close((uv_handle_t *)&child->process, on_child_closed);
+        uv_close((uv_handle_t *)&child->control, on_child_closed);
+        return pause_place(place);
+    }
+    DL_APPEND(crew->children, child);
+    stat_inc(STAT_WORKER_STARTS);
+    uv_read_start((uv_stream_t *)&child->control, on_control_alloc, on_control_read);
+}
+
+void crew_start(struct crew *crew, const struct conf *conf, int files_fd)
+{
+    if (crew->files_fd >= 0)
+        close(crew->files_fd);
+    crew->files_fd = files_fd;
+    crew->n_wanted = (int)conf->workers;
+    crew->generation++;
+    for (int i = 0; i < CREW_MAX; i++) {
+        end_pause(&crew->places[i]);
+        crew->places[i].deaths = 0;
+        if (i < crew->n_wanted)
+            start_worker(&crew->places[i]);
+    }
+}
+
+void crew_stop(struct crew *crew)
+{
+    struct child *child;
+    crew->stopping = true;
+    DL_FOREACH(crew->children, child)
+        tell_to_leave(child);
+    for (int i = 0; i < CREW_MAX; i++)
+        end_pause(&crew->places[i]);
+}
+
+void crew_kill(struct crew *crew)
+{
+    struct child *child;
+    DL_FOREACH(crew->children, child)
+    {
+        log_error("worker %d does not leave: killed", child->index);
+        uv_process_kill(&child->process, SIGKILL);
+    }
+}
+
+/* ---- the crew ---- */
+
+struct crew *crew_new(struct crew_parts parts)
+{
+    struct crew *crew = xcalloc(1, sizeof(*crew));
+    char program[4096];
+    ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    crew->parts = parts;
+    crew->program = xstrndup(program, len > 0 ? (size_t)len : 0);
+    crew->files_fd = -1;
+    for (int i = 0; i < CREW_MAX; i++) {
+        crew->places[i] = (struct place){.crew = crew, .index = i, .fd = -1};
+        uv_timer_init(parts.loop, &crew->places[i].timer);
+    }
+    crew->open_handles = CREW_MAX;
+    return crew;
+}
+
+static void on_place_closed(uv_handle_t *handle)
+{
+    struct crew *crew = CONTAINER_OF((uv_timer_t *)handle, struct place, timer)->crew;
+    if (--crew->open_handles > 0)
+        return;
+    free(crew->program);
+    free(crew);
+}
+
+void crew_free(struct crew *crew)
+{
+    if (crew == NULL)
+        return;
+    if (crew->files_fd >= 0)
+        close(crew->files_fd);
+    for (int i = 0; i < CREW_MAX; i++) {
+        end_pause(&crew->places[i]);
+        close_place(&crew->places[i]);
+        uv_close((uv_handle_t *)&crew->places[i].timer, on_place_closed);
+    }
+}

@@ -1,0 +1,44 @@
+/* crew: the worker processes - started, watched, replaced, retired.
+ *
+ * Each worker has a place with a listening socket that outlives it. A generation is the workers of one configuration:
+ * the older ones are told to leave once all of the newest are ready. */
+#ifndef CREW_H
+#define CREW_H
+
+#include <uv.h>
+
+#include "conf.h"
+
+enum { CREW_MAX = 64 };
+
+struct crew;
+
+struct crew_parts {
+    uv_loop_t *loop;       /* (ref) */
+    const char *conf_path; /* (ref) handed to every worker */
+    int stats_fd;          /* (ref) the page of counters */
+    /* All workers of the newest generation are ready, or a worker has ended. */
+    void (*on_change)(void *ctx);
+    void *ctx;
+};
+
+struct crew *crew_new(struct crew_parts parts);
+
+/* Its workers have ended, or are left alone; the sockets go. NULL is allowed. */
+void crew_free(struct crew *crew);
+
+/* Opens the sockets that a configuration wants and that are not open; -1 with *ret_error (allocated). */
+MUST_CHECK int crew_open_sockets(struct crew *crew, const struct conf *conf, char **ret_error);
+
+/* Starts a new generation. `files_fd` is what its workers inherit, and belongs to the crew from here on. */
+void crew_start(struct crew *crew, const struct conf *conf, int files_fd);
+
+/* Tells every worker to leave; none is replaced any more. crew_kill ends those that do not listen. */
+void crew_stop(struct crew *crew);
+void crew_kill(struct crew *crew);
+
+int crew_size(const struct crew *crew);           /* processes, leaving ones included */
+int crew_ready(const struct crew *crew);          /* workers that take requests */
+bool crew_is_complete(const struct crew *crew);   /* all of the newest generation are ready */
+
+#endif
