@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HEAD_MAX = 4096, TEXT_MAX = 1024 * 1024 };
+enum { HEAD_MAX = 4096, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
 
 static const char *status_text(int status)
 {
@@ -143,6 +143,54 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
         buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(facts->retry_after_ms));
     problem_body(facts->problem, facts->request_id, &a->text);
     end(a, facts, "application/problem+json", a->text.data, a->text.len);
+}
+
+/* When the first of the running ones can have news; 0: none runs. */
+static int64_t first_news_ms(const struct answer_facts *facts, const struct answer_item *items, size_t n)
+{
+    int64_t first = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct snapshot *s = items[i].snapshot;
+        if (s == NULL || state_ended(s->state))
+            continue;
+        int64_t left_ms = s->fresh_until_ms > facts->now_ms ? s->fresh_until_ms - facts->now_ms : 1;
+        if (first == 0 || left_ms < first)
+            first = left_ms;
+    }
+    return first;
+}
+
+void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items, size_t n)
+{
+    struct buf text;
+    unsigned char digest[32];
+    char etag[35] = "";
+    buf_init(&text, MANY_MAX);
+    buf_puts(&text, "{\"tasks\":[");
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
+            buf_putc(&text, ',');
+        if (items[i].snapshot != NULL)
+            buf_add(&text, items[i].snapshot->views[VIEW_UNIFIED].data, items[i].snapshot->views[VIEW_UNIFIED].len);
+        else
+            problem_body(items[i].problem, facts->request_id, &text);
+    }
+    buf_puts(&text, "]}");
+    sha256(text.data, text.len, digest);
+    hex_encode(digest, 16, etag + 1);
+    etag[0] = etag[33] = '"';
+    bool unchanged = etag_matches(facts->if_none_match, etag);
+    begin(a, facts, unchanged ? 304 : 200);
+    int64_t news_ms = first_news_ms(facts, items, n);
+    buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
+    if (news_ms > 0)
+        buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(news_ms));
+    buf_addf(&a->head, "ETag: %s\r\nVary: Accept, Prefer\r\nX-Content-Type-Options: nosniff\r\n", etag);
+    a->text = text;
+    if (unchanged)
+        buf_puts(&a->head, "\r\n");
+    else
+        end(a, facts, "application/json", text.data, text.len);
 }
 
 void answer_text(struct answer *a, const struct answer_facts *facts, int status, const char *type,

@@ -40,6 +40,15 @@ void answer_view(struct answer *answer, const struct answer_facts *facts, const 
 /* A problem document. */
 void answer_problem(struct answer *answer, const struct answer_facts *facts);
 
+/* One of many tasks. */
+struct answer_item {
+    const struct snapshot *snapshot; /* (ref) or NULL with a problem */
+    enum problem problem;
+};
+
+/* {"tasks":[...]}: the unified view or the problem of each. */
+void answer_many(struct answer *answer, const struct answer_facts *facts, const struct answer_item *items, size_t n);
+
 /* Some text of our own (/healthz, /metrics); it must outlive the answer. */
 void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,
                  const struct buf *text);

@@ -161,7 +161,8 @@ static const char *refuse_url(const char *url)
         return "must begin with https:// (or http:// for a loopback address)";
     const char *host = url + (plain ? 7 : 8);
     size_t len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
-    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host))
+    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
+        (host[len] != ':' && host[len] != '\0'))
         return "must be a scheme, a host and perhaps a port, such as \"https://api.example.com\"";
     if (host[len] == ':') {
         int64_t port;

@@ -40,8 +40,9 @@ struct date {
 
 static int64_t date_seconds(const struct date *d)
 {
-    if (d->year < 1970 || d->year > 9999 || d->month < 1 || d->month > 12 || d->day < 1 || d->day > 31 || d->hour < 0 ||
-        d->hour > 23 || d->minute < 0 || d->minute > 59 || d->second < 0 || d->second > 60)
+    static const int days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    if (d->year < 1970 || d->year > 9999 || d->month < 1 || d->month > 12 || d->day < 1 ||
+        d->day > days[d->month - 1] || d->hour < 0 || d->hour > 23 || d->minute < 0 || d->minute > 59 || d->second < 0 || d->second > 60)
         return 0;
     return utc_seconds(d->year, d->month, d->day, d->hour, d->minute, d->second);
 }
@@ -57,7 +58,7 @@ static bool zone_offset(const char *text, int64_t *ret_seconds)
     int hours = digits(text + 1, 2);
     const char *rest = hours < 0 ? "" : text + 3 + (text[3] == ':');
     int minutes = digits(rest, 2);
-    if (hours < 0 || minutes < 0 || rest[2] != '\0')
+    if (hours < 0 || hours > 14 || minutes < 0 || minutes > 59 || rest[2] != '\0')
         return false;
     *ret_seconds = (text[0] == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
     return true;
@@ -74,13 +75,23 @@ static int64_t basic_date(const char *text)
 
 int64_t iso8601_seconds(const char *text)
 {
-    if (strnlen(text, 19) < 19)
+    size_t len = strlen(text);
+    struct date d = {0};
+    const char *rest = text + 10;
+    bool separated = len >= 10 && text[4] == '-' && text[7] == '-';
+    if (!separated)
         return basic_date(text);
-    struct date d = {digits(text, 4),      digits(text + 5, 2),  digits(text + 8, 2),
-                     digits(text + 11, 2), digits(text + 14, 2), digits(text + 17, 2)};
-    bool separated = text[4] == '-' && text[7] == '-' && (text[10] == 'T' || text[10] == ' ' || text[10] == 't') &&
-                     text[13] == ':' && text[16] == ':';
-    const char *rest = text + 19;
+    d = (struct date){.year = digits(text, 4), .month = digits(text + 5, 2), .day = digits(text + 8, 2)};
+    if (len >= 16) { /* "T15:15", and perhaps ":46" and ".72" */
+        separated = strchr("Tt ", text[10]) != NULL && text[13] == ':';
+        d.hour = digits(text + 11, 2);
+        d.minute = digits(text + 14, 2);
+        rest = text + 16;
+    }
+    if (len >= 19 && *rest == ':') {
+        d.second = digits(rest + 1, 2);
+        rest += 3;
+    }
     if (*rest == '.')
         rest += 1 + strspn(rest + 1, "0123456789");
     int64_t offset;

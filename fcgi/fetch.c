@@ -1,8 +1,11 @@
 /* fetch: see fetch.h. The story of one fetch:
  *
  *     ask_redis -> read_redis -> ask_upstream -> read_upstream -> keep -> deliver
- *         |            '--- fresh there ---------------------------^         ^
- *         '-- away --------------^            '---- problem -----------------'
+ *         |            |               ^          |  |              ^         ^
+ *         '---- away --|---------------'-- half --'  '-- problem ---|---------'
+ *                      '------------- fresh there ------------------'
+ *
+ * "Half" is an answer whose result has to be asked for by a second query.
  *
  * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came and runs
  * on from the step behind the WAIT. */
@@ -18,7 +21,7 @@
 #include "stats.h"
 #include "view.h"
 
-enum { KEY_MAX = 1024, MISSING_BYTES = 1024 * 1024, REDIS_VALUE_MAX = 16 * 1024 * 1024 };
+enum { KEY_MAX = 1024, TARGET_MAX = 4096, MISSING_BYTES = 1024 * 1024, REDIS_VALUE_MAX = 16 * 1024 * 1024 };
 
 enum step { ASK_REDIS, READ_REDIS, ASK_UPSTREAM, READ_UPSTREAM, KEEP, DELIVER, WAIT, DONE };
 
@@ -31,6 +34,9 @@ struct fetch {
     struct upstream_call *upstream_call; /* under way, or NULL */
     const struct redis_reply *reply;     /* (ref) in READ_REDIS */
     const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
+    struct buf first;                    /* the first answer, while the second query is made */
+    int first_status;                    /* its HTTP status */
+    struct buf result_path;              /* of the second query; empty before */
     bool redis_away;                     /* it said nothing of this task, and is told nothing */
     struct snapshot *last;               /* the newest that was known before, or NULL */
     struct snapshot *snapshot;           /* what was brought home, or NULL */
@@ -141,8 +147,15 @@ static void on_upstream(void *user, const struct upstream_answer *answer)
 
 static enum step ask_upstream(struct fetch *f)
 {
-    struct upstreams *upstreams = f->fetches->parts.upstreams;
-    f->upstream_call = upstream_get(upstreams, f->task.route, f->task.id, on_upstream, f);
+    struct buf target;
+    buf_init(&target, TARGET_MAX);
+    if (f->result_path.len > 0)
+        buf_puts(&target, f->result_path.data);
+    else
+        pattern_build(&f->task.route->upstream_path, f->task.id, &target);
+    f->upstream_call =
+        upstream_get(f->fetches->parts.upstreams, f->task.route, target.data, on_upstream, f);
+    buf_done(&target);
     f->step = READ_UPSTREAM;
     return WAIT;
 }
@@ -181,6 +194,15 @@ static enum step take_view(struct fetch *f, const struct view *view)
     return KEEP;
 }
 
+/* The task has succeeded, and what it has made stands in another answer. */
+static enum step take_half(struct fetch *f, const struct view *view)
+{
+    f->first_status = f->answer->http_status;
+    buf_add(&f->first, f->answer->body, f->answer->len);
+    buf_puts(&f->result_path, view->result_path.data);
+    return ASK_UPSTREAM;
+}
+
 static enum step take_missing(struct fetch *f)
 {
     struct fetches *fs = f->fetches;
@@ -217,6 +239,8 @@ static enum step take_reading(struct fetch *f, enum reading reading, const struc
     case READING_OK:
         upstream_report(f->fetches->parts.upstreams, upstream, NULL);
         return take_view(f, view);
+    case READING_HALF:
+        return take_half(f, view);
     case READING_MISSING:
         upstream_report(f->fetches->parts.upstreams, upstream, NULL);
         return take_missing(f);
@@ -250,9 +274,15 @@ static enum step read_upstream(struct fetch *f)
         break;
     }
     struct view view;
-    struct view_question question = {
-        .provider = route->provider, .task_id = f->task.id, .secret = route->upstream->key};
-    enum reading reading = view_read(&question, f->answer->http_status, f->answer->body, f->answer->len, &view);
+    const struct secrets secrets = upstream_secrets(f->fetches->parts.upstreams, route);
+    const struct view_question question = {
+        .provider = route->provider, .task_id = f->task.id, .secrets = &secrets};
+    const struct view_answer first = {
+        .http_status = f->first_status, .body = f->first.data, .len = f->first.len};
+    const struct view_answer answer = {
+        .http_status = f->answer->http_status, .body = f->answer->body, .len = f->answer->len};
+    bool second = f->result_path.len > 0;
+    enum reading reading = view_read(&question, second ? &first : &answer, second ? &answer : NULL, &view);
     enum step next = take_reading(f, reading, &view);
     view_done(&view);
     return next;
@@ -295,6 +325,8 @@ static void fetch_free(struct fetch *f)
 {
     snapshot_unref(f->last);
     snapshot_unref(f->snapshot);
+    buf_done(&f->first);
+    buf_done(&f->result_path);
     stat_dec(STAT_FETCHES);
     free(f);
 }
@@ -346,6 +378,8 @@ static struct fetch *start(struct fetches *fs, const struct task *task, const st
     f->fetches = fs;
     f->task = *task;
     f->step = ASK_REDIS;
+    buf_init(&f->first, (size_t)task->route->upstream->max_body);
+    buf_init(&f->result_path, TARGET_MAX);
     f->key_len = key->len;
     memcpy(f->key, key->data, key->len + 1);
     struct snapshot *last = cache_get(fs->cache, f->key, f->key_len, wall_ms());

@@ -12,18 +12,26 @@
  * together, so here only the tokens and the number of keys count. */
 static int check_tokens(struct scanner *s, size_t *ret_keys)
 {
-    const char *start;
-    size_t keys = 0;
-    for (;;) {
-        enum token token = scan(s, &start);
-        if (token == T_ERROR)
-            return -1;
-        if (token == T_END)
-            break;
-        keys += token == T_PUNCTUATION && *start == ':';
+    const char *start, *before = s->at, *before_end = s->at;
+    size_t keys = 0, tokens = 0;
+    enum token token;
+    for (; (token = scan(s, &start)) > T_ERROR; tokens++) {
+        if (token == T_PUNCTUATION && *start == ':') {
+            keys++;
+            if (memmem(before, (size_t)(before_end - before), "\\u0000", 6) != NULL) {
+                s->why = "a key with a NUL, where it would end";
+                return -1;
+            }
+        }
+        before = start;
+        before_end = s->at;
     }
+    if (token == T_END && tokens == 0)
+        s->why = "an empty text";
+    else if (token == T_END && tokens == 1)
+        s->why = "neither an object nor an array";
     *ret_keys = keys;
-    return 0;
+    return s->why == NULL ? 0 : -1;
 }
 
 static size_t count_keys(struct json_object *value)
@@ -62,7 +70,7 @@ static char *blank_comments(const char *text, size_t len)
 /* ---- reading a document ---- */
 
 static struct json_object *parse(const char *text, size_t len, int max_depth, size_t keys,
-                                 struct json_error *ret_error)
+                                 enum json_form form, struct json_error *ret_error)
 {
     struct json_tokener *tokener = json_tokener_new_ex(max_depth);
     json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
@@ -77,7 +85,7 @@ static struct json_object *parse(const char *text, size_t len, int max_depth, si
         ret_error->why = "something follows the value";
     else if (count_keys(doc) != keys)
         *ret_error = (struct json_error){.why = "a key stands twice in one object",
-                                         .line = scan_line_of_double(text, len)};
+                                         .line = form == JSON_PLAIN ? 1 : scan_line_of_double(text, len)};
     json_tokener_free(tokener);
     if (ret_error->why == NULL)
         return doc;
@@ -107,9 +115,9 @@ struct json_object *json_read(const char *text, size_t len, int max_depth, enum 
     if (ret_error->why != NULL)
         return NULL;
     if (form == JSON_PLAIN)
-        return parse(text, trimmed(text, len), max_depth, keys, ret_error);
+        return parse(text, trimmed(text, len), max_depth, keys, form, ret_error);
     char *blank = blank_comments(text, len);
-    struct json_object *doc = parse(blank, trimmed(blank, len), max_depth, keys, ret_error);
+    struct json_object *doc = parse(blank, trimmed(blank, len), max_depth, keys, form, ret_error);
     free(blank);
     return doc;
 }

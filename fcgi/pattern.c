@@ -116,7 +116,8 @@ static const char *add_query(struct pattern *pattern, const char *query, const s
         if (name_len == 0 || name_len >= len)
             return "has a query that is not name=value&name=value";
         why = add_part(pattern, query + name_len + 1, len - name_len - 1, grammars, n_grammars);
-        pattern->parts[pattern->n_parts - 1].query_name = xstrndup(query, name_len);
+        if (why == NULL)
+            pattern->parts[pattern->n_parts - 1].query_name = xstrndup(query, name_len);
         query += len + (query[len] == '&');
     }
     return why;
@@ -215,6 +216,30 @@ static bool id_value(const char *id, size_t n, char *out, size_t size)
     memcpy(out, id, len);
     out[len] = '\0';
     return true;
+}
+
+/* Which of the variables has that name; -1: none. */
+static int variable_index(const struct pattern *pattern, const char *name)
+{
+    int index = 0;
+    for (size_t i = 0; i < pattern->n_parts; i++) {
+        const struct grammar *grammar = pattern->parts[i].grammar;
+        if (grammar != NULL && strcmp(grammar->name, name) == 0)
+            return index;
+        index += grammar != NULL;
+    }
+    return -1;
+}
+
+bool pattern_has_variable(const struct pattern *pattern, const char *name)
+{
+    return variable_index(pattern, name) >= 0;
+}
+
+bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out, size_t size)
+{
+    int index = variable_index(pattern, name);
+    return index >= 0 && id_value(id, (size_t)index, out, size);
 }
 
 bool pattern_takes_id(const struct pattern *pattern, const char *id)

@@ -10,7 +10,7 @@
 
 #include "buf.h"
 
-enum { PATTERN_PARTS = 16, PATTERN_VARIABLES = 4, TASK_ID_MAX = 512 };
+enum { PATTERN_PARTS = 16, PATTERN_VARIABLES = 4, TASK_ID_MAX = 256 };
 
 /* What a variable may look like: a POSIX extended regular expression over the whole value. */
 struct grammar {
@@ -55,6 +55,10 @@ bool pattern_takes_id(const struct pattern *pattern, const char *id);
 
 /* The path, and the query, that asks for `id`, which pattern_match or pattern_takes_id has taken. */
 void pattern_build(const struct pattern *pattern, const char *id, struct buf *out);
+
+/* Whether the pattern has a variable of that name; and its value in an id that the pattern has taken. */
+bool pattern_has_variable(const struct pattern *pattern, const char *name);
+bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out, size_t size);
 
 /* The value of a query parameter, percent-decoded into `out`; false when absent, doubled, malformed or too long. */
 bool query_value(const char *query, const char *name, char *out, size_t size);

@@ -30,6 +30,6 @@ void problem_body(enum problem problem, const char *request_id, struct buf *out)
              row->title, row->status, row->detail);
     buf_addf(out, ",\"code\":\"%s\",\"request_id\":", row->code);
     buf_add_json_string(out, request_id, strlen(request_id));
-    buf_addf(out, ",\"message\":\"%s\",\"error\":{\"message\":\"%s\",\"type\":\"taskproxy_error\",\"code\":\"%s\"}}\n",
+    buf_addf(out, ",\"message\":\"%s\",\"error\":{\"message\":\"%s\",\"type\":\"taskproxy_error\",\"code\":\"%s\"}}",
              row->detail, row->detail, row->code);
 }

@@ -1,8 +1,10 @@
 /* provider: see provider.h. */
 #include "provider.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { PROVIDER_FILE_MAX = 256 * 1024 };
 
@@ -45,9 +47,11 @@ enum state provider_state_of(const struct provider *p, struct json_object *statu
     FIELD("at", S_POINTER, owner, prefix at, "null", "the member that is looked at", ),                      \
     FIELD("equals", S_SCALARS, owner, prefix equals, "[]", "the values it may have", ),                      \
     FIELD("is", S_ENUM, owner, prefix is, "\"any\"",                                                         \
-          "filled: there, and not null, \"\", [] or {}; empty: the opposite", .words = "any|filled|empty")
+          "filled: there, and not null, \"\", [] or {}; empty: the opposite", .words = "any|filled|empty"),     \
+    FIELD("and", S_LIST, owner, prefix also, "[]", "further conditions that must hold", .table = &condition_table)
 
 #define COND struct condition
+static const struct table condition_table;
 static const struct field condition_fields[] = {CONDITION_FIELDS(COND, )};
 static const struct table condition_table = TABLE(COND, condition_fields);
 
@@ -99,6 +103,7 @@ static const struct field time_fields[] = {
     FIELD("at", S_POINTER, TIME, at, REQUIRED, "the time; 0 and \"\" mean that it is unset", ),
     FIELD("as", S_ENUM, TIME, form, REQUIRED, "how it is written",
           .words = "unix-seconds|unix-milliseconds|iso8601|beijing"),
+    FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, for a lifetime", .max = 366 * 86400000LL),
 };
 static const struct table time_table = TABLE(TIME, time_fields);
 
@@ -125,6 +130,15 @@ static const struct field unified_fields[] = {
 };
 static const struct table unified_table = TABLE(UNIFIED, unified_fields);
 
+#define QUERY struct result_query
+static const struct field result_query_fields[] = {
+    FIELD("path", S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
+    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member that the second answer becomes", .min = 1, .max = 64),
+    FIELD("ok", S_OBJECT, QUERY, ok, "{}", "what holds unless it is an error", .table = &condition_table),
+    FIELD("failed", S_LIST, QUERY, failed, "[]", "any: the task has failed", .table = &condition_table),
+};
+static const struct table result_query_table = TABLE(QUERY, result_query_fields);
+
 #define PROVIDER struct provider
 static const struct field provider_fields[] = {
     FIELD("name", S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json", .min = 1, .max = 64),
@@ -138,6 +152,7 @@ static const struct field provider_fields[] = {
     FIELD("refused", S_LIST, PROVIDER, refused, "[]", "our key was refused", .table = &condition_table),
     FIELD("busy", S_LIST, PROVIDER, busy, "[]", "we ask too often", .table = &condition_table),
     FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "what the status means", .table = &status_table),
+    FIELD("result", S_OBJECT, PROVIDER, result, "null", "a second query", .table = &result_query_table),
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "the members of the native view", ),
     FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "the unified view's members", .table = &unified_table),
     FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often a task may be asked", .table = &poll_table),
@@ -219,6 +234,107 @@ static char *refuse_doubled_status(const struct provider *p, const struct schema
     return NULL;
 }
 
+/* The parts between braces are variables of the path, or pointers. */
+static char *check_result_path(const struct provider *p, const struct schema_source *source)
+{
+    const char *at = p->result.path;
+    if (at != NULL && at[0] != '/')
+        return schema_error(source, "/result/path", "must begin with '/'");
+    while (at != NULL && (at = strchr(at, '{')) != NULL) {
+        size_t len = strcspn(++at, "}");
+        char *name = xstrndup(at, len);
+        struct json_path path;
+        bool pointer = name[0] == '/' && json_path_init(&path, name) == 0;
+        if (pointer)
+            json_path_done(&path);
+        bool good = at[len] == '}' && (pointer || pattern_has_variable(&p->path, name));
+        free(name);
+        if (!good)
+            return schema_error(source, "/result/path", "between { and } stands a variable of \"path\" or a pointer");
+    }
+    return NULL;
+}
+
+/* A condition that names nothing would always hold, which nobody means; only "ok" may be left out that way. */
+static bool says_something(const struct condition *c)
+{
+    const struct condition *also = c->also.items;
+    for (size_t i = 0; i < c->also.n; i++) {
+        if (!says_something(&also[i]))
+            return false;
+    }
+    bool looks = c->at.n_segments > 0;
+    if ((c->equals.n > 0 || c->is != PRESENCE_ANY) && !looks)
+        return false;
+    return c->http != 0 || looks || c->also.n > 0;
+}
+
+static char *check_conditions(const struct list *list, const char *key, const struct schema_source *source)
+{
+    const struct condition *conditions = list->items;
+    for (size_t i = 0; i < list->n; i++) {
+        char pointer[64];
+        snprintf(pointer, sizeof(pointer), "%s/%zu", key, i);
+        if (!says_something(&conditions[i]))
+            return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
+    }
+    return NULL;
+}
+
+static char *check_exceptions(const struct provider *p, const struct schema_source *source)
+{
+    const struct status_exception *exceptions = p->status.exceptions.items;
+    for (size_t i = 0; i < p->status.exceptions.n; i++) {
+        char pointer[64];
+        snprintf(pointer, sizeof(pointer), "/status/except/%zu", i);
+        if (!says_something(&exceptions[i].when))
+            return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
+        if (exceptions[i].from == STATE_NONE || exceptions[i].state == STATE_NONE)
+            return schema_error(source, pointer, "\"none\" is no state here");
+    }
+    return NULL;
+}
+
+static char *check_all_conditions(const struct provider *p, const struct schema_source *source)
+{
+    char *error = check_conditions(&p->missing, "/missing", source);
+    if (error == NULL)
+        error = check_conditions(&p->refused, "/refused", source);
+    if (error == NULL)
+        error = check_conditions(&p->busy, "/busy", source);
+    if (error == NULL)
+        error = check_conditions(&p->result.failed, "/result/failed", source);
+    return error ? error : check_exceptions(p, source);
+}
+
+/* One path inside another: the wider one keeps all, so the narrower says something that is not so. */
+static char *check_keep(const struct provider *p, const struct schema_source *source)
+{
+    const struct json_path *paths = p->keep_paths.items;
+    for (size_t i = 0; i < p->keep_paths.n; i++) {
+        for (size_t k = 0; k < p->keep_paths.n; k++) {
+            char pointer[64];
+            snprintf(pointer, sizeof(pointer), "/keep/%zu", k);
+            size_t len = strlen(paths[i].text);
+            if (i != k && strncmp(paths[i].text, paths[k].text, len) == 0 &&
+                (paths[k].text[len] == '/' || paths[k].text[len] == '\0'))
+                return schema_error(source, pointer, "is kept already by \"%s\"", paths[i].text);
+        }
+    }
+    return NULL;
+}
+
+/* Header lines are built from these: their names are tokens (values have no control characters). */
+static char *check_headers(const struct provider *p, const struct schema_source *source)
+{
+    const struct pair *pairs = p->headers.items;
+    for (size_t i = 0; i < p->headers.n; i++) {
+        if (strcasecmp(pairs[i].name, p->auth.header) == 0)
+            return schema_error(source, "/headers", "%s is the header of \"auth\"", pairs[i].name);
+    }
+    return NULL;
+}
+
 static char *finish(struct provider *p, const struct schema_source *source)
 {
     const char *base = strrchr(source->path, '/');
@@ -230,14 +346,22 @@ static char *finish(struct provider *p, const struct schema_source *source)
         error = schema_error(source, "/name", "a name has letters, digits, '_' and '-'");
     else if (!is_token(p->auth.header))
         error = schema_error(source, "/auth/header", "is no name of a header");
-    else if (strstr(p->auth.value, "{key}") == NULL)
-        error = schema_error(source, "/auth/value", "must hold {key}");
+    else if (strstr(p->auth.value, "{key}") == NULL && strstr(p->auth.value, "{jwt}") == NULL)
+        error = schema_error(source, "/auth/value", "must hold {key} or {jwt}");
     else if (p->poll.max_ms < p->poll.min_ms)
         error = schema_error(source, "/poll/max", "must not be less than min");
     if (error == NULL)
         error = make_grammars(p, source);
     if (error == NULL && pattern_init(&p->path, p->path_text, p->grammars, p->n_grammars, &why) < 0)
         error = schema_error(source, "/path", "%s", why);
+    if (error == NULL)
+        error = check_result_path(p, source);
+    if (error == NULL)
+        error = check_headers(p, source);
+    if (error == NULL)
+        error = check_all_conditions(p, source);
+    if (error == NULL)
+        error = check_keep(p, source);
     if (error == NULL)
         error = refuse_doubled_status(p, source);
     free(expected);

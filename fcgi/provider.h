@@ -24,6 +24,7 @@ struct condition {
     struct json_path at; /* n_segments 0: nothing in the body is looked at */
     struct list equals;  /* of struct json_object *; empty: any value */
     int is;              /* enum presence */
+    struct list also;    /* of struct condition: further ones that must hold */
 };
 
 /* "When the status list says `from` but this holds, it is `state`." */
@@ -50,7 +51,8 @@ struct progress_field {
 
 struct time_field {
     struct json_path at;
-    int form; /* enum time_form */
+    int form;        /* enum time_form */
+    int64_t plus_ms; /* added to what stands there */
 };
 
 /* One row of results; its stars run over every member, and the other pointers follow the same members. */
@@ -67,6 +69,15 @@ struct unified_fields {
     struct list results; /* of struct result_field */
 };
 
+/* The second query, sent once the first says succeeded. Its path is a pattern in which "{/pointer}" is a member of the
+ * first answer. */
+struct result_query {
+    char *path; /* NULL: there is no second query */
+    char *into; /* the member of the document that the second answer becomes */
+    struct condition ok;
+    struct list failed; /* of struct condition: the task has failed */
+};
+
 /* Members to copy, as a tree: a node without children keeps the whole value. */
 struct keep {
     char *name; /* "*" for the members of an array */
@@ -76,7 +87,7 @@ struct keep {
 
 struct provider_auth {
     char *header;
-    char *value; /* with "{key}" */
+    char *value; /* with "{key}" or "{jwt}" */
 };
 
 /* How long a running task's snapshot is fresh: from min_ms for a young task to max_ms for an old one. */
@@ -96,6 +107,7 @@ struct provider {
     struct list refused;  /* of struct condition: our key was refused */
     struct list busy;     /* of struct condition: we ask too often */
     struct provider_status status;
+    struct result_query result;
     struct list keep_paths; /* of struct json_path */
     struct unified_fields unified;
     struct provider_poll poll;

@@ -3,17 +3,32 @@
 
 #include <string.h>
 
-void redact_json_string(struct buf *out, const char *text, size_t len, const char *secret)
+/* The first place at which any of the secrets stands; NULL when none does. */
+static const char *find(const struct secrets *secrets, const char *text, size_t len, size_t *ret_len)
 {
-    size_t secret_len = secret ? strlen(secret) : 0;
-    const char *hit = secret_len > 0 ? memmem(text, len, secret, secret_len) : NULL;
+    const char *first = NULL;
+    for (size_t i = 0; secrets != NULL && i < NELEMS(secrets->items) && secrets->items[i] != NULL; i++) {
+        size_t secret_len = strlen(secrets->items[i]);
+        const char *hit = memmem(text, len, secrets->items[i], secret_len);
+        if (hit != NULL && (first == NULL || hit < first)) {
+            first = hit;
+            *ret_len = secret_len;
+        }
+    }
+    return first;
+}
+
+void redact_json_string(struct buf *out, const char *text, size_t len, const struct secrets *secrets)
+{
+    size_t secret_len = 0;
+    const char *hit = find(secrets, text, len, &secret_len);
     if (hit == NULL) {
         buf_add_json_string(out, text, len);
         return;
     }
     struct buf clean;
     buf_init(&clean, out->max);
-    for (; hit != NULL; hit = memmem(text, len, secret, secret_len)) {
+    for (; hit != NULL; hit = find(secrets, text, len, &secret_len)) {
         buf_add(&clean, text, (size_t)(hit - text));
         buf_puts(&clean, "[redacted]");
         len -= (size_t)(hit - text) + secret_len;

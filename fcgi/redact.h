@@ -4,7 +4,12 @@
 
 #include "buf.h"
 
-/* `text` as a JSON string with "[redacted]" wherever `secret` stood; `secret` may be NULL. */
-void redact_json_string(struct buf *out, const char *text, size_t len, const char *secret);
+/* What the upstream was given to know us by, in each of its forms. */
+struct secrets {
+    const char *items[3]; /* (ref) NULL: no more */
+};
+
+/* `text` as a JSON string with "[redacted]" wherever a secret stood; `secrets` may be NULL. */
+void redact_json_string(struct buf *out, const char *text, size_t len, const struct secrets *secrets);
 
 #endif

@@ -1,10 +1,11 @@
 /* request: see request.h. The story of one request:
  *
- *     route -> authorize -> look_in_memory -> join_fetch -> respond
- *       |          |              '-- fresh ------------------^
- *       '----------'-- refused -------------------------------'
+ *     route -> authorize -> look_in_memory -> join_fetches -> respond
+ *       |          |              '-- all fresh ----------------^
+ *       '----------'-- refused ---------------------------------'
  *
- * A step that refuses sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
+ * Most requests ask about one task; /v1/tasks?ids= asks about many, each an item of its own. A step that refuses the
+ * request sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
 #include "request.h"
 
 #include <stdio.h>
@@ -18,7 +19,21 @@
 
 enum { REQUEST_ID_MAX = 64, GRACE_MS = 250, RETRY_MS = 1000 };
 
-enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCH, RESPOND, WAIT, DONE };
+enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCHES, RESPOND, WAIT, DONE };
+
+/* One task that is asked about, and what is known of it by now. */
+struct item {
+    struct request *request; /* (ref) */
+    struct task task;
+    struct fetch_waiter waiter;
+    bool waits;                /* for a fetch */
+    struct snapshot *snapshot; /* what is answered, or NULL with a problem */
+    struct snapshot *last;     /* what may stand in for it, or NULL */
+    enum answer_source source;
+    bool stored;
+    enum problem problem;
+    int64_t retry_after_ms; /* of the problem; 0: unknown */
+};
 
 struct request {
     struct requests *requests;   /* (ref) */
@@ -26,11 +41,12 @@ struct request {
     struct request *prev, *next; /* among those that wait */
     enum step step;              /* the next one to run */
     bool waits;                  /* in the list, with a timer */
-    struct target target;
-    struct fetch_waiter waiter;
+    enum route_kind kind;
+    size_t n_items;
+    size_t n_missing; /* items that wait */
+    struct item *items;
+    struct item only; /* the item of most requests */
     uv_timer_t deadline;
-    struct snapshot *snapshot; /* what is answered, or NULL with a problem */
-    struct snapshot *last;     /* what may stand in for it, or NULL */
     struct answer_facts facts;
     char id[REQUEST_ID_MAX + 1];
 };
@@ -74,6 +90,21 @@ static void choose_id(struct request *r)
     hex_encode(random, sizeof(random), r->id);
 }
 
+static enum step take_ids(struct request *r, const char *uri)
+{
+    struct task *tasks = xcalloc(ROUTE_IDS_MAX, sizeof(*tasks));
+    enum problem problems[ROUTE_IDS_MAX];
+    int n = route_ids(r->requests->parts.conf, uri, tasks, problems);
+    if (n > 0) {
+        r->items = xcalloc((size_t)n, sizeof(*r->items));
+        r->n_items = (size_t)n;
+    }
+    for (int i = 0; i < n; i++)
+        r->items[i] = (struct item){.request = r, .task = tasks[i], .problem = problems[i]};
+    free(tasks);
+    return n > 0 ? AUTHORIZE : refuse(r, PROBLEM_BAD_IDS);
+}
+
 static enum step route(struct request *r)
 {
     choose_id(r);
@@ -84,13 +115,16 @@ static enum step route(struct request *r)
     r->facts.head_only = method != NULL && strcmp(method, "HEAD") == 0;
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
-    enum problem problem =
-        uri ? route_find(r->requests->parts.conf, uri, &r->target) : PROBLEM_BAD_REQUEST;
+    enum problem problem = PROBLEM_BAD_REQUEST;
+    if (uri != NULL)
+        r->kind = route_find(r->requests->parts.conf, uri, &r->only.task, &problem);
     if (problem == PROBLEM_NOT_FOUND)
         return refuse(r, problem);
     if (method == NULL || (!r->facts.head_only && strcmp(method, "GET") != 0))
         return refuse(r, PROBLEM_METHOD);
-    return problem == PROBLEM_NONE ? AUTHORIZE : refuse(r, problem);
+    if (problem != PROBLEM_NONE)
+        return refuse(r, problem);
+    return r->kind == ROUTE_MANY ? take_ids(r, uri) : AUTHORIZE;
 }
 
 /* ---- authorize ---- */
@@ -106,31 +140,44 @@ static enum step authorize(struct request *r)
 
 /* ---- look_in_memory ---- */
 
-static enum step look_in_memory(struct request *r)
+/* True when memory has the answer. */
+static bool look_item(struct request *r, struct item *item)
 {
-    struct snapshot *found = fetches_look(r->requests->parts.fetches, &r->target.task, r->facts.now_ms);
+    struct snapshot *found = fetches_look(r->requests->parts.fetches, &item->task, r->facts.now_ms);
     if (found == NULL)
-        return JOIN_FETCH;
+        return false;
     if (!snapshot_is_fresh(found, r->facts.now_ms)) {
-        r->last = snapshot_ref(found);
-        return JOIN_FETCH;
+        item->last = snapshot_ref(found);
+        return false;
     }
-    r->facts.source = SOURCE_MEMORY;
+    item->source = SOURCE_MEMORY;
     stat_inc(STAT_HITS_MEMORY);
     if (found->state == STATE_NONE)
-        return refuse(r, PROBLEM_TASK_NOT_FOUND);
-    r->snapshot = snapshot_ref(found);
-    return RESPOND;
+        item->problem = PROBLEM_TASK_NOT_FOUND;
+    else
+        item->snapshot = snapshot_ref(found);
+    return true;
 }
 
-/* ---- join_fetch ---- */
+static enum step look_in_memory(struct request *r)
+{
+    for (size_t i = 0; i < r->n_items; i++) {
+        struct item *item = &r->items[i];
+        item->waits = item->problem == PROBLEM_NONE && !look_item(r, item);
+        r->n_missing += item->waits;
+    }
+    return r->n_missing > 0 ? JOIN_FETCHES : RESPOND;
+}
+
+/* ---- join_fetches ---- */
 
 static void stop_waiting(struct request *r)
 {
     if (!r->waits)
         return;
     r->waits = false;
-    fetch_leave(&r->waiter);
+    for (size_t i = 0; i < r->n_items; i++)
+        fetch_leave(&r->items[i].waiter);
     uv_timer_stop(&r->deadline);
     DL_DELETE(r->requests->waiting, r);
     r->requests->n_waiting--;
@@ -140,30 +187,35 @@ static void stop_waiting(struct request *r)
 static void on_deadline(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, deadline);
-    r->facts.problem = PROBLEM_UPSTREAM_TIMEOUT;
+    for (size_t i = 0; i < r->n_items; i++) {
+        if (r->items[i].waits)
+            r->items[i].problem = PROBLEM_UPSTREAM_TIMEOUT;
+    }
     run(r);
 }
 
-static void take_result(struct request *r, const struct fetch_result *result)
+static void take_result(struct item *item, const struct fetch_result *result)
 {
     if (result->snapshot != NULL)
-        r->snapshot = snapshot_ref(result->snapshot);
+        item->snapshot = snapshot_ref(result->snapshot);
     if (result->from_redis)
-        r->facts.source = SOURCE_REDIS;
-    r->facts.stored = result->stored;
-    r->facts.problem = result->problem;
-    r->facts.retry_after_ms = result->retry_after_ms;
+        item->source = SOURCE_REDIS;
+    item->stored = result->stored;
+    item->problem = result->problem;
+    item->retry_after_ms = result->retry_after_ms;
     if (result->last != NULL) {
-        snapshot_unref(r->last);
-        r->last = snapshot_ref(result->last);
+        snapshot_unref(item->last);
+        item->last = snapshot_ref(result->last);
     }
 }
 
 static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *result)
 {
-    struct request *r = CONTAINER_OF(waiter, struct request, waiter);
-    take_result(r, result);
-    run(r);
+    struct item *item = CONTAINER_OF(waiter, struct item, waiter);
+    take_result(item, result);
+    item->waits = false;
+    if (--item->request->n_missing == 0)
+        run(item->request);
 }
 
 static void on_gone(void *user)
@@ -174,10 +226,22 @@ static void on_gone(void *user)
     run(r);
 }
 
+/* A second query may follow the first. */
+static int64_t longest_timeout_ms(const struct request *r)
+{
+    int64_t longest = 0;
+    for (size_t i = 0; i < r->n_items; i++) {
+        const struct conf_route *route = r->items[i].task.route;
+        int64_t ms = route ? route->upstream->timeout_ms * (route->provider->result.path ? 2 : 1) : 0;
+        longest = ms > longest ? ms : longest;
+    }
+    return longest;
+}
+
 static void start_waiting(struct request *r)
 {
     const struct conf *conf = r->requests->parts.conf;
-    int64_t most_ms = conf->redis.timeout_ms + r->target.task.route->upstream->timeout_ms + GRACE_MS;
+    int64_t most_ms = conf->redis.timeout_ms + longest_timeout_ms(r) + GRACE_MS;
     r->waits = true;
     DL_APPEND(r->requests->waiting, r);
     r->requests->n_waiting++;
@@ -187,19 +251,37 @@ static void start_waiting(struct request *r)
     fcgi_on_gone(r->client, on_gone, r);
 }
 
-static enum step join_fetch(struct request *r)
+/* A fetch that cannot be joined is an item's problem, not the request's. */
+static void join_item(struct request *r, struct item *item)
 {
-    struct requests *rs = r->requests;
-    if (rs->n_waiting >= rs->parts.conf->limits.waiters)
-        return refuse_overload(r);
-    r->waiter.on_fetched = on_fetched;
-    enum fetch_join joined = fetch_join(rs->parts.fetches, &r->target.task, &r->waiter);
-    if (joined == FETCH_REFUSED)
-        return refuse_overload(r);
-    if (joined == FETCH_COLLAPSED) {
-        r->facts.source = SOURCE_COLLAPSED;
+    item->waiter.on_fetched = on_fetched;
+    item->source = SOURCE_UPSTREAM;
+    switch (fetch_join(r->requests->parts.fetches, &item->task, &item->waiter)) {
+    case FETCH_STARTED:
+        return;
+    case FETCH_COLLAPSED:
+        item->source = SOURCE_COLLAPSED;
         stat_inc(STAT_COLLAPSED);
+        return;
+    case FETCH_REFUSED:
+        stat_inc(STAT_OVERLOADED);
+        item->problem = PROBLEM_OVERLOADED;
+        item->retry_after_ms = RETRY_MS;
+        item->waits = false;
+        r->n_missing--;
     }
+}
+
+static enum step join_fetches(struct request *r)
+{
+    if (r->requests->n_waiting >= r->requests->parts.conf->limits.waiters)
+        return refuse_overload(r);
+    for (size_t i = 0; i < r->n_items; i++) {
+        if (r->items[i].waits)
+            join_item(r, &r->items[i]);
+    }
+    if (r->n_missing == 0)
+        return RESPOND;
     start_waiting(r);
     r->step = RESPOND;
     return WAIT;
@@ -221,6 +303,39 @@ static void count_answer(int status)
     stat_inc(classes[status / 100 - 2]);
 }
 
+/* The last snapshot stands in for a failure. */
+static void excuse(struct item *item, int64_t now_ms)
+{
+    const struct snapshot *last = item->last;
+    if (item->snapshot != NULL || !is_excusable(item->problem) || last == NULL || last->state == STATE_NONE ||
+        now_ms >= last->keep_until_ms)
+        return;
+    item->snapshot = snapshot_ref(item->last);
+    item->source = SOURCE_STALE;
+    stat_inc(STAT_STALE);
+}
+
+static void answer_one(const struct request *r, const struct item *item, struct answer *answer)
+{
+    struct answer_facts facts = r->facts;
+    facts.source = item->source;
+    facts.stored = item->stored;
+    facts.problem = item->problem;
+    facts.retry_after_ms = item->retry_after_ms;
+    if (item->snapshot != NULL)
+        answer_view(answer, &facts, item->snapshot, r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED);
+    else
+        answer_problem(answer, &facts);
+}
+
+static void answer_all(const struct request *r, struct answer *answer)
+{
+    struct answer_item items[ROUTE_IDS_MAX];
+    for (size_t i = 0; i < r->n_items; i++)
+        items[i] = (struct answer_item){.snapshot = r->items[i].snapshot, .problem = r->items[i].problem};
+    answer_many(answer, &r->facts, items, r->n_items);
+}
+
 static enum step respond(struct request *r)
 {
     stop_waiting(r);
@@ -228,17 +343,17 @@ static enum step respond(struct request *r)
         return DONE;
     struct answer answer;
     r->facts.now_ms = wall_ms();
-    const struct snapshot *shown = r->snapshot;
-    if (shown == NULL && is_excusable(r->facts.problem) && r->last != NULL && r->last->state != STATE_NONE &&
-        r->facts.now_ms < r->last->keep_until_ms) {
-        shown = r->last;
-        r->facts.source = SOURCE_STALE;
-        stat_inc(STAT_STALE);
+    for (size_t i = 0; i < r->n_items; i++) {
+        if (r->facts.problem == PROBLEM_OVERLOADED && r->items[i].problem == PROBLEM_NONE)
+            r->items[i].problem = r->facts.problem;
+        excuse(&r->items[i], r->facts.now_ms);
     }
-    if (shown != NULL)
-        answer_view(&answer, &r->facts, shown, r->target.view);
-    else
+    if (r->facts.problem != PROBLEM_NONE && (r->kind == ROUTE_MANY || r->only.snapshot == NULL))
         answer_problem(&answer, &r->facts);
+    else if (r->kind == ROUTE_MANY)
+        answer_all(r, &answer);
+    else
+        answer_one(r, &r->only, &answer);
     count_answer(answer.status);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
@@ -255,8 +370,12 @@ static void on_closed(uv_handle_t *handle)
 static void request_free(struct request *r)
 {
     stop_waiting(r);
-    snapshot_unref(r->snapshot);
-    snapshot_unref(r->last);
+    for (size_t i = 0; i < r->n_items; i++) {
+        snapshot_unref(r->items[i].snapshot);
+        snapshot_unref(r->items[i].last);
+    }
+    if (r->items != &r->only)
+        free(r->items);
     if (r->deadline.loop != NULL)
         uv_close((uv_handle_t *)&r->deadline, on_closed);
     else
@@ -268,9 +387,9 @@ static void run(struct request *r)
     static enum step (*const steps[])(struct request *) = {[ROUTE] = route,
                                                            [AUTHORIZE] = authorize,
                                                            [LOOK_IN_MEMORY] = look_in_memory,
-                                                           [JOIN_FETCH] = join_fetch,
+                                                           [JOIN_FETCHES] = join_fetches,
                                                            [RESPOND] = respond};
-    static const char *const names[] = {"route", "authorize", "look_in_memory", "join_fetch", "respond", "wait", "done"};
+    static const char *const names[] = {"route", "authorize", "look_in_memory", "join_fetches", "respond", "wait", "done"};
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);
@@ -287,6 +406,9 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->requests = rs;
     r->client = client;
     r->step = ROUTE;
+    r->items = &r->only;
+    r->n_items = 1;
+    r->only.request = r;
     r->facts.now_ms = wall_ms();
     run(r);
 }

@@ -4,17 +4,20 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { URI_MAX = 8192 };
+enum { URI_MAX = 16384 };
 
-static enum problem take_native(const struct conf *conf, const char *path, const char *query, struct target *target)
+static const char unified_prefix[] = "/v1/tasks";
+
+/* ---- one task ---- */
+
+static enum problem take_native(const struct conf *conf, const char *path, const char *query, struct task *task)
 {
     enum problem problem = PROBLEM_NOT_FOUND;
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
-        enum pattern_match match = pattern_match(&route->path, path, query, target->task.id);
+        enum pattern_match match = pattern_match(&route->path, path, query, task->id);
         if (match == PATTERN_MATCHES) {
-            target->task.route = route;
-            target->view = VIEW_NATIVE;
+            task->route = route;
             return PROBLEM_NONE;
         }
         if (match == PATTERN_BAD_ID)
@@ -23,16 +26,86 @@ static enum problem take_native(const struct conf *conf, const char *path, const
     return problem;
 }
 
-enum problem route_find(const struct conf *conf, const char *uri, struct target *ret_target)
+/* "PROVIDER/ID", percent-decoded. Of several routes with one provider the first counts. */
+static enum problem take_name(const struct conf *conf, const char *name, struct task *task)
 {
-    char path[URI_MAX];
+    size_t len = strcspn(name, "/");
+    for (size_t i = 0; i < conf->routes.n && name[len] == '/'; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        const char *provider = route->provider->name, *id = name + len + 1;
+        if (strlen(provider) != len || memcmp(provider, name, len) != 0)
+            continue;
+        if (strlen(id) >= TASK_ID_MAX || !pattern_takes_id(&route->path, id))
+            return PROBLEM_BAD_ID;
+        task->route = route;
+        strcpy(task->id, id);
+        return PROBLEM_NONE;
+    }
+    return PROBLEM_NOT_FOUND;
+}
+
+/* Behind "/v1/tasks/". An encoded slash would make another task of it, so there may be none. */
+static enum problem take_unified(const struct conf *conf, const char *rest, struct task *task)
+{
+    char name[URI_MAX];
+    if (strcasestr(rest, "%2f") != NULL || percent_decode(rest, strlen(rest), name, sizeof(name)) < 0)
+        return PROBLEM_BAD_ID;
+    return take_name(conf, name, task);
+}
+
+/* The path of a URI; NULL when it is too long. */
+static const char *split_uri(const char *uri, char path[static URI_MAX], const char **ret_query)
+{
     size_t len = strcspn(uri, "?#");
-    if (len >= sizeof(path))
-        return PROBLEM_BAD_REQUEST;
+    if (len >= URI_MAX)
+        return NULL;
     memcpy(path, uri, len);
     path[len] = '\0';
-    const char *query = uri[len] == '?' ? uri + len + 1 : NULL;
-    return take_native(conf, path, query, ret_target);
+    *ret_query = uri[len] == '?' ? uri + len + 1 : NULL;
+    return path;
+}
+
+enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task, enum problem *ret_problem)
+{
+    char buffer[URI_MAX];
+    const char *query, *path = split_uri(uri, buffer, &query);
+    const size_t prefix_len = strlen(unified_prefix);
+    *ret_problem = PROBLEM_NONE;
+    if (path == NULL) {
+        *ret_problem = PROBLEM_BAD_REQUEST;
+        return ROUTE_NONE;
+    }
+    if (strcmp(path, unified_prefix) == 0)
+        return ROUTE_MANY;
+    /* Providers' own paths first: one of them may begin like ours. */
+    *ret_problem = take_native(conf, path, query, ret_task);
+    if (*ret_problem == PROBLEM_NONE)
+        return ROUTE_NATIVE;
+    if (strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
+        return ROUTE_NONE;
+    enum problem problem = take_unified(conf, path + prefix_len + 1, ret_task);
+    if (problem == PROBLEM_NONE || *ret_problem == PROBLEM_NOT_FOUND)
+        *ret_problem = problem;
+    return problem == PROBLEM_NONE ? ROUTE_UNIFIED : ROUTE_NONE;
+}
+
+/* ---- many tasks ---- */
+
+int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems)
+{
+    char path[URI_MAX], ids[URI_MAX], *rest = ids, *name;
+    const char *query;
+    int n = 0;
+    if (split_uri(uri, path, &query) == NULL || !query_value(query, "ids", ids, sizeof(ids)))
+        return -1;
+    while ((name = strsep(&rest, ",")) != NULL) {
+        if (name[0] == '\0' || n == ROUTE_IDS_MAX)
+            return -1;
+        ret_tasks[n].route = NULL;
+        ret_problems[n] = take_name(conf, name, &ret_tasks[n]);
+        n++;
+    }
+    return n;
 }
 
 void task_key(const struct task *task, struct buf *out)
@@ -42,17 +115,30 @@ void task_key(const struct task *task, struct buf *out)
 
 /* ---- nginx ---- */
 
-/* A pattern as a regular expression of nginx's, which captures the variables as tp1, tp2 ... */
+static void print_literal(const char *literal, struct buf *out)
+{
+    for (const char *c = literal; *c != '\0'; c++)
+        buf_addf(out, "%s%c", strchr(".+*()[]|^$?\\\"", *c) ? "\\" : "", *c);
+}
+
+/* A pattern as a regular expression of nginx's over "PATH?QUERY", which captures the variables as tp1, tp2 ... Those
+ * of the query stand in any order, so they are looked ahead for. */
 static void print_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
-    for (size_t i = 0; i < pattern->n_parts; i++) {
+    for (size_t i = 0; i < pattern->n_parts && pattern->parts[i].query_name == NULL; i++) {
         const struct pattern_part *part = &pattern->parts[i];
         buf_putc(out, '/');
-        if (part->grammar != NULL)
-            buf_addf(out, "(?<tp%zu>[^/]+)", ++n);
-        for (const char *c = part->literal; c != NULL && *c != '\0'; c++)
-            buf_addf(out, "%s%c", strchr(".+*()[]|^$\\\"", *c) ? "\\" : "", *c);
+        if (part->literal != NULL)
+            print_literal(part->literal, out);
+        else
+            buf_addf(out, "(?<tp%zu>[^/?]+)", ++n);
+    }
+    buf_puts(out, "\\?");
+    for (size_t i = 0; i < pattern->n_parts; i++) {
+        const struct pattern_part *part = &pattern->parts[i];
+        if (part->query_name != NULL && part->grammar != NULL)
+            buf_addf(out, "(?=(?:.*&)?%s=(?<tp%zu>[^&]+))", part->query_name, ++n);
     }
 }
 
@@ -60,7 +146,7 @@ static void print_map_row(const struct conf_route *route, struct buf *out)
 {
     buf_puts(out, "    \"~^");
     print_regex(&route->path, out);
-    buf_addf(out, "$\" \"%s", route->provider->name);
+    buf_addf(out, "\" \"%s", route->provider->name);
     for (size_t n = 1; n <= route->path.n_variables; n++)
         buf_addf(out, "/$tp%zu", n);
     buf_puts(out, "\";\n");
@@ -69,11 +155,12 @@ static void print_map_row(const struct conf_route *route, struct buf *out)
 void route_print_nginx(const struct conf *conf, struct buf *out)
 {
     buf_puts(out, "# Printed by taskproxy --print-nginx: include it in http {}.\n\n"
-                  "# One task always goes to the same worker.\n"
-                  "map $uri $taskproxy_task {\n"
-                  "    default $uri;\n");
+                  "# One task always goes to the same worker, whichever way it is asked for.\n"
+                  "map \"$uri?$args\" $taskproxy_task {\n"
+                  "    default $request_uri;\n");
     for (size_t i = 0; i < conf->routes.n; i++)
         print_map_row(conf_route(conf, i), out);
+    buf_addf(out, "    \"~^%s/(?<tp1>[^?]+)\" \"$tp1\";\n", unified_prefix);
     buf_puts(out, "}\n\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
     for (int64_t i = 0; i < conf->workers; i++)
         buf_addf(out, "    server unix:%s/worker-%lld.sock max_fails=0;\n", conf->socket_dir, (long long)i);

@@ -13,14 +13,22 @@ struct task {
     char id[TASK_ID_MAX];           /* the values of the path's variables, joined by '/' */
 };
 
-struct target {
-    struct task task;
-    enum view_kind view;
+enum { ROUTE_IDS_MAX = 100 };
+
+/* What `uri` (path and query, as they came) asks for. */
+enum route_kind {
+    ROUTE_NONE,    /* nothing of ours: problem says which */
+    ROUTE_NATIVE,  /* a provider's own path */
+    ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
+    ROUTE_MANY     /* /v1/tasks?ids=... */
 };
 
-/* What `uri` (path and query, as they came) asks for. PROBLEM_NONE, or PROBLEM_NOT_FOUND for no such route, or
- * PROBLEM_BAD_REQUEST for an id against the provider's grammar. */
-enum problem route_find(const struct conf *conf, const char *uri, struct target *ret_target);
+/* The first three need one task; ROUTE_MANY leaves it alone: route_ids reads them. */
+enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task, enum problem *ret_problem);
+
+/* The tasks of /v1/tasks?ids=, in the order asked. One that is not ours has no route and a problem of its own. How many
+ * there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays hold ROUTE_IDS_MAX. */
+int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
 
 /* The task's key in Redis, without the prefix, and in the memory cache: "main:sora:ID". */
 void task_key(const struct task *task, struct buf *out);

@@ -47,9 +47,8 @@ static int64_t running_until(const struct snapshot *s, const struct snapshot_rul
 
 static void set_times(struct snapshot *s, const struct snapshot_rules *rules, int64_t retry_after_ms)
 {
-    s->fresh_until_ms = state_ended(s->state) ? ended_until(s, rules) : running_until(s, rules);
     int64_t wished = s->fetched_ms + min64(retry_after_ms, retry_after_max_ms);
-    s->fresh_until_ms = max64(s->fresh_until_ms, wished);
+    s->fresh_until_ms = state_ended(s->state) ? ended_until(s, rules) : max64(running_until(s, rules), wished);
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 

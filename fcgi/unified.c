@@ -47,6 +47,7 @@ static int64_t time_of(struct json_object *doc, const struct time_field *field)
     } else if (number_of(value, "", &number) && number > 0 && number < 1e15) {
         seconds = (int64_t)(field->form == TIME_UNIX_MILLISECONDS ? number / 1000 : number);
     }
+    seconds += seconds > 0 ? field->plus_ms / 1000 : 0;
     /* Years of four digits only, or the text would not be RFC 3339. */
     return seconds > 0 && seconds < 253402300800 ? seconds : 0;
 }
@@ -92,7 +93,7 @@ static void write_error(struct buf *out, const struct view_question *q, struct j
         const char *text = json_at(doc, (struct json_path *)paths->items + i, NULL, &value) ? json_text(value) : NULL;
         if (text == NULL || text[0] == '\0')
             continue;
-        redact_json_string(out, text, strlen(text), q->secret);
+        redact_json_string(out, text, strlen(text), q->secrets);
         return;
     }
     buf_puts(out, "null");
@@ -128,7 +129,7 @@ static void write_result(struct results *r, const struct result_field *field, co
     buf_addf(r->out, "%s{\"type\":", r->n++ > 0 ? "," : "");
     buf_add_json_string(r->out, field->type, strlen(field->type));
     buf_puts(r->out, ",\"url\":");
-    redact_json_string(r->out, url, strlen(url), r->question->secret);
+    redact_json_string(r->out, url, strlen(url), r->question->secrets);
     write_number(r, "width", &field->width, indices);
     write_number(r, "height", &field->height, indices);
     write_number(r, "duration_seconds", &field->duration_seconds, indices);
@@ -143,7 +144,7 @@ static void each_url(struct results *r, const struct result_field *field, struct
     const struct json_path *path = &field->url;
     if (segment == path->n_segments) {
         const char *url = json_text(value);
-        if (url != NULL && url[0] != '\0' && r->n < MAX_RESULTS)
+        if (url != NULL && strstr(url, "://") != NULL && r->n < MAX_RESULTS)
             write_result(r, field, url, indices);
     } else if (!json_path_is_star(path, segment)) {
         if (json_member(value, path->segments[segment], &value))
@@ -188,7 +189,8 @@ void unified_write(const struct view_question *q, struct json_object *doc, struc
     write_error(out, q, doc, view->state);
     write_time(out, "created_at", view->created_at);
     write_time(out, "started_at", time_of(doc, &u->started_at));
-    write_time(out, "finished_at", time_of(doc, &u->finished_at));
+    /* Some providers only know when a task last changed: that is its end once it has one. */
+    write_time(out, "finished_at", state_ended(view->state) ? time_of(doc, &u->finished_at) : 0);
     write_results(q, doc, view->state, out);
     write_time(out, "results_expire_at", view->urls_expire_at);
     buf_putc(out, '}');

@@ -26,10 +26,10 @@ struct origin {
     char trouble[160];           /* as logged; "" while all is well */
 };
 
-/* The headers of a route's queries: the key among them, so they are made once and live nowhere else. */
+/* The headers of a route's queries. They hold the key, so where they are always the same they are made once. */
 struct route_headers {
-    const struct conf_route *route; /* (ref) */
-    struct curl_slist *list;
+    struct curl_slist *list; /* NULL: made anew for each query */
+    struct jwt jwt;
 };
 
 struct upstream_call {
@@ -40,6 +40,7 @@ struct upstream_call {
     CURL *easy;                     /* NULL while it waits for its turn, or is held */
     struct upstream_call **list;    /* which of the lists it is in */
     uint64_t begun_ms;              /* loop time */
+    struct curl_slist *headers;     /* its own, or NULL: those of the route */
     struct buf url;
     struct buf body;
     size_t header_bytes;
@@ -151,8 +152,17 @@ static int on_timeout(CURLM *multi, long timeout_ms, void *user)
 
 /* ---- one query ---- */
 
+/* Lists hold the key. */
+static void free_headers(struct curl_slist *list)
+{
+    for (struct curl_slist *item = list; item != NULL; item = item->next)
+        explicit_bzero(item->data, strlen(item->data));
+    curl_slist_free_all(list);
+}
+
 static void call_free(struct upstream_call *call)
 {
+    free_headers(call->headers);
     buf_done(&call->url);
     buf_done(&call->body);
     free(call);
@@ -255,9 +265,54 @@ static void read_off_finished(struct upstreams *u)
     }
 }
 
-static struct curl_slist *headers_of(const struct upstreams *u, const struct conf_route *route)
+static struct curl_slist *add_header(struct curl_slist *list, const struct conf_route *route, const char *name,
+                                     const char *value, struct jwt *jwt)
 {
-    return u->headers[route - conf_route(u->conf, 0)].list;
+    struct buf line;
+    buf_init(&line, HEADER_MAX);
+    headers_add(name, value, route->upstream->key, jwt, wall_ms() / 1000, &line);
+    list = curl_slist_append(list, line.data); /* which copies it */
+    explicit_bzero(line.data, line.len);
+    buf_done(&line);
+    return list;
+}
+
+static struct curl_slist *make_headers(const struct conf_route *route, struct jwt *jwt)
+{
+    const struct provider *provider = route->provider;
+    const struct pair *pairs = provider->headers.items;
+    struct curl_slist *list = curl_slist_append(NULL, "Accept: application/json");
+    for (size_t i = 0; i < provider->headers.n; i++)
+        list = add_header(list, route, pairs[i].name, pairs[i].value, jwt);
+    return add_header(list, route, provider->auth.header, provider->auth.value, jwt);
+}
+
+static bool headers_change(const struct provider *provider)
+{
+    const struct pair *pairs = provider->headers.items;
+    for (size_t i = 0; i < provider->headers.n; i++) {
+        if (headers_are_fresh(pairs[i].value))
+            return true;
+    }
+    return headers_are_fresh(provider->auth.value);
+}
+
+static struct route_headers *headers_of(const struct upstreams *u, const struct conf_route *route)
+{
+    return &u->headers[route - conf_route(u->conf, 0)];
+}
+
+struct secrets upstream_secrets(const struct upstreams *u, const struct conf_route *route)
+{
+    return headers_secrets(route->upstream->key, &headers_of(u, route)->jwt);
+}
+
+static struct curl_slist *headers_for(struct upstream_call *call)
+{
+    struct route_headers *headers = headers_of(call->upstreams, call->route);
+    if (headers->list == NULL)
+        call->headers = make_headers(call->route, &headers->jwt);
+    return headers->list ? headers->list : call->headers;
 }
 
 static void set_options(struct upstream_call *call, int64_t timeout_ms)
@@ -268,7 +323,7 @@ static void set_options(struct upstream_call *call, int64_t timeout_ms)
     curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
     curl_easy_setopt(easy, CURLOPT_URL, call->url.data);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers_of(call->upstreams, call->route));
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers_for(call));
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "taskproxy");
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
@@ -345,7 +400,7 @@ static struct origin *origin_of(struct upstreams *u, const struct conf_upstream 
     return &u->origins[conf - conf_upstream(u->conf, 0)];
 }
 
-struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *task_id,
+struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *target,
                                    upstream_callback *on_answer, void *user)
 {
     struct origin *origin = origin_of(u, route->upstream);
@@ -359,7 +414,7 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route 
     buf_init(&call->url, URL_MAX);
     buf_init(&call->body, (size_t)origin->conf->max_body);
     buf_puts(&call->url, origin->conf->base_url);
-    pattern_build(&route->upstream_path, task_id, &call->url);
+    buf_puts(&call->url, target);
     if (origin->held_until_ms > call->begun_ms)
         hold_back(call);
     else if (origin->in_flight < origin->conf->max_in_flight)
@@ -401,37 +456,6 @@ void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, 
 
 /* ---- all of them ---- */
 
-/* "Name: value" with the key in its place; the text is wiped, curl keeps its own copy in the list. */
-static struct curl_slist *add_auth(struct curl_slist *list, const struct provider_auth *auth, const char *key)
-{
-    const char *mark = strstr(auth->value, "{key}");
-    char *line = xasprintf("%s: %.*s%s%s", auth->header, (int)(mark - auth->value), auth->value, key,
-                           mark + strlen("{key}"));
-    list = curl_slist_append(list, line);
-    wipe_free(line);
-    return list;
-}
-
-static struct curl_slist *make_headers(const struct conf_route *route)
-{
-    const struct provider *provider = route->provider;
-    const struct pair *pairs = provider->headers.items;
-    struct curl_slist *list = curl_slist_append(NULL, "Accept: application/json");
-    for (size_t i = 0; i < provider->headers.n; i++) {
-        char *line = xasprintf("%s: %s", pairs[i].name, pairs[i].value);
-        list = curl_slist_append(list, line);
-        free(line);
-    }
-    return add_auth(list, &provider->auth, route->upstream->key);
-}
-
-static void free_headers(struct curl_slist *list)
-{
-    for (struct curl_slist *item = list; item != NULL; item = item->next)
-        explicit_bzero(item->data, strlen(item->data));
-    curl_slist_free_all(list);
-}
-
 struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 {
     struct upstreams *u = xcalloc(1, sizeof(*u));
@@ -441,8 +465,11 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
     u->headers = xcalloc(conf->routes.n, sizeof(*u->headers));
     for (size_t i = 0; i < conf->upstreams.n; i++)
         u->origins[i].conf = conf_upstream(conf, i);
-    for (size_t i = 0; i < conf->routes.n; i++)
-        u->headers[i] = (struct route_headers){.route = conf_route(conf, i), .list = make_headers(conf_route(conf, i))};
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        if (!headers_change(route->provider))
+            u->headers[i].list = make_headers(route, &u->headers[i].jwt);
+    }
     uv_timer_init(loop, &u->timer);
     uv_timer_init(loop, &u->held_timer);
     u->timer.data = u->held_timer.data = u;
@@ -463,8 +490,10 @@ static void on_timer_closed(uv_handle_t *handle)
         return;
     curl_multi_cleanup(u->multi);
     curl_global_cleanup();
-    for (size_t i = 0; i < u->conf->routes.n; i++)
+    for (size_t i = 0; i < u->conf->routes.n; i++) {
         free_headers(u->headers[i].list);
+        jwt_done(&u->headers[i].jwt);
+    }
     free(u->headers);
     free(u->origins);
     free(u);

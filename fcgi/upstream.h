@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "conf.h"
+#include "headers.h"
 
 struct upstreams;
 struct upstream_call; /* one query */
@@ -37,14 +38,18 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
 /* Queries under way end without a callback. NULL is allowed. */
 void upstreams_free(struct upstreams *upstreams);
 
-/* Asks the route's upstream for a task. Exactly one callback comes, later, unless the call is cancelled. */
-struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route, const char *task_id,
+/* Asks the route's upstream for `target`, a path and query. Exactly one callback comes, later, unless the call is
+ * cancelled. */
+struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route, const char *target,
                                    upstream_callback *on_answer, void *user);
 void upstream_cancel(struct upstream_call *call);
 
 /* It said that we ask too often: no query for `ms` (0: a second; never longer than five minutes). Returns for how
  * long. */
 int64_t upstream_hold(struct upstreams *upstreams, const struct conf_upstream *upstream, int64_t ms);
+
+/* What the upstream of a route was given to know us by: (ref) until the loop turns. */
+struct secrets upstream_secrets(const struct upstreams *upstreams, const struct conf_route *route);
 
 /* What the last query of that upstream came to, in a few words, or NULL when all is well: logged when it changes. */
 void upstream_report(struct upstreams *upstreams, const struct conf_upstream *upstream, const char *trouble);

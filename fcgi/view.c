@@ -13,11 +13,11 @@
 #include "redact.h"
 #include "unified.h"
 
-enum { MAX_DEPTH = 32, VIEW_MAX = 8 * 1024 * 1024 };
+enum { MAX_DEPTH = 32, VIEW_MAX = 8 * 1024 * 1024, PATH_NAME_MAX = 512, PATH_MAX_BYTES = 4096 };
 
 const char *reading_name(enum reading reading)
 {
-    static const char *const names[] = {"ok", "missing", "refused", "busy", "error", "invalid"};
+    static const char *const names[] = {"ok", "half", "missing", "refused", "busy", "error", "invalid"};
     return names[reading];
 }
 
@@ -39,19 +39,33 @@ static bool is_empty(struct json_object *value)
     }
 }
 
+static bool all_hold(const struct list *conditions, int http_status, struct json_object *doc);
+
 static bool holds(const struct condition *condition, int http_status, struct json_object *doc)
 {
     if (condition->http != 0 && condition->http != http_status)
         return false;
     if (condition->at.n_segments == 0)
-        return true;
+        return all_hold(&condition->also, http_status, doc);
     struct json_object *value = NULL;
     bool there = json_at(doc, &condition->at, NULL, &value);
     if (condition->is == PRESENCE_FILLED && (!there || is_empty(value)))
         return false;
     if (condition->is == PRESENCE_EMPTY && there && !is_empty(value))
         return false;
-    return condition->equals.n == 0 || (there && scalar_is_among(value, &condition->equals));
+    if (condition->equals.n > 0 && !(there && scalar_is_among(value, &condition->equals)))
+        return false;
+    return all_hold(&condition->also, http_status, doc);
+}
+
+static bool all_hold(const struct list *conditions, int http_status, struct json_object *doc)
+{
+    const struct condition *items = conditions->items;
+    for (size_t i = 0; i < conditions->n; i++) {
+        if (!holds(&items[i], http_status, doc))
+            return false;
+    }
+    return true;
 }
 
 static bool any_holds(const struct list *conditions, int http_status, struct json_object *doc)
@@ -65,7 +79,8 @@ static bool any_holds(const struct list *conditions, int http_status, struct jso
 }
 
 /* Refusals first: what is left is a task. `doc` is NULL when the body is no JSON. */
-static enum reading classify(const struct provider *p, int http_status, struct json_object *doc, struct view *view)
+static enum reading classify(const struct provider *p, const struct condition *ok, int http_status,
+                             struct json_object *doc, struct view *view)
 {
     if (any_holds(&p->missing, http_status, doc))
         return READING_MISSING;
@@ -85,22 +100,34 @@ static enum reading classify(const struct provider *p, int http_status, struct j
         view->why = view->why ? view->why : "no JSON object";
         return READING_INVALID;
     }
-    if (!holds(&p->ok, http_status, doc)) {
+    if (!holds(ok, http_status, doc)) {
         view->why = "an application error";
         return READING_ERROR;
     }
     return READING_OK;
 }
 
-static bool read_state(const struct provider *p, int http_status, struct json_object *doc, struct view *view)
+/* The status value for the log, which a hostile upstream could fill with our key. */
+static void write_status(const struct view_question *q, struct json_object *value, struct view *view)
 {
+    struct buf text;
+    const char *status = value ? json_object_to_json_string(value) : "none";
+    buf_init(&text, VIEW_MAX);
+    redact_json_string(&text, status, strlen(status), q->secrets);
+    snprintf(view->status, sizeof(view->status), "%s", text.data);
+    buf_done(&text);
+}
+
+static bool read_state(const struct view_question *q, int http_status, struct json_object *doc, struct view *view)
+{
+    const struct provider *p = q->provider;
     struct json_object *value = NULL;
     bool there = json_at(doc, &p->status.at, NULL, &value);
     enum state state = there ? provider_state_of(p, value) : STATE_NONE;
     if (state == STATE_NONE && value == NULL)
         state = (enum state)p->status.absent;
     view->known = state != STATE_NONE;
-    snprintf(view->status, sizeof(view->status), "%s", value ? json_object_to_json_string(value) : "none");
+    write_status(q, value, view);
     if (!view->known) {
         bool scalar = value != NULL && !json_object_is_type(value, json_type_object) &&
                       !json_object_is_type(value, json_type_array);
@@ -122,8 +149,8 @@ static bool read_state(const struct provider *p, int http_status, struct json_ob
 
 struct copier {
     struct buf *out;
-    const char *secret;     /* (ref) or NULL */
-    int64_t urls_expire_at; /* the earliest seen */
+    const struct secrets *secrets; /* (ref) or NULL */
+    int64_t urls_expire_at;        /* the earliest seen */
 };
 
 static void note_expiry(struct copier *c, const char *text)
@@ -138,7 +165,7 @@ static void note_expiry(struct copier *c, const char *text)
 static void copy_string(struct copier *c, const char *text, size_t len)
 {
     note_expiry(c, text);
-    redact_json_string(c->out, text, len, c->secret);
+    redact_json_string(c->out, text, len, c->secrets);
 }
 
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep);
@@ -197,7 +224,7 @@ static bool copy_kept(struct copier *c, struct json_object *value, const struct 
     bool choose = keep->n_children > 0;
     switch (json_object_get_type(value)) {
     case json_type_object:
-        if (choose && keep->n_children == 1 && keep_for(keep, "*") != NULL)
+        if (choose && keep_for(keep, "*") != NULL)
             return false;
         copy_object(c, value, keep);
         return true;
@@ -220,11 +247,79 @@ static bool copy_kept(struct copier *c, struct json_object *value, const struct 
     }
 }
 
+/* ---- the second answer ---- */
+
+/* A string, or a whole number as text; NULL for anything else. (ref) of the document. */
+static const char *scalar_text(struct json_object *value)
+{
+    return json_object_is_type(value, json_type_int) ? json_object_get_string(value) : json_text(value);
+}
+
+/* The path of the second query, with the task's variables and members of the first answer put in. */
+static bool write_result_path(const struct view_question *q, struct json_object *doc, struct buf *out)
+{
+    const struct provider *p = q->provider;
+    for (const char *at = p->result.path; *at != '\0';) {
+        size_t plain = strcspn(at, "{");
+        buf_add(out, at, plain);
+        at += plain;
+        if (*at == '\0')
+            break;
+        char name[PATH_NAME_MAX], value[TASK_ID_MAX];
+        size_t len = strcspn(++at, "}");
+        snprintf(name, sizeof(name), "%.*s", (int)len, at);
+        at += len + 1;
+        struct json_object *member = NULL;
+        const char *text = value;
+        if (name[0] == '/')
+            text = json_pointer_get(doc, name, &member) == 0 ? scalar_text(member) : NULL;
+        else if (!pattern_variable(&p->path, name, q->task_id, value, sizeof(value)))
+            text = NULL;
+        if (text == NULL || text[0] == '\0')
+            return false;
+        buf_add_percent(out, text);
+    }
+    return !out->failed;
+}
+
+/* The second answer becomes a member of the first. */
+static enum reading join_result(const struct view_question *q, struct json_object *doc,
+                                const struct view_answer *result, struct view *view)
+{
+    const struct result_query *query = &q->provider->result;
+    struct json_error error;
+    struct json_object *second = json_read(result->body, result->len, MAX_DEPTH, JSON_PLAIN, &error);
+    enum reading reading = READING_OK;
+    if (second == NULL)
+        view->why = error.why;
+    if (second != NULL && any_holds(&query->failed, result->http_status, second))
+        view->state = STATE_FAILED;
+    else
+        reading = classify(q->provider, &query->ok, result->http_status, second, view);
+    if (reading == READING_OK)
+        json_object_object_add(doc, query->into, json_object_get(second));
+    json_object_put(second);
+    return reading;
+}
+
+static enum reading read_result(const struct view_question *q, struct json_object *doc,
+                                const struct view_answer *result, struct view *view)
+{
+    if (q->provider->result.path == NULL || view->state != STATE_SUCCEEDED)
+        return READING_OK;
+    if (result != NULL)
+        return join_result(q, doc, result, view);
+    if (write_result_path(q, doc, &view->result_path))
+        return READING_HALF;
+    view->why = "without what its result is asked by";
+    return READING_INVALID;
+}
+
 /* ---- the whole ---- */
 
 static enum reading make_views(const struct view_question *q, struct json_object *doc, struct view *view)
 {
-    struct copier copier = {.out = &view->views[VIEW_NATIVE], .secret = q->secret};
+    struct copier copier = {.out = &view->views[VIEW_NATIVE], .secrets = q->secrets};
     copy_object(&copier, doc, &q->provider->keep);
     view->urls_expire_at = copier.urls_expire_at;
     unified_write(q, doc, view);
@@ -234,21 +329,24 @@ static enum reading make_views(const struct view_question *q, struct json_object
     return READING_INVALID;
 }
 
-enum reading view_read(const struct view_question *q, int http_status, const char *body, size_t len,
-                       struct view *view)
+enum reading view_read(const struct view_question *q, const struct view_answer *answer,
+                       const struct view_answer *result, struct view *view)
 {
     *view = (struct view){.state = STATE_NONE};
     for (size_t i = 0; i < VIEW_COUNT; i++)
         buf_init(&view->views[i], VIEW_MAX);
+    buf_init(&view->result_path, PATH_MAX_BYTES);
     struct json_error error;
-    struct json_object *doc = json_read(body, len, MAX_DEPTH, JSON_PLAIN, &error);
+    struct json_object *doc = json_read(answer->body, answer->len, MAX_DEPTH, JSON_PLAIN, &error);
     if (doc == NULL)
         view->why = error.why;
-    enum reading reading = classify(q->provider, http_status, doc, view);
-    if (reading == READING_OK && !read_state(q->provider, http_status, doc, view)) {
-        view->why = "no status where one was expected";
+    enum reading reading = classify(q->provider, &q->provider->ok, answer->http_status, doc, view);
+    if (reading == READING_OK && !read_state(q, answer->http_status, doc, view)) {
+        view->why = "without a status where one was expected";
         reading = READING_INVALID;
     }
+    if (reading == READING_OK)
+        reading = read_result(q, doc, result, view);
     if (reading == READING_OK)
         reading = make_views(q, doc, view);
     json_object_put(doc);
@@ -259,4 +357,5 @@ void view_done(struct view *view)
 {
     for (size_t i = 0; i < VIEW_COUNT; i++)
         buf_done(&view->views[i]);
+    buf_done(&view->result_path);
 }

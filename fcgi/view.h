@@ -5,11 +5,13 @@
 #ifndef VIEW_H
 #define VIEW_H
 
+#include "redact.h"
 #include "snapshot.h"
 
 /* What an answer amounts to. */
 enum reading {
     READING_OK,      /* a task: state and views are set */
+    READING_HALF,    /* it has succeeded, and its result is to be asked for: result_path is set */
     READING_MISSING, /* the upstream knows no such task */
     READING_REFUSED, /* it refused our key */
     READING_BUSY,    /* we ask too often */
@@ -17,7 +19,7 @@ enum reading {
     READING_INVALID  /* not what this provider answers */
 };
 
-/* "ok", "missing", "refused", "busy", "error" or "invalid". */
+/* "ok", "half", "missing", "refused", "busy", "error" or "invalid". */
 const char *reading_name(enum reading reading);
 
 struct view {
@@ -28,18 +30,26 @@ struct view {
     int64_t created_at;       /* seconds since 1970; 0: unknown */
     int64_t urls_expire_at;   /* seconds since 1970; 0: never, as far as is known */
     struct buf views[VIEW_COUNT];
+    struct buf result_path;   /* READING_HALF: what to ask next */
 };
 
 /* What is asked, and what must not come back. */
 struct view_question {
     const struct provider *provider;
     const char *task_id;
-    const char *secret; /* may be NULL */
+    const struct secrets *secrets; /* may be NULL */
 };
 
-/* Fills `view`, which view_done() frees whatever is returned. */
-enum reading view_read(const struct view_question *question, int http_status, const char *body, size_t len,
-                       struct view *view);
+struct view_answer {
+    int http_status;
+    const char *body;
+    size_t len;
+};
+
+/* Fills `view`, which view_done() frees whatever is returned. `result` is the answer to the second query, or NULL before
+ * it was made. */
+enum reading view_read(const struct view_question *question, const struct view_answer *answer,
+                       const struct view_answer *result, struct view *view);
 void view_done(struct view *view);
 
 #endif

@@ -121,7 +121,8 @@ class Stack:
     def __exit__(self, kind, *_):
         """Stops all parts. What goes wrong in it is raised, unless something went wrong before: then the logs are shown."""
         if kind is not None:
-            print(f"--- the daemon's stderr\n{self.daemon.log()}--- nginx's error log\n{self.nginx.log()}", file=sys.stderr)
+            for part in (self.daemon, self.nginx):
+                print(f"--- {part.name}'s last lines", *part.log().splitlines()[-50:], sep="\n", file=sys.stderr)
         troubles = self._stop()
         if troubles and kind is None:
             raise troubles[0]

@@ -1,0 +1,14 @@
+# The programs of `make bench`. Included by the Makefile, whose variables these rules use.
+
+BENCH_PROGRAMS = build/bench/floor build/bench/herd
+
+# All objects but main's: the floor stands on the very edge that taskproxy stands on.
+build/bench/floor: tests/bench/floor.c $(filter-out build/main.o,$(OBJECTS))
+	@mkdir -p $(@D)
+	@echo '  LD   $@'
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -Ifcgi $(LDFLAGS) -o $@ $^ $(LIBS)
+
+build/bench/herd: tests/bench/herd.c
+	@mkdir -p $(@D)
+	@echo '  LD   $@'
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^

@@ -1,0 +1,34 @@
+#!/usr/bin/python3
+"""What `make bench` runs: the figures of DESIGN.md section 10, side by side. Ends with 1 when one does not hold.
+
+BENCH_SECONDS is how long each rate is measured for (default 12); herds and memory take half a minute more.
+"""
+
+import os
+import shutil
+import sys
+
+import herd
+import hits
+import memory
+from measure import PROGRAMS
+
+HERDS = 5
+
+
+def main() -> int:
+    seconds = int(os.environ.get("BENCH_SECONDS") or 12)
+    for program in ("wrk", "nginx", "redis-server", PROGRAMS / "floor", PROGRAMS / "herd"):
+        if not shutil.which(program):
+            print(f"bench: {program} is missing; `make bench` installs and builds what it needs", file=sys.stderr)
+            return 1
+    good = True
+    for measure, *arguments in ((hits.measure, seconds), (herd.measure, HERDS), (memory.measure,)):
+        table = measure(*arguments)
+        table.print()
+        good = good and table.good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

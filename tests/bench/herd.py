@@ -1,0 +1,93 @@
+"""A thousand connections ask at once for a running task that nobody has asked for before."""
+
+import subprocess
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from measure import PROGRAMS, Floor, Table, bench_stack, socket_folder
+from parts import free_port
+
+HERD = 1000
+UPSTREAM_MS = 50
+MOST_MS = UPSTREAM_MS + 30  # p99
+FLOOR_BYTES = 1024
+
+SITE = """
+    fastcgi_cache_path cache keys_zone=bench:1m;
+    fastcgi_cache_key $request_uri;
+    fastcgi_cache_lock on;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        keepalive_timeout 1h;
+        include taskproxy/taskproxy.conf;
+        location = /warm {{ return 204; }}
+        location /kept/ {{
+            include taskproxy/taskproxy-fastcgi.conf;
+            fastcgi_pass unix:{folder}/kept;
+            fastcgi_cache bench;
+            fastcgi_cache_valid 200 1h;
+        }}
+        location /never-kept/ {{
+            include taskproxy/taskproxy-fastcgi.conf;
+            fastcgi_pass unix:{folder}/never-kept;
+            fastcgi_cache bench;
+        }}
+    }}
+"""
+
+
+@dataclass
+class Round:
+    """What one herd has seen."""
+
+    queries: int
+    p50: float
+    p99: float
+    most: float
+
+
+def ask(port: int, path: str) -> list:
+    """Milliseconds that each of the herd waited for its answer."""
+    command = [PROGRAMS / "herd", str(port), str(HERD), "/warm", path]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [float(line) for line in done.stdout.split()]
+
+
+def judge(waits: list, queries: int) -> Round:
+    return Round(queries, median(waits), quantiles(waits, n=100)[98], max(waits))
+
+
+def ask_taskproxy(stack, port: int, task: str) -> Round:
+    waits = ask(port, f"/sora/v1/videos/{task}")
+    return judge(waits, stack.standin.count(task))
+
+
+def ask_nginx_alone(folder, port: int, name: str) -> Round:
+    with Floor(folder / name, FLOOR_BYTES, UPSTREAM_MS) as floor:
+        waits = ask(port, f"/{name}/x")
+    return judge(waits, floor.requests)
+
+
+def measure(rounds: int) -> Table:
+    port = free_port()
+    with socket_folder() as folder, bench_stack(SITE.format(folder=folder, port=port)) as stack:
+        stack.standin.switch(state="IN_PROGRESS", progress="50%", delay=UPSTREAM_MS / 1000)
+        stack.task("first")  # connects to the upstream
+        ours = [ask_taskproxy(stack, port, f"herd_{i}") for i in range(rounds)]
+        kept = ask_nginx_alone(folder, port, "kept")
+        never_kept = ask_nginx_alone(folder, port, "never-kept")
+    return tell(ours, kept, never_kept)
+
+
+def tell(ours: list, kept: Round, never_kept: Round) -> Table:
+    middle = sorted(ours, key=lambda one: one.p99)[len(ours) // 2]
+    queries = max(one.queries for one in ours)
+    table = Table(f"{HERD:,} connections ask at once; the upstream takes {UPSTREAM_MS} ms",
+                  "upstream queries", "p50 ms", "p99 ms", "longest ms")
+    for name, one in ((f"taskproxy (of {len(ours)} herds the one in the middle)", middle),
+                      ("nginx's fastcgi_cache_lock, an answer that is kept", kept),
+                      ("nginx's fastcgi_cache_lock, an answer that is not", never_kept)):
+        table.row(name, str(one.queries), f"{one.p50:,.0f}", f"{one.p99:,.0f}", f"{one.most:,.0f}")
+    table.hold(f"{queries} upstream query per herd, at most 1", queries == 1)
+    table.hold(f"p99 {middle.p99:.0f} ms, at most {MOST_MS}", middle.p99 <= MOST_MS)
+    return table

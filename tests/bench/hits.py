@@ -1,0 +1,87 @@
+"""Answers from memory, beside a FastCGI program on the same edge that does nothing but answer."""
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from measure import Floor, Table, bench_stack, cpu_us, nginx_worker, socket_folder, worker, wrk
+from parts import free_port
+
+LEAST_RATIO = 0.90
+FLOOR_BYTES = 1024
+
+# The floors are reached as taskproxy is: from a location of the same kind, by the same choice among upstreams.
+SITE = """
+    fastcgi_cache_path cache keys_zone=bench:1m;
+    upstream floor {{ hash $taskproxy_task consistent; server unix:{folder}/floor; keepalive 64; }}
+    upstream same  {{ hash $taskproxy_task consistent; server unix:{folder}/same;  keepalive 64; }}
+    server {{
+        listen 127.0.0.1:{port};
+        include taskproxy/taskproxy.conf;
+        location /floor/ {{ include taskproxy/taskproxy-fastcgi.conf; fastcgi_pass floor; }}
+        location /same/  {{ include taskproxy/taskproxy-fastcgi.conf; fastcgi_pass same; }}
+        location /cached/ {{
+            include taskproxy/taskproxy-fastcgi.conf;
+            fastcgi_pass floor;
+            fastcgi_cache bench;
+            fastcgi_cache_key $request_uri;
+            fastcgi_cache_valid 200 1h;
+        }}
+    }}
+"""
+
+
+@dataclass
+class Subject:
+    """One who answers, and what was seen of him in each round."""
+
+    name: str
+    path: str
+    size: int
+    pid: int | None = None  # of the program behind nginx
+    rates: list = field(default_factory=list)
+    program_us: list = field(default_factory=list)  # CPU per request
+    nginx_us: list = field(default_factory=list)
+
+    def measure(self, address: str, nginx: int) -> None:
+        pids = (nginx, self.pid or nginx)
+        before = [cpu_us(pid) for pid in pids]
+        requests, seconds = wrk(address + self.path, "-d1s")
+        nginx_us, program_us = ((cpu_us(pid) - start) / requests for pid, start in zip(pids, before))
+        self.rates.append(requests / seconds)
+        self.nginx_us.append(nginx_us)
+        self.program_us.append(program_us if self.pid else 0)
+
+    def ratio(self, other) -> float:
+        """Of the rates, round by round."""
+        return median(mine / theirs for mine, theirs in zip(self.rates, other.rates))
+
+
+def measure(rounds: int) -> Table:
+    """Each subject for a second, then each again: what else the machine does meanwhile falls on all alike."""
+    port = free_port()
+    with socket_folder() as folder, bench_stack(SITE.format(folder=folder, port=port)) as stack:
+        stack.standin.switch("bench", state="SUCCESS")
+        size = len(stack.task("bench").body)
+        with Floor(folder / "floor", FLOOR_BYTES) as floor, Floor(folder / "same", size) as same:
+            subjects = [
+                Subject("the floor", "/floor/x", FLOOR_BYTES, floor.pid),
+                Subject("a hit", "/sora/v1/videos/bench", size, worker(stack)),
+                Subject("the floor, as many bytes as the hit", "/same/x", size, same.pid),
+                Subject("nginx's fastcgi_cache before the floor", "/cached/x", FLOOR_BYTES),
+            ]
+            nginx = nginx_worker(stack)
+            for _ in range(rounds):
+                for subject in subjects:
+                    subject.measure(f"http://127.0.0.1:{port}", nginx)
+    return tell(rounds, *subjects)
+
+
+def tell(rounds: int, floor: Subject, hit: Subject, *others: Subject) -> Table:
+    table = Table(f"Answers from memory, through nginx; medians of {rounds} seconds each, in turns",
+                  "bytes", "requests/s", "ratio", "CPU µs/request", "nginx's")
+    for subject in (floor, hit, *others):
+        table.row(subject.name, str(subject.size), f"{median(subject.rates):,.0f}", f"{subject.ratio(floor):.2f}",
+                  f"{median(subject.program_us):.1f}", f"{median(subject.nginx_us):.1f}")
+    table.hold(f"a hit at {hit.ratio(floor):.2f} of the floor's requests/s, at least {LEAST_RATIO:.2f}",
+               hit.ratio(floor) >= LEAST_RATIO)
+    return table

@@ -1,0 +1,103 @@
+"""What the figures are measured with, and the table that each is printed as."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from parts import ROOT, process_state, wait_until
+from stack import Stack
+
+HERE = Path(__file__).parent
+PROGRAMS = ROOT / "build" / "bench"
+
+
+def bench_stack(http: str = "", **settings) -> Stack:
+    """What all figures have in common: one worker of the plain build behind one nginx process, nothing logged."""
+    settings["config"] = {"workers": 1, **settings.get("config", {})}
+    return Stack(binary=ROOT / "build" / "taskproxy", nginx_processes=1, access_log=False, http=http, **settings)
+
+
+def worker(stack: Stack) -> int:
+    (pid,) = stack.daemon.workers()
+    return pid
+
+
+def nginx_worker(stack: Stack) -> int:
+    pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+    return next(pid for pid in pids if process_state(pid)[1] == stack.nginx.pid)
+
+
+def cpu_us(pid: int) -> float:
+    """Microseconds that the process has had of a core until now."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1000
+
+
+def resident_mib(pid: int) -> float:
+    return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+@contextlib.contextmanager
+def socket_folder():
+    """A folder for the sockets of floor programs, which nginx may enter."""
+    with tempfile.TemporaryDirectory(prefix="tp-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+class Floor:
+    """floor.c at work on a socket."""
+
+    def __init__(self, socket: Path, size: int, delay_ms: int = 0):
+        command = [PROGRAMS / "floor", socket, str(size), str(delay_ms)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
+        self.requests = 0  # that it has taken, known once it has stopped
+        wait_until(socket.exists, what=f"the floor program at {socket}")
+
+    def stop(self) -> None:
+        self.requests = int(self._process.communicate()[0])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def wrk(url: str, *options: str, script: tuple = ()) -> tuple:
+    """Runs wrk over 32 connections: how many requests were answered, in how many seconds."""
+    command = ["wrk", "-t1", "-c32", *options, url, *(["--", *map(str, script)] if script else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise RuntimeError(f"{' '.join(command)}:\n{done.stdout}")
+    requests, seconds, unit = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m),", done.stdout).groups()
+    return int(requests), float(seconds) * {"ms": 0.001, "s": 1, "m": 60}[unit]
+
+
+class Table:
+    """The lines of one figure, and whether what is to hold does."""
+
+    def __init__(self, title: str, *columns: str):
+        self.good = True
+        self._title = title
+        self._rows = [("", *columns)]
+        self._verdicts = []
+
+    def row(self, name: str, *values: str) -> None:
+        self._rows.append((name, *values))
+
+    def hold(self, what: str, good: bool) -> None:
+        self.good = self.good and good
+        self._verdicts.append(f"   {'holds' if good else 'DOES NOT HOLD'}: {what}")
+
+    def print(self) -> None:
+        widths = [max(map(len, column)) for column in zip(*self._rows)]
+        lines = [self._title, ""]
+        for name, *values in self._rows:
+            cells = [value.rjust(width) for value, width in zip(values, widths[1:])]
+            lines.append("   ".join(["  ", name.ljust(widths[0]), *cells]).rstrip())
+        print("\n".join([*lines, *self._verdicts, ""]), flush=True)

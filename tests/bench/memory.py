@@ -1,0 +1,52 @@
+"""What a worker takes for its memory cache after many more finished tasks than it can hold.
+
+The stand-in is too slow to finish 100,000 tasks for us. So one is learnt from it, and Redis itself makes the others of
+what the worker has stored there, portion by portion; then each is asked for once, through nginx."""
+
+from measure import HERE, Table, bench_stack, resident_mib, worker, wrk
+from parts import free_port
+
+TASKS = 100_000
+PORTION = 10_000
+MODEL = "task_sample"  # as long as the others, task_000000 to task_099999
+KEY = "taskproxy:main:sora:"
+
+MULTIPLY = """
+    local value = redis.call('GET', KEYS[1] .. ARGV[1])
+    redis.call('FLUSHDB')
+    redis.call('SET', KEYS[1] .. ARGV[1], value)
+    for i = ARGV[2], ARGV[2] + ARGV[3] - 1 do
+        local id = string.format('task_%06d', i)
+        redis.call('SET', KEYS[1] .. id, (value:gsub(ARGV[1], id)))
+    end
+    return ARGV[3]
+"""
+
+SITE = "server {{ listen 127.0.0.1:{port}; include taskproxy/taskproxy.conf; }}"
+
+
+def ask_portion(stack, port: int, first: int) -> None:
+    if stack.redis.cli("EVAL", MULTIPLY, 1, KEY, MODEL, first, PORTION) != str(PORTION):
+        raise RuntimeError("Redis does not make tasks: has the form of its keys or values changed?")
+    wrk(f"http://127.0.0.1:{port}", "-d60s", "-s", str(HERE / "walk.lua"), script=(first, PORTION))
+
+
+def measure() -> Table:
+    port = free_port()
+    with bench_stack(SITE.format(port=port), config={"cache": {"memory": "64MiB"}}) as stack:
+        stack.standin.switch(MODEL, state="SUCCESS")
+        size = len(stack.task(MODEL).body)
+        stack.wait_metric("redis_commands_total", 1, command="set")
+        before = resident_mib(worker(stack))
+        for first in range(0, TASKS, PORTION):
+            ask_portion(stack, port, first)
+        stack.wait_metric("cache_hits_total", TASKS, level="redis")
+        after, metrics, queries = resident_mib(worker(stack)), stack.metrics(), stack.standin.count()
+    table = Table(f"A worker after {TASKS:,} finished tasks of {size:,} bytes, \"cache.memory\" 64 MiB", "")
+    table.row("resident before", f"{before:.1f} MiB")
+    table.row("resident after", f"{after:.1f} MiB")
+    table.row("cache_bytes", f"{metrics.sum('cache_bytes') / 2**20:.1f} MiB")
+    table.row("cache_entries", f"{metrics.sum('cache_entries'):,.0f}")
+    table.row("cache_evictions_total", f"{metrics.sum('cache_evictions_total'):,.0f}")
+    table.row("upstream queries", str(queries))
+    return table

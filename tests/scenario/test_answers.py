@@ -1,0 +1,301 @@
+"""What a client is told of a task it may ask for, from where the answer comes, and for how long it is good."""
+
+import json
+import re
+import time
+
+import fastcgi
+from stack import ROOT, read_json
+
+PATH = "/sora/v1/videos/"
+
+
+def polled_every(interval: str) -> dict:
+    return {"sora": {"poll": {"min": interval, "max": interval}}}
+
+
+def cache_status(answer) -> dict:
+    """The members of a Cache-Status that is well-formed (RFC 9211): {"hit": True, "ttl": "17"}."""
+    name, *parts = answer.headers["cache-status"].split("; ")
+    assert name == "taskproxy"
+    assert all(re.fullmatch(r"[a-z]+(=[A-Za-z0-9-]+)?", part) for part in parts)
+    return {key: value if equals else True for key, equals, value in (part.partition("=") for part in parts)}
+
+
+def max_age(answer) -> int:
+    (seconds,) = re.fullmatch(r"private, max-age=(\d+)", answer.headers["cache-control"]).groups()
+    return int(seconds)
+
+
+def wait_not_hit(stack, task_id: str):
+    return stack.wait_until(lambda: (answer := stack.task(task_id)).headers["x-cache"] != "HIT" and answer, what="no HIT")
+
+
+# From where the answer comes
+
+
+def test_the_first_answer_is_a_miss_and_the_second_a_hit_with_the_same_bytes(stack):
+    stack.standin.switch("ended", state="SUCCESS")
+    first, second = stack.task("ended"), stack.task("ended")
+
+    assert (first.status, first.headers["x-cache"], cache_status(first)) == (200, "MISS", {"fwd": "miss", "stored": True})
+    assert (second.status, second.headers["x-cache"], second.body) == (200, "HIT", first.body)
+    assert cache_status(second).keys() == {"hit", "ttl"}
+    assert 86000 < int(cache_status(second)["ttl"]) <= 86400
+    assert stack.standin.count("ended") == 1
+    assert stack.metric("cache_hits_total", level="memory") == 1
+
+
+def test_a_task_is_followed_to_its_end_and_then_never_asked_again(make_stack):
+    stack = make_stack(providers=polled_every("100ms"))
+
+    def wait_state(state):
+        return stack.wait_until(lambda: (a := stack.task("t")).json()["data"]["status"] == state and a, what=state)
+
+    assert wait_state("NOT_START").headers["cache-control"] == "private, no-cache"
+    stack.standin.advance(10)
+    assert re.fullmatch(r"5\d%", wait_state("IN_PROGRESS").json()["data"]["progress"])
+    stack.standin.advance(10)
+    ended = wait_state("SUCCESS")
+    assert max_age(ended) > 0
+
+    queries = stack.standin.count("t")
+    assert {stack.task("t").headers["x-cache"] for _ in range(5)} == {"HIT"}
+    assert stack.standin.count("t") == queries
+
+
+def test_redis_serves_the_other_worker_and_the_next_daemon(stack):
+    stack.standin.switch("ended", state="SUCCESS")
+    first = stack.ask_worker(PATH + "ended", 0)
+    other_worker = stack.ask_worker(PATH + "ended", 1)
+    stack.daemon.stop()
+    stack.daemon.start()
+    after_restart = stack.ask_worker(PATH + "ended", 0)
+
+    for answer in (other_worker, after_restart):
+        assert (answer.status, answer.headers["x-cache"], answer.body) == (200, "HIT", first.body)
+        assert answer.headers["etag"] == first.headers["etag"]
+        assert cache_status(answer)["hit"] is True
+    assert stack.standin.count("ended") == 1
+    assert stack.metric("cache_hits_total", level="redis") == 1  # of this daemon
+
+
+def test_a_running_task_asked_by_one_worker_is_not_asked_again_by_the_other(make_stack):
+    stack = make_stack(providers=polled_every("30s"))
+    first, other = stack.ask_worker(PATH + "t", 0), stack.ask_worker(PATH + "t", 1)
+    assert (other.headers["x-cache"], other.body) == ("HIT", first.body)
+    assert stack.standin.count("t") == 1
+
+
+# Its headers
+
+
+def test_an_answer_that_is_known_already_is_a_304(stack):
+    stack.standin.switch("ended", state="SUCCESS")
+    etag = stack.task("ended").headers["etag"]
+    assert re.fullmatch(r'"[^"]+"', etag)
+
+    for known in (etag, f"W/{etag}", "*", f'"other", {etag}', f'W/"a,b" ,W/{etag},"c"', f'"",{etag}'):
+        answer = stack.task("ended", {"If-None-Match": known})
+        assert (answer.status, answer.body) == (304, b""), known
+        assert answer.headers["etag"] == etag
+        assert {"cache-control", "vary", "x-request-id", "cache-status"} <= answer.headers.keys()
+    for unknown in ('"other"', etag[:-2] + '"', etag.strip('"'), f'"x{etag[1:]}', ""):
+        assert stack.task("ended", {"If-None-Match": unknown}).status == 200, unknown
+
+
+def test_a_first_ask_can_be_a_304_and_news_end_it(make_stack):
+    stack = make_stack(providers=polled_every("100ms"))
+    stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    etag = stack.task("t").headers["etag"]
+    assert stack.task("t", {"If-None-Match": etag}).status == 304
+    stack.standin.switch("t", progress="8%")
+    news = stack.wait_until(lambda: (a := stack.task("t", {"If-None-Match": etag})).status == 200 and a, what="news")
+    assert news.headers["etag"] != etag
+    assert news.json()["data"]["progress"] == "8%"
+
+
+def test_head_has_the_headers_of_get_and_no_body(stack):
+    stack.standin.switch("ended", state="SUCCESS")
+    head, get = stack.task("ended", method="HEAD"), stack.task("ended")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-length"] == str(len(get.body))
+    for name in ("etag", "content-type", "vary"):
+        assert head.headers[name] == get.headers[name]
+    assert stack.task("ended", {"If-None-Match": get.headers["etag"]}, method="HEAD").status == 304
+    assert stack.standin.count("ended") == 1  # a HEAD fills the cache as well
+
+
+def test_an_ended_task_may_be_kept_and_a_running_one_is_asked_again(make_stack):
+    stack = make_stack(providers=polled_every("3s"))
+    stack.standin.switch("ended", state="SUCCESS", headers={"Set-Cookie": "a=b", "X-Of-Upstream": "1", "Age": "9"})
+    stack.standin.switch("running", state="IN_PROGRESS")
+    ended, running = stack.task("ended"), stack.task("running")
+
+    assert 86000 < max_age(ended) <= 86400
+    assert "retry-after" not in ended.headers
+    assert ended.headers["content-type"] == "application/json"
+    assert not {"set-cookie", "x-of-upstream"} & ended.headers.keys()
+    assert running.headers["cache-control"] == "private, no-cache"
+    assert running.headers["retry-after"] == "3"
+    for answer in (ended, running):
+        assert answer.headers["age"] == "0"
+        assert "accept" in answer.headers["vary"].lower()
+
+    older = stack.wait_until(lambda: (a := stack.task("running")).headers["age"] == "1" and a, what="an Age of 1")
+    assert older.headers["retry-after"] == "2"
+    assert older.headers["x-cache"] == "HIT"
+
+
+def test_the_request_id_is_that_of_nginx_or_a_sane_one(stack):
+    ids = {stack.task("t").headers["x-request-id"] for _ in range(2)}
+    assert len(ids) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in ids)
+    assert stack.ask_worker(PATH + "t", REQUEST_ID="req-1_A.b").headers["x-request-id"] == "req-1_A.b"
+
+    for hostile in ("", "a\r\nSet-Cookie: a=b", "x" * 5000, '"><script>', "a b", "ä"):
+        answer = stack.ask_worker(PATH + "t", REQUEST_ID=hostile)
+        assert re.fullmatch(r"[A-Za-z0-9._-]{16,64}", answer.headers["x-request-id"]), hostile
+        assert "set-cookie" not in answer.headers
+    with fastcgi.Connection(stack.worker_socket()) as connection:
+        _, headers, _ = connection.ask({"REQUEST_METHOD": "GET", "REQUEST_URI": PATH + "t"})
+        assert re.fullmatch(r"[A-Za-z0-9._-]{16,64}", headers["x-request-id"])
+
+
+# The view
+
+
+def test_a_failed_task_is_a_fact_and_no_http_error(stack):
+    stack.standin.switch("fail", state="FAILURE")
+    answer = stack.task("fail")
+    assert (answer.status, answer.json()["data"]["status"]) == (200, "FAILURE")
+    assert answer.json()["data"]["fail_reason"] == "The prompt was refused by the content policy."
+    assert 86000 < max_age(answer) <= 86400
+    assert stack.task("fail").headers["x-cache"] == "HIT"
+
+
+def kept(value, pointers: list):
+    """A copy of the value with what the pointers (lists of segments) name, and nothing else."""
+    if [] in pointers or value is None:
+        return value
+    if isinstance(value, list):
+        return [kept(item, [rest for name, *rest in pointers if name == "*"]) for item in value]
+    wanted = {name: [rest for first, *rest in pointers if first == name] for name, *_ in pointers}
+    return {name: kept(member, wanted[name]) for name, member in value.items() if name in wanted}
+
+
+def test_the_native_view_is_exactly_what_the_provider_file_keeps(stack):
+    example = (ROOT / "tests" / "standin" / "sora.json").read_text()
+    stack.standin.switch("ended", raw=example)
+    answer, original = stack.task("ended"), json.loads(example)
+    keep = read_json(stack.providers_dir / "sora.json")["keep"]
+    assert answer.json() == kept(original, [pointer.split("/")[1:] for pointer in keep])
+
+    text = answer.body.decode()
+    generation = original["data"]["data"]["generations"][0]
+    for url in (generation["url"], *(encoding["path"] for encoding in generation["encodings"].values())):
+        assert f'"{url}"' in text  # byte for byte
+    (value,) = [stack.redis.cli("GET", key) for key in stack.redis.keys()]
+    for private in ("user", "moderation", "classifier", "caption", "feedback", "actions", "notify_hook", "cf_thumbnail"):
+        assert private not in text
+        assert private not in value
+    assert len(answer.body) < 6000 < len(example)
+
+
+# URLs that expire
+
+
+def test_an_ended_task_is_kept_no_longer_than_a_minute_before_its_urls_expire(stack):
+    stack.standin.switch("ended", state="SUCCESS", expires=time.time() + 1000)
+    for answer in (stack.task("ended"), stack.task("ended")):
+        assert 900 <= max_age(answer) <= 940
+    assert 900 <= int(cache_status(answer)["ttl"]) <= 940
+    (key,) = stack.redis.keys()
+    assert 900 <= int(stack.redis.cli("TTL", key)) <= 940
+
+
+def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_stack):
+    stack = make_stack(providers=polled_every("100ms"))
+    stack.standin.switch("ended", state="SUCCESS", expires=time.time() + 62)
+    old = stack.task("ended")
+    assert max_age(old) <= 2
+    stack.standin.switch("ended", expires=time.time() + 86400)
+    stack.wait_until(lambda: stack.redis.keys() == [], what="the end of what is kept")
+
+    with stack.standin.hold("ended") as barrier:
+        asks = [stack.background(stack.task, "ended") for _ in range(10)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 10)
+    answers = [ask.result() for ask in asks]
+    assert len({answer.body for answer in answers} - {old.body}) == 1
+    assert all(max_age(answer) > 80000 for answer in answers)
+    assert stack.standin.count("ended") == 2
+
+
+def test_urls_that_have_expired_already_are_served_but_not_to_be_kept(make_stack):
+    stack = make_stack(providers=polled_every("100ms"))
+    stack.standin.switch("ended", state="SUCCESS", expires=time.time() - 1000)
+    first = stack.task("ended")
+    assert (first.status, first.json()["data"]["status"], max_age(first)) == (200, "SUCCESS", 0)
+    second = stack.task("ended")
+    assert (second.headers["x-cache"], max_age(second)) == ("HIT", 0)
+    assert stack.standin.count("ended") == 1
+
+
+# How often the upstream is asked
+
+
+def test_within_the_poll_interval_nothing_is_asked_and_after_it_once(make_stack):
+    stack = make_stack(providers=polled_every("1s"))
+    stack.standin.switch("t", state="IN_PROGRESS")
+    stack.task("t")
+    assert {stack.task("t").headers["x-cache"] for _ in range(5)} == {"HIT"}
+    assert stack.standin.count("t") == 1
+
+    assert wait_not_hit(stack, "t").headers["x-cache"] == "MISS"
+    first, second = stack.standin.seen("t")
+    assert second.at - first.at > 0.99
+
+
+def test_the_poll_interval_grows_with_the_age_of_the_task_up_to_its_maximum(stack):
+    stack.standin.switch(state="IN_PROGRESS")
+    for age, least, most in ((0, 2, 2), (80, 10, 11), (8000, 15, 15)):
+        stack.standin.advance(-age)
+        assert least <= int(stack.task(f"of-age-{age}").headers["retry-after"]) <= most
+        stack.standin.advance(age)
+
+
+def test_a_retry_after_of_the_upstream_prolongs_the_poll_interval(make_stack):
+    stack = make_stack(providers=polled_every("100ms"))
+    stack.standin.switch("t", state="IN_PROGRESS", headers={"Retry-After": "20"})
+    assert stack.task("t").headers["retry-after"] == "20"
+    assert int(cache_status(stack.task("t"))["ttl"]) >= 18
+
+
+# What is not kept
+
+
+def test_an_unknown_status_is_served_as_running_counted_logged_and_not_stored_in_redis(stack):
+    stack.standin.switch("t", state="ON_HOLIDAY")
+    answer = stack.task("t")
+    assert (answer.status, answer.json()["data"]["status"]) == (200, "ON_HOLIDAY")
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert answer.headers["retry-after"] == "2"
+    assert stack.task("t").headers["x-cache"] == "HIT"  # for the poll interval, like any running task
+    assert stack.metric("unknown_status_total") == 1
+    assert "sora" in stack.wait_log("ON_HOLIDAY")
+    assert stack.redis.keys() == []
+
+
+def test_a_missing_task_is_remembered_for_missing_ttl_and_only_in_memory(make_stack):
+    stack = make_stack(config={"cache": {"missing_ttl": "1s"}})
+    first, second = stack.task("missing"), stack.task("missing")
+    for answer in (first, second):
+        assert (answer.status, answer.json()["code"]) == (404, "task_not_found")
+    assert second.headers["x-cache"] == "HIT"
+    assert stack.standin.count("missing") == 1
+    assert stack.redis.keys() == []
+    assert stack.metric("cache_entries") == 0  # a store of its own
+
+    assert wait_not_hit(stack, "missing").status == 404
+    assert stack.standin.count("missing") == 2

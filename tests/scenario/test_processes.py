@@ -1,0 +1,342 @@
+"""Master and workers: sockets, signals, deaths, reloads; and that no client notices any of it."""
+
+import contextlib
+import grp
+import os
+import shutil
+import signal
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import fastcgi
+from parts import WEB_GROUP, process_state
+
+
+@contextlib.contextmanager
+def clients(stack, count=4, tasks=8):
+    """So many clients with a kept connection each, that ask without pause; gives what was not answered well."""
+    stop, asked, failures = threading.Event(), [0] * count, []
+
+    def ask(number):
+        connection = stack.nginx.connection()
+        while not stop.is_set():
+            try:
+                connection.request("GET", f"/sora/v1/videos/task_{asked[number] % tasks}")
+                response = connection.getresponse()
+                body = response.read()
+                if response.status != 200 or not body.endswith(b"}"):
+                    failures.append((response.status, body))
+            except OSError as trouble:
+                failures.append(trouble)
+                connection.close()
+            asked[number] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        stack.wait_until(lambda: min(asked) > tasks, what="clients that ask")
+        yield failures
+        at = list(asked)
+        stack.wait_until(lambda: all(now > then + tasks for now, then in zip(asked, at)), what="clients that still ask")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def finished_tasks(make_stack, **settings):
+    """A stack whose tasks have all ended, so that each is asked for once."""
+    stack = make_stack(**settings)
+    stack.standin.switch(state="SUCCESS")
+    return stack
+
+
+def worker_pid(stack, index):
+    """The worker of that socket; None while there is none."""
+    for pid in reversed(stack.daemon.workers()):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"--worker", str(index).encode()]:
+                return pid
+    return None
+
+
+def wait_gone(stack, *pids):
+    stack.wait_until(lambda: all(process_state(pid)[0] in "ZX" for pid in pids), what=f"the end of {pids}")
+
+
+def sockets(stack):
+    return sorted(path.name for path in stack.socket_dir.iterdir())
+
+
+def hup_and_wait(stack, reloads):
+    """HUP, and then until that many reloads are done and the old workers gone."""
+    old = stack.daemon.workers()
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", reloads, result="done")
+    wait_gone(stack, *old)
+    stack.wait_metric("workers_ready", stack.config["workers"])
+
+
+# Sockets
+
+
+def test_each_worker_and_the_master_have_a_socket_for_the_web_server_alone(make_stack):
+    stack = make_stack(redis=False)
+    assert sockets(stack) == ["status.sock", "worker-0.sock", "worker-1.sock"]
+    for name in sockets(stack):
+        status = (stack.socket_dir / name).stat()
+        assert stat.S_ISSOCK(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o660
+        assert grp.getgrgid(status.st_gid).gr_name == stack.config["socket_group"]
+    if os.geteuid() == 0:
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in stack.daemon.workers()} == {0}  # not dumpable
+        assert {pid_user(pid) for pid in stack.daemon.workers()} == {WEB_GROUP}
+    stack.daemon.stop()
+    assert sockets(stack) == []
+
+
+def pid_user(pid):
+    import pwd
+
+    uids = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
+    (name,) = {pwd.getpwuid(int(uid)).pw_name for uid in uids.split()[1:]}
+    return name
+
+
+def test_sockets_of_a_dead_daemon_are_replaced_and_those_of_a_live_one_are_not(make_stack):
+    stack = make_stack(redis=False, nginx=False)
+    stack.daemon.kill()
+    assert len(sockets(stack)) == 3
+    stack.daemon.start()
+    workers = stack.daemon.workers()
+
+    second = stack.daemon.run()
+    assert second.returncode == 1
+    assert f"already running: {stack.status_socket} is in use" in second.stderr
+    assert stack.daemon.workers() == workers
+    assert stack.ask_worker("/sora/v1/videos/task_1", index=1).status == 200
+    assert fastcgi.ask(stack.status_socket, "/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_text("mine"), lambda path: path.symlink_to("/dev/null")])
+def test_a_file_that_is_no_socket_is_not_touched(make_stack, make):
+    stack = make_stack(redis=False, daemon=False, nginx=False)
+    stack.socket_dir.mkdir()
+    path = Path(stack.worker_socket(1))
+    make(path)
+    before = path.lstat()
+    refused = stack.daemon.run()
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"{path} is there already and is no socket\n")
+    assert sockets(stack) == ["worker-1.sock"]
+    assert path.lstat() == before
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_held_when_the_daemon_is_told_to_stop_still_gets_his_answer(make_stack, number):
+    stack = make_stack()
+    with stack.standin.hold("held") as barrier:
+        held = [stack.background(stack.task, "held") for _ in range(3)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 3)
+        stack.daemon.signal(number)
+        stack.wait_log("stopping")
+        assert stack.daemon.running
+    assert [answer.result().status for answer in held] == [200] * 3
+    assert stack.daemon.process.wait(20) == 0
+    assert sockets(stack) == []
+
+
+def test_who_takes_longer_than_drain_is_left_behind(make_stack):
+    stack = make_stack(config={"drain": "200ms"})
+    stack.standin.switch("held", hang=True)
+    held = stack.background(stack.task, "held")
+    stack.standin.wait_count(1, "held")
+    assert stack.daemon.term() == 0
+    assert "leaving with requests unanswered" in stack.daemon.log()
+    assert held.result().status == 503
+
+
+def test_workers_leave_when_the_master_is_killed_and_finish_what_they_hold(make_stack):
+    stack = make_stack()
+    workers = stack.daemon.workers()
+    with stack.standin.hold("held") as barrier:
+        held = stack.background(stack.task, "held")
+        barrier.wait_arrived(1)
+        os.kill(stack.daemon.pid, signal.SIGKILL)
+        stack.wait_log("the master is gone")
+    assert held.result().status == 200
+    wait_gone(stack, *workers)
+    stack.daemon.kill()
+    stack.daemon.start()
+    assert stack.task("task_1").status == 200
+
+
+# Deaths
+
+
+def test_a_worker_killed_under_load_is_replaced_and_no_request_fails(make_stack):
+    stack = finished_tasks(make_stack)
+    counts = []
+    with clients(stack) as failures:
+        for death in (1, 2):
+            counts.append(stack.metric("requests_total"))
+            victim = worker_pid(stack, 0)
+            os.kill(victim, signal.SIGKILL)
+            counts.append(stack.metric("requests_total"))
+            wait_gone(stack, victim)
+            counts.append(stack.metric("requests_total"))
+            stack.wait_metric("worker_deaths_total", death)
+            stack.wait_metric("workers_ready", 2)
+            counts.append(stack.metric("requests_total"))
+    counts.append(stack.metric("requests_total"))
+    assert failures == []
+    assert counts == sorted(counts)
+    assert stack.metric("worker_starts_total") == 4
+    assert "worker 0 ended by signal 9" in stack.daemon.log()
+    assert stack.metric("waiters") == 0
+
+
+def test_a_worker_that_cannot_start_is_tried_after_growing_pauses_while_the_other_serves(make_stack, tmp_path):
+    binary = tmp_path / "taskproxy"
+    shutil.copy(os.environ.get("TASKPROXY_BINARY") or Path(__file__).parents[2] / "build/asan/taskproxy", binary)
+    tmp_path.chmod(0o755)
+    stack = finished_tasks(make_stack, binary=binary)
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    shutil.copy(binary, good)
+    bad.write_text("#!/bin/sh\nexit 7\n")
+    bad.chmod(0o755)
+
+    bad.rename(binary)  # what the master starts from now on
+    with clients(stack) as failures:
+        os.kill(worker_pid(stack, 0), signal.SIGKILL)
+        for pause in (100, 200, 400, 800):
+            stack.wait_log(f"worker 0 starts again in {pause} ms")
+        assert "worker 0 ended with status 7" in stack.daemon.log()
+        good.rename(binary)
+        stack.wait_metric("workers_ready", 2)
+    assert failures == []
+    assert stack.ask_worker("/sora/v1/videos/task_1", index=0).status == 200
+
+
+def test_a_worker_that_dies_whenever_it_has_started_is_given_growing_pauses(make_stack):
+    stack = make_stack(redis=False, nginx=False)
+    for _ in range(4):
+        pid = stack.wait_until(lambda: worker_pid(stack, 0), what="worker 0")
+        stack.wait_until(lambda: fastcgi.ask(stack.worker_socket(0), "/")[0] == 404, what="an answer of worker 0")
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(stack, pid)
+    for pause in (100, 200):
+        stack.wait_log(f"worker 0 starts again in {pause} ms")
+
+
+# Reloads
+
+
+def test_no_request_fails_in_a_hundred_reloads_under_load(make_stack):
+    stack = finished_tasks(make_stack)
+    with clients(stack) as failures:
+        for reload in range(1, 101):
+            stack.daemon.hup()
+            stack.wait_metric("reloads_total", reload, result="done")
+    assert failures == []
+    assert stack.metric("worker_deaths_total") == 0
+    stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old workers")
+
+
+def test_a_burst_of_hups_ends_in_the_newest_configuration(make_stack):
+    stack = make_stack(redis=False)
+    for workers in (3, 4, 1, 3):
+        stack.configure(workers=workers)
+        stack.daemon.hup()
+    stack.wait_until(lambda: sockets(stack) == ["status.sock", *(f"worker-{i}.sock" for i in range(3))], what="3 sockets")
+    stack.wait_until(lambda: len(stack.daemon.workers()) == 3, what="3 workers")
+
+
+def test_who_is_held_during_a_reload_gets_his_answer(make_stack):
+    stack = make_stack()
+    with stack.standin.hold("held") as barrier:
+        held = [stack.background(stack.task, "held") for _ in range(3)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 3)
+        stack.daemon.reload()
+        assert stack.task("other").status == 200
+    assert [answer.result().status for answer in held] == [200] * 3
+    stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old worker")
+
+
+def test_a_bad_configuration_leaves_everything_as_it_was(make_stack):
+    stack = make_stack()
+    workers = stack.daemon.workers()
+    stack.configure(workers="many")
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", 1, result="refused")
+    assert "/workers: must be a whole number" in stack.wait_log("not reloaded, the old configuration stays in force")
+
+    stack.configure(workers=2)
+    stack.write_key("a-new-key-of-ours", mode=0o644)
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", 2, result="refused")
+    assert "may be read by others" in stack.daemon.log()
+
+    stack.configure(socket_dir=str(stack.folder / "elsewhere"))
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", 3, result="refused")
+    assert stack.daemon.workers() == workers
+    assert stack.task("task_1").status == 200
+    assert stack.standin.seen("task_1")[0].headers["authorization"] == f"Bearer {stack.key}"
+    assert stack.metric("reloads_total", result="done") == 0
+    os.kill(workers[0], signal.SIGKILL)  # its replacement has the configuration in force, not the one on the disk
+    stack.wait_metric("worker_starts_total", 3)
+    stack.wait_metric("workers_ready", 2)
+    assert stack.task("task_2").status == 200
+
+
+def test_a_changed_configuration_takes_effect(make_stack):
+    stack = make_stack(config={"cache": {"missing_ttl": "1h"}})
+    assert [stack.task("missing").status for _ in range(3)] == [404] * 3
+    assert stack.standin.count("missing") == 1
+
+    stack.standin.keys = {"sk-the-second-key"}
+    stack.write_key("sk-the-second-key")
+    stack.configure(workers=3, cache={"missing_ttl": "0s"})
+    hup_and_wait(stack, 1)
+    assert sockets(stack) == ["status.sock", "worker-0.sock", "worker-1.sock", "worker-2.sock"]
+    assert [stack.ask_worker("/sora/v1/videos/missing", index=2).status for _ in range(2)] == [404] * 2
+    assert stack.standin.count("missing") == 3
+    assert stack.task("task_1").status == 200
+
+    stack.configure(workers=1)
+    hup_and_wait(stack, 2)
+    assert sockets(stack) == ["status.sock", "worker-0.sock"]
+    assert {stack.task(f"task_{number}").status for number in range(10)} == {200}  # nginx still knows two
+
+
+# What stays
+
+
+def test_the_master_answers_the_operator_when_every_worker_is_stuck(stack):
+    workers = stack.daemon.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    assert [stack.get(path).status for path in ("/healthz", "/readyz", "/metrics")] == [200] * 3
+    assert stack.get("/metrics", method="HEAD").body == b""
+    assert (stack.get("/healthz", method="POST").status, stack.get("/healthz/x").status) == (405, 404)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_nginx_sends_one_task_to_one_worker_and_tasks_to_all(make_stack):
+    stack = finished_tasks(make_stack, redis=False, config={"log_level": "debug"})
+    for _ in range(3):
+        for number in range(20):
+            assert stack.task(f"task_{number}").status == 200
+    assert {stack.standin.count(f"task_{number}") for number in range(20)} == {1}
+    assert all(f"worker {index}: fetch main:sora:task_" in stack.daemon.log() for index in (0, 1))

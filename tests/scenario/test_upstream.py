@@ -1,0 +1,329 @@
+"""The upstream in all its moods: each has its code, none is kept, and what goes up is ours alone."""
+
+import contextlib
+import email.utils
+import os
+import time
+
+import pytest
+
+from parts import Process, free_port
+from standin import Standin
+
+PATH = "/sora/v1/videos/"
+QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
+MIB = 1024 * 1024
+
+INVALID, ERROR, TIMEOUT = (502, "upstream_invalid"), (502, "upstream_error"), (504, "upstream_timeout")
+TROUBLES = {  # name, which is also the task's id: (switches of the stand-in, status and code that the client gets)
+    "status-500": ({"status": 500}, ERROR),
+    "status-503": ({"status": 503}, ERROR),
+    "status-400": ({"status": 400}, ERROR),
+    "status-404": ({"status": 404}, (404, "task_not_found")),
+    "not-exist": ({"status": 400, "raw": '{"code":"task_not_exist","message":"","data":null}'}, (404, "task_not_found")),
+    "error-in-200": ({"raw": '{"code":"upstream_busy","message":"later","data":{"status":"SUCCESS"}}'}, ERROR),
+    "hang": ({"hang": True}, TIMEOUT),
+    "delay": ({"delay": 5}, TIMEOUT),
+    "endless-slow": ({"endless": True, "pace": 0.1}, TIMEOUT),
+    "reset": ({"reset": True}, ERROR),
+    "nothing": ({"wire": ""}, ERROR),
+    "endless": ({"endless": True}, INVALID),
+    "huge": ({"huge": 5 * MIB}, INVALID),
+    "huge-chunked": ({"huge": 5 * MIB, "chunked": True}, INVALID),
+    "truncated": ({"truncated": True}, INVALID),
+    "truncated-chunked": ({"truncated": True, "chunked": True}, INVALID),
+    "garbage": ({"garbage": True}, INVALID),
+    "deep": ({"deep": True}, INVALID),
+    "redirect": ({"redirect": "https://127.0.0.1:1/"}, INVALID),
+    "not-modified": ({"status": 304, "raw": ""}, INVALID),
+    "empty": ({"raw": ""}, INVALID),
+    "null": ({"raw": "null"}, INVALID),
+    "array": ({"raw": "[]"}, INVALID),
+    "no-status": ({"raw": '{"code":"success","data":{}}'}, INVALID),
+    "status-is-array": ({"raw": '{"code":"success","data":{"status":["SUCCESS"]}}'}, INVALID),
+    "two-documents": ({"raw": '{"code":"success","data":{"status":"SUCCESS"}} {}'}, INVALID),
+    "doubled-key": ({"raw": '{"code":"success","code":"success","data":{"status":"SUCCESS"}}'}, INVALID),
+    "nan": ({"raw": '{"code":"success","data":{"status":"SUCCESS","progress":NaN}}'}, INVALID),
+    "no-http": ({"wire": "SSH-2.0-OpenSSH_9.2\r\n"}, INVALID),
+    "endless-header": ({"wire": "HTTP/1.1 200 OK\r\n" + "X-Filler: 0123456789\r\n" * 20000}, INVALID),
+}
+
+
+def outcome(answer) -> tuple:
+    return answer.status, answer.json()["code"]
+
+
+def wait_outcome(stack, task_id: str, x_cache: str):
+    return stack.wait_until(lambda: (a := stack.task(task_id)).headers["x-cache"] == x_cache and a, what=x_cache)
+
+
+def one_worker(**upstream) -> dict:
+    return {"workers": 1, "upstreams": {"main": upstream}}
+
+
+# Troubles
+
+
+def test_each_trouble_has_its_code_nothing_is_stored_and_the_next_request_works(make_stack):
+    stack = make_stack(config={"upstreams": {"main": {"timeout": "1s"}}, "cache": {"missing_ttl": "0s"}})
+    for name, (switches, _) in TROUBLES.items():
+        stack.standin.switch(name, **switches)
+    asks = {name: stack.background(stack.task, name) for name in TROUBLES}
+    assert {name: outcome(ask.result()) for name, ask in asks.items()} == {name: e for name, (_, e) in TROUBLES.items()}
+    assert stack.redis.keys() == []
+    assert stack.metric("cache_entries") == 0
+
+    for name in TROUBLES:
+        stack.standin.clear(name)
+    assert {name: stack.task(name).status for name in TROUBLES} == dict.fromkeys(TROUBLES, 200)
+    assert stack.metric("upstream_in_flight") == 0
+
+
+def test_a_body_within_max_body_is_taken(stack):
+    stack.standin.switch("large", huge=3 * MIB)
+    stack.standin.switch("in-chunks", state="SUCCESS", chunked=True)
+    assert stack.task("large").status == 200
+    assert stack.task("in-chunks").json()["data"]["status"] == "SUCCESS"
+
+
+def test_a_redirect_is_never_followed(stack, tmp_path):
+    with Standin(tmp_path, [stack.key]) as other:
+        for status in (301, 302, 307, 308):
+            task_id = f"to-elsewhere-{status}"
+            stack.standin.switch(task_id, redirect=other.url + PATH + "t", status=status)
+            assert outcome(stack.task(task_id)) == INVALID
+            assert stack.standin.count(task_id) == 1
+        assert (other.counts()["connections"], other.count()) == (0, 0)
+
+
+@pytest.mark.parametrize("refusal", ["401", "403"])
+def test_our_key_refused_is_never_the_clients_401_and_one_line_names_the_key_file(make_stack, refusal):
+    stack = make_stack(config={"workers": 1})
+    stack.standin.forbidden = {stack.key} if refusal == "403" else set()
+    stack.standin.keys = set()
+    for task_id in ("one", "two", "three"):
+        answer = stack.task(task_id, {"Authorization": "Bearer of-the-client"})
+        assert outcome(answer) == (502, "upstream_auth")
+        assert "www-authenticate" not in answer.headers
+    stack.wait_log(str(stack.key_file))
+    assert len([line for line in stack.daemon.log().splitlines() if str(stack.key_file) in line]) == 1
+    assert stack.redis.keys() == []
+
+    stack.standin.keys, stack.standin.forbidden = {stack.key}, set()
+    assert stack.task("one").status == 200
+
+
+def test_an_upstream_that_is_asked_too_often_is_left_alone_for_as_long_as_it_says(make_stack):
+    stack = make_stack(config={"workers": 1})
+    stack.standin.switch("busy", retry_after=2)
+    first = stack.task("busy")
+    assert (outcome(first), first.headers["retry-after"]) == ((503, "upstream_unavailable"), "2")
+    stack.standin.clear("busy")
+
+    for task_id in ("busy", "another", "busy"):
+        held = stack.task(task_id)
+        assert outcome(held) == (503, "upstream_unavailable")
+        assert 1 <= int(held.headers["retry-after"]) <= 2
+    assert stack.standin.count() == 1
+    stack.wait_until(lambda: stack.task("busy").status == 200, what="the end of the pause")
+    before, after = stack.standin.seen()
+    assert after.at - before.at > 1.99
+
+
+def test_a_retry_after_may_be_a_date_or_nonsense_and_is_never_longer_than_minutes(make_stack):
+    for given, least, most in (
+        (email.utils.formatdate(time.time() + 30, usegmt=True), 25, 31), ("999999999999999999999", 1, 3600), ("-5", 1, 60),
+        ("soon", 1, 60), ("", 1, 60),
+    ):
+        stack = make_stack(config={"workers": 1}, nginx=False)
+        stack.standin.switch(retry_after=given)
+        answer = stack.ask_worker(PATH + "t")
+        assert outcome(answer) == (503, "upstream_unavailable")
+        assert least <= int(answer.headers["retry-after"]) <= most, given
+
+
+def test_an_upstream_that_is_down_is_an_error_until_it_is_up(make_stack):
+    stack = make_stack(config=one_worker(timeout="3s"))
+    assert stack.task("before").status == 200
+    stack.standin.stop()
+    assert {outcome(stack.task(task_id)) for task_id in ("one", "two")} == {ERROR}
+    stack.standin.start()
+    assert stack.task("one").status == 200
+
+
+def test_an_upstream_whose_certificate_is_not_trusted_is_told_nothing(make_stack):
+    stack = make_stack(config={"upstreams": {"main": {"ca_file": None}}})
+    assert outcome(stack.task("t")) == ERROR
+    assert stack.standin.count() == 0
+
+
+# Stale answers
+
+
+def test_the_last_snapshot_stands_in_for_an_upstream_that_fails(make_stack):
+    stack = make_stack(config=one_worker(timeout="1s"), providers=QUICK)
+    stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    last = stack.task("t")
+    for switches, detail in (
+        ({"status": 500}, "upstream-error"), ({"reset": True}, "upstream-error"), ({"garbage": True}, "upstream-invalid"),
+        ({"hang": True}, "upstream-timeout"), ({"retry_after": 1}, "upstream-unavailable"),
+    ):
+        stack.standin.clear("t")
+        stack.standin.switch("t", **switches)
+        stale = wait_outcome(stack, "t", "STALE")
+        assert (stale.status, stale.body, stale.headers["etag"]) == (200, last.body, last.headers["etag"])
+        assert stale.headers["cache-status"] == f"taskproxy; fwd=stale; detail={detail}"
+        assert stale.headers["cache-control"] == "private, no-cache"
+        assert int(stale.headers["retry-after"]) >= 1
+    assert stack.metric("stale_total") >= 5
+    stack.standin.clear("t")
+    assert wait_outcome(stack, "t", "MISS").status == 200
+
+
+def test_no_snapshot_stands_in_for_a_refused_key_or_a_missing_task(make_stack):
+    stack = make_stack(providers=QUICK)
+    for task_id, switches, expected in (
+        ("a", {"status": 401}, (502, "upstream_auth")), ("b", {"status": 403}, (502, "upstream_auth")),
+        ("c", {"status": 404}, (404, "task_not_found")),
+    ):
+        assert stack.task(task_id).status == 200
+        stack.standin.switch(task_id, **switches)
+        assert outcome(wait_outcome(stack, task_id, "MISS")) == expected
+
+
+def test_a_snapshot_in_redis_stands_in_after_a_restart_but_not_past_stale_for(make_stack):
+    stack = make_stack(providers=QUICK, config={"cache": {"stale_for": "3s"}})
+    last = stack.task("t")
+    stack.daemon.stop()
+    stack.daemon.start()
+    stack.standin.switch("t", status=500)
+    assert wait_outcome(stack, "t", "STALE").body == last.body
+    gone = wait_outcome(stack, "t", "MISS")
+    assert outcome(gone) == ERROR
+    first, *_, latest = stack.standin.seen("t")
+    assert latest.at - first.at > 2.9
+
+
+# What goes up
+
+
+def test_nothing_of_the_clients_goes_up_but_the_task(stack):
+    secrets = {"Authorization": "Bearer of-the-client", "Cookie": "session=of-the-client", "X-Api-Key": "of-the-client",
+               "Referer": "https://of-the-client/", "User-Agent": "of-the-client", "X-Forwarded-For": "10.1.2.3",
+               "Accept-Language": "of-the-client", "Range": "bytes=0-9", "Accept-Encoding": "gzip", "X-Tenant": "of-the-client"}
+    assert stack.get(PATH + "through-nginx?token=of-the-client", secrets, body=b"of-the-client").status == 200
+    params = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in secrets.items()}
+    assert stack.ask_worker(PATH + "straight", HTTP_PROXY="http://127.0.0.1:1", **params).status == 200
+
+    for query in stack.standin.seen():
+        assert query.method == "GET"
+        assert query.target == PATH + query.task_id
+        assert query.headers.pop("authorization") == f"Bearer {stack.key}"
+        assert query.headers.pop("host") == stack.standin.url.removeprefix("https://")
+        assert query.headers.keys() <= {"user-agent", "accept"}
+        assert not any("of-the-client" in value or "10.1.2.3" in value for value in query.headers.values())
+
+
+def test_an_odd_id_is_percent_encoded_on_its_way_up_and_stays_one_line_in_the_log(make_stack):
+    stack = make_stack(providers={"sora": {"task_id": ".{1,128}"}}, config={"log_level": "debug"})
+    for odd, sent in (
+        ("a%20b", "a%20b"), ("a%3Fb%23c", "a%3Fb%23c"), ("100%25", "100%25"), ("%C3%A9", "%C3%A9"), ("a+b&c=d", "a%2Bb%26c%3Dd"),
+        ("a%0d%0aX-Injected:%201", "a%0D%0AX-Injected%3A%201"), ("%0aFORGED", "%0AFORGED"), ("a@b:c", "a%40b%3Ac"),
+    ):
+        stack.ask_worker(PATH + odd)
+        assert stack.standin.seen()[-1].target == PATH + sent
+        assert "x-injected" not in stack.standin.seen()[-1].headers
+    stack.wait_log("FORGED")
+    assert not any(line.startswith(("FORGED", "X-Injected")) for line in stack.daemon.log().splitlines())
+
+
+def test_no_id_climbs_out_of_the_upstreams_path(make_stack):
+    stack = make_stack(providers={"sora": {"task_id": ".{1,128}"}})
+    for climber in ("..", ".", "%2e%2e", ".%2E", "..%2Fadmin", "a%2F..%2F..%2Fadmin"):
+        assert outcome(stack.ask_worker(PATH + climber)) == (400, "bad_request"), climber
+    assert stack.standin.count() == 0
+
+
+def test_connections_are_kept_and_used_again(make_stack):
+    stack = make_stack(config={"workers": 1})
+    for number in range(20):
+        assert stack.task(f"task_{number}").status == 200
+    assert (stack.standin.count(), stack.standin.counts()["connections"]) == (20, 1)
+    assert stack.metric("upstream_connections_total") == 1
+    stack.standin.drop_connections()
+    assert stack.task("after").status == 200
+    assert stack.standin.counts()["connections"] == 2
+
+
+def test_no_more_than_max_in_flight_are_asked_at_once_and_the_others_wait_their_turn(make_stack):
+    stack = make_stack(config=one_worker(max_in_flight=2))
+    with stack.standin.hold() as barrier:
+        asks = [stack.background(stack.task, f"task_{number}") for number in range(6)]
+        barrier.wait_arrived(2)
+        stack.wait_metric("fetches", 6)
+        assert (stack.metric("upstream_in_flight"), stack.standin.count()) == (2, 2)
+    assert {ask.result().status for ask in asks} == {200}
+    assert stack.standin.counts()["peak"] == 2
+
+
+def test_who_waits_for_a_turn_waits_no_longer_than_the_time_out(make_stack):
+    stack = make_stack(config=one_worker(max_in_flight=1, timeout="500ms"))
+    stack.standin.switch(hang=True)
+    asks = [stack.background(stack.task, f"task_{number}") for number in range(4)]
+    assert {outcome(ask.result()) for ask in asks} == {TIMEOUT}
+    stack.standin.clear()
+    assert stack.task("task_0").status == 200
+
+
+# HTTP/2
+
+
+class Front(Process):
+    """nginx in front of the stand-in, with the stand-in's certificate."""
+
+    name = "front"
+
+    def listen(self, address: str) -> None:
+        folder, standin = self.stack.folder / "front", self.stack.standin
+        folder.mkdir()
+        places = "".join(f"{kind}_temp_path {kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        (folder / "nginx.conf").write_text(
+            f"daemon off; pid pid; {'user www-data;' if os.geteuid() == 0 else ''} events {{}} http {{ {places}"
+            "log_format seen '$server_protocol $connection'; access_log seen seen;"
+            f"server {{ listen {address} ssl http2; ssl_certificate {standin.folder}/server.pem;"
+            f"ssl_certificate_key {standin.folder}/server.key; location / {{ proxy_pass {standin.url}; }} }} }}"
+        )
+        self.spawn(["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", str(self.log_path)])
+        self.wait_ready(lambda: (folder / "pid").exists())
+
+    def seen(self) -> list:
+        return (self.stack.folder / "front" / "seen").read_text().splitlines()
+
+
+@contextlib.contextmanager
+def front(make_stack, host: str):
+    address = f"{host}:{free_port()}"
+    stack = make_stack(config=one_worker(base_url=f"https://{address}"))
+    front = Front(stack)
+    front.listen(address)
+    try:
+        yield stack, front
+    finally:
+        front.stop()
+
+
+def test_http_2_is_spoken_where_it_is_offered_on_one_connection(make_stack):
+    with front(make_stack, "127.0.0.1") as (stack, upstream):
+        with stack.standin.hold() as barrier:
+            asks = [stack.background(stack.task, f"task_{number}") for number in range(10)]
+            barrier.wait_arrived(10)
+        assert {ask.result().status for ask in asks} == {200}
+        stack.wait_until(lambda: len(upstream.seen()) == 10, what="10 lines in the front's log")
+        assert len(set(upstream.seen())) == 1
+        assert upstream.seen()[0].startswith("HTTP/2.0 ")
+
+
+def test_a_certificate_of_another_host_is_not_trusted(make_stack):
+    with front(make_stack, "127.0.0.2") as (stack, upstream):
+        assert outcome(stack.task("t")) == ERROR
+        assert upstream.seen() == []

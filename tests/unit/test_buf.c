@@ -1,0 +1,139 @@
+/* Buffers keep to their maximum, and what is written as JSON or percent-encoded is well-formed. */
+#include "unit.h"
+
+#include <string.h>
+
+#include "../../fcgi/buf.h"
+#include "../../fcgi/json.h"
+
+TEST(a_buffer_grows_up_to_its_maximum_and_no_further)
+{
+    struct buf b;
+    buf_init(&b, 1000);
+    for (int i = 0; i < 1000; i++)
+        buf_putc(&b, 'x');
+    assert_int_equal(b.len, 1000);
+    assert_false(b.failed);
+    buf_putc(&b, 'x');
+    assert_true(b.failed);
+    assert_int_equal(b.len, 1000);
+    assert_int_equal(strlen(b.data), 1000);
+    buf_done(&b);
+}
+
+TEST(an_addition_that_does_not_fit_adds_nothing_and_ends_all_further_ones)
+{
+    struct buf b;
+    buf_init(&b, 4);
+    buf_puts(&b, "abc");
+    buf_puts(&b, "de");
+    assert_true(b.failed);
+    assert_string_equal(b.data, "abc");
+    buf_putc(&b, 'd');
+    assert_string_equal(b.data, "abc");
+    buf_reset(&b);
+    buf_puts(&b, "four");
+    assert_false(b.failed);
+    assert_string_equal(b.data, "four");
+    buf_done(&b);
+}
+
+TEST(a_buffer_of_nothing_takes_nothing)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    buf_add(&b, NULL, 0);
+    assert_false(b.failed);
+    buf_addf(&b, "%s", "x");
+    assert_true(b.failed);
+    buf_done(&b);
+    buf_done(&b);
+}
+
+TEST(an_absurd_length_fails_and_does_not_wrap_around)
+{
+    struct buf b;
+    buf_init(&b, SIZE_MAX - 1);
+    buf_puts(&b, "x");
+    b.max = 100;
+    buf_add(&b, "y", SIZE_MAX);
+    assert_true(b.failed);
+    assert_string_equal(b.data, "x");
+    buf_done(&b);
+}
+
+TEST(formatted_text_of_any_length_is_added_whole)
+{
+    char text[5000];
+    struct buf b;
+    memset(text, 'a', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    buf_init(&b, 2 * sizeof(text));
+    for (int len = 505; len < 520; len++) { /* around the size of the small buffer on the stack */
+        buf_reset(&b);
+        buf_addf(&b, "%.*s", len, text);
+        assert_int_equal(b.len, len);
+        assert_int_equal(strlen(b.data), len);
+    }
+    buf_addf(&b, "%s", text);
+    assert_false(b.failed);
+    buf_addf(&b, "%s%s", text, text);
+    assert_true(b.failed);
+    buf_done(&b);
+}
+
+TEST(any_bytes_become_a_json_string_that_reads_back_the_same)
+{
+    char bytes[128];
+    struct buf b;
+    struct json_error error;
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (char)i;
+    buf_init(&b, 4096);
+    buf_putc(&b, '[');
+    buf_add_json_string(&b, bytes, sizeof(bytes));
+    buf_putc(&b, ']');
+    struct json_object *doc = json_read(b.data, b.len, 4, JSON_PLAIN, &error);
+    assert_non_null(doc);
+    struct json_object *text = json_object_array_get_idx(doc, 0);
+    assert_int_equal(json_object_get_string_len(text), sizeof(bytes));
+    assert_memory_equal(json_object_get_string(text), bytes, sizeof(bytes));
+    json_object_put(doc);
+    buf_done(&b);
+}
+
+TEST(a_json_string_escapes_what_it_must_and_leaves_the_rest)
+{
+    struct buf b;
+    buf_init(&b, 256);
+    buf_add_json_string(&b, "a/b\"c\\d\n\t\x01\x7f\xc3\xa9", 13);
+    assert_string_equal(b.data, "\"a/b\\\"c\\\\d\\n\\t\\u0001\\u007f\xc3\xa9\"");
+    buf_reset(&b);
+    buf_add_json_string(&b, "", 0);
+    assert_string_equal(b.data, "\"\"");
+    buf_done(&b);
+}
+
+TEST(percent_encoding_leaves_only_unreserved_characters)
+{
+    struct buf b;
+    buf_init(&b, 256);
+    buf_add_percent(&b, "aZ09-._~ /?#%\xc3\xa9");
+    assert_string_equal(b.data, "aZ09-._~%20%2F%3F%23%25%C3%A9");
+    buf_done(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_buffer_grows_up_to_its_maximum_and_no_further),
+        cmocka_unit_test(an_addition_that_does_not_fit_adds_nothing_and_ends_all_further_ones),
+        cmocka_unit_test(a_buffer_of_nothing_takes_nothing),
+        cmocka_unit_test(an_absurd_length_fails_and_does_not_wrap_around),
+        cmocka_unit_test(formatted_text_of_any_length_is_added_whole),
+        cmocka_unit_test(any_bytes_become_a_json_string_that_reads_back_the_same),
+        cmocka_unit_test(a_json_string_escapes_what_it_must_and_leaves_the_rest),
+        cmocka_unit_test(percent_encoding_leaves_only_unreserved_characters),
+    };
+    return cmocka_run_group_tests_name("buf", tests, NULL, NULL);
+}

@@ -1,0 +1,327 @@
+/* What is JSON and what is not, and where in a file an error stands. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/buf.h"
+#include "../../fcgi/json.h"
+#include "../../fcgi/scan.h"
+
+enum { DEPTH = 32 };
+
+static struct json_object *read_text(const char *text, enum json_form form, struct json_error *ret_error)
+{
+    /* Exactly as long as the text, so that the sanitizer sees a step behind its end. */
+    size_t len = strlen(text);
+    char *exact = malloc(len > 0 ? len : 1);
+    memcpy(exact, text, len);
+    struct json_object *doc = json_read(exact, len, DEPTH, form, ret_error);
+    free(exact);
+    return doc;
+}
+
+static void assert_taken(const char *text)
+{
+    struct json_error error;
+    struct json_object *doc = read_text(text, JSON_PLAIN, &error);
+    if (doc == NULL)
+        fail_msg("%s: %s", text, error.why);
+    json_object_put(doc);
+}
+
+static void assert_refused(const char *text)
+{
+    struct json_error error;
+    struct json_object *doc = read_text(text, JSON_PLAIN, &error);
+    if (doc != NULL || error.why == NULL || error.line == 0)
+        fail_msg("%s: taken, or refused without a reason and a line", text);
+}
+
+TEST(what_rfc_8259_allows_is_taken)
+{
+    static const char *const good[] = {
+        "{}", "[]", " \t\r\n{ } \n", "[null,true,false]", "[0,-0,10,-1,0.5,1e5,1E+5,1.25e-3]", "[\"\"]",
+        "[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\"]", "[\"\\ud83d\\ude00\"]", "[\"\xf0\x9f\x98\x80\"]", "{\"\":{}}",
+        "[9223372036854775807,-9223372036854775808,18446744073709551615]", "{\"a\":{\"b\":1},\"b\":{\"b\":1}}",
+        "{\"A\":1,\"a\":2}"};
+    for (size_t i = 0; i < NELEMS(good); i++)
+        assert_taken(good[i]);
+}
+
+TEST(what_is_no_json_is_refused_with_reason_and_line)
+{
+    static const char *const bad[] = {
+        "", " ", "{", "[", "}", "]", "[1", "[1,", "[1,]", "[,1]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}",
+        "{a:1}", "{'a':1}", "['a']", "[1 2]", "{}{}", "[] x", "[1]]", "{\"a\"::1}", "{\"a\" 1}", "[tru]", "[True]",
+        "[nul]", "[NaN]", "[nan]", "[Infinity]", "[-Infinity]", "[-]", "[+1]", "[01]", "[-01]", "[1.]", "[.5]",
+        "[1e]", "[1e+]", "[0x10]", "[1_000]", "[\"", "[\"a]", "[\"\t\"]", "[\"\n\"]", "[\"\\x41\"]", "[\"\\u12\"]",
+        "[\"\\u12g4\"]", "[\"\\", "[\"\\u", "/* c */[]", "[] // c", "\xef\xbb\xbf{}"};
+    for (size_t i = 0; i < NELEMS(bad); i++)
+        assert_refused(bad[i]);
+}
+
+TEST(a_lone_value_has_a_reason_or_is_a_document)
+{
+    static const char *const lone[] = {"null", "true", "1", "\"a\"", "-1.5e3", "nul", "1x", "", " "};
+    for (size_t i = 0; i < NELEMS(lone); i++) {
+        struct json_error error;
+        struct json_object *doc = read_text(lone[i], JSON_PLAIN, &error);
+        if (doc == NULL && (error.why == NULL || strcmp(error.why, "continue") == 0))
+            fail_msg("%s: neither a document nor a reason", lone[i]);
+        json_object_put(doc);
+    }
+}
+
+TEST(surrogates_without_their_partner_are_refused)
+{
+    assert_refused("[\"\\ud83d\"]");
+    assert_refused("[\"\\ud83dx\"]");
+    assert_refused("[\"\\ud83d\\n\"]");
+    assert_refused("[\"\\ud83d\\ud83d\"]");
+    assert_refused("[\"\\ude00\"]");
+    assert_refused("[\"\\ude00\\ud83d\"]");
+    assert_refused("[\"\\ud83d\\u0041\"]");
+}
+
+TEST(bytes_that_are_no_utf_8_are_refused)
+{
+    assert_refused("[\"\xff\"]");
+    assert_refused("[\"\xc3\"]");
+    assert_refused("[\"\xc0\x80\"]");
+    assert_refused("[\"\xed\xa0\x80\"]");
+    assert_refused("[\"\xf5\x80\x80\x80\"]");
+    assert_refused("{\"\xff\":1}");
+}
+
+TEST(a_nul_byte_is_no_end_of_a_document)
+{
+    static const char inside[] = "[\"a\0b\"]", behind[] = "[1]\0", between[] = "[1]\0[2]";
+    struct json_error error;
+    assert_null(json_read(inside, sizeof(inside) - 1, DEPTH, JSON_PLAIN, &error));
+    assert_null(json_read(behind, sizeof(behind) - 1, DEPTH, JSON_PLAIN, &error));
+    assert_null(json_read(between, sizeof(between) - 1, DEPTH, JSON_PLAIN, &error));
+    assert_non_null(error.why);
+}
+
+TEST(integers_that_would_be_clamped_are_refused)
+{
+    assert_refused("[18446744073709551616]");
+    assert_refused("[-9223372036854775809]");
+    assert_refused("[100000000000000000000000000000000000000]");
+    assert_taken("[1e400]"); /* a double has its text, whatever it amounts to */
+}
+
+TEST(numbers_keep_their_text)
+{
+    static const char text[] = "[1.10,1e5,0.1000,5.0,1.7976931348623157e308,18446744073709551615]";
+    struct json_error error;
+    struct json_object *doc = read_text(text, JSON_PLAIN, &error);
+    assert_string_equal(json_object_to_json_string_ext(doc, JSON_C_TO_STRING_PLAIN), text);
+    json_object_put(doc);
+}
+
+TEST(a_doubled_key_is_refused_at_any_depth_and_its_line_is_told)
+{
+    struct json_error error;
+    assert_null(read_text("{\"a\":1,\n\"b\":2,\n\"a\":3}", JSON_PLAIN, &error));
+    assert_string_equal(error.why, "a key stands twice in one object");
+    assert_int_equal(error.line, 3);
+    assert_null(read_text("[{},{\"x\":[{\"k\":1,\n\"k\":1}]}]", JSON_PLAIN, &error));
+    assert_int_equal(error.line, 2);
+    assert_null(read_text("{\"a\":1,\"\\u0061\":2}", JSON_PLAIN, &error));
+    assert_string_equal(error.why, "a key stands twice in one object");
+}
+
+TEST(a_key_with_a_nul_is_refused)
+{
+    assert_refused("{\"a\\u0000b\":1}");
+    assert_refused("{\"a\\u0000b\":1,\"a\":2}");
+    assert_refused("{\"a\\u0000b\":1,\"a\\u0000c\":2}");
+}
+
+static char *nested(size_t depth, const char *open, const char *close)
+{
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    for (size_t i = 0; i < depth; i++)
+        buf_puts(&b, open);
+    for (size_t i = 0; i < depth; i++)
+        buf_puts(&b, close);
+    return b.data;
+}
+
+TEST(containers_may_be_as_deep_as_allowed_and_no_deeper)
+{
+    struct json_error error;
+    char *fits = nested(DEPTH, "[", "]"), *too_deep = nested(DEPTH + 1, "[", "]");
+    char *absurd = nested(10000, "[", "]"), *unclosed = nested(10000, "[", "");
+    struct json_object *doc = read_text(fits, JSON_PLAIN, &error);
+    assert_non_null(doc);
+    json_object_put(doc);
+    assert_refused(too_deep);
+    assert_refused(absurd);
+    assert_refused(unclosed);
+    free(fits);
+    free(too_deep);
+    free(absurd);
+    free(unclosed);
+}
+
+/* {"k0":0,"k1":0,...}, with the last one doubled. */
+static struct buf many_keys(size_t n)
+{
+    struct buf b;
+    buf_init(&b, 1 << 24);
+    for (size_t i = 0; i < n; i++)
+        buf_addf(&b, "%c\"k%zu\":0", i > 0 ? ',' : '{', i);
+    buf_addf(&b, ",\"k%zu\":0}", n - 1);
+    return b;
+}
+
+TEST(a_doubled_key_among_very_many_is_found_in_linear_time)
+{
+    struct buf b = many_keys(100000);
+    struct json_error error;
+    int64_t start = wall_ms();
+    assert_null(json_read(b.data, b.len, DEPTH, JSON_PLAIN, &error));
+    assert_in_range(wall_ms() - start, 0, 2000);
+    buf_done(&b);
+}
+
+TEST(files_that_people_write_may_hold_comments)
+{
+    struct json_error error;
+    struct json_object *doc = read_text("// one\n{ /* two\n */ \"a\": \"/* no */ // no\", // three\n\"b\": 1 }\n// four",
+                                        JSON_WITH_COMMENTS, &error);
+    assert_non_null(doc);
+    struct json_object *value = NULL;
+    assert_true(json_object_object_get_ex(doc, "a", &value));
+    assert_string_equal(json_object_get_string(value), "/* no */ // no");
+    json_object_put(doc);
+}
+
+TEST(comments_without_an_end_and_other_dialects_are_refused_with_the_line)
+{
+    static const char *const bad[] = {"\n{} /*", "\n{} /* *", "\n{} #", "\n{} /", "\n/", "\n{'a':1}", "\n{\"a\":1,}"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        struct json_error error;
+        assert_null(read_text(bad[i], JSON_WITH_COMMENTS, &error));
+        assert_int_equal(error.line, 2);
+    }
+}
+
+TEST(the_line_of_a_value_is_found_by_its_pointer)
+{
+    static const char text[] = "{\n \"a\": {\n  \"b\": [1,\n   2,\n   {\"c\":\n3}]\n },\n // x\n \"d\": 4\n}";
+    static const struct {
+        const char *pointer;
+        size_t line;
+    } places[] = {{"", 1}, {"/a", 2}, {"/a/b", 3}, {"/a/b/1", 4}, {"/a/b/2", 5}, {"/a/b/2/c", 6}, {"/d", 9}};
+    for (size_t i = 0; i < NELEMS(places); i++)
+        assert_int_equal(scan_line_of(text, strlen(text), places[i].pointer), places[i].line);
+}
+
+TEST(a_pointer_to_nothing_has_some_line_of_the_text)
+{
+    static const char text[] = "{\n\"a\": [1,\n2]\n}";
+    static const char *const pointers[] = {"/x", "/a/9", "/a/x", "/a/0/y", "/a/", "//", "x", "/a/18446744073709551617"};
+    for (size_t i = 0; i < NELEMS(pointers); i++)
+        assert_in_range(scan_line_of(text, strlen(text), pointers[i]), 1, 4);
+}
+
+TEST(a_path_is_taken_apart_as_rfc_6901_says)
+{
+    struct json_path path;
+    assert_int_equal(json_path_init(&path, "/a~1b/m~0n/*//0"), 0);
+    assert_int_equal(path.n_segments, 5);
+    assert_string_equal(path.segments[0], "a/b");
+    assert_string_equal(path.segments[1], "m~n");
+    assert_true(json_path_is_star(&path, 2));
+    assert_false(json_path_is_star(&path, 1));
+    assert_string_equal(path.segments[3], "");
+    assert_string_equal(path.text, "/a~1b/m~0n/*//0");
+    json_path_done(&path);
+    json_path_done(&path);
+}
+
+TEST(what_is_no_path_is_refused)
+{
+    static const char *const bad[] = {"", "a", "a/b", "/~", "/~2", "/a~",
+                                      "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17"};
+    struct json_path path;
+    for (size_t i = 0; i < NELEMS(bad); i++)
+        assert_int_equal(json_path_init(&path, bad[i]), -1);
+    assert_int_equal(json_path_init(&path, "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"), 0);
+    json_path_done(&path);
+}
+
+static const char *at(struct json_object *doc, const char *pointer, const size_t *indices)
+{
+    struct json_path path;
+    struct json_object *value = NULL;
+    assert_int_equal(json_path_init(&path, pointer), 0);
+    bool found = json_at(doc, &path, indices, &value);
+    json_path_done(&path);
+    return found ? json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN) : NULL;
+}
+
+TEST(a_path_leads_through_objects_arrays_and_stars)
+{
+    struct json_error error;
+    struct json_object *doc = read_text("{\"a\":[{\"b\":[1,2]},{\"b\":[3,4]}],\"n\":null,\"0\":{\"*\":5},\"t\":\"x\"}",
+                                        JSON_PLAIN, &error);
+    const size_t second_first[] = {1, 0}, far[] = {7, 7};
+    assert_string_equal(at(doc, "/a/1/b/1", NULL), "4");
+    assert_string_equal(at(doc, "/a/*/b/*", NULL), "1");
+    assert_string_equal(at(doc, "/a/*/b/*", second_first), "3");
+    assert_string_equal(at(doc, "/n", NULL), "null");
+    assert_null(at(doc, "/a/*/b/*", far));
+    assert_null(at(doc, "/a/2", NULL));
+    assert_null(at(doc, "/a/-1", NULL));
+    assert_null(at(doc, "/a/x", NULL));
+    assert_null(at(doc, "/a/99999999999999999999", NULL));
+    assert_null(at(doc, "/0/*", NULL)); /* a star is for arrays only */
+    assert_null(at(doc, "/t/0", NULL));
+    assert_null(at(doc, "/n/a", NULL));
+    assert_null(at(NULL, "/a", NULL));
+    json_object_put(doc);
+}
+
+TEST(the_text_of_a_value_is_that_of_a_string_without_a_nul)
+{
+    struct json_error error;
+    struct json_object *doc = read_text("[\"a\",\"\",\"a\\u0000b\",1,null,[]]", JSON_PLAIN, &error);
+    assert_string_equal(json_text(json_object_array_get_idx(doc, 0)), "a");
+    assert_string_equal(json_text(json_object_array_get_idx(doc, 1)), "");
+    for (size_t i = 2; i < 6; i++)
+        assert_null(json_text(json_object_array_get_idx(doc, i)));
+    json_object_put(doc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_rfc_8259_allows_is_taken),
+        cmocka_unit_test(what_is_no_json_is_refused_with_reason_and_line),
+        cmocka_unit_test(a_lone_value_has_a_reason_or_is_a_document),
+        cmocka_unit_test(surrogates_without_their_partner_are_refused),
+        cmocka_unit_test(bytes_that_are_no_utf_8_are_refused),
+        cmocka_unit_test(a_nul_byte_is_no_end_of_a_document),
+        cmocka_unit_test(integers_that_would_be_clamped_are_refused),
+        cmocka_unit_test(numbers_keep_their_text),
+        cmocka_unit_test(a_doubled_key_is_refused_at_any_depth_and_its_line_is_told),
+        cmocka_unit_test(a_key_with_a_nul_is_refused),
+        cmocka_unit_test(containers_may_be_as_deep_as_allowed_and_no_deeper),
+        cmocka_unit_test(a_doubled_key_among_very_many_is_found_in_linear_time),
+        cmocka_unit_test(files_that_people_write_may_hold_comments),
+        cmocka_unit_test(comments_without_an_end_and_other_dialects_are_refused_with_the_line),
+        cmocka_unit_test(the_line_of_a_value_is_found_by_its_pointer),
+        cmocka_unit_test(a_pointer_to_nothing_has_some_line_of_the_text),
+        cmocka_unit_test(a_path_is_taken_apart_as_rfc_6901_says),
+        cmocka_unit_test(what_is_no_path_is_refused),
+        cmocka_unit_test(a_path_leads_through_objects_arrays_and_stars),
+        cmocka_unit_test(the_text_of_a_value_is_that_of_a_string_without_a_nul),
+    };
+    return cmocka_run_group_tests_name("json", tests, NULL, NULL);
+}

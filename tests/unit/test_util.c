@@ -1,0 +1,191 @@
+/* Numbers with units, dates, words, digests. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../fcgi/util.h"
+
+struct measure {
+    const char *text;
+    int64_t value;
+};
+
+TEST(a_duration_is_a_whole_number_and_a_unit)
+{
+    static const struct measure good[] = {
+        {"250ms", 250},   {"0ms", 0},         {"10s", 10000},        {"2m", 120000},
+        {"24h", 86400000}, {"7d", 604800000}, {"007s", 7000},
+        {"9223372036854775807ms", INT64_MAX}, {"9223372036854775s", 9223372036854775000},
+    };
+    for (size_t i = 0; i < NELEMS(good); i++) {
+        int64_t ms = -1;
+        assert_int_equal(parse_duration(good[i].text, &ms), 0);
+        assert_int_equal(ms, good[i].value);
+    }
+}
+
+TEST(anything_else_is_no_duration_and_leaves_the_result_alone)
+{
+    static const char *const bad[] = {"",     "10",    "s",     "10 s", " 10s",  "10s ", "1.5s", "-1s",
+                                      "+1s",  "1e3s",  "10S",   "10sec", "0x10s", "10ss", "ten",
+                                      "9223372036854775808ms", "9223372036854776s", "106751991168d",
+                                      "99999999999999999999999999999999d"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        int64_t ms = 42;
+        assert_int_equal(parse_duration(bad[i], &ms), -1);
+        assert_int_equal(ms, 42);
+    }
+}
+
+TEST(a_size_is_a_whole_number_and_a_binary_unit)
+{
+    static const struct measure good[] = {
+        {"512B", 512}, {"64KiB", 65536}, {"4MiB", 4194304}, {"1GiB", 1073741824}, {"0B", 0}};
+    static const char *const bad[] = {"", "512", "64KB", "64kib", "4M", "1TiB", "-1B", "8589934592GiB"};
+    for (size_t i = 0; i < NELEMS(good); i++) {
+        int64_t bytes = -1;
+        assert_int_equal(parse_size(good[i].text, &bytes), 0);
+        assert_int_equal(bytes, good[i].value);
+    }
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        int64_t bytes = 42;
+        assert_int_equal(parse_size(bad[i], &bytes), -1);
+        assert_int_equal(bytes, 42);
+    }
+}
+
+TEST(an_integer_is_digits_and_nothing_else)
+{
+    static const char *const bad[] = {"", " 1", "1 ", "+1", "-1", "0x1", "1.0", "9223372036854775808"};
+    int64_t value = 0;
+    assert_int_equal(parse_int("9223372036854775807", &value), 0);
+    assert_int_equal(value, INT64_MAX);
+    for (size_t i = 0; i < NELEMS(bad); i++)
+        assert_int_equal(parse_int(bad[i], &value), -1);
+}
+
+TEST(a_date_and_its_seconds_are_each_others_inverse)
+{
+    char text[32];
+    assert_int_equal(utc_seconds(1970, 1, 1, 0, 0, 0), 0);
+    assert_int_equal(utc_seconds(2025, 1, 14, 15, 15, 46), 1736867746);
+    assert_int_equal(utc_seconds(2024, 2, 29, 23, 59, 59), 1709251199);
+    utc_text(1736867746, text);
+    assert_string_equal(text, "2025-01-14T15:15:46Z");
+    utc_text(0, text);
+    assert_string_equal(text, "1970-01-01T00:00:00Z");
+    utc_text(253402300799, text);
+    assert_string_equal(text, "9999-12-31T23:59:59Z");
+}
+
+TEST(a_date_that_no_calendar_holds_is_an_empty_text)
+{
+    char text[32] = "x";
+    utc_text(INT64_MAX, text);
+    assert_string_equal(text, "");
+}
+
+static void assert_nearest(const char *text, const char *words, const char *expected)
+{
+    char *near = nearest_word(text, words);
+    if (expected == NULL)
+        assert_null(near);
+    else
+        assert_string_equal(near, expected);
+    free(near);
+}
+
+TEST(the_nearest_word_is_the_one_that_was_meant)
+{
+    static const char words[] = "workers|socket_dir|socket_group|user|upstreams|routes|redis";
+    assert_nearest("worker", words, "workers");
+    assert_nearest("sokcet_dir", words, "socket_dir");
+    assert_nearest("socketgroup", words, "socket_group");
+    assert_nearest("redis", words, "redis");
+    assert_nearest("completely_different_thing", words, NULL);
+}
+
+TEST(hostile_words_have_no_near_one)
+{
+    char *long_word = malloc(100001);
+    memset(long_word, 'a', 100000);
+    long_word[100000] = '\0';
+    assert_nearest("anything", "", NULL);
+    free(nearest_word(long_word, "workers|user"));
+    assert_nearest("workers", long_word, NULL);
+    free(long_word);
+}
+
+TEST(hex_and_sha256_are_what_others_compute)
+{
+    unsigned char digest[32];
+    char text[65];
+    sha256("abc", 3, digest);
+    hex_encode(digest, sizeof(digest), text);
+    assert_string_equal(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    sha256("", 0, digest);
+    hex_encode(digest, 4, text);
+    assert_string_equal(text, "e3b0c442");
+    hex_encode(digest, 0, text);
+    assert_string_equal(text, "");
+}
+
+TEST(random_bytes_differ)
+{
+    unsigned char a[32] = {0}, b[32] = {0};
+    random_bytes(a, sizeof(a));
+    random_bytes(b, sizeof(b));
+    assert_memory_not_equal(a, b, sizeof(a));
+    random_bytes(NULL, 0);
+}
+
+TEST(read_full_and_write_full_carry_all_bytes_and_tell_errors)
+{
+    int ends[2];
+    char text[16] = "";
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write_full(ends[1], "hello", 5), 0);
+    assert_int_equal(write_full(ends[1], " you", 4), 0);
+    close(ends[1]);
+    assert_int_equal(read_full(ends[0], text, sizeof(text)), 9);
+    assert_string_equal(text, "hello you");
+    assert_int_equal(read_full(ends[0], text, sizeof(text)), 0);
+    close(ends[0]);
+    assert_true(read_full(-1, text, 1) < 0);
+    assert_true(write_full(-1, text, 1) < 0);
+}
+
+TEST(allocations_of_nothing_are_something_and_freeing_null_is_legal)
+{
+    char *nothing = xcalloc(0, 0), *cut = xstrndup("abcdef", 3), *made = xasprintf("%s-%d", "a", 1);
+    assert_non_null(nothing);
+    nothing = xrealloc(nothing, 0);
+    assert_non_null(nothing);
+    assert_string_equal(cut, "abc");
+    assert_string_equal(made, "a-1");
+    free(nothing);
+    free(cut);
+    wipe_free(made);
+    wipe_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_duration_is_a_whole_number_and_a_unit),
+        cmocka_unit_test(anything_else_is_no_duration_and_leaves_the_result_alone),
+        cmocka_unit_test(a_size_is_a_whole_number_and_a_binary_unit),
+        cmocka_unit_test(an_integer_is_digits_and_nothing_else),
+        cmocka_unit_test(a_date_and_its_seconds_are_each_others_inverse),
+        cmocka_unit_test(a_date_that_no_calendar_holds_is_an_empty_text),
+        cmocka_unit_test(the_nearest_word_is_the_one_that_was_meant),
+        cmocka_unit_test(hostile_words_have_no_near_one),
+        cmocka_unit_test(hex_and_sha256_are_what_others_compute),
+        cmocka_unit_test(random_bytes_differ),
+        cmocka_unit_test(read_full_and_write_full_carry_all_bytes_and_tell_errors),
+        cmocka_unit_test(allocations_of_nothing_are_something_and_freeing_null_is_legal),
+    };
+    return cmocka_run_group_tests_name("util", tests, NULL, NULL);
+}
