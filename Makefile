@@ -1,7 +1,10 @@
 # make        the program: build/taskproxy
-# make run    everything on this machine, with a stand-in for the upstream, until Ctrl-C
+# make run    all of it on this machine, with a stand-in for the upstream, until Ctrl-C   (PORT= UPSTREAM= KEY_FILE=)
 # make test   lint, unit tests, scenario tests
-# make bench  the figures, side by side
+# make bench  the figures, side by side                                                    (BENCH_SECONDS=)
+# make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
+#
+# Each of these first installs the Debian packages that it misses.
 
 CC       ?= gcc
 PKGS      = libcurl json-c hiredis libuv libcrypto
@@ -10,20 +13,42 @@ HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protectio
 CPPFLAGS  = -D_GNU_SOURCE
 CFLAGS    = -std=gnu11 -O2 -g $(WARNINGS) $(HARDENING)
 LDFLAGS   = -pie -Wl,-z,relro,-z,now
-ASAN      = -std=gnu11 -O1 -g $(WARNINGS) -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+ASAN      = -std=gnu11 -O1 -g $(WARNINGS) -fsanitize=address,undefined -fno-sanitize-recover=all \
+            -fno-omit-frame-pointer
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 LIBS        = -lfcgi $(PKG_LIBS) -lm
 
-SOURCES := $(wildcard fcgi/*.c)
-OBJECTS := $(SOURCES:fcgi/%.c=build/%.o)
+SOURCES      := $(wildcard fcgi/*.c)
+OBJECTS      := $(SOURCES:fcgi/%.c=build/%.o)
 ASAN_OBJECTS := $(SOURCES:fcgi/%.c=build/asan/%.o)
 
-all: packages build/taskproxy
+# What a goal needs is installed first; then make starts anew, to see what pkg-config says now.
+INSTALL = @tests/install-packages
+AGAIN   = @$(MAKE) --no-print-directory -j$(shell nproc)
 
-packages:
-	@tests/install-packages build
+all:
+	$(INSTALL) build
+	$(AGAIN) build/taskproxy
+
+run:
+	$(INSTALL) build run
+	$(AGAIN) build/taskproxy
+	@exec /usr/bin/python3 tests/run.py
+
+test:
+	$(INSTALL) build run test
+	$(AGAIN) build/taskproxy build/asan/taskproxy unit-programs
+	@/usr/bin/python3 tests/run_tests.py
+
+bench:
+	$(INSTALL) build run bench
+	$(AGAIN) build/taskproxy bench-programs
+	@/usr/bin/python3 tests/bench/bench.py
+
+clean:
+	rm -rf build
 
 build/taskproxy: $(OBJECTS)
 	@echo '  LD   $@'
@@ -43,5 +68,11 @@ build/asan/%.o: fcgi/%.c
 	@echo '  CC   $@'
 	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -c -o $@ $<
 
+include $(wildcard tests/*/*.mk)
 -include $(wildcard build/*.d build/asan/*.d)
-.PHONY: all packages
+
+unit-programs: $(UNIT_PROGRAMS)
+bench-programs: $(BENCH_PROGRAMS)
+
+.PHONY: all run test bench clean unit-programs bench-programs
+.DELETE_ON_ERROR:

@@ -312,6 +312,7 @@ static void start_worker(struct place *place)
     if (error < 0) {
         log_error("cannot start worker %d: %s", place->index, uv_strerror(error));
         crew->slots[slot] = false;
+        place->deaths++;
         uv_close((uv_handle_t *)&child->process, on_child_closed);
         uv_close((uv_handle_t *)&child->control, on_child_closed);
         return pause_place(place);

@@ -30,6 +30,7 @@ enum {
     LOOK_FIRST_MS = 2,       /* a partial request: looked at again after this, */
     LOOK_LAST_MS = 250,      /* doubled up to this, */
     PARTIAL_MAX_MS = 60000,  /* for so long */
+    LINGER_MS = 300,         /* draining: what has been idle for so long is not about to be used */
     WRITE_MAX_MS = 60000,    /* how long a reader may take none of an answer */
     WRITE_PIECE = 8000,      /* fits one record of libfcgi's with its header */
     ANSWER_MAX = 64 * 1024 * 1024
@@ -415,17 +416,25 @@ static void stop_listening(struct fcgi_server *s)
     close(s->fd);
 }
 
+static void on_linger_over(uv_timer_t *timer)
+{
+    struct fcgi_request *c = timer->data;
+    if (c->state == IDLE)
+        look(c); /* what has come in the meantime is still served */
+    if (c->state == IDLE)
+        close_connection(c, NULL);
+}
+
+/* A web server may be just about to write on a connection that is idle. When those to all workers end at one moment, it
+ * finds none that works; so they live on for a while, and each closes after its next answer. */
 void fcgi_drain(struct fcgi_server *s)
 {
     stop_listening(s);
     struct fcgi_request *c, *next;
     DL_FOREACH_SAFE(s->connections, c, next)
     {
-        /* A request that has come in the meantime is still served. */
         if (c->state == IDLE)
-            look(c);
-        if (c->state == IDLE)
-            close_connection(c, NULL);
+            uv_timer_start(&c->timer, on_linger_over, LINGER_MS, 0);
     }
     tell_when_drained(s);
 }

@@ -29,7 +29,7 @@ struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
 /* The one request of a CGI program; on_request is called before this returns. */
 struct fcgi_server *fcgi_serve_cgi(uv_loop_t *loop, struct fcgi_handlers handlers);
 
-/* No new connections; those that are idle close, the others after their answer. Then on_drained, once. */
+/* No new connections; those that are idle close after a moment, the others after their answer. Then on_drained, once. */
 void fcgi_drain(struct fcgi_server *server);
 
 /* Closes everything that is still open, answered or not. The server is freed when the loop has run its closing

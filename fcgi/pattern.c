@@ -26,7 +26,10 @@ void grammar_done(struct grammar *grammar)
 
 bool grammar_takes(const struct grammar *grammar, const char *value)
 {
-    return strchr(value, '/') == NULL && regexec(&grammar->regex, value, 0, NULL, 0) == 0;
+    /* Dot segments lead to other pages of the upstream's, and no encoding makes plain words of them. */
+    if (strchr(value, '/') != NULL || strcmp(value, ".") == 0 || strcmp(value, "..") == 0)
+        return false;
+    return regexec(&grammar->regex, value, 0, NULL, 0) == 0;
 }
 
 /* ---- percent-encoding and queries ---- */

@@ -12,7 +12,7 @@
 
 enum { PATTERN_PARTS = 16, PATTERN_VARIABLES = 4, TASK_ID_MAX = 256 };
 
-/* What a variable may look like: a POSIX extended regular expression over the whole value. */
+/* What a variable may look like: a POSIX extended regular expression over the whole value. "/", "." and ".." never do. */
 struct grammar {
     char *name; /* of the variable */
     regex_t regex;

@@ -217,6 +217,16 @@ static void copy_array(struct copier *c, struct json_object *array, const struct
     buf_putc(c->out, ']');
 }
 
+/* Whether members of an object are among what is kept, not only those of an array. */
+static bool keeps_names(const struct keep *keep)
+{
+    for (size_t i = 0; i < keep->n_children; i++) {
+        if (strcmp(keep->children[i].name, "*") != 0)
+            return true;
+    }
+    return false;
+}
+
 /* False, with nothing of use written, when the value is of another form than the list supposes: a text where members
  * were to be chosen from may hold anything. A null is kept: it says that there is nothing yet. */
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep)
@@ -224,7 +234,7 @@ static bool copy_kept(struct copier *c, struct json_object *value, const struct 
     bool choose = keep->n_children > 0;
     switch (json_object_get_type(value)) {
     case json_type_object:
-        if (choose && keep_for(keep, "*") != NULL)
+        if (choose && !keeps_names(keep))
             return false;
         copy_object(c, value, keep);
         return true;

@@ -229,12 +229,14 @@ class Daemon(Process):
     def hup(self) -> None:
         self.signal(signal.SIGHUP)
 
-    def reload(self) -> None:
-        """HUP, then waits until as many new workers run as are configured; old ones may still be finishing."""
+    def reload(self, wait_for_old: bool = True) -> None:
+        """HUP, then waits until as many new workers run as are configured, and, unless told otherwise, no old one."""
         old = set(self.workers())
         self.hup()
         count = self.stack.config["workers"]
         wait_until(lambda: len(set(self.workers()) - old) >= count, what=f"{count} new workers")
+        if wait_for_old:
+            wait_until(lambda: not old & set(self.workers()), what="the old workers' end")
 
     def term(self, seconds: float = 20) -> int:
         """TERM, then waits for the end: the exit status."""

@@ -1,13 +1,10 @@
-"""The upstream in all its moods: each has its code, none is kept, and what goes up is ours alone."""
+"""The upstream in all its moods: each has its code, none is kept, and an old snapshot stands in where it may."""
 
-import contextlib
 import email.utils
-import os
 import time
 
 import pytest
 
-from parts import Process, free_port
 from standin import Standin
 
 PATH = "/sora/v1/videos/"
@@ -70,8 +67,7 @@ def test_each_trouble_has_its_code_nothing_is_stored_and_the_next_request_works(
         stack.standin.switch(name, **switches)
     asks = {name: stack.background(stack.task, name) for name in TROUBLES}
     assert {name: outcome(ask.result()) for name, ask in asks.items()} == {name: e for name, (_, e) in TROUBLES.items()}
-    assert stack.redis.keys() == []
-    assert stack.metric("cache_entries") == 0
+    assert (stack.metric("redis_commands_total", command="set"), stack.metric("cache_entries")) == (0, 0)
 
     for name in TROUBLES:
         stack.standin.clear(name)
@@ -107,8 +103,7 @@ def test_our_key_refused_is_never_the_clients_401_and_one_line_names_the_key_fil
         assert "www-authenticate" not in answer.headers
     stack.wait_log(str(stack.key_file))
     assert len([line for line in stack.daemon.log().splitlines() if str(stack.key_file) in line]) == 1
-    assert stack.redis.keys() == []
-
+    assert stack.metric("redis_commands_total", command="set") == 0
     stack.standin.keys, stack.standin.forbidden = {stack.key}, set()
     assert stack.task("one").status == 200
 
@@ -202,128 +197,3 @@ def test_a_snapshot_in_redis_stands_in_after_a_restart_but_not_past_stale_for(ma
     assert outcome(gone) == ERROR
     first, *_, latest = stack.standin.seen("t")
     assert latest.at - first.at > 2.9
-
-
-# What goes up
-
-
-def test_nothing_of_the_clients_goes_up_but_the_task(stack):
-    secrets = {"Authorization": "Bearer of-the-client", "Cookie": "session=of-the-client", "X-Api-Key": "of-the-client",
-               "Referer": "https://of-the-client/", "User-Agent": "of-the-client", "X-Forwarded-For": "10.1.2.3",
-               "Accept-Language": "of-the-client", "Range": "bytes=0-9", "Accept-Encoding": "gzip", "X-Tenant": "of-the-client"}
-    assert stack.get(PATH + "through-nginx?token=of-the-client", secrets, body=b"of-the-client").status == 200
-    params = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in secrets.items()}
-    assert stack.ask_worker(PATH + "straight", HTTP_PROXY="http://127.0.0.1:1", **params).status == 200
-
-    for query in stack.standin.seen():
-        assert query.method == "GET"
-        assert query.target == PATH + query.task_id
-        assert query.headers.pop("authorization") == f"Bearer {stack.key}"
-        assert query.headers.pop("host") == stack.standin.url.removeprefix("https://")
-        assert query.headers.keys() <= {"user-agent", "accept"}
-        assert not any("of-the-client" in value or "10.1.2.3" in value for value in query.headers.values())
-
-
-def test_an_odd_id_is_percent_encoded_on_its_way_up_and_stays_one_line_in_the_log(make_stack):
-    stack = make_stack(providers={"sora": {"task_id": ".{1,128}"}}, config={"log_level": "debug"})
-    for odd, sent in (
-        ("a%20b", "a%20b"), ("a%3Fb%23c", "a%3Fb%23c"), ("100%25", "100%25"), ("%C3%A9", "%C3%A9"), ("a+b&c=d", "a%2Bb%26c%3Dd"),
-        ("a%0d%0aX-Injected:%201", "a%0D%0AX-Injected%3A%201"), ("%0aFORGED", "%0AFORGED"), ("a@b:c", "a%40b%3Ac"),
-    ):
-        stack.ask_worker(PATH + odd)
-        assert stack.standin.seen()[-1].target == PATH + sent
-        assert "x-injected" not in stack.standin.seen()[-1].headers
-    stack.wait_log("FORGED")
-    assert not any(line.startswith(("FORGED", "X-Injected")) for line in stack.daemon.log().splitlines())
-
-
-def test_no_id_climbs_out_of_the_upstreams_path(make_stack):
-    stack = make_stack(providers={"sora": {"task_id": ".{1,128}"}})
-    for climber in ("..", ".", "%2e%2e", ".%2E", "..%2Fadmin", "a%2F..%2F..%2Fadmin"):
-        assert outcome(stack.ask_worker(PATH + climber)) == (400, "bad_request"), climber
-    assert stack.standin.count() == 0
-
-
-def test_connections_are_kept_and_used_again(make_stack):
-    stack = make_stack(config={"workers": 1})
-    for number in range(20):
-        assert stack.task(f"task_{number}").status == 200
-    assert (stack.standin.count(), stack.standin.counts()["connections"]) == (20, 1)
-    assert stack.metric("upstream_connections_total") == 1
-    stack.standin.drop_connections()
-    assert stack.task("after").status == 200
-    assert stack.standin.counts()["connections"] == 2
-
-
-def test_no_more_than_max_in_flight_are_asked_at_once_and_the_others_wait_their_turn(make_stack):
-    stack = make_stack(config=one_worker(max_in_flight=2))
-    with stack.standin.hold() as barrier:
-        asks = [stack.background(stack.task, f"task_{number}") for number in range(6)]
-        barrier.wait_arrived(2)
-        stack.wait_metric("fetches", 6)
-        assert (stack.metric("upstream_in_flight"), stack.standin.count()) == (2, 2)
-    assert {ask.result().status for ask in asks} == {200}
-    assert stack.standin.counts()["peak"] == 2
-
-
-def test_who_waits_for_a_turn_waits_no_longer_than_the_time_out(make_stack):
-    stack = make_stack(config=one_worker(max_in_flight=1, timeout="500ms"))
-    stack.standin.switch(hang=True)
-    asks = [stack.background(stack.task, f"task_{number}") for number in range(4)]
-    assert {outcome(ask.result()) for ask in asks} == {TIMEOUT}
-    stack.standin.clear()
-    assert stack.task("task_0").status == 200
-
-
-# HTTP/2
-
-
-class Front(Process):
-    """nginx in front of the stand-in, with the stand-in's certificate."""
-
-    name = "front"
-
-    def listen(self, address: str) -> None:
-        folder, standin = self.stack.folder / "front", self.stack.standin
-        folder.mkdir()
-        places = "".join(f"{kind}_temp_path {kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        (folder / "nginx.conf").write_text(
-            f"daemon off; pid pid; {'user www-data;' if os.geteuid() == 0 else ''} events {{}} http {{ {places}"
-            "log_format seen '$server_protocol $connection'; access_log seen seen;"
-            f"server {{ listen {address} ssl http2; ssl_certificate {standin.folder}/server.pem;"
-            f"ssl_certificate_key {standin.folder}/server.key; location / {{ proxy_pass {standin.url}; }} }} }}"
-        )
-        self.spawn(["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", str(self.log_path)])
-        self.wait_ready(lambda: (folder / "pid").exists())
-
-    def seen(self) -> list:
-        return (self.stack.folder / "front" / "seen").read_text().splitlines()
-
-
-@contextlib.contextmanager
-def front(make_stack, host: str):
-    address = f"{host}:{free_port()}"
-    stack = make_stack(config=one_worker(base_url=f"https://{address}"))
-    front = Front(stack)
-    front.listen(address)
-    try:
-        yield stack, front
-    finally:
-        front.stop()
-
-
-def test_http_2_is_spoken_where_it_is_offered_on_one_connection(make_stack):
-    with front(make_stack, "127.0.0.1") as (stack, upstream):
-        with stack.standin.hold() as barrier:
-            asks = [stack.background(stack.task, f"task_{number}") for number in range(10)]
-            barrier.wait_arrived(10)
-        assert {ask.result().status for ask in asks} == {200}
-        stack.wait_until(lambda: len(upstream.seen()) == 10, what="10 lines in the front's log")
-        assert len(set(upstream.seen())) == 1
-        assert upstream.seen()[0].startswith("HTTP/2.0 ")
-
-
-def test_a_certificate_of_another_host_is_not_trusted(make_stack):
-    with front(make_stack, "127.0.0.2") as (stack, upstream):
-        assert outcome(stack.task("t")) == ERROR
-        assert upstream.seen() == []

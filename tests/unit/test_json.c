@@ -121,16 +121,24 @@ TEST(numbers_keep_their_text)
     json_object_put(doc);
 }
 
-TEST(a_doubled_key_is_refused_at_any_depth_and_its_line_is_told)
+TEST(a_doubled_key_is_refused_at_any_depth)
 {
     struct json_error error;
-    assert_null(read_text("{\"a\":1,\n\"b\":2,\n\"a\":3}", JSON_PLAIN, &error));
-    assert_string_equal(error.why, "a key stands twice in one object");
-    assert_int_equal(error.line, 3);
-    assert_null(read_text("[{},{\"x\":[{\"k\":1,\n\"k\":1}]}]", JSON_PLAIN, &error));
-    assert_int_equal(error.line, 2);
+    assert_refused("{\"a\":1,\"b\":2,\"a\":3}");
+    assert_refused("[{},{\"x\":[{\"k\":1,\"k\":1}]}]");
+    assert_refused("{\"\":1,\"\":1}");
     assert_null(read_text("{\"a\":1,\"\\u0061\":2}", JSON_PLAIN, &error));
     assert_string_equal(error.why, "a key stands twice in one object");
+}
+
+TEST(the_line_of_a_doubled_key_is_told_in_files_that_people_write)
+{
+    struct json_error error;
+    assert_null(read_text("{\"a\":1, // a\n\"b\":2,\n\"a\":3}", JSON_WITH_COMMENTS, &error));
+    assert_string_equal(error.why, "a key stands twice in one object");
+    assert_int_equal(error.line, 3);
+    assert_null(read_text("[{},{\"x\":[{\"k\":1,\n\"k\":1}]}]", JSON_WITH_COMMENTS, &error));
+    assert_int_equal(error.line, 2);
 }
 
 TEST(a_key_with_a_nul_is_refused)
@@ -310,7 +318,8 @@ int main(void)
         cmocka_unit_test(a_nul_byte_is_no_end_of_a_document),
         cmocka_unit_test(integers_that_would_be_clamped_are_refused),
         cmocka_unit_test(numbers_keep_their_text),
-        cmocka_unit_test(a_doubled_key_is_refused_at_any_depth_and_its_line_is_told),
+        cmocka_unit_test(a_doubled_key_is_refused_at_any_depth),
+        cmocka_unit_test(the_line_of_a_doubled_key_is_told_in_files_that_people_write),
         cmocka_unit_test(a_key_with_a_nul_is_refused),
         cmocka_unit_test(containers_may_be_as_deep_as_allowed_and_no_deeper),
         cmocka_unit_test(a_doubled_key_among_very_many_is_found_in_linear_time),

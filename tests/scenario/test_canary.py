@@ -1,0 +1,195 @@
+"""The upstream's key goes into one header of one request to one origin, and is nowhere else."""
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+PATH = "/sora/v1/videos/"
+AWKWARD = 'sk-"a\\b/c{key}%41<d>&e=canary'
+TROUBLES = {
+    "succeeded": {"state": "SUCCESS"}, "failed": {"state": "FAILURE"}, "running": {"state": "IN_PROGRESS"},
+    "unknown": {"state": "ON_HOLIDAY"}, "missing": {}, "error": {"status": 500}, "auth": {"status": 401}, "forbidden": {"status": 403},
+    "not-found": {"status": 404}, "no-json": {"garbage": True}, "huge": {"huge": 5 * 1024 * 1024}, "deep": {"deep": True, "repeat_key": False},
+    "truncated": {"truncated": True}, "reset": {"reset": True}, "hang": {"hang": True}, "endless": {"endless": True},
+    "chunked": {"state": "SUCCESS", "chunked": True},
+}
+
+
+def escaped(key: str, form: str = "\\u{:04x}") -> str:
+    return "".join(form.format(ord(char)) for char in key)
+
+
+def odd_documents(key: str) -> dict:
+    """Bodies with the key in odd places, by task id; %s in them stands for the key as JSON may write it."""
+    forms = {
+        "plain": json.dumps(key)[1:-1],
+        "escaped": escaped(key),
+        "capitals": escaped(key, "\\u{:04X}"),
+        "half": json.dumps(key[:9])[1:-1] + escaped(key[9:]),
+    }
+    documents = {
+        "value": '{"code":"success","data":{"status":"IN_PROGRESS","text":"a%s%sb","list":["%s",{"deep":["%s"]}]}}',
+        "member": '{"code":"success","data":{"status":"IN_PROGRESS","%s":1,"x%sy":{"%s":"z"}}}',
+        "status": '{"code":"success","data":{"status":"%s"}}',
+        "long-status": '{"code":"success","data":{"status":"' + 40 * "x" + '%s"}}',
+        "code": '{"code":"%s","data":{"status":"SUCCESS"}}',
+        "fail-reason": '{"code":"success","data":{"status":"FAILURE","fail_reason":"wrong key %s!"}}',
+        "no-status": '{"code":"success","%s":{"status":"%s"}}',
+        "broken": '{"code":"success","data":{"status":"%s"',
+    }
+    return {f"{place}-{form}": text.replace("%s", written) for place, text in documents.items() for form, written in forms.items()}
+
+
+def spellings(key: str) -> list:
+    """How the key, or a good part of it, could be written."""
+    half = len(key) // 2
+    parts = (key[:half], key[half:])
+    return [
+        spelling for part in parts
+        for spelling in (part, json.dumps(part)[1:-1], escaped(part), escaped(part, "\\u{:04X}"), part.encode().hex())
+    ] + [base64.b64encode(text.encode()).decode().rstrip("=")[:-1] for text in (key, f"Bearer {key}")]
+
+
+def files(stack):
+    """All files in the stack's folder but the key file itself."""
+    for file in stack.folder.rglob("*"):
+        if file.is_file() and file != stack.key_file:
+            yield str(file), file.read_text(errors="replace")
+
+
+def processes(stack):
+    for pid in (stack.daemon.pid, *stack.daemon.workers()):
+        for name in ("cmdline", "environ"):
+            yield f"{name} of {pid}", Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+
+
+def printed(stack):
+    for option in ("--print-config", "--print-nginx", "--check-config", "--version"):
+        done = stack.daemon.run(option)
+        assert done.returncode == 0
+        yield option, done.stdout + done.stderr
+
+
+def pages(stack):
+    for path in ("/metrics", "/healthz", "/readyz"):
+        yield path, repr(stack.get(path))
+
+
+def redis_values(stack):
+    for key in stack.redis.keys():
+        yield "a key of Redis", key
+        yield f"the value of {key} in Redis", stack.redis.cli("GET", key)
+
+
+def assert_nowhere(places, key: str) -> None:
+    wanted = spellings(key)
+    assert [(place, spelling) for place, text in places for spelling in wanted if spelling in text] == []
+
+
+def make_nosy_stack(make_stack, key: str | None):
+    """Logs everything, keeps everything that the upstream says, and has that key, or its own."""
+    stack = make_stack(
+        config={"log_level": "debug", "upstreams": {"main": {"timeout": "1s"}}},
+        providers={"sora": {"keep": ["/code", "/message", "/data"]}}, daemon=False, nginx=False,
+    )
+    if key:
+        stack.key = key
+        stack.write_key(key)
+        stack.standin.keys = {key}
+    stack.daemon.start()
+    stack.nginx.start()
+    return stack
+
+
+@pytest.mark.parametrize("key", [None, AWKWARD], ids=["plain", "awkward"])
+def test_the_key_is_nowhere_whatever_the_upstream_does_with_it(make_stack, key):
+    stack = make_nosy_stack(make_stack, key)
+    stack.standin.switch(repeat_key=True, headers={"X-Key": stack.key, "Set-Cookie": f"key={stack.key}"})
+    for task_id, switches in TROUBLES.items():
+        stack.standin.switch(task_id, **switches)
+    for task_id, body in odd_documents(stack.key).items():
+        stack.standin.switch(task_id, raw=body, repeat_key=False)
+    stack.standin.switch("redirect", redirect=f"https://127.0.0.1:1/{stack.key}")
+    tasks = [*TROUBLES, *odd_documents(stack.key), "redirect"]
+
+    asks = [(task_id, stack.background(stack.task, task_id)) for task_id in 2 * tasks]
+    answers = [(f"the answer to {task_id}", repr(ask.result()) + ask.result().body.decode()) for task_id, ask in asks]
+    answers.append(("CGI", repr(stack.daemon.cgi(PATH + "succeeded"))))
+    assert any("[redacted]" in text for _, text in answers)
+    stack.wait_until(stack.redis.keys, what="results in Redis")
+    assert all(query.headers["authorization"] == f"Bearer {stack.key}" for query in stack.standin.seen())
+
+    for places in (answers, files(stack), processes(stack), printed(stack), pages(stack), redis_values(stack)):
+        assert_nowhere(places, stack.key)
+
+
+def test_where_the_key_was_repeated_the_view_has_a_mark_and_the_rest_as_it_was(stack):
+    stack.standin.switch("t", raw=json.dumps({"code": "success", "message": f"<{stack.key}|{stack.key}>", "data": {
+        "status": "IN_PROGRESS", "progress": stack.key[:-1], "fail_reason": stack.key}}))
+    document = stack.task("t").json()
+    assert document["message"] == "<[redacted]|[redacted]>"
+    assert document["data"] == {"status": "IN_PROGRESS", "progress": stack.key[:-1], "fail_reason": "[redacted]"}
+
+
+def test_the_key_is_nowhere_after_a_reload_to_another_one(make_stack):
+    stack = make_nosy_stack(make_stack, None)
+    old, new = stack.key, "sk-another-canary-0123456789abcdef"
+    stack.write_key(new)
+    stack.standin.keys = {new}
+    stack.daemon.reload()
+    stack.standin.switch("t", state="SUCCESS", repeat_key=True)
+    stack.wait_until(lambda: stack.task("t").status == 200, what="workers with the new key")
+    for key in (old, new):
+        for places in (files(stack), processes(stack), printed(stack), redis_values(stack)):
+            assert_nowhere(places, key)
+
+
+# The key file
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o601, 0o660], ids=oct)
+def test_a_key_file_that_others_may_touch_is_refused(make_stack, mode):
+    stack = make_stack(daemon=False, nginx=False, redis=False)
+    stack.write_key(stack.key, mode)
+    for arguments in (["--check-config"], []):
+        done = stack.daemon.run(*arguments)
+        assert done.returncode != 0
+        assert str(stack.key_file) in done.stderr and f"{mode:04o}" in done.stderr
+        assert stack.key not in done.stdout + done.stderr
+    stack.write_key(stack.key, 0o400)
+    assert stack.daemon.run("--check-config").returncode == 0
+
+
+def test_a_malformed_key_file_is_refused_without_a_word_of_what_it_holds(make_stack):
+    stack = make_stack(daemon=False, nginx=False, redis=False)
+    for text in (f"{stack.key}\n{stack.key}", f"{stack.key} {stack.key}", f"{stack.key}\r\nX-Injected: 1", f"{stack.key}\0", "",
+                 "short", f"{stack.key}é", stack.key + "x" * 100000):
+        stack.write_key(text)
+        done = stack.daemon.run("--check-config")
+        assert done.returncode != 0, text
+        assert str(stack.key_file) in done.stderr
+        assert stack.key not in done.stdout + done.stderr and "short\"" not in done.stderr
+
+
+def test_a_reload_with_a_key_file_that_others_may_read_leaves_the_old_key_in_force(stack):
+    stack.key_file.chmod(0o644)
+    stack.daemon.hup()
+    assert str(stack.key_file) in stack.wait_log("not reloaded")
+    assert stack.task("t").status == 200
+
+
+# The processes
+
+
+def test_no_process_leaves_a_core_file_or_lets_others_look_into_it(stack):
+    for pid in (stack.daemon.pid, *stack.daemon.workers()):
+        assert re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
+        # The files of a process that cannot be dumped are root's, whoever it runs as.
+        assert os.stat(f"/proc/{pid}/environ").st_uid == 0
+    worker = stack.daemon.workers()[0]
+    (uid,) = re.findall(r"^Uid:\t(\d+)", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
+    assert int(uid) != 0 or os.geteuid() != 0

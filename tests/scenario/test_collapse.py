@@ -1,0 +1,212 @@
+"""Any number of requests for one task share one question to Redis and one to the upstream; and there are limits."""
+
+import threading
+
+import pytest
+
+PATH = "/sora/v1/videos/"
+
+
+def outcome(answer) -> tuple:
+    return answer.status, answer.json()["code"]
+
+
+def leave_after_asking(stack, task_id: str):
+    """Sends a request through nginx; the connection, to be closed before the answer."""
+    connection = stack.nginx.connection()
+    connection.request("GET", PATH + task_id)
+    return connection
+
+
+def ask_many(stack, task_id: str, count: int) -> list:
+    return [stack.background(stack.task, task_id) for _ in range(count)]
+
+
+def test_two_hundred_requests_at_once_are_one_question_and_two_hundred_equal_answers(stack):
+    start = threading.Barrier(200)
+
+    def ask():
+        start.wait(30)
+        return stack.task("t")
+
+    with stack.standin.hold("t") as barrier:
+        asks = [stack.background(ask) for _ in range(200)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 200, seconds=20)
+    answers = [ask.result() for ask in asks]
+
+    assert {(answer.status, answer.body) for answer in answers} == {(200, answers[0].body)}
+    assert stack.standin.count() == 1
+    assert stack.metric("redis_commands_total", command="get") == 1
+    assert stack.metric("redis_commands_total", command="set") == 1
+    by_cache = sorted(answer.headers["x-cache"] for answer in answers)
+    assert by_cache == ["COLLAPSED"] * 199 + ["MISS"]
+    assert {a.headers["cache-status"] for a in answers} == {
+        "taskproxy; fwd=miss; stored", "taskproxy; fwd=miss; stored; collapsed",
+    }
+    assert stack.metric("collapsed_total") == 199
+    stack.wait_metric("waiters", lambda waiting: waiting == 0)
+    assert stack.metric("fetches") == 0
+
+
+def test_requests_collapse_already_while_redis_is_asked(make_stack):
+    stack = make_stack(config={"redis": {"timeout": "10s"}})
+    assert stack.task("wakes-the-connection").status == 200
+    stack.redis.freeze()
+    asks = ask_many(stack, "t", 20)
+    stack.wait_metric("waiters", 20)
+    stack.redis.thaw()
+    assert {ask.result().status for ask in asks} == {200}
+    assert stack.standin.count("t") == 1
+    assert stack.metric("redis_commands_total", command="get") == 2
+
+
+def test_head_conditional_and_plain_requests_share_one_question_and_each_gets_its_own_answer(make_stack):
+    stack = make_stack(redis=False)
+    stack.standin.switch("t", state="SUCCESS")
+    etag = stack.task("t").headers["etag"]
+    stack.daemon.stop()
+    stack.daemon.start()  # and knows nothing
+    stack.standin.reset_counts()
+    with stack.standin.hold("t") as barrier:
+        plain = stack.background(stack.task, "t")
+        barrier.wait_arrived(1)
+        head = stack.background(stack.task, "t", None, "HEAD")
+        known = stack.background(stack.task, "t", {"If-None-Match": etag})
+        stack.wait_metric("waiters", 3)
+    assert plain.result().headers["etag"] == etag
+    assert (head.result().status, head.result().body) == (200, b"")
+    assert (known.result().status, known.result().body) == (304, b"")
+    assert stack.standin.count("t") == 1
+
+
+def test_different_tasks_do_not_wait_for_each_other(stack):
+    with stack.standin.hold("held") as barrier:
+        held = stack.background(stack.task, "held")
+        barrier.wait_arrived(1)
+        assert {stack.task(f"free_{number}").status for number in range(10)} == {200}
+        assert not held.done()
+    assert held.result().status == 200
+
+
+# Clients that leave
+
+
+def test_a_client_that_leaves_cancels_nothing_for_the_others(stack):
+    stack.standin.switch("t", state="SUCCESS")
+    with stack.standin.hold("t") as barrier:
+        first = leave_after_asking(stack, "t")
+        barrier.wait_arrived(1)
+        asks = ask_many(stack, "t", 5)
+        stack.wait_metric("waiters", 6)
+        first.close()
+        stack.wait_metric("requests_gone_total", 1)
+        assert stack.metric("waiters") == 5
+    assert {ask.result().status for ask in asks} == {200}
+    assert stack.standin.count("t") == 1
+    assert stack.metric("requests_gone_total") == 1
+    stack.wait_until(stack.redis.keys, what="the result in Redis")
+
+
+def test_when_all_clients_leave_the_question_is_still_answered_and_kept(stack):
+    stack.standin.switch("t", state="SUCCESS")
+    with stack.standin.hold("t") as barrier:
+        clients = [leave_after_asking(stack, "t") for _ in range(3)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 3)
+        for client in clients:
+            client.close()
+        stack.wait_metric("requests_gone_total", 3)
+        assert (stack.metric("waiters"), stack.metric("fetches")) == (0, 1)
+    stack.wait_until(stack.redis.keys, what="the result in Redis")
+    stack.wait_metric("fetches", lambda under_way: under_way == 0)
+    assert stack.task("t").headers["x-cache"] == "HIT"
+    assert stack.standin.count("t") == 1
+
+
+def test_who_comes_after_all_have_left_joins_what_they_began(stack):
+    with stack.standin.hold("t") as barrier:
+        client = leave_after_asking(stack, "t")
+        barrier.wait_arrived(1)
+        client.close()
+        stack.wait_metric("requests_gone_total", 1)
+        late = stack.background(stack.task, "t")
+        stack.wait_metric("waiters", 1)
+    assert (late.result().status, late.result().headers["x-cache"]) == (200, "COLLAPSED")
+    assert stack.standin.count("t") == 1
+
+
+# Errors
+
+
+@pytest.mark.parametrize("switches, expected", [
+    ({"status": 500}, (502, "upstream_error")),
+    ({"garbage": True}, (502, "upstream_invalid")),
+    ({"status": 401}, (502, "upstream_auth")),
+], ids=["error", "invalid", "auth"])
+def test_an_error_is_given_once_to_all_who_wait_and_the_next_one_asks_again(stack, switches, expected):
+    stack.standin.switch("t", **switches)
+    with stack.standin.hold("t") as barrier:
+        asks = ask_many(stack, "t", 20)
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 20)
+    answers = [ask.result() for ask in asks]
+    assert {outcome(answer) for answer in answers} == {expected}
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 20  # each has its own
+    assert stack.standin.count("t") == 1
+    assert outcome(stack.task("t")) == expected
+    assert stack.standin.count("t") == 2
+    assert stack.metric("redis_commands_total", command="set") == 0
+    stack.standin.clear("t")
+    assert stack.task("t").status == 200
+
+
+# Limits
+
+
+def test_past_the_limit_of_waiters_requests_are_refused_hits_are_not_and_it_recovers(make_stack):
+    stack = make_stack(config={"workers": 1, "limits": {"waiters": 3}})
+    stack.standin.switch("kept", state="SUCCESS")
+    assert stack.task("kept").status == 200
+    with stack.standin.hold() as barrier:
+        asks = ask_many(stack, "t", 3)
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 3)
+        for task_id in ("t", "another"):
+            refused = stack.task(task_id)
+            assert outcome(refused) == (503, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+        assert stack.metric("overloaded_total") == 2
+        assert stack.task("kept").headers["x-cache"] == "HIT"
+    assert {ask.result().status for ask in asks} == {200}
+    assert stack.task("another").status == 200
+    assert stack.standin.counts()["tasks"] == {"kept": 1, "t": 1, "another": 1}
+
+
+def test_past_the_limit_of_fetches_new_tasks_are_refused_known_ones_joined_and_it_recovers(make_stack):
+    stack = make_stack(config={"workers": 1, "limits": {"fetches": 2}})
+    with stack.standin.hold() as barrier:
+        asks = [*ask_many(stack, "one", 1), *ask_many(stack, "two", 1)]
+        barrier.wait_arrived(2)
+        refused = stack.task("three")
+        assert outcome(refused) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert stack.metric("overloaded_total") == 1
+        asks += ask_many(stack, "one", 1)
+        stack.wait_metric("waiters", 3)
+    assert {ask.result().status for ask in asks} == {200}
+    assert stack.task("three").status == 200
+    assert stack.standin.counts()["tasks"] == {"one": 1, "two": 1, "three": 1}
+
+
+def test_a_waiter_that_leaves_makes_room_for_another(make_stack):
+    stack = make_stack(config={"workers": 1, "limits": {"waiters": 1}})
+    with stack.standin.hold("t") as barrier:
+        client = leave_after_asking(stack, "t")
+        barrier.wait_arrived(1)
+        assert outcome(stack.task("t")) == (503, "overloaded")
+        client.close()
+        stack.wait_metric("requests_gone_total", 1)
+        next_one = stack.background(stack.task, "t")
+        stack.wait_metric("waiters", 1)
+    assert next_one.result().status == 200

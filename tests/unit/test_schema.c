@@ -1,0 +1,288 @@
+/* One small table, every type in it, and the message of each error. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/schema.h"
+
+struct door {
+    char *name;
+    int64_t width;
+};
+
+struct house {
+    char *title;
+    char *plan;
+    int64_t age_ms;
+    int64_t volume;
+    int64_t floors;
+    int colour;
+    struct json_path at;
+    struct list tags;
+    struct list plans;
+    struct list places;
+    struct list values;
+    struct door front;
+    struct list doors;
+    struct list named_doors;
+    struct list notes;
+};
+
+static const struct field door_fields[] = {
+    FIELD("width", S_INT, struct door, width, "80", "in cm", .min = 1, .max = 500),
+};
+static const struct table door_table = TABLE(struct door, door_fields);
+
+static const struct field named_door_fields[] = {
+    KEY_FIELD(struct door, name),
+    FIELD("width", S_INT, struct door, width, "80", "in cm", .min = 1, .max = 500),
+};
+static const struct table named_door_table = TABLE(struct door, named_door_fields);
+
+#define HOUSE struct house
+static const struct field house_fields[] = {
+    FIELD("title", S_STRING, HOUSE, title, REQUIRED, "what it is called", .min = 2, .max = 8),
+    FIELD("plan", S_PATH, HOUSE, plan, "null", "a file", ),
+    FIELD("age", S_DURATION, HOUSE, age_ms, "\"1h\"", "since it was built", .min = 1000, .max = 86400000),
+    FIELD("volume", S_SIZE, HOUSE, volume, "\"1KiB\"", "how much fits in", .min = 1024, .max = 1048576),
+    FIELD("floors", S_INT, HOUSE, floors, "1", "levels", .max = 9),
+    FIELD("colour", S_ENUM, HOUSE, colour, "\"red\"", "of the walls", .words = "red|green"),
+    FIELD("at", S_POINTER, HOUSE, at, "null", "where it is", ),
+    FIELD("tags", S_STRINGS, HOUSE, tags, "[]", "words", .max = 5),
+    FIELD("plans", S_PATHS, HOUSE, plans, "[]", "files", ),
+    FIELD("places", S_POINTERS, HOUSE, places, "[]", "where else", ),
+    FIELD("values", S_SCALARS, HOUSE, values, "[]", "anything", ),
+    FIELD("front", S_OBJECT, HOUSE, front, "{}", "the main door", .table = &door_table),
+    FIELD("doors", S_LIST, HOUSE, doors, "[]", "further doors", .table = &door_table),
+    FIELD("named_doors", S_MAP, HOUSE, named_doors, "{}", "doors by name", .table = &named_door_table),
+    FIELD("notes", S_MAP_TEXT, HOUSE, notes, "{}", "text by name", .max = 10),
+};
+static const struct table house_table = TABLE(HOUSE, house_fields);
+
+static int read_house(const char *text, struct house *house, char **ret_error)
+{
+    struct schema_source source = {.path = "/etc/x/house.json", .text = text, .len = strlen(text)};
+    memset(house, 0, sizeof(*house));
+    return schema_read(&house_table, &source, house, ret_error);
+}
+
+static void assert_error(const char *text, const char *expected)
+{
+    struct house house;
+    char *error = NULL;
+    assert_int_equal(read_house(text, &house, &error), -1);
+    assert_string_equal(error, expected);
+    free(error);
+    schema_done(&house_table, &house);
+}
+
+TEST(what_is_absent_has_its_default)
+{
+    struct house house;
+    char *error = NULL;
+    assert_int_equal(read_house("{\"title\":\"home\"}", &house, &error), 0);
+    assert_null(error);
+    assert_string_equal(house.title, "home");
+    assert_null(house.plan);
+    assert_int_equal(house.age_ms, 3600000);
+    assert_int_equal(house.volume, 1024);
+    assert_int_equal(house.floors, 1);
+    assert_int_equal(house.colour, 0);
+    assert_int_equal(house.at.n_segments, 0);
+    assert_int_equal(house.front.width, 80);
+    assert_int_equal(house.doors.n, 0);
+    schema_done(&house_table, &house);
+}
+
+static const char whole_house[] =
+    "{ // a comment\n"
+    "\"title\": \"home\", \"plan\": \"plans/a\", \"age\": \"90s\", \"volume\": \"2KiB\", \"floors\": 9,\n"
+    "\"colour\": \"green\", \"at\": \"/a/*/b\", \"tags\": [\"x\", \"yy\"], \"plans\": [\"/abs\", \"rel\"],\n"
+    "\"places\": \"/one\", \"values\": [\"a\", 1, true, null], \"front\": {\"width\": 100},\n"
+    "\"doors\": [{\"width\": 1}, {}], \"named_doors\": {\"back\": {\"width\": 70}, \"side-1\": {}},\n"
+    "\"notes\": {\"n\": \"text\"} }";
+
+TEST(every_type_is_read_into_its_place)
+{
+    struct house house;
+    char *error = NULL;
+    assert_int_equal(read_house(whole_house, &house, &error), 0);
+    assert_string_equal(house.plan, "/etc/x/plans/a");
+    assert_int_equal(house.age_ms, 90000);
+    assert_int_equal(house.volume, 2048);
+    assert_int_equal(house.colour, 1);
+    assert_int_equal(house.at.n_segments, 3);
+    assert_string_equal(((char **)house.tags.items)[1], "yy");
+    assert_string_equal(((char **)house.plans.items)[0], "/abs");
+    assert_string_equal(((char **)house.plans.items)[1], "/etc/x/rel");
+    assert_int_equal(house.places.n, 1);
+    assert_int_equal(house.values.n, 4);
+    assert_int_equal(house.front.width, 100);
+    assert_int_equal(((struct door *)house.doors.items)[1].width, 80);
+    assert_string_equal(((struct door *)house.named_doors.items)[0].name, "back");
+    assert_int_equal(((struct door *)house.named_doors.items)[1].width, 80);
+    assert_string_equal(((struct pair *)house.notes.items)[0].value, "text");
+    schema_done(&house_table, &house);
+    schema_done(&house_table, &house);
+}
+
+TEST(what_is_printed_reads_back_the_same)
+{
+    struct house house;
+    char *error = NULL;
+    struct buf first, second;
+    buf_init(&first, 65536);
+    buf_init(&second, 65536);
+    assert_int_equal(read_house(whole_house, &house, &error), 0);
+    schema_print(&house_table, &house, &first);
+    schema_done(&house_table, &house);
+    assert_int_equal(read_house(first.data, &house, &error), 0);
+    schema_print(&house_table, &house, &second);
+    schema_done(&house_table, &house);
+    assert_string_equal(first.data, second.data);
+    buf_done(&first);
+    buf_done(&second);
+}
+
+TEST(each_mistake_has_its_file_line_pointer_and_reason)
+{
+#define AT1 "/etc/x/house.json:1: "
+    static const struct {
+        const char *text;
+        const char *error;
+    } mistakes[] = {
+        {"[]", AT1 "must be an object"},
+        {"{}", AT1 "the key \"title\" is missing"},
+        {"{\"title\":5}", AT1 "/title: must be a string, not int"},
+        {"{\"title\":null}", AT1 "/title: must be a string, not null"},
+        {"{\"title\":\"x\"}", AT1 "/title: must have 2 to 8 characters"},
+        {"{\"title\":\"123456789\"}", AT1 "/title: must have 2 to 8 characters"},
+        {"{\"title\":\"a\\nb\"}", AT1 "/title: must not hold control characters"},
+        {"{\"title\":\"a\\u0000b\"}", NULL},
+        {"{\"titel\":\"home\"}", AT1 "/titel: there is no such key; did you mean \"title\"?"},
+        {"{\"zzzzzzzzzzzzzzz\":1}", AT1 "/zzzzzzzzzzzzzzz: there is no such key"},
+        {"{\"title\":\"home\",\"plan\":\"\"}", AT1 "/plan: must be the name of a file"},
+        {"{\"title\":\"home\",\"age\":\"10\"}",
+         AT1 "/age: must be a duration: a number and ms, s, m, h or d, such as \"250ms\""},
+        {"{\"title\":\"home\",\"age\":10}",
+         AT1 "/age: must be a duration: a number and ms, s, m, h or d, such as \"250ms\""},
+        {"{\"title\":\"home\",\"age\":\"999ms\"}", AT1 "/age: must be from \"1s\" to \"1d\""},
+        {"{\"title\":\"home\",\"age\":\"25h\"}", AT1 "/age: must be from \"1s\" to \"1d\""},
+        {"{\"title\":\"home\",\"volume\":\"1B\"}", AT1 "/volume: must be from \"1KiB\" to \"1MiB\""},
+        {"{\"title\":\"home\",\"volume\":true}",
+         AT1 "/volume: must be a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""},
+        {"{\"title\":\"home\",\"floors\":1.5}", AT1 "/floors: must be a whole number"},
+        {"{\"title\":\"home\",\"floors\":\"1\"}", AT1 "/floors: must be a whole number"},
+        {"{\"title\":\"home\",\"floors\":-1}", AT1 "/floors: must be from 0 to 9"},
+        {"{\"title\":\"home\",\"floors\":18446744073709551615}", AT1 "/floors: must be from 0 to 9"},
+        {"{\"title\":\"home\",\"colour\":\"blue\"}", AT1 "/colour: must be one of \"red\", \"green\""},
+        {"{\"title\":\"home\",\"colour\":\"red|green\"}", AT1 "/colour: must be one of \"red\", \"green\""},
+        {"{\"title\":\"home\",\"colour\":0}", AT1 "/colour: must be one of \"red\", \"green\""},
+        {"{\"title\":\"home\",\"at\":\"a/b\"}",
+         AT1 "/at: \"a/b\" is no JSON pointer of 1 to 16 segments, such as \"/data/status\""},
+        {"{\"title\":\"home\",\"tags\":\"x\"}", AT1 "/tags: must be an array"},
+        {"{\"title\":\"home\",\"tags\":[\"ok\",\"too long\"]}", AT1 "/tags/1: must have 0 to 5 characters"},
+        {"{\"title\":\"home\",\"tags\":[null]}", AT1 "/tags/0: must be a string, not null"},
+        {"{\"title\":\"home\",\"places\":[\"/a\",5]}", AT1 "/places/1: must be a string, not int"},
+        {"{\"title\":\"home\",\"values\":[[]]}", AT1 "/values/0: must be a string, a whole number, true, false or null"},
+        {"{\"title\":\"home\",\"values\":[1.5]}",
+         AT1 "/values/0: must be a string, a whole number, true, false or null"},
+        {"{\"title\":\"home\",\"front\":[]}", AT1 "/front: must be an object"},
+        {"{\"title\":\"home\",\"front\":{\"width\":0}}", AT1 "/front/width: must be from 1 to 500"},
+        {"{\"title\":\"home\",\"doors\":[{},{\"widht\":5}]}",
+         AT1 "/doors/1/widht: there is no such key; did you mean \"width\"?"},
+        {"{\"title\":\"home\",\"doors\":[5]}", AT1 "/doors/0: must be an object"},
+        {"{\"title\":\"home\",\"named_doors\":[]}", AT1 "/named_doors: must be an object"},
+        {"{\"title\":\"home\",\"named_doors\":{\"a b\":{}}}",
+         AT1 "/named_doors/a b: a name has 1 to 64 letters, digits, '_' and '-'"},
+        {"{\"title\":\"home\",\"named_doors\":{\"\":{}}}",
+         AT1 "/named_doors/: a name has 1 to 64 letters, digits, '_' and '-'"},
+        {"{\"title\":\"home\",\"named_doors\":{\"a\":{},\"b\":5}}", AT1 "/named_doors/b: must be an object"},
+        {"{\"title\":\"home\",\"notes\":{\"a\":\"b\",\"c\":5}}", AT1 "/notes/c: must be a string, not int"},
+        {"{\n\"title\":\"home\",\n\"floors\":\n\n77}", "/etc/x/house.json:5: /floors: must be from 0 to 9"},
+        {"{\n\"title\":\"home\",\n\"title\":\"house\"}", "/etc/x/house.json:3: a key stands twice in one object"},
+        {"{\n\"title\":\"home\",\n}", NULL},
+        {"", NULL},
+        {"null", NULL},
+    };
+    for (size_t i = 0; i < NELEMS(mistakes); i++) {
+        struct house house;
+        char *error = NULL;
+        assert_int_equal(read_house(mistakes[i].text, &house, &error), -1);
+        assert_non_null(error);
+        if (mistakes[i].error != NULL)
+            assert_string_equal(error, mistakes[i].error);
+        assert_memory_equal(error, "/etc/x/house.json:", 18);
+        assert_null(strstr(error, "(null)"));
+        free(error);
+        schema_done(&house_table, &house);
+    }
+}
+
+/* `before`, n times `piece`, `after`. */
+static char *repeated(const char *before, const char *piece, size_t n, const char *after)
+{
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    buf_puts(&b, before);
+    for (size_t i = 0; i < n; i++)
+        buf_puts(&b, piece);
+    buf_puts(&b, after);
+    return b.data;
+}
+
+TEST(absurd_sizes_are_refused_in_words)
+{
+    char *text = repeated("{\"title\":\"home\",\"tags\":[\"x\"", ",\"x\"", 4096, "]}");
+    assert_error(text, "/etc/x/house.json:1: /tags: must not have more than 4096 members");
+    free(text);
+    text = repeated("{\"title\":\"", "x", 5000, "\"}");
+    assert_error(text, "/etc/x/house.json:1: /title: must not be longer than 4096 characters");
+    free(text);
+    text = repeated("{\"title\":", "[", 50, "");
+    struct house house;
+    char *error = NULL;
+    assert_int_equal(read_house(text, &house, &error), -1);
+    free(error);
+    free(text);
+    text = repeated("{\"", "k", 5000, "\":1}"); /* longer than the place for a pointer */
+    assert_int_equal(read_house(text, &house, &error), -1);
+    assert_true(strlen(error) < 3000);
+    free(error);
+    free(text);
+}
+
+TEST(a_message_of_the_callers_own_has_the_same_form)
+{
+    static const char text[] = "{\n\"a\": {\n\"b\": 1}}";
+    struct schema_source source = {.path = "f.json", .text = text, .len = strlen(text)};
+    char *error = schema_error(&source, "/a/b", "is %d too many", 1);
+    assert_string_equal(error, "f.json:3: /a/b: is 1 too many");
+    free(error);
+}
+
+TEST(a_relative_path_beside_a_file_without_a_folder_stays_as_it_is)
+{
+    static const char text[] = "{\"title\":\"home\",\"plan\":\"p\"}";
+    struct schema_source source = {.path = "house.json", .text = text, .len = strlen(text)};
+    struct house house = {0};
+    char *error = NULL;
+    assert_int_equal(schema_read(&house_table, &source, &house, &error), 0);
+    assert_string_equal(house.plan, "p");
+    schema_done(&house_table, &house);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_absent_has_its_default),
+        cmocka_unit_test(every_type_is_read_into_its_place),
+        cmocka_unit_test(what_is_printed_reads_back_the_same),
+        cmocka_unit_test(each_mistake_has_its_file_line_pointer_and_reason),
+        cmocka_unit_test(absurd_sizes_are_refused_in_words),
+        cmocka_unit_test(a_message_of_the_callers_own_has_the_same_form),
+        cmocka_unit_test(a_relative_path_beside_a_file_without_a_folder_stays_as_it_is),
+    };
+    return cmocka_run_group_tests_name("schema", tests, NULL, NULL);
+}
