@@ -2,6 +2,8 @@
 #include "conf.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -249,6 +251,12 @@ static char *route_error(struct loader *l, size_t i, const char *key, const char
     return error;
 }
 
+static bool is_key_pair(const char *key)
+{
+    size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
+    return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
+}
+
 static char *finish_route(struct loader *l, size_t i)
 {
     struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
@@ -272,6 +280,10 @@ static char *finish_route(struct loader *l, size_t i)
         return route_error(l, i, "upstream_path", refusal);
     if (r->path.n_variables != r->upstream_path.n_variables)
         return route_error(l, i, "path", "must have the variables of upstream_path");
+    if (strstr(r->provider->auth.value, "{jwt}") != NULL && !is_key_pair(r->upstream->key))
+        return route_error(l, i, "upstream",
+                           "this provider's tokens are signed: the key file must hold ACCESS_KEY:SECRET_KEY, at most "
+                           "256 characters each");
     for (size_t k = 0; k < i; k++) {
         if (strcmp(conf_route(l->conf, k)->path.text, r->path.text) == 0)
             return route_error(l, i, "provider", "another route has the same path: give one of them a \"path\"");
@@ -372,6 +384,30 @@ void conf_free(struct conf *conf)
     schema_done(&conf_table, conf);
     files_free(files);
     free(conf);
+}
+
+static int is_provider_file(const struct dirent *entry)
+{
+    size_t len = strlen(entry->d_name);
+    return len > 5 && strcmp(entry->d_name + len - 5, ".json") == 0;
+}
+
+char *conf_check_providers(const struct conf *conf)
+{
+    struct dirent **entries;
+    char *error = NULL;
+    int n = scandir(conf->providers_dir, &entries, is_provider_file, alphasort);
+    if (n < 0)
+        return xasprintf("%s: %s", conf->providers_dir, strerror(errno));
+    for (int i = 0; i < n; i++) {
+        char *path = xasprintf("%s/%s", conf->providers_dir, entries[i]->d_name);
+        if (error == NULL)
+            provider_free(provider_load(conf->files, path, &error));
+        free(path);
+        free(entries[i]);
+    }
+    free(entries);
+    return error;
 }
 
 void conf_print(const struct conf *conf, struct buf *out)

@@ -91,6 +91,9 @@ struct conf {
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
+/* Reads every file of providers_dir, also those that no route names; an error (allocated), or NULL. */
+char *conf_check_providers(const struct conf *conf);
+
 /* The configuration in force, defaults included; secrets are only ever names of files. */
 void conf_print(const struct conf *conf, struct buf *out);
 

@@ -67,6 +67,7 @@ struct fcgi_server {
     bool draining;
     bool drained; /* on_drained was called */
     bool freed;   /* goes with its last handle */
+    bool starved; /* the last accept found no descriptor, as logged */
     int open_handles;
     uv_poll_t poll;
     uv_timer_t timer; /* ends a pause of accepting */
@@ -173,7 +174,9 @@ static void on_pause_over(uv_timer_t *timer)
 
 static void pause_accepting(struct fcgi_server *s)
 {
-    log_warn("cannot accept a connection: %s; trying again in %d ms", strerror(errno), ACCEPT_PAUSE_MS);
+    if (!s->starved)
+        log_warn("cannot accept connections: %s; trying again every %d ms", strerror(errno), ACCEPT_PAUSE_MS);
+    s->starved = true;
     uv_poll_stop(&s->poll);
     uv_timer_start(&s->timer, on_pause_over, ACCEPT_PAUSE_MS, 0);
 }
@@ -184,12 +187,14 @@ static void on_listening(uv_poll_t *poll, int status, int events)
     struct fcgi_server *s = poll->data;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0)
+        if (fd >= 0) {
+            s->starved = false;
             open_connection(s, fd);
-        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             return pause_accepting(s);
-        else if (errno != EINTR && errno != ECONNABORTED)
+        } else if (errno != EINTR && errno != ECONNABORTED) {
             return; /* EAGAIN: all taken */
+        }
     }
 }
 

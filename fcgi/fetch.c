@@ -21,7 +21,7 @@
 #include "stats.h"
 #include "view.h"
 
-enum { KEY_MAX = 1024, TARGET_MAX = 4096, MISSING_BYTES = 1024 * 1024, REDIS_VALUE_MAX = 16 * 1024 * 1024 };
+enum { KEY_MAX = 1024, TARGET_MAX = 4096, MISSING_BYTES = 1024 * 1024, REDIS_VALUE_MAX = 16 * 1024 * 1024, UNKNOWN_MAX = 32 };
 
 enum step { ASK_REDIS, READ_REDIS, ASK_UPSTREAM, READ_UPSTREAM, KEEP, DELIVER, WAIT, DONE };
 
@@ -52,7 +52,8 @@ struct fetches {
     struct cache *cache;
     struct cache *missing; /* its own store: guessed ids cannot push out results */
     char bad_value[64];    /* why the last value of Redis was not used, as logged */
-    char unknown_status[64]; /* the last unknown status, as logged */
+    char *unknown_statuses[UNKNOWN_MAX]; /* those that were logged */
+    size_t n_unknown;
 };
 
 static void run(struct fetch *f);
@@ -164,9 +165,13 @@ static void note_unknown_status(struct fetch *f, const struct view *view)
 {
     struct fetches *fs = f->fetches;
     stat_inc(STAT_UNKNOWN_STATUS);
-    if (strcmp(view->status, fs->unknown_status) == 0)
-        return;
-    snprintf(fs->unknown_status, sizeof(fs->unknown_status), "%s", view->status);
+    for (size_t i = 0; i < fs->n_unknown; i++) {
+        if (strcmp(view->status, fs->unknown_statuses[i]) == 0)
+            return;
+    }
+    if (fs->n_unknown == UNKNOWN_MAX)
+        return; /* an upstream that makes them up; the counter tells */
+    fs->unknown_statuses[fs->n_unknown++] = xstrdup(view->status);
     log_warn("provider %s does not list the status %s: taken as running", f->task.route->provider->name,
              view->status);
 }
@@ -267,6 +272,7 @@ static enum step read_upstream(struct fetch *f)
     case UPSTREAM_UNUSABLE:
         return fail(f, PROBLEM_UPSTREAM_INVALID, 0);
     case UPSTREAM_OUT_OF_MEANS:
+        stat_inc(STAT_OVERLOADED);
         return fail(f, PROBLEM_OVERLOADED, 1000);
     case UPSTREAM_HELD:
         return fail(f, PROBLEM_UNAVAILABLE, f->answer->retry_after_ms);
@@ -443,6 +449,8 @@ void fetches_free(struct fetches *fs)
     }
     cache_free(fs->cache);
     cache_free(fs->missing);
+    for (size_t i = 0; i < fs->n_unknown; i++)
+        free(fs->unknown_statuses[i]);
     free(fs);
 }
 

@@ -6,6 +6,7 @@
 
 #include "master.h"
 #include "route.h"
+#include "try.h"
 #include "worker.h"
 
 #define VERSION      "0.1"
@@ -18,6 +19,10 @@ static const char usage[] =
     "  -c, --config FILE    the configuration (default " DEFAULT_CONF ")\n"
     "  -t, --check-config   check the configuration and all it names, and exit\n"
     "  -T, --print-config   print the configuration in force, and exit\n"
+    "      --try PROVIDER ANSWER [RESULT]\n"
+    "                       print what a recorded answer becomes. PROVIDER is a provider file, or the name of one in\n"
+    "                       the folder providers beside the configuration; ANSWER is a body or what curl -i saved;\n"
+    "                       RESULT is the answer to the provider's second query, where it has one\n"
     "      --print-nginx    print the blocks that nginx needs, and exit\n"
     "  -V, --version        print the version, and exit\n"
     "  -h, --help           print this, and exit\n"
@@ -25,7 +30,7 @@ static const char usage[] =
     "Started with GATEWAY_INTERFACE in its environment it is a CGI program: it answers one request with the\n"
     "configuration that TASKPROXY_CONFIG names.\n";
 
-enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX };
+enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX, TRY };
 
 static struct conf *load(const char *path)
 {
@@ -35,6 +40,20 @@ static struct conf *load(const char *path)
         fprintf(stderr, "taskproxy: %s\n", error);
     free(error);
     return conf;
+}
+
+/* All provider files of the folder, also those that no route names yet. */
+static int check(const char *path, struct conf *conf)
+{
+    char *error = conf_check_providers(conf);
+    if (error == NULL)
+        printf("%s: ok\n", path);
+    else
+        fprintf(stderr, "taskproxy: %s\n", error);
+    int status = error == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
+    free(error);
+    conf_free(conf);
+    return status;
 }
 
 static int print(void (*write)(const struct conf *, struct buf *), struct conf *conf)
@@ -48,6 +67,21 @@ static int print(void (*write)(const struct conf *, struct buf *), struct conf *
     return result;
 }
 
+static int run_try(const char *conf_path, const char *provider, int argc, char **argv)
+{
+    if (argc < 1 || argc > 2) {
+        fputs("taskproxy: --try needs a provider and one or two files with answers\n", stderr);
+        return EXIT_FAILURE;
+    }
+    const char *slash = strrchr(conf_path, '/');
+    char *path = strchr(provider, '/') || strchr(provider, '.')
+                     ? xstrdup(provider)
+                     : xasprintf("%.*sproviders/%s.json", slash ? (int)(slash - conf_path) + 1 : 0, conf_path, provider);
+    int status = try_answer(path, argv[0], argc == 2 ? argv[1] : NULL);
+    free(path);
+    return status;
+}
+
 static int run(enum mode mode, const char *path)
 {
     struct conf *conf = load(path);
@@ -55,9 +89,7 @@ static int run(enum mode mode, const char *path)
         return EXIT_FAILURE;
     switch (mode) {
     case CHECK:
-        printf("%s: ok\n", path);
-        conf_free(conf);
-        return EXIT_SUCCESS;
+        return check(path, conf);
     case PRINT_CONFIG:
         return print(conf_print, conf);
     case PRINT_NGINX:
@@ -79,11 +111,12 @@ static int run_cgi(void)
 
 int main(int argc, char **argv)
 {
-    enum { OPT_PRINT_NGINX = 256 };
+    enum { OPT_PRINT_NGINX = 256, OPT_TRY };
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 't'},
                                             {"print-config", no_argument, NULL, 'T'},
                                             {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
+                                            {"try", required_argument, NULL, OPT_TRY},
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -92,7 +125,7 @@ int main(int argc, char **argv)
     if (getenv("GATEWAY_INTERFACE") != NULL)
         return run_cgi();
 
-    const char *path = DEFAULT_CONF;
+    const char *path = DEFAULT_CONF, *provider = NULL;
     enum mode mode = RUN;
     int option;
     while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
@@ -109,6 +142,10 @@ int main(int argc, char **argv)
         case OPT_PRINT_NGINX:
             mode = PRINT_NGINX;
             break;
+        case OPT_TRY:
+            mode = TRY;
+            provider = optarg;
+            break;
         case 'V':
             puts("taskproxy " VERSION);
             return EXIT_SUCCESS;
@@ -120,6 +157,8 @@ int main(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
+    if (mode == TRY)
+        return run_try(path, provider, argc - optind, argv + optind);
     if (optind < argc) {
         fprintf(stderr, "taskproxy: \"%s\" is one argument too many\n", argv[optind]);
         return EXIT_FAILURE;

@@ -14,6 +14,7 @@ struct record {
     int id;
     const unsigned char *content;
     size_t len;
+    size_t padding;
 };
 
 /* The stream of PARAMS, put together: names and values run over the borders of records. */
@@ -32,8 +33,9 @@ static size_t read_record(const unsigned char *data, size_t len, struct record *
     *record = (struct record){.type = data[1],
                               .id = data[2] << 8 | data[3],
                               .content = data + HEADER_LEN,
-                              .len = (size_t)(data[4] << 8 | data[5])};
-    size_t whole = HEADER_LEN + record->len + data[6];
+                              .len = (size_t)(data[4] << 8 | data[5]),
+                              .padding = data[6]};
+    size_t whole = HEADER_LEN + record->len + record->padding;
     return whole <= len ? whole : 0;
 }
 
@@ -81,6 +83,9 @@ static bool begin_is_good(const struct record *record)
 static int accept_record(int expected, const struct record *record)
 {
     if (record->type != expected)
+        return -1;
+    /* libfcgi forgets the padding where it goes over to the next stream, and takes it for records. */
+    if (record->padding > 0 && (expected == BEGIN_REQUEST || (expected == PARAMS && record->len == 0)))
         return -1;
     if (expected == BEGIN_REQUEST)
         return begin_is_good(record) ? PARAMS : -1;

@@ -9,7 +9,7 @@ static const char *find(const struct secrets *secrets, const char *text, size_t 
     const char *first = NULL;
     for (size_t i = 0; secrets != NULL && i < NELEMS(secrets->items) && secrets->items[i] != NULL; i++) {
         size_t secret_len = strlen(secrets->items[i]);
-        const char *hit = memmem(text, len, secrets->items[i], secret_len);
+        const char *hit = secret_len > 0 ? memmem(text, len, secrets->items[i], secret_len) : NULL;
         if (hit != NULL && (first == NULL || hit < first)) {
             first = hit;
             *ret_len = secret_len;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <curl/curl.h>
 #include <utlist.h>
@@ -44,6 +45,7 @@ struct upstream_call {
     struct buf url;
     struct buf body;
     size_t header_bytes;
+    bool no_descriptor; /* none was left for its socket */
     upstream_callback *on_answer;
     void *user;
 };
@@ -206,9 +208,18 @@ static size_t on_header(char *data, size_t size, size_t n, void *user)
     return call->header_bytes > 8 * HEADER_MAX ? 0 : size * n;
 }
 
-static enum upstream_outcome outcome_of(CURL *easy, CURLcode code)
+/* curl does not tell why it got no socket. */
+static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    long os_error = 0;
+    (void)purpose;
+    struct upstream_call *call = user;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    call->no_descriptor = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+static enum upstream_outcome outcome_of(const struct upstream_call *call, CURLcode code)
+{
     switch (code) {
     case CURLE_OK:
         return UPSTREAM_ANSWERED;
@@ -220,11 +231,8 @@ static enum upstream_outcome outcome_of(CURL *easy, CURLcode code)
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_BAD_CONTENT_ENCODING:
         return UPSTREAM_UNUSABLE;
-    case CURLE_COULDNT_CONNECT:
-        curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_error);
-        return os_error == EMFILE || os_error == ENFILE ? UPSTREAM_OUT_OF_MEANS : UPSTREAM_FAILED;
     default:
-        return UPSTREAM_FAILED;
+        return call->no_descriptor ? UPSTREAM_OUT_OF_MEANS : UPSTREAM_FAILED;
     }
 }
 
@@ -235,7 +243,7 @@ static void finish(struct upstream_call *call, CURLcode code)
     curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &http_status);
     curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
     curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
-    struct upstream_answer answer = {.outcome = outcome_of(call->easy, code),
+    struct upstream_answer answer = {.outcome = outcome_of(call, code),
                                      .http_status = (int)http_status,
                                      .body = call->body.data ? call->body.data : "",
                                      .len = call->body.len};
@@ -244,7 +252,8 @@ static void finish(struct upstream_call *call, CURLcode code)
     stat_add(STAT_UPSTREAM_CONNECTS, connects);
     if (code != CURLE_OK) {
         stat_inc(STAT_UPSTREAM_FAILURES);
-        upstream_report(call->upstreams, call->origin->conf, curl_easy_strerror(code));
+        upstream_report(call->upstreams, call->origin->conf,
+                        call->no_descriptor ? "cannot be asked: we have no descriptor left" : curl_easy_strerror(code));
     }
     struct origin *origin = call->origin;
     unplug(call);
@@ -329,6 +338,8 @@ static void set_options(struct upstream_call *call, int64_t timeout_ms)
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)conf->connect_timeout_ms);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);

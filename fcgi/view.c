@@ -111,7 +111,8 @@ static enum reading classify(const struct provider *p, const struct condition *o
 static void write_status(const struct view_question *q, struct json_object *value, struct view *view)
 {
     struct buf text;
-    const char *status = value ? json_object_to_json_string(value) : "none";
+    bool string = json_object_is_type(value, json_type_string);
+    const char *status = string ? json_object_get_string(value) : json_object_to_json_string(value);
     buf_init(&text, VIEW_MAX);
     redact_json_string(&text, status, strlen(status), q->secrets);
     snprintf(view->status, sizeof(view->status), "%s", text.data);

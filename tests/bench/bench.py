@@ -18,7 +18,7 @@ HERDS = 5
 
 def main() -> int:
     seconds = int(os.environ.get("BENCH_SECONDS") or 12)
-    for program in ("wrk", "nginx", "redis-server", PROGRAMS / "floor", PROGRAMS / "herd"):
+    for program in ("wrk", "nginx", "redis-server", PROGRAMS / "floor", PROGRAMS / "ask"):
         if not shutil.which(program):
             print(f"bench: {program} is missing; `make bench` installs and builds what it needs", file=sys.stderr)
             return 1

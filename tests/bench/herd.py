@@ -1,10 +1,9 @@
 """A thousand connections ask at once for a running task that nobody has asked for before."""
 
-import subprocess
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from measure import PROGRAMS, Floor, Table, bench_stack, socket_folder
+from measure import Floor, Table, ask, bench_stack, socket_folder
 from parts import free_port
 
 HERD = 1000
@@ -46,25 +45,18 @@ class Round:
     most: float
 
 
-def ask(port: int, path: str) -> list:
-    """Milliseconds that each of the herd waited for its answer."""
-    command = [PROGRAMS / "herd", str(port), str(HERD), "/warm", path]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [float(line) for line in done.stdout.split()]
-
-
 def judge(waits: list, queries: int) -> Round:
     return Round(queries, median(waits), quantiles(waits, n=100)[98], max(waits))
 
 
 def ask_taskproxy(stack, port: int, task: str) -> Round:
-    waits = ask(port, f"/sora/v1/videos/{task}")
+    waits = ask(port, HERD, [f"/sora/v1/videos/{task}"] * HERD)
     return judge(waits, stack.standin.count(task))
 
 
 def ask_nginx_alone(folder, port: int, name: str) -> Round:
     with Floor(folder / name, FLOOR_BYTES, UPSTREAM_MS) as floor:
-        waits = ask(port, f"/{name}/x")
+        waits = ask(port, HERD, [f"/{name}/x"] * HERD)
     return judge(waits, floor.requests)
 
 

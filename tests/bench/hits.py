@@ -45,7 +45,7 @@ class Subject:
     def measure(self, address: str, nginx: int) -> None:
         pids = (nginx, self.pid or nginx)
         before = [cpu_us(pid) for pid in pids]
-        requests, seconds = wrk(address + self.path, "-d1s")
+        requests, seconds = wrk(address + self.path)
         nginx_us, program_us = ((cpu_us(pid) - start) / requests for pid, start in zip(pids, before))
         self.rates.append(requests / seconds)
         self.nginx_us.append(nginx_us)

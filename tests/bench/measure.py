@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from parts import ROOT, process_state, wait_until
 from stack import Stack
 
-HERE = Path(__file__).parent
 PROGRAMS = ROOT / "build" / "bench"
 
 
@@ -68,14 +67,20 @@ class Floor:
         self.stop()
 
 
-def wrk(url: str, *options: str, script: tuple = ()) -> tuple:
-    """Runs wrk over 32 connections: how many requests were answered, in how many seconds."""
-    command = ["wrk", "-t1", "-c32", *options, url, *(["--", *map(str, script)] if script else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def wrk(url: str) -> tuple:
+    """A second of wrk over 32 connections: how many requests were answered, in how many seconds."""
+    done = subprocess.run(["wrk", "-t1", "-c32", "-d1s", url], stdout=subprocess.PIPE, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
-        raise RuntimeError(f"{' '.join(command)}:\n{done.stdout}")
-    requests, seconds, unit = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m),", done.stdout).groups()
-    return int(requests), float(seconds) * {"ms": 0.001, "s": 1, "m": 60}[unit]
+        raise RuntimeError(f"wrk {url}:\n{done.stdout}")
+    requests, seconds = re.search(r"(\d+) requests in ([\d.]+)s,", done.stdout).groups()
+    return int(requests), float(seconds)
+
+
+def ask(port: int, connections: int, paths: list) -> list:
+    """Asks for each of the paths with ask.c: the milliseconds that each answer took."""
+    done = subprocess.run([PROGRAMS / "ask", str(port), str(connections), "/warm"], input="\n".join(paths),
+                          stdout=subprocess.PIPE, text=True, check=True)
+    return [float(line) for line in done.stdout.split()]
 
 
 class Table:

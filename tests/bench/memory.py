@@ -3,11 +3,12 @@
 The stand-in is too slow to finish 100,000 tasks for us. So one is learnt from it, and Redis itself makes the others of
 what the worker has stored there, portion by portion; then each is asked for once, through nginx."""
 
-from measure import HERE, Table, bench_stack, resident_mib, worker, wrk
+from measure import Table, ask, bench_stack, resident_mib, worker
 from parts import free_port
 
 TASKS = 100_000
 PORTION = 10_000
+CONNECTIONS = 32
 MODEL = "task_sample"  # as long as the others, task_000000 to task_099999
 KEY = "taskproxy:main:sora:"
 
@@ -22,13 +23,13 @@ MULTIPLY = """
     return ARGV[3]
 """
 
-SITE = "server {{ listen 127.0.0.1:{port}; include taskproxy/taskproxy.conf; }}"
+SITE = "server {{ listen 127.0.0.1:{port}; location = /warm {{ return 204; }} include taskproxy/taskproxy.conf; }}"
 
 
 def ask_portion(stack, port: int, first: int) -> None:
     if stack.redis.cli("EVAL", MULTIPLY, 1, KEY, MODEL, first, PORTION) != str(PORTION):
         raise RuntimeError("Redis does not make tasks: has the form of its keys or values changed?")
-    wrk(f"http://127.0.0.1:{port}", "-d60s", "-s", str(HERE / "walk.lua"), script=(first, PORTION))
+    ask(port, CONNECTIONS, [f"/sora/v1/videos/task_{i:06d}" for i in range(first, first + PORTION)])
 
 
 def measure() -> Table:

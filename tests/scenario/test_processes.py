@@ -265,7 +265,7 @@ def test_who_is_held_during_a_reload_gets_his_answer(make_stack):
         held = [stack.background(stack.task, "held") for _ in range(3)]
         barrier.wait_arrived(1)
         stack.wait_metric("waiters", 3)
-        stack.daemon.reload()
+        stack.daemon.reload(wait_for_old=False)
         assert stack.task("other").status == 200
     assert [answer.result().status for answer in held] == [200] * 3
     stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old worker")

@@ -1,0 +1,216 @@
+/* Provider files: what they become, and what is wrong with wrong ones. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/provider.h"
+#include "given.h"
+
+#define HEAD "{\"name\":\"p\",\"path\":\"/p/{task_id}\",\"task_id\":\"[a-z0-9]{1,8}\""
+#define AUTH ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\"}"
+#define REST ",\"status\":{\"at\":\"/s\",\"running\":[\"R\"]},\"keep\":[\"/s\"]}"
+
+static struct provider *load(const char *text, char **ret_error)
+{
+    struct given file = {.path = "/etc/x/p.json", .text = text};
+    struct files *files = given_files(&file, 1);
+    struct provider *provider = provider_load(files, "/etc/x/p.json", ret_error);
+    files_free(files);
+    return provider;
+}
+
+static struct provider *load_good(const char *text)
+{
+    char *error = NULL;
+    struct provider *provider = load(text, &error);
+    if (provider == NULL)
+        fail_msg("%s", error);
+    assert_null(error);
+    return provider;
+}
+
+TEST(a_minimal_file_has_defaults)
+{
+    struct provider *p = load_good(HEAD AUTH REST);
+    assert_string_equal(p->name, "p");
+    assert_int_equal(p->n_grammars, 1);
+    assert_int_equal(p->poll.min_ms, 2000);
+    assert_int_equal(p->poll.max_ms, 15000);
+    assert_int_equal(p->missing.n, 0);
+    assert_int_equal(p->status.absent, STATE_NONE);
+    assert_int_equal(p->unified.progress.at.n_segments, 0);
+    assert_int_equal(strlen(p->digest), 16);
+    assert_null(p->result.path);
+    provider_free(p);
+    provider_free(NULL);
+}
+
+TEST(the_digest_is_that_of_the_bytes)
+{
+    struct provider *a = load_good(HEAD AUTH REST), *b = load_good(HEAD AUTH REST), *c = load_good(HEAD AUTH REST " ");
+    assert_string_equal(a->digest, b->digest);
+    assert_string_not_equal(a->digest, c->digest);
+    provider_free(a);
+    provider_free(b);
+    provider_free(c);
+}
+
+TEST(keep_is_a_tree_with_the_common_beginnings_once)
+{
+    struct provider *p = load_good(HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/c/*/d\",\"/a/e\",\"/c/*/f\"]}");
+    assert_int_equal(p->keep.n_children, 2);
+    assert_string_equal(p->keep.children[0].name, "a");
+    assert_int_equal(p->keep.children[0].n_children, 2);
+    assert_string_equal(p->keep.children[1].children[0].name, "*");
+    assert_int_equal(p->keep.children[1].children[0].n_children, 2);
+    provider_free(p);
+}
+
+static enum state state_of(const struct provider *p, const char *json)
+{
+    struct json_object *holder = json_tokener_parse(json);
+    enum state state = provider_state_of(p, json_object_array_get_idx(holder, 0));
+    json_object_put(holder);
+    return state;
+}
+
+TEST(a_status_value_may_be_of_any_scalar_type)
+{
+    struct provider *p = load_good(HEAD AUTH ",\"status\":{\"at\":\"/s\",\"queued\":[\"Q\",0],\"running\":[false,\"\"],"
+                                             "\"succeeded\":[true,1],\"failed\":[-1,null],\"cancelled\":[\"1\"]},\"keep\":[\"/s\"]}");
+    assert_int_equal(state_of(p, "[\"Q\"]"), STATE_QUEUED);
+    assert_int_equal(state_of(p, "[0]"), STATE_QUEUED);
+    assert_int_equal(state_of(p, "[false]"), STATE_RUNNING);
+    assert_int_equal(state_of(p, "[\"\"]"), STATE_RUNNING);
+    assert_int_equal(state_of(p, "[true]"), STATE_SUCCEEDED);
+    assert_int_equal(state_of(p, "[1]"), STATE_SUCCEEDED);
+    assert_int_equal(state_of(p, "[null]"), STATE_FAILED);
+    assert_int_equal(state_of(p, "[-1]"), STATE_FAILED);
+    assert_int_equal(state_of(p, "[\"1\"]"), STATE_CANCELLED);
+    assert_int_equal(state_of(p, "[\"q\"]"), STATE_NONE);
+    assert_int_equal(state_of(p, "[2]"), STATE_NONE);
+    assert_int_equal(state_of(p, "[[]]"), STATE_NONE);
+    assert_int_equal(state_of(p, "[{}]"), STATE_NONE);
+    provider_free(p);
+}
+
+TEST(only_three_states_are_an_end)
+{
+    assert_false(state_ended(STATE_NONE));
+    assert_false(state_ended(STATE_QUEUED));
+    assert_false(state_ended(STATE_RUNNING));
+    assert_true(state_ended(STATE_SUCCEEDED));
+    assert_true(state_ended(STATE_FAILED));
+    assert_true(state_ended(STATE_CANCELLED));
+    assert_string_equal(state_name(STATE_SUCCEEDED), "succeeded");
+}
+
+TEST(a_route_may_give_another_path_with_the_same_variables)
+{
+    struct provider *p = load_good(HEAD AUTH REST);
+    struct pattern pattern;
+    const char *why = NULL;
+    assert_int_equal(provider_pattern(p, "/other?id={task_id}", &pattern, &why), 0);
+    pattern_done(&pattern);
+    assert_int_equal(provider_pattern(p, "/other/{kind}", &pattern, &why), -1);
+    assert_non_null(why);
+    pattern_done(&pattern);
+    provider_free(p);
+}
+
+TEST(each_mistake_is_named_with_its_place)
+{
+#define AT(pointer) "/etc/x/p.json:1: " pointer ": "
+#define STATUS(members) ",\"status\":{\"at\":\"/s\"," members "}"
+    static const struct {
+        const char *text;
+        const char *error;
+    } mistakes[] = {
+        {"{}", "/etc/x/p.json:1: the key \"name\" is missing"},
+        {"{\"name\":\"q\",\"path\":\"/p/{task_id}\",\"task_id\":\"x\"" AUTH REST,
+         AT("/name") "must be the file's name without \".json\""},
+        {HEAD ",\"auth\":{\"header\":\"A: x\",\"value\":\"{key}\"}" REST, AT("/auth/header") "is no name of a header"},
+        {HEAD ",\"auth\":{\"header\":\"\",\"value\":\"{key}\"}" REST, AT("/auth/header") "must have 1 to 64 characters"},
+        {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"Bearer\"}" REST, AT("/auth/value") "must hold {key} or {jwt}"},
+        {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\\r\\nB: c\"}" REST,
+         AT("/auth/value") "must not hold control characters"},
+        {HEAD AUTH ",\"headers\":{\"a\":\"x\"}" REST, AT("/headers") "a is the header of \"auth\""},
+        {HEAD AUTH ",\"headers\":{\"a b\":\"x\"}" REST,
+         AT("/headers/a b") "a name has 1 to 64 letters, digits, '_' and '-'"},
+        {HEAD AUTH ",\"headers\":{\"b\":\"x\\ny\"}" REST, AT("/headers/b") "must not hold control characters"},
+        {HEAD AUTH ",\"poll\":{\"min\":\"10s\",\"max\":\"5s\"}" REST, AT("/poll/max") "must not be less than min"},
+        {HEAD AUTH ",\"poll\":{\"min\":\"99ms\"}" REST, AT("/poll/min") "must be from \"100ms\" to \"1h\""},
+        {"{\"name\":\"p\",\"path\":\"/p\",\"task_id\":\"x\"" AUTH REST, AT("/path") "holds no variable"},
+        {"{\"name\":\"p\",\"path\":\"/p/{id}\",\"task_id\":\"x\"" AUTH REST,
+         AT("/path") "names a variable that has no grammar in \"task_id\" or \"variables\""},
+        {"{\"name\":\"p\",\"path\":\"/p/{task_id}\",\"task_id\":\"[\"" AUTH REST,
+         AT("/task_id") "is no extended regular expression"},
+        {HEAD ",\"variables\":{\"kind\":\"(\"}" AUTH REST, AT("/variables/kind") "is no extended regular expression"},
+        {HEAD ",\"variables\":{\"task_id\":\"x\"}" AUTH REST, AT("/variables/task_id") "stands at the top, not here"},
+        {HEAD ",\"variables\":{\"a\":\"x\",\"b\":\"x\",\"c\":\"x\",\"d\":\"x\"}" AUTH REST,
+         AT("/variables") "at most 3, and task_id"},
+        {HEAD AUTH STATUS("\"queued\":[\"X\"],\"failed\":[\"X\"]") ",\"keep\":[\"/s\"]}",
+         AT("/status") "\"X\" is both queued and failed"},
+        {HEAD AUTH STATUS("\"except\":[{\"from\":\"none\",\"at\":\"/e\",\"state\":\"failed\"}]") ",\"keep\":[\"/s\"]}",
+         AT("/status/except/0") "\"none\" is no state here"},
+        {HEAD AUTH STATUS("\"except\":[{\"from\":\"failed\",\"at\":\"/e\",\"state\":\"none\"}]") ",\"keep\":[\"/s\"]}",
+         AT("/status/except/0") "\"none\" is no state here"},
+        {HEAD AUTH STATUS("\"except\":[{\"from\":\"failed\",\"state\":\"running\"}]") ",\"keep\":[\"/s\"]}",
+         AT("/status/except/0") "must name \"http\", \"at\" or \"and\""},
+        {HEAD AUTH ",\"missing\":[{}]" REST, AT("/missing/0") "must name \"http\", \"at\" or \"and\""},
+        {HEAD AUTH ",\"missing\":[{\"http\":404},{\"equals\":[\"x\"]}]" REST,
+         AT("/missing/1") "must name \"http\", \"at\" or \"and\""},
+        {HEAD AUTH ",\"refused\":[{\"is\":\"empty\"}]" REST, AT("/refused/0") "must name \"http\", \"at\" or \"and\""},
+        {HEAD AUTH ",\"busy\":[{\"http\":1000}]" REST, AT("/busy/0/http") "must be from 0 to 599"},
+        {HEAD AUTH ",\"missing\":[{\"at\":\"code\"}]" REST,
+         AT("/missing/0/at") "\"code\" is no JSON pointer of 1 to 16 segments, such as \"/data/status\""},
+        {HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a\",\"/a/b\"]}", AT("/keep/1") "is kept already by \"/a\""},
+        {HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/a\"]}", AT("/keep/0") "is kept already by \"/a\""},
+        {HEAD AUTH ",\"status\":{\"at\":\"/s\"}}", "/etc/x/p.json:1: the key \"keep\" is missing"},
+        {HEAD AUTH ",\"unified\":{\"progress\":{\"at\":\"/p\"}}" REST,
+         AT("/unified/progress") "the key \"as\" is missing"},
+        {HEAD AUTH ",\"unified\":{\"created_at\":{\"at\":\"/p\",\"as\":\"unix\"}}" REST,
+         AT("/unified/created_at/as")
+         "must be one of \"unix-seconds\", \"unix-milliseconds\", \"iso8601\", \"beijing\""},
+        {HEAD AUTH ",\"result\":{\"path\":\"x\",\"into\":\"r\"}" REST, AT("/result/path") "must begin with '/'"},
+        {HEAD AUTH ",\"result\":{\"path\":\"/x/{kind}\",\"into\":\"r\"}" REST,
+         AT("/result/path") "between { and } stands a variable of \"path\" or a pointer"},
+        {HEAD AUTH ",\"result\":{\"path\":\"/x/{task_id\",\"into\":\"r\"}" REST,
+         AT("/result/path") "between { and } stands a variable of \"path\" or a pointer"},
+        {HEAD AUTH ",\"result\":{\"path\":\"/x\"}" REST, AT("/result") "the key \"into\" is missing"},
+    };
+    for (size_t i = 0; i < NELEMS(mistakes); i++) {
+        char *error = NULL;
+        struct provider *p = load(mistakes[i].text, &error);
+        if (p != NULL)
+            fail_msg("taken: %s", mistakes[i].text);
+        assert_string_equal(error, mistakes[i].error);
+        free(error);
+    }
+}
+
+TEST(a_file_that_is_not_there_is_named)
+{
+    struct files *files = given_files(NULL, 0);
+    char *error = NULL;
+    assert_null(provider_load(files, "/nowhere/p.json", &error));
+    assert_string_equal(error, "/nowhere/p.json: was not handed to this worker");
+    free(error);
+    files_free(files);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_minimal_file_has_defaults),
+        cmocka_unit_test(the_digest_is_that_of_the_bytes),
+        cmocka_unit_test(keep_is_a_tree_with_the_common_beginnings_once),
+        cmocka_unit_test(a_status_value_may_be_of_any_scalar_type),
+        cmocka_unit_test(only_three_states_are_an_end),
+        cmocka_unit_test(a_route_may_give_another_path_with_the_same_variables),
+        cmocka_unit_test(each_mistake_is_named_with_its_place),
+        cmocka_unit_test(a_file_that_is_not_there_is_named),
+    };
+    return cmocka_run_group_tests_name("provider", tests, NULL, NULL);
+}
