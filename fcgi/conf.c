@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <openssl/pem.h>
+
 enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_FILE_MAX = 4096, KEY_LEN_MIN = 8 };
 
 #define SECONDS 1000LL
@@ -176,6 +178,15 @@ static const char *refuse_url(const char *url)
     return NULL;
 }
 
+static bool holds_certificate(const struct file *file)
+{
+    BIO *bio = BIO_new_mem_buf(file->data, (int)file->len);
+    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    X509_free(certificate);
+    BIO_free(bio);
+    return certificate != NULL;
+}
+
 static char *finish_upstream(struct loader *l, struct conf_upstream *u)
 {
     char *pointer = xasprintf("/upstreams/%s/base_url", u->name), *error = NULL, *why;
@@ -201,8 +212,10 @@ static char *finish_upstream(struct loader *l, struct conf_upstream *u)
     if (error != NULL || u->ca_file == NULL)
         return error;
     u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
-    if (u->ca != NULL)
+    if (u->ca != NULL && holds_certificate(u->ca))
         return NULL;
+    if (u->ca != NULL)
+        why = xstrdup("holds no certificate");
     pointer = xasprintf("/upstreams/%s/ca_file", u->name);
     error = schema_error(&l->source, pointer, "\"%s\" %s", u->ca_file, why);
     free(pointer);

@@ -5,6 +5,7 @@
 #ifndef HEADERS_H
 #define HEADERS_H
 
+#include "provider.h"
 #include "redact.h"
 
 /* The token of one key, kept until shortly before it ends. */
@@ -17,8 +18,8 @@ struct jwt {
 void headers_add(const char *name, const char *value, const char *key, struct jwt *jwt, int64_t now_s,
                  struct buf *out);
 
-/* Whether a value has to be made anew for each query. */
-bool headers_are_fresh(const char *value);
+/* Whether any header of the provider's queries has to be made anew for each of them. */
+bool headers_are_fresh(const struct provider *provider);
 
 /* Makes the token anew when it is time. */
 void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s);

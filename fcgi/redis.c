@@ -48,6 +48,7 @@ struct redis {
     bool first_attempt;             /* commands may wait for the very first connection */
     uint64_t pause_ms;
     char reason[128];      /* why it is away, as logged; "" while all is well */
+    char latest[128];      /* why the last attempt failed */
     char complaint[2][32]; /* by command_kind - GET: the first word of the error that was logged */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
@@ -148,9 +149,13 @@ static void go_down(struct redis *r, const char *reason)
         stat_set(STAT_REDIS_UP, 0);
     r->state = DOWN;
     r->first_attempt = false;
-    if (strcmp(reason, r->reason) != 0)
+    /* Another reason is news when it comes twice: a Redis that is just starting has several for a moment. */
+    bool news = r->reason[0] == '\0' || strcmp(reason, r->latest) == 0;
+    snprintf(r->latest, sizeof(r->latest), "%s", reason);
+    if (news && strcmp(reason, r->reason) != 0) {
         log_warn("Redis at %s is away: %s; going on without it", r->conf->address, reason);
-    snprintf(r->reason, sizeof(r->reason), "%s", reason);
+        snprintf(r->reason, sizeof(r->reason), "%s", reason);
+    }
     uv_timer_start(&r->timer, on_timer, r->pause_ms, 0);
     r->pause_ms = r->pause_ms * 2 < PAUSE_LAST_MS ? r->pause_ms * 2 : PAUSE_LAST_MS;
 }

@@ -44,7 +44,6 @@ struct upstream_call {
     struct curl_slist *headers;     /* its own, or NULL: those of the route */
     struct buf url;
     struct buf body;
-    size_t header_bytes;
     bool no_descriptor; /* none was left for its socket */
     upstream_callback *on_answer;
     void *user;
@@ -199,15 +198,6 @@ static size_t on_body(char *data, size_t size, size_t n, void *user)
     return call->body.failed ? 0 : size * n; /* a short count ends the transfer */
 }
 
-/* Headers are not kept; they only may not go on for ever. */
-static size_t on_header(char *data, size_t size, size_t n, void *user)
-{
-    (void)data;
-    struct upstream_call *call = user;
-    call->header_bytes += size * n;
-    return call->header_bytes > 8 * HEADER_MAX ? 0 : size * n;
-}
-
 /* curl does not tell why it got no socket. */
 static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
@@ -225,7 +215,7 @@ static enum upstream_outcome outcome_of(const struct upstream_call *call, CURLco
         return UPSTREAM_ANSWERED;
     case CURLE_OPERATION_TIMEDOUT:
         return UPSTREAM_TIMED_OUT;
-    case CURLE_WRITE_ERROR: /* on_body or on_header has had enough */
+    case CURLE_WRITE_ERROR: /* on_body has had enough */
     case CURLE_PARTIAL_FILE:
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_UNSUPPORTED_PROTOCOL:
@@ -296,16 +286,6 @@ static struct curl_slist *make_headers(const struct conf_route *route, struct jw
     return add_header(list, route, provider->auth.header, provider->auth.value, jwt);
 }
 
-static bool headers_change(const struct provider *provider)
-{
-    const struct pair *pairs = provider->headers.items;
-    for (size_t i = 0; i < provider->headers.n; i++) {
-        if (headers_are_fresh(pairs[i].value))
-            return true;
-    }
-    return headers_are_fresh(provider->auth.value);
-}
-
 static struct route_headers *headers_of(const struct upstreams *u, const struct conf_route *route)
 {
     return &u->headers[route - conf_route(u->conf, 0)];
@@ -336,8 +316,6 @@ static void set_options(struct upstream_call *call, int64_t timeout_ms)
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "taskproxy");
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
@@ -478,7 +456,7 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
         u->origins[i].conf = conf_upstream(conf, i);
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
-        if (!headers_change(route->provider))
+        if (!headers_are_fresh(route->provider))
             u->headers[i].list = make_headers(route, &u->headers[i].jwt);
     }
     uv_timer_init(loop, &u->timer);

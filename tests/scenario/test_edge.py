@@ -327,7 +327,7 @@ def test_when_not_even_a_connection_can_be_taken_it_waits_and_one_line_says_so(m
     stack = short_of_descriptors(make_stack, 80)
     with contextlib.ExitStack() as opened:
         idle = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(120)]
-        stack.wait_log("cannot accept a connection: Too many open files")
+        stack.wait_log("cannot accept connections: Too many open files")
         waiting = opened.enter_context(Connection(stack.worker_socket(0)))
         waiting.send(GOOD)
         rounds = itertools.count()  # a hundred pauses of wait_until: several tries to accept

@@ -43,7 +43,8 @@ static const char one_param[] = "\x0e\x03REQUEST_METHODGET";
 
 static void add_params(const void *content, size_t len)
 {
-    add_record(PARAMS, 1, content, len, 0);
+    if (len > 0)
+        add_record(PARAMS, 1, content, len, 0);
     add_record(PARAMS, 1, NULL, 0, 0);
 }
 

@@ -1,0 +1,147 @@
+/* Header lines from templates, and the token that Kling wants. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "../../fcgi/headers.h"
+#include "../../fcgi/json.h"
+
+static const int64_t now_s = 1736867746;
+
+static char *line_of(const char *value, const char *key, struct jwt *jwt)
+{
+    struct buf out;
+    buf_init(&out, 8192);
+    headers_add("X-Key", value, key, jwt, now_s, &out);
+    assert_false(out.failed);
+    return out.data;
+}
+
+TEST(a_template_is_filled_with_the_key)
+{
+    struct jwt jwt = {0};
+    static const char *const cases[][2] = {{"Bearer {key}", "X-Key: Bearer sk-1"},
+                                           {"{key}{key}", "X-Key: sk-1sk-1"},
+                                           {"plain", "X-Key: plain"},
+                                           {"{other} {key", "X-Key: {other} {key"},
+                                           {"", "X-Key: "}};
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        char *line = line_of(cases[i][0], "sk-1", &jwt);
+        assert_string_equal(line, cases[i][1]);
+        free(line);
+    }
+    assert_null(jwt.text);
+}
+
+TEST(a_uuid_is_of_version_4_and_new_each_time)
+{
+    struct jwt jwt = {0};
+    char *a = line_of("{uuid}", "sk-1", &jwt), *b = line_of("{uuid}", "sk-1", &jwt);
+    assert_int_equal(strlen(a), 7 + 36);
+    assert_string_not_equal(a, b);
+    assert_int_equal(a[7 + 14], '4');
+    assert_non_null(strchr("89ab", a[7 + 19]));
+    assert_true(headers_are_fresh("{uuid}"));
+    assert_true(headers_are_fresh("Bearer {jwt}"));
+    assert_false(headers_are_fresh("Bearer {key}"));
+    free(a);
+    free(b);
+}
+
+/* Base64url without padding, decoded; NUL behind it. */
+static char *decoded(const char *text, size_t len)
+{
+    char *in = xcalloc(len + 4, 1), *out = xcalloc(len + 4, 1);
+    for (size_t i = 0; i < len; i++)
+        in[i] = (char)(text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i]);
+    size_t padded = len;
+    while (padded % 4 != 0)
+        in[padded++] = '=';
+    EVP_DecodeBlock((unsigned char *)out, (unsigned char *)in, (int)padded);
+    free(in);
+    return out;
+}
+
+TEST(the_token_is_signed_with_the_secret_half_and_names_the_other)
+{
+    struct jwt jwt = {0};
+    jwt_renew(&jwt, "access\"key:the-secret", now_s);
+    const char *payload = strchr(jwt.text, '.') + 1, *signature = strchr(payload, '.') + 1;
+    char *claims = decoded(payload, (size_t)(signature - payload) - 1), *given = decoded(signature, strlen(signature));
+    assert_string_equal(claims, "{\"iss\":\"access\\\"key\",\"exp\":1736869546,\"nbf\":1736867741}");
+    unsigned char expected[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    HMAC(EVP_sha256(), "the-secret", 10, (const unsigned char *)jwt.text, (size_t)(signature - jwt.text) - 1, expected,
+         &len);
+    assert_int_equal(len, 32);
+    assert_memory_equal(given, expected, 32);
+    assert_null(strchr(jwt.text, '='));
+    free(claims);
+    free(given);
+    jwt_done(&jwt);
+    jwt_done(&jwt);
+}
+
+TEST(a_token_is_kept_until_shortly_before_its_end)
+{
+    struct jwt jwt = {0};
+    jwt_renew(&jwt, "access:secret", now_s);
+    char *first = xstrdup(jwt.text);
+    jwt_renew(&jwt, "access:secret", now_s + 1499);
+    assert_string_equal(jwt.text, first);
+    jwt_renew(&jwt, "access:secret", now_s + 1500);
+    assert_string_not_equal(jwt.text, first);
+    free(first);
+    jwt_done(&jwt);
+}
+
+TEST(a_key_without_two_halves_makes_no_token)
+{
+    struct jwt jwt = {0};
+    char *line = line_of("Bearer {jwt}", "no-colon", &jwt);
+    assert_string_equal(line, "X-Key: Bearer ");
+    assert_null(jwt.text);
+    free(line);
+}
+
+TEST(a_long_key_of_awkward_characters_is_harmless)
+{
+    struct jwt jwt = {0};
+    char key[1001];
+    memset(key, '"', sizeof(key) - 1);
+    strcpy(key + sizeof(key) - 8, ":secret");
+    jwt_renew(&jwt, key, now_s);
+    jwt_done(&jwt);
+}
+
+TEST(the_secrets_are_the_key_its_secret_half_and_the_token)
+{
+    struct jwt jwt = {0};
+    struct secrets plain = headers_secrets("sk-1:x", &jwt);
+    assert_string_equal(plain.items[0], "sk-1:x");
+    assert_null(plain.items[1]);
+    jwt_renew(&jwt, "access:secret", now_s);
+    struct secrets all = headers_secrets("access:secret", &jwt);
+    assert_string_equal(all.items[0], "access:secret");
+    assert_string_equal(all.items[1], "secret");
+    assert_ptr_equal(all.items[2], jwt.text);
+    jwt_done(&jwt);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_template_is_filled_with_the_key),
+        cmocka_unit_test(a_uuid_is_of_version_4_and_new_each_time),
+        cmocka_unit_test(the_token_is_signed_with_the_secret_half_and_names_the_other),
+        cmocka_unit_test(a_token_is_kept_until_shortly_before_its_end),
+        cmocka_unit_test(a_key_without_two_halves_makes_no_token),
+        cmocka_unit_test(a_long_key_of_awkward_characters_is_harmless),
+        cmocka_unit_test(the_secrets_are_the_key_its_secret_half_and_the_token),
+    };
+    return cmocka_run_group_tests_name("headers", tests, NULL, NULL);
+}

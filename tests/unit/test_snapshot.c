@@ -1,0 +1,281 @@
+/* How long a snapshot is fresh and kept, and its form in Redis, whose values come from outside. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/snapshot.h"
+
+static const int64_t now = 1736867746000;
+static const struct snapshot_rules rules = {
+    .terminal_ttl_ms = 86400000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
+
+static const char native[] = "{\"a\":1}", unified[] = "{\"provider\":\"p\"}";
+
+static struct snapshot *made(struct snapshot_facts facts)
+{
+    facts.known = true;
+    facts.fetched_ms = now;
+    facts.views[VIEW_NATIVE] = native;
+    facts.view_lens[VIEW_NATIVE] = sizeof(native) - 1;
+    facts.views[VIEW_UNIFIED] = unified;
+    facts.view_lens[VIEW_UNIFIED] = sizeof(unified) - 1;
+    return snapshot_new(&facts, &rules);
+}
+
+/* How long it is fresh from when it was fetched. */
+static int64_t fresh_for(struct snapshot_facts facts)
+{
+    struct snapshot *s = made(facts);
+    int64_t ms = s->fresh_until_ms - now;
+    assert_true(ms <= 0 || snapshot_is_fresh(s, s->fresh_until_ms - 1));
+    assert_false(snapshot_is_fresh(s, s->fresh_until_ms));
+    assert_int_equal(s->keep_until_ms, s->fresh_until_ms + rules.stale_for_ms);
+    snapshot_unref(s);
+    return ms;
+}
+
+#define FRESH_FOR(...) fresh_for((struct snapshot_facts){__VA_ARGS__})
+
+TEST(an_ended_task_is_good_for_its_ttl)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED), rules.terminal_ttl_ms);
+    assert_int_equal(FRESH_FOR(.state = STATE_FAILED), rules.terminal_ttl_ms);
+    assert_int_equal(FRESH_FOR(.state = STATE_CANCELLED, .created_ms = now - 1000), rules.terminal_ttl_ms);
+}
+
+TEST(the_expiry_of_its_urls_less_a_minute_ends_it_earlier)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 3600), 3540000);
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 86400 * 7), 86400000);
+}
+
+TEST(urls_about_to_end_are_asked_again_at_the_usual_pace)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 60), rules.poll_min_ms);
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 1), rules.poll_min_ms);
+}
+
+TEST(urls_that_had_ended_are_asked_again_each_minute)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000), 60000);
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 - 86400), 60000);
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = 1), 60000);
+}
+
+TEST(the_interval_of_a_running_task_grows_with_its_age)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_QUEUED, .created_ms = now), 2000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now - 16000), 2000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now - 64000), 8000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now - 1000000), 15000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = 0), 15000);
+}
+
+TEST(a_running_task_from_the_future_is_a_young_one)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now + 86400000), 2000);
+}
+
+TEST(urls_of_a_running_task_do_not_shorten_its_interval)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .urls_expire_at = 5), 2000);
+}
+
+TEST(the_upstreams_wish_is_obeyed_within_reason)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = 30000), 30000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = 1000), 2000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = INT64_MAX), 300000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = -5000), 2000);
+}
+
+TEST(no_wish_makes_an_ended_task_outlive_its_urls)
+{
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 90, .retry_after_ms = 300000),
+                     30000);
+}
+
+TEST(a_missing_task_is_believed_for_the_given_time)
+{
+    struct snapshot *s = snapshot_new_missing(now, now + 5000);
+    assert_int_equal(s->state, STATE_NONE);
+    assert_true(snapshot_is_fresh(s, now + 4999));
+    assert_false(snapshot_is_fresh(s, now + 5000));
+    assert_int_equal(s->keep_until_ms, now + 5000);
+    assert_true(snapshot_bytes(s) >= sizeof(*s));
+    snapshot_unref(s);
+}
+
+TEST(the_etag_is_a_strong_validator_of_the_bytes)
+{
+    struct snapshot *a = made((struct snapshot_facts){.state = STATE_RUNNING});
+    struct snapshot *b = made((struct snapshot_facts){.state = STATE_SUCCEEDED});
+    assert_int_equal(strlen(a->views[0].etag), ETAG_SIZE - 1);
+    assert_int_equal(a->views[0].etag[0], '"');
+    assert_int_equal(a->views[0].etag[ETAG_SIZE - 2], '"');
+    assert_string_equal(a->views[VIEW_NATIVE].etag, b->views[VIEW_NATIVE].etag);
+    assert_string_not_equal(a->views[VIEW_NATIVE].etag, a->views[VIEW_UNIFIED].etag);
+    snapshot_unref(a);
+    snapshot_unref(b);
+}
+
+TEST(a_snapshot_lives_as_long_as_someone_holds_it)
+{
+    struct snapshot *s = made((struct snapshot_facts){.state = STATE_RUNNING});
+    assert_ptr_equal(snapshot_ref(s), s);
+    snapshot_unref(s);
+    assert_string_equal(s->views[VIEW_NATIVE].data, native);
+    snapshot_unref(s);
+    snapshot_unref(NULL);
+}
+
+/* ---- the form in Redis ---- */
+
+static struct buf encoded(void)
+{
+    struct buf out;
+    struct snapshot *s = made((struct snapshot_facts){
+        .state = STATE_SUCCEEDED, .created_ms = now - 60000, .urls_expire_at = now / 1000 + 3600});
+    buf_init(&out, 65536);
+    snapshot_encode(s, "0123456789abcdef", &out);
+    snapshot_unref(s);
+    return out;
+}
+
+static struct snapshot *decoded(const char *value, size_t len, const char **ret_why)
+{
+    /* Exactly as long as the value, so that the sanitizer sees a step behind its end. */
+    char *exact = malloc(len > 0 ? len : 1);
+    memcpy(exact, value, len);
+    *ret_why = NULL;
+    struct snapshot *s = snapshot_decode(exact, len, "0123456789abcdef", &rules, ret_why);
+    free(exact);
+    return s;
+}
+
+TEST(a_snapshot_comes_back_from_redis_as_it_was)
+{
+    struct buf value = encoded();
+    const char *why;
+    struct snapshot *s = decoded(value.data, value.len, &why);
+    assert_non_null(s);
+    assert_null(why);
+    assert_int_equal(s->refs, 1);
+    assert_int_equal(s->state, STATE_SUCCEEDED);
+    assert_true(s->known);
+    assert_int_equal(s->created_ms, now - 60000);
+    assert_int_equal(s->fetched_ms, now);
+    assert_int_equal(s->urls_expire_at, now / 1000 + 3600);
+    assert_int_equal(s->fresh_until_ms, now + 3540000);
+    assert_string_equal(s->views[VIEW_NATIVE].data, native);
+    assert_string_equal(s->views[VIEW_UNIFIED].data, unified);
+    snapshot_unref(s);
+    buf_done(&value);
+}
+
+TEST(a_value_made_with_another_provider_file_is_not_used)
+{
+    struct buf value = encoded();
+    const char *why = NULL;
+    assert_null(snapshot_decode(value.data, value.len, "fedcba9876543210", &rules, &why));
+    assert_string_equal(why, "another provider file");
+    assert_null(snapshot_decode(value.data, value.len, "0123456789abcde", &rules, &why));
+    assert_null(snapshot_decode(value.data, value.len, "", &rules, &why));
+    buf_done(&value);
+}
+
+TEST(a_value_that_is_not_whole_or_too_long_is_refused)
+{
+    struct buf value = encoded();
+    const char *why;
+    for (size_t len = 0; len < value.len; len++) {
+        assert_null(decoded(value.data, len, &why));
+        assert_non_null(why);
+    }
+    buf_putc(&value, 'x');
+    assert_null(decoded(value.data, value.len, &why));
+    buf_done(&value);
+}
+
+TEST(no_bit_changed_at_random_crashes_it)
+{
+    struct buf value = encoded();
+    const char *why;
+    for (size_t i = 0; i < value.len; i++) {
+        for (int bit = 0; bit < 8; bit++) {
+            value.data[i] ^= (char)(1 << bit);
+            struct snapshot *s = decoded(value.data, value.len, &why);
+            assert_true((s == NULL) == (why != NULL));
+            snapshot_unref(s);
+            value.data[i] ^= (char)(1 << bit);
+        }
+    }
+    buf_done(&value);
+}
+
+TEST(values_of_others_and_of_enemies_are_refused)
+{
+#define H "taskproxy/1 0123456789abcdef "
+    static const char *const bad[] = {
+        "", "\n", " \n", "hello\n", "{\"a\":1}", "taskproxy/1\n", "taskproxy/2 0123456789abcdef running 1 1 0 0 0\n",
+        H "\n", H "running\n", H "running 1 1 0 0\n", H "running 1 1 0 1 0\n", H "running 1 1 0 0 0\nx",
+        H "none 1 1 0 0 0\n", H "Running 1 1 0 0 0\n", H "running -1 1 0 0 0\n", H "running 1 x 0 0 0\n",
+        H "running 1 1 0 18446744073709551615 0\n", H "running 1 1 0 9223372036854775807 9223372036854775807\nab",
+        H "running 9223372036854775807 1 0 0 0\n", H "running 1 9223372036854775807 0 0 0\n",
+        H "succeeded 1 1 9223372036854775807 0 0\n", H "succeeded 1 1 281474976711 0 0\n",
+        H "running 1 1 0 2 18446744073709551615\nab", H "running 1 1 0 0x0 0\n"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        const char *why;
+        if (decoded(bad[i], strlen(bad[i]), &why) != NULL)
+            fail_msg("taken: %s", bad[i]);
+        assert_non_null(why);
+    }
+}
+
+TEST(a_head_without_an_end_is_not_searched_for_ever)
+{
+    char *value = malloc(1 << 20);
+    const char *why;
+    memset(value, 'a', 1 << 20);
+    value[(1 << 20) - 1] = '\n';
+    assert_null(decoded(value, 1 << 20, &why));
+    assert_string_equal(why, "another format");
+    free(value);
+}
+
+TEST(empty_views_are_whole_all_the_same)
+{
+    static const char value[] = H "running 1 1 0 0 0\n";
+    const char *why;
+    struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
+    assert_non_null(s);
+    assert_string_equal(s->views[VIEW_UNIFIED].data, "");
+    snapshot_unref(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_ended_task_is_good_for_its_ttl),
+        cmocka_unit_test(the_expiry_of_its_urls_less_a_minute_ends_it_earlier),
+        cmocka_unit_test(urls_about_to_end_are_asked_again_at_the_usual_pace),
+        cmocka_unit_test(urls_that_had_ended_are_asked_again_each_minute),
+        cmocka_unit_test(the_interval_of_a_running_task_grows_with_its_age),
+        cmocka_unit_test(a_running_task_from_the_future_is_a_young_one),
+        cmocka_unit_test(urls_of_a_running_task_do_not_shorten_its_interval),
+        cmocka_unit_test(the_upstreams_wish_is_obeyed_within_reason),
+        cmocka_unit_test(no_wish_makes_an_ended_task_outlive_its_urls),
+        cmocka_unit_test(a_missing_task_is_believed_for_the_given_time),
+        cmocka_unit_test(the_etag_is_a_strong_validator_of_the_bytes),
+        cmocka_unit_test(a_snapshot_lives_as_long_as_someone_holds_it),
+        cmocka_unit_test(a_snapshot_comes_back_from_redis_as_it_was),
+        cmocka_unit_test(a_value_made_with_another_provider_file_is_not_used),
+        cmocka_unit_test(a_value_that_is_not_whole_or_too_long_is_refused),
+        cmocka_unit_test(no_bit_changed_at_random_crashes_it),
+        cmocka_unit_test(values_of_others_and_of_enemies_are_refused),
+        cmocka_unit_test(a_head_without_an_end_is_not_searched_for_ever),
+        cmocka_unit_test(empty_views_are_whole_all_the_same),
+    };
+    return cmocka_run_group_tests_name("snapshot", tests, NULL, NULL);
+}
