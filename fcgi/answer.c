@@ -26,18 +26,32 @@ static const char *status_text(int status)
     return "Unknown";
 }
 
+static void add_number(struct buf *head, const char *before, int64_t number, const char *after)
+{
+    buf_puts(head, before);
+    buf_add_int(head, number);
+    buf_puts(head, after);
+}
+
 static void begin(struct answer *a, const struct answer_facts *facts, int status)
 {
     *a = (struct answer){.status = status};
     buf_init(&a->head, HEAD_MAX);
     buf_init(&a->text, TEXT_MAX);
-    buf_addf(&a->head, "Status: %d %s\r\nX-Request-Id: %s\r\n", status, status_text(status), facts->request_id);
+    add_number(&a->head, "Status: ", status, " ");
+    buf_puts(&a->head, status_text(status));
+    buf_puts(&a->head, "\r\nX-Request-Id: ");
+    buf_puts(&a->head, facts->request_id);
+    buf_puts(&a->head, "\r\n");
 }
 
 /* The body's headers and the end of the head. HEAD tells the length of what it leaves out. */
-static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body, size_t len)
+static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body,
+                size_t len)
 {
-    buf_addf(&a->head, "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n", type, len);
+    buf_puts(&a->head, "Content-Type: ");
+    buf_puts(&a->head, type);
+    add_number(&a->head, "\r\nContent-Length: ", (int64_t)len, "\r\n\r\n");
     a->body = facts->head_only ? "" : body;
     a->body_len = facts->head_only ? 0 : len;
 }
@@ -67,8 +81,9 @@ static void add_cache_status(struct answer *a, const struct answer_facts *facts,
     switch (facts->source) {
     case SOURCE_MEMORY:
     case SOURCE_REDIS:
-        buf_addf(head, "; hit; ttl=%lld%s\r\nX-Cache: HIT\r\n", (long long)seconds_down(ttl_ms),
-                 facts->source == SOURCE_REDIS ? "; detail=redis" : "");
+        add_number(head, "; hit; ttl=", seconds_down(ttl_ms),
+                   facts->source == SOURCE_REDIS ? "; detail=redis" : "");
+        buf_puts(head, "\r\nX-Cache: HIT\r\n");
         return;
     case SOURCE_STALE:
         buf_puts(head, "; fwd=stale");
@@ -102,30 +117,39 @@ static bool etag_matches(const char *list, const char *etag)
     return false;
 }
 
-/* An ended task may be kept until its URLs end; a running one is asked again, no sooner than it can have news. */
+/* An ended task may be kept until its URLs end; a running one is asked again, no sooner than it can have
+ * news. */
 static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
 {
     int64_t left_ms = s->fresh_until_ms - facts->now_ms;
-    buf_addf(&a->head, "Age: %lld\r\n", (long long)seconds_down(facts->now_ms - s->fetched_ms));
+    add_number(&a->head, "Age: ", seconds_down(facts->now_ms - s->fetched_ms), "\r\n");
     if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
         int64_t wait = seconds_up(left_ms);
-        buf_addf(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: %lld\r\n", (long long)(wait ? wait : 1));
+        add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
         return;
     }
     int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now_ms;
     if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
         left_ms = urls_left_ms;
-    buf_addf(&a->head, "Cache-Control: private, max-age=%lld\r\n", (long long)seconds_down(left_ms));
+    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms), "\r\n");
 }
 
-void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, enum view_kind kind)
+static void add_etag(struct buf *head, const char *etag)
+{
+    buf_puts(head, "ETag: ");
+    buf_puts(head, etag);
+    buf_puts(head, "\r\nVary: Accept, Prefer\r\n");
+}
+
+void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                 enum view_kind kind)
 {
     const struct view_bytes *view = &s->views[kind];
     bool unchanged = etag_matches(facts->if_none_match, view->etag);
     begin(a, facts, unchanged ? 304 : 200);
     add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
     add_freshness(a, facts, s);
-    buf_addf(&a->head, "ETag: %s\r\nVary: Accept, Prefer\r\nX-Content-Type-Options: nosniff\r\n", view->etag);
+    add_etag(&a->head, view->etag);
     if (unchanged)
         buf_puts(&a->head, "\r\n");
     else
@@ -136,7 +160,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
 {
     begin(a, facts, problem_status(facts->problem));
     add_cache_status(a, facts, 0);
-    buf_puts(&a->head, "Cache-Control: no-store\r\nVary: Accept, Prefer\r\nX-Content-Type-Options: nosniff\r\n");
+    buf_puts(&a->head, "Cache-Control: no-store\r\nVary: Accept, Prefer\r\n");
     if (facts->problem == PROBLEM_METHOD)
         buf_puts(&a->head, "Allow: GET, HEAD\r\n");
     if (facts->retry_after_ms > 0)
@@ -160,7 +184,8 @@ static int64_t first_news_ms(const struct answer_facts *facts, const struct answ
     return first;
 }
 
-void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items, size_t n)
+void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
+                 size_t n)
 {
     struct buf text;
     unsigned char digest[32];
@@ -171,7 +196,8 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
         if (i > 0)
             buf_putc(&text, ',');
         if (items[i].snapshot != NULL)
-            buf_add(&text, items[i].snapshot->views[VIEW_UNIFIED].data, items[i].snapshot->views[VIEW_UNIFIED].len);
+            buf_add(&text, items[i].snapshot->views[VIEW_UNIFIED].data,
+                    items[i].snapshot->views[VIEW_UNIFIED].len);
         else
             problem_body(items[i].problem, facts->request_id, &text);
     }
@@ -185,7 +211,7 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
     if (news_ms > 0)
         buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(news_ms));
-    buf_addf(&a->head, "ETag: %s\r\nVary: Accept, Prefer\r\nX-Content-Type-Options: nosniff\r\n", etag);
+    add_etag(&a->head, etag);
     a->text = text;
     if (unchanged)
         buf_puts(&a->head, "\r\n");
@@ -197,7 +223,7 @@ void answer_text(struct answer *a, const struct answer_facts *facts, int status,
                  const struct buf *text)
 {
     begin(a, facts, status);
-    buf_puts(&a->head, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+    buf_puts(&a->head, "Cache-Control: no-store\r\n");
     end(a, facts, type, text->data, text->len);
 }
 

@@ -15,13 +15,13 @@ enum answer_source {
 };
 
 struct answer_facts {
-    const char *request_id;     /* never NULL */
-    const char *if_none_match;  /* the header's value, or NULL */
-    bool head_only;             /* the method is HEAD */
+    const char *request_id;    /* never NULL */
+    const char *if_none_match; /* the header's value, or NULL */
+    bool head_only;            /* the method is HEAD */
     enum answer_source source;
-    bool stored;                /* SOURCE_UPSTREAM, SOURCE_COLLAPSED: it was kept */
-    enum problem problem;       /* what failed; for SOURCE_STALE why */
-    int64_t retry_after_ms;     /* of a problem; 0: no header */
+    bool stored;            /* SOURCE_UPSTREAM, SOURCE_COLLAPSED: it was kept */
+    enum problem problem;   /* what failed; for SOURCE_STALE why */
+    int64_t retry_after_ms; /* of a problem; 0: no header */
     int64_t now_ms;
 };
 
@@ -47,7 +47,8 @@ struct answer_item {
 };
 
 /* {"tasks":[...]}: the unified view or the problem of each. */
-void answer_many(struct answer *answer, const struct answer_facts *facts, const struct answer_item *items, size_t n);
+void answer_many(struct answer *answer, const struct answer_facts *facts, const struct answer_item *items,
+                 size_t n);
 
 /* Some text of our own (/healthz, /metrics); it must outlive the answer. */
 void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,

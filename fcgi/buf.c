@@ -32,7 +32,7 @@ static bool reserve(struct buf *b, size_t more)
     }
     size_t need = b->len + more + 1;
     if (need > b->cap) {
-        size_t cap = b->cap ? b->cap * 2 : 256;
+        size_t cap = b->cap ? b->cap * 2 : 1024;
         b->cap = cap < need ? need : cap;
         b->data = xrealloc(b->data, b->cap);
     }
@@ -57,6 +57,19 @@ void buf_puts(struct buf *b, const char *text)
 void buf_putc(struct buf *b, char c)
 {
     buf_add(b, &c, 1);
+}
+
+void buf_add_int(struct buf *b, int64_t value)
+{
+    char digits[24], *at = digits + sizeof(digits);
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do {
+        *--at = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (value < 0)
+        *--at = '-';
+    buf_add(b, at, (size_t)(digits + sizeof(digits) - at));
 }
 
 void buf_addf(struct buf *b, const char *format, ...)

@@ -1,7 +1,8 @@
 /* buf: bytes that grow up to a maximum set at birth.
  *
  * An addition that would pass the maximum adds nothing and marks the buffer as failed for good, so a
- * sequence of additions is checked once, at its end. data is always NUL-terminated once anything was added. */
+ * sequence of additions is checked once, at its end. data is always NUL-terminated once anything was added.
+ */
 #ifndef BUF_H
 #define BUF_H
 
@@ -26,6 +27,7 @@ void buf_reset(struct buf *b);
 void buf_add(struct buf *b, const void *data, size_t len);
 void buf_puts(struct buf *b, const char *text);
 void buf_putc(struct buf *b, char c);
+void buf_add_int(struct buf *b, int64_t value); /* decimal; buf_addf costs ten times as much */
 void buf_addf(struct buf *b, const char *format, ...) PRINTF(2, 3);
 
 /* `text` as a JSON string, quotes included. UTF-8 and '/' stay as they are. */

@@ -9,8 +9,8 @@
 
 struct entry {
     struct snapshot *snapshot;
-    size_t bytes;               /* all that the entry takes */
-    struct entry *prev, *next;  /* by last use, the oldest first */
+    size_t bytes;              /* all that the entry takes */
+    struct entry *prev, *next; /* by last use, the oldest first */
     UT_hash_handle hh;
     char key[];
 };

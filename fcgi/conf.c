@@ -24,12 +24,14 @@ enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_FILE_MAX 
 #define UPSTREAM struct conf_upstream
 static const struct field upstream_fields[] = {
     KEY_FIELD(UPSTREAM, name),
-    FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream", .max = 512),
+    FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream",
+          .max = 512),
     FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED, "files with one API key each", ),
     FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "certificates to trust in place of the system's", ),
     FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"", "until a connection stands",
           .min = 10, .max = 5 * MINUTES),
-    FIELD("timeout", S_DURATION, UPSTREAM, timeout_ms, "\"10s\"", "of a whole query", .min = 10, .max = 5 * MINUTES),
+    FIELD("timeout", S_DURATION, UPSTREAM, timeout_ms, "\"10s\"", "of a whole query", .min = 10,
+          .max = 5 * MINUTES),
     FIELD("max_in_flight", S_INT, UPSTREAM, max_in_flight, "64", "queries at once, of one worker", .min = 1,
           .max = 10000),
     FIELD("max_body", S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "the largest answer taken", .min = 1024,
@@ -39,8 +41,8 @@ static const struct table upstream_table = TABLE(UPSTREAM, upstream_fields);
 
 #define ROUTE struct conf_route
 static const struct field route_fields[] = {
-    FIELD("provider", S_STRING, ROUTE, provider_name, REQUIRED, "a file of providers_dir, without .json", .min = 1,
-          .max = 64),
+    FIELD("provider", S_STRING, ROUTE, provider_name, REQUIRED, "a file of providers_dir, without .json",
+          .min = 1, .max = 64),
     FIELD("upstream", S_STRING, ROUTE, upstream_name, REQUIRED, "one of upstreams", .min = 1, .max = 64),
     FIELD("path", S_STRING, ROUTE, path_text, "null", "what clients ask, when not the provider's", .min = 1,
           .max = 512),
@@ -55,8 +57,8 @@ static const struct field redis_fields[] = {
     FIELD("username", S_STRING, REDIS, username, "null", "for AUTH", .min = 1, .max = 256),
     FIELD("password_file", S_PATH, REDIS, password_file, "null", "for AUTH", ),
     FIELD("database", S_INT, REDIS, database, "0", "for SELECT", .max = 65535),
-    FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "the longest that Redis may hold up a request",
-          .min = 1, .max = 10 * SECONDS),
+    FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"",
+          "the longest that Redis may hold up a request", .min = 1, .max = 10 * SECONDS),
     FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "of every key", .max = 64),
 };
 static const struct table redis_table = TABLE(REDIS, redis_fields);
@@ -67,16 +69,17 @@ static const struct field cache_fields[] = {
           .max = 1024 * 1024 * MIB),
     FIELD("terminal_ttl", S_DURATION, CACHE, terminal_ttl_ms, "\"24h\"", "how long an ended task is kept",
           .min = SECONDS, .max = 365 * DAYS),
-    FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"", "how long an unknown task is remembered",
-          .max = HOURS),
-    FIELD("stale_for", S_DURATION, CACHE, stale_for_ms, "\"10m\"", "how old a snapshot may serve for a failed query",
-          .max = 7 * DAYS),
+    FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"",
+          "how long an unknown task is remembered", .max = HOURS),
+    FIELD("stale_for", S_DURATION, CACHE, stale_for_ms, "\"10m\"",
+          "how old a snapshot may serve for a failed query", .max = 7 * DAYS),
 };
 static const struct table cache_table = TABLE(CACHE, cache_fields);
 
 #define LIMITS struct conf_limits
 static const struct field limits_fields[] = {
-    FIELD("waiters", S_INT, LIMITS, waiters, "20000", "requests that wait, in one worker", .min = 1, .max = 1000000),
+    FIELD("waiters", S_INT, LIMITS, waiters, "20000", "requests that wait, in one worker", .min = 1,
+          .max = 1000000),
     FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks asked for at once, in one worker", .min = 1,
           .max = 1000000),
 };
@@ -92,8 +95,8 @@ static const struct table access_table = TABLE(ACCESS, access_fields);
 static const struct field conf_fields[] = {
     FIELD("workers", S_INT, CONF, workers, "0", "processes; 0: as many as there are cores", .max = 64),
     FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "where the sockets are", ),
-    FIELD("socket_group", S_STRING, CONF, socket_group, "\"www-data\"", "the web server's group, or null", .min = 1,
-          .max = 64),
+    FIELD("socket_group", S_STRING, CONF, socket_group, "\"www-data\"", "the web server's group, or null",
+          .min = 1, .max = 64),
     FIELD("user", S_STRING, CONF, user, "\"www-data\"", "whom workers run as when started by root", .min = 1,
           .max = 64),
     FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "where the provider files are", ),
@@ -135,10 +138,12 @@ static char *load_secret(struct loader *l, const char *pointer, const char *path
         len--;
     for (size_t i = 0; i < len; i++) {
         if ((unsigned char)file->data[i] <= 0x20 || (unsigned char)file->data[i] >= 0x7f)
-            return schema_error(&l->source, pointer, "\"%s\" must hold one line of visible ASCII characters", path);
+            return schema_error(&l->source, pointer, "\"%s\" must hold one line of visible ASCII characters",
+                                path);
     }
     if (len < KEY_LEN_MIN)
-        return schema_error(&l->source, pointer, "\"%s\" must hold at least %d characters", path, KEY_LEN_MIN);
+        return schema_error(&l->source, pointer, "\"%s\" must hold at least %d characters", path,
+                            KEY_LEN_MIN);
     *ret_secret = xstrndup(file->data, len);
     return NULL;
 }
@@ -280,8 +285,9 @@ static char *finish_route(struct loader *l, size_t i)
         return route_error(l, i, "upstream", "there is no such upstream");
     r->provider = find_provider(l, r->provider_name, &why);
     if (r->provider == NULL) {
-        error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL ? xstrdup(why)
-                                                                               : route_error(l, i, "provider", why);
+        error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL
+                    ? xstrdup(why)
+                    : route_error(l, i, "provider", why);
         free(why);
         return error;
     }
@@ -294,12 +300,14 @@ static char *finish_route(struct loader *l, size_t i)
     if (r->path.n_variables != r->upstream_path.n_variables)
         return route_error(l, i, "path", "must have the variables of upstream_path");
     if (strstr(r->provider->auth.value, "{jwt}") != NULL && !is_key_pair(r->upstream->key))
-        return route_error(l, i, "upstream",
-                           "this provider's tokens are signed: the key file must hold ACCESS_KEY:SECRET_KEY, at most "
-                           "256 characters each");
+        return route_error(
+            l, i, "upstream",
+            "this provider's tokens are signed: the key file must hold ACCESS_KEY:SECRET_KEY, at most "
+            "256 characters each");
     for (size_t k = 0; k < i; k++) {
         if (strcmp(conf_route(l->conf, k)->path.text, r->path.text) == 0)
-            return route_error(l, i, "provider", "another route has the same path: give one of them a \"path\"");
+            return route_error(l, i, "provider",
+                               "another route has the same path: give one of them a \"path\"");
     }
     return NULL;
 }

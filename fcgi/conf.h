@@ -1,8 +1,8 @@
 /* conf: the configuration, read once and never changed.
  *
  * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Everything the
- * configuration names - provider files, keys, certificates - is read with it, so that a configuration that loaded
- * is complete. A reload makes a new one, in new workers. */
+ * configuration names - provider files, keys, certificates - is read with it, so that a configuration that
+ * loaded is complete. A reload makes a new one, in new workers. */
 #ifndef CONF_H
 #define CONF_H
 
@@ -11,7 +11,7 @@
 
 struct conf_upstream {
     char *name;
-    char *base_url; /* scheme, host, port; no path, no '/' at the end */
+    char *base_url;        /* scheme, host, port; no path, no '/' at the end */
     struct list key_files; /* of char * */
     char *ca_file;         /* NULL: the system's */
     int64_t connect_timeout_ms;
@@ -29,10 +29,10 @@ struct conf_route {
     char *path_text;          /* NULL: the provider's */
     char *upstream_path_text; /* NULL: the provider's */
 
-    struct provider *provider;             /* (ref) */
-    const struct conf_upstream *upstream;  /* (ref) */
-    struct pattern path;                   /* what clients ask */
-    struct pattern upstream_path;          /* what the upstream is asked */
+    struct provider *provider;            /* (ref) */
+    const struct conf_upstream *upstream; /* (ref) */
+    struct pattern path;                  /* what clients ask */
+    struct pattern upstream_path;         /* what the upstream is asked */
 };
 
 struct conf_redis {
@@ -45,7 +45,7 @@ struct conf_redis {
 
     char *host; /* the address taken apart: an IP address and a port, or */
     int port;
-    char *socket; /* a path */
+    char *socket;   /* a path */
     char *password; /* wiped when freed */
 };
 
@@ -82,12 +82,12 @@ struct conf {
     int64_t drain_ms; /* how long a worker that was told to leave may hold what it has */
     int log_level;    /* enum log_level */
 
-    struct files *files;    /* everything that was read */
-    struct list providers;  /* of struct provider *, each once */
+    struct files *files;   /* everything that was read */
+    struct list providers; /* of struct provider *, each once */
 };
 
-/* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to the
- * configuration from here on. NULL with *ret_error (allocated), which names file, line and key. */
+/* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to
+ * the configuration from here on. NULL with *ret_error (allocated), which names file, line and key. */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 

@@ -1,7 +1,7 @@
 /* crew: see crew.h.
  *
- * A worker is a child with a control descriptor: it says there that it is ready, and hears there that we are gone. One
- * that dies is replaced: at once, or after a growing pause when it died young. */
+ * A worker is a child with a control descriptor: it says there that it is ready, and hears there that we are
+ * gone. One that dies is replaced: at once, or after a growing pause when it died young. */
 #include "crew.h"
 
 #include <signal.h>
@@ -40,7 +40,7 @@ struct place {
     int index;
     int fd; /* -1: not open */
     char *path;
-    int deaths; /* of young workers, one after the other */
+    int deaths;            /* of young workers, one after the other */
     uv_timer_t timer;      /* while pausing: until the next start */
     struct refusal *pause; /* NULL: not pausing */
 };
@@ -81,7 +81,7 @@ int crew_ready(const struct crew *crew)
     int n = 0;
     const struct child *child;
     DL_FOREACH(crew->children, child)
-        n += child->ready && !child->told;
+    n += child->ready && !child->told;
     return n;
 }
 
@@ -90,7 +90,7 @@ bool crew_is_complete(const struct crew *crew)
     int n = 0;
     const struct child *child;
     DL_FOREACH(crew->children, child)
-        n += child->ready && !child->told && child->generation == crew->generation;
+    n += child->ready && !child->told && child->generation == crew->generation;
     return n >= crew->n_wanted;
 }
 
@@ -183,7 +183,8 @@ static void tell_to_leave(struct child *child)
     child->told = true;
 }
 
-/* Once every worker of the newest generation is ready, the older ones may go, and the sockets that nobody wants. */
+/* Once every worker of the newest generation is ready, the older ones may go, and the sockets that nobody
+ * wants. */
 static void retire_old_workers(struct crew *crew)
 {
     struct child *child;
@@ -275,7 +276,8 @@ static int spawn(struct child *child)
     char index[16], slot[16];
     snprintf(index, sizeof(index), "%d", child->index);
     snprintf(slot, sizeof(slot), "%d", child->slot);
-    char *args[] = {crew->program, (char[]){"--worker"}, index, slot, (char *)(uintptr_t)crew->parts.conf_path, NULL};
+    char *args[] = {
+        crew->program, (char[]){"--worker"}, index, slot, (char *)(uintptr_t)crew->parts.conf_path, NULL};
     uv_stdio_container_t stdio[WORKER_FD_COUNT] = {
         [STDIN_FILENO] = {.flags = UV_IGNORE},
         [STDOUT_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
@@ -342,7 +344,7 @@ void crew_stop(struct crew *crew)
     struct child *child;
     crew->stopping = true;
     DL_FOREACH(crew->children, child)
-        tell_to_leave(child);
+    tell_to_leave(child);
     for (int i = 0; i < CREW_MAX; i++)
         end_pause(&crew->places[i]);
 }

@@ -1,7 +1,7 @@
 /* crew: the worker processes - started, watched, replaced, retired.
  *
- * Each worker has a place with a listening socket that outlives it. A generation is the workers of one configuration:
- * the older ones are told to leave once all of the newest are ready. */
+ * Each worker has a place with a listening socket that outlives it. A generation is the workers of one
+ * configuration: the older ones are told to leave once all of the newest are ready. */
 #ifndef CREW_H
 #define CREW_H
 
@@ -37,8 +37,8 @@ void crew_start(struct crew *crew, const struct conf *conf, int files_fd);
 void crew_stop(struct crew *crew);
 void crew_kill(struct crew *crew);
 
-int crew_size(const struct crew *crew);           /* processes, leaving ones included */
-int crew_ready(const struct crew *crew);          /* workers that take requests */
-bool crew_is_complete(const struct crew *crew);   /* all of the newest generation are ready */
+int crew_size(const struct crew *crew);         /* processes, leaving ones included */
+int crew_ready(const struct crew *crew);        /* workers that take requests */
+bool crew_is_complete(const struct crew *crew); /* all of the newest generation are ready */
 
 #endif

@@ -42,7 +42,8 @@ static int64_t date_seconds(const struct date *d)
 {
     static const int days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     if (d->year < 1970 || d->year > 9999 || d->month < 1 || d->month > 12 || d->day < 1 ||
-        d->day > days[d->month - 1] || d->hour < 0 || d->hour > 23 || d->minute < 0 || d->minute > 59 || d->second < 0 || d->second > 60)
+        d->day > days[d->month - 1] || d->hour < 0 || d->hour > 23 || d->minute < 0 || d->minute > 59 ||
+        d->second < 0 || d->second > 60)
         return 0;
     return utc_seconds(d->year, d->month, d->day, d->hour, d->minute, d->second);
 }
@@ -144,10 +145,12 @@ static int64_t number_in_base64_json(const char *text, size_t len, const char *a
     while (out_len > 0 && out[out_len - 1] == '\0')
         out_len--; /* what padding decodes to */
     struct json_error error;
-    struct json_object *doc = out_len > 0 ? json_read((char *)out, (size_t)out_len, 16, JSON_PLAIN, &error) : NULL;
+    struct json_object *doc =
+        out_len > 0 ? json_read((char *)out, (size_t)out_len, 16, JSON_PLAIN, &error) : NULL;
     struct json_object *value = NULL;
     int64_t result = 0;
-    if (doc != NULL && json_pointer_get(doc, pointer, &value) == 0 && json_object_is_type(value, json_type_int))
+    if (doc != NULL && json_pointer_get(doc, pointer, &value) == 0 &&
+        json_object_is_type(value, json_type_int))
         result = json_object_get_int64(value);
     json_object_put(doc);
     return result;
@@ -211,7 +214,8 @@ static int64_t cloudfront_policy(const char *query, char *value)
 {
     if (!parameter(query, "Policy", value))
         return 0;
-    return number_in_base64_json(value, strlen(value), "+=/", "/Statement/0/Condition/DateLessThan/AWS:EpochTime");
+    return number_in_base64_json(value, strlen(value), "+=/",
+                                 "/Statement/0/Condition/DateLessThan/AWS:EpochTime");
 }
 
 static int64_t runway_jwt(const char *query, char *value)

@@ -4,9 +4,9 @@
  *      |                                               (left out when the socket takes all of it at once)
  *      '--readable, partial--> PARTIAL --timer, whole--> BUSY
  *
- * While data that is no whole request lies in the socket, it would poll readable all the time; so in PARTIAL only a
- * hang-up is waited for, and a timer looks again. A connection carries one request at a time, so the two are one
- * object: struct fcgi_request. */
+ * While data that is no whole request lies in the socket, it would poll readable all the time; so in PARTIAL
+ * only a hang-up is waited for, and a timer looks again. A connection carries one request at a time, so the
+ * two are one object: struct fcgi_request. */
 #include "fcgi.h"
 
 #include <errno.h>
@@ -25,14 +25,14 @@
 #include "stats.h"
 
 enum {
-    ACCEPT_BATCH = 64,       /* connections taken in one turn of the loop */
-    ACCEPT_PAUSE_MS = 100,   /* when the system is out of descriptors */
-    LOOK_FIRST_MS = 2,       /* a partial request: looked at again after this, */
-    LOOK_LAST_MS = 250,      /* doubled up to this, */
-    PARTIAL_MAX_MS = 60000,  /* for so long */
-    LINGER_MS = 300,         /* draining: what has been idle for so long is not about to be used */
-    WRITE_MAX_MS = 60000,    /* how long a reader may take none of an answer */
-    WRITE_PIECE = 8000,      /* fits one record of libfcgi's with its header */
+    ACCEPT_BATCH = 64,      /* connections taken in one turn of the loop */
+    ACCEPT_PAUSE_MS = 100,  /* when the system is out of descriptors */
+    LOOK_FIRST_MS = 2,      /* a partial request: looked at again after this, */
+    LOOK_LAST_MS = 250,     /* doubled up to this, */
+    PARTIAL_MAX_MS = 60000, /* for so long */
+    LINGER_MS = 300,        /* draining: what has been idle for so long is not about to be used */
+    WRITE_MAX_MS = 60000,   /* how long a reader may take none of an answer */
+    WRITE_PIECE = 8000,     /* fits one record of libfcgi's with its header */
     ANSWER_MAX = 64 * 1024 * 1024
 };
 
@@ -43,12 +43,12 @@ struct fcgi_request {
     struct fcgi_request *prev, *next;
     enum connection_state state;
     int fd;
-    bool refused;             /* past max_connections: one answer, then closed */
-    int events;               /* what the poll handle waits for now */
-    uint64_t since_ms;        /* loop time at which PARTIAL or WRITING last made progress */
-    uint64_t look_ms;         /* the next wait of PARTIAL */
-    struct buf pending;       /* WRITING: the answer */
-    size_t pending_at;        /* how much of it is out */
+    bool refused;       /* past max_connections: one answer, then closed */
+    int events;         /* what the poll handle waits for now */
+    uint64_t since_ms;  /* loop time at which PARTIAL or WRITING last made progress */
+    uint64_t look_ms;   /* the next wait of PARTIAL */
+    struct buf pending; /* WRITING: the answer */
+    size_t pending_at;  /* how much of it is out */
     void (*on_gone)(void *user);
     void *user;
     int open_handles;
@@ -275,7 +275,8 @@ static bool has_room(int fd)
 /* The answer is out, or will never be: the connection is free for the next request, or closes. */
 static void end_request(struct fcgi_request *c, bool failed)
 {
-    /* FCGX_Finish_r would close the socket behind the poll handle's back; these are its parts without that. */
+    /* FCGX_Finish_r would close the socket behind the poll handle's back; these are its parts without that.
+     */
     bool keep = c->fcgx.keepConnection && !c->refused && !c->server->draining;
     failed |= FCGX_FClose(c->fcgx.err) != 0;
     failed |= FCGX_FClose(c->fcgx.out) != 0;
@@ -306,14 +307,16 @@ static void write_on(struct fcgi_request *c)
         }
         size_t left = c->pending.len - c->pending_at;
         int piece = left < WRITE_PIECE ? (int)left : WRITE_PIECE;
-        if (FCGX_PutStr(c->pending.data + c->pending_at, piece, c->fcgx.out) != piece || FCGX_FFlush(c->fcgx.out) != 0)
+        if (FCGX_PutStr(c->pending.data + c->pending_at, piece, c->fcgx.out) != piece ||
+            FCGX_FFlush(c->fcgx.out) != 0)
             return end_request(c, true);
         c->pending_at += (size_t)piece;
     }
     end_request(c, false);
 }
 
-static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, const char *body, size_t body_len)
+static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, const char *body,
+                     size_t body_len)
 {
     if (write_full(STDOUT_FILENO, head, head_len) < 0 || write_full(STDOUT_FILENO, body, body_len) < 0)
         log_warn("the answer could not be written to standard output");
@@ -378,12 +381,14 @@ static struct fcgi_server *new_server(uv_loop_t *loop, int fd, struct fcgi_handl
     return s;
 }
 
-struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections, struct fcgi_handlers handlers)
+struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
+                                struct fcgi_handlers handlers)
 {
     struct fcgi_server *s = new_server(loop, fd, handlers);
     s->max_connections = max_connections;
     s->open_handles = 2;
-    setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0", 1); /* should libfcgi ever close a socket, it does not linger */
+    setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0",
+           1); /* should libfcgi ever close a socket, it does not linger */
     if (FCGX_Init() != 0 || uv_poll_init(loop, &s->poll, fd) < 0)
         abort();
     uv_timer_init(loop, &s->timer);
@@ -430,8 +435,8 @@ static void on_linger_over(uv_timer_t *timer)
         close_connection(c, NULL);
 }
 
-/* A web server may be just about to write on a connection that is idle. When those to all workers end at one moment, it
- * finds none that works; so they live on for a while, and each closes after its next answer. */
+/* A web server may be just about to write on a connection that is idle. When those to all workers end at one
+ * moment, it finds none that works; so they live on for a while, and each closes after its next answer. */
 void fcgi_drain(struct fcgi_server *s)
 {
     stop_listening(s);

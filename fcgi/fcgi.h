@@ -1,9 +1,11 @@
 /* fcgi: the FastCGI edge, on libfcgi.
  *
- * libfcgi blocks, so it is called only where it cannot: a request is looked at in the socket (MSG_PEEK) and given to
- * libfcgi once it is whole; the socket never blocks; and an answer goes out in records that each wait for room.
+ * libfcgi blocks, so it is called only where it cannot: a request is looked at in the socket (MSG_PEEK) and
+ * given to libfcgi once it is whole; the socket never blocks; and an answer goes out in records that each
+ * wait for room.
  *
- * The same requests and answers serve a plain CGI program: one request, from the environment to standard output. */
+ * The same requests and answers serve a plain CGI program: one request, from the environment to standard
+ * output. */
 #ifndef FCGI_H
 #define FCGI_H
 
@@ -22,18 +24,20 @@ struct fcgi_handlers {
     void *ctx;
 };
 
-/* Serves the listening socket `fd`, which the server owns from here on. Connections past `max_connections` are
- * taken, marked as refused, and closed after their answer. */
-struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections, struct fcgi_handlers handlers);
+/* Serves the listening socket `fd`, which the server owns from here on. Connections past `max_connections`
+ * are taken, marked as refused, and closed after their answer. */
+struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
+                                struct fcgi_handlers handlers);
 
 /* The one request of a CGI program; on_request is called before this returns. */
 struct fcgi_server *fcgi_serve_cgi(uv_loop_t *loop, struct fcgi_handlers handlers);
 
-/* No new connections; those that are idle close after a moment, the others after their answer. Then on_drained, once. */
+/* No new connections; those that are idle close after a moment, the others after their answer. Then
+ * on_drained, once. */
 void fcgi_drain(struct fcgi_server *server);
 
-/* Closes everything that is still open, answered or not. The server is freed when the loop has run its closing
- * callbacks. NULL is allowed. */
+/* Closes everything that is still open, answered or not. The server is freed when the loop has run its
+ * closing callbacks. NULL is allowed. */
 void fcgi_free(struct fcgi_server *server);
 
 /* A parameter (REQUEST_URI, HTTP_...), or NULL. (ref) until the request is answered. */
@@ -42,12 +46,13 @@ const char *fcgi_param(const struct fcgi_request *request, const char *name);
 /* Whether the connection stands past max_connections: the answer should say so. */
 bool fcgi_is_refused(const struct fcgi_request *request);
 
-/* What on_gone is called with, once, when the web server closes the connection before the answer. The request is
- * gone then and must be forgotten. */
+/* What on_gone is called with, once, when the web server closes the connection before the answer. The request
+ * is gone then and must be forgotten. */
 void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), void *user);
 
-/* The answer: a head of CGI header lines with the empty line at its end, and a body. All of it is taken (what does not
- * fit into the socket at once is copied); the request must be forgotten. */
-void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const char *body, size_t body_len);
+/* The answer: a head of CGI header lines with the empty line at its end, and a body. All of it is taken (what
+ * does not fit into the socket at once is copied); the request must be forgotten. */
+void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const char *body,
+               size_t body_len);
 
 #endif

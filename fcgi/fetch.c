@@ -7,8 +7,8 @@
  *
  * "Half" is an answer whose result has to be asked for by a second query.
  *
- * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came and runs
- * on from the step behind the WAIT. */
+ * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came
+ * and runs on from the step behind the WAIT. */
 #include "fetch.h"
 
 #include <stdio.h>
@@ -21,7 +21,13 @@
 #include "stats.h"
 #include "view.h"
 
-enum { KEY_MAX = 1024, TARGET_MAX = 4096, MISSING_BYTES = 1024 * 1024, REDIS_VALUE_MAX = 16 * 1024 * 1024, UNKNOWN_MAX = 32 };
+enum {
+    KEY_MAX = 1024,
+    TARGET_MAX = 4096,
+    MISSING_BYTES = 1024 * 1024,
+    REDIS_VALUE_MAX = 16 * 1024 * 1024,
+    UNKNOWN_MAX = 32
+};
 
 enum step { ASK_REDIS, READ_REDIS, ASK_UPSTREAM, READ_UPSTREAM, KEEP, DELIVER, WAIT, DONE };
 
@@ -30,16 +36,16 @@ struct fetch {
     struct task task;
     enum step step; /* the next one to run */
     struct fetch_waiter *waiters;
-    struct redis_command *redis_command; /* under way, or NULL */
-    struct upstream_call *upstream_call; /* under way, or NULL */
-    const struct redis_reply *reply;     /* (ref) in READ_REDIS */
+    struct redis_command *redis_command;  /* under way, or NULL */
+    struct upstream_call *upstream_call;  /* under way, or NULL */
+    const struct redis_reply *reply;      /* (ref) in READ_REDIS */
     const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
-    struct buf first;                    /* the first answer, while the second query is made */
-    int first_status;                    /* its HTTP status */
-    struct buf result_path;              /* of the second query; empty before */
-    bool redis_away;                     /* it said nothing of this task, and is told nothing */
-    struct snapshot *last;               /* the newest that was known before, or NULL */
-    struct snapshot *snapshot;           /* what was brought home, or NULL */
+    struct buf first;                     /* the first answer, while the second query is made */
+    int first_status;                     /* its HTTP status */
+    struct buf result_path;               /* of the second query; empty before */
+    bool redis_away;                      /* it said nothing of this task, and is told nothing */
+    struct snapshot *last;                /* the newest that was known before, or NULL */
+    struct snapshot *snapshot;            /* what was brought home, or NULL */
     struct fetch_result result;
     UT_hash_handle hh;
     size_t key_len;
@@ -50,8 +56,8 @@ struct fetches {
     struct fetches_parts parts;
     struct fetch *table;
     struct cache *cache;
-    struct cache *missing; /* its own store: guessed ids cannot push out results */
-    char bad_value[64];    /* why the last value of Redis was not used, as logged */
+    struct cache *missing;               /* its own store: guessed ids cannot push out results */
+    char bad_value[64];                  /* why the last value of Redis was not used, as logged */
     char *unknown_statuses[UNKNOWN_MAX]; /* those that were logged */
     size_t n_unknown;
 };
@@ -154,8 +160,7 @@ static enum step ask_upstream(struct fetch *f)
         buf_puts(&target, f->result_path.data);
     else
         pattern_build(&f->task.route->upstream_path, f->task.id, &target);
-    f->upstream_call =
-        upstream_get(f->fetches->parts.upstreams, f->task.route, target.data, on_upstream, f);
+    f->upstream_call = upstream_get(f->fetches->parts.upstreams, f->task.route, target.data, on_upstream, f);
     buf_done(&target);
     f->step = READ_UPSTREAM;
     return WAIT;
@@ -222,8 +227,8 @@ static enum step take_refusal(struct fetch *f)
 {
     const struct conf_upstream *upstream = f->task.route->upstream;
     char trouble[160];
-    snprintf(trouble, sizeof(trouble), "it refused the key of %s (status %d)", ((char **)upstream->key_files.items)[0],
-             f->answer->http_status);
+    snprintf(trouble, sizeof(trouble), "it refused the key of %s (status %d)",
+             ((char **)upstream->key_files.items)[0], f->answer->http_status);
     upstream_report(f->fetches->parts.upstreams, upstream, trouble);
     return fail(f, PROBLEM_UPSTREAM_AUTH, 0);
 }
@@ -255,7 +260,8 @@ static enum step take_reading(struct fetch *f, enum reading reading, const struc
         return take_busy(f);
     default:
         stat_inc(STAT_UPSTREAM_FAILURES);
-        snprintf(trouble, sizeof(trouble), "its answer (status %d) was %s", f->answer->http_status, view->why);
+        snprintf(trouble, sizeof(trouble), "its answer (status %d) was %s", f->answer->http_status,
+                 view->why);
         upstream_report(f->fetches->parts.upstreams, upstream, trouble);
         return fail(f, reading == READING_ERROR ? PROBLEM_UPSTREAM_ERROR : PROBLEM_UPSTREAM_INVALID, 0);
     }
@@ -354,9 +360,12 @@ static enum step deliver(struct fetch *f)
 
 static void run(struct fetch *f)
 {
-    static enum step (*const steps[])(struct fetch *) = {
-        [ASK_REDIS] = ask_redis,         [READ_REDIS] = read_redis, [ASK_UPSTREAM] = ask_upstream,
-        [READ_UPSTREAM] = read_upstream, [KEEP] = keep,             [DELIVER] = deliver};
+    static enum step (*const steps[])(struct fetch *) = {[ASK_REDIS] = ask_redis,
+                                                         [READ_REDIS] = read_redis,
+                                                         [ASK_UPSTREAM] = ask_upstream,
+                                                         [READ_UPSTREAM] = read_upstream,
+                                                         [KEEP] = keep,
+                                                         [DELIVER] = deliver};
     static const char *const names[] = {"ask_redis", "read_redis", "ask_upstream", "read_upstream",
                                         "keep",      "deliver",    "wait",         "done"};
     enum step step = f->step;

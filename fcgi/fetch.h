@@ -1,7 +1,7 @@
 /* fetch: one question to the outside about one task, and all who wait for its answer.
  *
- * A fetch belongs to the worker, not to a client: a client that leaves cancels nothing. Any number of waiters share
- * one Redis GET and one upstream query. */
+ * A fetch belongs to the worker, not to a client: a client that leaves cancels nothing. Any number of waiters
+ * share one Redis GET and one upstream query. */
 #ifndef FETCH_H
 #define FETCH_H
 
@@ -19,9 +19,9 @@ struct fetch_result {
     struct snapshot *snapshot; /* a fresh one, or NULL with a problem */
     struct snapshot *last;     /* with a problem: an older one that may stand in, or NULL */
     bool from_redis;
-    bool stored;               /* kept in memory */
+    bool stored; /* kept in memory */
     enum problem problem;
-    int64_t retry_after_ms;    /* with a problem; 0: unknown */
+    int64_t retry_after_ms; /* with a problem; 0: unknown */
 };
 
 /* Embedded in whoever waits. */
@@ -42,14 +42,14 @@ struct fetches *fetches_new(struct fetches_parts parts);
 /* Fetches under way end; their waiters are not called. NULL is allowed. */
 void fetches_free(struct fetches *fetches);
 
-/* What memory holds of a task: a snapshot, fresh or not (state STATE_NONE: known to be missing), (ref) until the loop
- * turns; or NULL. */
+/* What memory holds of a task: a snapshot, fresh or not (state STATE_NONE: known to be missing), (ref) until
+ * the loop turns; or NULL. */
 struct snapshot *fetches_look(struct fetches *fetches, const struct task *task, int64_t now_ms);
 
 enum fetch_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
 
-/* Waits for the fetch of a task, which is begun when there is none. FETCH_REFUSED: the limit of fetches is reached, and
- * no callback will come; otherwise exactly one will, later. */
+/* Waits for the fetch of a task, which is begun when there is none. FETCH_REFUSED: the limit of fetches is
+ * reached, and no callback will come; otherwise exactly one will, later. */
 enum fetch_join fetch_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
 /* Waits no longer; the fetch goes on. */

@@ -171,8 +171,8 @@ struct files *files_unseal(int fd)
         return NULL;
     struct files *files = files_new();
     files->sealed = true;
-    bool whole = memcmp(image, MAGIC, strlen(MAGIC)) == 0 &&
-                 read_image(files, image + strlen(MAGIC), image + len);
+    bool whole =
+        memcmp(image, MAGIC, strlen(MAGIC)) == 0 && read_image(files, image + strlen(MAGIC), image + len);
     munmap(image, len);
     if (whole)
         return files;

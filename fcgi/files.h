@@ -1,8 +1,8 @@
 /* files: what the configuration is made of, each file read once.
  *
- * The master reads every file - as root, where it is root - and hands the set to its workers through a memory file.
- * So a worker has exactly the bytes that were checked, needs no right to read a secret, and a reload cannot see
- * half of a change. A set that came from the master never looks at the disk. */
+ * The master reads every file - as root, where it is root - and hands the set to its workers through a memory
+ * file. So a worker has exactly the bytes that were checked, needs no right to read a secret, and a reload
+ * cannot see half of a change. A set that came from the master never looks at the disk. */
 #ifndef FILES_H
 #define FILES_H
 

@@ -37,7 +37,8 @@ void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s)
     buf_init(&token, HEADER_LINE_MAX);
     buf_puts(&claims, "{\"iss\":");
     buf_add_json_string(&claims, key, (size_t)(secret - key));
-    buf_addf(&claims, ",\"exp\":%lld,\"nbf\":%lld}", (long long)now_s + JWT_SECONDS, (long long)now_s - JWT_BACK_SECONDS);
+    buf_addf(&claims, ",\"exp\":%lld,\"nbf\":%lld}", (long long)now_s + JWT_SECONDS,
+             (long long)now_s - JWT_BACK_SECONDS);
     add_base64url(&token, head, strlen(head));
     buf_putc(&token, '.');
     add_base64url(&token, claims.data, claims.len);

@@ -111,7 +111,8 @@ struct json_object *json_read(const char *text, size_t len, int max_depth, enum 
     if (len > INT32_MAX)
         *ret_error = (struct json_error){.why = "too large", .line = 1};
     else if (check_tokens(&s, &keys) < 0)
-        *ret_error = (struct json_error){.why = s.why, .line = scan_line_at(text, s.at < s.end ? s.at : s.end)};
+        *ret_error =
+            (struct json_error){.why = s.why, .line = scan_line_at(text, s.at < s.end ? s.at : s.end)};
     if (ret_error->why != NULL)
         return NULL;
     if (form == JSON_PLAIN)
@@ -144,7 +145,8 @@ static char *unescape_segment(const char *text, size_t len)
 
 int json_path_init(struct json_path *path, const char *text)
 {
-    *path = (struct json_path){.segments = xcalloc(JSON_PATH_SEGMENTS, sizeof(char *)), .text = xstrdup(text)};
+    *path =
+        (struct json_path){.segments = xcalloc(JSON_PATH_SEGMENTS, sizeof(char *)), .text = xstrdup(text)};
     while (*text == '/' && path->n_segments < JSON_PATH_SEGMENTS) {
         size_t len = strcspn(++text, "/");
         char *segment = unescape_segment(text, len);

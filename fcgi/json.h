@@ -1,8 +1,8 @@
 /* json: strict reading of JSON on top of json-c.
  *
- * json-c is lenient: NaN, single quotes, doubled keys (the last wins), numbers clamped to 64 bits. What comes from
- * outside is checked here against RFC 8259 first, so that everyone reads the same document; only then json-c
- * builds its tree. Trees are json-c's own: json_object_put() frees. */
+ * json-c is lenient: NaN, single quotes, doubled keys (the last wins), numbers clamped to 64 bits. What comes
+ * from outside is checked here against RFC 8259 first, so that everyone reads the same document; only then
+ * json-c builds its tree. Trees are json-c's own: json_object_put() frees. */
 #ifndef JSON_H
 #define JSON_H
 
@@ -38,8 +38,8 @@ MUST_CHECK int json_path_init(struct json_path *path, const char *text);
 void json_path_done(struct json_path *path);
 bool json_path_is_star(const struct json_path *path, size_t segment);
 
-/* Looks a path up. `indices` are what its stars stand for, in order; NULL takes the first member at each star.
- * False when there is no such member; a null that is there gives true and NULL. */
+/* Looks a path up. `indices` are what its stars stand for, in order; NULL takes the first member at each
+ * star. False when there is no such member; a null that is there gives true and NULL. */
 bool json_at(struct json_object *doc, const struct json_path *path, const size_t *indices,
              struct json_object **ret_value);
 

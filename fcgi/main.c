@@ -14,14 +14,17 @@
 
 static const char usage[] =
     "Usage: taskproxy [-c FILE] [OPTION]\n"
-    "A FastCGI proxy for the status of asynchronous tasks. Runs in the foreground and logs to standard error.\n"
+    "A FastCGI proxy for the status of asynchronous tasks. Runs in the foreground and logs to standard "
+    "error.\n"
     "\n"
     "  -c, --config FILE    the configuration (default " DEFAULT_CONF ")\n"
     "  -t, --check-config   check the configuration and all it names, and exit\n"
     "  -T, --print-config   print the configuration in force, and exit\n"
     "      --try PROVIDER ANSWER [RESULT]\n"
-    "                       print what a recorded answer becomes. PROVIDER is a provider file, or the name of one in\n"
-    "                       the folder providers beside the configuration; ANSWER is a body or what curl -i saved;\n"
+    "                       print what a recorded answer becomes. PROVIDER is a provider file, or the name "
+    "of one in\n"
+    "                       the folder providers beside the configuration; ANSWER is a body or what curl -i "
+    "saved;\n"
     "                       RESULT is the answer to the provider's second query, where it has one\n"
     "      --print-nginx    print the blocks that nginx needs, and exit\n"
     "  -V, --version        print the version, and exit\n"
@@ -76,7 +79,8 @@ static int run_try(const char *conf_path, const char *provider, int argc, char *
     const char *slash = strrchr(conf_path, '/');
     char *path = strchr(provider, '/') || strchr(provider, '.')
                      ? xstrdup(provider)
-                     : xasprintf("%.*sproviders/%s.json", slash ? (int)(slash - conf_path) + 1 : 0, conf_path, provider);
+                     : xasprintf("%.*sproviders/%s.json", slash ? (int)(slash - conf_path) + 1 : 0, conf_path,
+                                 provider);
     int status = try_answer(path, argv[0], argc == 2 ? argv[1] : NULL);
     free(path);
     return status;
@@ -105,21 +109,20 @@ static int run_cgi(void)
     struct conf *conf = load(path ? path : DEFAULT_CONF);
     if (conf != NULL)
         return worker_cgi(conf);
-    fputs("Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\ntaskproxy is not configured.\n", stdout);
+    fputs(
+        "Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\ntaskproxy is not configured.\n",
+        stdout);
     return EXIT_FAILURE;
 }
 
 int main(int argc, char **argv)
 {
     enum { OPT_PRINT_NGINX = 256, OPT_TRY };
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check-config", no_argument, NULL, 't'},
-                                            {"print-config", no_argument, NULL, 'T'},
-                                            {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
-                                            {"try", required_argument, NULL, OPT_TRY},
-                                            {"version", no_argument, NULL, 'V'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},  {"check-config", no_argument, NULL, 't'},
+        {"print-config", no_argument, NULL, 'T'},  {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
+        {"try", required_argument, NULL, OPT_TRY}, {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},          {0}};
     if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* by the master, not by people */
         return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
     if (getenv("GATEWAY_INTERFACE") != NULL)

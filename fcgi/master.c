@@ -4,7 +4,8 @@
  *     HUP:     new configuration -> a new generation on the same sockets
  *     TERM:    the workers leave -> the last is gone -> so are we
  *
- * A bad configuration changes nothing. HUPs that come while a generation is still starting make one reload more. */
+ * A bad configuration changes nothing. HUPs that come while a generation is still starting make one reload
+ * more. */
 #include "master.h"
 
 #include <signal.h>
@@ -151,7 +152,8 @@ static bool open_status(struct master *m, char **ret_error)
         m->status_path = NULL;
         return false;
     }
-    struct fcgi_handlers handlers = {.on_request = on_status_request, .on_drained = on_status_drained, .ctx = m};
+    struct fcgi_handlers handlers = {
+        .on_request = on_status_request, .on_drained = on_status_drained, .ctx = m};
     m->status = fcgi_listen(&m->loop, fd, STATUS_CONNECTIONS, handlers);
     return true;
 }

@@ -4,8 +4,8 @@
 
 #include "conf.h"
 
-/* Runs until TERM or INT; the exit status. `path` is the configuration's name, for reloads; `conf` belongs to the master
- * from here on. */
+/* Runs until TERM or INT; the exit status. `path` is the configuration's name, for reloads; `conf` belongs to
+ * the master from here on. */
 int master_main(const char *path, struct conf *conf);
 
 #endif

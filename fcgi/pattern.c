@@ -5,6 +5,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* "a-z" or "a"; how many characters of the text it took. */
+static size_t add_range(bool class[static 256], const char *text)
+{
+    unsigned char first = (unsigned char)text[0];
+    bool range = text[1] == '-' && text[2] != ']' && text[2] != '\0';
+    unsigned char last = range ? (unsigned char)text[2] : first;
+    for (int c = first; c <= last; c++)
+        class[c] = true;
+    return range ? 3 : 1;
+}
+
+/* Reads "[...]{m,n}" or "[...]{n}" with plain members; false for any other expression. */
+static bool read_simple(struct grammar *grammar, const char *regex)
+{
+    const char *at = regex + 1;
+    if (regex[0] != '[' || strchr("^]", regex[1]) != NULL || strpbrk(regex, "\\:.=()|") != NULL)
+        return false;
+    while (*at != ']' && *at != '\0')
+        at += add_range(grammar->class, at);
+    int end = 0;
+    if (sscanf(at, "]{%zu,%zu}%n", &grammar->min, &grammar->max, &end) == 2 && end > 0)
+        return at[end] == '\0';
+    bool one = sscanf(at, "]{%zu}%n", &grammar->min, &end) == 1 && end > 0 && at[end] == '\0';
+    grammar->max = grammar->min;
+    return one;
+}
+
+static bool takes_simple(const struct grammar *grammar, const char *value)
+{
+    size_t len = 0;
+    for (; value[len] != '\0'; len++) {
+        if (!grammar->class[(unsigned char)value[len]])
+            return false;
+    }
+    return len >= grammar->min && len <= grammar->max;
+}
+
 int grammar_init(struct grammar *grammar, const char *name, const char *regex)
 {
     char *whole = xasprintf("^(%s)$", regex);
@@ -13,6 +50,7 @@ int grammar_init(struct grammar *grammar, const char *name, const char *regex)
     if (error != 0)
         return -1;
     grammar->name = xstrdup(name);
+    grammar->simple = read_simple(grammar, regex);
     return 0;
 }
 
@@ -29,7 +67,7 @@ bool grammar_takes(const struct grammar *grammar, const char *value)
     /* Dot segments lead to other pages of the upstream's, and no encoding makes plain words of them. */
     if (strchr(value, '/') != NULL || strcmp(value, ".") == 0 || strcmp(value, "..") == 0)
         return false;
-    return regexec(&grammar->regex, value, 0, NULL, 0) == 0;
+    return grammar->simple ? takes_simple(grammar, value) : regexec(&grammar->regex, value, 0, NULL, 0) == 0;
 }
 
 /* ---- percent-encoding and queries ---- */
@@ -85,16 +123,17 @@ bool query_value(const char *query, const char *name, char *out, size_t size)
 /* ---- making a pattern ---- */
 
 /* Takes "{name}" or a literal as the pattern's next part. */
-static const char *add_part(struct pattern *pattern, const char *text, size_t len, const struct grammar *grammars,
-                            size_t n_grammars)
+static const char *add_part(struct pattern *pattern, const char *text, size_t len,
+                            const struct grammar *grammars, size_t n_grammars)
 {
     if (pattern->n_parts == PATTERN_PARTS)
         return "has too many parts";
     struct pattern_part *part = &pattern->parts[pattern->n_parts++];
     if (text[0] != '{') {
         part->literal = xstrndup(text, len);
-        return strpbrk(part->literal, "{}%&#") ? "may hold variables only as a whole part, such as /{task_id}/"
-                                               : NULL;
+        return strpbrk(part->literal, "{}%&#")
+                   ? "may hold variables only as a whole part, such as /{task_id}/"
+                   : NULL;
     }
     if (pattern->n_variables++ == PATTERN_VARIABLES)
         return "has more than 4 variables";
@@ -166,8 +205,8 @@ static bool take_value(const struct pattern_part *part, const char *value, char 
     return true;
 }
 
-/* The parts in the path, first as a shape: a path that differs in a literal is another path, whatever its values
- * are. */
+/* The parts in the path, first as a shape: a path that differs in a literal is another path, whatever its
+ * values are. */
 static enum pattern_match match_path(const struct pattern *pattern, const char *path, char *id)
 {
     char value[TASK_ID_MAX];

@@ -1,8 +1,8 @@
 /* pattern: the path of a provider's task, "/v1/videos/{kind}/{task_id}" or "/v1/query?task_id={task_id}".
  *
- * Matching a request gives the task's id: the values of the variables, in the order of the pattern, joined by '/'.
- * Building goes the other way, with each value percent-encoded. A value never holds a '/', so an id has one
- * meaning. */
+ * Matching a request gives the task's id: the values of the variables, in the order of the pattern, joined by
+ * '/'. Building goes the other way, with each value percent-encoded. A value never holds a '/', so an id has
+ * one meaning. */
 #ifndef PATTERN_H
 #define PATTERN_H
 
@@ -12,10 +12,15 @@
 
 enum { PATTERN_PARTS = 16, PATTERN_VARIABLES = 4, TASK_ID_MAX = 256 };
 
-/* What a variable may look like: a POSIX extended regular expression over the whole value. "/", "." and ".." never do. */
+/* What a variable may look like: a POSIX extended regular expression over the whole value. "/", "." and ".."
+ * never do. */
 struct grammar {
     char *name; /* of the variable */
     regex_t regex;
+    /* Most grammars are one class of characters and a length, "[A-Za-z0-9_-]{1,128}", and need no regex_t. */
+    bool simple;
+    bool class[256];
+    size_t min, max;
 };
 
 MUST_CHECK int grammar_init(struct grammar *grammar, const char *name, const char *regex);
@@ -48,7 +53,8 @@ MUST_CHECK int pattern_init(struct pattern *pattern, const char *text, const str
 void pattern_done(struct pattern *pattern);
 
 /* `path` and `query` as they came, percent-encoded; `query` may be NULL. `id` holds TASK_ID_MAX bytes. */
-enum pattern_match pattern_match(const struct pattern *pattern, const char *path, const char *query, char *id);
+enum pattern_match pattern_match(const struct pattern *pattern, const char *path, const char *query,
+                                 char *id);
 
 /* Whether an id given as such ("fal-ai/pika/ID", percent-decoded) fits the pattern's variables. */
 bool pattern_takes_id(const struct pattern *pattern, const char *id);
@@ -58,9 +64,11 @@ void pattern_build(const struct pattern *pattern, const char *id, struct buf *ou
 
 /* Whether the pattern has a variable of that name; and its value in an id that the pattern has taken. */
 bool pattern_has_variable(const struct pattern *pattern, const char *name);
-bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out, size_t size);
+bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out,
+                      size_t size);
 
-/* The value of a query parameter, percent-decoded into `out`; false when absent, doubled, malformed or too long. */
+/* The value of a query parameter, percent-decoded into `out`; false when absent, doubled, malformed or too
+ * long. */
 bool query_value(const char *query, const char *name, char *out, size_t size);
 
 /* Percent-decodes `len` bytes; -1 for a malformed escape, a NUL, or more than `size` - 1 bytes. */

@@ -26,10 +26,12 @@ const char *problem_code(enum problem problem)
 void problem_body(enum problem problem, const char *request_id, struct buf *out)
 {
     const struct row *row = &rows[problem];
-    buf_addf(out, "{\"type\":\"urn:taskproxy:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"", row->code,
-             row->title, row->status, row->detail);
+    buf_addf(out, "{\"type\":\"urn:taskproxy:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"",
+             row->code, row->title, row->status, row->detail);
     buf_addf(out, ",\"code\":\"%s\",\"request_id\":", row->code);
     buf_add_json_string(out, request_id, strlen(request_id));
-    buf_addf(out, ",\"message\":\"%s\",\"error\":{\"message\":\"%s\",\"type\":\"taskproxy_error\",\"code\":\"%s\"}}",
-             row->detail, row->detail, row->code);
+    buf_addf(
+        out,
+        ",\"message\":\"%s\",\"error\":{\"message\":\"%s\",\"type\":\"taskproxy_error\",\"code\":\"%s\"}}",
+        row->detail, row->detail, row->code);
 }

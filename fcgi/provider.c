@@ -44,11 +44,13 @@ enum state provider_state_of(const struct provider *p, struct json_object *statu
 
 #define CONDITION_FIELDS(owner, prefix)                                                                      \
     FIELD("http", S_INT, owner, prefix http, "0", "the HTTP status", .max = 599),                            \
-    FIELD("at", S_POINTER, owner, prefix at, "null", "the member that is looked at", ),                      \
-    FIELD("equals", S_SCALARS, owner, prefix equals, "[]", "the values it may have", ),                      \
-    FIELD("is", S_ENUM, owner, prefix is, "\"any\"",                                                         \
-          "filled: there, and not null, \"\", [] or {}; empty: the opposite", .words = "any|filled|empty"),     \
-    FIELD("and", S_LIST, owner, prefix also, "[]", "further conditions that must hold", .table = &condition_table)
+        FIELD("at", S_POINTER, owner, prefix at, "null", "the member that is looked at", ),                  \
+        FIELD("equals", S_SCALARS, owner, prefix equals, "[]", "the values it may have", ),                  \
+        FIELD("is", S_ENUM, owner, prefix is, "\"any\"",                                                     \
+              "filled: there, and not null, \"\", [] or {}; empty: the opposite",                            \
+              .words = "any|filled|empty"),                                                                  \
+        FIELD("and", S_LIST, owner, prefix also, "[]", "further conditions that must hold",                  \
+              .table = &condition_table)
 
 #define COND struct condition
 static const struct table condition_table;
@@ -71,7 +73,8 @@ static const struct field status_fields[] = {
     FIELD("succeeded", S_SCALARS, STATUS, lists[STATE_SUCCEEDED], "[]", "values that mean: is there", ),
     FIELD("failed", S_SCALARS, STATUS, lists[STATE_FAILED], "[]", "values that mean: will never be there", ),
     FIELD("cancelled", S_SCALARS, STATUS, lists[STATE_CANCELLED], "[]", "values that mean: was stopped", ),
-    FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state without such a member", .words = STATE_WORDS),
+    FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state without such a member",
+          .words = STATE_WORDS),
     FIELD("except", S_LIST, STATUS, exceptions, "[]", "members that change it", .table = &exception_table),
 };
 static const struct table status_table = TABLE(STATUS, status_fields);
@@ -103,7 +106,8 @@ static const struct field time_fields[] = {
     FIELD("at", S_POINTER, TIME, at, REQUIRED, "the time; 0 and \"\" mean that it is unset", ),
     FIELD("as", S_ENUM, TIME, form, REQUIRED, "how it is written",
           .words = "unix-seconds|unix-milliseconds|iso8601|beijing"),
-    FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, for a lifetime", .max = 366 * 86400000LL),
+    FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, for a lifetime",
+          .max = 366 * 86400000LL),
 };
 static const struct table time_table = TABLE(TIME, time_fields);
 
@@ -133,7 +137,8 @@ static const struct table unified_table = TABLE(UNIFIED, unified_fields);
 #define QUERY struct result_query
 static const struct field result_query_fields[] = {
     FIELD("path", S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
-    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member that the second answer becomes", .min = 1, .max = 64),
+    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member that the second answer becomes", .min = 1,
+          .max = 64),
     FIELD("ok", S_OBJECT, QUERY, ok, "{}", "what holds unless it is an error", .table = &condition_table),
     FIELD("failed", S_LIST, QUERY, failed, "[]", "any: the task has failed", .table = &condition_table),
 };
@@ -147,14 +152,16 @@ static const struct field provider_fields[] = {
     FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "grammars of further variables", .max = 256),
     FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the key is presented", .table = &auth_table),
     FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}", "further headers of the query", .max = 512),
-    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds unless a 200 is an error", .table = &condition_table),
+    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds unless a 200 is an error",
+          .table = &condition_table),
     FIELD("missing", S_LIST, PROVIDER, missing, "[]", "there is no such task", .table = &condition_table),
     FIELD("refused", S_LIST, PROVIDER, refused, "[]", "our key was refused", .table = &condition_table),
     FIELD("busy", S_LIST, PROVIDER, busy, "[]", "we ask too often", .table = &condition_table),
     FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "what the status means", .table = &status_table),
     FIELD("result", S_OBJECT, PROVIDER, result, "null", "a second query", .table = &result_query_table),
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "the members of the native view", ),
-    FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "the unified view's members", .table = &unified_table),
+    FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "the unified view's members",
+          .table = &unified_table),
     FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often a task may be asked", .table = &poll_table),
 };
 static const struct table provider_table = TABLE(PROVIDER, provider_fields);
@@ -227,8 +234,9 @@ static char *refuse_doubled_status(const struct provider *p, const struct schema
             struct json_object *value = ((struct json_object **)list->items)[i];
             enum state first = provider_state_of(p, value);
             if (first != (enum state)state)
-                return schema_error(source, "/status", "%s is both %s and %s", json_object_to_json_string(value),
-                                    state_name(first), state_name((enum state)state));
+                return schema_error(source, "/status", "%s is both %s and %s",
+                                    json_object_to_json_string(value), state_name(first),
+                                    state_name((enum state)state));
         }
     }
     return NULL;
@@ -250,12 +258,14 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
         bool good = at[len] == '}' && (pointer || pattern_has_variable(&p->path, name));
         free(name);
         if (!good)
-            return schema_error(source, "/result/path", "between { and } stands a variable of \"path\" or a pointer");
+            return schema_error(source, "/result/path",
+                                "between { and } stands a variable of \"path\" or a pointer");
     }
     return NULL;
 }
 
-/* A condition that names nothing would always hold, which nobody means; only "ok" may be left out that way. */
+/* A condition that names nothing would always hold, which nobody means; only "ok" may be left out that way.
+ */
 static bool says_something(const struct condition *c)
 {
     const struct condition *also = c->also.items;

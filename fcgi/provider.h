@@ -1,6 +1,7 @@
 /* provider: a provider file, read and checked - how one kind of task is asked for and what its answers mean.
  *
- * Data only: a new provider is a new file. conf/providers/README.md describes the format; view.c applies it. */
+ * Data only: a new provider is a new file. conf/providers/README.md describes the format; view.c applies it.
+ */
 #ifndef PROVIDER_H
 #define PROVIDER_H
 
@@ -8,7 +9,15 @@
 #include "pattern.h"
 #include "schema.h"
 
-enum state { STATE_NONE, STATE_QUEUED, STATE_RUNNING, STATE_SUCCEEDED, STATE_FAILED, STATE_CANCELLED, STATE_COUNT };
+enum state {
+    STATE_NONE,
+    STATE_QUEUED,
+    STATE_RUNNING,
+    STATE_SUCCEEDED,
+    STATE_FAILED,
+    STATE_CANCELLED,
+    STATE_COUNT
+};
 
 /* "queued" and so on. */
 const char *state_name(enum state state);
@@ -69,8 +78,8 @@ struct unified_fields {
     struct list results; /* of struct result_field */
 };
 
-/* The second query, sent once the first says succeeded. Its path is a pattern in which "{/pointer}" is a member of the
- * first answer. */
+/* The second query, sent once the first says succeeded. Its path is a pattern in which "{/pointer}" is a
+ * member of the first answer. */
 struct result_query {
     char *path; /* NULL: there is no second query */
     char *into; /* the member of the document that the second answer becomes */
@@ -101,11 +110,11 @@ struct provider {
     char *task_id_text;
     struct list variables; /* of struct pair: name and grammar */
     struct provider_auth auth;
-    struct list headers;  /* of struct pair */
-    struct condition ok;  /* must hold for an answer to be one */
-    struct list missing;  /* of struct condition: the upstream knows no such task */
-    struct list refused;  /* of struct condition: our key was refused */
-    struct list busy;     /* of struct condition: we ask too often */
+    struct list headers; /* of struct pair */
+    struct condition ok; /* must hold for an answer to be one */
+    struct list missing; /* of struct condition: the upstream knows no such task */
+    struct list refused; /* of struct condition: our key was refused */
+    struct list busy;    /* of struct condition: we ask too often */
     struct provider_status status;
     struct result_query result;
     struct list keep_paths; /* of struct json_path */
@@ -131,7 +140,7 @@ enum state provider_state_of(const struct provider *provider, struct json_object
 bool scalar_is_among(struct json_object *value, const struct list *scalars);
 
 /* What clients of this provider ask, when a route gives it another path: with the provider's grammars. */
-MUST_CHECK int provider_pattern(const struct provider *provider, const char *text, struct pattern *ret_pattern,
-                                const char **ret_why);
+MUST_CHECK int provider_pattern(const struct provider *provider, const char *text,
+                                struct pattern *ret_pattern, const char **ret_why);
 
 #endif

@@ -66,7 +66,8 @@ static bool params_are_good(void)
         if (name_len > params.len - at || value_len > params.len - at - name_len)
             return false;
         const unsigned char *name = params.data + at;
-        if (name_len == 0 || memchr(name, '\0', name_len + value_len) != NULL || memchr(name, '=', name_len) != NULL)
+        if (name_len == 0 || memchr(name, '\0', name_len + value_len) != NULL ||
+            memchr(name, '=', name_len) != NULL)
             return false;
         at += name_len + value_len;
     }
@@ -75,11 +76,12 @@ static bool params_are_good(void)
 
 static bool begin_is_good(const struct record *record)
 {
-    return record->id != 0 && record->len == 8 && (record->content[0] << 8 | record->content[1]) == ROLE_RESPONDER;
+    return record->id != 0 && record->len == 8 &&
+           (record->content[0] << 8 | record->content[1]) == ROLE_RESPONDER;
 }
 
-/* What comes after the record, when the request may go on with it: the type that is expected next, or the same one
- * again; 0 when the request is whole, -1 when the record may not stand here. */
+/* What comes after the record, when the request may go on with it: the type that is expected next, or the
+ * same one again; 0 when the request is whole, -1 when the record may not stand here. */
 static int accept_record(int expected, const struct record *record)
 {
     if (record->type != expected)

@@ -1,8 +1,8 @@
 /* records: is what lies in a socket one whole, well-formed FastCGI request?
  *
- * libfcgi blocks where a request is not whole, and mishandles management records, so it is given nothing that this
- * file has not passed: BEGIN_REQUEST for a responder, PARAMS up to its end, STDIN up to its end, of one request id,
- * and nothing behind them. */
+ * libfcgi blocks where a request is not whole, and mishandles management records, so it is given nothing that
+ * this file has not passed: BEGIN_REQUEST for a responder, PARAMS up to its end, STDIN up to its end, of one
+ * request id, and nothing behind them. */
 #ifndef RECORDS_H
 #define RECORDS_H
 

@@ -2,8 +2,8 @@
  *
  *     DOWN --pause over--> CONNECTING (AUTH, SELECT, PING) --PONG--> UP --error, time-out--> DOWN
  *
- * hiredis 0.14 knows neither time-outs nor, in its adapter for libuv, refused connections: the adapter (struct link)
- * and the deadlines are here. */
+ * hiredis 0.14 knows neither time-outs nor, in its adapter for libuv, refused connections: the adapter
+ * (struct link) and the deadlines are here. */
 #include "redis.h"
 
 #include <stdio.h>
@@ -181,15 +181,15 @@ static void drop(struct redis *r, const char *reason)
         redisAsyncFree(context);
 }
 
-/* Replies come in the order of the commands, and so do deadlines, but for commands that wait behind the handshake of
- * the very first connection. */
+/* Replies come in the order of the commands, and so do deadlines, but for commands that wait behind the
+ * handshake of the very first connection. */
 static uint64_t earliest_deadline(const struct redis *r)
 {
     uint64_t earliest = r->commands->deadline_ms;
     const struct redis_command *command;
     if (r->state == CONNECTING) {
         DL_FOREACH(r->commands, command)
-            earliest = command->deadline_ms < earliest ? command->deadline_ms : earliest;
+        earliest = command->deadline_ms < earliest ? command->deadline_ms : earliest;
     }
     return earliest;
 }
@@ -247,8 +247,8 @@ static void complain(struct redis *r, enum command_kind kind, const char *error)
     if (strcmp(word, said) == 0)
         return;
     strcpy(said, word);
-    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, kind == GET ? "GET" : "SET",
-             word);
+    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address,
+             kind == GET ? "GET" : "SET", word);
 }
 
 static void end_handshake_step(struct redis *r, const redisReply *reply)
@@ -303,8 +303,8 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     free(command);
 }
 
-static struct redis_command *send_command(struct redis *r, enum command_kind kind, int64_t timeout_ms, int argc,
-                                  const char **argv, const size_t *lens)
+static struct redis_command *send_command(struct redis *r, enum command_kind kind, int64_t timeout_ms,
+                                          int argc, const char **argv, const size_t *lens)
 {
     struct redis_command *command = xcalloc(1, sizeof(*command));
     *command = (struct redis_command){
@@ -430,7 +430,7 @@ void redis_free(struct redis *r)
         return;
     struct redis_command *command;
     DL_FOREACH(r->commands, command)
-        redis_cancel(command);
+    redis_cancel(command);
     r->freed = true;
     redisAsyncContext *context = r->context;
     r->context = NULL;

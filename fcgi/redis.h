@@ -1,7 +1,8 @@
 /* redis: GET and SET, on hiredis, never later than the time-out of the configuration.
  *
- * Redis is a help, not a part: while it is away nothing here starts, and the reason is logged once. A time-out drops
- * the connection, since replies are told apart only by their order; it is made anew with growing pauses. */
+ * Redis is a help, not a part: while it is away nothing here starts, and the reason is logged once. A
+ * time-out drops the connection, since replies are told apart only by their order; it is made anew with
+ * growing pauses. */
 #ifndef REDIS_H
 #define REDIS_H
 
@@ -29,7 +30,8 @@ typedef void redis_callback(void *user, const struct redis_reply *reply);
 /* Begins to connect. `conf` must outlive it. Without an address it is away for ever, silently. */
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf);
 
-/* Pending GETs are forgotten without a callback; freed when the loop has run its closing callbacks. NULL is allowed. */
+/* Pending GETs are forgotten without a callback; freed when the loop has run its closing callbacks. NULL is
+ * allowed. */
 void redis_free(struct redis *redis);
 
 /* NULL: away, no callback will come. Otherwise exactly one will, later, unless the command is cancelled. */

@@ -4,8 +4,9 @@
  *       |          |              '-- all fresh ----------------^
  *       '----------'-- refused ---------------------------------'
  *
- * Most requests ask about one task; /v1/tasks?ids= asks about many, each an item of its own. A step that refuses the
- * request sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
+ * Most requests ask about one task; /v1/tasks?ids= asks about many, each an item of its own. A step that
+ * refuses the request sets the problem and returns RESPOND. run() alone changes the step and frees the
+ * request. */
 #include "request.h"
 
 #include <stdio.h>
@@ -289,17 +290,19 @@ static enum step join_fetches(struct request *r)
 
 /* ---- respond ---- */
 
-/* Failures in which an old snapshot is better than none. Not where the upstream has said something of the task, or of
- * our right to it. */
+/* Failures in which an old snapshot is better than none. Not where the upstream has said something of the
+ * task, or of our right to it. */
 static bool is_excusable(enum problem problem)
 {
     return problem == PROBLEM_UPSTREAM_ERROR || problem == PROBLEM_UPSTREAM_INVALID ||
-           problem == PROBLEM_UPSTREAM_TIMEOUT || problem == PROBLEM_UNAVAILABLE || problem == PROBLEM_OVERLOADED;
+           problem == PROBLEM_UPSTREAM_TIMEOUT || problem == PROBLEM_UNAVAILABLE ||
+           problem == PROBLEM_OVERLOADED;
 }
 
 static void count_answer(int status)
 {
-    static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX, STAT_ANSWERS_5XX};
+    static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX,
+                                           STAT_ANSWERS_5XX};
     stat_inc(classes[status / 100 - 2]);
 }
 
@@ -389,7 +392,8 @@ static void run(struct request *r)
                                                            [LOOK_IN_MEMORY] = look_in_memory,
                                                            [JOIN_FETCHES] = join_fetches,
                                                            [RESPOND] = respond};
-    static const char *const names[] = {"route", "authorize", "look_in_memory", "join_fetches", "respond", "wait", "done"};
+    static const char *const names[] = {"route", "authorize", "look_in_memory", "join_fetches", "respond",
+                                        "wait",  "done"};
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);

@@ -10,7 +10,8 @@ static const char unified_prefix[] = "/v1/tasks";
 
 /* ---- one task ---- */
 
-static enum problem take_native(const struct conf *conf, const char *path, const char *query, struct task *task)
+static enum problem take_native(const struct conf *conf, const char *path, const char *query,
+                                struct task *task)
 {
     enum problem problem = PROBLEM_NOT_FOUND;
     for (size_t i = 0; i < conf->routes.n; i++) {
@@ -65,7 +66,8 @@ static const char *split_uri(const char *uri, char path[static URI_MAX], const c
     return path;
 }
 
-enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task, enum problem *ret_problem)
+enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
+                           enum problem *ret_problem)
 {
     char buffer[URI_MAX];
     const char *query, *path = split_uri(uri, buffer, &query);
@@ -110,7 +112,11 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
 
 void task_key(const struct task *task, struct buf *out)
 {
-    buf_addf(out, "%s:%s:%s", task->route->upstream->name, task->route->provider->name, task->id);
+    buf_puts(out, task->route->upstream->name);
+    buf_putc(out, ':');
+    buf_puts(out, task->route->provider->name);
+    buf_putc(out, ':');
+    buf_puts(out, task->id);
 }
 
 /* ---- nginx ---- */
@@ -121,8 +127,8 @@ static void print_literal(const char *literal, struct buf *out)
         buf_addf(out, "%s%c", strchr(".+*()[]|^$?\\\"", *c) ? "\\" : "", *c);
 }
 
-/* A pattern as a regular expression of nginx's over "PATH?QUERY", which captures the variables as tp1, tp2 ... Those
- * of the query stand in any order, so they are looked ahead for. */
+/* A pattern as a regular expression of nginx's over "PATH?QUERY", which captures the variables as tp1, tp2
+ * ... Those of the query stand in any order, so they are looked ahead for. */
 static void print_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
@@ -165,6 +171,8 @@ void route_print_nginx(const struct conf *conf, struct buf *out)
     for (int64_t i = 0; i < conf->workers; i++)
         buf_addf(out, "    server unix:%s/worker-%lld.sock max_fails=0;\n", conf->socket_dir, (long long)i);
     buf_puts(out, "    keepalive 64;\n}\n\n");
-    buf_addf(out, "upstream taskproxy_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
-             conf->socket_dir);
+    buf_addf(
+        out,
+        "upstream taskproxy_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
+        conf->socket_dir);
 }

@@ -6,7 +6,6 @@
 #include "problem.h"
 #include "snapshot.h"
 
-
 /* One task of one route: the identity that fetches, the cache and Redis go by. */
 struct task {
     const struct conf_route *route; /* (ref) */
@@ -24,10 +23,12 @@ enum route_kind {
 };
 
 /* The first three need one task; ROUTE_MANY leaves it alone: route_ids reads them. */
-enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task, enum problem *ret_problem);
+enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
+                           enum problem *ret_problem);
 
-/* The tasks of /v1/tasks?ids=, in the order asked. One that is not ours has no route and a problem of its own. How many
- * there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays hold ROUTE_IDS_MAX. */
+/* The tasks of /v1/tasks?ids=, in the order asked. One that is not ours has no route and a problem of its
+ * own. How many there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays
+ * hold ROUTE_IDS_MAX. */
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
 
 /* The task's key in Redis, without the prefix, and in the memory cache: "main:sora:ID". */

@@ -87,8 +87,8 @@ static bool scan_escape(struct scanner *s)
     return low >= 0xdc00 && low <= 0xdfff;
 }
 
-/* At a byte of 0x80 or more: past one character of UTF-8 (RFC 3629: the shortest form, no surrogates, up to U+10FFFF);
- * json-c looks only at how many bytes there are. */
+/* At a byte of 0x80 or more: past one character of UTF-8 (RFC 3629: the shortest form, no surrogates, up to
+ * U+10FFFF); json-c looks only at how many bytes there are. */
 static bool scan_utf8(struct scanner *s)
 {
     static const struct {
@@ -301,7 +301,8 @@ static bool enter_member(struct scanner *s, bool object, const char *segment, si
         if (object) {
             if (scan(s, &start) != T_STRING)
                 return false;
-            match = (size_t)(s->at - start) == segment_len + 2 && memcmp(start + 1, segment, segment_len) == 0;
+            match =
+                (size_t)(s->at - start) == segment_len + 2 && memcmp(start + 1, segment, segment_len) == 0;
             if (next_punctuation(s) != ':')
                 return false;
         } else {
@@ -329,4 +330,3 @@ size_t scan_line_of(const char *text, size_t len, const char *pointer)
     skip_space(&s);
     return scan_line_at(text, s.at);
 }
-

@@ -1,7 +1,7 @@
 /* schema: see schema.h.
  *
- * One function reads a value of each type; read_value chooses by the row. Each reports through fail(), which knows
- * the place: the pointer is built up and cut back as the reader goes in and out. */
+ * One function reads a value of each type; read_value chooses by the row. Each reports through fail(), which
+ * knows the place: the pointer is built up and cut back as the reader goes in and out. */
 #include "schema.h"
 
 #include <errno.h>
@@ -139,8 +139,8 @@ struct measure {
 
 static const struct measure duration_measure = {
     parse_duration, format_duration, "a duration: a number and ms, s, m, h or d, such as \"250ms\""};
-static const struct measure size_measure = {
-    parse_size, format_size, "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""};
+static const struct measure size_measure = {parse_size, format_size,
+                                            "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""};
 
 static int read_measure(struct reader *r, const struct field *field, const struct measure *measure,
                         struct json_object *value, int64_t *place)
@@ -248,7 +248,8 @@ static int read_element(struct reader *r, const struct field *field, struct json
     }
 }
 
-static int read_list(struct reader *r, const struct field *field, struct json_object *value, struct list *place)
+static int read_list(struct reader *r, const struct field *field, struct json_object *value,
+                     struct list *place)
 {
     size_t size = schema_element_size(field);
     if (field->type == S_POINTERS && json_object_is_type(value, json_type_string)) {
@@ -278,7 +279,8 @@ static bool good_name(const char *name)
     return len > 0 && len <= 64 && name[len] == '\0';
 }
 
-static int read_map(struct reader *r, const struct field *field, struct json_object *value, struct list *place)
+static int read_map(struct reader *r, const struct field *field, struct json_object *value,
+                    struct list *place)
 {
     size_t size = schema_element_size(field);
     if (!json_object_is_type(value, json_type_object))
@@ -373,7 +375,8 @@ static int read_field(struct reader *r, const struct field *field, struct json_o
     if (!there && field->fallback == NULL)
         return fail(r, "the key \"%s\" is missing", field->name);
     size_t back = go_in(r, field->name);
-    bool absent = !there || (value == NULL && field->fallback != NULL && strcmp(field->fallback, "null") == 0);
+    bool absent =
+        !there || (value == NULL && field->fallback != NULL && strcmp(field->fallback, "null") == 0);
     int result = absent ? read_fallback(r, field, place) : read_value(r, field, value, place);
     if (result == 0)
         go_out(r, back);

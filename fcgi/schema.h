@@ -1,8 +1,8 @@
 /* schema: reads a JSON file into a struct, by a table.
  *
- * A table has one row for each key: its name, type, place in the struct, default, bounds and help. From it come the
- * parsing, the defaults, every error message, --print-config and the reference. An error names file, line, pointer
- * and what is allowed. */
+ * A table has one row for each key: its name, type, place in the struct, default, bounds and help. From it
+ * come the parsing, the defaults, every error message, --print-config and the reference. An error names file,
+ * line, pointer and what is allowed. */
 #ifndef SCHEMA_H
 #define SCHEMA_H
 
@@ -43,10 +43,10 @@ struct table;
 struct field {
     const char *name;
     enum schema_type type;
-    size_t offset;             /* in the struct */
-    const char *fallback;      /* JSON text of the default; NULL: the key is required; "null": may be absent */
-    int64_t min, max;          /* bounds of the value or of its length; both 0: none */
-    const char *words;         /* S_ENUM: "open|teams" */
+    size_t offset;        /* in the struct */
+    const char *fallback; /* JSON text of the default; NULL: the key is required; "null": may be absent */
+    int64_t min, max;     /* bounds of the value or of its length; both 0: none */
+    const char *words;    /* S_ENUM: "open|teams" */
     const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
     const char *help;          /* one line for the reference */
 };
@@ -57,7 +57,8 @@ struct table {
     size_t size; /* of the struct */
 };
 
-/* A row: FIELD("timeout", S_DURATION, struct conf_redis, timeout_ms, "\"50ms\"", "help", .min = 1, .max = 60000) */
+/* A row: FIELD("timeout", S_DURATION, struct conf_redis, timeout_ms, "\"50ms\"", "help", .min = 1, .max =
+ * 60000) */
 #define FIELD(word, kind, owner, member, default_text, help_text, ...)                                       \
     {                                                                                                        \
         .name = word, .type = kind, .offset = offsetof(owner, member), .fallback = default_text,             \
@@ -74,8 +75,8 @@ struct table {
         .fields = (rows), .n_fields = NELEMS(rows), .size = sizeof(owner)                                    \
     }
 
-/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. Whether it was there stands in the struct's
- * first field, when that is a required one. */
+/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. Whether it was there stands in the
+ * struct's first field, when that is a required one. */
 
 struct schema_source {
     const char *path; /* of the file, for messages and relative paths */
@@ -93,8 +94,8 @@ void schema_done(const struct table *table, void *out);
 char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
     PRINTF(3, 4);
 
-/* For both directions: the size of one element of a list of the row's type, and whether a row is a map's key, which
- * stands in front of its struct and is no member of the object. */
+/* For both directions: the size of one element of a list of the row's type, and whether a row is a map's key,
+ * which stands in front of its struct and is no member of the object. */
 size_t schema_element_size(const struct field *field);
 
 static inline bool schema_is_key(const struct field *field)

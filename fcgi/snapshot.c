@@ -25,8 +25,9 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* An ended task is good for terminal_ttl, but its URLs must work for a while after it was served. When they are
- * about to end the task is asked again at the usual pace, and when they had ended before they came, each minute. */
+/* An ended task is good for terminal_ttl, but its URLs must work for a while after it was served. When they
+ * are about to end the task is asked again at the usual pace, and when they had ended before they came, each
+ * minute. */
 static int64_t ended_until(const struct snapshot *s, const struct snapshot_rules *rules)
 {
     int64_t until = s->fetched_ms + rules->terminal_ttl_ms;
@@ -48,7 +49,8 @@ static int64_t running_until(const struct snapshot *s, const struct snapshot_rul
 static void set_times(struct snapshot *s, const struct snapshot_rules *rules, int64_t retry_after_ms)
 {
     int64_t wished = s->fetched_ms + min64(retry_after_ms, retry_after_max_ms);
-    s->fresh_until_ms = state_ended(s->state) ? ended_until(s, rules) : max64(running_until(s, rules), wished);
+    s->fresh_until_ms =
+        state_ended(s->state) ? ended_until(s, rules) : max64(running_until(s, rules), wished);
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
@@ -168,8 +170,9 @@ static const char *read_head(char *head, const char *digest, struct snapshot_fac
         facts->view_lens[i] = (size_t)next_number(&rest);
     /* Beyond these the sums of times would overflow. */
     const int64_t most = 1LL << 48;
-    if (facts->state == STATE_NONE || facts->created_ms < 0 || facts->created_ms > most || facts->fetched_ms < 0 ||
-        facts->fetched_ms > most || facts->urls_expire_at < 0 || facts->urls_expire_at > most / 1000)
+    if (facts->state == STATE_NONE || facts->created_ms < 0 || facts->created_ms > most ||
+        facts->fetched_ms < 0 || facts->fetched_ms > most || facts->urls_expire_at < 0 ||
+        facts->urls_expire_at > most / 1000)
         return "a malformed head";
     return NULL;
 }

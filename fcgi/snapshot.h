@@ -1,7 +1,7 @@
 /* snapshot: what was known of a task at one moment, ready to be sent.
  *
- * Immutable once made, and counted: memory, fetch and every waiting request share one. A snapshot without a state
- * (STATE_NONE) remembers that the upstream knows no such task. */
+ * Immutable once made, and counted: memory, fetch and every waiting request share one. A snapshot without a
+ * state (STATE_NONE) remembers that the upstream knows no such task. */
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
 
@@ -20,12 +20,12 @@ struct view_bytes {
 struct snapshot {
     unsigned refs;
     enum state state;
-    bool known;                 /* false: the status value is in no list of the provider file */
-    int64_t created_ms;         /* when the task was created, or first seen */
-    int64_t fetched_ms;         /* when the upstream said so */
-    int64_t fresh_until_ms;     /* until when it is answered without asking */
-    int64_t keep_until_ms;      /* until when it may stand in for an upstream that fails */
-    int64_t urls_expire_at;     /* seconds since 1970; 0: never, as far as is known */
+    bool known;             /* false: the status value is in no list of the provider file */
+    int64_t created_ms;     /* when the task was created, or first seen */
+    int64_t fetched_ms;     /* when the upstream said so */
+    int64_t fresh_until_ms; /* until when it is answered without asking */
+    int64_t keep_until_ms;  /* until when it may stand in for an upstream that fails */
+    int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
     struct view_bytes views[VIEW_COUNT];
 };
 
@@ -66,8 +66,8 @@ size_t snapshot_bytes(const struct snapshot *s);
 /* As a value of Redis. It begins with a format version and `digest`, that of the provider file. */
 void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out);
 
-/* The inverse; the times are made anew from `rules`. NULL with *ret_why (static text) when the value is not of this
- * format, digest, or not whole. */
+/* The inverse; the times are made anew from `rules`. NULL with *ret_why (static text) when the value is not
+ * of this format, digest, or not whole. */
 struct snapshot *snapshot_decode(const char *value, size_t len, const char *digest,
                                  const struct snapshot_rules *rules, const char **ret_why);
 

@@ -46,7 +46,8 @@ static char *set_group(const char *path, const char *group)
     if (entry == NULL)
         return xasprintf("there is no group \"%s\" (\"socket_group\")", group);
     if (chown(path, (uid_t)-1, entry->gr_gid) < 0)
-        return xasprintf("cannot give %s to the group \"%s\" (\"socket_group\"): %s", path, group, strerror(errno));
+        return xasprintf("cannot give %s to the group \"%s\" (\"socket_group\"): %s", path, group,
+                         strerror(errno));
     return NULL;
 }
 
@@ -77,7 +78,8 @@ int socket_listen(const char *path, const char *group, char **ret_error)
     if (*ret_error != NULL)
         return -1;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    *ret_error = fd < 0 ? xasprintf("cannot make a socket: %s", strerror(errno)) : bind_and_listen(fd, &address, group);
+    *ret_error = fd < 0 ? xasprintf("cannot make a socket: %s", strerror(errno))
+                        : bind_and_listen(fd, &address, group);
     if (*ret_error == NULL)
         return fd;
     if (fd >= 0)

@@ -1,8 +1,8 @@
 /* stats: counters, one table with their meaning beside them.
  *
- * The counters live in one page of memory that the master makes and every worker maps: one slot for each worker
- * process, written by that process alone. The master adds up the slots, and folds the slot of a worker that has
- * ended into the totals, so that a sum never goes back when a worker is replaced. */
+ * The counters live in one page of memory that the master makes and every worker maps: one slot for each
+ * worker process, written by that process alone. The master adds up the slots, and folds the slot of a worker
+ * that has ended into the totals, so that a sum never goes back when a worker is replaced. */
 #ifndef STATS_H
 #define STATS_H
 
@@ -60,7 +60,8 @@ void stat_add(enum stat_id which, int64_t n);
 void stat_set(enum stat_id which, int64_t value);
 int64_t stat_get(enum stat_id which);
 
-/* For the master: the slot's counters join its own totals and its gauges are forgotten; it can be used again. */
+/* For the master: the slot's counters join its own totals and its gauges are forgotten; it can be used again.
+ */
 void stats_fold(int slot);
 
 /* The sums over all slots, in the text format of Prometheus. */

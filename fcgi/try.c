@@ -64,7 +64,8 @@ static void print_view(const struct view *view)
 
 static void print_reading(enum reading reading, const struct view *view)
 {
-    printf("answer: %s%s%s\n", reading_name(reading), view->why ? ", it was " : "", view->why ? view->why : "");
+    printf("answer: %s%s%s\n", reading_name(reading), view->why ? ", it was " : "",
+           view->why ? view->why : "");
     if (reading == READING_OK)
         print_view(view);
     else if (reading == READING_HALF)

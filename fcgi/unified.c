@@ -1,7 +1,7 @@
 /* unified: see unified.h.
  *
- * Every member is there in every view, null when it is not known. What is of another type than the provider file
- * says is not known. */
+ * Every member is there in every view, null when it is not known. What is of another type than the provider
+ * file says is not known. */
 #include "unified.h"
 
 #include <math.h>
@@ -84,13 +84,15 @@ static void write_progress(struct buf *out, const struct progress_field *field, 
     }
 }
 
-static void write_error(struct buf *out, const struct view_question *q, struct json_object *doc, enum state state)
+static void write_error(struct buf *out, const struct view_question *q, struct json_object *doc,
+                        enum state state)
 {
     const struct list *paths = &q->provider->unified.error;
     struct json_object *value = NULL;
     buf_puts(out, ",\"error\":");
     for (size_t i = 0; i < paths->n && (state == STATE_FAILED || state == STATE_CANCELLED); i++) {
-        const char *text = json_at(doc, (struct json_path *)paths->items + i, NULL, &value) ? json_text(value) : NULL;
+        const char *text =
+            json_at(doc, (struct json_path *)paths->items + i, NULL, &value) ? json_text(value) : NULL;
         if (text == NULL || text[0] == '\0')
             continue;
         redact_json_string(out, text, strlen(text), q->secrets);
@@ -109,7 +111,8 @@ struct results {
 };
 
 /* A positive number as it came, or null. */
-static void write_number(struct results *r, const char *name, const struct json_path *path, const size_t *indices)
+static void write_number(struct results *r, const char *name, const struct json_path *path,
+                         const size_t *indices)
 {
     struct json_object *value = NULL;
     double number;
@@ -137,9 +140,10 @@ static void write_result(struct results *r, const struct result_field *field, co
     buf_putc(r->out, '}');
 }
 
-/* Goes down the URL's path from `segment` on, over every member at each star; `indices` are those chosen so far. */
-static void each_url(struct results *r, const struct result_field *field, struct json_object *value, size_t segment,
-                     size_t *indices, size_t n_indices)
+/* Goes down the URL's path from `segment` on, over every member at each star; `indices` are those chosen so
+ * far. */
+static void each_url(struct results *r, const struct result_field *field, struct json_object *value,
+                     size_t segment, size_t *indices, size_t n_indices)
 {
     const struct json_path *path = &field->url;
     if (segment == path->n_segments) {
@@ -157,7 +161,8 @@ static void each_url(struct results *r, const struct result_field *field, struct
     }
 }
 
-static void write_results(const struct view_question *q, struct json_object *doc, enum state state, struct buf *out)
+static void write_results(const struct view_question *q, struct json_object *doc, enum state state,
+                          struct buf *out)
 {
     const struct list *fields = &q->provider->unified.results;
     struct results r = {.out = out, .question = q, .doc = doc};

@@ -1,8 +1,8 @@
 /* upstream: see upstream.h.
  *
- * curl's multi interface tells which sockets and which time-out it waits for (on_socket, on_timeout); the loop tells
- * curl when something happens; then finished transfers are read off. curl is never called from inside its own
- * callbacks. */
+ * curl's multi interface tells which sockets and which time-out it waits for (on_socket, on_timeout); the
+ * loop tells curl when something happens; then finished transfers are read off. curl is never called from
+ * inside its own callbacks. */
 #include "upstream.h"
 
 #include <errno.h>
@@ -27,7 +27,8 @@ struct origin {
     char trouble[160];           /* as logged; "" while all is well */
 };
 
-/* The headers of a route's queries. They hold the key, so where they are always the same they are made once. */
+/* The headers of a route's queries. They hold the key, so where they are always the same they are made once.
+ */
 struct route_headers {
     struct curl_slist *list; /* NULL: made anew for each query */
     struct jwt jwt;
@@ -147,7 +148,8 @@ static int on_timeout(CURLM *multi, long timeout_ms, void *user)
     if (timeout_ms < 0)
         uv_timer_stop(&u->timer);
     else
-        uv_timer_start(&u->timer, on_curl_time, (uint64_t)timeout_ms, 0); /* 0: in the next turn of the loop */
+        uv_timer_start(&u->timer, on_curl_time, (uint64_t)timeout_ms,
+                       0); /* 0: in the next turn of the loop */
     return 0;
 }
 
@@ -243,7 +245,8 @@ static void finish(struct upstream_call *call, CURLcode code)
     if (code != CURLE_OK) {
         stat_inc(STAT_UPSTREAM_FAILURES);
         upstream_report(call->upstreams, call->origin->conf,
-                        call->no_descriptor ? "cannot be asked: we have no descriptor left" : curl_easy_strerror(code));
+                        call->no_descriptor ? "cannot be asked: we have no descriptor left"
+                                            : curl_easy_strerror(code));
     }
     struct origin *origin = call->origin;
     unplug(call);
@@ -264,8 +267,8 @@ static void read_off_finished(struct upstreams *u)
     }
 }
 
-static struct curl_slist *add_header(struct curl_slist *list, const struct conf_route *route, const char *name,
-                                     const char *value, struct jwt *jwt)
+static struct curl_slist *add_header(struct curl_slist *list, const struct conf_route *route,
+                                     const char *name, const char *value, struct jwt *jwt)
 {
     struct buf line;
     buf_init(&line, HEADER_MAX);

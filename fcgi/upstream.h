@@ -1,7 +1,8 @@
 /* upstream: asks the upstreams of the configuration, on libcurl.
  *
- * Connections are kept and reused; TLS is verified; a redirect is never followed; a body has a cap; no more than
- * max_in_flight queries run at once at one upstream, the others wait for their turn within their time-out. */
+ * Connections are kept and reused; TLS is verified; a redirect is never followed; a body has a cap; no more
+ * than max_in_flight queries run at once at one upstream, the others wait for their turn within their
+ * time-out. */
 #ifndef UPSTREAM_H
 #define UPSTREAM_H
 
@@ -14,10 +15,10 @@ struct upstreams;
 struct upstream_call; /* one query */
 
 enum upstream_outcome {
-    UPSTREAM_ANSWERED,    /* with any status */
+    UPSTREAM_ANSWERED, /* with any status */
     UPSTREAM_TIMED_OUT,
-    UPSTREAM_FAILED,      /* no connection, no TLS, reset before the end */
-    UPSTREAM_UNUSABLE,    /* truncated, too large, against the protocol */
+    UPSTREAM_FAILED,       /* no connection, no TLS, reset before the end */
+    UPSTREAM_UNUSABLE,     /* truncated, too large, against the protocol */
     UPSTREAM_OUT_OF_MEANS, /* we have no descriptor left */
     UPSTREAM_HELD          /* not asked: it had said that we ask too often */
 };
@@ -38,20 +39,21 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
 /* Queries under way end without a callback. NULL is allowed. */
 void upstreams_free(struct upstreams *upstreams);
 
-/* Asks the route's upstream for `target`, a path and query. Exactly one callback comes, later, unless the call is
- * cancelled. */
-struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route, const char *target,
-                                   upstream_callback *on_answer, void *user);
+/* Asks the route's upstream for `target`, a path and query. Exactly one callback comes, later, unless the
+ * call is cancelled. */
+struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route,
+                                   const char *target, upstream_callback *on_answer, void *user);
 void upstream_cancel(struct upstream_call *call);
 
-/* It said that we ask too often: no query for `ms` (0: a second; never longer than five minutes). Returns for how
- * long. */
+/* It said that we ask too often: no query for `ms` (0: a second; never longer than five minutes). Returns for
+ * how long. */
 int64_t upstream_hold(struct upstreams *upstreams, const struct conf_upstream *upstream, int64_t ms);
 
 /* What the upstream of a route was given to know us by: (ref) until the loop turns. */
 struct secrets upstream_secrets(const struct upstreams *upstreams, const struct conf_route *route);
 
-/* What the last query of that upstream came to, in a few words, or NULL when all is well: logged when it changes. */
+/* What the last query of that upstream came to, in a few words, or NULL when all is well: logged when it
+ * changes. */
 void upstream_report(struct upstreams *upstreams, const struct conf_upstream *upstream, const char *trouble);
 
 #endif

@@ -36,7 +36,8 @@ void format_size(int64_t bytes, char out[static 32]);
 /* The whole of `text` as a decimal integer. */
 MUST_CHECK int parse_int(const char *text, int64_t *ret);
 
-/* Seconds since 1970 of a UTC date; the inverse as RFC 3339 ("2025-01-14T15:15:46Z"), `out` holds 32 bytes. */
+/* Seconds since 1970 of a UTC date; the inverse as RFC 3339 ("2025-01-14T15:15:46Z"), `out` holds 32 bytes.
+ */
 int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second);
 void utc_text(int64_t unix_seconds, char out[static 32]);
 

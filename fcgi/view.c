@@ -2,7 +2,8 @@
  *
  *     view_read:  parse -> missing? refused? busy? error? -> status -> native view -> unified view
  *
- * The views are written straight from the parsed document: what the keep list does not name is never copied. */
+ * The views are written straight from the parsed document: what the keep list does not name is never copied.
+ */
 #include "view.h"
 
 #include <stdio.h>
@@ -119,7 +120,8 @@ static void write_status(const struct view_question *q, struct json_object *valu
     buf_done(&text);
 }
 
-static bool read_state(const struct view_question *q, int http_status, struct json_object *doc, struct view *view)
+static bool read_state(const struct view_question *q, int http_status, struct json_object *doc,
+                       struct view *view)
 {
     const struct provider *p = q->provider;
     struct json_object *value = NULL;
@@ -133,7 +135,8 @@ static bool read_state(const struct view_question *q, int http_status, struct js
         bool scalar = value != NULL && !json_object_is_type(value, json_type_object) &&
                       !json_object_is_type(value, json_type_array);
         view->state = STATE_RUNNING;
-        return scalar; /* a word that is new is a status; nothing at all, or a container, is another document */
+        return scalar; /* a word that is new is a status; nothing at all, or a container, is another document
+                        */
     }
     const struct status_exception *exceptions = p->status.exceptions.items;
     for (size_t i = 0; i < p->status.exceptions.n; i++) {
@@ -228,8 +231,8 @@ static bool keeps_names(const struct keep *keep)
     return false;
 }
 
-/* False, with nothing of use written, when the value is of another form than the list supposes: a text where members
- * were to be chosen from may hold anything. A null is kept: it says that there is nothing yet. */
+/* False, with nothing of use written, when the value is of another form than the list supposes: a text where
+ * members were to be chosen from may hold anything. A null is kept: it says that there is nothing yet. */
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep)
 {
     bool choose = keep->n_children > 0;

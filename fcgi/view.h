@@ -1,7 +1,7 @@
 /* view: from the bytes that an upstream sent to what clients may see of them.
  *
- * A view is a new document, made of what the provider file lists; nothing is taken from the upstream's document by
- * removing things from it. A secret that the upstream repeats is replaced. */
+ * A view is a new document, made of what the provider file lists; nothing is taken from the upstream's
+ * document by removing things from it. A secret that the upstream repeats is replaced. */
 #ifndef VIEW_H
 #define VIEW_H
 
@@ -24,13 +24,13 @@ const char *reading_name(enum reading reading);
 
 struct view {
     enum state state;
-    bool known;               /* false: the status value is in no list, and the state is STATE_RUNNING */
-    char status[64];          /* the status value as JSON text, for the log */
-    const char *why;          /* READING_ERROR and READING_INVALID: the reason, static text */
-    int64_t created_at;       /* seconds since 1970; 0: unknown */
-    int64_t urls_expire_at;   /* seconds since 1970; 0: never, as far as is known */
+    bool known;             /* false: the status value is in no list, and the state is STATE_RUNNING */
+    char status[64];        /* the status value as JSON text, for the log */
+    const char *why;        /* READING_ERROR and READING_INVALID: the reason, static text */
+    int64_t created_at;     /* seconds since 1970; 0: unknown */
+    int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
     struct buf views[VIEW_COUNT];
-    struct buf result_path;   /* READING_HALF: what to ask next */
+    struct buf result_path; /* READING_HALF: what to ask next */
 };
 
 /* What is asked, and what must not come back. */
@@ -46,8 +46,8 @@ struct view_answer {
     size_t len;
 };
 
-/* Fills `view`, which view_done() frees whatever is returned. `result` is the answer to the second query, or NULL before
- * it was made. */
+/* Fills `view`, which view_done() frees whatever is returned. `result` is the answer to the second query, or
+ * NULL before it was made. */
 enum reading view_read(const struct view_question *question, const struct view_answer *answer,
                        const struct view_answer *result, struct view *view);
 void view_done(struct view *view);

@@ -113,10 +113,10 @@ static void make_parts(struct worker *w)
     uv_loop_init(&w->loop);
     w->redis = redis_new(&w->loop, &w->conf->redis);
     w->upstreams = upstreams_new(&w->loop, w->conf);
-    w->fetches = fetches_new(
-        (struct fetches_parts){.conf = w->conf, .redis = w->redis, .upstreams = w->upstreams});
-    w->requests = requests_new(
-        (struct requests_parts){.loop = &w->loop, .conf = w->conf, .fetches = w->fetches});
+    w->fetches =
+        fetches_new((struct fetches_parts){.conf = w->conf, .redis = w->redis, .upstreams = w->upstreams});
+    w->requests =
+        requests_new((struct requests_parts){.loop = &w->loop, .conf = w->conf, .fetches = w->fetches});
     uv_signal_init(&w->loop, &w->terminate);
     uv_timer_init(&w->loop, &w->drain);
 }

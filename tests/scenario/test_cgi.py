@@ -88,7 +88,7 @@ def test_an_environment_with_next_to_nothing_in_it_is_answered(make_stack):
     stack = lone_program(make_stack, redis=False)
     config = {"TASKPROXY_CONFIG": str(stack.daemon.config_file)}
     for environment, expected in (
-        ({}, 400),
+        ({}, 405),
         ({"REQUEST_METHOD": "GET"}, 400),
         ({"REQUEST_URI": TASK}, 405),
         ({"REQUEST_METHOD": "GET", "REQUEST_URI": TASK, "REQUEST_ID": "bad id\nX-Evil: 1"}, 200),

@@ -9,8 +9,8 @@ import socketserver
 import struct
 import sys
 import time
-from urllib.parse import unquote, urlsplit
 
+import pages
 import players
 from switches import Query, Switch, as_bytes
 
@@ -92,7 +92,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.received += more
 
     def _answer(self, method: str, target: str, headers: dict) -> None:
-        found = players.find(unquote(urlsplit(target).path))
+        found = pages.find(target)
         if not found:
             message = f"Invalid URL ({method} {target})"
             self._send(players.reply_json(404, {"error": {"message": message, "type": "invalid_request_error"}}), Switch())

@@ -1,7 +1,7 @@
-"""The pages of the upstream that the stand-in can play: a path pattern each, and what is said there.
+"""The page of the first upstream, sora's, and what all players have in common.
 
-A player makes answers; it knows nothing of sockets, keys in force, or most switches. To add a page, write a player
-and append it to PLAYERS.
+A player finds the task in a path, reads the key from the headers and makes the answers; it knows nothing of sockets,
+keys in force, or most switches. The others are in recorded.py; pages.py has the list of all.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import credentials
 
 TASK_ID = r"[A-Za-z0-9_-]{1,128}"
 QUEUED_PART = 0.1  # of a task's life
@@ -41,9 +43,12 @@ def reply_json(status: int, document) -> Reply:
 class NewApi:
     """The manners that the aggregator's pages have in common: where the key stands, and the error form of new-api."""
 
-    def key(self, headers: dict) -> str | None:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        return key if scheme == "Bearer" else None
+    key = staticmethod(credentials.scheme("Bearer"))
+
+    def refuse(self, status: int) -> Reply:
+        if status == 403:
+            return self.error(403, "This key may not use this model.", "access_denied")
+        return self.error(401, "Invalid token.", "invalid_api_key")
 
     def error(self, status: int, message: str, code: str = "") -> Reply:
         return reply_json(status, {"error": {"message": message, "type": "new_api_error", "code": code}})
@@ -55,14 +60,19 @@ class NewApi:
 class Sora(NewApi):
     """GET /sora/v1/videos/{task_id}. A finished task is the page's own example, its ids, times and URLs adapted."""
 
-    path = re.compile(r"/sora/v1/videos/(?P<task_id>[^/]*)")
+    path = re.compile(r"/sora/v1/videos/([^/]*)")
     kept_texts = ("message", "fail_reason", "title", "prompt", "url")  # where repeat_key puts the key
 
     def __init__(self):
         self._example = Path(__file__).with_name("sora.json").read_text(encoding="utf-8")
 
-    def play(self, task: Task, now: float, state: str | None, progress: str | None, expires: float | None) -> Reply:
-        """The task's answer at `now`; what is not None is said instead of what the task's age would give."""
+    def find(self, path: str, query: str) -> str | None:
+        match = self.path.fullmatch(path)
+        return match and match[1]
+
+    def play(self, task: Task, now: float, headers: dict, switch) -> Reply:
+        """The task's answer at `now`; what the switch has is said instead of what the task's age would give."""
+        state, progress = switch.state, switch.progress
         if not re.fullmatch(TASK_ID, task.id) or "missing" in task.id:
             return self.missing()
         if state in ("SUCCESS", "FAILURE"):
@@ -70,7 +80,7 @@ class Sora(NewApi):
         life = (now - task.born) / task.seconds if task.seconds > 0 else 1.0
         state = state or self._state(task, life)
         if state == "SUCCESS":
-            return Reply(200, self._finished(task, progress, expires))
+            return Reply(200, self._finished(task, progress, switch.expires))
         return reply_json(200, self._unfinished(task, state, progress or f"{int(100 * min(life, 0.99))}%"))
 
     def _state(self, task: Task, life: float) -> str:
@@ -135,14 +145,3 @@ def repeat_key(body: bytes, key: str, members: tuple) -> bytes:
 
     text = json.dumps(spoil(document), ensure_ascii=False)
     return text.replace(marker, "".join(f"\\u{ord(char):04x}" for char in key)).encode()
-
-
-PLAYERS = (Sora(),)
-
-
-def find(path: str):
-    """The player of this path and the task asked for, or None."""
-    for player in PLAYERS:
-        if match := player.path.fullmatch(path):
-            return player, match["task_id"]
-    return None

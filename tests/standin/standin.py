@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A stand-in for the upstream: its pages (players.py) over TLS on 127.0.0.1, with counters and switches for tests.
+"""A stand-in for the upstream: its pages (pages.py) over TLS on 127.0.0.1, with counters and switches for tests.
 
 In a test:      with Standin(folder, keys=["sk-test"]) as standin: … standin.url, standin.ca_file
 As a program:   standin.py --dir FOLDER --key KEY [--port N] [--task-seconds N]
@@ -218,11 +218,11 @@ class Standin:
 
     def reply(self, query: Query, switch: Switch, player) -> players.Reply:
         """What is said to this query: refusals first, then what the player says, changed as the switch wants it."""
-        key = player.key(query.headers)
+        key = player.key(query.headers, self.keys | self.forbidden)
         if key in self.forbidden:
-            reply = player.error(403, "This key may not use this model.", "access_denied")
+            reply = player.refuse(403)
         elif key not in self.keys:
-            reply = player.error(401, "Invalid token.", "invalid_api_key")
+            reply = player.refuse(401)
         else:
             reply = self._play(query, switch, player)
         if switch.repeat_key and key:
@@ -235,7 +235,7 @@ class Standin:
             now = time.time() + self._clock_offset
             life = self.task_seconds if switch.seconds is None else switch.seconds
             task = self._tasks.setdefault(query.task_id, players.Task(query.task_id, now, life))
-        reply = player.play(task, now, switch.state, switch.progress, switch.expires)
+        reply = player.play(task, now, query.headers, switch)
         status = switch.status or (429 if switch.retry_after is not None else None)
         if status and status >= 400:
             reply = player.error(status, "The upstream is not well.", "upstream_not_well")

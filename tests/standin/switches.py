@@ -16,7 +16,7 @@ class Switch:
     reset: bool = False  # answer with a TCP reset
     wire: bytes | str | None = None  # these bytes in place of a whole HTTP answer, then close
 
-    # The task
+    # The task; of these, pages other than sora's know only the four states, and `seconds`
     state: str | None = None  # pin the state: NOT_START, IN_PROGRESS, SUCCESS, FAILURE or any other text
     progress: str | None = None  # say this instead of the "NN%" of the task's age
     expires: float | None = None  # unix time for the se= and ske= of the URLs

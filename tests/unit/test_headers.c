@@ -45,11 +45,24 @@ TEST(a_uuid_is_of_version_4_and_new_each_time)
     assert_string_not_equal(a, b);
     assert_int_equal(a[7 + 14], '4');
     assert_non_null(strchr("89ab", a[7 + 19]));
-    assert_true(headers_are_fresh("{uuid}"));
-    assert_true(headers_are_fresh("Bearer {jwt}"));
-    assert_false(headers_are_fresh("Bearer {key}"));
     free(a);
     free(b);
+}
+
+TEST(only_a_uuid_or_a_token_has_to_be_made_anew_for_each_query)
+{
+    struct pair pair = {.name = xstrdup("b"), .value = xstrdup("{key}")};
+    char value[] = "Bearer {key}", with_token[] = "Bearer {jwt}";
+    struct provider p = {.auth = {.value = value}, .headers = {.items = &pair, .n = 1}};
+    assert_false(headers_are_fresh(&p));
+    p.auth.value = with_token;
+    assert_true(headers_are_fresh(&p));
+    p.auth.value = value;
+    free(pair.value);
+    pair.value = xstrdup("x-{uuid}");
+    assert_true(headers_are_fresh(&p));
+    free(pair.name);
+    free(pair.value);
 }
 
 /* Base64url without padding, decoded; NUL behind it. */
@@ -137,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_template_is_filled_with_the_key),
         cmocka_unit_test(a_uuid_is_of_version_4_and_new_each_time),
+        cmocka_unit_test(only_a_uuid_or_a_token_has_to_be_made_anew_for_each_query),
         cmocka_unit_test(the_token_is_signed_with_the_secret_half_and_names_the_other),
         cmocka_unit_test(a_token_is_kept_until_shortly_before_its_end),
         cmocka_unit_test(a_key_without_two_halves_makes_no_token),

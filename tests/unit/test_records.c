@@ -63,7 +63,7 @@ static void add_whole_request(void)
     add_begin(1, 1);
     add_record(PARAMS, 1, one_param, 5, 3);
     add_record(PARAMS, 1, one_param + 5, sizeof(one_param) - 6, 7);
-    add_record(PARAMS, 1, NULL, 0, 8);
+    add_record(PARAMS, 1, NULL, 0, 0);
     add_record(STDIN, 1, "body", 4, 0);
     add_record(STDIN, 1, NULL, 0, 255);
 }
@@ -92,6 +92,18 @@ TEST(no_byte_changed_at_random_makes_it_read_past_the_end)
             wire.data[i] ^= (char)(1 << bit);
         }
     }
+}
+
+TEST(padding_where_libfcgi_would_take_it_for_records_is_bad)
+{
+    const char body[8] = {0, 1, 1};
+    add_record(BEGIN, 1, body, sizeof(body), 8);
+    assert_int_equal(check(), RECORDS_BAD);
+    buf_reset(&wire);
+    add_begin(1, 1);
+    add_record(PARAMS, 1, ONE_PARAM, 0);
+    add_record(PARAMS, 1, NULL, 0, 8);
+    assert_int_equal(check(), RECORDS_BAD);
 }
 
 TEST(anything_behind_the_request_is_bad)
@@ -275,6 +287,7 @@ int main(void)
         CHECK(a_whole_request_passes),
         CHECK(every_beginning_of_a_request_is_partial),
         CHECK(no_byte_changed_at_random_makes_it_read_past_the_end),
+        CHECK(padding_where_libfcgi_would_take_it_for_records_is_bad),
         CHECK(anything_behind_the_request_is_bad),
         CHECK(a_second_request_behind_the_first_is_bad),
         CHECK(a_request_begins_with_begin_request_for_a_responder),

@@ -1,0 +1,175 @@
+/* Every recorded answer under tests/answers becomes what its .expect.json says (tests/answers/README.md). One test a case;
+ * run from the top of the repository. */
+#include "unit.h"
+
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/view.h"
+
+enum { ANSWER_MAX = 1024 * 1024 };
+
+struct recorded {
+    char *name;   /* PROVIDER/CASE */
+    char *folder; /* tests/answers/PROVIDER */
+};
+
+static struct files *files;
+
+static const struct file *read_file(const char *folder, const char *name, const char *suffix)
+{
+    char *why, *path = xasprintf("%s/%s%s", folder, name, suffix);
+    const struct file *file = files_get(files, path, FILE_PLAIN, ANSWER_MAX, &why);
+    free(path);
+    free(why);
+    return file;
+}
+
+/* What `curl -i` saved, or a body alone. */
+static struct view_answer answer_of(const struct file *file)
+{
+    struct view_answer answer = {.http_status = 200, .body = file->data, .len = file->len};
+    if (strncmp(file->data, "HTTP/", 5) == 0) {
+        const char *blank = strstr(file->data, "\r\n\r\n");
+        assert_non_null(blank);
+        answer.http_status = atoi(strchr(file->data, ' '));
+        answer.body = blank + 4;
+        answer.len = file->len - (size_t)(answer.body - file->data);
+    }
+    return answer;
+}
+
+static struct json_object *expected(struct json_object *expect, const char *name)
+{
+    struct json_object *value = NULL;
+    json_object_object_get_ex(expect, name, &value);
+    return value;
+}
+
+/* The view's bytes as a document, without space between. */
+static struct json_object *document_of(const struct buf *view)
+{
+    struct json_error error;
+    struct json_object *doc = json_read(view->data, view->len, 64, JSON_PLAIN, &error);
+    if (doc == NULL)
+        fail_msg("the view is no JSON: %s", error.why);
+    return doc;
+}
+
+static void assert_same_text(const char *what, struct json_object *is, struct json_object *should)
+{
+    if (strcmp(json_object_to_json_string_ext(is, JSON_C_TO_STRING_PLAIN),
+               json_object_to_json_string_ext(should, JSON_C_TO_STRING_PLAIN)) != 0)
+        fail_msg("%s view:\n%s\nshould be\n%s", what, json_object_to_json_string_ext(is, JSON_C_TO_STRING_PLAIN),
+                 json_object_to_json_string_ext(should, JSON_C_TO_STRING_PLAIN));
+}
+
+static void assert_nothing_private(const struct buf *view)
+{
+    static const char *const words[] = {"hunter2", "secret", "u-17"};
+    for (size_t i = 0; i < NELEMS(words); i++) {
+        if (strstr(view->data, words[i]) != NULL)
+            fail_msg("\"%s\" stands in a view:\n%s", words[i], view->data);
+    }
+}
+
+static void assert_task(const struct view *view, struct json_object *expect)
+{
+    assert_string_equal(state_name(view->state), json_object_get_string(expected(expect, "state")));
+    assert_int_equal(view->known, json_object_get_boolean(expected(expect, "known")));
+    struct json_object *native = document_of(&view->views[VIEW_NATIVE]);
+    struct json_object *unified = document_of(&view->views[VIEW_UNIFIED]);
+    assert_same_text("native", native, expected(expect, "native"));
+    assert_same_text("unified", unified, expected(expect, "unified"));
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        assert_nothing_private(&view->views[i]);
+    json_object_put(native);
+    json_object_put(unified);
+}
+
+static struct provider *provider_of(const struct recorded *recorded)
+{
+    char *error = NULL, *path = xasprintf("conf/providers/%s.json", strrchr(recorded->folder, '/') + 1);
+    struct provider *provider = provider_load(files, path, &error);
+    if (provider == NULL)
+        fail_msg("%s", error);
+    free(path);
+    return provider;
+}
+
+static void becomes_what_is_expected(void **state)
+{
+    const struct recorded *recorded = *state;
+    const char *name = strrchr(recorded->name, '/') + 1;
+    const struct file *first = read_file(recorded->folder, name, ".answer");
+    const struct file *second = read_file(recorded->folder, name, ".result.answer");
+    const struct file *expect_file = read_file(recorded->folder, name, ".expect.json");
+    assert_non_null(expect_file);
+    struct json_object *expect = json_tokener_parse(expect_file->data);
+    struct provider *provider = provider_of(recorded);
+    const struct view_question question = {
+        .provider = provider, .task_id = json_object_get_string(expected(expect, "task")), .secrets = NULL};
+    const struct view_answer answer = answer_of(first);
+    struct view_answer result;
+    struct view view;
+
+    assert_true(pattern_takes_id(&provider->path, question.task_id));
+    enum reading reading = view_read(&question, &answer, NULL, &view);
+    assert_int_equal(reading == READING_HALF, second != NULL);
+    if (second != NULL) {
+        view_done(&view);
+        result = answer_of(second);
+        reading = view_read(&question, &answer, &result, &view);
+    }
+    assert_string_equal(reading_name(reading), json_object_get_string(expected(expect, "outcome")));
+    if (reading == READING_OK)
+        assert_task(&view, expect);
+    view_done(&view);
+    json_object_put(expect);
+    provider_free(provider);
+}
+
+/* "tests/answers/sora/missing.expect.json" */
+static struct recorded recorded_at(const char *path)
+{
+    const char *base = strrchr(path, '/'), *end = strstr(base, ".expect.json");
+    struct recorded recorded = {.folder = xstrndup(path, (size_t)(base - path))};
+    const char *provider = strrchr(recorded.folder, '/') + 1;
+    recorded.name = xasprintf("%s/%.*s", provider, (int)(end - base - 1), base + 1);
+    return recorded;
+}
+
+static int run_cases(const glob_t *found)
+{
+    struct recorded *cases = xcalloc(found->gl_pathc, sizeof(*cases));
+    struct CMUnitTest *tests = xcalloc(found->gl_pathc, sizeof(*tests));
+    for (size_t i = 0; i < found->gl_pathc; i++) {
+        cases[i] = recorded_at(found->gl_pathv[i]);
+        tests[i] = (struct CMUnitTest){
+            .name = cases[i].name, .test_func = becomes_what_is_expected, .initial_state = &cases[i]};
+    }
+    int failures = _cmocka_run_group_tests("answers", tests, found->gl_pathc, NULL, NULL);
+    for (size_t i = 0; i < found->gl_pathc; i++) {
+        free(cases[i].name);
+        free(cases[i].folder);
+    }
+    free(tests);
+    free(cases);
+    return failures;
+}
+
+int main(void)
+{
+    glob_t found;
+    if (glob("tests/answers/*/*.expect.json", 0, NULL, &found) != 0) {
+        fputs("test_answers: there is no tests/answers here; run it from the top of the repository\n", stderr);
+        return 1;
+    }
+    files = files_new();
+    int failures = run_cases(&found);
+    files_free(files);
+    globfree(&found);
+    return failures;
+}

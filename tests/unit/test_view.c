@@ -1,0 +1,580 @@
+/* From an upstream's bytes to the two views, by small provider files; test_answers.c does the same with recorded answers
+ * and the shipped ones. */
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/view.h"
+#include "given.h"
+
+#define STATUS                                                                                               \
+    "\"status\":{\"at\":\"/s\",\"queued\":[\"Q\"],\"running\":[\"R\"],\"succeeded\":[\"S\"],\"failed\":[\"F\"]," \
+    "\"cancelled\":[\"C\"]}"
+
+static const struct secrets key = {.items = {"sk-a/b\"cdefg"}};
+
+struct trial {
+    struct provider *provider;
+    enum reading reading;
+    struct view view;
+};
+
+static struct provider *load(const char *members)
+{
+    char *error = NULL;
+    char *text = xasprintf("{\"name\":\"p\",\"path\":\"/p/{task_id}\",\"task_id\":\"[a-z0-9]{1,8}\","
+                           "\"auth\":{\"header\":\"A\",\"value\":\"{key}\"},%s}",
+                           members);
+    struct given file = {.path = "p.json", .text = text};
+    struct files *files = given_files(&file, 1);
+    struct provider *provider = provider_load(files, "p.json", &error);
+    if (provider == NULL)
+        fail_msg("%s", error);
+    files_free(files);
+    free(text);
+    return provider;
+}
+
+static enum reading read_bytes(struct trial *t, int http_status, const char *body, size_t len)
+{
+    const struct view_question question = {.provider = t->provider, .task_id = "x1", .secrets = &key};
+    const struct view_answer answer = {.http_status = http_status, .body = body, .len = len};
+    t->reading = view_read(&question, &answer, NULL, &t->view);
+    return t->reading;
+}
+
+static struct trial tried(const char *members, int http_status, const char *body)
+{
+    struct trial t = {.provider = load(members)};
+    read_bytes(&t, http_status, body, strlen(body));
+    return t;
+}
+
+static void done(struct trial *t)
+{
+    view_done(&t->view);
+    provider_free(t->provider);
+}
+
+static const char *native_of(const struct trial *t)
+{
+    return t->view.views[VIEW_NATIVE].data;
+}
+
+static void assert_native(const char *members, const char *body, const char *expected)
+{
+    struct trial t = tried(members, 200, body);
+    assert_int_equal(t.reading, READING_OK);
+    assert_string_equal(native_of(&t), expected);
+    done(&t);
+}
+
+static void assert_reading(const char *members, int http_status, const char *body, enum reading expected)
+{
+    struct trial t = tried(members, http_status, body);
+    if (t.reading != expected)
+        fail_msg("%d %s: %s, not %s", http_status, body, reading_name(t.reading), reading_name(expected));
+    assert_true((t.view.why != NULL) || (expected != READING_ERROR && expected != READING_INVALID));
+    done(&t);
+}
+
+/* A member of the unified view, as JSON text. */
+static void assert_unified(const char *members, const char *body, const char *name, const char *expected)
+{
+    struct trial t = tried(members, 200, body);
+    assert_int_equal(t.reading, READING_OK);
+    struct json_object *doc = json_tokener_parse(t.view.views[VIEW_UNIFIED].data), *value = NULL;
+    assert_true(json_object_object_get_ex(doc, name, &value));
+    assert_string_equal(json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
+                        expected);
+    json_object_put(doc);
+    done(&t);
+}
+
+/* ---- the native view ---- */
+
+TEST(only_what_is_listed_is_kept_in_the_order_of_the_answer)
+{
+    assert_native(STATUS ",\"keep\":[\"/s\",\"/a/b\",\"/t\"]",
+                  "{\"t\":1,\"user\":\"u\",\"a\":{\"c\":1,\"b\":2,\"d\":{\"b\":3}},\"s\":\"R\",\"b\":4}",
+                  "{\"t\":1,\"a\":{\"b\":2},\"s\":\"R\"}");
+}
+
+TEST(a_star_is_every_member_of_an_array)
+{
+    assert_native(STATUS ",\"keep\":[\"/s\",\"/a/*/u\",\"/b/*/*\"]",
+                  "{\"s\":\"R\",\"a\":[{\"u\":1,\"x\":2},{\"x\":3},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}",
+                  "{\"s\":\"R\",\"a\":[{\"u\":1},{},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}");
+}
+
+TEST(a_listed_member_is_kept_with_all_that_is_in_it)
+{
+    assert_native(STATUS ",\"keep\":[\"/s\",\"/a\"]", "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}",
+                  "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}");
+}
+
+TEST(what_has_another_form_than_the_list_supposes_is_left_out)
+{
+    static const char members[] = STATUS ",\"keep\":[\"/s\",\"/a/b\",\"/c/*/d\",\"/e/*\"]";
+    assert_native(members, "{\"s\":\"R\",\"a\":\"text\",\"c\":\"text\",\"e\":\"text\"}", "{\"s\":\"R\"}");
+    assert_native(members, "{\"s\":\"R\",\"a\":[{\"b\":1}],\"c\":{\"d\":1},\"e\":{\"*\":1}}", "{\"s\":\"R\"}");
+    assert_native(members, "{\"a\":5,\"c\":[5,\"x\",[{\"d\":1}],{\"d\":2}],\"e\":true,\"s\":\"R\"}",
+                  "{\"c\":[{\"d\":2}],\"s\":\"R\"}");
+    assert_native(members, "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}", "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}");
+}
+
+TEST(numbers_keep_their_text_and_strings_their_meaning)
+{
+    assert_native(STATUS ",\"keep\":[\"/s\",\"/n\",\"/t\"]",
+                  "{\"s\":\"R\",\"n\":[1.10,1e5,18446744073709551615,-9223372036854775808,0.1e-7],"
+                  "\"t\":[\"a\\/b\",\"\\u00e9\",\"\\ud83d\\ude00\",\"\\u0000\\u001f\",\"\\\"\\\\\"]}",
+                  "{\"s\":\"R\",\"n\":[1.10,1e5,18446744073709551615,-9223372036854775808,0.1e-7],"
+                  "\"t\":[\"a/b\",\"\xc3\xa9\",\"\xf0\x9f\x98\x80\",\"\\u0000\\u001f\",\"\\\"\\\\\"]}");
+}
+
+TEST(a_secret_that_the_upstream_repeats_comes_out_nowhere)
+{
+    struct trial t = tried(STATUS ",\"keep\":[\"/s\",\"/a\"],\"unified\":{\"error\":\"/a/e\"}", 200,
+                           "{\"s\":\"F\",\"a\":{\"sk-a/b\\\"cdefg\":1,\"e\":\"the key sk-a\\/b\\u0022cdefg is bad\","
+                           "\"l\":[\"sk-a/b\\\"cdefg\"]}}");
+    assert_int_equal(t.reading, READING_OK);
+    assert_string_equal(native_of(&t), "{\"s\":\"F\",\"a\":{\"[redacted]\":1,\"e\":\"the key [redacted] is bad\","
+                                       "\"l\":[\"[redacted]\"]}}");
+    assert_non_null(strstr(t.view.views[VIEW_UNIFIED].data, "\"error\":\"the key [redacted] is bad\""));
+    done(&t);
+}
+
+TEST(a_secret_in_the_place_of_the_status_does_not_reach_the_log)
+{
+    struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"sk-a/b\\\"cdefg\"}");
+    assert_int_equal(t.reading, READING_OK);
+    assert_null(strstr(t.view.status, "cdefg"));
+    assert_non_null(strstr(t.view.status, "[redacted]"));
+    done(&t);
+}
+
+/* ---- what an answer amounts to ---- */
+
+TEST(an_unknown_status_is_running_and_not_known)
+{
+    static const char *const bodies[] = {"{\"s\":\"PAUSED\"}", "{\"s\":\"\"}", "{\"s\":\"s\"}", "{\"s\":7}",
+                                         "{\"s\":1.5}", "{\"s\":true}"};
+    for (size_t i = 0; i < NELEMS(bodies); i++) {
+        struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i]);
+        assert_int_equal(t.reading, READING_OK);
+        assert_int_equal(t.view.state, STATE_RUNNING);
+        assert_false(t.view.known);
+        done(&t);
+    }
+}
+
+TEST(the_status_for_the_log_is_short_json)
+{
+    struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"PAUSED\"}");
+    assert_string_equal(t.view.status, "\"PAUSED\"");
+    done(&t);
+    t = tried(STATUS ",\"keep\":[\"/s\"]", 200,
+              "{\"s\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}");
+    assert_int_equal(strlen(t.view.status), sizeof(t.view.status) - 1);
+    done(&t);
+}
+
+TEST(no_status_or_a_container_in_its_place_is_another_document)
+{
+    static const char *const bodies[] = {"{}", "{\"s\":null}", "{\"s\":{}}", "{\"s\":[\"R\"]}", "{\"S\":\"R\"}"};
+    for (size_t i = 0; i < NELEMS(bodies); i++)
+        assert_reading(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i], READING_INVALID);
+}
+
+TEST(an_absent_status_may_have_a_meaning)
+{
+    static const char members[] =
+        "\"status\":{\"at\":\"/done\",\"running\":[false],\"succeeded\":[true],\"absent\":\"queued\"},\"keep\":[\"/done\"]";
+    struct trial t = tried(members, 200, "{}");
+    assert_int_equal(t.view.state, STATE_QUEUED);
+    assert_true(t.view.known);
+    done(&t);
+    t = tried(members, 200, "{\"done\":null}");
+    assert_int_equal(t.view.state, STATE_QUEUED);
+    done(&t);
+    assert_reading(members, 200, "{\"done\":[]}", READING_INVALID);
+}
+
+TEST(a_second_member_may_change_the_state)
+{
+    static const char members[] =
+        "\"status\":{\"at\":\"/s\",\"running\":[\"R\"],\"succeeded\":[\"S\"],\"except\":["
+        "{\"from\":\"succeeded\",\"at\":\"/error\",\"is\":\"filled\",\"state\":\"failed\"},"
+        "{\"from\":\"succeeded\",\"at\":\"/out\",\"is\":\"empty\",\"and\":[{\"http\":200}],\"state\":\"cancelled\"}]},"
+        "\"keep\":[\"/s\"]";
+    static const struct {
+        const char *body;
+        enum state state;
+    } cases[] = {{"{\"s\":\"S\",\"out\":[1]}", STATE_SUCCEEDED},
+                 {"{\"s\":\"S\",\"out\":[1],\"error\":null}", STATE_SUCCEEDED},
+                 {"{\"s\":\"S\",\"out\":[1],\"error\":{}}", STATE_SUCCEEDED},
+                 {"{\"s\":\"S\",\"out\":[1],\"error\":\"\"}", STATE_SUCCEEDED},
+                 {"{\"s\":\"S\",\"out\":[1],\"error\":\"bad\"}", STATE_FAILED},
+                 {"{\"s\":\"S\",\"out\":[1],\"error\":{\"a\":1}}", STATE_FAILED},
+                 {"{\"s\":\"S\",\"out\":[1],\"error\":0}", STATE_FAILED},
+                 {"{\"s\":\"S\",\"out\":[]}", STATE_CANCELLED},
+                 {"{\"s\":\"S\"}", STATE_CANCELLED},
+                 {"{\"s\":\"R\",\"error\":\"bad\"}", STATE_RUNNING}};
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        struct trial t = tried(members, 200, cases[i].body);
+        assert_int_equal(t.reading, READING_OK);
+        assert_int_equal(t.view.state, cases[i].state);
+        done(&t);
+    }
+    struct trial t = tried(members, 202, "{\"s\":\"S\"}");
+    assert_int_equal(t.view.state, STATE_SUCCEEDED);
+    done(&t);
+}
+
+TEST(refusals_of_every_kind_are_told_apart)
+{
+    static const char members[] =
+        STATUS ",\"keep\":[\"/s\"],\"ok\":{\"at\":\"/code\",\"equals\":[0]},"
+               "\"missing\":[{\"http\":404},{\"at\":\"/code\",\"equals\":[\"gone\"]}],"
+               "\"refused\":[{\"at\":\"/code\",\"equals\":[401]}],\"busy\":[{\"at\":\"/code\",\"equals\":[429]}]";
+    static const struct {
+        int http_status;
+        const char *body;
+        enum reading reading;
+    } cases[] = {{200, "{\"code\":0,\"s\":\"R\"}", READING_OK},
+                 {202, "{\"code\":0,\"s\":\"R\"}", READING_OK},
+                 {404, "{\"code\":0,\"s\":\"R\"}", READING_MISSING},
+                 {404, "<html>", READING_MISSING},
+                 {200, "{\"code\":\"gone\"}", READING_MISSING},
+                 {500, "{\"code\":\"gone\"}", READING_MISSING},
+                 {401, "", READING_REFUSED},
+                 {403, "{\"code\":0,\"s\":\"R\"}", READING_REFUSED},
+                 {200, "{\"code\":401}", READING_REFUSED},
+                 {429, "<html>", READING_BUSY},
+                 {200, "{\"code\":429}", READING_BUSY},
+                 {200, "{\"code\":1,\"s\":\"R\"}", READING_ERROR},
+                 {200, "{\"s\":\"R\"}", READING_ERROR},
+                 {200, "{\"code\":\"0\",\"s\":\"R\"}", READING_ERROR},
+                 {200, "{\"code\":[0],\"s\":\"R\"}", READING_ERROR},
+                 {400, "{\"code\":0,\"s\":\"R\"}", READING_ERROR},
+                 {500, "<html>", READING_ERROR},
+                 {503, "", READING_ERROR},
+                 {100, "", READING_ERROR},
+                 {0, "", READING_ERROR},
+                 {999, "{}", READING_ERROR},
+                 {301, "{\"code\":0,\"s\":\"R\"}", READING_INVALID},
+                 {304, "", READING_INVALID},
+                 {200, "", READING_INVALID},
+                 {204, "", READING_INVALID},
+                 {200, "<html>", READING_INVALID},
+                 {200, "null", READING_INVALID},
+                 {200, "[]", READING_INVALID},
+                 {200, "[{\"code\":0,\"s\":\"R\"}]", READING_INVALID},
+                 {200, "\"R\"", READING_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\"", READING_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\"}}", READING_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"s\":\"S\"}", READING_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"x\":NaN}", READING_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"x\":\"\\ud800\"}", READING_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"x\":\"\xff\"}", READING_INVALID}};
+    for (size_t i = 0; i < NELEMS(cases); i++)
+        assert_reading(members, cases[i].http_status, cases[i].body, cases[i].reading);
+}
+
+TEST(a_body_that_is_no_json_does_not_pass_for_a_missing_task)
+{
+    static const char members[] =
+        STATUS ",\"keep\":[\"/s\"],\"missing\":[{\"at\":\"/data\",\"is\":\"empty\"}]";
+    assert_reading(members, 200, "{\"data\":null}", READING_MISSING);
+    assert_reading(members, 200, "{}", READING_MISSING);
+    assert_reading(members, 200, "<html>", READING_INVALID);
+    assert_reading(members, 200, "", READING_INVALID);
+    assert_reading(members, 500, "<html>", READING_ERROR);
+}
+
+TEST(hostile_bodies_are_invalid_and_quickly_so)
+{
+    struct trial t = {.provider = load(STATUS ",\"keep\":[\"/s\",\"/a\"]")};
+    size_t size = 10 * 1024 * 1024;
+    char *body = malloc(size);
+    memset(body, '[', size);
+    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    view_done(&t.view);
+    memset(body, '{', size);
+    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    view_done(&t.view);
+    memset(body, 0, size);
+    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    view_done(&t.view);
+    memset(body, ' ', size);
+    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    view_done(&t.view);
+    memset(body, '1', size);
+    memcpy(body, "{\"s\":\"R\",\"a\":\"", 14);
+    memcpy(body + size - 2, "\"}", 2); /* sound, but larger than a view may be */
+    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    free(body);
+    done(&t);
+}
+
+/* ---- the unified view ---- */
+
+#define WITH(unified) STATUS ",\"keep\":[\"/s\"],\"unified\":{" unified "}"
+
+TEST(every_member_is_there_and_null_when_unknown)
+{
+    struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"R\"}");
+    assert_string_equal(t.view.views[VIEW_UNIFIED].data,
+                        "{\"provider\":\"p\",\"task_id\":\"x1\",\"status\":\"running\",\"progress\":null,\"error\":null,"
+                        "\"created_at\":null,\"started_at\":null,\"finished_at\":null,\"results\":[],"
+                        "\"results_expire_at\":null}");
+    done(&t);
+}
+
+static void assert_progress(const char *form, const char *value, const char *expected)
+{
+    char *members = xasprintf(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"%s\"}"), form);
+    char *body = xasprintf("{\"s\":\"R\",\"p\":%s}", value);
+    assert_unified(members, body, "progress", expected);
+    free(members);
+    free(body);
+}
+
+TEST(progress_is_a_whole_number_from_0_to_100_however_it_came)
+{
+    static const char *const cases[][3] = {
+        {"percent-text", "\"42%\"", "42"},  {"percent-text", "\"0%\"", "0"},       {"percent-text", "\"99.5%\"", "100"},
+        {"percent-text", "\"-5%\"", "0"},   {"percent-text", "\"1000%\"", "100"},  {"percent-text", "\"\"", "null"},
+        {"percent-text", "\"%\"", "null"},  {"percent-text", "\"42%%\"", "null"},  {"percent-text", "\"x\"", "null"},
+        {"percent-text", "42", "42"},       {"percent-text", "null", "null"},      {"percent-text", "[42]", "null"},
+        {"percent-text", "\"nan%\"", "null"}, {"percent-text", "\"inf%\"", "null"}, {"percent", "42", "42"},
+        {"percent", "41.6", "42"},          {"percent", "\"42\"", "42"},           {"percent", "-1", "0"},
+        {"percent", "1e300", "100"},        {"percent", "1e999", "null"},          {"percent", "true", "null"},
+        {"percent", "{}", "null"},          {"percent", "18446744073709551615", "100"}, {"fraction", "0.42", "42"},
+        {"fraction", "1", "100"},           {"fraction", "0", "0"},                {"fraction", "1.7", "100"},
+        {"fraction", "-0.1", "0"},          {"fraction", "\"0.5\"", "50"}};
+    for (size_t i = 0; i < NELEMS(cases); i++)
+        assert_progress(cases[i][0], cases[i][1], cases[i][2]);
+}
+
+TEST(what_has_succeeded_is_at_100)
+{
+    assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"S\",\"p\":7}", "progress", "100");
+    assert_unified(WITH("\"results\":[]"), "{\"s\":\"S\"}", "progress", "100");
+    assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"F\",\"p\":7}", "progress", "7");
+}
+
+TEST(times_are_rfc_3339_however_they_came)
+{
+    static const char *const cases[][3] = {
+        {"unix-seconds", "1736867746", "\"2025-01-14T15:15:46Z\""},
+        {"unix-seconds", "1736867746.9", "\"2025-01-14T15:15:46Z\""},
+        {"unix-seconds", "\"1736867746\"", "\"2025-01-14T15:15:46Z\""},
+        {"unix-seconds", "0", "null"}, {"unix-seconds", "\"\"", "null"}, {"unix-seconds", "-5", "null"},
+        {"unix-seconds", "null", "null"}, {"unix-seconds", "1736867746000", "null"}, {"unix-seconds", "1e300", "null"},
+        {"unix-seconds", "18446744073709551615", "null"}, {"unix-seconds", "true", "null"},
+        {"unix-seconds", "[1736867746]", "null"}, {"unix-seconds", "\"2025-01-14\"", "null"},
+        {"unix-milliseconds", "1736867746724", "\"2025-01-14T15:15:46Z\""},
+        {"unix-milliseconds", "0", "null"}, {"unix-milliseconds", "999", "null"},
+        {"iso8601", "\"2025-01-14T15:15:46.72Z\"", "\"2025-01-14T15:15:46Z\""},
+        {"iso8601", "\"2025-01-14T23:15:46+08:00\"", "\"2025-01-14T15:15:46Z\""},
+        {"iso8601", "\"\"", "null"}, {"iso8601", "1736867746", "null"}, {"iso8601", "\"yesterday\"", "null"},
+        {"iso8601", "\"9999-12-31T23:59:59-12:00\"", "null"},
+        {"beijing", "\"2025-01-14 23:15:46.123\"", "\"2025-01-14T15:15:46Z\""},
+        {"beijing", "\"\"", "null"}};
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        char *members = xasprintf(WITH("\"created_at\":{\"at\":\"/t\",\"as\":\"%s\"}"), cases[i][0]);
+        char *body = xasprintf("{\"s\":\"R\",\"t\":%s}", cases[i][1]);
+        assert_unified(members, body, "created_at", cases[i][2]);
+        free(members);
+        free(body);
+    }
+}
+
+TEST(an_end_is_shown_only_of_what_has_ended)
+{
+    static const char members[] = WITH("\"finished_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\"}");
+    assert_unified(members, "{\"s\":\"R\",\"t\":1736867746}", "finished_at", "null");
+    assert_unified(members, "{\"s\":\"F\",\"t\":1736867746}", "finished_at", "\"2025-01-14T15:15:46Z\"");
+}
+
+TEST(the_error_is_the_first_text_of_what_has_failed)
+{
+    static const char members[] = WITH("\"error\":[\"/a\",\"/b\",\"/c/0/m\"]");
+    assert_unified(members, "{\"s\":\"F\",\"a\":\"\",\"b\":\"why\"}", "error", "\"why\"");
+    assert_unified(members, "{\"s\":\"C\",\"a\":{\"x\":1},\"c\":[{\"m\":\"why\"}]}", "error", "\"why\"");
+    assert_unified(members, "{\"s\":\"F\",\"a\":5,\"b\":null}", "error", "null");
+    assert_unified(members, "{\"s\":\"S\",\"a\":\"not an error\"}", "error", "null");
+    assert_unified(members, "{\"s\":\"R\",\"a\":\"not an error\"}", "error", "null");
+}
+
+TEST(results_take_their_sizes_from_the_same_member)
+{
+    static const char members[] =
+        WITH("\"results\":[{\"type\":\"video\",\"url\":\"/v/*/u\",\"width\":\"/v/*/w\",\"height\":\"/h\",\"bytes\":\"/v/*/b\"},"
+             "{\"type\":\"image\",\"url\":\"/i\"}]");
+    assert_unified(members,
+                   "{\"s\":\"S\",\"h\":480,\"v\":[{\"u\":\"https://x/1\",\"w\":1,\"b\":\"12\"},{\"w\":2},{\"u\":\"\",\"w\":3},"
+                   "{\"u\":\"https://x/4\",\"w\":-4,\"b\":1.50},{\"u\":5}],\"i\":\"https://x/i\"}",
+                   "results",
+                   "[{\"type\":\"video\",\"url\":\"https://x/1\",\"width\":1,\"height\":480,\"duration_seconds\":null,\"bytes\":12},"
+                   "{\"type\":\"video\",\"url\":\"https://x/4\",\"width\":null,\"height\":480,\"duration_seconds\":null,\"bytes\":1.50},"
+                   "{\"type\":\"image\",\"url\":\"https://x/i\",\"width\":null,\"height\":null,\"duration_seconds\":null,\"bytes\":null}]");
+    assert_unified(members, "{\"s\":\"R\",\"i\":\"https://x/i\"}", "results", "[]");
+    assert_unified(members, "{\"s\":\"S\",\"v\":{\"u\":\"https://x/1\"},\"i\":[\"https://x/i\"]}", "results", "[]");
+}
+
+TEST(stars_within_stars_are_followed)
+{
+    assert_unified(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/a/*/b/*\",\"width\":\"/a/*/w\",\"height\":\"/a/*/h/*\"}]"),
+                   "{\"s\":\"S\",\"a\":[{\"b\":[\"u://0\"],\"w\":1,\"h\":[10]},{\"b\":[\"u://1\",\"u://2\"],\"w\":2,\"h\":[20,21]}]}",
+                   "results",
+                   "[{\"type\":\"v\",\"url\":\"u://0\",\"width\":1,\"height\":10,\"duration_seconds\":null,\"bytes\":null},"
+                   "{\"type\":\"v\",\"url\":\"u://1\",\"width\":2,\"height\":20,\"duration_seconds\":null,\"bytes\":null},"
+                   "{\"type\":\"v\",\"url\":\"u://2\",\"width\":2,\"height\":21,\"duration_seconds\":null,\"bytes\":null}]");
+}
+
+TEST(there_are_no_more_results_than_anyone_can_use)
+{
+    struct buf body;
+    buf_init(&body, 1 << 20);
+    buf_puts(&body, "{\"s\":\"S\",\"v\":[\"u://x\"");
+    for (int i = 0; i < 10000; i++)
+        buf_puts(&body, ",\"u://x\"");
+    buf_puts(&body, "]}");
+    struct trial t = tried(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/v/*\"}]"), 200, body.data);
+    struct json_object *doc = json_tokener_parse(t.view.views[VIEW_UNIFIED].data), *results = NULL;
+    assert_true(json_object_object_get_ex(doc, "results", &results));
+    assert_int_equal(json_object_array_length(results), 256);
+    json_object_put(doc);
+    buf_done(&body);
+    done(&t);
+}
+
+TEST(the_earliest_expiry_of_a_kept_url_or_of_the_body_counts)
+{
+    static const char members[] =
+        STATUS ",\"keep\":[\"/s\",\"/u\"],\"unified\":{\"expires_at\":{\"at\":\"/e\",\"as\":\"unix-seconds\"}}";
+    static const char *const cases[][2] = {
+        {"{\"s\":\"S\",\"u\":[\"https://x/?Expires=1736867746\",\"https://x/?Expires=1736867740\"]}",
+         "\"2025-01-14T15:15:40Z\""},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867746\",\"hidden\":\"https://x/?Expires=1736867740\"}",
+         "\"2025-01-14T15:15:46Z\""},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867746\",\"e\":1736867740}", "\"2025-01-14T15:15:40Z\""},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867740\",\"e\":1736867746}", "\"2025-01-14T15:15:40Z\""},
+        {"{\"s\":\"S\",\"u\":\"x?Expires=1736867740\"}", "null"},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=99999999999999\"}", "null"},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=0\",\"e\":0}", "null"},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=173686774\\u00000\"}", "null"}};
+    for (size_t i = 0; i < NELEMS(cases); i++)
+        assert_unified(members, cases[i][0], "results_expire_at", cases[i][1]);
+}
+
+TEST(a_lifetime_may_be_added_to_a_time)
+{
+    assert_unified(WITH("\"expires_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\",\"plus\":\"1h\"}"),
+                   "{\"s\":\"S\",\"t\":1736867746}", "results_expire_at", "\"2025-01-14T16:15:46Z\"");
+    assert_unified(WITH("\"expires_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\",\"plus\":\"1h\"}"), "{\"s\":\"S\",\"t\":0}",
+                   "results_expire_at", "null");
+}
+
+/* ---- the second query ---- */
+
+#define SECOND                                                                                               \
+    STATUS ",\"keep\":[\"/s\",\"/r/u\"],\"missing\":[{\"http\":404}],"                                         \
+           "\"result\":{\"path\":\"/files/{task_id}/{/f}?x=1\",\"into\":\"r\",\"ok\":{\"at\":\"/c\",\"equals\":[0]}," \
+           "\"failed\":[{\"http\":422}]}"
+
+TEST(what_has_succeeded_is_half_told_until_its_result_is_there)
+{
+    struct trial t = tried(SECOND, 200, "{\"s\":\"S\",\"f\":\"a b/..\"}");
+    assert_int_equal(t.reading, READING_HALF);
+    assert_string_equal(t.view.result_path.data, "/files/x1/a%20b%2F..?x=1");
+    done(&t);
+    assert_reading(SECOND, 200, "{\"s\":\"S\",\"f\":42}", READING_HALF);
+    assert_reading(SECOND, 200, "{\"s\":\"R\",\"f\":42}", READING_OK);
+    assert_reading(SECOND, 200, "{\"s\":\"F\"}", READING_OK);
+}
+
+TEST(without_what_the_result_is_asked_by_the_answer_is_invalid)
+{
+    static const char *const bodies[] = {"{\"s\":\"S\"}", "{\"s\":\"S\",\"f\":null}", "{\"s\":\"S\",\"f\":\"\"}",
+                                         "{\"s\":\"S\",\"f\":{}}", "{\"s\":\"S\",\"f\":1.5}", "{\"s\":\"S\",\"f\":\"a\\u0000b\"}",
+                                         "{\"s\":\"S\",\"f\":\"..\"}", "{\"s\":\"S\",\"f\":\".\"}"};
+    for (size_t i = 0; i < NELEMS(bodies); i++)
+        assert_reading(SECOND, 200, bodies[i], READING_INVALID);
+}
+
+TEST(the_second_answer_joins_the_first_or_fails_it)
+{
+    static const struct {
+        int http_status;
+        const char *body;
+        enum reading reading;
+        enum state state;
+        const char *native;
+    } cases[] = {
+        {200, "{\"c\":0,\"u\":\"https://x\",\"v\":1}", READING_OK, STATE_SUCCEEDED, "{\"s\":\"S\",\"r\":{\"u\":\"https://x\"}}"},
+        {422, "{\"u\":\"no\"}", READING_OK, STATE_FAILED, "{\"s\":\"S\",\"r\":{\"u\":\"no\"}}"},
+        {200, "{\"c\":1}", READING_ERROR, 0, NULL},
+        {200, "[]", READING_INVALID, 0, NULL},
+        {200, "<html>", READING_INVALID, 0, NULL},
+        {422, "<html>", READING_ERROR, 0, NULL},
+        {401, "", READING_REFUSED, 0, NULL},
+        {404, "", READING_MISSING, 0, NULL},
+        {429, "", READING_BUSY, 0, NULL},
+        {500, "{\"c\":0}", READING_ERROR, 0, NULL},
+        {302, "", READING_INVALID, 0, NULL}};
+    static const char first[] = "{\"s\":\"S\",\"f\":\"F1\",\"r\":\"replaced\"}";
+    struct trial t = {.provider = load(SECOND)};
+    const struct view_question question = {.provider = t.provider, .task_id = "x1", .secrets = &key};
+    const struct view_answer answer = {.http_status = 200, .body = first, .len = sizeof(first) - 1};
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        const struct view_answer result = {cases[i].http_status, cases[i].body, strlen(cases[i].body)};
+        assert_int_equal(view_read(&question, &answer, &result, &t.view), cases[i].reading);
+        if (cases[i].native != NULL) {
+            assert_int_equal(t.view.state, cases[i].state);
+            assert_string_equal(native_of(&t), cases[i].native);
+        }
+        view_done(&t.view);
+    }
+    provider_free(t.provider);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_what_is_listed_is_kept_in_the_order_of_the_answer),
+        cmocka_unit_test(a_star_is_every_member_of_an_array),
+        cmocka_unit_test(a_listed_member_is_kept_with_all_that_is_in_it),
+        cmocka_unit_test(what_has_another_form_than_the_list_supposes_is_left_out),
+        cmocka_unit_test(numbers_keep_their_text_and_strings_their_meaning),
+        cmocka_unit_test(a_secret_that_the_upstream_repeats_comes_out_nowhere),
+        cmocka_unit_test(a_secret_in_the_place_of_the_status_does_not_reach_the_log),
+        cmocka_unit_test(an_unknown_status_is_running_and_not_known),
+        cmocka_unit_test(the_status_for_the_log_is_short_json),
+        cmocka_unit_test(no_status_or_a_container_in_its_place_is_another_document),
+        cmocka_unit_test(an_absent_status_may_have_a_meaning),
+        cmocka_unit_test(a_second_member_may_change_the_state),
+        cmocka_unit_test(refusals_of_every_kind_are_told_apart),
+        cmocka_unit_test(a_body_that_is_no_json_does_not_pass_for_a_missing_task),
+        cmocka_unit_test(hostile_bodies_are_invalid_and_quickly_so),
+        cmocka_unit_test(every_member_is_there_and_null_when_unknown),
+        cmocka_unit_test(progress_is_a_whole_number_from_0_to_100_however_it_came),
+        cmocka_unit_test(what_has_succeeded_is_at_100),
+        cmocka_unit_test(times_are_rfc_3339_however_they_came),
+        cmocka_unit_test(an_end_is_shown_only_of_what_has_ended),
+        cmocka_unit_test(the_error_is_the_first_text_of_what_has_failed),
+        cmocka_unit_test(results_take_their_sizes_from_the_same_member),
+        cmocka_unit_test(stars_within_stars_are_followed),
+        cmocka_unit_test(there_are_no_more_results_than_anyone_can_use),
+        cmocka_unit_test(the_earliest_expiry_of_a_kept_url_or_of_the_body_counts),
+        cmocka_unit_test(a_lifetime_may_be_added_to_a_time),
+        cmocka_unit_test(what_has_succeeded_is_half_told_until_its_result_is_there),
+        cmocka_unit_test(without_what_the_result_is_asked_by_the_answer_is_invalid),
+        cmocka_unit_test(the_second_answer_joins_the_first_or_fails_it),
+    };
+    return cmocka_run_group_tests_name("view", tests, NULL, NULL);
+}
