@@ -14,17 +14,17 @@
 #include <curl/curl.h>
 #include <utlist.h>
 
+#include "standing.h"
 #include "stats.h"
 
-enum { HOLD_LEAST_MS = 1000, HOLD_MOST_MS = 5 * 60 * 1000, URL_MAX = 8192, HEADER_MAX = 8192 };
+enum { HEADER_MAX = 8192 };
 
 /* One upstream of the configuration. */
 struct origin {
     const struct conf_upstream *conf; /* (ref) */
     int64_t in_flight;
     struct upstream_call *queue; /* those that wait for their turn, the oldest first */
-    uint64_t held_until_ms;      /* loop time */
-    char trouble[160];           /* as logged; "" while all is well */
+    struct standing standing;    /* by the loop's time */
 };
 
 /* The headers of a route's queries. They hold the key, so where they are always the same they are made once.
@@ -43,7 +43,7 @@ struct upstream_call {
     struct upstream_call **list;    /* which of the lists it is in */
     uint64_t begun_ms;              /* loop time */
     struct curl_slist *headers;     /* its own, or NULL: those of the route */
-    struct buf url;
+    char *url;
     struct buf body;
     bool no_descriptor; /* none was left for its socket */
     upstream_callback *on_answer;
@@ -166,7 +166,7 @@ static void free_headers(struct curl_slist *list)
 static void call_free(struct upstream_call *call)
 {
     free_headers(call->headers);
-    buf_done(&call->url);
+    free(call->url);
     buf_done(&call->body);
     free(call);
 }
@@ -220,8 +220,6 @@ static enum upstream_outcome outcome_of(const struct upstream_call *call, CURLco
     case CURLE_WRITE_ERROR: /* on_body has had enough */
     case CURLE_PARTIAL_FILE:
     case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_BAD_CONTENT_ENCODING:
         return UPSTREAM_UNUSABLE;
     default:
         return call->no_descriptor ? UPSTREAM_OUT_OF_MEANS : UPSTREAM_FAILED;
@@ -313,7 +311,7 @@ static void set_options(struct upstream_call *call, int64_t timeout_ms)
     CURL *easy = call->easy;
     bool tls = strncmp(conf->base_url, "https:", 6) == 0;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
-    curl_easy_setopt(easy, CURLOPT_URL, call->url.data);
+    curl_easy_setopt(easy, CURLOPT_URL, call->url);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers_for(call));
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "taskproxy");
@@ -325,6 +323,7 @@ static void set_options(struct upstream_call *call, int64_t timeout_ms)
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)conf->connect_timeout_ms);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* do not wait for a resolver thread that hangs */
+
     /* The key goes to one origin: no redirect, no proxy of the environment, no other protocol. */
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
@@ -371,9 +370,8 @@ static void on_held(uv_timer_t *timer)
     struct upstreams *u = timer->data;
     struct upstream_call *call;
     while ((call = u->held) != NULL) {
-        uint64_t now = uv_now(u->loop), until = call->origin->held_until_ms;
-        struct upstream_answer answer = {.outcome = UPSTREAM_HELD,
-                                         .retry_after_ms = until > now ? (int64_t)(until - now) : 1};
+        int64_t held_ms = standing_held_ms(&call->origin->standing, (int64_t)uv_now(u->loop));
+        struct upstream_answer answer = {.outcome = UPSTREAM_HELD, .retry_after_ms = held_ms ? held_ms : 1};
         leave_list(call);
         call->on_answer(call->user, &answer);
         call_free(call);
@@ -397,17 +395,13 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route 
 {
     struct origin *origin = origin_of(u, route->upstream);
     struct upstream_call *call = xcalloc(1, sizeof(*call));
-    *call = (struct upstream_call){.upstreams = u,
-                                   .origin = origin,
-                                   .route = route,
-                                   .begun_ms = uv_now(u->loop),
-                                   .on_answer = on_answer,
-                                   .user = user};
-    buf_init(&call->url, URL_MAX);
+    *call =
+        (struct upstream_call){.upstreams = u, .origin = origin, .route = route, .begun_ms = uv_now(u->loop)};
+    call->on_answer = on_answer;
+    call->user = user;
+    call->url = xasprintf("%s%s", origin->conf->base_url, target);
     buf_init(&call->body, (size_t)origin->conf->max_body);
-    buf_puts(&call->url, origin->conf->base_url);
-    buf_puts(&call->url, target);
-    if (origin->held_until_ms > call->begun_ms)
+    if (standing_held_ms(&origin->standing, (int64_t)call->begun_ms) > 0)
         hold_back(call);
     else if (origin->in_flight < origin->conf->max_in_flight)
         start(call);
@@ -429,21 +423,17 @@ void upstream_cancel(struct upstream_call *call)
 
 int64_t upstream_hold(struct upstreams *u, const struct conf_upstream *upstream, int64_t ms)
 {
-    ms = ms < HOLD_LEAST_MS ? HOLD_LEAST_MS : ms > HOLD_MOST_MS ? HOLD_MOST_MS : ms;
-    origin_of(u, upstream)->held_until_ms = uv_now(u->loop) + (uint64_t)ms;
-    return ms;
+    return standing_hold(&origin_of(u, upstream)->standing, ms, (int64_t)uv_now(u->loop));
 }
 
 void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, const char *trouble)
 {
-    struct origin *origin = origin_of(u, upstream);
-    if (strcmp(origin->trouble, trouble ? trouble : "") == 0)
+    if (!standing_note(&origin_of(u, upstream)->standing, trouble))
         return;
     if (trouble != NULL)
         log_warn("upstream %s: %s", upstream->name, trouble);
     else
         log_info("upstream %s answers again", upstream->name);
-    snprintf(origin->trouble, sizeof(origin->trouble), "%s", trouble ? trouble : "");
 }
 
 /* ---- all of them ---- */

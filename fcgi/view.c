@@ -48,6 +48,8 @@ static bool holds(const struct condition *condition, int http_status, struct jso
         return false;
     if (condition->at.n_segments == 0)
         return all_hold(&condition->also, http_status, doc);
+    if (doc == NULL)
+        return false; /* of what is no JSON nothing is known */
     struct json_object *value = NULL;
     bool there = json_at(doc, &condition->at, NULL, &value);
     if (condition->is == PRESENCE_FILLED && (!there || is_empty(value)))
@@ -289,7 +291,7 @@ static bool write_result_path(const struct view_question *q, struct json_object 
             text = json_pointer_get(doc, name, &member) == 0 ? scalar_text(member) : NULL;
         else if (!pattern_variable(&p->path, name, q->task_id, value, sizeof(value)))
             text = NULL;
-        if (text == NULL || text[0] == '\0')
+        if (text == NULL || text[0] == '\0' || strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
             return false;
         buf_add_percent(out, text);
     }

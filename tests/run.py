@@ -29,7 +29,8 @@ def main() -> int:
         port, upstream = wanted_port(), wanted_upstream()
         check_parts()
         print("starting …", flush=True)
-        with stack.Stack(binary=BINARY, port=port, upstream=upstream, task_seconds=TASK_SECONDS) as running:
+        with stack.Stack(binary=BINARY, port=port, upstream=upstream, every_provider=not upstream,
+                         task_seconds=TASK_SECONDS) as running:
             tell(running)
             return wait(running)
     except KeyboardInterrupt:
@@ -95,9 +96,15 @@ def tell(running: stack.Stack) -> None:
     if running.config["upstreams"]["main"]["base_url"] == running.standin.url:
         upstream = f"{running.standin.url}  (a stand-in; a new task takes {TASK_SECONDS} s)"
         task = "task_demo"
+        more = f"""
+  curl -i {running.nginx.url}/v1/tasks/fal/fal-ai/pika/demo
+  curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task},kling/text2video/demo,runway/demo_missing,veo/veo-3.0/demo_fail'"""
     else:
         upstream = running.config["upstreams"]["main"]["base_url"]
         task = "task_01jhjp54x0f759wceyasz6xrge"
+        more = f"""
+  curl -i {running.nginx.url}/v1/tasks/sora/{task}
+  curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task}'"""
     workers = ", ".join(str(pid) for pid in running.daemon.workers())
     print(f"""
   nginx      {running.nginx.url}
@@ -109,7 +116,7 @@ def tell(running: stack.Stack) -> None:
 
 Ask it (again and again):
 
-  curl -i {running.nginx.url}/sora/v1/videos/{task}
+  curl -i {running.nginx.url}/sora/v1/videos/{task}{more}
 
 Ctrl-C stops everything.""", flush=True)
 

@@ -77,11 +77,12 @@ class Stack:
     providers   {"sora": {…}} laid over the shipped provider files
     redis       False also leaves "redis" out of the configuration
     upstream    {"base_url": …, "key_file": …, "ca_file": …} instead of the stand-in
+    every_provider  True: a route for each shipped provider file, not sora's alone
     http        more lines for nginx's http block
     """
 
     def __init__(self, *, binary=None, config=None, providers=None, redis=True, standin=True, daemon=True, nginx=True,
-                 upstream=None, task_seconds=20, port=None, nginx_processes=1, http="", access_log=True):
+                 upstream=None, every_provider=False, task_seconds=20, port=None, nginx_processes=1, http="", access_log=True):
         self._starts = {"redis": redis, "standin": standin and not upstream, "daemon": daemon, "nginx": nginx}
         self.folder = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # short: names of sockets end at 107 bytes
         self.folder.chmod(0o755)  # nginx and the workers are not root
@@ -89,7 +90,10 @@ class Stack:
             self.key = "sk-" + secrets.token_hex(16)
             self.key_file = self.folder / "key"
             self.write_key(self.key)
-            self.standin = Standin(self.folder / "standin", [self.key], task_seconds=task_seconds)
+            self.signing_key = f"ak-{secrets.token_hex(8)}:sk-{secrets.token_hex(16)}"
+            self.signing_key_file = self.folder / "signing-key"
+            self.write_key(self.signing_key, file=self.signing_key_file)
+            self.standin = Standin(self.folder / "standin", [self.key, self.signing_key], task_seconds=task_seconds)
             self.redis = Redis(self)
             self.daemon = Daemon(self, Path(binary or os.environ.get("TASKPROXY_BINARY") or ROOT / "build/asan/taskproxy"))
             self.nginx = Nginx(self, port, nginx_processes, http, access_log)
@@ -97,6 +101,7 @@ class Stack:
             self.status_socket = str(self.socket_dir / "status.sock")
             self._write_providers(providers or {})
             self._upstream = upstream
+            self._every_provider = every_provider
             self._changes = config or {}
             self._pool = concurrent.futures.ThreadPoolExecutor(1024)
         except BaseException:
@@ -145,10 +150,11 @@ class Stack:
 
     # Files
 
-    def write_key(self, text: str, mode: int = 0o600) -> None:
-        self.key_file.touch(mode=0o600)
-        self.key_file.write_text(text + "\n")
-        self.key_file.chmod(mode)
+    def write_key(self, text: str, mode: int = 0o600, file: Path | None = None) -> None:
+        file = file or self.key_file
+        file.touch(mode=0o600)
+        file.write_text(text + "\n")
+        file.chmod(mode)
 
     def _write_providers(self, changes: dict) -> None:
         self.providers_dir = self.folder / "providers"
@@ -181,7 +187,17 @@ class Stack:
             # A second, not the 50 ms of the default: a busy machine must not look like a lost Redis.
             "redis": {"address": f"unix:{self.redis.socket}", "timeout": "1s"},
         }
+        if self._every_provider:
+            config = merged(config, self._all_routes(config["upstreams"]["main"]))
         return config if self._starts["redis"] else merged(config, {"redis": None})
+
+    def _all_routes(self, main: dict) -> dict:
+        """Who signs tokens has a key of two halves, and so an upstream of its own; its host is the same here."""
+        routes = []
+        for file in sorted(self.providers_dir.glob("*.json")):
+            signs = "{jwt}" in read_json(file)["auth"]["value"]
+            routes.append({"provider": file.stem, "upstream": "signed" if signs else "main"})
+        return {"upstreams": {"signed": {**main, "key_files": [str(self.signing_key_file)]}}, "routes": routes}
 
     def print_nginx(self) -> str:
         done = self.daemon.run("--print-nginx")

@@ -1,4 +1,4 @@
-"""Master and workers: sockets, signals, deaths, reloads; and that no client notices any of it."""
+"""Master and workers: sockets, signals and deaths; and that no client notices any of it."""
 
 import contextlib
 import grp
@@ -7,54 +7,12 @@ import pwd
 import shutil
 import signal
 import stat
-import threading
 from pathlib import Path
 
 import pytest
 
 import fastcgi
-from parts import process_state
-
-
-@contextlib.contextmanager
-def clients(stack, count=2, tasks=8):
-    """So many clients with a kept connection each, that ask without pause; gives what was not answered well."""
-    stop, asked, failures = threading.Event(), [0] * count, []
-
-    def ask(number):
-        connection = stack.nginx.connection()
-        while not stop.is_set():
-            try:
-                connection.request("GET", f"/sora/v1/videos/task_{asked[number] % tasks}")
-                response = connection.getresponse()
-                body = response.read()
-                if response.status != 200 or not body.endswith(b"}"):
-                    failures.append((response.status, body))
-            except OSError as trouble:
-                failures.append(trouble)
-                connection.close()
-            asked[number] += 1
-        connection.close()
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        stack.wait_until(lambda: min(asked) > tasks, what="clients that ask")
-        yield failures
-        at = list(asked)
-        stack.wait_until(lambda: all(now > then + tasks for now, then in zip(asked, at)), what="clients that still ask")
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def finished_tasks(make_stack, **settings):
-    """A stack whose tasks have all ended, so that each is asked for once."""
-    stack = make_stack(**settings)
-    stack.standin.switch(state="SUCCESS")
-    return stack
+from helpers import clients, finished_tasks, sockets, wait_gone
 
 
 def worker_pid(stack, index):
@@ -71,23 +29,6 @@ def user_of(pid):
     uids = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
     (uid,) = set(uids.split()[1:])
     return pwd.getpwuid(int(uid)).pw_name
-
-
-def wait_gone(stack, *pids):
-    stack.wait_until(lambda: all(process_state(pid)[0] in "ZX" for pid in pids), what=f"the end of {pids}")
-
-
-def sockets(stack):
-    return sorted(path.name for path in stack.socket_dir.iterdir())
-
-
-def hup_and_wait(stack, reloads):
-    """HUP, and then until that many reloads are done and the old workers gone."""
-    old = stack.daemon.workers()
-    stack.daemon.hup()
-    stack.wait_metric("reloads_total", reloads, result="done")
-    wait_gone(stack, *old)
-    stack.wait_metric("workers_ready", stack.config["workers"])
 
 
 # Sockets
@@ -234,88 +175,6 @@ def test_a_worker_that_dies_whenever_it_has_started_is_given_growing_pauses(make
         wait_gone(stack, pid)
     for pause in (100, 200):
         stack.wait_log(f"worker 0 starts again in {pause} ms")
-
-
-# Reloads
-
-
-def test_no_request_fails_in_a_hundred_reloads_under_load(make_stack):
-    stack = finished_tasks(make_stack)
-    with clients(stack) as failures:
-        for reload in range(1, 101):
-            stack.daemon.hup()
-            stack.wait_metric("reloads_total", reload, result="done")
-    assert failures == []
-    assert stack.metric("worker_deaths_total") == 0
-    stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old workers")
-
-
-def test_a_burst_of_hups_ends_in_the_newest_configuration(make_stack):
-    stack = make_stack(redis=False)
-    for workers in (3, 4, 1, 3):
-        stack.configure(workers=workers)
-        stack.daemon.hup()
-    stack.wait_until(lambda: sockets(stack) == ["status.sock", *(f"worker-{i}.sock" for i in range(3))], what="3 sockets")
-    stack.wait_until(lambda: len(stack.daemon.workers()) == 3, what="3 workers")
-
-
-def test_who_is_held_during_a_reload_gets_his_answer(make_stack):
-    stack = make_stack()
-    with stack.standin.hold("held") as barrier:
-        held = [stack.background(stack.task, "held") for _ in range(3)]
-        barrier.wait_arrived(1)
-        stack.wait_metric("waiters", 3)
-        stack.daemon.reload(wait_for_old=False)
-        assert stack.task("other").status == 200
-    assert [answer.result().status for answer in held] == [200] * 3
-    stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old worker")
-
-
-def test_a_bad_configuration_leaves_everything_as_it_was(make_stack):
-    stack = make_stack()
-    workers = stack.daemon.workers()
-    stack.configure(workers="many")
-    stack.daemon.hup()
-    stack.wait_metric("reloads_total", 1, result="refused")
-    assert "/workers: must be a whole number" in stack.wait_log("not reloaded, the old configuration stays in force")
-
-    stack.configure(workers=2)
-    stack.write_key("a-new-key-of-ours", mode=0o644)
-    stack.daemon.hup()
-    stack.wait_metric("reloads_total", 2, result="refused")
-    assert "may be read by others" in stack.daemon.log()
-
-    stack.configure(socket_dir=str(stack.folder / "elsewhere"))
-    stack.daemon.hup()
-    stack.wait_metric("reloads_total", 3, result="refused")
-    assert stack.daemon.workers() == workers
-    assert stack.task("task_1").status == 200
-    assert stack.standin.seen("task_1")[0].headers["authorization"] == f"Bearer {stack.key}"
-    assert stack.metric("reloads_total", result="done") == 0
-    os.kill(workers[0], signal.SIGKILL)  # its replacement has the configuration in force, not the one on the disk
-    stack.wait_metric("worker_starts_total", 3)
-    stack.wait_metric("workers_ready", 2)
-    assert stack.task("task_2").status == 200
-
-
-def test_a_changed_configuration_takes_effect(make_stack):
-    stack = make_stack(config={"cache": {"missing_ttl": "1h"}})
-    assert [stack.task("missing").status for _ in range(3)] == [404] * 3
-    assert stack.standin.count("missing") == 1
-
-    stack.standin.keys = {"sk-the-second-key"}
-    stack.write_key("sk-the-second-key")
-    stack.configure(workers=3, cache={"missing_ttl": "0s"})
-    hup_and_wait(stack, 1)
-    assert sockets(stack) == ["status.sock", "worker-0.sock", "worker-1.sock", "worker-2.sock"]
-    assert [stack.ask_worker("/sora/v1/videos/missing", index=2).status for _ in range(2)] == [404] * 2
-    assert stack.standin.count("missing") == 3
-    assert stack.task("task_1").status == 200
-
-    stack.configure(workers=1)
-    hup_and_wait(stack, 2)
-    assert sockets(stack) == ["status.sock", "worker-0.sock"]
-    assert {stack.task(f"task_{number}").status for number in range(10)} == {200}  # nginx still knows two
 
 
 # What stays

@@ -1,4 +1,4 @@
-"""Redis is a help, not a part: what is kept there, and that none of its troubles reaches a client."""
+"""Redis is a help, not a part: none of its troubles reaches a client, and each is said once."""
 
 import contextlib
 import os
@@ -9,24 +9,9 @@ import time
 
 import pytest
 
-KEY = "taskproxy:main:sora:"  # and the task's id
+from helpers import REDIS_KEY, mark, restart_daemon, said, wait_stored
+
 ONE_WORKER = {"workers": 1}
-
-
-def said(stack, since=0):
-    """What the workers have logged of Redis since then, without the time of day."""
-    lines = stack.daemon.log()[since:].splitlines()
-    return [line.split(maxsplit=1)[1] for line in lines if "Redis" in line]
-
-
-def mark(stack):
-    return len(stack.daemon.log())
-
-
-def restart_daemon(stack):
-    stack.daemon.stop()
-    stack.daemon.start()
-    stack.wait_metric("redis_up", stack.config["workers"])
 
 
 def ask_together(stack, task_id, count=200):
@@ -44,11 +29,6 @@ def assert_one_query_for_all(stack, task_id):
     answers = ask_together(stack, task_id)
     assert {(answer.status, answer.body) for answer in answers} == {(200, answers[0].body)}
     assert stack.standin.count(task_id) == 1
-
-
-def wait_stored(stack, task_id):
-    """Until the task is in Redis: its value there."""
-    return stack.wait_until(lambda: stack.redis.cli("GET", KEY + task_id), what=f"{task_id} in Redis")
 
 
 @contextlib.contextmanager
@@ -183,7 +163,7 @@ def test_a_full_redis_is_complained_of_once_and_still_read(make_stack):
     assert said(stack, since) == [
         f"warn worker 0: Redis at unix:{stack.redis.socket} refused a SET (OOM); going on without it"
     ]
-    assert stack.redis.keys() == [KEY + "task_1"]
+    assert stack.redis.keys() == [REDIS_KEY + "task_1"]
     restart_daemon(stack)
     assert stack.task("task_1").body == kept
     assert stack.standin.count("task_1") == 1
@@ -225,39 +205,11 @@ def test_a_refused_password_is_said_once_and_never_shown(make_stack):
     assert "password" not in stack.daemon.log()
 
 
-def test_a_value_that_cannot_be_used_is_said_once_and_replaced(make_stack):
-    stack = make_stack(config=ONE_WORKER)
-    stack.standin.switch(state="SUCCESS")
-    stack.wait_metric("redis_up", 1)
-    stack.task("good")
-    good = wait_stored(stack, "good")
-    form, digest, rest = good.split(" ", 2)
-    for name, value, words in (
-        ("other", f"taskproxy/999 {digest} {rest}", "another format"),
-        ("digest", f"{form} {'0' * len(digest)} {rest}", "another provider file"),
-        ("cut", good[:-1], "a value that is not whole"),
-        ("garbage", "\x01\x02\n" * 1000, "another format"),
-        ("head", f"{form} {digest} succeeded -1 99999999999999999999 x 3 3\nabcdef", "a malformed head"),
-        ("empty", "", "another format"),
-        ("longer", good + "x", "a value that is not whole"),
-        ("state", f"{form} {digest} none 1 1 0 1 1\nxx", "a malformed head"),
-        ("lengths", f"{form} {digest} succeeded 1 1 0 9223372036854775807 9223372036854775807\n", "a value that is not whole"),
-    ):
-        since = mark(stack)
-        for task_id in (f"{name}_1", f"{name}_2"):
-            stack.redis.cli("SET", KEY + task_id, value)
-            answer = stack.task(task_id)
-            assert (answer.status, answer.headers["x-cache"]) == (200, "MISS"), name
-            assert stack.standin.count(task_id) == 1
-            stack.wait_until(lambda: stack.redis.cli("GET", KEY + task_id).startswith(f"{form} {digest} succeeded"), what=name)
-        assert [words in line for line in said(stack, since)] == [True], name
-
-
 def test_a_key_of_another_type_is_said_once_and_harms_nobody(make_stack):
     stack = make_stack(config=ONE_WORKER)
     stack.wait_metric("redis_up", 1)
     for number in range(3):
-        stack.redis.cli("LPUSH", f"{KEY}list_{number}", "a")
+        stack.redis.cli("LPUSH", f"{REDIS_KEY}list_{number}", "a")
         assert_one_query_for_all(stack, f"list_{number}")
     assert stack.metric("redis_failures_total") >= 3
     assert said(stack) == [
@@ -276,54 +228,3 @@ def test_something_else_in_place_of_redis_is_tried_again_but_said_once(make_stac
         stack.wait_until(lambda: len(connections) >= 4, what="four tries")
         assert len(said(stack)) == 1
         assert_one_query_for_all(stack, "task_2")
-
-
-def test_what_is_stored_and_for_how_long(make_stack):
-    stack = make_stack(
-        config={"workers": 1, "cache": {"terminal_ttl": "2h", "stale_for": "20m"}, "redis": {"database": 3, "prefix": "ours/"}},
-    )
-    standin = stack.standin
-    standin.switch("unknown", state="DANCING")
-    standin.switch("error", status=500)
-    standin.switch("garbage", garbage=True)
-    standin.switch("running", state="IN_PROGRESS")
-    standin.switch("failed", state="FAILURE")
-    standin.switch("expiring", state="SUCCESS", expires=time.time() + 660)
-    standin.switch("succeeded", state="SUCCESS")
-    stack.wait_metric("redis_up", 1)
-    for task_id in ("missing", "unknown", "error", "garbage", "running", "failed", "expiring", "succeeded"):
-        stack.task(task_id)
-
-    def lifetime(task_id):
-        key = f"ours/main:sora:{task_id}"
-        return stack.wait_until(lambda: max(0, int(stack.redis.cli("-n", 3, "PTTL", key))), what=key) / 1000
-
-    assert 7100 < lifetime("succeeded") <= 7200
-    assert 500 < lifetime("expiring") <= 600  # a minute less than its URLs
-    assert 7100 < lifetime("failed") <= 7200
-    assert 1100 < lifetime("running") <= 1200
-    # Commands reach Redis in order: what is not there by now was never sent.
-    kept = {f"ours/main:sora:{task_id}" for task_id in ("succeeded", "expiring", "failed", "running")}
-    assert set(stack.redis.cli("-n", 3, "--scan").splitlines()) == kept
-    assert stack.redis.keys() == []
-    assert stack.key not in stack.redis.cli("-n", 3, "GET", "ours/main:sora:succeeded")
-
-
-def test_workers_share_a_running_task_while_it_is_fresh_and_fall_back_on_it_when_it_is_not(make_stack):
-    stack = make_stack(providers={"sora": {"poll": {"min": "3s", "max": "3s"}}})
-    stack.wait_metric("redis_up", 2)
-    first = stack.ask_worker("/sora/v1/videos/task_1", index=0)
-    wait_stored(stack, "task_1")
-    shared = stack.ask_worker("/sora/v1/videos/task_1", index=1)
-    assert (shared.body, shared.headers["x-cache"]) == (first.body, "HIT")
-    assert stack.metric("cache_hits_total", level="redis") == 1
-    assert stack.standin.count("task_1") == 1
-
-    restart_daemon(stack)  # what is known of the task is in Redis alone now, and grows old
-    stack.standin.switch(status=500)
-    stale = stack.wait_until(
-        lambda: (answer := stack.ask_worker("/sora/v1/videos/task_1")).headers["x-cache"] == "STALE" and answer,
-        what="the end of the interval",
-    )
-    assert (stale.status, stale.body) == (200, first.body)
-    assert stale.headers["cache-status"] == "taskproxy; fwd=stale; detail=upstream-error"

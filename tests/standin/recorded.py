@@ -45,7 +45,7 @@ PAGES = (
     Page("openai", "/v1/videos/*", succeeded="expired"),
     Page("newapi", "/v1/video/generations/*"),
     Page("kling", "/kling/v1/videos/*/*", succeeded="expired-purged"),
-    Page("kling-images", "/kling/v1/images/generations/*"),
+    Page("kling-images", "/kling/v1/images/generations/*", succeeded="expired"),
     Page("kling-official", "/v1/videos/*/*", key=credentials.kling_token, succeeded="expired-purged"),
     Page("luma", "/dream-machine/v1/generations/*"),
     Page("luma-aggregator", "/luma/generations/*", succeeded="expired"),

@@ -16,9 +16,7 @@ struct recorded {
     char *folder; /* tests/answers/PROVIDER */
 };
 
-static struct files *files;
-
-static const struct file *read_file(const char *folder, const char *name, const char *suffix)
+static const struct file *read_file(struct files *files, const char *folder, const char *name, const char *suffix)
 {
     char *why, *path = xasprintf("%s/%s%s", folder, name, suffix);
     const struct file *file = files_get(files, path, FILE_PLAIN, ANSWER_MAX, &why);
@@ -60,10 +58,12 @@ static struct json_object *document_of(const struct buf *view)
 
 static void assert_same_text(const char *what, struct json_object *is, struct json_object *should)
 {
-    if (strcmp(json_object_to_json_string_ext(is, JSON_C_TO_STRING_PLAIN),
-               json_object_to_json_string_ext(should, JSON_C_TO_STRING_PLAIN)) != 0)
-        fail_msg("%s view:\n%s\nshould be\n%s", what, json_object_to_json_string_ext(is, JSON_C_TO_STRING_PLAIN),
-                 json_object_to_json_string_ext(should, JSON_C_TO_STRING_PLAIN));
+    const int form = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
+    if (strcmp(json_object_to_json_string_ext(is, form), json_object_to_json_string_ext(should, form)) == 0)
+        return;
+    print_error("%s view:\n%s\nshould be\n%s\n", what, json_object_to_json_string_ext(is, form),
+                json_object_to_json_string_ext(should, form));
+    fail();
 }
 
 static void assert_nothing_private(const struct buf *view)
@@ -89,7 +89,7 @@ static void assert_task(const struct view *view, struct json_object *expect)
     json_object_put(unified);
 }
 
-static struct provider *provider_of(const struct recorded *recorded)
+static struct provider *provider_of(struct files *files, const struct recorded *recorded)
 {
     char *error = NULL, *path = xasprintf("conf/providers/%s.json", strrchr(recorded->folder, '/') + 1);
     struct provider *provider = provider_load(files, path, &error);
@@ -102,13 +102,14 @@ static struct provider *provider_of(const struct recorded *recorded)
 static void becomes_what_is_expected(void **state)
 {
     const struct recorded *recorded = *state;
+    struct files *files = files_new();
     const char *name = strrchr(recorded->name, '/') + 1;
-    const struct file *first = read_file(recorded->folder, name, ".answer");
-    const struct file *second = read_file(recorded->folder, name, ".result.answer");
-    const struct file *expect_file = read_file(recorded->folder, name, ".expect.json");
+    const struct file *first = read_file(files, recorded->folder, name, ".answer");
+    const struct file *second = read_file(files, recorded->folder, name, ".result.answer");
+    const struct file *expect_file = read_file(files, recorded->folder, name, ".expect.json");
     assert_non_null(expect_file);
     struct json_object *expect = json_tokener_parse(expect_file->data);
-    struct provider *provider = provider_of(recorded);
+    struct provider *provider = provider_of(files, recorded);
     const struct view_question question = {
         .provider = provider, .task_id = json_object_get_string(expected(expect, "task")), .secrets = NULL};
     const struct view_answer answer = answer_of(first);
@@ -129,6 +130,7 @@ static void becomes_what_is_expected(void **state)
     view_done(&view);
     json_object_put(expect);
     provider_free(provider);
+    files_free(files);
 }
 
 /* "tests/answers/sora/missing.expect.json" */
@@ -167,9 +169,7 @@ int main(void)
         fputs("test_answers: there is no tests/answers here; run it from the top of the repository\n", stderr);
         return 1;
     }
-    files = files_new();
     int failures = run_cases(&found);
-    files_free(files);
     globfree(&found);
     return failures;
 }

@@ -1,0 +1,108 @@
+"""What several of the scenario tests do."""
+
+import contextlib
+import threading
+
+import fastcgi
+from fastcgi import Connection, request, task_params
+from parts import process_state
+from stack import Metrics
+
+TASK = "/sora/v1/videos/task_1"
+GOOD_REQUEST = request(task_params(TASK))
+REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
+
+
+# Straight to the sockets, where no nginx is
+
+
+def metric(stack, name, **labels):
+    """As stack.metric does, but without nginx."""
+    return Metrics(fastcgi.ask(stack.status_socket, "/metrics")[2].decode()).sum(name, **labels)
+
+
+def wait_metric(stack, name, good):
+    stack.wait_until(lambda: good(metric(stack, name)), what=name)
+
+
+def assert_served(stack, index=0):
+    """Others get their answers: on a new connection, and twice on a kept one."""
+    assert stack.ask_worker(TASK, index).status == 200
+    with Connection(stack.worker_socket(index)) as connection:
+        assert [connection.ask(task_params(TASK))[0] for _ in range(2)] == [200, 200]
+
+
+# Processes
+
+
+@contextlib.contextmanager
+def clients(stack, count=2, tasks=8):
+    """So many clients with a kept connection each, that ask without pause; gives what was not answered well."""
+    stop, asked, failures = threading.Event(), [0] * count, []
+
+    def ask(number):
+        connection = stack.nginx.connection()
+        while not stop.is_set():
+            try:
+                connection.request("GET", f"/sora/v1/videos/task_{asked[number] % tasks}")
+                response = connection.getresponse()
+                body = response.read()
+                if response.status != 200 or not body.endswith(b"}"):
+                    failures.append((response.status, body))
+            except OSError as trouble:
+                failures.append(trouble)
+                connection.close()
+            asked[number] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        stack.wait_until(lambda: min(asked) > tasks, what="clients that ask")
+        yield failures
+        at = list(asked)
+        stack.wait_until(lambda: all(now > then + tasks for now, then in zip(asked, at)), what="clients that still ask")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def finished_tasks(make_stack, **settings):
+    """A stack whose tasks have all ended, so that each is asked for once."""
+    stack = make_stack(**settings)
+    stack.standin.switch(state="SUCCESS")
+    return stack
+
+
+def wait_gone(stack, *pids):
+    stack.wait_until(lambda: all(process_state(pid)[0] in "ZX" for pid in pids), what=f"the end of {pids}")
+
+
+def sockets(stack):
+    return sorted(path.name for path in stack.socket_dir.iterdir())
+
+
+# Redis
+
+
+def said(stack, since=0):
+    """What the workers have logged of Redis since then, without the time of day."""
+    lines = stack.daemon.log()[since:].splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines if "Redis" in line]
+
+
+def mark(stack):
+    return len(stack.daemon.log())
+
+
+def restart_daemon(stack):
+    stack.daemon.stop()
+    stack.daemon.start()
+    stack.wait_metric("redis_up", stack.config["workers"])
+
+
+def wait_stored(stack, task_id):
+    """Until the task is in Redis: its value there."""
+    return stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id), what=f"{task_id} in Redis")

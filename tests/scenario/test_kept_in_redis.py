@@ -1,0 +1,84 @@
+"""What is kept in Redis and for how long, who uses it, and what is not taken from there."""
+
+import time
+
+from helpers import REDIS_KEY, mark, restart_daemon, said, wait_stored
+
+
+def test_what_is_stored_and_for_how_long(make_stack):
+    stack = make_stack(
+        config={"workers": 1, "cache": {"terminal_ttl": "2h", "stale_for": "20m"}, "redis": {"database": 3, "prefix": "ours/"}},
+    )
+    standin = stack.standin
+    standin.switch("unknown", state="DANCING")
+    standin.switch("error", status=500)
+    standin.switch("garbage", garbage=True)
+    standin.switch("running", state="IN_PROGRESS")
+    standin.switch("failed", state="FAILURE")
+    standin.switch("expiring", state="SUCCESS", expires=time.time() + 660)
+    standin.switch("succeeded", state="SUCCESS")
+    stack.wait_metric("redis_up", 1)
+    for task_id in ("missing", "unknown", "error", "garbage", "running", "failed", "expiring", "succeeded"):
+        stack.task(task_id)
+
+    def lifetime(task_id):
+        key = f"ours/main:sora:{task_id}"
+        return stack.wait_until(lambda: max(0, int(stack.redis.cli("-n", 3, "PTTL", key))), what=key) / 1000
+
+    assert 7100 < lifetime("succeeded") <= 7200
+    assert 500 < lifetime("expiring") <= 600  # a minute less than its URLs
+    assert 7100 < lifetime("failed") <= 7200
+    assert 1100 < lifetime("running") <= 1200
+    # Commands reach Redis in order: what is not there by now was never sent.
+    kept = {f"ours/main:sora:{task_id}" for task_id in ("succeeded", "expiring", "failed", "running")}
+    assert set(stack.redis.cli("-n", 3, "--scan").splitlines()) == kept
+    assert stack.redis.keys() == []
+    assert stack.key not in stack.redis.cli("-n", 3, "GET", "ours/main:sora:succeeded")
+
+
+def test_workers_share_a_running_task_while_it_is_fresh_and_fall_back_on_it_when_it_is_not(make_stack):
+    stack = make_stack(providers={"sora": {"poll": {"min": "3s", "max": "3s"}}})
+    stack.wait_metric("redis_up", 2)
+    first = stack.ask_worker("/sora/v1/videos/task_1", index=0)
+    wait_stored(stack, "task_1")
+    shared = stack.ask_worker("/sora/v1/videos/task_1", index=1)
+    assert (shared.body, shared.headers["x-cache"]) == (first.body, "HIT")
+    assert stack.metric("cache_hits_total", level="redis") == 1
+    assert stack.standin.count("task_1") == 1
+
+    restart_daemon(stack)  # what is known of the task is in Redis alone now, and grows old
+    stack.standin.switch(status=500)
+    stale = stack.wait_until(
+        lambda: (answer := stack.ask_worker("/sora/v1/videos/task_1")).headers["x-cache"] == "STALE" and answer,
+        what="the end of the interval",
+    )
+    assert (stale.status, stale.body) == (200, first.body)
+    assert stale.headers["cache-status"] == "taskproxy; fwd=stale; detail=upstream-error"
+
+
+def test_a_value_that_cannot_be_used_is_said_once_and_replaced(make_stack):
+    stack = make_stack(config={"workers": 1})
+    stack.standin.switch(state="SUCCESS")
+    stack.wait_metric("redis_up", 1)
+    stack.task("good")
+    good = wait_stored(stack, "good")
+    form, digest, rest = good.split(" ", 2)
+    for name, value, words in (
+        ("other", f"taskproxy/999 {digest} {rest}", "another format"),
+        ("digest", f"{form} {'0' * len(digest)} {rest}", "another provider file"),
+        ("cut", good[:-1], "a value that is not whole"),
+        ("garbage", "\x01\x02\n" * 1000, "another format"),
+        ("head", f"{form} {digest} succeeded -1 99999999999999999999 x 3 3\nabcdef", "a malformed head"),
+        ("empty", "", "another format"),
+        ("longer", good + "x", "a value that is not whole"),
+        ("state", f"{form} {digest} none 1 1 0 1 1\nxx", "a malformed head"),
+        ("lengths", f"{form} {digest} succeeded 1 1 0 9223372036854775807 9223372036854775807\n", "a value that is not whole"),
+    ):
+        since = mark(stack)
+        for task_id in (f"{name}_1", f"{name}_2"):
+            stack.redis.cli("SET", REDIS_KEY + task_id, value)
+            answer = stack.task(task_id)
+            assert (answer.status, answer.headers["x-cache"]) == (200, "MISS"), name
+            assert stack.standin.count(task_id) == 1
+            stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id).startswith(f"{form} {digest} succeeded"), what=name)
+        assert [words in line for line in said(stack, since)] == [True], name

@@ -1,0 +1,143 @@
+"""Peers that are many, that do not read, or that take all descriptors; and that the others are served meanwhile."""
+
+import contextlib
+import itertools
+import json
+import socket
+
+import pytest
+
+import fastcgi
+from fastcgi import Connection, request, task_params
+from helpers import GOOD_REQUEST, TASK, assert_served, metric, wait_metric
+from stack import Stack
+
+MANY = 300_000  # bytes: more than any socket holds
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """One stack for most of the file: what a test leaves behind, the next ones would notice."""
+    with Stack(nginx=False, config={"cache": {"terminal_ttl": "24h"}}) as running:
+        running.standin.switch(state="SUCCESS")
+        yield running
+        assert running.daemon.log().count(" ended ") == 0  # no worker has died
+
+
+@pytest.fixture
+def worker(stack):
+    return stack.worker_socket(0)
+
+
+def test_a_thousand_connections_come_and_go(stack, worker):
+    before = metric(stack, "connections")
+    for _ in range(500):
+        Connection(worker).close()
+    with contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(Connection(worker)) for _ in range(500)]
+        wait_metric(stack, "connections", lambda now: now == before + 500)
+        for connection in connections:
+            connection.send(GOOD_REQUEST)
+        assert {connection.read_answer()[0] for connection in connections} == {200}
+    wait_metric(stack, "connections", lambda now: now == before)
+    assert_served(stack)
+
+
+def large_task(stack, task_id):
+    """A task whose view is too large for a socket; gives what it says."""
+    prompt = "".join(itertools.islice(itertools.cycle("0123456789 äöü "), MANY))
+    inner = {"id": "gen", "prompt": prompt}
+    raw = {"code": "success", "message": "", "data": {"task_id": task_id, "status": "SUCCESS", "data": inner}}
+    stack.standin.switch(task_id, raw=json.dumps(raw))
+    return raw
+
+
+def test_who_does_not_read_his_answer_stalls_nobody_and_gets_it_whole_when_he_does(stack, worker):
+    expected = large_task(stack, "large")
+    asked = request(task_params("/sora/v1/videos/large"))
+    before = metric(stack, "connections")
+    with contextlib.ExitStack() as opened:
+        slow = [opened.enter_context(Connection(worker)) for _ in range(20)]
+        for connection in slow:
+            connection.send(asked)
+            connection.socket.recv(1, socket.MSG_PEEK)  # the answer has begun
+        for _ in range(20):
+            assert_served(stack)
+        for connection in slow[:10]:
+            status, headers, body = connection.read_answer()
+            assert (status, json.loads(body)) == (200, expected)
+            assert int(headers["content-length"]) == len(body) > MANY
+            assert connection.ask(task_params(TASK))[0] == 200
+    wait_metric(stack, "connections", lambda now: now == before)  # also those who never read
+    assert_served(stack)
+
+
+def test_who_does_not_read_his_answer_does_not_keep_the_daemon_from_leaving(make_stack):
+    stack = make_stack(nginx=False, config={"drain": "300ms"})
+    large_task(stack, "large")
+    with Connection(stack.worker_socket(0)) as slow:
+        slow.send(request(task_params("/sora/v1/videos/large")))
+        slow.socket.recv(1, socket.MSG_PEEK)
+        assert stack.daemon.term() == 0
+
+
+# Out of descriptors
+
+
+def short_of_descriptors(make_stack, count):
+    stack = make_stack(nginx=False, daemon=False, redis=False, config={"upstreams": {"main": {"max_in_flight": 200}}})
+    stack.daemon.nofile = count
+    stack.daemon.start()
+    stack.standin.switch(state="SUCCESS")
+    return stack
+
+
+def assert_overloaded(answer):
+    status, headers, body = answer
+    assert (status, json.loads(body)["code"]) == (503, "overloaded")
+    assert int(headers["retry-after"]) >= 1
+
+
+def test_past_the_connections_that_descriptors_allow_each_gets_503_and_then_all_is_well(make_stack):
+    stack = short_of_descriptors(make_stack, 80)
+    with contextlib.ExitStack() as opened:
+        idle = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(40)]
+        wait_metric(stack, "connections", lambda now: now >= 40)
+        for _ in range(5):
+            with Connection(stack.worker_socket(0)) as late:
+                assert_overloaded(late.ask(task_params(TASK)))
+                assert late.socket.recv(1) == b""
+        assert metric(stack, "overloaded_total") == 5
+        assert idle[0].ask(task_params(TASK))[0] == 200
+        assert_served(stack, index=1)
+    stack.wait_until(lambda: stack.ask_worker(TASK).status == 200, what="an answer as before")
+
+
+def test_when_not_even_a_connection_can_be_taken_it_waits_and_one_line_says_so(make_stack):
+    stack = short_of_descriptors(make_stack, 80)
+    with contextlib.ExitStack() as opened:
+        idle = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(120)]
+        stack.wait_log("cannot accept connections: Too many open files")
+        waiting = opened.enter_context(Connection(stack.worker_socket(0)))
+        waiting.send(GOOD_REQUEST)
+        rounds = itertools.count()  # a hundred pauses of wait_until: several tries to accept
+        stack.wait_until(lambda: assert_served(stack, index=1) or next(rounds) == 100, what="100 rounds")
+        for connection in idle:
+            connection.close()
+        assert waiting.read_answer()[0] in (200, 503)
+    stack.wait_until(lambda: stack.ask_worker(TASK).status == 200, what="an answer as before")
+    assert stack.daemon.log().count("cannot accept connections") == 1
+
+
+def test_when_no_descriptor_is_left_for_the_upstream_it_is_503_and_recovers(make_stack):
+    stack = short_of_descriptors(make_stack, 60)
+    with stack.standin.hold() as barrier:
+        asked = [stack.background(fastcgi.ask, stack.worker_socket(0), f"/sora/v1/videos/task_{n}") for n in range(60)]
+        barrier.wait_arrived(1)
+        wait_metric(stack, "answers_total", lambda now: now >= 1)  # of those who are not held
+    answers = [answer.result() for answer in asked]
+    assert {status for status, _, _ in answers} == {200, 503}
+    for answer in answers:
+        if answer[0] == 503:
+            assert_overloaded(answer)
+    assert {stack.ask_worker(f"/sora/v1/videos/later_{n}").status for n in range(20)} == {200}
