@@ -17,7 +17,7 @@
 #include "standing.h"
 #include "stats.h"
 
-enum { HEADER_MAX = 8192 };
+enum { HEADER_MAX = 8192, HEADERS_LARGE = 256 * 1024 };
 
 /* One upstream of the configuration. */
 struct origin {
@@ -177,18 +177,13 @@ static void enter_list(struct upstream_call *call, struct upstream_call **list)
     DL_APPEND(*list, call);
 }
 
-static void leave_list(struct upstream_call *call)
-{
-    DL_DELETE(*call->list, call);
-}
-
 /* Takes a running query out of curl. */
 static void unplug(struct upstream_call *call)
 {
     struct upstreams *u = call->upstreams;
     curl_multi_remove_handle(u->multi, call->easy);
     curl_easy_cleanup(call->easy);
-    leave_list(call);
+    DL_DELETE(*call->list, call);
     call->origin->in_flight--;
     stat_dec(STAT_UPSTREAM_IN_FLIGHT);
 }
@@ -212,6 +207,7 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
 
 static enum upstream_outcome outcome_of(const struct upstream_call *call, CURLcode code)
 {
+    long header_bytes = 0;
     switch (code) {
     case CURLE_OK:
         return UPSTREAM_ANSWERED;
@@ -220,7 +216,11 @@ static enum upstream_outcome outcome_of(const struct upstream_call *call, CURLco
     case CURLE_WRITE_ERROR: /* on_body has had enough */
     case CURLE_PARTIAL_FILE:
     case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9, that is: no HTTP */
         return UPSTREAM_UNUSABLE;
+    case CURLE_RECV_ERROR: /* also when curl has had enough of the headers */
+        curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
+        return header_bytes > HEADERS_LARGE ? UPSTREAM_UNUSABLE : UPSTREAM_FAILED;
     default:
         return call->no_descriptor ? UPSTREAM_OUT_OF_MEANS : UPSTREAM_FAILED;
     }
@@ -361,7 +361,7 @@ static void start_next(struct origin *origin)
     struct upstream_call *call = origin->queue;
     if (call == NULL || origin->in_flight >= origin->conf->max_in_flight)
         return;
-    leave_list(call);
+    DL_DELETE(*call->list, call);
     start(call);
 }
 
@@ -372,7 +372,7 @@ static void on_held(uv_timer_t *timer)
     while ((call = u->held) != NULL) {
         int64_t held_ms = standing_held_ms(&call->origin->standing, (int64_t)uv_now(u->loop));
         struct upstream_answer answer = {.outcome = UPSTREAM_HELD, .retry_after_ms = held_ms ? held_ms : 1};
-        leave_list(call);
+        DL_DELETE(*call->list, call);
         call->on_answer(call->user, &answer);
         call_free(call);
     }
@@ -415,7 +415,7 @@ void upstream_cancel(struct upstream_call *call)
     if (call->easy != NULL)
         unplug(call);
     else
-        leave_list(call);
+        DL_DELETE(*call->list, call);
     call_free(call);
 }
 

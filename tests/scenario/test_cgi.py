@@ -72,12 +72,12 @@ def test_what_cannot_be_answered_is_a_problem_and_still_a_good_end(make_stack):
 
 
 def test_a_bad_configuration_is_500_for_the_client_and_a_line_for_the_operator(make_stack):
-    stack = lone_program(make_stack, redis=False, standin=False, upstream={"base_url": "https://127.0.0.1:1", "key_file": "key"})
+    stack = lone_program(make_stack, redis=False)
+    stack.configure(workers="many")
     for config, said in (
         (stack.folder / "nowhere.json", "nowhere.json: cannot be read: No such file or directory"),
         (stack.daemon.config_file, "/workers: must be a whole number"),
     ):
-        stack.configure(workers="many")
         status, answer, errors = run_cgi(stack, TASKPROXY_CONFIG=str(config), **fastcgi.task_params(TASK))
         assert (status, answer[0]) == (1, 500)
         assert str(stack.folder).encode() not in answer[2]

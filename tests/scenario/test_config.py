@@ -90,8 +90,10 @@ def changed(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-MEMORY, URL, NAMED, REDIS, PROVIDERS = '"memory": "64MiB"', "https://api.example.com", '["key"]', '"127.0.0.1:6379"', '"providers_dir": "providers"'
+PROVIDERS, URL, NAMED = '"providers_dir": "providers"', "https://api.example.com", '["key"]'
+MEMORY, REDIS = '"memory": "64MiB"', '"127.0.0.1:6379"'
 ROUTE = '{ "provider": "toy", "upstream": "main" }'
+SECOND_PATH = ', "path": "/b/{task_id}", "upstream_path": "/c/{task_id}" }'
 NO_DURATION = 'must be a duration: a number and ms, s, m, h or d, such as "250ms"'
 NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
 NO_URL = 'must be a scheme, a host and perhaps a port, such as "https://api.example.com"'
@@ -229,8 +231,8 @@ def test_a_wrong_provider_file_is_refused_with_its_place(place, old, new, messag
 @pytest.mark.parametrize("old, new", [
     (CONFIG, CONFIG.replace("\n", "\r\n")),
     (URL, "http://localhost:8080"), (URL, "http://127.1.2.3"), (URL, "http://[::1]:8080"), (URL, "https://[2001:db8::1]"),
-    (NAMED, '["crlf", "key"]'), (REDIS, '"unix:/run/redis.sock"'), (REDIS, '"[::1]:6379"'), (MEMORY, '"missing_ttl": "0s"'),
-    (ROUTE, f'{ROUTE}, {{ "provider": "toy", "upstream": "main", "path": "/b/{{task_id}}", "upstream_path": "/c/{{task_id}}" }}'),
+    (NAMED, '["crlf", "key"]'), (REDIS, '"unix:/run/redis.sock"'), (REDIS, '"[::1]:6379"'),
+    (MEMORY, '"missing_ttl": "0s"'), (ROUTE, f'{ROUTE}, {ROUTE.replace("}", SECOND_PATH)}'),
 ], ids=lambda text: text[:40])
 def test_a_right_configuration_is_ok(place, old, new):
     place.write(config=changed(CONFIG, old, new))
@@ -262,7 +264,8 @@ def test_the_command_line(place):
     assert place.run("--version") == place.run("-V") == (0, "taskproxy 0.1\n", "")
     status, usage, errors = place.run("--help")
     assert (status, errors) == (0, "")
-    assert all(f"--{option}" in usage for option in ("config", "check-config", "print-config", "print-nginx", "version", "help"))
+    for option in ("config", "check-config", "print-config", "print-nginx", "version", "help"):
+        assert f"--{option}" in usage
     for unknown in ("--chek", "-x"):
         status, output, errors = place.run(unknown)
         assert (status, output) == (1, "")

@@ -1,4 +1,4 @@
-"""The FastCGI edge: records that no web server sends, peers that dawdle, and what happens to the others meanwhile."""
+"""The FastCGI edge: what is a request and what is not, and that nobody suffers from what is not."""
 
 import contextlib
 import random
@@ -14,10 +14,11 @@ from fastcgi import (
 from helpers import GOOD_REQUEST, TASK, assert_served, metric, wait_metric
 from stack import Stack
 
+
 @pytest.fixture(scope="module")
 def stack():
     """One stack for the whole file: what a test leaves behind, the next ones would notice."""
-    with Stack(nginx=False, config={"cache": {"terminal_ttl": "24h"}}) as running:
+    with Stack(nginx=False) as running:
         running.standin.switch(state="SUCCESS")
         yield running
         assert running.daemon.log().count(" ended ") == 0  # no worker has died

@@ -18,7 +18,7 @@ MANY = 300_000  # bytes: more than any socket holds
 @pytest.fixture(scope="module")
 def stack():
     """One stack for most of the file: what a test leaves behind, the next ones would notice."""
-    with Stack(nginx=False, config={"cache": {"terminal_ttl": "24h"}}) as running:
+    with Stack(nginx=False) as running:
         running.standin.switch(state="SUCCESS")
         yield running
         assert running.daemon.log().count(" ended ") == 0  # no worker has died
