@@ -26,7 +26,7 @@ ASAN_OBJECTS := $(SOURCES:fcgi/%.c=build/asan/%.o)
 
 # What a goal needs is installed first; then make starts anew, to see what pkg-config says now.
 INSTALL = @tests/install-packages
-AGAIN   = @$(MAKE) --no-print-directory -j$(shell nproc)
+AGAIN   = @$(MAKE) -s -j$(shell nproc)
 
 all:
 	$(INSTALL) build

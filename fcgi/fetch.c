@@ -166,19 +166,24 @@ static enum step ask_upstream(struct fetch *f)
     return WAIT;
 }
 
+/* Each value is said once, and only so many of them: an upstream might make them up. */
 static void note_unknown_status(struct fetch *f, const struct view *view)
 {
     struct fetches *fs = f->fetches;
+    const char *provider = f->task.route->provider->name;
     stat_inc(STAT_UNKNOWN_STATUS);
-    for (size_t i = 0; i < fs->n_unknown; i++) {
-        if (strcmp(view->status, fs->unknown_statuses[i]) == 0)
-            return;
-    }
     if (fs->n_unknown == UNKNOWN_MAX)
-        return; /* an upstream that makes them up; the counter tells */
-    fs->unknown_statuses[fs->n_unknown++] = xstrdup(view->status);
-    log_warn("provider %s does not list the status %s: taken as running", f->task.route->provider->name,
-             view->status);
+        return;
+    char *status = xasprintf("%s: %s", provider, view->status);
+    for (size_t i = 0; i < fs->n_unknown; i++) {
+        if (strcmp(status, fs->unknown_statuses[i]) == 0) {
+            free(status);
+            return;
+        }
+    }
+    fs->unknown_statuses[fs->n_unknown++] = status;
+    log_warn("provider %s does not list the status %s: taken as running%s", provider, view->status,
+             fs->n_unknown == UNKNOWN_MAX ? "; further values are only counted" : "");
 }
 
 /* A task is there: what is known of it becomes a snapshot. */

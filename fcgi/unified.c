@@ -180,7 +180,7 @@ void unified_write(const struct view_question *q, struct json_object *doc, struc
 {
     const struct unified_fields *u = &q->provider->unified;
     struct buf *out = &view->views[VIEW_UNIFIED];
-    int64_t expires_at = time_of(doc, &u->expires_at);
+    int64_t expires_at = view->state == STATE_SUCCEEDED ? time_of(doc, &u->expires_at) : 0;
     if (expires_at != 0 && (view->urls_expire_at == 0 || expires_at < view->urls_expire_at))
         view->urls_expire_at = expires_at;
     view->created_at = time_of(doc, &u->created_at);

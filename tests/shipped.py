@@ -1,11 +1,17 @@
 """The shipped provider files and the recorded answers, for the tests that go through all of them."""
 
+import json
 import re
 
+import jsonschema
 from recorded import ANSWERS, expectation, read_answer
 from stack import ROOT, read_json
 
 PROVIDERS = {file.stem: read_json(file) for file in sorted((ROOT / "conf" / "providers").glob("*.json"))}
+
+UNIFIED_VIEW = jsonschema.Draft202012Validator(
+    json.loads((ROOT / "conf" / "unified-view.schema.json").read_text()), format_checker=jsonschema.FormatChecker()
+)
 
 # What a client is told when the upstream's answer is no task.
 PROBLEMS = {

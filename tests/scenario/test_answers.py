@@ -287,7 +287,7 @@ def test_an_unknown_status_is_served_as_running_counted_logged_and_not_stored_in
 
 
 def test_a_missing_task_is_remembered_for_missing_ttl_and_only_in_memory(make_stack):
-    stack = make_stack(config={"cache": {"missing_ttl": "1s"}})
+    stack = make_stack(config={"workers": 1, "cache": {"missing_ttl": "1s"}})
     first, second = stack.task("missing"), stack.task("missing")
     for answer in (first, second):
         assert (answer.status, answer.json()["code"]) == (404, "task_not_found")

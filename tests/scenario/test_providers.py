@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shipped import PROBLEMS, PROVIDERS, cases, native_path, record, unified_path, upstream_of
+from shipped import PROBLEMS, PROVIDERS, UNIFIED_VIEW, cases, native_path, record, unified_path, upstream_of
 from stack import Stack
 
 
@@ -31,6 +31,7 @@ def check_views(stack, provider: str, expected: dict, bare_id: str) -> None:
     assert (native.status, unified.status) == (200, 200)
     assert in_order(native.json()) == in_order(expected["native"])
     assert in_order(unified.json()) == in_order(expected["unified"])
+    UNIFIED_VIEW.validate(unified.json())
     assert (native.headers["x-cache"], unified.headers["x-cache"]) == ("MISS", "HIT")
     assert stack.standin.count(bare_id) == 1
     ended = expected["state"] in ("succeeded", "failed", "cancelled")

@@ -1,0 +1,217 @@
+"""One form for all providers, and many tasks in one question."""
+
+from shipped import PROVIDERS, UNIFIED_VIEW
+
+QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
+OWN_PARTS = {"fal": "fal-ai/pika/", "kling": "text2video/", "kling-official": "image2video/", "veo": "veo-3.0-generate-001/"}
+
+
+def named(provider: str, bare_id: str) -> str:
+    return f"{provider}/{OWN_PARTS.get(provider, '')}{bare_id}"
+
+
+def ask(stack, names: list, headers: dict | None = None, method: str = "GET"):
+    return stack.get("/v1/tasks?ids=" + ",".join(names), headers, method)
+
+
+def tasks(answer) -> list:
+    assert answer.status == 200
+    assert answer.json().keys() == {"tasks"}
+    return answer.json()["tasks"]
+
+
+def codes(answer) -> list:
+    """What became of each: its status, or the code of its problem."""
+    return [task.get("code") or task["status"] for task in tasks(answer)]
+
+
+def outcome(answer) -> tuple:
+    return answer.status, answer.json()["code"]
+
+
+def test_a_task_of_every_provider_goes_its_way_in_the_same_form(make_stack):
+    stack = make_stack(every_provider=True, providers=QUICK, task_seconds=1000)
+    names = [named(provider, str(1000 + i)) for i, provider in enumerate(PROVIDERS)]
+
+    def all_are(*states):
+        answer = ask(stack, names)
+        assert [f"{task['provider']}/{task['task_id']}" for task in tasks(answer)] == names
+        for task in tasks(answer):
+            UNIFIED_VIEW.validate(task)
+        return all(code in states for code in codes(answer)) and tasks(answer)
+
+    # Veo does not say that a task is queued, and what Pika's feed is taken from has no other word while it runs.
+    stack.wait_until(lambda: all_are("queued", "running"), what="all to be queued")
+    stack.standin.advance(500)
+    stack.wait_until(lambda: all_are("running", "queued"), what="all to run")
+    stack.standin.advance(600)
+    ended = stack.wait_until(lambda: all_are("succeeded"), what="all to succeed")
+    without_urls = {task["provider"] for task in ended if not task["results"]}
+    assert without_urls == {"openai"}  # which serves the file itself, to who has the key
+
+    queries = stack.standin.count()
+    for name, task in zip(names, ended):
+        assert stack.get("/v1/tasks/" + name).json() == task
+    assert stack.standin.count() == queries  # another worker found it in Redis
+
+
+def test_the_failed_and_the_missing_of_every_provider_are_told_alike(make_stack):
+    stack = make_stack(every_provider=True, task_seconds=0)
+    failing = [named(provider, "500" if provider == "pixverse" else "will-fail") for provider in PROVIDERS]
+    missing = [named(provider, "404" if provider == "pixverse" else "missing") for provider in PROVIDERS]
+    failed = tasks(ask(stack, failing))
+    for task in failed:
+        UNIFIED_VIEW.validate(task)
+    assert {task["status"] for task in failed} == {"failed"}
+    assert {task["provider"] for task in failed if not task["error"]} == {"pixverse", "zhipu"}  # which give no reason
+    assert set(codes(ask(stack, missing))) == {"task_not_found"}
+
+
+# Many at once
+
+
+def test_a_hundred_are_answered_in_the_order_asked_and_each_is_asked_for_once(stack):
+    names = [f"sora/t{i * 37 % 100}" for i in range(100)]
+    stack.standin.switch(state="IN_PROGRESS")
+    answer = ask(stack, names)
+    assert [f"sora/{task['task_id']}" for task in tasks(answer)] == names
+    assert stack.standin.count() == 100
+    assert set(stack.standin.counts()["tasks"].values()) == {1}
+    assert outcome(ask(stack, [*names, "sora/one-more"])) == (400, "bad_request")
+    assert stack.standin.count() == 100
+
+
+def test_a_duplicate_is_answered_twice_and_asked_for_once(stack):
+    with stack.standin.hold() as barrier:
+        answer = stack.background(ask, stack, ["sora/a", "sora/b", "sora/a", "sora/missing", "sora/missing", "sora/a"])
+        barrier.wait_arrived(3)
+    first, b, second, *missing, third = tasks(answer.result())
+    assert first == second == third and first["task_id"] == "a" and b["task_id"] == "b"
+    assert [task["code"] for task in missing] == ["task_not_found"] * 2
+    assert stack.standin.counts()["tasks"] == {"a": 1, "b": 1, "missing": 1}
+
+
+def test_each_has_an_outcome_of_its_own(make_stack):
+    stack = make_stack(config={"upstreams": {"main": {"timeout": "500ms"}}})
+    stack.standin.switch("good", state="SUCCESS")
+    stack.standin.switch("bad", status=500)
+    stack.standin.switch("html", garbage=True)
+    stack.standin.switch("hanging", hang=True)
+    names = ["sora/bad", "sora/good", "sora/html", "sora/missing", "sora/hanging", "nobody/x", "sora/a%20b", "sora", "sora/", "/x"]
+    answer = ask(stack, names)
+    assert codes(answer) == [
+        "upstream_error", "succeeded", "upstream_invalid", "task_not_found", "upstream_timeout", "not_found", "bad_request",
+        "not_found", "bad_request", "not_found",
+    ]
+    for task in tasks(answer):
+        if "code" in task:
+            assert task["status"] == {"upstream_timeout": 504, "bad_request": 400}.get(task["code"], task["status"])
+            assert task["message"] == task["error"]["message"] == task["detail"]
+            assert task["request_id"] == answer.headers["x-request-id"] or "request_id" not in task
+        else:
+            UNIFIED_VIEW.validate(task)
+
+
+def test_a_slow_one_does_not_hold_what_is_known_of_the_others(make_stack):
+    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "1s"}}})
+    stack.standin.switch(state="SUCCESS")
+    with stack.standin.hold("slow") as barrier:
+        answer = stack.background(ask, stack, ["sora/slow", *(f"sora/quick{i}" for i in range(20))])
+        barrier.wait_arrived(1)
+        stack.wait_metric("upstream_in_flight", lambda value: value == 1)
+        assert stack.task("quick7").headers["x-cache"] == "HIT"  # while the slow one still hangs
+        slow, *quick = codes(answer.result())
+    assert (slow, set(quick)) == ("upstream_timeout", {"succeeded"})
+
+
+def test_no_ids_empty_ones_and_none_are_a_bad_request(stack):
+    for query in ("", "?", "?ids", "?ids=", "?ids=,", "?ids=sora/a,", "?ids=,sora/a", "?ids=sora/a,,sora/b", "?id=sora/a",
+                  "?ids=%zz", "?ids=sora/a%00", "?ids=" + "x" * 6000 + "," * 101):
+        assert outcome(stack.get("/v1/tasks" + query)) == (400, "bad_request"), query
+    assert outcome(stack.get("/v1/tasks/")) == (404, "not_found")
+    assert stack.standin.count() == 0
+
+
+def test_ids_may_be_percent_encoded(stack):
+    stack.standin.switch(state="IN_PROGRESS")
+    assert [task["task_id"] for task in tasks(stack.get("/v1/tasks?a=b&ids=sora%2Fx%2Csora/y"))] == ["x", "y"]
+
+
+def test_what_memory_has_is_not_asked_for_again(make_stack):
+    stack = make_stack(config={"workers": 1})
+    stack.standin.switch(state="SUCCESS")
+    stack.task("known")
+    ask(stack, ["sora/known", "sora/new"])
+    assert stack.standin.counts()["tasks"] == {"known": 1, "new": 1}
+    ask(stack, ["sora/new", "sora/known"])
+    assert stack.standin.count() == 2
+
+
+def test_a_list_says_from_where_it_comes(make_stack):
+    stack = make_stack(config={"workers": 1})
+    stack.standin.switch(state="SUCCESS")
+    first, second = ask(stack, ["sora/a", "sora/b"]), ask(stack, ["sora/b", "sora/a"])
+    assert (first.headers["x-cache"], second.headers["x-cache"]) == ("MISS", "HIT")
+    assert first.headers["cache-status"].startswith("taskproxy; fwd=miss")
+    assert second.headers["cache-status"].startswith("taskproxy; hit")
+
+
+def test_a_list_is_asked_again_when_the_first_of_its_tasks_can_have_news(make_stack):
+    stack = make_stack(every_provider=True, config={"workers": 1})
+    stack.standin.switch("ended", state="SUCCESS")
+    stack.standin.switch("running", state="IN_PROGRESS")
+    mixed = ask(stack, ["sora/ended", "sora/running", "runway/running"])  # polled every 2 s and every 5 s
+    assert mixed.headers["cache-control"] == "private, no-cache"
+    assert 1 <= int(mixed.headers["retry-after"]) <= 2
+    assert "retry-after" not in ask(stack, ["sora/ended"]).headers
+
+
+def test_a_list_that_is_known_already_is_a_304_even_with_problems_in_it(make_stack):
+    stack = make_stack(providers=QUICK)
+    stack.standin.switch("running", state="IN_PROGRESS", progress="7%")
+    names = ["sora/running", "sora/missing", "nobody/x"]
+    etag = ask(stack, names).headers["etag"]
+    again = ask(stack, names, {"If-None-Match": etag})
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", etag)
+    assert ask(stack, names[:2], {"If-None-Match": etag}).status == 200
+    stack.standin.switch("running", progress="8%")
+    news = stack.wait_until(lambda: (a := ask(stack, names, {"If-None-Match": etag})).status == 200 and a, what="news")
+    assert tasks(news)[0]["progress"] == 8
+
+
+def test_head_and_other_methods(stack):
+    stack.standin.switch("t", state="SUCCESS")
+    head, get = ask(stack, ["sora/t"], method="HEAD"), ask(stack, ["sora/t"])
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-length"] == str(len(get.body))
+    assert head.headers["etag"] == get.headers["etag"]
+    refused = ask(stack, ["sora/t"], method="DELETE")
+    assert (outcome(refused), refused.headers["allow"]) == ((405, "method_not_allowed"), "GET, HEAD")
+
+
+# One task
+
+
+def test_the_unified_path_takes_all_parts_of_an_id_in_their_order(make_stack):
+    stack = make_stack(every_provider=True)
+    stack.standin.switch(state="IN_PROGRESS")
+    assert stack.get("/v1/tasks/fal/fal-ai/pika/abc").json()["task_id"] == "fal-ai/pika/abc"
+    assert stack.standin.seen()[-1].target == "/fal-ai/pika/requests/abc/status"
+    assert stack.get("/v1/tasks/minimax/42").json()["task_id"] == "42"
+    assert stack.standin.seen()[-1].target == "/v1/query/video_generation?task_id=42"
+    queries = stack.standin.count()
+    for bad in ("fal/abc", "fal/fal-ai/abc", "fal/a/b/c/d", "fal/fal-ai%2Fpika/abc", "kling/dance/1", "kling/1", "sora/a/b", "veo/a/"):
+        assert outcome(stack.get("/v1/tasks/" + bad)) == (400, "bad_request"), bad
+    for nobody in ("nobody/abc", "sora", "", "Sora/abc"):
+        assert outcome(stack.get("/v1/tasks/" + nobody)) == (404, "not_found"), nobody
+    assert stack.standin.count() == queries
+
+
+def test_both_views_of_a_task_come_from_one_query_and_have_tags_of_their_own(stack):
+    stack.standin.switch("t", state="SUCCESS")
+    native, unified = stack.task("t"), stack.get("/v1/tasks/sora/t")
+    assert (native.headers["x-cache"], unified.headers["x-cache"]) == ("MISS", "HIT")
+    assert native.headers["etag"] != unified.headers["etag"]
+    assert stack.get("/v1/tasks/sora/t", {"If-None-Match": unified.headers["etag"]}).status == 304
+    assert stack.get("/v1/tasks/sora/t", {"If-None-Match": native.headers["etag"]}).status == 200
+    assert stack.standin.count() == 1
