@@ -26,6 +26,19 @@ static const char *status_text(int status)
     return "Unknown";
 }
 
+void answer_id(const char *given, char out[static ANSWER_ID_SIZE])
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t len = given ? strlen(given) : 0;
+    if (len > 0 && len < ANSWER_ID_SIZE && strspn(given, allowed) == len) {
+        memcpy(out, given, len + 1);
+        return;
+    }
+    unsigned char random[16];
+    random_bytes(random, sizeof(random));
+    hex_encode(random, sizeof(random), out);
+}
+
 static void add_number(struct buf *head, const char *before, int64_t number, const char *after)
 {
     buf_puts(head, before);
@@ -159,7 +172,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
 void answer_problem(struct answer *a, const struct answer_facts *facts)
 {
     begin(a, facts, problem_status(facts->problem));
-    add_cache_status(a, facts, 0);
+    add_cache_status(a, facts, facts->ttl_ms);
     buf_puts(&a->head, "Cache-Control: no-store\r\nVary: Accept, Prefer\r\n");
     if (facts->problem == PROBLEM_METHOD)
         buf_puts(&a->head, "Allow: GET, HEAD\r\n");

@@ -14,6 +14,8 @@ enum answer_source {
     SOURCE_STALE      /* an old snapshot, because of a problem */
 };
 
+enum { ANSWER_ID_SIZE = 65 };
+
 struct answer_facts {
     const char *request_id;    /* never NULL */
     const char *if_none_match; /* the header's value, or NULL */
@@ -32,6 +34,10 @@ struct answer {
     const char *body; /* (ref) that or a snapshot's view */
     size_t body_len;
 };
+
+/* The id of the request: the one that the web server gave (may be NULL) if it is a plain word, or one of our
+ * own. */
+void answer_id(const char *given, char out[static ANSWER_ID_SIZE]);
 
 /* The snapshot's view, or 304. It must outlive the answer. */
 void answer_view(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,

@@ -72,7 +72,7 @@ static const struct field cache_fields[] = {
     FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"",
           "how long an unknown task is remembered", .max = HOURS),
     FIELD("stale_for", S_DURATION, CACHE, stale_for_ms, "\"10m\"",
-          "how old a snapshot may serve for a failed query", .max = 7 * DAYS),
+          "how long after it was fresh a snapshot may stand in for a failed query", .max = 7 * DAYS),
 };
 static const struct table cache_table = TABLE(CACHE, cache_fields);
 

@@ -1,7 +1,8 @@
 /* fcgi: see fcgi.h.
  *
  *     IDLE --readable, whole--> BUSY --fcgi_send--> WRITING --all out--> IDLE, or closed
- *      |                                               (left out when the socket takes all of it at once)
+ *      |                         |                     ^        (left out when the socket takes all of it at
+ * once) |                         '--fcgi_stream--> STREAMING --fcgi_stream_end--> WRITING
  *      '--readable, partial--> PARTIAL --timer, whole--> BUSY
  *
  * While data that is no whole request lies in the socket, it would poll readable all the time; so in PARTIAL
@@ -20,23 +21,23 @@
 #include <fcgiapp.h>
 #include <utlist.h>
 
+#include "acceptor.h"
 #include "log.h"
 #include "records.h"
 #include "stats.h"
 
 enum {
-    ACCEPT_BATCH = 64,      /* connections taken in one turn of the loop */
-    ACCEPT_PAUSE_MS = 100,  /* when the system is out of descriptors */
     LOOK_FIRST_MS = 2,      /* a partial request: looked at again after this, */
     LOOK_LAST_MS = 250,     /* doubled up to this, */
     PARTIAL_MAX_MS = 60000, /* for so long */
     LINGER_MS = 300,        /* draining: what has been idle for so long is not about to be used */
     WRITE_MAX_MS = 60000,   /* how long a reader may take none of an answer */
     WRITE_PIECE = 8000,     /* fits one record of libfcgi's with its header */
-    ANSWER_MAX = 64 * 1024 * 1024
+    ANSWER_MAX = 64 * 1024 * 1024,
+    STREAM_PENDING_MAX = 256 * 1024 /* of a stream that is read slowly */
 };
 
-enum connection_state { IDLE, PARTIAL, BUSY, WRITING, CLOSING };
+enum connection_state { IDLE, PARTIAL, BUSY, STREAMING, WRITING, CLOSING };
 
 struct fcgi_request {
     struct fcgi_server *server; /* (ref) */
@@ -60,27 +61,23 @@ struct fcgi_request {
 struct fcgi_server {
     uv_loop_t *loop; /* (ref) */
     struct fcgi_handlers handlers;
-    int fd; /* listening; -1 for CGI */
+    struct acceptor *acceptor; /* NULL for CGI, and once draining */
+    bool cgi;
     size_t max_connections;
     size_t n_connections;
-    struct fcgi_request *connections;
+    struct fcgi_request *connections; /* those that are closing included */
     bool draining;
     bool drained; /* on_drained was called */
-    bool freed;   /* goes with its last handle */
-    bool starved; /* the last accept found no descriptor, as logged */
-    int open_handles;
-    uv_poll_t poll;
-    uv_timer_t timer; /* ends a pause of accepting */
+    bool freed;   /* goes with its last connection */
 };
 
 static void look(struct fcgi_request *c);
-static void on_listening(uv_poll_t *poll, int status, int events);
 
 /* ---- opening and closing ---- */
 
 static void free_server_when_closed(struct fcgi_server *s)
 {
-    if (s->freed && s->open_handles == 0 && s->connections == NULL)
+    if (s->freed && s->connections == NULL)
         free(s);
 }
 
@@ -114,8 +111,8 @@ static void close_connection(struct fcgi_request *c, const char *why)
         log_debug("connection closed: %s", why);
         stat_inc(STAT_CONNECTIONS_REFUSED);
     }
-    bool gone = c->state == BUSY && c->on_gone != NULL;
-    if (c->state == BUSY || c->state == WRITING)
+    bool gone = c->on_gone != NULL;
+    if (c->state == BUSY || c->state == STREAMING || c->state == WRITING)
         FCGX_Free(&c->fcgx, 0);
     c->state = CLOSING;
     uv_poll_stop(&c->poll);
@@ -140,8 +137,9 @@ static void wait_for(struct fcgi_request *c, int events)
     uv_poll_start(&c->poll, events, on_poll);
 }
 
-static void open_connection(struct fcgi_server *s, int fd)
+static void on_connection(void *ctx, int fd)
 {
+    struct fcgi_server *s = ctx;
     struct fcgi_request *c = xcalloc(1, sizeof(*c));
     c->server = s;
     c->fd = fd;
@@ -161,41 +159,6 @@ static void open_connection(struct fcgi_server *s, int fd)
     stat_inc(STAT_CONNECTIONS);
     c->state = IDLE;
     wait_for(c, UV_READABLE);
-}
-
-/* ---- accepting ---- */
-
-static void on_pause_over(uv_timer_t *timer)
-{
-    struct fcgi_server *s = timer->data;
-    if (!s->draining)
-        uv_poll_start(&s->poll, UV_READABLE, on_listening);
-}
-
-static void pause_accepting(struct fcgi_server *s)
-{
-    if (!s->starved)
-        log_warn("cannot accept connections: %s; trying again every %d ms", strerror(errno), ACCEPT_PAUSE_MS);
-    s->starved = true;
-    uv_poll_stop(&s->poll);
-    uv_timer_start(&s->timer, on_pause_over, ACCEPT_PAUSE_MS, 0);
-}
-
-static void on_listening(uv_poll_t *poll, int status, int events)
-{
-    (void)status, (void)events;
-    struct fcgi_server *s = poll->data;
-    for (int i = 0; i < ACCEPT_BATCH; i++) {
-        int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            s->starved = false;
-            open_connection(s, fd);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            return pause_accepting(s);
-        } else if (errno != EINTR && errno != ECONNABORTED) {
-            return; /* EAGAIN: all taken */
-        }
-    }
 }
 
 /* ---- reading ---- */
@@ -297,22 +260,36 @@ static void on_write_timeout(uv_timer_t *timer)
     close_connection(timer->data, "the web server does not read its answer");
 }
 
-/* Puts out piece by piece, each only where the socket has room, and waits when it has none. */
-static void write_on(struct fcgi_request *c)
+/* Puts out piece by piece, each only where the socket has room. False when the connection is broken. */
+static bool put_out(struct fcgi_request *c)
 {
-    while (c->pending_at < c->pending.len) {
-        if (!has_room(c->fd)) {
-            uv_timer_start(&c->timer, on_write_timeout, WRITE_MAX_MS, 0);
-            return wait_for(c, UV_WRITABLE | UV_DISCONNECT);
-        }
+    while (c->pending_at < c->pending.len && has_room(c->fd)) {
         size_t left = c->pending.len - c->pending_at;
         int piece = left < WRITE_PIECE ? (int)left : WRITE_PIECE;
         if (FCGX_PutStr(c->pending.data + c->pending_at, piece, c->fcgx.out) != piece ||
             FCGX_FFlush(c->fcgx.out) != 0)
-            return end_request(c, true);
+            return false;
         c->pending_at += (size_t)piece;
     }
-    end_request(c, false);
+    return true;
+}
+
+/* Goes on with an answer or a stream, and waits for room where there is none. */
+static void write_on(struct fcgi_request *c)
+{
+    bool good = put_out(c), all = c->pending_at == c->pending.len;
+    if (c->state == WRITING && (!good || all))
+        return end_request(c, !good);
+    if (!good)
+        return close_connection(c, "the web server does not read its stream");
+    if (all) {
+        buf_reset(&c->pending);
+        c->pending_at = 0;
+        uv_timer_stop(&c->timer);
+        return wait_for(c, UV_DISCONNECT);
+    }
+    uv_timer_start(&c->timer, on_write_timeout, WRITE_MAX_MS, 0);
+    wait_for(c, UV_WRITABLE | UV_DISCONNECT);
 }
 
 static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, const char *body,
@@ -326,7 +303,7 @@ static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, 
 
 void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const char *body, size_t body_len)
 {
-    if (c->server->fd < 0)
+    if (c->server->cgi)
         return send_cgi(c, head, head_len, body, body_len);
     c->on_gone = NULL;
     if (head_len + body_len <= WRITE_PIECE) { /* one record: it goes out when the streams are closed */
@@ -342,6 +319,37 @@ void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const 
     write_on(c);
 }
 
+void fcgi_stream(struct fcgi_request *c, const char *head, size_t head_len)
+{
+    c->state = STREAMING;
+    c->pending_at = 0;
+    buf_reset(&c->pending);
+    buf_add(&c->pending, head, head_len);
+}
+
+bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len)
+{
+    if (c->pending.len - c->pending_at + len > STREAM_PENDING_MAX) {
+        c->on_gone = NULL;
+        close_connection(c, "a stream is read too slowly");
+        return false;
+    }
+    buf_add(&c->pending, data, len);
+    void (*on_gone)(void *) = c->on_gone;
+    c->on_gone = NULL; /* what happens within this call is told by its result */
+    write_on(c);
+    if (c->state == STREAMING)
+        c->on_gone = on_gone;
+    return c->state == STREAMING;
+}
+
+void fcgi_stream_end(struct fcgi_request *c)
+{
+    c->on_gone = NULL;
+    c->state = WRITING;
+    write_on(c);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct fcgi_request *c = poll->data;
@@ -349,7 +357,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         close_connection(c, NULL);
     else if (c->state == IDLE)
         look(c);
-    else if (c->state == WRITING)
+    else if (c->state == WRITING || c->state == STREAMING)
         write_on(c);
 }
 
@@ -357,7 +365,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 const char *fcgi_param(const struct fcgi_request *c, const char *name)
 {
-    return c->server->fd < 0 ? getenv(name) : FCGX_GetParam(name, c->fcgx.envp);
+    return c->server->cgi ? getenv(name) : FCGX_GetParam(name, c->fcgx.envp);
 }
 
 bool fcgi_is_refused(const struct fcgi_request *c)
@@ -373,57 +381,44 @@ void fcgi_on_gone(struct fcgi_request *c, void (*on_gone)(void *user), void *use
 
 /* ---- servers ---- */
 
-static struct fcgi_server *new_server(uv_loop_t *loop, int fd, struct fcgi_handlers handlers)
+static struct fcgi_server *new_server(uv_loop_t *loop, struct fcgi_handlers handlers)
 {
     struct fcgi_server *s = xcalloc(1, sizeof(*s));
-    *s = (struct fcgi_server){.loop = loop, .handlers = handlers, .fd = fd};
-    s->poll.data = s->timer.data = s;
+    *s = (struct fcgi_server){.loop = loop, .handlers = handlers};
     return s;
 }
 
 struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
                                 struct fcgi_handlers handlers)
 {
-    struct fcgi_server *s = new_server(loop, fd, handlers);
+    struct fcgi_server *s = new_server(loop, handlers);
     s->max_connections = max_connections;
-    s->open_handles = 2;
     setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0",
            1); /* should libfcgi ever close a socket, it does not linger */
-    if (FCGX_Init() != 0 || uv_poll_init(loop, &s->poll, fd) < 0)
-        abort();
-    uv_timer_init(loop, &s->timer);
-    uv_poll_start(&s->poll, UV_READABLE, on_listening);
+    if (FCGX_Init() != 0)
+        abort(); /* out of memory */
+    s->acceptor = acceptor_new(loop, fd, on_connection, s);
     return s;
 }
 
 struct fcgi_server *fcgi_serve_cgi(uv_loop_t *loop, struct fcgi_handlers handlers)
 {
-    struct fcgi_server *s = new_server(loop, -1, handlers);
+    struct fcgi_server *s = new_server(loop, handlers);
     struct fcgi_request *c = xcalloc(1, sizeof(*c));
     c->server = s;
     s->connections = c;
     s->n_connections = 1;
-    s->draining = true;
+    s->cgi = s->draining = true;
     stat_inc(STAT_REQUESTS);
     handlers.on_request(handlers.ctx, c);
     return s;
 }
 
-static void on_server_closed(uv_handle_t *handle)
+static void stop_accepting(struct fcgi_server *s)
 {
-    struct fcgi_server *s = handle->data;
-    s->open_handles--;
-    free_server_when_closed(s);
-}
-
-static void stop_listening(struct fcgi_server *s)
-{
-    if (s->fd < 0 || s->draining)
-        return;
+    acceptor_free(s->acceptor);
+    s->acceptor = NULL;
     s->draining = true;
-    uv_close((uv_handle_t *)&s->poll, on_server_closed);
-    uv_close((uv_handle_t *)&s->timer, on_server_closed);
-    close(s->fd);
 }
 
 static void on_linger_over(uv_timer_t *timer)
@@ -439,7 +434,7 @@ static void on_linger_over(uv_timer_t *timer)
  * moment, it finds none that works; so they live on for a while, and each closes after its next answer. */
 void fcgi_drain(struct fcgi_server *s)
 {
-    stop_listening(s);
+    stop_accepting(s);
     struct fcgi_request *c, *next;
     DL_FOREACH_SAFE(s->connections, c, next)
     {
@@ -453,13 +448,13 @@ void fcgi_free(struct fcgi_server *s)
 {
     if (s == NULL)
         return;
-    if (s->fd < 0) {
+    if (s->cgi) {
         free(s->connections);
         free(s);
         return;
     }
     s->freed = true;
-    stop_listening(s);
+    stop_accepting(s);
     struct fcgi_request *c, *next;
     DL_FOREACH_SAFE(s->connections, c, next)
     {

@@ -55,4 +55,14 @@ void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), voi
 void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const char *body,
                size_t body_len);
 
+/* Begins an answer whose body comes bit by bit. The request stays its owner's, and on_gone in force. */
+void fcgi_stream(struct fcgi_request *request, const char *head, size_t head_len);
+
+/* The next bytes. False: the web server is gone, or reads so slowly that it was dropped; the request must be
+ * forgotten, and on_gone is not called. */
+MUST_CHECK bool fcgi_stream_send(struct fcgi_request *request, const char *data, size_t len);
+
+/* That was all; the request must be forgotten. */
+void fcgi_stream_end(struct fcgi_request *request);
+
 #endif

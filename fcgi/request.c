@@ -18,7 +18,7 @@
 #include "answer.h"
 #include "stats.h"
 
-enum { REQUEST_ID_MAX = 64, GRACE_MS = 250, RETRY_MS = 1000 };
+enum { GRACE_MS = 250, RETRY_MS = 1000 };
 
 enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCHES, RESPOND, WAIT, DONE };
 
@@ -31,6 +31,7 @@ struct item {
     struct snapshot *snapshot; /* what is answered, or NULL with a problem */
     struct snapshot *last;     /* what may stand in for it, or NULL */
     enum answer_source source;
+    int64_t ttl_ms; /* SOURCE_MEMORY: how long it is fresh yet */
     bool stored;
     enum problem problem;
     int64_t retry_after_ms; /* of the problem; 0: unknown */
@@ -49,7 +50,7 @@ struct request {
     struct item only; /* the item of most requests */
     uv_timer_t deadline;
     struct answer_facts facts;
-    char id[REQUEST_ID_MAX + 1];
+    char id[ANSWER_ID_SIZE];
 };
 
 struct requests {
@@ -76,21 +77,6 @@ static enum step refuse_overload(struct request *r)
 
 /* ---- route ---- */
 
-/* The web server's id for the request, if it is a plain word; otherwise one of our own. */
-static void choose_id(struct request *r)
-{
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    const char *given = fcgi_param(r->client, "REQUEST_ID");
-    size_t len = given ? strlen(given) : 0;
-    if (len > 0 && len <= REQUEST_ID_MAX && strspn(given, allowed) == len) {
-        memcpy(r->id, given, len + 1);
-        return;
-    }
-    unsigned char random[16];
-    random_bytes(random, sizeof(random));
-    hex_encode(random, sizeof(random), r->id);
-}
-
 static enum step take_ids(struct request *r, const char *uri)
 {
     struct task *tasks = xcalloc(ROUTE_IDS_MAX, sizeof(*tasks));
@@ -108,7 +94,7 @@ static enum step take_ids(struct request *r, const char *uri)
 
 static enum step route(struct request *r)
 {
-    choose_id(r);
+    answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
     r->facts.source = SOURCE_UPSTREAM;
     r->facts.if_none_match = fcgi_param(r->client, "HTTP_IF_NONE_MATCH");
@@ -153,6 +139,7 @@ static bool look_item(struct request *r, struct item *item)
     }
     item->source = SOURCE_MEMORY;
     stat_inc(STAT_HITS_MEMORY);
+    item->ttl_ms = found->fresh_until_ms - r->facts.now_ms;
     if (found->state == STATE_NONE)
         item->problem = PROBLEM_TASK_NOT_FOUND;
     else
@@ -324,6 +311,7 @@ static void answer_one(const struct request *r, const struct item *item, struct 
     facts.source = item->source;
     facts.stored = item->stored;
     facts.problem = item->problem;
+    facts.ttl_ms = item->ttl_ms;
     facts.retry_after_ms = item->retry_after_ms;
     if (item->snapshot != NULL)
         answer_view(answer, &facts, item->snapshot, r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED);

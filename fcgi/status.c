@@ -54,10 +54,12 @@ void status_serve(const struct health *health, struct fcgi_request *client)
 {
     const struct page *page = find_page(fcgi_param(client, "REQUEST_URI"));
     const char *method = fcgi_param(client, "REQUEST_METHOD");
-    struct answer_facts facts = {.request_id = "status", .source = SOURCE_UPSTREAM};
+    char id[ANSWER_ID_SIZE];
+    struct answer_facts facts = {.request_id = id, .source = SOURCE_UPSTREAM};
     struct answer answer;
     struct buf text;
     buf_init(&text, TEXT_MAX);
+    answer_id(fcgi_param(client, "REQUEST_ID"), id);
     facts.head_only = method != NULL && strcmp(method, "HEAD") == 0;
     if (page == NULL)
         facts.problem = PROBLEM_NOT_FOUND;

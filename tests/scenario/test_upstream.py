@@ -62,7 +62,7 @@ def one_worker(**upstream) -> dict:
 
 
 def test_each_trouble_has_its_code_nothing_is_stored_and_the_next_request_works(make_stack):
-    stack = make_stack(config={"upstreams": {"main": {"timeout": "1s"}}, "cache": {"missing_ttl": "0s"}})
+    stack = make_stack(config={"upstreams": {"main": {"timeout": "2s"}}, "cache": {"missing_ttl": "0s"}})
     for name, (switches, _) in TROUBLES.items():
         stack.standin.switch(name, **switches)
     asks = {name: stack.background(stack.task, name) for name in TROUBLES}

@@ -1,0 +1,392 @@
+/* Status, headers and body of what a client gets. */
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/answer.h"
+#include "../../fcgi/json.h"
+
+static const int64_t now = 1736867746000;
+static const struct snapshot_rules rules = {
+    .terminal_ttl_ms = 3600000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
+
+static const char native[] = "{\"a\":1}", unified[] = "{\"provider\":\"p\"}";
+
+static struct snapshot *made(enum state state, int64_t urls_expire_at)
+{
+    const struct snapshot_facts facts = {.state = state,
+                                         .known = true,
+                                         .created_ms = now,
+                                         .fetched_ms = now,
+                                         .urls_expire_at = urls_expire_at,
+                                         .views = {native, unified},
+                                         .view_lens = {sizeof(native) - 1, sizeof(unified) - 1}};
+    return snapshot_new(&facts, &rules);
+}
+
+static struct answer_facts facts_of(enum answer_source source)
+{
+    return (struct answer_facts){.request_id = "req-1", .source = source, .now_ms = now};
+}
+
+/* The value of a header that stands once; NULL when there is none. The caller frees. */
+static char *header_of(const struct answer *a, const char *name)
+{
+    char *wanted = xasprintf("\r\n%s: ", name), *at = strstr(a->head.data, wanted), *value = NULL;
+    if (at != NULL) {
+        at += strlen(wanted);
+        value = xstrndup(at, strcspn(at, "\r"));
+        assert_null(strstr(at, wanted));
+    }
+    free(wanted);
+    return value;
+}
+
+static void assert_header(const struct answer *a, const char *name, const char *expected)
+{
+    char *value = header_of(a, name);
+    if (expected == NULL)
+        assert_null(value);
+    else if (value == NULL)
+        fail_msg("no %s in\n%s", name, a->head.data);
+    else
+        assert_string_equal(value, expected);
+    free(value);
+}
+
+/* Every line ends properly, and the head ends with the only empty one. */
+static void assert_head_is_well_formed(const struct answer *a)
+{
+    assert_false(a->head.failed);
+    assert_memory_equal(a->head.data, "Status: ", 8);
+    assert_ptr_equal(strstr(a->head.data, "\r\n\r\n"), a->head.data + a->head.len - 4);
+    for (const char *at = a->head.data; (at = strchr(at, '\n')) != NULL; at++)
+        assert_int_equal(at[-1], '\r');
+}
+
+static struct snapshot *shown; /* what the last answer points into */
+
+static struct answer view_answer_of(struct answer_facts facts, enum state state, int64_t urls_expire_at, int64_t later_ms)
+{
+    struct answer a;
+    snapshot_unref(shown);
+    shown = made(state, urls_expire_at);
+    facts.now_ms += later_ms;
+    answer_view(&a, &facts, shown, VIEW_NATIVE);
+    assert_head_is_well_formed(&a);
+    return a;
+}
+
+static int forget_shown(void **unused __attribute__((unused)))
+{
+    snapshot_unref(shown);
+    return 0;
+}
+
+TEST(a_view_is_sent_as_it_is)
+{
+    struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, 0);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(a.body_len, sizeof(native) - 1);
+    assert_memory_equal(a.body, native, a.body_len);
+    assert_memory_equal(a.head.data, "Status: 200 OK\r\n", 16);
+    assert_header(&a, "Content-Type", "application/json");
+    assert_header(&a, "Content-Length", "7");
+    assert_header(&a, "X-Request-Id", "req-1");
+    assert_header(&a, "Vary", "Accept, Prefer");
+    answer_done(&a);
+}
+
+TEST(the_two_views_have_bodies_and_tags_of_their_own)
+{
+    struct answer a, b;
+    struct answer_facts facts = facts_of(SOURCE_MEMORY);
+    struct snapshot *s = made(STATE_SUCCEEDED, 0);
+    answer_view(&a, &facts, s, VIEW_NATIVE);
+    answer_view(&b, &facts, s, VIEW_UNIFIED);
+    assert_memory_equal(b.body, unified, b.body_len);
+    assert_header(&a, "ETag", s->views[VIEW_NATIVE].etag);
+    assert_header(&b, "ETag", s->views[VIEW_UNIFIED].etag);
+    answer_done(&a);
+    answer_done(&b);
+    snapshot_unref(s);
+}
+
+TEST(where_it_came_from_stands_in_cache_status_and_x_cache)
+{
+    static const struct {
+        enum answer_source source;
+        bool stored;
+        enum problem problem;
+        const char *cache_status, *x_cache;
+    } cases[] = {
+        {SOURCE_MEMORY, false, PROBLEM_NONE, "taskproxy; hit; ttl=3590", "HIT"},
+        {SOURCE_REDIS, false, PROBLEM_NONE, "taskproxy; hit; ttl=3590; detail=redis", "HIT"},
+        {SOURCE_UPSTREAM, true, PROBLEM_NONE, "taskproxy; fwd=miss; stored", "MISS"},
+        {SOURCE_UPSTREAM, false, PROBLEM_NONE, "taskproxy; fwd=miss", "MISS"},
+        {SOURCE_COLLAPSED, true, PROBLEM_NONE, "taskproxy; fwd=miss; stored; collapsed", "COLLAPSED"},
+        {SOURCE_STALE, false, PROBLEM_UPSTREAM_TIMEOUT, "taskproxy; fwd=stale; detail=upstream-timeout", "STALE"},
+    };
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        struct answer_facts facts = facts_of(cases[i].source);
+        facts.stored = cases[i].stored;
+        facts.problem = cases[i].problem;
+        struct answer a = view_answer_of(facts, STATE_SUCCEEDED, 0, 9500);
+        assert_header(&a, "Cache-Status", cases[i].cache_status);
+        assert_header(&a, "X-Cache", cases[i].x_cache);
+        answer_done(&a);
+    }
+}
+
+TEST(an_ended_task_may_be_kept_while_its_urls_work)
+{
+    struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, 10999);
+    assert_header(&a, "Cache-Control", "private, max-age=3589");
+    assert_header(&a, "Age", "10");
+    assert_header(&a, "Retry-After", NULL);
+    answer_done(&a);
+    a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, now / 1000 + 600, 0);
+    assert_header(&a, "Cache-Control", "private, max-age=540");
+    answer_done(&a);
+}
+
+TEST(no_max_age_passes_the_expiry_of_the_urls)
+{
+    struct answer a = view_answer_of(facts_of(SOURCE_UPSTREAM), STATE_SUCCEEDED, now / 1000 + 1, 0);
+    assert_header(&a, "Cache-Control", "private, max-age=1");
+    answer_done(&a);
+    a = view_answer_of(facts_of(SOURCE_UPSTREAM), STATE_SUCCEEDED, now / 1000 - 5, 0);
+    assert_header(&a, "Cache-Control", "private, max-age=0");
+    answer_done(&a);
+    a = view_answer_of(facts_of(SOURCE_UPSTREAM), STATE_SUCCEEDED, 5, 0);
+    assert_header(&a, "Cache-Control", "private, max-age=0");
+    answer_done(&a);
+}
+
+TEST(a_running_task_is_to_be_asked_again_when_there_can_be_news)
+{
+    struct answer a = view_answer_of(facts_of(SOURCE_UPSTREAM), STATE_RUNNING, 0, 0);
+    assert_header(&a, "Cache-Control", "private, no-cache");
+    assert_header(&a, "Retry-After", "2");
+    answer_done(&a);
+    a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_QUEUED, 0, 1001);
+    assert_header(&a, "Retry-After", "1");
+    assert_header(&a, "Age", "1");
+    answer_done(&a);
+    a = view_answer_of(facts_of(SOURCE_STALE), STATE_RUNNING, 0, 500000);
+    assert_header(&a, "Retry-After", "1");
+    answer_done(&a);
+}
+
+TEST(a_stale_answer_is_not_to_be_kept)
+{
+    struct answer_facts facts = facts_of(SOURCE_STALE);
+    facts.problem = PROBLEM_UPSTREAM_ERROR;
+    struct answer a = view_answer_of(facts, STATE_SUCCEEDED, 0, 3700000);
+    assert_header(&a, "Cache-Control", "private, no-cache");
+    assert_header(&a, "Age", "3700");
+    answer_done(&a);
+}
+
+TEST(a_clock_that_went_back_makes_no_negative_age)
+{
+    struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, -5000);
+    assert_header(&a, "Age", "0");
+    answer_done(&a);
+}
+
+TEST(head_has_the_headers_and_no_body)
+{
+    struct answer_facts facts = facts_of(SOURCE_MEMORY);
+    facts.head_only = true;
+    struct answer a = view_answer_of(facts, STATE_SUCCEEDED, 0, 0);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(a.body_len, 0);
+    assert_header(&a, "Content-Length", "7");
+    answer_done(&a);
+}
+
+static int status_for(const char *if_none_match)
+{
+    struct answer_facts facts = facts_of(SOURCE_MEMORY);
+    facts.if_none_match = if_none_match;
+    struct answer a = view_answer_of(facts, STATE_SUCCEEDED, 0, 0);
+    int status = a.status;
+    if (status == 304) {
+        assert_int_equal(a.body_len, 0);
+        assert_header(&a, "Content-Length", NULL);
+        assert_header(&a, "Content-Type", NULL);
+        assert_header(&a, "Cache-Control", "private, max-age=3600");
+    }
+    char *etag = header_of(&a, "ETag");
+    assert_non_null(etag);
+    free(etag);
+    answer_done(&a);
+    return status;
+}
+
+TEST(an_answer_that_the_client_has_is_304)
+{
+    struct snapshot *s = made(STATE_SUCCEEDED, 0);
+    const char *etag = s->views[VIEW_NATIVE].etag;
+    static const char *const matching[] = {"%s", "W/%s", "\"x\", %s", "\"x\",%s,\"y\"", " \t%s ", "\"x\" ,W/%s", "*", " *"};
+    static const char *const others[] = {"", "\"\"", "\"x\"", "W/\"x\"", ",,,", "x", "%.10s", "x%s", "\"x%s", "W/W/%s"};
+    char text[200];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    for (size_t i = 0; i < NELEMS(matching); i++) {
+        snprintf(text, sizeof(text), matching[i], etag);
+        assert_int_equal(status_for(text), 304);
+    }
+    for (size_t i = 0; i < NELEMS(others); i++) {
+        snprintf(text, sizeof(text), others[i], etag);
+        assert_int_equal(status_for(text), 200);
+    }
+#pragma GCC diagnostic pop
+    assert_int_equal(status_for(NULL), 200);
+    assert_int_equal(status_for(s->views[VIEW_UNIFIED].etag), 200);
+    snapshot_unref(s);
+}
+
+static struct json_object *member_of(struct json_object *doc, const char *pointer)
+{
+    struct json_object *value = NULL;
+    assert_int_equal(json_pointer_get(doc, pointer, &value), 0);
+    return value;
+}
+
+TEST(every_problem_is_a_document_of_rfc_9457_that_sdks_can_read)
+{
+    for (int problem = PROBLEM_NONE + 1; problem < PROBLEM_COUNT; problem++) {
+        struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
+        struct answer a;
+        struct json_error error;
+        facts.problem = (enum problem)problem;
+        facts.request_id = "a\"b\\c";
+        answer_problem(&a, &facts);
+        assert_head_is_well_formed(&a);
+        assert_int_equal(a.status, problem_status(facts.problem));
+        assert_in_range(a.status, 400, 599);
+        assert_null(strstr(a.head.data, "Unknown"));
+        assert_header(&a, "Content-Type", "application/problem+json");
+        assert_header(&a, "Cache-Control", "no-store");
+        assert_header(&a, "Allow", problem == PROBLEM_METHOD ? "GET, HEAD" : NULL);
+        struct json_object *doc = json_read(a.body, a.body_len, 4, JSON_PLAIN, &error);
+        assert_non_null(doc);
+        assert_int_equal(json_object_get_int(member_of(doc, "/status")), a.status);
+        assert_string_equal(json_object_get_string(member_of(doc, "/code")), problem_code(facts.problem));
+        assert_string_equal(json_object_get_string(member_of(doc, "/error/code")), problem_code(facts.problem));
+        assert_string_equal(json_object_get_string(member_of(doc, "/request_id")), "a\"b\\c");
+        assert_string_equal(json_object_get_string(member_of(doc, "/message")),
+                            json_object_get_string(member_of(doc, "/detail")));
+        assert_string_equal(json_object_get_string(member_of(doc, "/error/message")),
+                            json_object_get_string(member_of(doc, "/detail")));
+        assert_int_equal(json_object_get_string_len(member_of(doc, "/title")) > 0, 1);
+        member_of(doc, "/type");
+        member_of(doc, "/error/type");
+        json_object_put(doc);
+        answer_done(&a);
+    }
+}
+
+TEST(a_problem_says_when_to_ask_again)
+{
+    struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
+    struct answer a;
+    facts.problem = PROBLEM_OVERLOADED;
+    facts.retry_after_ms = 1001;
+    answer_problem(&a, &facts);
+    assert_header(&a, "Retry-After", "2");
+    answer_done(&a);
+    facts.retry_after_ms = 0;
+    answer_problem(&a, &facts);
+    assert_header(&a, "Retry-After", NULL);
+    answer_done(&a);
+}
+
+TEST(head_of_a_problem_has_no_body)
+{
+    struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
+    struct answer a;
+    facts.problem = PROBLEM_NOT_FOUND;
+    facts.head_only = true;
+    answer_problem(&a, &facts);
+    assert_int_equal(a.body_len, 0);
+    assert_head_is_well_formed(&a);
+    answer_done(&a);
+}
+
+TEST(many_tasks_are_views_and_problems_in_the_order_asked)
+{
+    struct snapshot *running = made(STATE_RUNNING, 0), *ended = made(STATE_SUCCEEDED, 0);
+    const struct answer_item items[] = {
+        {.snapshot = running}, {.problem = PROBLEM_TASK_NOT_FOUND}, {.snapshot = ended}, {.snapshot = running}};
+    struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
+    struct answer a, again;
+    struct json_error error;
+    answer_many(&a, &facts, items, NELEMS(items));
+    assert_head_is_well_formed(&a);
+    assert_header(&a, "Retry-After", "2");
+    assert_header(&a, "Cache-Control", "private, no-cache");
+    struct json_object *doc = json_read(a.body, a.body_len, 8, JSON_PLAIN, &error);
+    assert_int_equal(json_object_array_length(member_of(doc, "/tasks")), 4);
+    assert_string_equal(json_object_get_string(member_of(doc, "/tasks/0/provider")), "p");
+    assert_string_equal(json_object_get_string(member_of(doc, "/tasks/1/code")), "task_not_found");
+    json_object_put(doc);
+    char *etag = header_of(&a, "ETag");
+    facts.if_none_match = etag;
+    answer_many(&again, &facts, items, NELEMS(items));
+    assert_int_equal(again.status, 304);
+    assert_int_equal(again.body_len, 0);
+    free(etag);
+    answer_done(&a);
+    answer_done(&again);
+    facts.if_none_match = NULL;
+    facts.head_only = true;
+    answer_many(&a, &facts, &items[1], 2);
+    assert_header(&a, "Retry-After", NULL);
+    assert_int_equal(a.body_len, 0);
+    answer_done(&a);
+    snapshot_unref(running);
+    snapshot_unref(ended);
+}
+
+TEST(text_of_our_own_is_sent_with_its_type)
+{
+    struct answer_facts facts = facts_of(SOURCE_MEMORY);
+    struct answer a;
+    struct buf text;
+    buf_init(&text, 100);
+    buf_puts(&text, "ok\n");
+    answer_text(&a, &facts, 503, "text/plain", &text);
+    assert_head_is_well_formed(&a);
+    assert_memory_equal(a.head.data, "Status: 503 Service Unavailable\r\n", 33);
+    assert_header(&a, "Content-Type", "text/plain");
+    assert_memory_equal(a.body, "ok\n", 3);
+    answer_done(&a);
+    buf_done(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_view_is_sent_as_it_is),
+        cmocka_unit_test(the_two_views_have_bodies_and_tags_of_their_own),
+        cmocka_unit_test(where_it_came_from_stands_in_cache_status_and_x_cache),
+        cmocka_unit_test(an_ended_task_may_be_kept_while_its_urls_work),
+        cmocka_unit_test(no_max_age_passes_the_expiry_of_the_urls),
+        cmocka_unit_test(a_running_task_is_to_be_asked_again_when_there_can_be_news),
+        cmocka_unit_test(a_stale_answer_is_not_to_be_kept),
+        cmocka_unit_test(a_clock_that_went_back_makes_no_negative_age),
+        cmocka_unit_test(head_has_the_headers_and_no_body),
+        cmocka_unit_test(an_answer_that_the_client_has_is_304),
+        cmocka_unit_test(every_problem_is_a_document_of_rfc_9457_that_sdks_can_read),
+        cmocka_unit_test(a_problem_says_when_to_ask_again),
+        cmocka_unit_test(head_of_a_problem_has_no_body),
+        cmocka_unit_test(many_tasks_are_views_and_problems_in_the_order_asked),
+        cmocka_unit_test(text_of_our_own_is_sent_with_its_type),
+    };
+    return cmocka_run_group_tests_name("answer", tests, NULL, forget_shown);
+}

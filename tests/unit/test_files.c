@@ -1,0 +1,231 @@
+/* Files read once, secrets refused when others may read them, and the set on its way to a worker. */
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../fcgi/files.h"
+#include "given.h"
+
+static char folder[] = "/tmp/test_files.XXXXXX";
+
+static int make_folder(void **unused __attribute__((unused)))
+{
+    return mkdtemp(folder) == NULL ? -1 : 0;
+}
+
+static char *path_of(const char *name)
+{
+    return xasprintf("%s/%s", folder, name);
+}
+
+static void write_file(const char *name, const char *text, mode_t mode)
+{
+    char *path = path_of(name);
+    FILE *file = fopen(path, "w");
+    fputs(text, file);
+    fclose(file);
+    chmod(path, mode);
+    free(path);
+}
+
+static int remove_folder(void **unused __attribute__((unused)))
+{
+    static const char *const names[] = {"a", "secret", "folder"};
+    for (size_t i = 0; i < NELEMS(names); i++) {
+        char *path = path_of(names[i]);
+        remove(path);
+        free(path);
+    }
+    return rmdir(folder);
+}
+
+static const struct file *get(struct files *files, const char *name, enum file_kind kind, size_t max, char **ret_why)
+{
+    char *path = path_of(name);
+    const struct file *file = files_get(files, path, kind, max, ret_why);
+    free(path);
+    return file;
+}
+
+static void assert_refused(const char *name, enum file_kind kind, size_t max, const char *expected)
+{
+    struct files *files = files_new();
+    char *why = NULL;
+    assert_null(get(files, name, kind, max, &why));
+    assert_string_equal(why, expected);
+    free(why);
+    files_free(files);
+}
+
+TEST(a_file_is_read_whole_and_only_once)
+{
+    struct files *files = files_new();
+    char *why;
+    write_file("a", "first", 0644);
+    const struct file *file = get(files, "a", FILE_PLAIN, 100, &why);
+    assert_non_null(file);
+    assert_null(why);
+    assert_int_equal(file->len, 5);
+    assert_string_equal(file->data, "first");
+    write_file("a", "second", 0644);
+    assert_ptr_equal(get(files, "a", FILE_PLAIN, 100, &why), file);
+    assert_string_equal(file->data, "first");
+    files_free(files);
+    files_free(NULL);
+}
+
+TEST(a_file_may_be_as_large_as_allowed)
+{
+    struct files *files = files_new();
+    char *why;
+    write_file("a", "12345678", 0644);
+    assert_non_null(get(files, "a", FILE_PLAIN, 8, &why));
+    files_free(files);
+    assert_refused("a", FILE_PLAIN, 7, "is larger than 7 bytes");
+}
+
+TEST(an_empty_file_is_a_file)
+{
+    struct files *files = files_new();
+    char *why;
+    write_file("a", "", 0644);
+    const struct file *file = get(files, "a", FILE_PLAIN, 100, &why);
+    assert_non_null(file);
+    assert_int_equal(file->len, 0);
+    assert_string_equal(file->data, "");
+    files_free(files);
+}
+
+TEST(what_is_no_file_is_refused_in_words)
+{
+    char *path = path_of("folder");
+    mkdir(path, 0755);
+    free(path);
+    assert_refused("nothing", FILE_PLAIN, 100, "cannot be read: No such file or directory");
+    assert_refused("folder", FILE_PLAIN, 100, "is not a regular file");
+    assert_refused("a/b", FILE_PLAIN, 100, "cannot be read: Not a directory");
+    struct files *files = files_new();
+    char *why = NULL;
+    assert_null(files_get(files, "/dev/zero", FILE_PLAIN, 100, &why));
+    assert_string_equal(why, "is not a regular file");
+    free(why);
+    files_free(files);
+}
+
+TEST(a_secret_that_others_may_read_is_refused)
+{
+    static const mode_t modes[] = {0644, 0640, 0620, 0604, 0601};
+    for (size_t i = 0; i < NELEMS(modes); i++) {
+        char *expected = xasprintf("may be read by others (mode %04o): a secret is its owner's alone, chmod 600", modes[i]);
+        write_file("secret", "sk-12345678", modes[i]);
+        assert_refused("secret", FILE_SECRET, 100, expected);
+        free(expected);
+    }
+    write_file("secret", "sk-12345678", 0600);
+    struct files *files = files_new();
+    char *why;
+    assert_non_null(get(files, "secret", FILE_SECRET, 100, &why));
+    files_free(files);
+    write_file("secret", "sk-12345678", 0400);
+    files = files_new();
+    assert_non_null(get(files, "secret", FILE_SECRET, 100, &why));
+    files_free(files);
+}
+
+TEST(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk)
+{
+    struct files *files = files_new();
+    char *why = NULL;
+    write_file("a", "line 1\nline 2\n", 0644);
+    write_file("secret", "sk-12345678", 0600);
+    get(files, "a", FILE_PLAIN, 100, &why);
+    get(files, "secret", FILE_SECRET, 100, &why);
+    int fd = files_seal(files);
+    assert_true(fd >= 0);
+    assert_true(write(fd, "x", 1) < 0);
+    files_free(files);
+
+    struct files *other = files_unseal(fd);
+    close(fd);
+    assert_non_null(other);
+    const struct file *a = get(other, "a", FILE_PLAIN, 100, &why), *secret = get(other, "secret", FILE_SECRET, 100, &why);
+    assert_string_equal(a->data, "line 1\nline 2\n");
+    assert_string_equal(secret->data, "sk-12345678");
+    assert_int_equal(secret->kind, FILE_SECRET);
+    assert_null(get(other, "folder", FILE_PLAIN, 100, &why));
+    assert_string_equal(why, "was not handed to this worker");
+    free(why);
+    files_free(other);
+}
+
+static struct files *unsealed(const char *image, size_t len)
+{
+    int fd = memfd_create("image", MFD_CLOEXEC);
+    assert_int_equal(write_full(fd, image, len), 0);
+    struct files *files = files_unseal(fd);
+    close(fd);
+    return files;
+}
+
+TEST(an_image_that_is_not_whole_is_no_set)
+{
+    static const char image[] = "taskproxy files 1\n0 3 /a\nabc1 2 /b\nde";
+    for (size_t len = 0; len < sizeof(image) - 1; len++) {
+        struct files *files = unsealed(image, len);
+        bool between = len == strlen("taskproxy files 1\n") || len == strlen("taskproxy files 1\n0 3 /a\nabc");
+        assert_int_equal(files != NULL, between);
+        files_free(files);
+    }
+    struct files *files = unsealed(image, sizeof(image) - 1);
+    assert_non_null(files);
+    files_free(files);
+}
+
+TEST(an_image_of_anything_else_is_no_set)
+{
+    static const char *const images[] = {
+        "", "x", "taskproxy files 2\n", "taskproxy files 1 0 3 /a\nabc", "taskproxy files 1\n\n",
+        "taskproxy files 1\n0\n", "taskproxy files 1\n0 4 /a\nabc", "taskproxy files 1\n0 18446744073709551615 /a\nabc",
+        "taskproxy files 1\n0 -1 /a\nabc", "taskproxy files 1\n0 3/a\nabc", "taskproxy files 1\n0\n3 /a\nabc"};
+    for (size_t i = 0; i < NELEMS(images); i++) {
+        if (unsealed(images[i], strlen(images[i])) != NULL)
+            fail_msg("taken: %s", images[i]);
+    }
+    assert_null(files_unseal(-1));
+}
+
+TEST(there_is_an_end_to_how_many_files_there_may_be)
+{
+    struct files *files = files_new();
+    char *why = NULL, slashes[1024];
+    write_file("a", "x", 0644);
+    memset(slashes, '/', sizeof(slashes));
+    for (int n = 1; n < (int)sizeof(slashes) && why == NULL; n++) { /* one file by ever other names */
+        char *name = xasprintf("%s%.*sa", folder, n, slashes);
+        files_get(files, name, FILE_PLAIN, 100, &why);
+        free(name);
+    }
+    assert_string_equal(why, "is one file too many");
+    free(why);
+    files_free(files);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_is_read_whole_and_only_once),
+        cmocka_unit_test(a_file_may_be_as_large_as_allowed),
+        cmocka_unit_test(an_empty_file_is_a_file),
+        cmocka_unit_test(what_is_no_file_is_refused_in_words),
+        cmocka_unit_test(a_secret_that_others_may_read_is_refused),
+        cmocka_unit_test(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk),
+        cmocka_unit_test(an_image_that_is_not_whole_is_no_set),
+        cmocka_unit_test(an_image_of_anything_else_is_no_set),
+        cmocka_unit_test(there_is_an_end_to_how_many_files_there_may_be),
+    };
+    return cmocka_run_group_tests_name("files", tests, make_folder, remove_folder);
+}
