@@ -24,6 +24,7 @@ struct answer_facts {
     bool stored;            /* SOURCE_UPSTREAM, SOURCE_COLLAPSED: it was kept */
     enum problem problem;   /* what failed; for SOURCE_STALE why */
     int64_t retry_after_ms; /* of a problem; 0: no header */
+    int64_t ttl_ms;         /* of a problem that was in memory: how long it stays there */
     int64_t now_ms;
 };
 

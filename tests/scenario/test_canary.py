@@ -12,8 +12,9 @@ PATH = "/sora/v1/videos/"
 AWKWARD = 'sk-"a\\b/c{key}%41<d>&e=canary'
 TROUBLES = {
     "succeeded": {"state": "SUCCESS"}, "failed": {"state": "FAILURE"}, "running": {"state": "IN_PROGRESS"},
-    "unknown": {"state": "ON_HOLIDAY"}, "missing": {}, "error": {"status": 500}, "auth": {"status": 401}, "forbidden": {"status": 403},
-    "not-found": {"status": 404}, "no-json": {"garbage": True}, "huge": {"huge": 5 * 1024 * 1024}, "deep": {"deep": True, "repeat_key": False},
+    "unknown": {"state": "ON_HOLIDAY"}, "missing": {}, "error": {"status": 500}, "auth": {"status": 401},
+    "forbidden": {"status": 403}, "not-found": {"status": 404}, "no-json": {"garbage": True},
+    "huge": {"huge": 5 * 1024 * 1024}, "deep": {"deep": True, "repeat_key": False},
     "truncated": {"truncated": True}, "reset": {"reset": True}, "hang": {"hang": True}, "endless": {"endless": True},
     "chunked": {"state": "SUCCESS", "chunked": True},
 }
@@ -41,7 +42,10 @@ def odd_documents(key: str) -> dict:
         "no-status": '{"code":"success","%s":{"status":"%s"}}',
         "broken": '{"code":"success","data":{"status":"%s"',
     }
-    return {f"{place}-{form}": text.replace("%s", written) for place, text in documents.items() for form, written in forms.items()}
+    return {
+        f"{place}-{form}": text.replace("%s", written)
+        for place, text in documents.items() for form, written in forms.items()
+    }
 
 
 def spellings(key: str) -> list:
