@@ -182,54 +182,85 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     end(a, facts, "application/problem+json", a->text.data, a->text.len);
 }
 
-/* When the first of the running ones can have news; 0: none runs. */
-static int64_t first_news_ms(const struct answer_facts *facts, const struct answer_item *items, size_t n)
+/* What is true of all tasks of a list. */
+struct list_facts {
+    int64_t news_ms; /* when the first of the running ones can have news; 0: none runs */
+    int64_t ttl_ms;  /* of the one that is fresh for the shortest time */
+    int64_t age_ms;  /* of the oldest */
+};
+
+static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item *items, size_t n)
 {
-    int64_t first = 0;
+    struct list_facts list = {.ttl_ms = INT64_MAX};
     for (size_t i = 0; i < n; i++) {
         const struct snapshot *s = items[i].snapshot;
-        if (s == NULL || state_ended(s->state))
+        if (s == NULL)
             continue;
-        int64_t left_ms = s->fresh_until_ms > facts->now_ms ? s->fresh_until_ms - facts->now_ms : 1;
-        if (first == 0 || left_ms < first)
-            first = left_ms;
+        int64_t left_ms = s->fresh_until_ms > now_ms ? s->fresh_until_ms - now_ms : 1;
+        if (!state_ended(s->state) && (list.news_ms == 0 || left_ms < list.news_ms))
+            list.news_ms = left_ms;
+        if (left_ms < list.ttl_ms)
+            list.ttl_ms = left_ms;
+        if (now_ms - s->fetched_ms > list.age_ms)
+            list.age_ms = now_ms - s->fetched_ms;
     }
-    return first;
+    list.ttl_ms = list.ttl_ms == INT64_MAX ? 0 : list.ttl_ms;
+    return list;
+}
+
+/* Of what the items are, but for the request's id that stands in problems. */
+static void list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
+{
+    struct buf text;
+    unsigned char digest[32];
+    buf_init(&text, MANY_MAX);
+    for (size_t i = 0; i < n; i++)
+        buf_puts(&text, items[i].snapshot ? items[i].snapshot->views[VIEW_UNIFIED].etag
+                                          : problem_code(items[i].problem));
+    sha256(text.data, text.len, digest);
+    buf_done(&text);
+    etag[0] = '"';
+    hex_encode(digest, (ETAG_SIZE - 3) / 2, etag + 1);
+    strcpy(etag + ETAG_SIZE - 2, "\"");
+}
+
+static void write_list(struct buf *text, const struct answer_facts *facts, const struct answer_item *items,
+                       size_t n)
+{
+    buf_puts(text, "{\"tasks\":[");
+    for (size_t i = 0; i < n; i++) {
+        const struct snapshot *s = items[i].snapshot;
+        if (i > 0)
+            buf_putc(text, ',');
+        if (s != NULL)
+            buf_add(text, s->views[VIEW_UNIFIED].data, s->views[VIEW_UNIFIED].len);
+        else
+            problem_body(items[i].problem, facts->request_id, text);
+    }
+    buf_puts(text, "]}");
 }
 
 void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
                  size_t n)
 {
-    struct buf text;
-    unsigned char digest[32];
-    char etag[35] = "";
-    buf_init(&text, MANY_MAX);
-    buf_puts(&text, "{\"tasks\":[");
-    for (size_t i = 0; i < n; i++) {
-        if (i > 0)
-            buf_putc(&text, ',');
-        if (items[i].snapshot != NULL)
-            buf_add(&text, items[i].snapshot->views[VIEW_UNIFIED].data,
-                    items[i].snapshot->views[VIEW_UNIFIED].len);
-        else
-            problem_body(items[i].problem, facts->request_id, &text);
-    }
-    buf_puts(&text, "]}");
-    sha256(text.data, text.len, digest);
-    hex_encode(digest, 16, etag + 1);
-    etag[0] = etag[33] = '"';
+    char etag[ETAG_SIZE];
+    list_etag(items, n, etag);
     bool unchanged = etag_matches(facts->if_none_match, etag);
+    const struct list_facts list = facts_of_list(facts->now_ms, items, n);
     begin(a, facts, unchanged ? 304 : 200);
-    int64_t news_ms = first_news_ms(facts, items, n);
-    buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
-    if (news_ms > 0)
-        buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(news_ms));
+    add_cache_status(a, facts, list.ttl_ms);
+    add_number(&a->head, "Age: ", seconds_down(list.age_ms), "\r\nCache-Control: private, no-cache\r\n");
+    if (list.news_ms > 0)
+        add_number(&a->head, "Retry-After: ", seconds_up(list.news_ms), "\r\n");
     add_etag(&a->head, etag);
-    a->text = text;
-    if (unchanged)
+    if (unchanged) {
         buf_puts(&a->head, "\r\n");
-    else
-        end(a, facts, "application/json", text.data, text.len);
+        return;
+    }
+    buf_done(&a->text);
+    buf_init(&a->text, MANY_MAX);
+    write_list(&a->text, facts, items, n);
+    end(a, facts, "application/json", a->text.data, a->text.len);
 }
 
 void answer_text(struct answer *a, const struct answer_facts *facts, int status, const char *type,

@@ -5,12 +5,12 @@
 #include "problem.h"
 #include "snapshot.h"
 
-/* Where an answer came from, for Cache-Status and X-Cache. */
+/* Where an answer came from, for Cache-Status and X-Cache; of a list, that of the item furthest down. */
 enum answer_source {
     SOURCE_MEMORY,    /* a fresh snapshot of this worker */
     SOURCE_REDIS,     /* a fresh snapshot of Redis */
-    SOURCE_UPSTREAM,  /* a query made for this request */
     SOURCE_COLLAPSED, /* the query of another request */
+    SOURCE_UPSTREAM,  /* a query made for this request */
     SOURCE_STALE      /* an old snapshot, because of a problem */
 };
 

@@ -9,6 +9,7 @@
 
 struct entry {
     struct snapshot *snapshot;
+    struct cache_note note;
     size_t bytes;              /* all that the entry takes */
     struct entry *prev, *next; /* by last use, the oldest first */
     UT_hash_handle hh;
@@ -69,6 +70,12 @@ struct snapshot *cache_get(struct cache *cache, const char *key, size_t key_len,
     DL_DELETE(cache->oldest, entry);
     DL_APPEND(cache->oldest, entry);
     return entry->snapshot;
+}
+
+struct cache_note *cache_note(struct cache *cache, const char *key, size_t key_len)
+{
+    struct entry *entry = find(cache, key, key_len);
+    return entry ? &entry->note : NULL;
 }
 
 size_t cache_put(struct cache *cache, const char *key, size_t key_len, struct snapshot *snapshot)

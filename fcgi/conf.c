@@ -34,6 +34,12 @@ static const struct field upstream_fields[] = {
           .max = 5 * MINUTES),
     FIELD("max_in_flight", S_INT, UPSTREAM, max_in_flight, "64", "queries at once, of one worker", .min = 1,
           .max = 10000),
+    FIELD("queries_per_second", S_INT, UPSTREAM, queries_per_second, "0", "of one worker; 0: no limit",
+          .max = 100000),
+    FIELD("breaker_failures", S_INT, UPSTREAM, breaker_failures, "10",
+          "failures in a row until nothing more is asked for a while; 0: never", .max = 1000000),
+    FIELD("breaker_pause", S_DURATION, UPSTREAM, breaker_pause_ms, "\"30s\"", "the longest such while",
+          .min = 500, .max = HOURS),
     FIELD("max_body", S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "the largest answer taken", .min = 1024,
           .max = 64 * MIB),
 };

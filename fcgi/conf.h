@@ -17,7 +17,10 @@ struct conf_upstream {
     int64_t connect_timeout_ms;
     int64_t timeout_ms; /* of a whole query, the wait for its turn included */
     int64_t max_in_flight;
-    int64_t max_body; /* bytes */
+    int64_t max_body;           /* bytes */
+    int64_t queries_per_second; /* of one worker; 0: as many as come */
+    int64_t breaker_failures;   /* in a row, until no more is asked for a while; 0: never */
+    int64_t breaker_pause_ms;   /* the longest such while */
 
     const struct file *ca; /* (ref) the content of ca_file, or NULL */
     char *key;             /* the first key; wiped when freed */

@@ -24,7 +24,7 @@
 enum {
     KEY_MAX = 1024,
     TARGET_MAX = 4096,
-    MISSING_BYTES = 1024 * 1024,
+
     REDIS_VALUE_MAX = 16 * 1024 * 1024,
     UNKNOWN_MAX = 32
 };
@@ -55,24 +55,14 @@ struct fetch {
 struct fetches {
     struct fetches_parts parts;
     struct fetch *table;
-    struct cache *cache;
-    struct cache *missing;               /* its own store: guessed ids cannot push out results */
-    char bad_value[64];                  /* why the last value of Redis was not used, as logged */
+    struct memory *memory;
     char *unknown_statuses[UNKNOWN_MAX]; /* those that were logged */
     size_t n_unknown;
+    fetch_news *on_news; /* or NULL */
+    void *news_ctx;
 };
 
 static void run(struct fetch *f);
-
-static struct snapshot_rules rules_of(const struct fetches *fs, const struct task *task)
-{
-    const struct conf_cache *cache = &fs->parts.conf->cache;
-    const struct provider_poll *poll = &task->route->provider->poll;
-    return (struct snapshot_rules){.terminal_ttl_ms = cache->terminal_ttl_ms,
-                                   .stale_for_ms = cache->stale_for_ms,
-                                   .poll_min_ms = poll->min_ms,
-                                   .poll_max_ms = poll->max_ms};
-}
 
 /* ---- Redis ---- */
 
@@ -86,10 +76,7 @@ static void on_redis(void *user, const struct redis_reply *reply)
 
 static enum step ask_redis(struct fetch *f)
 {
-    const struct fetches_parts *parts = &f->fetches->parts;
-    char *key = xasprintf("%s%s", parts->conf->redis.prefix, f->key);
-    f->redis_command = redis_get(parts->redis, key, on_redis, f);
-    free(key);
+    f->redis_command = shared_get(f->fetches->parts.shared, &f->task, on_redis, f);
     f->redis_away = f->redis_command == NULL;
     if (f->redis_away)
         return ASK_UPSTREAM;
@@ -97,28 +84,12 @@ static enum step ask_redis(struct fetch *f)
     return WAIT;
 }
 
-/* A value that cannot be used is no reason to fail: the task is asked for, and the value replaced. */
-static struct snapshot *decode(struct fetch *f)
-{
-    struct fetches *fs = f->fetches;
-    const struct snapshot_rules rules = rules_of(fs, &f->task);
-    const char *why;
-    struct snapshot *s =
-        snapshot_decode(f->reply->value, f->reply->len, f->task.route->provider->digest, &rules, &why);
-    if (s == NULL && strcmp(why, fs->bad_value) != 0) {
-        log_warn("Redis holds %s under the keys of provider %s; such values are not used", why,
-                 f->task.route->provider->name);
-        snprintf(fs->bad_value, sizeof(fs->bad_value), "%s", why);
-    }
-    return s;
-}
-
 static enum step read_redis(struct fetch *f)
 {
     f->redis_away = f->reply->result == REDIS_AWAY;
     if (f->reply->result != REDIS_FOUND)
         return ASK_UPSTREAM;
-    struct snapshot *s = decode(f);
+    struct snapshot *s = shared_read(f->fetches->parts.shared, &f->task, f->reply);
     if (s == NULL)
         return ASK_UPSTREAM;
     if (snapshot_is_fresh(s, wall_ms())) {
@@ -190,7 +161,7 @@ static void note_unknown_status(struct fetch *f, const struct view *view)
 static enum step take_view(struct fetch *f, const struct view *view)
 {
     int64_t now = wall_ms();
-    const struct snapshot_rules rules = rules_of(f->fetches, &f->task);
+    const struct snapshot_rules rules = shared_rules(f->fetches->parts.conf, &f->task);
     struct snapshot_facts facts = {.state = view->state,
                                    .known = view->known,
                                    .created_ms = view->created_at * 1000,
@@ -220,11 +191,7 @@ static enum step take_half(struct fetch *f, const struct view *view)
 
 static enum step take_missing(struct fetch *f)
 {
-    struct fetches *fs = f->fetches;
-    int64_t now = wall_ms();
-    struct snapshot *missing = snapshot_new_missing(now, now + fs->parts.conf->cache.missing_ttl_ms);
-    cache_put(fs->missing, f->key, f->key_len, missing);
-    snapshot_unref(missing);
+    f->result.doubted = !memory_keep_missing(f->fetches->memory, &f->task, f->last, wall_ms());
     return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
 }
 
@@ -307,35 +274,30 @@ static enum step read_upstream(struct fetch *f)
 
 /* ---- keeping and delivering ---- */
 
-static void keep_in_redis(struct fetch *f)
-{
-    const struct fetches_parts *parts = &f->fetches->parts;
-    const struct snapshot *s = f->snapshot;
-    int64_t ttl_ms =
-        state_ended(s->state) ? s->fresh_until_ms - s->fetched_ms : parts->conf->cache.stale_for_ms;
-    if (ttl_ms <= 0)
-        return;
-    struct buf value;
-    char *key = xasprintf("%s%s", parts->conf->redis.prefix, f->key);
-    buf_init(&value, REDIS_VALUE_MAX);
-    snapshot_encode(s, f->task.route->provider->digest, &value);
-    if (!value.failed)
-        redis_set(parts->redis, key, value.data, value.len, ttl_ms);
-    buf_done(&value);
-    free(key);
-}
-
 static enum step keep(struct fetch *f)
 {
-    struct fetches *fs = f->fetches;
-    stat_add(STAT_CACHE_EVICTIONS, (int64_t)cache_put(fs->cache, f->key, f->key_len, f->snapshot));
-    stat_set(STAT_CACHE_ENTRIES, (int64_t)cache_entries(fs->cache));
-    stat_set(STAT_CACHE_BYTES, (int64_t)cache_bytes(fs->cache));
-    cache_remove(fs->missing, f->key, f->key_len);
+    struct memory *memory = f->fetches->memory;
+    memory_keep(memory, &f->task, f->snapshot);
+    stat_set(STAT_CACHE_ENTRIES, (int64_t)memory_entries(memory));
+    stat_set(STAT_CACHE_BYTES, (int64_t)memory_bytes(memory));
+    stat_set(STAT_CACHE_EVICTIONS, (int64_t)memory_evictions(memory));
     f->result.stored = true;
     if (!f->result.from_redis && !f->redis_away && f->snapshot->known)
-        keep_in_redis(f);
+        shared_keep(f->fetches->parts.shared, &f->task, f->snapshot);
     return DELIVER;
+}
+
+/* A task that could not be asked for is not asked for again before it would have been asked anyway. */
+static void keep_failure(struct fetch *f)
+{
+    enum problem problem = f->result.problem;
+    if (f->last == NULL || (!problem_is_excusable(problem) && !f->result.doubted))
+        return;
+    const struct snapshot_rules rules = shared_rules(f->fetches->parts.conf, &f->task);
+    int64_t now = wall_ms(), pause_ms = snapshot_interval_ms(f->last, &rules, now);
+    if (f->result.retry_after_ms > pause_ms)
+        pause_ms = f->result.retry_after_ms;
+    memory_keep_failure(f->fetches->memory, &f->task, f->last, problem, now + pause_ms);
 }
 
 static void fetch_free(struct fetch *f)
@@ -351,7 +313,9 @@ static void fetch_free(struct fetch *f)
 /* The fetch leaves its table before anyone is woken: who asks again from a callback begins a new one. */
 static enum step deliver(struct fetch *f)
 {
-    HASH_DEL(f->fetches->table, f);
+    struct fetches *fs = f->fetches;
+    HASH_DEL(fs->table, f);
+    keep_failure(f);
     f->result.snapshot = f->snapshot;
     f->result.last = f->last;
     struct fetch_waiter *waiter;
@@ -360,6 +324,8 @@ static enum step deliver(struct fetch *f)
         waiter->fetch = NULL;
         waiter->on_fetched(waiter, &f->result);
     }
+    if (fs->on_news != NULL)
+        fs->on_news(fs->news_ctx, &f->task, &f->result);
     return DONE;
 }
 
@@ -392,7 +358,7 @@ static struct fetch *find(struct fetches *fs, const char *key, size_t key_len)
     return f;
 }
 
-static struct fetch *start(struct fetches *fs, const struct task *task, const struct buf *key)
+static struct fetch *begin(struct fetches *fs, const struct task *task, const struct buf *key)
 {
     struct fetch *f = xcalloc(1, sizeof(*f) + key->len + 1);
     f->fetches = fs;
@@ -402,30 +368,47 @@ static struct fetch *start(struct fetches *fs, const struct task *task, const st
     buf_init(&f->result_path, TARGET_MAX);
     f->key_len = key->len;
     memcpy(f->key, key->data, key->len + 1);
-    struct snapshot *last = cache_get(fs->cache, f->key, f->key_len, wall_ms());
+    struct snapshot *last = memory_look(fs->memory, task, wall_ms()).snapshot;
     f->last = last ? snapshot_ref(last) : NULL;
     HASH_ADD(hh, fs->table, key, f->key_len, f);
     stat_inc(STAT_FETCHES);
     return f;
 }
 
-enum fetch_join fetch_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
+/* The fetch of a task, begun when there is none; NULL at the limit. */
+static struct fetch *find_or_begin(struct fetches *fs, const struct task *task, bool *ret_begun)
 {
     struct buf key;
     buf_init(&key, KEY_MAX);
     task_key(task, &key);
     struct fetch *f = find(fs, key.data, key.len);
-    bool collapsed = f != NULL;
-    if (f == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches)
-        f = start(fs, task, &key);
+    *ret_begun = f == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches;
+    if (*ret_begun)
+        f = begin(fs, task, &key);
     buf_done(&key);
+    return f;
+}
+
+enum fetch_join fetch_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
+{
+    bool begun;
+    struct fetch *f = find_or_begin(fs, task, &begun);
     if (f == NULL)
         return FETCH_REFUSED;
     waiter->fetch = f;
     DL_APPEND(f->waiters, waiter);
-    if (!collapsed)
+    if (begun)
         run(f);
-    return collapsed ? FETCH_COLLAPSED : FETCH_STARTED;
+    return begun ? FETCH_STARTED : FETCH_COLLAPSED;
+}
+
+bool fetch_refresh(struct fetches *fs, const struct task *task)
+{
+    bool begun;
+    struct fetch *f = find_or_begin(fs, task, &begun);
+    if (begun)
+        run(f);
+    return f != NULL;
 }
 
 void fetch_leave(struct fetch_waiter *waiter)
@@ -442,8 +425,7 @@ struct fetches *fetches_new(struct fetches_parts parts)
 {
     struct fetches *fs = xcalloc(1, sizeof(*fs));
     fs->parts = parts;
-    fs->cache = cache_new((size_t)parts.conf->cache.memory);
-    fs->missing = cache_new(MISSING_BYTES);
+    fs->memory = memory_new(&parts.conf->cache);
     return fs;
 }
 
@@ -461,28 +443,19 @@ void fetches_free(struct fetches *fs)
         HASH_DEL(fs->table, f);
         fetch_free(f);
     }
-    cache_free(fs->cache);
-    cache_free(fs->missing);
+    memory_free(fs->memory);
     for (size_t i = 0; i < fs->n_unknown; i++)
         free(fs->unknown_statuses[i]);
     free(fs);
 }
 
-struct snapshot *fetches_look(struct fetches *fs, const struct task *task, int64_t now_ms)
+struct memory *fetches_memory(struct fetches *fs)
 {
-    struct buf key;
-    buf_init(&key, KEY_MAX);
-    task_key(task, &key);
-    struct snapshot *found = cache_get(fs->cache, key.data, key.len, now_ms);
-    if (found == NULL || !snapshot_is_fresh(found, now_ms)) {
-        struct snapshot *missing = cache_get(fs->missing, key.data, key.len, now_ms);
-        found = missing ? missing : found;
-    }
-    buf_done(&key);
-    return found;
+    return fs->memory;
 }
 
-size_t fetches_under_way(const struct fetches *fs)
+void fetches_on_news(struct fetches *fs, fetch_news *on_news, void *ctx)
 {
-    return HASH_COUNT(fs->table);
+    fs->on_news = on_news;
+    fs->news_ctx = ctx;
 }

@@ -5,10 +5,9 @@
 #ifndef FETCH_H
 #define FETCH_H
 
-#include "cache.h"
+#include "memory.h"
 #include "problem.h"
-#include "redis.h"
-#include "route.h"
+#include "shared.h"
 #include "upstream.h"
 
 struct fetches; /* those under way, and what was brought home */
@@ -21,6 +20,7 @@ struct fetch_result {
     bool from_redis;
     bool stored; /* kept in memory */
     enum problem problem;
+    bool doubted;           /* TASK_NOT_FOUND: of a task that was seen before, so not believed yet */
     int64_t retry_after_ms; /* with a problem; 0: unknown */
 };
 
@@ -33,7 +33,7 @@ struct fetch_waiter {
 
 struct fetches_parts {
     const struct conf *conf;     /* (ref) all of these outlive the fetches */
-    struct redis *redis;         /* (ref) */
+    struct shared *shared;       /* (ref) */
     struct upstreams *upstreams; /* (ref) */
 };
 
@@ -42,9 +42,12 @@ struct fetches *fetches_new(struct fetches_parts parts);
 /* Fetches under way end; their waiters are not called. NULL is allowed. */
 void fetches_free(struct fetches *fetches);
 
-/* What memory holds of a task: a snapshot, fresh or not (state STATE_NONE: known to be missing), (ref) until
- * the loop turns; or NULL. */
-struct snapshot *fetches_look(struct fetches *fetches, const struct task *task, int64_t now_ms);
+/* Where fetches keep what they bring home. (ref) */
+struct memory *fetches_memory(struct fetches *fetches);
+
+/* Called at the end of every fetch, after its waiters. */
+typedef void fetch_news(void *ctx, const struct task *task, const struct fetch_result *result);
+void fetches_on_news(struct fetches *fetches, fetch_news *on_news, void *ctx);
 
 enum fetch_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
 
@@ -52,9 +55,10 @@ enum fetch_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
  * reached, and no callback will come; otherwise exactly one will, later. */
 enum fetch_join fetch_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
+/* Fetches a task with nobody waiting, unless it is being fetched already. False at the limit of fetches. */
+bool fetch_refresh(struct fetches *fetches, const struct task *task);
+
 /* Waits no longer; the fetch goes on. */
 void fetch_leave(struct fetch_waiter *waiter);
-
-size_t fetches_under_way(const struct fetches *fetches);
 
 #endif

@@ -72,21 +72,6 @@ static void add_uuid(struct buf *out)
     buf_addf(out, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }
 
-static bool is_fresh(const char *value)
-{
-    return strstr(value, "{uuid}") != NULL || strstr(value, "{jwt}") != NULL;
-}
-
-bool headers_are_fresh(const struct provider *provider)
-{
-    const struct pair *pairs = provider->headers.items;
-    for (size_t i = 0; i < provider->headers.n; i++) {
-        if (is_fresh(pairs[i].value))
-            return true;
-    }
-    return is_fresh(provider->auth.value);
-}
-
 void headers_add(const char *name, const char *value, const char *key, struct jwt *jwt, int64_t now_s,
                  struct buf *out)
 {

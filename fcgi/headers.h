@@ -18,9 +18,6 @@ struct jwt {
 void headers_add(const char *name, const char *value, const char *key, struct jwt *jwt, int64_t now_s,
                  struct buf *out);
 
-/* Whether any header of the provider's queries has to be made anew for each of them. */
-bool headers_are_fresh(const struct provider *provider);
-
 /* Makes the token anew when it is time. */
 void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s);
 void jwt_done(struct jwt *jwt);

@@ -23,6 +23,13 @@ const char *problem_code(enum problem problem)
     return rows[problem].code;
 }
 
+bool problem_is_excusable(enum problem problem)
+{
+    return problem == PROBLEM_UPSTREAM_ERROR || problem == PROBLEM_UPSTREAM_INVALID ||
+           problem == PROBLEM_UPSTREAM_TIMEOUT || problem == PROBLEM_UNAVAILABLE ||
+           problem == PROBLEM_OVERLOADED;
+}
+
 void problem_body(enum problem problem, const char *request_id, struct buf *out)
 {
     const struct row *row = &rows[problem];

@@ -31,6 +31,10 @@ enum problem { PROBLEM_NONE, PROBLEMS(PROBLEM_ID) PROBLEM_COUNT };
 int problem_status(enum problem problem);
 const char *problem_code(enum problem problem);
 
+/* Failures in which an old snapshot is better than none: not where the upstream has said something of the
+ * task, or of our right to it. */
+bool problem_is_excusable(enum problem problem);
+
 /* The whole document, with the members that official SDKs read their message from. */
 void problem_body(enum problem problem, const char *request_id, struct buf *out);
 

@@ -34,6 +34,7 @@ struct item {
     int64_t ttl_ms; /* SOURCE_MEMORY: how long it is fresh yet */
     bool stored;
     enum problem problem;
+    bool doubted;           /* the problem is not believed as long as there is something to show */
     int64_t retry_after_ms; /* of the problem; 0: unknown */
 };
 
@@ -127,23 +128,29 @@ static enum step authorize(struct request *r)
 
 /* ---- look_in_memory ---- */
 
-/* True when memory has the answer. */
+/* True when memory has the answer, or knows that there is none to be had now. */
 static bool look_item(struct request *r, struct item *item)
 {
-    struct snapshot *found = fetches_look(r->requests->parts.fetches, &item->task, r->facts.now_ms);
-    if (found == NULL)
-        return false;
-    if (!snapshot_is_fresh(found, r->facts.now_ms)) {
-        item->last = snapshot_ref(found);
-        return false;
-    }
+    struct memory *memory = fetches_memory(r->requests->parts.fetches);
+    struct memory_look look = memory_look(memory, &item->task, r->facts.now_ms);
     item->source = SOURCE_MEMORY;
-    stat_inc(STAT_HITS_MEMORY);
-    item->ttl_ms = found->fresh_until_ms - r->facts.now_ms;
-    if (found->state == STATE_NONE)
+    item->ttl_ms = look.left_ms;
+    if (look.missing) {
         item->problem = PROBLEM_TASK_NOT_FOUND;
-    else
-        item->snapshot = snapshot_ref(found);
+    } else if (look.problem != PROBLEM_NONE) {
+        item->problem = look.problem;
+        item->doubted = true;
+        item->last = snapshot_ref(look.snapshot);
+        return true;
+    } else if (look.snapshot == NULL) {
+        return false;
+    } else if (look.left_ms == 0) {
+        item->last = snapshot_ref(look.snapshot);
+        return false;
+    } else {
+        item->snapshot = snapshot_ref(look.snapshot);
+    }
+    stat_inc(STAT_HITS_MEMORY);
     return true;
 }
 
@@ -190,6 +197,7 @@ static void take_result(struct item *item, const struct fetch_result *result)
         item->source = SOURCE_REDIS;
     item->stored = result->stored;
     item->problem = result->problem;
+    item->doubted = result->doubted;
     item->retry_after_ms = result->retry_after_ms;
     if (result->last != NULL) {
         snapshot_unref(item->last);
@@ -277,15 +285,6 @@ static enum step join_fetches(struct request *r)
 
 /* ---- respond ---- */
 
-/* Failures in which an old snapshot is better than none. Not where the upstream has said something of the
- * task, or of our right to it. */
-static bool is_excusable(enum problem problem)
-{
-    return problem == PROBLEM_UPSTREAM_ERROR || problem == PROBLEM_UPSTREAM_INVALID ||
-           problem == PROBLEM_UPSTREAM_TIMEOUT || problem == PROBLEM_UNAVAILABLE ||
-           problem == PROBLEM_OVERLOADED;
-}
-
 static void count_answer(int status)
 {
     static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX,
@@ -297,8 +296,8 @@ static void count_answer(int status)
 static void excuse(struct item *item, int64_t now_ms)
 {
     const struct snapshot *last = item->last;
-    if (item->snapshot != NULL || !is_excusable(item->problem) || last == NULL || last->state == STATE_NONE ||
-        now_ms >= last->keep_until_ms)
+    if (item->snapshot != NULL || last == NULL || now_ms >= last->keep_until_ms ||
+        !(item->doubted || problem_is_excusable(item->problem)))
         return;
     item->snapshot = snapshot_ref(item->last);
     item->source = SOURCE_STALE;
@@ -322,9 +321,17 @@ static void answer_one(const struct request *r, const struct item *item, struct 
 static void answer_all(const struct request *r, struct answer *answer)
 {
     struct answer_item items[ROUTE_IDS_MAX];
-    for (size_t i = 0; i < r->n_items; i++)
+    struct answer_facts facts = r->facts;
+    facts.source = SOURCE_MEMORY;
+    for (size_t i = 0; i < r->n_items; i++) {
         items[i] = (struct answer_item){.snapshot = r->items[i].snapshot, .problem = r->items[i].problem};
-    answer_many(answer, &r->facts, items, r->n_items);
+        if (r->items[i].source > facts.source) {
+            facts.source = r->items[i].source;
+            facts.problem = r->items[i].problem;
+        }
+        facts.stored |= r->items[i].stored;
+    }
+    answer_many(answer, &facts, items, r->n_items);
 }
 
 static enum step respond(struct request *r)

@@ -39,11 +39,14 @@ static int64_t ended_until(const struct snapshot *s, const struct snapshot_rules
 }
 
 /* The interval grows with the age of the task: news is likely in a young one, and an old one can wait. */
+int64_t snapshot_interval_ms(const struct snapshot *s, const struct snapshot_rules *rules, int64_t now_ms)
+{
+    return max64(rules->poll_min_ms, min64((now_ms - s->created_ms) / POLL_GROWTH, rules->poll_max_ms));
+}
+
 static int64_t running_until(const struct snapshot *s, const struct snapshot_rules *rules)
 {
-    int64_t interval = (s->fetched_ms - s->created_ms) / POLL_GROWTH;
-    interval = max64(rules->poll_min_ms, min64(interval, rules->poll_max_ms));
-    return s->fetched_ms + interval;
+    return s->fetched_ms + snapshot_interval_ms(s, rules, s->fetched_ms);
 }
 
 static void set_times(struct snapshot *s, const struct snapshot_rules *rules, int64_t retry_after_ms)

@@ -58,6 +58,9 @@ struct snapshot *snapshot_new_missing(int64_t now_ms, int64_t until_ms);
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is allowed */
 
+/* How long to wait until the task is worth asking about again, by its age. */
+int64_t snapshot_interval_ms(const struct snapshot *s, const struct snapshot_rules *rules, int64_t now_ms);
+
 bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms);
 
 /* Memory it takes, about. */

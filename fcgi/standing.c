@@ -4,18 +4,91 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HOLD_LEAST_MS = 1000, HOLD_MOST_MS = 5 * 60 * 1000 };
+enum { HOLD_LEAST_MS = 1000, HOLD_MOST_MS = 5 * 60 * 1000, PAUSE_FIRST_MS = 500, PROBE_RETRY_MS = 250 };
+
+void standing_init(struct standing *s, struct standing_rules rules, int64_t now_ms)
+{
+    *s = (struct standing){.rules = rules, .tokens = (double)rules.per_second, .tokens_at_ms = now_ms};
+}
+
+/* One query out of the bucket, which holds a second's worth; 0, or how long until there is one. */
+static int64_t take_token(struct standing *s, int64_t now_ms)
+{
+    const double per_ms = (double)s->rules.per_second / 1000;
+    if (s->rules.per_second == 0)
+        return 0;
+    s->tokens += (double)(now_ms - s->tokens_at_ms) * per_ms;
+    if (s->tokens > (double)s->rules.per_second)
+        s->tokens = (double)s->rules.per_second;
+    s->tokens_at_ms = now_ms;
+    if (s->tokens < 1)
+        return 1 + (int64_t)((1 - s->tokens) / per_ms);
+    s->tokens -= 1;
+    return 0;
+}
+
+int64_t standing_ask(struct standing *s, int64_t now_ms)
+{
+    if (s->held_until_ms > now_ms)
+        return s->held_until_ms - now_ms;
+    if (s->breaker == BREAKER_OPEN && s->open_until_ms > now_ms)
+        return s->open_until_ms - now_ms;
+    if (s->breaker == BREAKER_PROBING)
+        return PROBE_RETRY_MS; /* the probe is under way */
+    int64_t wait_ms = take_token(s, now_ms);
+    if (wait_ms == 0 && s->breaker == BREAKER_OPEN)
+        s->breaker = BREAKER_PROBING;
+    return wait_ms;
+}
+
+/* Twice as long each time, up to the most, less a random part of it up to a quarter. */
+static int64_t next_pause_ms(struct standing *s, double random)
+{
+    int64_t pause_ms = PAUSE_FIRST_MS;
+    for (int64_t i = 0; i < s->pauses && pause_ms < s->rules.breaker_pause_ms; i++)
+        pause_ms *= 2;
+    if (pause_ms > s->rules.breaker_pause_ms)
+        pause_ms = s->rules.breaker_pause_ms;
+    s->pauses++;
+    return pause_ms - (int64_t)((double)pause_ms * random / 4);
+}
+
+static bool open_breaker(struct standing *s, double random, int64_t now_ms)
+{
+    bool change = s->breaker == BREAKER_CLOSED;
+    s->breaker = BREAKER_OPEN;
+    s->open_until_ms = now_ms + next_pause_ms(s, random);
+    return change;
+}
+
+bool standing_end(struct standing *s, enum standing_end end, double random, int64_t now_ms)
+{
+    bool was_closed = s->breaker == BREAKER_CLOSED;
+    switch (end) {
+    case STANDING_GOOD:
+        s->failures = s->pauses = 0;
+        s->breaker = BREAKER_CLOSED;
+        return !was_closed;
+    case STANDING_FAILED:
+        s->failures++;
+        if (s->breaker == BREAKER_PROBING)
+            return open_breaker(s, random, now_ms);
+        if (was_closed && s->rules.breaker_failures > 0 && s->failures >= s->rules.breaker_failures)
+            return open_breaker(s, random, now_ms);
+        return false;
+    case STANDING_UNKNOWN: /* cancelled: a probe that says nothing is made again */
+        if (s->breaker == BREAKER_PROBING)
+            s->breaker = BREAKER_OPEN;
+        return false;
+    }
+    return false;
+}
 
 int64_t standing_hold(struct standing *s, int64_t ms, int64_t now_ms)
 {
     ms = ms < HOLD_LEAST_MS ? HOLD_LEAST_MS : ms > HOLD_MOST_MS ? HOLD_MOST_MS : ms;
     s->held_until_ms = now_ms + ms;
     return ms;
-}
-
-int64_t standing_held_ms(const struct standing *s, int64_t now_ms)
-{
-    return s->held_until_ms > now_ms ? s->held_until_ms - now_ms : 0;
 }
 
 bool standing_note(struct standing *s, const char *trouble)

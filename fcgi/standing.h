@@ -1,19 +1,50 @@
-/* standing: how we stand with one upstream - whether it may be asked now, and what was last wrong with it. */
+/* standing: how we stand with one upstream - whether it may be asked now, and what was last wrong with it.
+ *
+ *     CLOSED --failures in a row--> OPEN --pause over--> PROBING (one query) --good--> CLOSED
+ *                                    ^                        '--failed, a longer pause--> OPEN
+ *
+ * Besides the breaker there are the upstream's own word ("you ask too often") and a bucket of queries per
+ * second. */
 #ifndef STANDING_H
 #define STANDING_H
 
 #include "util.h"
 
+enum breaker { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };
+
+struct standing_rules {
+    int64_t breaker_failures; /* in a row, until it opens; 0: never */
+    int64_t breaker_pause_ms; /* the longest pause */
+    int64_t per_second;       /* queries; 0: as many as come */
+};
+
 struct standing {
+    struct standing_rules rules;
+    enum breaker breaker;
+    int64_t failures; /* in a row */
+    int64_t pauses;   /* in a row */
+    int64_t open_until_ms;
     int64_t held_until_ms; /* it said that we ask too often */
+    double tokens;         /* queries that may be sent at once */
+    int64_t tokens_at_ms;  /* when they were counted */
     char trouble[160];     /* as the log has it; "" while all is well */
 };
 
-/* It takes no queries for `ms` (0: a second; never longer than five minutes). Returns for how long. */
-int64_t standing_hold(struct standing *standing, int64_t ms, int64_t now_ms);
+void standing_init(struct standing *standing, struct standing_rules rules, int64_t now_ms);
 
-/* For how long it is held yet; 0: it may be asked. */
-int64_t standing_held_ms(const struct standing *standing, int64_t now_ms);
+/* Asks for the right to one query. 0: granted, and standing_end must follow; otherwise for how long it is
+ * refused, in milliseconds. */
+int64_t standing_ask(struct standing *standing, int64_t now_ms);
+
+enum standing_end { STANDING_GOOD, STANDING_FAILED, STANDING_UNKNOWN };
+
+/* How a query ended; `random` (0 to 1) spreads the pauses of many processes. True when the breaker changed.
+ */
+bool standing_end(struct standing *standing, enum standing_end end, double random, int64_t now_ms);
+
+/* The upstream takes no queries for `ms` (0: a second; never longer than five minutes). Returns for how long.
+ */
+int64_t standing_hold(struct standing *standing, int64_t ms, int64_t now_ms);
 
 /* What the last query came to, in a few words, or NULL when all is well. True when that is news. */
 bool standing_note(struct standing *standing, const char *trouble);

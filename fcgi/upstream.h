@@ -1,4 +1,4 @@
-/* upstream: asks the upstreams of the configuration, on libcurl.
+/* upstream: asks the upstreams of the configuration, if they may be asked.
  *
  * Connections are kept and reused; TLS is verified; a redirect is never followed; a body has a cap; no more
  * than max_in_flight queries run at once at one upstream, the others wait for their turn within their
@@ -20,7 +20,7 @@ enum upstream_outcome {
     UPSTREAM_FAILED,       /* no connection, no TLS, reset before the end */
     UPSTREAM_UNUSABLE,     /* truncated, too large, against the protocol */
     UPSTREAM_OUT_OF_MEANS, /* we have no descriptor left */
-    UPSTREAM_HELD          /* not asked: it had said that we ask too often */
+    UPSTREAM_HELD /* not asked: it is down, or had said that we ask too often, or our own limit is reached */
 };
 
 struct upstream_answer {
@@ -28,7 +28,7 @@ struct upstream_answer {
     int http_status;
     const char *body; /* (ref) during the callback */
     size_t len;
-    int64_t retry_after_ms; /* 0: none was given; UPSTREAM_HELD: how long it is still held */
+    int64_t retry_after_ms; /* 0: none was given; UPSTREAM_HELD: until it may be asked again */
 };
 
 typedef void upstream_callback(void *user, const struct upstream_answer *answer);

@@ -1,7 +1,7 @@
 /* worker: see worker.h. Its parts, who holds whom:
  *
- *     fcgi_server --on_request--> requests --join--> fetches --> redis
- *                                                       '------> upstreams
+ *     fcgi_server --on_request--> requests --join--> fetches --> shared --> redis
+ *                                                       '------> upstreams --> http
  *
  * They are made from right to left and freed from left to right. */
 #include "worker.h"
@@ -26,6 +26,7 @@ struct worker {
     uv_loop_t loop;
     struct conf *conf;
     struct redis *redis;
+    struct shared *shared;
     struct upstreams *upstreams;
     struct fetches *fetches;
     struct requests *requests;
@@ -95,6 +96,7 @@ static void close_parts(struct worker *w)
     fcgi_free(w->server);
     fetches_free(w->fetches);
     upstreams_free(w->upstreams);
+    shared_free(w->shared);
     redis_free(w->redis);
     uv_close((uv_handle_t *)&w->terminate, NULL);
     if (w->control.loop != NULL)
@@ -112,9 +114,10 @@ static void make_parts(struct worker *w)
 {
     uv_loop_init(&w->loop);
     w->redis = redis_new(&w->loop, &w->conf->redis);
+    w->shared = shared_new(w->conf, w->redis);
     w->upstreams = upstreams_new(&w->loop, w->conf);
     w->fetches =
-        fetches_new((struct fetches_parts){.conf = w->conf, .redis = w->redis, .upstreams = w->upstreams});
+        fetches_new((struct fetches_parts){.conf = w->conf, .shared = w->shared, .upstreams = w->upstreams});
     w->requests =
         requests_new((struct requests_parts){.loop = &w->loop, .conf = w->conf, .fetches = w->fetches});
     uv_signal_init(&w->loop, &w->terminate);

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from measure import Floor, Table, ask, bench_stack, socket_folder
+from measure import Floor, Table, ask, bench_stack, settle, socket_folder
 from parts import free_port
 
 HERD = 1000
@@ -50,6 +50,7 @@ def judge(waits: list, queries: int) -> Round:
 
 
 def ask_taskproxy(stack, port: int, task: str) -> Round:
+    settle()
     waits = ask(port, HERD, [f"/sora/v1/videos/{task}"] * HERD)
     return judge(waits, stack.standin.count(task))
 

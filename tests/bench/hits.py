@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import median
 
-from measure import Floor, Table, bench_stack, cpu_us, nginx_worker, socket_folder, worker, wrk
+from measure import Floor, Table, bench_stack, cpu_us, nginx_worker, settle, socket_folder, worker, wrk
 from parts import free_port
 
 LEAST_RATIO = 0.90
@@ -43,6 +43,7 @@ class Subject:
     nginx_us: list = field(default_factory=list)
 
     def measure(self, address: str, nginx: int) -> None:
+        settle()
         pids = (nginx, self.pid or nginx)
         before = [cpu_us(pid) for pid in pids]
         requests, seconds = wrk(address + self.path)

@@ -1,6 +1,7 @@
 """What the figures are measured with, and the table that each is printed as."""
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from parts import ROOT, process_state, wait_until
 from stack import Stack
 
 PROGRAMS = ROOT / "build" / "bench"
+WINDOW_TICKS = 10 * os.cpu_count()  # a tenth of a second
 
 
 def bench_stack(http: str = "", **settings) -> Stack:
@@ -37,6 +39,28 @@ def cpu_us(pid: int) -> float:
 
 def resident_mib(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+def machine_ticks() -> tuple:
+    """Idle ticks and all ticks of all cores since the machine was started."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def settle() -> None:
+    """Waits for a moment in which the machine has nothing else to do; a second at most, for it may never come."""
+    start = machine_ticks()
+
+    def quiet():
+        nonlocal start
+        idle, total = (now - then for now, then in zip(machine_ticks(), start))
+        if total < WINDOW_TICKS:
+            return False
+        start = machine_ticks()
+        return idle >= 0.9 * total
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(quiet, 1)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,8 @@ static void assert_head_is_well_formed(const struct answer *a)
 
 static struct snapshot *shown; /* what the last answer points into */
 
-static struct answer view_answer_of(struct answer_facts facts, enum state state, int64_t urls_expire_at, int64_t later_ms)
+static struct answer view_answer_of(struct answer_facts facts, enum state state, int64_t urls_expire_at,
+                                    int64_t later_ms)
 {
     struct answer a;
     snapshot_unref(shown);
@@ -127,7 +128,8 @@ TEST(where_it_came_from_stands_in_cache_status_and_x_cache)
         {SOURCE_UPSTREAM, true, PROBLEM_NONE, "taskproxy; fwd=miss; stored", "MISS"},
         {SOURCE_UPSTREAM, false, PROBLEM_NONE, "taskproxy; fwd=miss", "MISS"},
         {SOURCE_COLLAPSED, true, PROBLEM_NONE, "taskproxy; fwd=miss; stored; collapsed", "COLLAPSED"},
-        {SOURCE_STALE, false, PROBLEM_UPSTREAM_TIMEOUT, "taskproxy; fwd=stale; detail=upstream-timeout", "STALE"},
+        {SOURCE_STALE, false, PROBLEM_UPSTREAM_TIMEOUT, "taskproxy; fwd=stale; detail=upstream-timeout",
+         "STALE"},
     };
     for (size_t i = 0; i < NELEMS(cases); i++) {
         struct answer_facts facts = facts_of(cases[i].source);
@@ -231,8 +233,10 @@ TEST(an_answer_that_the_client_has_is_304)
 {
     struct snapshot *s = made(STATE_SUCCEEDED, 0);
     const char *etag = s->views[VIEW_NATIVE].etag;
-    static const char *const matching[] = {"%s", "W/%s", "\"x\", %s", "\"x\",%s,\"y\"", " \t%s ", "\"x\" ,W/%s", "*", " *"};
-    static const char *const others[] = {"", "\"\"", "\"x\"", "W/\"x\"", ",,,", "x", "%.10s", "x%s", "\"x%s", "W/W/%s"};
+    static const char *const matching[] = {"%s",     "W/%s",        "\"x\", %s", "\"x\",%s,\"y\"",
+                                           " \t%s ", "\"x\" ,W/%s", "*",         " *"};
+    static const char *const others[] = {"",  "\"\"",  "\"x\"", "W/\"x\"", ",,,",
+                                         "x", "%.10s", "x%s",   "\"x%s",   "W/W/%s"};
     char text[200];
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -277,7 +281,8 @@ TEST(every_problem_is_a_document_of_rfc_9457_that_sdks_can_read)
         assert_non_null(doc);
         assert_int_equal(json_object_get_int(member_of(doc, "/status")), a.status);
         assert_string_equal(json_object_get_string(member_of(doc, "/code")), problem_code(facts.problem));
-        assert_string_equal(json_object_get_string(member_of(doc, "/error/code")), problem_code(facts.problem));
+        assert_string_equal(json_object_get_string(member_of(doc, "/error/code")),
+                            problem_code(facts.problem));
         assert_string_equal(json_object_get_string(member_of(doc, "/request_id")), "a\"b\\c");
         assert_string_equal(json_object_get_string(member_of(doc, "/message")),
                             json_object_get_string(member_of(doc, "/detail")));
@@ -321,8 +326,10 @@ TEST(head_of_a_problem_has_no_body)
 TEST(many_tasks_are_views_and_problems_in_the_order_asked)
 {
     struct snapshot *running = made(STATE_RUNNING, 0), *ended = made(STATE_SUCCEEDED, 0);
-    const struct answer_item items[] = {
-        {.snapshot = running}, {.problem = PROBLEM_TASK_NOT_FOUND}, {.snapshot = ended}, {.snapshot = running}};
+    const struct answer_item items[] = {{.snapshot = running},
+                                        {.problem = PROBLEM_TASK_NOT_FOUND},
+                                        {.snapshot = ended},
+                                        {.snapshot = running}};
     struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
     struct answer a, again;
     struct json_error error;

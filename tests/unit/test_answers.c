@@ -1,5 +1,5 @@
-/* Every recorded answer under tests/answers becomes what its .expect.json says (tests/answers/README.md). One test a case;
- * run from the top of the repository. */
+/* Every recorded answer under tests/answers becomes what its .expect.json says (tests/answers/README.md). One
+ * test a case; run from the top of the repository. */
 #include "unit.h"
 
 #include <glob.h>
@@ -16,7 +16,8 @@ struct recorded {
     char *folder; /* tests/answers/PROVIDER */
 };
 
-static const struct file *read_file(struct files *files, const char *folder, const char *name, const char *suffix)
+static const struct file *read_file(struct files *files, const char *folder, const char *name,
+                                    const char *suffix)
 {
     char *why, *path = xasprintf("%s/%s%s", folder, name, suffix);
     const struct file *file = files_get(files, path, FILE_PLAIN, ANSWER_MAX, &why);
@@ -166,7 +167,8 @@ int main(void)
 {
     glob_t found;
     if (glob("tests/answers/*/*.expect.json", 0, NULL, &found) != 0) {
-        fputs("test_answers: there is no tests/answers here; run it from the top of the repository\n", stderr);
+        fputs("test_answers: there is no tests/answers here; run it from the top of the repository\n",
+              stderr);
         return 1;
     }
     int failures = run_cases(&found);

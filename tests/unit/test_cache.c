@@ -12,7 +12,7 @@ static const struct snapshot_rules rules = {
 
 static struct snapshot *made(size_t len)
 {
-    static char bytes[100000];
+    static const char bytes[100000] = {0};
     const struct snapshot_facts facts = {.state = STATE_SUCCEEDED,
                                          .known = true,
                                          .fetched_ms = now,

@@ -1,5 +1,5 @@
-/* Every way in which a URL says until when it works, and what must not be believed. The moments are 2025-01-14T15:15:46Z
- * and an hour later. */
+/* Every way in which a URL says until when it works, and what must not be believed. The moments are
+ * 2025-01-14T15:15:46Z and an hour later. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -40,7 +40,8 @@ TEST(azure_names_the_end_of_the_signature_and_of_the_key_that_signed_it)
 
 TEST(amazon_volcano_and_google_date_the_signature_and_count_seconds)
 {
-    assert_expiry("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600", hour_later);
+    assert_expiry("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600",
+                  hour_later);
     assert_expiry("X-Amz-Expires=3600&X-Amz-Date=20250114T151546Z", hour_later);
     assert_expiry("x-amz-date=20250114T151546Z&x-amz-expires=3600", hour_later);
     assert_expiry("X-Tos-Date=20250114T151546Z&X-Tos-Expires=3600", hour_later);
@@ -51,7 +52,8 @@ TEST(aliyun_oss_has_three_versions)
 {
     assert_expiry("Expires=1736871346&OSSAccessKeyId=x&Signature=y", hour_later);
     assert_expiry("x-oss-signature-version=OSS2&x-oss-expires=1736871346", hour_later);
-    assert_expiry("x-oss-signature-version=OSS4-HMAC-SHA256&x-oss-date=20250114T151546Z&x-oss-expires=3600", hour_later);
+    assert_expiry("x-oss-signature-version=OSS4-HMAC-SHA256&x-oss-date=20250114T151546Z&x-oss-expires=3600",
+                  hour_later);
     assert_expiry("x-oss-date=20250114T151546Z&x-oss-expires=1736871346", hour_later);
     assert_expiry("x-oss-expires=3600", 0);
 }
@@ -79,8 +81,11 @@ TEST(cloudfront_writes_the_time_itself_or_a_policy)
 {
     assert_expiry("Expires=1736871346&Signature=x&Key-Pair-Id=y", hour_later);
     assert_policy("{\"Statement\":[{\"Resource\":\"https://x/*?>>>???\",\"Condition\":{\"DateLessThan\":"
-                  "{\"AWS:EpochTime\":1736871346}}}]}", hour_later);
-    assert_policy("{\"Statement\":[{\"Resource\":\"x\",\"Condition\":{\"DateLessThan\":{\"AWS:EpochTime\":\"1736871346\"}}}]}", 0);
+                  "{\"AWS:EpochTime\":1736871346}}}]}",
+                  hour_later);
+    assert_policy("{\"Statement\":[{\"Resource\":\"x\",\"Condition\":{\"DateLessThan\":{\"AWS:EpochTime\":"
+                  "\"1736871346\"}}}]}",
+                  0);
     assert_policy("{\"Statement\":[]}", 0);
     assert_policy("{\"Statement\":{\"0\":5}}", 0);
     assert_policy("[]", 0);
@@ -141,44 +146,100 @@ TEST(names_are_found_whole_and_in_any_place)
 
 TEST(a_url_that_names_no_expiry_has_none)
 {
-    static const char *const urls[] = {"", "?", "https://x/y", "https://x/y?", "https://x/y?&", "https://x/y?=",
-                                       "https://x/Expires=1736871346", "https://x/y?Expires", "https://x/y?Expires="};
+    static const char *const urls[] = {"",
+                                       "?",
+                                       "https://x/y",
+                                       "https://x/y?",
+                                       "https://x/y?&",
+                                       "https://x/y?=",
+                                       "https://x/Expires=1736871346",
+                                       "https://x/y?Expires",
+                                       "https://x/y?Expires="};
     for (size_t i = 0; i < NELEMS(urls); i++)
         assert_int_equal(url_expiry(urls[i]), 0);
 }
 
 TEST(absurd_times_are_not_believed)
 {
-    static const char *const queries[] = {
-        "Expires=0", "Expires=1", "Expires=999999999", "Expires=4102444801", "Expires=1736871346000",
-        "Expires=9223372036854775807", "Expires=99999999999999999999999", "Expires=-1736871346", "Expires=1e9",
-        "Expires=0x67868DB2", "Expires=1736871346.5", "Expires= 1736871346", "Expires=1736871346 ", "Expires=NaN",
-        "Expires=17368713460000000", "e=173687134", "e=17368713460", "ex=ffffffff", "ex=67868db", "ex=67868dg2",
-        "ex=00000001", "X-Amz-Date=20250114T151546Z", "X-Amz-Expires=3600", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=0",
-        "X-Amz-Date=20250114T151546Z&X-Amz-Expires=-1", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=9223372036854775807",
-        "X-Amz-Date=20250114T151546&X-Amz-Expires=3600", "X-Amz-Date=2025-01-14T15:15:46Z&X-Amz-Expires=3600",
-        "X-Amz-Date=99991231T235959Z&X-Amz-Expires=3600", "X-Amz-Date=00000000T000000Z&X-Amz-Expires=3600",
-        "X-Amz-Date=20251314T151546Z&X-Amz-Expires=3600", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=3153600000000"};
+    static const char *const queries[] = {"Expires=0",
+                                          "Expires=1",
+                                          "Expires=999999999",
+                                          "Expires=4102444801",
+                                          "Expires=1736871346000",
+                                          "Expires=9223372036854775807",
+                                          "Expires=99999999999999999999999",
+                                          "Expires=-1736871346",
+                                          "Expires=1e9",
+                                          "Expires=0x67868DB2",
+                                          "Expires=1736871346.5",
+                                          "Expires= 1736871346",
+                                          "Expires=1736871346 ",
+                                          "Expires=NaN",
+                                          "Expires=17368713460000000",
+                                          "e=173687134",
+                                          "e=17368713460",
+                                          "ex=ffffffff",
+                                          "ex=67868db",
+                                          "ex=67868dg2",
+                                          "ex=00000001",
+                                          "X-Amz-Date=20250114T151546Z",
+                                          "X-Amz-Expires=3600",
+                                          "X-Amz-Date=20250114T151546Z&X-Amz-Expires=0",
+                                          "X-Amz-Date=20250114T151546Z&X-Amz-Expires=-1",
+                                          "X-Amz-Date=20250114T151546Z&X-Amz-Expires=9223372036854775807",
+                                          "X-Amz-Date=20250114T151546&X-Amz-Expires=3600",
+                                          "X-Amz-Date=2025-01-14T15:15:46Z&X-Amz-Expires=3600",
+                                          "X-Amz-Date=99991231T235959Z&X-Amz-Expires=3600",
+                                          "X-Amz-Date=00000000T000000Z&X-Amz-Expires=3600",
+                                          "X-Amz-Date=20251314T151546Z&X-Amz-Expires=3600",
+                                          "X-Amz-Date=20250114T151546Z&X-Amz-Expires=3153600000000"};
     assert_no_expiry(queries, NELEMS(queries));
 }
 
 TEST(malformed_values_are_not_believed)
 {
-    static const char *const queries[] = {
-        "se=", "se=x", "se=2025", "se=2025-13-14T16:15:46Z", "se=2025-01-32T16:15:46Z", "se=2025-01-14T25:15:46Z",
-        "se=2025-01-14T16:60:46Z", "se=2025-01-14T16:15:46X", "se=2025-01-14T16:15:46%",
-        "se=%zz", "se=2025-01-14T16%3A15%3A46Z%00", "_jwt=", "_jwt=.", "_jwt=..", "_jwt=a.b.c", "_jwt=a.%3d%3d%3d%3d.c",
-        "_jwt=x.!!!!.y", "Policy=", "Policy=_", "Policy=____", "Policy=%00", "Policy=a", "q-sign-time=", "q-sign-time=;",
-        "q-sign-time=1736871346", "q-sign-time=1736871346;x", "authorization=", "authorization=bce-auth-v1/",
-        "authorization=bce-auth-v1/k", "authorization=bce-auth-v1/k/", "authorization=bce-auth-v1/k/2025-01-14T15:15:46Z",
-        "authorization=bce-auth-v1/k/x/3600/", "authorization=bce-auth-v1/k/2025-01-14T15:15:46Z/x/",
-        "authorization=bce-auth-v1//////", "authorization=bce-auth-v2/k/2025-01-14T15:15:46Z/3600/"};
+    static const char *const queries[] = {"se=",
+                                          "se=x",
+                                          "se=2025",
+                                          "se=2025-13-14T16:15:46Z",
+                                          "se=2025-01-32T16:15:46Z",
+                                          "se=2025-01-14T25:15:46Z",
+                                          "se=2025-01-14T16:60:46Z",
+                                          "se=2025-01-14T16:15:46X",
+                                          "se=2025-01-14T16:15:46%",
+                                          "se=%zz",
+                                          "se=2025-01-14T16%3A15%3A46Z%00",
+                                          "_jwt=",
+                                          "_jwt=.",
+                                          "_jwt=..",
+                                          "_jwt=a.b.c",
+                                          "_jwt=a.%3d%3d%3d%3d.c",
+                                          "_jwt=x.!!!!.y",
+                                          "Policy=",
+                                          "Policy=_",
+                                          "Policy=____",
+                                          "Policy=%00",
+                                          "Policy=a",
+                                          "q-sign-time=",
+                                          "q-sign-time=;",
+                                          "q-sign-time=1736871346",
+                                          "q-sign-time=1736871346;x",
+                                          "authorization=",
+                                          "authorization=bce-auth-v1/",
+                                          "authorization=bce-auth-v1/k",
+                                          "authorization=bce-auth-v1/k/",
+                                          "authorization=bce-auth-v1/k/2025-01-14T15:15:46Z",
+                                          "authorization=bce-auth-v1/k/x/3600/",
+                                          "authorization=bce-auth-v1/k/2025-01-14T15:15:46Z/x/",
+                                          "authorization=bce-auth-v1//////",
+                                          "authorization=bce-auth-v2/k/2025-01-14T15:15:46Z/3600/"};
     assert_no_expiry(queries, NELEMS(queries));
 }
 
 TEST(values_of_any_length_are_harmless)
 {
-    static const char *const names[] = {"se", "Expires", "_jwt", "Policy", "authorization", "q-sign-time", "X-Amz-Date", "ex"};
+    static const char *const names[] = {"se",          "Expires",    "_jwt", "Policy", "authorization",
+                                        "q-sign-time", "X-Amz-Date", "ex"};
     static const size_t lens[] = {1, 3, 4, 2044, 2045, 2046, 2047, 2048, 2049, 100000};
     char *value = xcalloc(100001, 1);
     for (size_t i = 0; i < NELEMS(names); i++) {
@@ -199,14 +260,22 @@ TEST(dates_are_read_with_their_zone)
         const char *text;
         int64_t seconds;
     } dates[] = {
-        {"2025-01-14T15:15:46Z", 1736867746},       {"2025-01-14T15:15:46.724124Z", 1736867746},
-        {"2025-01-14T15:15:46", 1736867746},        {"2025-01-14 15:15:46", 1736867746},
-        {"2025-01-14 15:15:46.000", 1736867746},    {"2025-01-14T23:15:46+08:00", 1736867746},
-        {"2025-01-14T23:15:46.5+0800", 1736867746}, {"2025-01-14T10:15:46-05:00", 1736867746},
-        {"2025-01-15T00:45:46+09:30", 1736867746},  {"20250114T151546Z", 1736867746},
-        {"2025-01-14T15:15:46+00:00", 1736867746},  {"2024-02-29T00:00:00Z", 1709164800},
-        {"2016-12-31T23:59:60Z", 1483228800},       {"1970-01-01T00:00:00Z", 0},
-        {"1969-12-31T23:59:59Z", 0},                {"0000-00-00T00:00:00Z", 0},
+        {"2025-01-14T15:15:46Z", 1736867746},
+        {"2025-01-14T15:15:46.724124Z", 1736867746},
+        {"2025-01-14T15:15:46", 1736867746},
+        {"2025-01-14 15:15:46", 1736867746},
+        {"2025-01-14 15:15:46.000", 1736867746},
+        {"2025-01-14T23:15:46+08:00", 1736867746},
+        {"2025-01-14T23:15:46.5+0800", 1736867746},
+        {"2025-01-14T10:15:46-05:00", 1736867746},
+        {"2025-01-15T00:45:46+09:30", 1736867746},
+        {"20250114T151546Z", 1736867746},
+        {"2025-01-14T15:15:46+00:00", 1736867746},
+        {"2024-02-29T00:00:00Z", 1709164800},
+        {"2016-12-31T23:59:60Z", 1483228800},
+        {"1970-01-01T00:00:00Z", 0},
+        {"1969-12-31T23:59:59Z", 0},
+        {"0000-00-00T00:00:00Z", 0},
     };
     for (size_t i = 0; i < NELEMS(dates); i++)
         assert_int_equal(iso8601_seconds(dates[i].text), dates[i].seconds);
@@ -214,13 +283,29 @@ TEST(dates_are_read_with_their_zone)
 
 TEST(what_is_no_date_is_none)
 {
-    static const char *const bad[] = {
-        "", "2025", "2025-01-14T15", "x025-01-14T15:15:46Z", "2025/01/14T15:15:46Z", "2025-01-14T15:15:46+",
-        "2025-01-14T15:15:46+0", "2025-01-14T15:15:46+08", "2025-01-14T15:15:46+08:", "2025-01-14T15:15:46+08:0",
-        "2025-01-14T15:15:46+08:000", "2025-01-14T15:15:46+99:00", "2025-01-14T15:15:46ZZ", "2025-01-14T15:15:46 Z",
-        "2025-01-14X15:15:46Z", "2025-00-14T15:15:46Z", "2025-02-30T00:00:00Z",
-        "2025-04-31T00:00:00Z", "-025-01-14T15:15:46Z", "20250114T151546", "20250114 151546Z", "2025011XT151546Z",
-        "20251314T151546Z"};
+    static const char *const bad[] = {"",
+                                      "2025",
+                                      "2025-01-14T15",
+                                      "x025-01-14T15:15:46Z",
+                                      "2025/01/14T15:15:46Z",
+                                      "2025-01-14T15:15:46+",
+                                      "2025-01-14T15:15:46+0",
+                                      "2025-01-14T15:15:46+08",
+                                      "2025-01-14T15:15:46+08:",
+                                      "2025-01-14T15:15:46+08:0",
+                                      "2025-01-14T15:15:46+08:000",
+                                      "2025-01-14T15:15:46+99:00",
+                                      "2025-01-14T15:15:46ZZ",
+                                      "2025-01-14T15:15:46 Z",
+                                      "2025-01-14X15:15:46Z",
+                                      "2025-00-14T15:15:46Z",
+                                      "2025-02-30T00:00:00Z",
+                                      "2025-04-31T00:00:00Z",
+                                      "-025-01-14T15:15:46Z",
+                                      "20250114T151546",
+                                      "20250114 151546Z",
+                                      "2025011XT151546Z",
+                                      "20251314T151546Z"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         if (iso8601_seconds(bad[i]) != 0)
             fail_msg("taken: %s", bad[i]);

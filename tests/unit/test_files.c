@@ -43,7 +43,8 @@ static int remove_folder(void **unused __attribute__((unused)))
     return rmdir(folder);
 }
 
-static const struct file *get(struct files *files, const char *name, enum file_kind kind, size_t max, char **ret_why)
+static const struct file *get(struct files *files, const char *name, enum file_kind kind, size_t max,
+                              char **ret_why)
 {
     char *path = path_of(name);
     const struct file *file = files_get(files, path, kind, max, ret_why);
@@ -120,7 +121,8 @@ TEST(a_secret_that_others_may_read_is_refused)
 {
     static const mode_t modes[] = {0644, 0640, 0620, 0604, 0601};
     for (size_t i = 0; i < NELEMS(modes); i++) {
-        char *expected = xasprintf("may be read by others (mode %04o): a secret is its owner's alone, chmod 600", modes[i]);
+        char *expected = xasprintf(
+            "may be read by others (mode %04o): a secret is its owner's alone, chmod 600", modes[i]);
         write_file("secret", "sk-12345678", modes[i]);
         assert_refused("secret", FILE_SECRET, 100, expected);
         free(expected);
@@ -152,7 +154,8 @@ TEST(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk)
     struct files *other = files_unseal(fd);
     close(fd);
     assert_non_null(other);
-    const struct file *a = get(other, "a", FILE_PLAIN, 100, &why), *secret = get(other, "secret", FILE_SECRET, 100, &why);
+    const struct file *a = get(other, "a", FILE_PLAIN, 100, &why),
+                      *secret = get(other, "secret", FILE_SECRET, 100, &why);
     assert_string_equal(a->data, "line 1\nline 2\n");
     assert_string_equal(secret->data, "sk-12345678");
     assert_int_equal(secret->kind, FILE_SECRET);
@@ -176,7 +179,8 @@ TEST(an_image_that_is_not_whole_is_no_set)
     static const char image[] = "taskproxy files 1\n0 3 /a\nabc1 2 /b\nde";
     for (size_t len = 0; len < sizeof(image) - 1; len++) {
         struct files *files = unsealed(image, len);
-        bool between = len == strlen("taskproxy files 1\n") || len == strlen("taskproxy files 1\n0 3 /a\nabc");
+        bool between =
+            len == strlen("taskproxy files 1\n") || len == strlen("taskproxy files 1\n0 3 /a\nabc");
         assert_int_equal(files != NULL, between);
         files_free(files);
     }
@@ -187,10 +191,17 @@ TEST(an_image_that_is_not_whole_is_no_set)
 
 TEST(an_image_of_anything_else_is_no_set)
 {
-    static const char *const images[] = {
-        "", "x", "taskproxy files 2\n", "taskproxy files 1 0 3 /a\nabc", "taskproxy files 1\n\n",
-        "taskproxy files 1\n0\n", "taskproxy files 1\n0 4 /a\nabc", "taskproxy files 1\n0 18446744073709551615 /a\nabc",
-        "taskproxy files 1\n0 -1 /a\nabc", "taskproxy files 1\n0 3/a\nabc", "taskproxy files 1\n0\n3 /a\nabc"};
+    static const char *const images[] = {"",
+                                         "x",
+                                         "taskproxy files 2\n",
+                                         "taskproxy files 1 0 3 /a\nabc",
+                                         "taskproxy files 1\n\n",
+                                         "taskproxy files 1\n0\n",
+                                         "taskproxy files 1\n0 4 /a\nabc",
+                                         "taskproxy files 1\n0 18446744073709551615 /a\nabc",
+                                         "taskproxy files 1\n0 -1 /a\nabc",
+                                         "taskproxy files 1\n0 3/a\nabc",
+                                         "taskproxy files 1\n0\n3 /a\nabc"};
     for (size_t i = 0; i < NELEMS(images); i++) {
         if (unsealed(images[i], strlen(images[i])) != NULL)
             fail_msg("taken: %s", images[i]);

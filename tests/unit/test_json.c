@@ -40,23 +40,77 @@ static void assert_refused(const char *text)
 
 TEST(what_rfc_8259_allows_is_taken)
 {
-    static const char *const good[] = {
-        "{}", "[]", " \t\r\n{ } \n", "[null,true,false]", "[0,-0,10,-1,0.5,1e5,1E+5,1.25e-3]", "[\"\"]",
-        "[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\"]", "[\"\\ud83d\\ude00\"]", "[\"\xf0\x9f\x98\x80\"]", "{\"\":{}}",
-        "[9223372036854775807,-9223372036854775808,18446744073709551615]", "{\"a\":{\"b\":1},\"b\":{\"b\":1}}",
-        "{\"A\":1,\"a\":2}"};
+    static const char *const good[] = {"{}",
+                                       "[]",
+                                       " \t\r\n{ } \n",
+                                       "[null,true,false]",
+                                       "[0,-0,10,-1,0.5,1e5,1E+5,1.25e-3]",
+                                       "[\"\"]",
+                                       "[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\"]",
+                                       "[\"\\ud83d\\ude00\"]",
+                                       "[\"\xf0\x9f\x98\x80\"]",
+                                       "{\"\":{}}",
+                                       "[9223372036854775807,-9223372036854775808,18446744073709551615]",
+                                       "{\"a\":{\"b\":1},\"b\":{\"b\":1}}",
+                                       "{\"A\":1,\"a\":2}"};
     for (size_t i = 0; i < NELEMS(good); i++)
         assert_taken(good[i]);
 }
 
 TEST(what_is_no_json_is_refused_with_reason_and_line)
 {
-    static const char *const bad[] = {
-        "", " ", "{", "[", "}", "]", "[1", "[1,", "[1,]", "[,1]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}",
-        "{a:1}", "{'a':1}", "['a']", "[1 2]", "{}{}", "[] x", "[1]]", "{\"a\"::1}", "{\"a\" 1}", "[tru]", "[True]",
-        "[nul]", "[NaN]", "[nan]", "[Infinity]", "[-Infinity]", "[-]", "[+1]", "[01]", "[-01]", "[1.]", "[.5]",
-        "[1e]", "[1e+]", "[0x10]", "[1_000]", "[\"", "[\"a]", "[\"\t\"]", "[\"\n\"]", "[\"\\x41\"]", "[\"\\u12\"]",
-        "[\"\\u12g4\"]", "[\"\\", "[\"\\u", "/* c */[]", "[] // c", "\xef\xbb\xbf{}"};
+    static const char *const bad[] = {"",
+                                      " ",
+                                      "{",
+                                      "[",
+                                      "}",
+                                      "]",
+                                      "[1",
+                                      "[1,",
+                                      "[1,]",
+                                      "[,1]",
+                                      "{\"a\"}",
+                                      "{\"a\":}",
+                                      "{\"a\":1,}",
+                                      "{,}",
+                                      "{a:1}",
+                                      "{'a':1}",
+                                      "['a']",
+                                      "[1 2]",
+                                      "{}{}",
+                                      "[] x",
+                                      "[1]]",
+                                      "{\"a\"::1}",
+                                      "{\"a\" 1}",
+                                      "[tru]",
+                                      "[True]",
+                                      "[nul]",
+                                      "[NaN]",
+                                      "[nan]",
+                                      "[Infinity]",
+                                      "[-Infinity]",
+                                      "[-]",
+                                      "[+1]",
+                                      "[01]",
+                                      "[-01]",
+                                      "[1.]",
+                                      "[.5]",
+                                      "[1e]",
+                                      "[1e+]",
+                                      "[0x10]",
+                                      "[1_000]",
+                                      "[\"",
+                                      "[\"a]",
+                                      "[\"\t\"]",
+                                      "[\"\n\"]",
+                                      "[\"\\x41\"]",
+                                      "[\"\\u12\"]",
+                                      "[\"\\u12g4\"]",
+                                      "[\"\\",
+                                      "[\"\\u",
+                                      "/* c */[]",
+                                      "[] // c",
+                                      "\xef\xbb\xbf{}"};
     for (size_t i = 0; i < NELEMS(bad); i++)
         assert_refused(bad[i]);
 }
@@ -200,8 +254,9 @@ TEST(a_doubled_key_among_very_many_is_found_in_linear_time)
 TEST(files_that_people_write_may_hold_comments)
 {
     struct json_error error;
-    struct json_object *doc = read_text("// one\n{ /* two\n */ \"a\": \"/* no */ // no\", // three\n\"b\": 1 }\n// four",
-                                        JSON_WITH_COMMENTS, &error);
+    struct json_object *doc =
+        read_text("// one\n{ /* two\n */ \"a\": \"/* no */ // no\", // three\n\"b\": 1 }\n// four",
+                  JSON_WITH_COMMENTS, &error);
     assert_non_null(doc);
     struct json_object *value = NULL;
     assert_true(json_object_object_get_ex(doc, "a", &value));
@@ -211,7 +266,8 @@ TEST(files_that_people_write_may_hold_comments)
 
 TEST(comments_without_an_end_and_other_dialects_are_refused_with_the_line)
 {
-    static const char *const bad[] = {"\n{} /*", "\n{} /* *", "\n{} #", "\n{} /", "\n/", "\n{'a':1}", "\n{\"a\":1,}"};
+    static const char *const bad[] = {"\n{} /*", "\n{} /* *", "\n{} #",      "\n{} /",
+                                      "\n/",     "\n{'a':1}", "\n{\"a\":1,}"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         struct json_error error;
         assert_null(read_text(bad[i], JSON_WITH_COMMENTS, &error));
@@ -233,7 +289,8 @@ TEST(the_line_of_a_value_is_found_by_its_pointer)
 TEST(a_pointer_to_nothing_has_some_line_of_the_text)
 {
     static const char text[] = "{\n\"a\": [1,\n2]\n}";
-    static const char *const pointers[] = {"/x", "/a/9", "/a/x", "/a/0/y", "/a/", "//", "x", "/a/18446744073709551617"};
+    static const char *const pointers[] = {"/x",  "/a/9", "/a/x", "/a/0/y",
+                                           "/a/", "//",   "x",    "/a/18446744073709551617"};
     for (size_t i = 0; i < NELEMS(pointers); i++)
         assert_in_range(scan_line_of(text, strlen(text), pointers[i]), 1, 4);
 }
@@ -255,8 +312,8 @@ TEST(a_path_is_taken_apart_as_rfc_6901_says)
 
 TEST(what_is_no_path_is_refused)
 {
-    static const char *const bad[] = {"", "a", "a/b", "/~", "/~2", "/a~",
-                                      "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17"};
+    static const char *const bad[] = {
+        "", "a", "a/b", "/~", "/~2", "/a~", "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17"};
     struct json_path path;
     for (size_t i = 0; i < NELEMS(bad); i++)
         assert_int_equal(json_path_init(&path, bad[i]), -1);
@@ -277,8 +334,8 @@ static const char *at(struct json_object *doc, const char *pointer, const size_t
 TEST(a_path_leads_through_objects_arrays_and_stars)
 {
     struct json_error error;
-    struct json_object *doc = read_text("{\"a\":[{\"b\":[1,2]},{\"b\":[3,4]}],\"n\":null,\"0\":{\"*\":5},\"t\":\"x\"}",
-                                        JSON_PLAIN, &error);
+    struct json_object *doc = read_text(
+        "{\"a\":[{\"b\":[1,2]},{\"b\":[3,4]}],\"n\":null,\"0\":{\"*\":5},\"t\":\"x\"}", JSON_PLAIN, &error);
     const size_t second_first[] = {1, 0}, far[] = {7, 7};
     assert_string_equal(at(doc, "/a/1/b/1", NULL), "4");
     assert_string_equal(at(doc, "/a/*/b/*", NULL), "1");

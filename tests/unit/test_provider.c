@@ -48,7 +48,8 @@ TEST(a_minimal_file_has_defaults)
 
 TEST(the_digest_is_that_of_the_bytes)
 {
-    struct provider *a = load_good(HEAD AUTH REST), *b = load_good(HEAD AUTH REST), *c = load_good(HEAD AUTH REST " ");
+    struct provider *a = load_good(HEAD AUTH REST), *b = load_good(HEAD AUTH REST),
+                    *c = load_good(HEAD AUTH REST " ");
     assert_string_equal(a->digest, b->digest);
     assert_string_not_equal(a->digest, c->digest);
     provider_free(a);
@@ -58,7 +59,8 @@ TEST(the_digest_is_that_of_the_bytes)
 
 TEST(keep_is_a_tree_with_the_common_beginnings_once)
 {
-    struct provider *p = load_good(HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/c/*/d\",\"/a/e\",\"/c/*/f\"]}");
+    struct provider *p = load_good(
+        HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/c/*/d\",\"/a/e\",\"/c/*/f\"]}");
     assert_int_equal(p->keep.n_children, 2);
     assert_string_equal(p->keep.children[0].name, "a");
     assert_int_equal(p->keep.children[0].n_children, 2);
@@ -77,8 +79,9 @@ static enum state state_of(const struct provider *p, const char *json)
 
 TEST(a_status_value_may_be_of_any_scalar_type)
 {
-    struct provider *p = load_good(HEAD AUTH ",\"status\":{\"at\":\"/s\",\"queued\":[\"Q\",0],\"running\":[false,\"\"],"
-                                             "\"succeeded\":[true,1],\"failed\":[-1,null],\"cancelled\":[\"1\"]},\"keep\":[\"/s\"]}");
+    struct provider *p = load_good(
+        HEAD AUTH ",\"status\":{\"at\":\"/s\",\"queued\":[\"Q\",0],\"running\":[false,\"\"],"
+                  "\"succeeded\":[true,1],\"failed\":[-1,null],\"cancelled\":[\"1\"]},\"keep\":[\"/s\"]}");
     assert_int_equal(state_of(p, "[\"Q\"]"), STATE_QUEUED);
     assert_int_equal(state_of(p, "[0]"), STATE_QUEUED);
     assert_int_equal(state_of(p, "[false]"), STATE_RUNNING);
@@ -121,7 +124,7 @@ TEST(a_route_may_give_another_path_with_the_same_variables)
 
 TEST(each_mistake_is_named_with_its_place)
 {
-#define AT(pointer) "/etc/x/p.json:1: " pointer ": "
+#define AT(pointer)     "/etc/x/p.json:1: " pointer ": "
 #define STATUS(members) ",\"status\":{\"at\":\"/s\"," members "}"
     static const struct {
         const char *text;
@@ -130,50 +133,63 @@ TEST(each_mistake_is_named_with_its_place)
         {"{}", "/etc/x/p.json:1: the key \"name\" is missing"},
         {"{\"name\":\"q\",\"path\":\"/p/{task_id}\",\"task_id\":\"x\"" AUTH REST,
          AT("/name") "must be the file's name without \".json\""},
-        {HEAD ",\"auth\":{\"header\":\"A: x\",\"value\":\"{key}\"}" REST, AT("/auth/header") "is no name of a header"},
-        {HEAD ",\"auth\":{\"header\":\"\",\"value\":\"{key}\"}" REST, AT("/auth/header") "must have 1 to 64 characters"},
-        {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"Bearer\"}" REST, AT("/auth/value") "must hold {key} or {jwt}"},
+        {HEAD ",\"auth\":{\"header\":\"A: x\",\"value\":\"{key}\"}" REST,
+         AT("/auth/header") "is no name of a header"},
+        {HEAD ",\"auth\":{\"header\":\"\",\"value\":\"{key}\"}" REST,
+         AT("/auth/header") "must have 1 to 64 characters"},
+        {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"Bearer\"}" REST,
+         AT("/auth/value") "must hold {key} or {jwt}"},
         {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\\r\\nB: c\"}" REST,
          AT("/auth/value") "must not hold control characters"},
         {HEAD AUTH ",\"headers\":{\"a\":\"x\"}" REST, AT("/headers") "a is the header of \"auth\""},
         {HEAD AUTH ",\"headers\":{\"a b\":\"x\"}" REST,
          AT("/headers/a b") "a name has 1 to 64 letters, digits, '_' and '-'"},
-        {HEAD AUTH ",\"headers\":{\"b\":\"x\\ny\"}" REST, AT("/headers/b") "must not hold control characters"},
-        {HEAD AUTH ",\"poll\":{\"min\":\"10s\",\"max\":\"5s\"}" REST, AT("/poll/max") "must not be less than min"},
+        {HEAD AUTH ",\"headers\":{\"b\":\"x\\ny\"}" REST,
+         AT("/headers/b") "must not hold control characters"},
+        {HEAD AUTH ",\"poll\":{\"min\":\"10s\",\"max\":\"5s\"}" REST,
+         AT("/poll/max") "must not be less than min"},
         {HEAD AUTH ",\"poll\":{\"min\":\"99ms\"}" REST, AT("/poll/min") "must be from \"100ms\" to \"1h\""},
         {"{\"name\":\"p\",\"path\":\"/p\",\"task_id\":\"x\"" AUTH REST, AT("/path") "holds no variable"},
         {"{\"name\":\"p\",\"path\":\"/p/{id}\",\"task_id\":\"x\"" AUTH REST,
          AT("/path") "names a variable that has no grammar in \"task_id\" or \"variables\""},
         {"{\"name\":\"p\",\"path\":\"/p/{task_id}\",\"task_id\":\"[\"" AUTH REST,
          AT("/task_id") "is no extended regular expression"},
-        {HEAD ",\"variables\":{\"kind\":\"(\"}" AUTH REST, AT("/variables/kind") "is no extended regular expression"},
-        {HEAD ",\"variables\":{\"task_id\":\"x\"}" AUTH REST, AT("/variables/task_id") "stands at the top, not here"},
+        {HEAD ",\"variables\":{\"kind\":\"(\"}" AUTH REST,
+         AT("/variables/kind") "is no extended regular expression"},
+        {HEAD ",\"variables\":{\"task_id\":\"x\"}" AUTH REST,
+         AT("/variables/task_id") "stands at the top, not here"},
         {HEAD ",\"variables\":{\"a\":\"x\",\"b\":\"x\",\"c\":\"x\",\"d\":\"x\"}" AUTH REST,
          AT("/variables") "at most 3, and task_id"},
         {HEAD AUTH STATUS("\"queued\":[\"X\"],\"failed\":[\"X\"]") ",\"keep\":[\"/s\"]}",
          AT("/status") "\"X\" is both queued and failed"},
-        {HEAD AUTH STATUS("\"except\":[{\"from\":\"none\",\"at\":\"/e\",\"state\":\"failed\"}]") ",\"keep\":[\"/s\"]}",
+        {HEAD AUTH STATUS(
+             "\"except\":[{\"from\":\"none\",\"at\":\"/e\",\"state\":\"failed\"}]") ",\"keep\":[\"/s\"]}",
          AT("/status/except/0") "\"none\" is no state here"},
-        {HEAD AUTH STATUS("\"except\":[{\"from\":\"failed\",\"at\":\"/e\",\"state\":\"none\"}]") ",\"keep\":[\"/s\"]}",
+        {HEAD AUTH STATUS(
+             "\"except\":[{\"from\":\"failed\",\"at\":\"/e\",\"state\":\"none\"}]") ",\"keep\":[\"/s\"]}",
          AT("/status/except/0") "\"none\" is no state here"},
         {HEAD AUTH STATUS("\"except\":[{\"from\":\"failed\",\"state\":\"running\"}]") ",\"keep\":[\"/s\"]}",
          AT("/status/except/0") "must name \"http\", \"at\" or \"and\""},
         {HEAD AUTH ",\"missing\":[{}]" REST, AT("/missing/0") "must name \"http\", \"at\" or \"and\""},
         {HEAD AUTH ",\"missing\":[{\"http\":404},{\"equals\":[\"x\"]}]" REST,
          AT("/missing/1") "must name \"http\", \"at\" or \"and\""},
-        {HEAD AUTH ",\"refused\":[{\"is\":\"empty\"}]" REST, AT("/refused/0") "must name \"http\", \"at\" or \"and\""},
+        {HEAD AUTH ",\"refused\":[{\"is\":\"empty\"}]" REST,
+         AT("/refused/0") "must name \"http\", \"at\" or \"and\""},
         {HEAD AUTH ",\"busy\":[{\"http\":1000}]" REST, AT("/busy/0/http") "must be from 0 to 599"},
         {HEAD AUTH ",\"missing\":[{\"at\":\"code\"}]" REST,
          AT("/missing/0/at") "\"code\" is no JSON pointer of 1 to 16 segments, such as \"/data/status\""},
-        {HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a\",\"/a/b\"]}", AT("/keep/1") "is kept already by \"/a\""},
-        {HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/a\"]}", AT("/keep/0") "is kept already by \"/a\""},
+        {HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a\",\"/a/b\"]}",
+         AT("/keep/1") "is kept already by \"/a\""},
+        {HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/a\"]}",
+         AT("/keep/0") "is kept already by \"/a\""},
         {HEAD AUTH ",\"status\":{\"at\":\"/s\"}}", "/etc/x/p.json:1: the key \"keep\" is missing"},
         {HEAD AUTH ",\"unified\":{\"progress\":{\"at\":\"/p\"}}" REST,
          AT("/unified/progress") "the key \"as\" is missing"},
         {HEAD AUTH ",\"unified\":{\"created_at\":{\"at\":\"/p\",\"as\":\"unix\"}}" REST,
-         AT("/unified/created_at/as")
-         "must be one of \"unix-seconds\", \"unix-milliseconds\", \"iso8601\", \"beijing\""},
-        {HEAD AUTH ",\"result\":{\"path\":\"x\",\"into\":\"r\"}" REST, AT("/result/path") "must begin with '/'"},
+         AT("/unified/created_at/as") "must be one of \"unix-seconds\", \"unix-milliseconds\", \"iso8601\", "
+                                      "\"beijing\""},
+        {HEAD AUTH ",\"result\":{\"path\":\"x\",\"into\":\"r\"}" REST,
+         AT("/result/path") "must begin with '/'"},
         {HEAD AUTH ",\"result\":{\"path\":\"/x/{kind}\",\"into\":\"r\"}" REST,
          AT("/result/path") "between { and } stands a variable of \"path\" or a pointer"},
         {HEAD AUTH ",\"result\":{\"path\":\"/x/{task_id\",\"into\":\"r\"}" REST,

@@ -25,7 +25,8 @@ static int end(void **unused __attribute__((unused)))
 
 static void add_record(int type, int id, const void *content, size_t len, int padding)
 {
-    const char header[8] = {1, (char)type, (char)(id >> 8), (char)id, (char)(len >> 8), (char)len, (char)padding, 0};
+    const char header[8] = {
+        1, (char)type, (char)(id >> 8), (char)id, (char)(len >> 8), (char)len, (char)padding, 0};
     static const char zeros[255];
     buf_add(&wire, header, sizeof(header));
     buf_add(&wire, content, len);

@@ -52,7 +52,8 @@ TEST(a_secret_that_json_would_escape_is_found)
 TEST(each_of_several_secrets_is_replaced)
 {
     const struct secrets all = {.items = {"access:secret", "secret", "eyJhbGci.x.y"}};
-    REDACTED(&all, "secret and eyJhbGci.x.y and access:secret", "\"[redacted] and [redacted] and [redacted]\"");
+    REDACTED(&all, "secret and eyJhbGci.x.y and access:secret",
+             "\"[redacted] and [redacted] and [redacted]\"");
 }
 
 TEST(an_empty_secret_is_no_secret)

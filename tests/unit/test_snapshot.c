@@ -52,8 +52,10 @@ TEST(the_expiry_of_its_urls_less_a_minute_ends_it_earlier)
 
 TEST(urls_about_to_end_are_asked_again_at_the_usual_pace)
 {
-    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 60), rules.poll_min_ms);
-    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 1), rules.poll_min_ms);
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 60),
+                     rules.poll_min_ms);
+    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 1),
+                     rules.poll_min_ms);
 }
 
 TEST(urls_that_had_ended_are_asked_again_each_minute)
@@ -86,14 +88,16 @@ TEST(the_upstreams_wish_is_obeyed_within_reason)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = 30000), 30000);
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = 1000), 2000);
-    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = INT64_MAX), 300000);
+    assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = INT64_MAX),
+                     300000);
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = -5000), 2000);
 }
 
 TEST(no_wish_makes_an_ended_task_outlive_its_urls)
 {
-    assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 90, .retry_after_ms = 300000),
-                     30000);
+    assert_int_equal(
+        FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 90, .retry_after_ms = 300000),
+        30000);
 }
 
 TEST(a_missing_task_is_believed_for_the_given_time)
@@ -217,14 +221,30 @@ TEST(no_bit_changed_at_random_crashes_it)
 TEST(values_of_others_and_of_enemies_are_refused)
 {
 #define H "taskproxy/1 0123456789abcdef "
-    static const char *const bad[] = {
-        "", "\n", " \n", "hello\n", "{\"a\":1}", "taskproxy/1\n", "taskproxy/2 0123456789abcdef running 1 1 0 0 0\n",
-        H "\n", H "running\n", H "running 1 1 0 0\n", H "running 1 1 0 1 0\n", H "running 1 1 0 0 0\nx",
-        H "none 1 1 0 0 0\n", H "Running 1 1 0 0 0\n", H "running -1 1 0 0 0\n", H "running 1 x 0 0 0\n",
-        H "running 1 1 0 18446744073709551615 0\n", H "running 1 1 0 9223372036854775807 9223372036854775807\nab",
-        H "running 9223372036854775807 1 0 0 0\n", H "running 1 9223372036854775807 0 0 0\n",
-        H "succeeded 1 1 9223372036854775807 0 0\n", H "succeeded 1 1 281474976711 0 0\n",
-        H "running 1 1 0 2 18446744073709551615\nab", H "running 1 1 0 0x0 0\n"};
+    static const char *const bad[] = {"",
+                                      "\n",
+                                      " \n",
+                                      "hello\n",
+                                      "{\"a\":1}",
+                                      "taskproxy/1\n",
+                                      "taskproxy/2 0123456789abcdef running 1 1 0 0 0\n",
+                                      H "\n",
+                                      H "running\n",
+                                      H "running 1 1 0 0\n",
+                                      H "running 1 1 0 1 0\n",
+                                      H "running 1 1 0 0 0\nx",
+                                      H "none 1 1 0 0 0\n",
+                                      H "Running 1 1 0 0 0\n",
+                                      H "running -1 1 0 0 0\n",
+                                      H "running 1 x 0 0 0\n",
+                                      H "running 1 1 0 18446744073709551615 0\n",
+                                      H "running 1 1 0 9223372036854775807 9223372036854775807\nab",
+                                      H "running 9223372036854775807 1 0 0 0\n",
+                                      H "running 1 9223372036854775807 0 0 0\n",
+                                      H "succeeded 1 1 9223372036854775807 0 0\n",
+                                      H "succeeded 1 1 281474976711 0 0\n",
+                                      H "running 1 1 0 2 18446744073709551615\nab",
+                                      H "running 1 1 0 0x0 0\n"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         const char *why;
         if (decoded(bad[i], strlen(bad[i]), &why) != NULL)

@@ -15,9 +15,15 @@ struct measure {
 TEST(a_duration_is_a_whole_number_and_a_unit)
 {
     static const struct measure good[] = {
-        {"250ms", 250},   {"0ms", 0},         {"10s", 10000},        {"2m", 120000},
-        {"24h", 86400000}, {"7d", 604800000}, {"007s", 7000},
-        {"9223372036854775807ms", INT64_MAX}, {"9223372036854775s", 9223372036854775000},
+        {"250ms", 250},
+        {"0ms", 0},
+        {"10s", 10000},
+        {"2m", 120000},
+        {"24h", 86400000},
+        {"7d", 604800000},
+        {"007s", 7000},
+        {"9223372036854775807ms", INT64_MAX},
+        {"9223372036854775s", 9223372036854775000},
     };
     for (size_t i = 0; i < NELEMS(good); i++) {
         int64_t ms = -1;
@@ -28,9 +34,24 @@ TEST(a_duration_is_a_whole_number_and_a_unit)
 
 TEST(anything_else_is_no_duration_and_leaves_the_result_alone)
 {
-    static const char *const bad[] = {"",     "10",    "s",     "10 s", " 10s",  "10s ", "1.5s", "-1s",
-                                      "+1s",  "1e3s",  "10S",   "10sec", "0x10s", "10ss", "ten",
-                                      "9223372036854775808ms", "9223372036854776s", "106751991168d",
+    static const char *const bad[] = {"",
+                                      "10",
+                                      "s",
+                                      "10 s",
+                                      " 10s",
+                                      "10s ",
+                                      "1.5s",
+                                      "-1s",
+                                      "+1s",
+                                      "1e3s",
+                                      "10S",
+                                      "10sec",
+                                      "0x10s",
+                                      "10ss",
+                                      "ten",
+                                      "9223372036854775808ms",
+                                      "9223372036854776s",
+                                      "106751991168d",
                                       "99999999999999999999999999999999d"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         int64_t ms = 42;

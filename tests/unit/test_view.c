@@ -1,5 +1,5 @@
-/* From an upstream's bytes to the two views, by small provider files; test_answers.c does the same with recorded answers
- * and the shipped ones. */
+/* From an upstream's bytes to the two views, by small provider files; test_answers.c does the same with
+ * recorded answers and the shipped ones. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -10,7 +10,8 @@
 #include "given.h"
 
 #define STATUS                                                                                               \
-    "\"status\":{\"at\":\"/s\",\"queued\":[\"Q\"],\"running\":[\"R\"],\"succeeded\":[\"S\"],\"failed\":[\"F\"]," \
+    "\"status\":{\"at\":\"/"                                                                                 \
+    "s\",\"queued\":[\"Q\"],\"running\":[\"R\"],\"succeeded\":[\"S\"],\"failed\":[\"F\"],"                   \
     "\"cancelled\":[\"C\"]}"
 
 static const struct secrets key = {.items = {"sk-a/b\"cdefg"}};
@@ -87,8 +88,9 @@ static void assert_unified(const char *members, const char *body, const char *na
     assert_int_equal(t.reading, READING_OK);
     struct json_object *doc = json_tokener_parse(t.view.views[VIEW_UNIFIED].data), *value = NULL;
     assert_true(json_object_object_get_ex(doc, name, &value));
-    assert_string_equal(json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
-                        expected);
+    assert_string_equal(
+        json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
+        expected);
     json_object_put(doc);
     done(&t);
 }
@@ -104,14 +106,16 @@ TEST(only_what_is_listed_is_kept_in_the_order_of_the_answer)
 
 TEST(a_star_is_every_member_of_an_array)
 {
-    assert_native(STATUS ",\"keep\":[\"/s\",\"/a/*/u\",\"/b/*/*\"]",
-                  "{\"s\":\"R\",\"a\":[{\"u\":1,\"x\":2},{\"x\":3},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}",
-                  "{\"s\":\"R\",\"a\":[{\"u\":1},{},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}");
+    assert_native(
+        STATUS ",\"keep\":[\"/s\",\"/a/*/u\",\"/b/*/*\"]",
+        "{\"s\":\"R\",\"a\":[{\"u\":1,\"x\":2},{\"x\":3},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}",
+        "{\"s\":\"R\",\"a\":[{\"u\":1},{},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}");
 }
 
 TEST(a_listed_member_is_kept_with_all_that_is_in_it)
 {
-    assert_native(STATUS ",\"keep\":[\"/s\",\"/a\"]", "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}",
+    assert_native(STATUS ",\"keep\":[\"/s\",\"/a\"]",
+                  "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}",
                   "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}");
 }
 
@@ -119,10 +123,12 @@ TEST(what_has_another_form_than_the_list_supposes_is_left_out)
 {
     static const char members[] = STATUS ",\"keep\":[\"/s\",\"/a/b\",\"/c/*/d\",\"/e/*\"]";
     assert_native(members, "{\"s\":\"R\",\"a\":\"text\",\"c\":\"text\",\"e\":\"text\"}", "{\"s\":\"R\"}");
-    assert_native(members, "{\"s\":\"R\",\"a\":[{\"b\":1}],\"c\":{\"d\":1},\"e\":{\"*\":1}}", "{\"s\":\"R\"}");
+    assert_native(members, "{\"s\":\"R\",\"a\":[{\"b\":1}],\"c\":{\"d\":1},\"e\":{\"*\":1}}",
+                  "{\"s\":\"R\"}");
     assert_native(members, "{\"a\":5,\"c\":[5,\"x\",[{\"d\":1}],{\"d\":2}],\"e\":true,\"s\":\"R\"}",
                   "{\"c\":[{\"d\":2}],\"s\":\"R\"}");
-    assert_native(members, "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}", "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}");
+    assert_native(members, "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}",
+                  "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}");
 }
 
 TEST(numbers_keep_their_text_and_strings_their_meaning)
@@ -136,12 +142,14 @@ TEST(numbers_keep_their_text_and_strings_their_meaning)
 
 TEST(a_secret_that_the_upstream_repeats_comes_out_nowhere)
 {
-    struct trial t = tried(STATUS ",\"keep\":[\"/s\",\"/a\"],\"unified\":{\"error\":\"/a/e\"}", 200,
-                           "{\"s\":\"F\",\"a\":{\"sk-a/b\\\"cdefg\":1,\"e\":\"the key sk-a\\/b\\u0022cdefg is bad\","
-                           "\"l\":[\"sk-a/b\\\"cdefg\"]}}");
+    struct trial t =
+        tried(STATUS ",\"keep\":[\"/s\",\"/a\"],\"unified\":{\"error\":\"/a/e\"}", 200,
+              "{\"s\":\"F\",\"a\":{\"sk-a/b\\\"cdefg\":1,\"e\":\"the key sk-a\\/b\\u0022cdefg is bad\","
+              "\"l\":[\"sk-a/b\\\"cdefg\"]}}");
     assert_int_equal(t.reading, READING_OK);
-    assert_string_equal(native_of(&t), "{\"s\":\"F\",\"a\":{\"[redacted]\":1,\"e\":\"the key [redacted] is bad\","
-                                       "\"l\":[\"[redacted]\"]}}");
+    assert_string_equal(native_of(&t),
+                        "{\"s\":\"F\",\"a\":{\"[redacted]\":1,\"e\":\"the key [redacted] is bad\","
+                        "\"l\":[\"[redacted]\"]}}");
     assert_non_null(strstr(t.view.views[VIEW_UNIFIED].data, "\"error\":\"the key [redacted] is bad\""));
     done(&t);
 }
@@ -159,8 +167,8 @@ TEST(a_secret_in_the_place_of_the_status_does_not_reach_the_log)
 
 TEST(an_unknown_status_is_running_and_not_known)
 {
-    static const char *const bodies[] = {"{\"s\":\"PAUSED\"}", "{\"s\":\"\"}", "{\"s\":\"s\"}", "{\"s\":7}",
-                                         "{\"s\":1.5}", "{\"s\":true}"};
+    static const char *const bodies[] = {"{\"s\":\"PAUSED\"}", "{\"s\":\"\"}", "{\"s\":\"s\"}",
+                                         "{\"s\":7}",          "{\"s\":1.5}",  "{\"s\":true}"};
     for (size_t i = 0; i < NELEMS(bodies); i++) {
         struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i]);
         assert_int_equal(t.reading, READING_OK);
@@ -183,7 +191,8 @@ TEST(the_status_for_the_log_is_short_json)
 
 TEST(no_status_or_a_container_in_its_place_is_another_document)
 {
-    static const char *const bodies[] = {"{}", "{\"s\":null}", "{\"s\":{}}", "{\"s\":[\"R\"]}", "{\"S\":\"R\"}"};
+    static const char *const bodies[] = {"{}", "{\"s\":null}", "{\"s\":{}}", "{\"s\":[\"R\"]}",
+                                         "{\"S\":\"R\"}"};
     for (size_t i = 0; i < NELEMS(bodies); i++)
         assert_reading(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i], READING_INVALID);
 }
@@ -191,7 +200,8 @@ TEST(no_status_or_a_container_in_its_place_is_another_document)
 TEST(an_absent_status_may_have_a_meaning)
 {
     static const char members[] =
-        "\"status\":{\"at\":\"/done\",\"running\":[false],\"succeeded\":[true],\"absent\":\"queued\"},\"keep\":[\"/done\"]";
+        "\"status\":{\"at\":\"/"
+        "done\",\"running\":[false],\"succeeded\":[true],\"absent\":\"queued\"},\"keep\":[\"/done\"]";
     struct trial t = tried(members, 200, "{}");
     assert_int_equal(t.view.state, STATE_QUEUED);
     assert_true(t.view.known);
@@ -207,7 +217,8 @@ TEST(a_second_member_may_change_the_state)
     static const char members[] =
         "\"status\":{\"at\":\"/s\",\"running\":[\"R\"],\"succeeded\":[\"S\"],\"except\":["
         "{\"from\":\"succeeded\",\"at\":\"/error\",\"is\":\"filled\",\"state\":\"failed\"},"
-        "{\"from\":\"succeeded\",\"at\":\"/out\",\"is\":\"empty\",\"and\":[{\"http\":200}],\"state\":\"cancelled\"}]},"
+        "{\"from\":\"succeeded\",\"at\":\"/"
+        "out\",\"is\":\"empty\",\"and\":[{\"http\":200}],\"state\":\"cancelled\"}]},"
         "\"keep\":[\"/s\"]";
     static const struct {
         const char *body;
@@ -235,10 +246,10 @@ TEST(a_second_member_may_change_the_state)
 
 TEST(refusals_of_every_kind_are_told_apart)
 {
-    static const char members[] =
-        STATUS ",\"keep\":[\"/s\"],\"ok\":{\"at\":\"/code\",\"equals\":[0]},"
-               "\"missing\":[{\"http\":404},{\"at\":\"/code\",\"equals\":[\"gone\"]}],"
-               "\"refused\":[{\"at\":\"/code\",\"equals\":[401]}],\"busy\":[{\"at\":\"/code\",\"equals\":[429]}]";
+    static const char members[] = STATUS
+        ",\"keep\":[\"/s\"],\"ok\":{\"at\":\"/code\",\"equals\":[0]},"
+        "\"missing\":[{\"http\":404},{\"at\":\"/code\",\"equals\":[\"gone\"]}],"
+        "\"refused\":[{\"at\":\"/code\",\"equals\":[401]}],\"busy\":[{\"at\":\"/code\",\"equals\":[429]}]";
     static const struct {
         int http_status;
         const char *body;
@@ -326,10 +337,11 @@ TEST(hostile_bodies_are_invalid_and_quickly_so)
 TEST(every_member_is_there_and_null_when_unknown)
 {
     struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"R\"}");
-    assert_string_equal(t.view.views[VIEW_UNIFIED].data,
-                        "{\"provider\":\"p\",\"task_id\":\"x1\",\"status\":\"running\",\"progress\":null,\"error\":null,"
-                        "\"created_at\":null,\"started_at\":null,\"finished_at\":null,\"results\":[],"
-                        "\"results_expire_at\":null}");
+    assert_string_equal(
+        t.view.views[VIEW_UNIFIED].data,
+        "{\"provider\":\"p\",\"task_id\":\"x1\",\"status\":\"running\",\"progress\":null,\"error\":null,"
+        "\"created_at\":null,\"started_at\":null,\"finished_at\":null,\"results\":[],"
+        "\"results_expire_at\":null}");
     done(&t);
 }
 
@@ -344,26 +356,46 @@ static void assert_progress(const char *form, const char *value, const char *exp
 
 TEST(progress_is_a_whole_number_from_0_to_100_however_it_came)
 {
-    static const char *const cases[][3] = {
-        {"percent-text", "\"42%\"", "42"},  {"percent-text", "\"0%\"", "0"},       {"percent-text", "\"99.5%\"", "100"},
-        {"percent-text", "\"-5%\"", "0"},   {"percent-text", "\"1000%\"", "100"},  {"percent-text", "\"\"", "null"},
-        {"percent-text", "\"%\"", "null"},  {"percent-text", "\"42%%\"", "null"},  {"percent-text", "\"x\"", "null"},
-        {"percent-text", "42", "42"},       {"percent-text", "null", "null"},      {"percent-text", "[42]", "null"},
-        {"percent-text", "\"nan%\"", "null"}, {"percent-text", "\"inf%\"", "null"}, {"percent", "42", "42"},
-        {"percent", "41.6", "42"},          {"percent", "\"42\"", "42"},           {"percent", "-1", "0"},
-        {"percent", "1e300", "100"},        {"percent", "1e999", "null"},          {"percent", "true", "null"},
-        {"percent", "{}", "null"},          {"percent", "18446744073709551615", "100"}, {"fraction", "0.42", "42"},
-        {"fraction", "1", "100"},           {"fraction", "0", "0"},                {"fraction", "1.7", "100"},
-        {"fraction", "-0.1", "0"},          {"fraction", "\"0.5\"", "50"}};
+    static const char *const cases[][3] = {{"percent-text", "\"42%\"", "42"},
+                                           {"percent-text", "\"0%\"", "0"},
+                                           {"percent-text", "\"99.5%\"", "100"},
+                                           {"percent-text", "\"-5%\"", "0"},
+                                           {"percent-text", "\"1000%\"", "100"},
+                                           {"percent-text", "\"\"", "null"},
+                                           {"percent-text", "\"%\"", "null"},
+                                           {"percent-text", "\"42%%\"", "null"},
+                                           {"percent-text", "\"x\"", "null"},
+                                           {"percent-text", "42", "42"},
+                                           {"percent-text", "null", "null"},
+                                           {"percent-text", "[42]", "null"},
+                                           {"percent-text", "\"nan%\"", "null"},
+                                           {"percent-text", "\"inf%\"", "null"},
+                                           {"percent", "42", "42"},
+                                           {"percent", "41.6", "42"},
+                                           {"percent", "\"42\"", "42"},
+                                           {"percent", "-1", "0"},
+                                           {"percent", "1e300", "100"},
+                                           {"percent", "1e999", "null"},
+                                           {"percent", "true", "null"},
+                                           {"percent", "{}", "null"},
+                                           {"percent", "18446744073709551615", "100"},
+                                           {"fraction", "0.42", "42"},
+                                           {"fraction", "1", "100"},
+                                           {"fraction", "0", "0"},
+                                           {"fraction", "1.7", "100"},
+                                           {"fraction", "-0.1", "0"},
+                                           {"fraction", "\"0.5\"", "50"}};
     for (size_t i = 0; i < NELEMS(cases); i++)
         assert_progress(cases[i][0], cases[i][1], cases[i][2]);
 }
 
 TEST(what_has_succeeded_is_at_100)
 {
-    assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"S\",\"p\":7}", "progress", "100");
+    assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"S\",\"p\":7}",
+                   "progress", "100");
     assert_unified(WITH("\"results\":[]"), "{\"s\":\"S\"}", "progress", "100");
-    assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"F\",\"p\":7}", "progress", "7");
+    assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"F\",\"p\":7}",
+                   "progress", "7");
 }
 
 TEST(times_are_rfc_3339_however_they_came)
@@ -372,15 +404,24 @@ TEST(times_are_rfc_3339_however_they_came)
         {"unix-seconds", "1736867746", "\"2025-01-14T15:15:46Z\""},
         {"unix-seconds", "1736867746.9", "\"2025-01-14T15:15:46Z\""},
         {"unix-seconds", "\"1736867746\"", "\"2025-01-14T15:15:46Z\""},
-        {"unix-seconds", "0", "null"}, {"unix-seconds", "\"\"", "null"}, {"unix-seconds", "-5", "null"},
-        {"unix-seconds", "null", "null"}, {"unix-seconds", "1736867746000", "null"}, {"unix-seconds", "1e300", "null"},
-        {"unix-seconds", "18446744073709551615", "null"}, {"unix-seconds", "true", "null"},
-        {"unix-seconds", "[1736867746]", "null"}, {"unix-seconds", "\"2025-01-14\"", "null"},
+        {"unix-seconds", "0", "null"},
+        {"unix-seconds", "\"\"", "null"},
+        {"unix-seconds", "-5", "null"},
+        {"unix-seconds", "null", "null"},
+        {"unix-seconds", "1736867746000", "null"},
+        {"unix-seconds", "1e300", "null"},
+        {"unix-seconds", "18446744073709551615", "null"},
+        {"unix-seconds", "true", "null"},
+        {"unix-seconds", "[1736867746]", "null"},
+        {"unix-seconds", "\"2025-01-14\"", "null"},
         {"unix-milliseconds", "1736867746724", "\"2025-01-14T15:15:46Z\""},
-        {"unix-milliseconds", "0", "null"}, {"unix-milliseconds", "999", "null"},
+        {"unix-milliseconds", "0", "null"},
+        {"unix-milliseconds", "999", "null"},
         {"iso8601", "\"2025-01-14T15:15:46.72Z\"", "\"2025-01-14T15:15:46Z\""},
         {"iso8601", "\"2025-01-14T23:15:46+08:00\"", "\"2025-01-14T15:15:46Z\""},
-        {"iso8601", "\"\"", "null"}, {"iso8601", "1736867746", "null"}, {"iso8601", "\"yesterday\"", "null"},
+        {"iso8601", "\"\"", "null"},
+        {"iso8601", "1736867746", "null"},
+        {"iso8601", "\"yesterday\"", "null"},
         {"iso8601", "\"9999-12-31T23:59:59-12:00\"", "null"},
         {"beijing", "\"2025-01-14 23:15:46.123\"", "\"2025-01-14T15:15:46Z\""},
         {"beijing", "\"\"", "null"}};
@@ -412,28 +453,38 @@ TEST(the_error_is_the_first_text_of_what_has_failed)
 
 TEST(results_take_their_sizes_from_the_same_member)
 {
-    static const char members[] =
-        WITH("\"results\":[{\"type\":\"video\",\"url\":\"/v/*/u\",\"width\":\"/v/*/w\",\"height\":\"/h\",\"bytes\":\"/v/*/b\"},"
-             "{\"type\":\"image\",\"url\":\"/i\"}]");
+    static const char members[] = WITH("\"results\":[{\"type\":\"video\",\"url\":\"/v/*/u\",\"width\":\"/v/*/"
+                                       "w\",\"height\":\"/h\",\"bytes\":\"/v/*/b\"},"
+                                       "{\"type\":\"image\",\"url\":\"/i\"}]");
     assert_unified(members,
-                   "{\"s\":\"S\",\"h\":480,\"v\":[{\"u\":\"https://x/1\",\"w\":1,\"b\":\"12\"},{\"w\":2},{\"u\":\"\",\"w\":3},"
+                   "{\"s\":\"S\",\"h\":480,\"v\":[{\"u\":\"https://x/"
+                   "1\",\"w\":1,\"b\":\"12\"},{\"w\":2},{\"u\":\"\",\"w\":3},"
                    "{\"u\":\"https://x/4\",\"w\":-4,\"b\":1.50},{\"u\":5}],\"i\":\"https://x/i\"}",
                    "results",
-                   "[{\"type\":\"video\",\"url\":\"https://x/1\",\"width\":1,\"height\":480,\"duration_seconds\":null,\"bytes\":12},"
-                   "{\"type\":\"video\",\"url\":\"https://x/4\",\"width\":null,\"height\":480,\"duration_seconds\":null,\"bytes\":1.50},"
-                   "{\"type\":\"image\",\"url\":\"https://x/i\",\"width\":null,\"height\":null,\"duration_seconds\":null,\"bytes\":null}]");
+                   "[{\"type\":\"video\",\"url\":\"https://x/"
+                   "1\",\"width\":1,\"height\":480,\"duration_seconds\":null,\"bytes\":12},"
+                   "{\"type\":\"video\",\"url\":\"https://x/"
+                   "4\",\"width\":null,\"height\":480,\"duration_seconds\":null,\"bytes\":1.50},"
+                   "{\"type\":\"image\",\"url\":\"https://x/"
+                   "i\",\"width\":null,\"height\":null,\"duration_seconds\":null,\"bytes\":null}]");
     assert_unified(members, "{\"s\":\"R\",\"i\":\"https://x/i\"}", "results", "[]");
-    assert_unified(members, "{\"s\":\"S\",\"v\":{\"u\":\"https://x/1\"},\"i\":[\"https://x/i\"]}", "results", "[]");
+    assert_unified(members, "{\"s\":\"S\",\"v\":{\"u\":\"https://x/1\"},\"i\":[\"https://x/i\"]}", "results",
+                   "[]");
 }
 
 TEST(stars_within_stars_are_followed)
 {
-    assert_unified(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/a/*/b/*\",\"width\":\"/a/*/w\",\"height\":\"/a/*/h/*\"}]"),
-                   "{\"s\":\"S\",\"a\":[{\"b\":[\"u://0\"],\"w\":1,\"h\":[10]},{\"b\":[\"u://1\",\"u://2\"],\"w\":2,\"h\":[20,21]}]}",
+    assert_unified(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/a/*/b/*\",\"width\":\"/a/*/"
+                        "w\",\"height\":\"/a/*/h/*\"}]"),
+                   "{\"s\":\"S\",\"a\":[{\"b\":[\"u://0\"],\"w\":1,\"h\":[10]},{\"b\":[\"u://1\",\"u://"
+                   "2\"],\"w\":2,\"h\":[20,21]}]}",
                    "results",
-                   "[{\"type\":\"v\",\"url\":\"u://0\",\"width\":1,\"height\":10,\"duration_seconds\":null,\"bytes\":null},"
-                   "{\"type\":\"v\",\"url\":\"u://1\",\"width\":2,\"height\":20,\"duration_seconds\":null,\"bytes\":null},"
-                   "{\"type\":\"v\",\"url\":\"u://2\",\"width\":2,\"height\":21,\"duration_seconds\":null,\"bytes\":null}]");
+                   "[{\"type\":\"v\",\"url\":\"u://"
+                   "0\",\"width\":1,\"height\":10,\"duration_seconds\":null,\"bytes\":null},"
+                   "{\"type\":\"v\",\"url\":\"u://"
+                   "1\",\"width\":2,\"height\":20,\"duration_seconds\":null,\"bytes\":null},"
+                   "{\"type\":\"v\",\"url\":\"u://"
+                   "2\",\"width\":2,\"height\":21,\"duration_seconds\":null,\"bytes\":null}]");
 }
 
 TEST(there_are_no_more_results_than_anyone_can_use)
@@ -455,15 +506,17 @@ TEST(there_are_no_more_results_than_anyone_can_use)
 
 TEST(the_earliest_expiry_of_a_kept_url_or_of_the_body_counts)
 {
-    static const char members[] =
-        STATUS ",\"keep\":[\"/s\",\"/u\"],\"unified\":{\"expires_at\":{\"at\":\"/e\",\"as\":\"unix-seconds\"}}";
+    static const char members[] = STATUS
+        ",\"keep\":[\"/s\",\"/u\"],\"unified\":{\"expires_at\":{\"at\":\"/e\",\"as\":\"unix-seconds\"}}";
     static const char *const cases[][2] = {
         {"{\"s\":\"S\",\"u\":[\"https://x/?Expires=1736867746\",\"https://x/?Expires=1736867740\"]}",
          "\"2025-01-14T15:15:40Z\""},
         {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867746\",\"hidden\":\"https://x/?Expires=1736867740\"}",
          "\"2025-01-14T15:15:46Z\""},
-        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867746\",\"e\":1736867740}", "\"2025-01-14T15:15:40Z\""},
-        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867740\",\"e\":1736867746}", "\"2025-01-14T15:15:40Z\""},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867746\",\"e\":1736867740}",
+         "\"2025-01-14T15:15:40Z\""},
+        {"{\"s\":\"S\",\"u\":\"https://x/?Expires=1736867740\",\"e\":1736867746}",
+         "\"2025-01-14T15:15:40Z\""},
         {"{\"s\":\"S\",\"u\":\"x?Expires=1736867740\"}", "null"},
         {"{\"s\":\"S\",\"u\":\"https://x/?Expires=99999999999999\"}", "null"},
         {"{\"s\":\"S\",\"u\":\"https://x/?Expires=0\",\"e\":0}", "null"},
@@ -476,15 +529,16 @@ TEST(a_lifetime_may_be_added_to_a_time)
 {
     assert_unified(WITH("\"expires_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\",\"plus\":\"1h\"}"),
                    "{\"s\":\"S\",\"t\":1736867746}", "results_expire_at", "\"2025-01-14T16:15:46Z\"");
-    assert_unified(WITH("\"expires_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\",\"plus\":\"1h\"}"), "{\"s\":\"S\",\"t\":0}",
-                   "results_expire_at", "null");
+    assert_unified(WITH("\"expires_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\",\"plus\":\"1h\"}"),
+                   "{\"s\":\"S\",\"t\":0}", "results_expire_at", "null");
 }
 
 /* ---- the second query ---- */
 
 #define SECOND                                                                                               \
-    STATUS ",\"keep\":[\"/s\",\"/r/u\"],\"missing\":[{\"http\":404}],"                                         \
-           "\"result\":{\"path\":\"/files/{task_id}/{/f}?x=1\",\"into\":\"r\",\"ok\":{\"at\":\"/c\",\"equals\":[0]}," \
+    STATUS ",\"keep\":[\"/s\",\"/r/u\"],\"missing\":[{\"http\":404}],"                                       \
+           "\"result\":{\"path\":\"/files/{task_id}/{/f}?x=1\",\"into\":\"r\",\"ok\":{\"at\":\"/"            \
+           "c\",\"equals\":[0]},"                                                                            \
            "\"failed\":[{\"http\":422}]}"
 
 TEST(what_has_succeeded_is_half_told_until_its_result_is_there)
@@ -500,9 +554,14 @@ TEST(what_has_succeeded_is_half_told_until_its_result_is_there)
 
 TEST(without_what_the_result_is_asked_by_the_answer_is_invalid)
 {
-    static const char *const bodies[] = {"{\"s\":\"S\"}", "{\"s\":\"S\",\"f\":null}", "{\"s\":\"S\",\"f\":\"\"}",
-                                         "{\"s\":\"S\",\"f\":{}}", "{\"s\":\"S\",\"f\":1.5}", "{\"s\":\"S\",\"f\":\"a\\u0000b\"}",
-                                         "{\"s\":\"S\",\"f\":\"..\"}", "{\"s\":\"S\",\"f\":\".\"}"};
+    static const char *const bodies[] = {"{\"s\":\"S\"}",
+                                         "{\"s\":\"S\",\"f\":null}",
+                                         "{\"s\":\"S\",\"f\":\"\"}",
+                                         "{\"s\":\"S\",\"f\":{}}",
+                                         "{\"s\":\"S\",\"f\":1.5}",
+                                         "{\"s\":\"S\",\"f\":\"a\\u0000b\"}",
+                                         "{\"s\":\"S\",\"f\":\"..\"}",
+                                         "{\"s\":\"S\",\"f\":\".\"}"};
     for (size_t i = 0; i < NELEMS(bodies); i++)
         assert_reading(SECOND, 200, bodies[i], READING_INVALID);
 }
@@ -515,18 +574,18 @@ TEST(the_second_answer_joins_the_first_or_fails_it)
         enum reading reading;
         enum state state;
         const char *native;
-    } cases[] = {
-        {200, "{\"c\":0,\"u\":\"https://x\",\"v\":1}", READING_OK, STATE_SUCCEEDED, "{\"s\":\"S\",\"r\":{\"u\":\"https://x\"}}"},
-        {422, "{\"u\":\"no\"}", READING_OK, STATE_FAILED, "{\"s\":\"S\",\"r\":{\"u\":\"no\"}}"},
-        {200, "{\"c\":1}", READING_ERROR, 0, NULL},
-        {200, "[]", READING_INVALID, 0, NULL},
-        {200, "<html>", READING_INVALID, 0, NULL},
-        {422, "<html>", READING_ERROR, 0, NULL},
-        {401, "", READING_REFUSED, 0, NULL},
-        {404, "", READING_MISSING, 0, NULL},
-        {429, "", READING_BUSY, 0, NULL},
-        {500, "{\"c\":0}", READING_ERROR, 0, NULL},
-        {302, "", READING_INVALID, 0, NULL}};
+    } cases[] = {{200, "{\"c\":0,\"u\":\"https://x\",\"v\":1}", READING_OK, STATE_SUCCEEDED,
+                  "{\"s\":\"S\",\"r\":{\"u\":\"https://x\"}}"},
+                 {422, "{\"u\":\"no\"}", READING_OK, STATE_FAILED, "{\"s\":\"S\",\"r\":{\"u\":\"no\"}}"},
+                 {200, "{\"c\":1}", READING_ERROR, 0, NULL},
+                 {200, "[]", READING_INVALID, 0, NULL},
+                 {200, "<html>", READING_INVALID, 0, NULL},
+                 {422, "<html>", READING_ERROR, 0, NULL},
+                 {401, "", READING_REFUSED, 0, NULL},
+                 {404, "", READING_MISSING, 0, NULL},
+                 {429, "", READING_BUSY, 0, NULL},
+                 {500, "{\"c\":0}", READING_ERROR, 0, NULL},
+                 {302, "", READING_INVALID, 0, NULL}};
     static const char first[] = "{\"s\":\"S\",\"f\":\"F1\",\"r\":\"replaced\"}";
     struct trial t = {.provider = load(SECOND)};
     const struct view_question question = {.provider = t.provider, .task_id = "x1", .secrets = &key};

@@ -1,0 +1,43 @@
+/* memory: what a worker remembers of tasks - snapshots, tasks that do not exist, and failures to ask.
+ *
+ * A task that was seen before and is now said to be missing is believed to be so only when the upstream has
+ * said it three times in a row. */
+#ifndef MEMORY_H
+#define MEMORY_H
+
+#include "cache.h"
+#include "problem.h"
+#include "route.h"
+
+struct memory;
+
+struct memory *memory_new(const struct conf_cache *conf);
+void memory_free(struct memory *memory); /* NULL is allowed */
+
+/* What is known of one task. */
+struct memory_look {
+    struct snapshot *snapshot; /* (ref) until the next call: fresh or not; NULL: none */
+    bool missing;              /* there is no such task, and that is fresh */
+    enum problem problem;      /* not NONE: asking has just failed, and the snapshot has to do for now */
+    int64_t left_ms; /* how long that is so: the freshness, or the time until it may be asked again */
+};
+
+struct memory_look memory_look(struct memory *memory, const struct task *task, int64_t now_ms);
+
+/* News: a snapshot, which takes the place of all that was known. */
+void memory_keep(struct memory *memory, const struct task *task, struct snapshot *snapshot);
+
+/* The upstream says that there is no such task; `last` is what was known, or NULL. True when that is
+ * believed. */
+bool memory_keep_missing(struct memory *memory, const struct task *task, struct snapshot *last,
+                         int64_t now_ms);
+
+/* Asking has failed: `last`, when there is one, stands in until `quiet_until_ms`. */
+void memory_keep_failure(struct memory *memory, const struct task *task, struct snapshot *last,
+                         enum problem problem, int64_t quiet_until_ms);
+
+size_t memory_entries(const struct memory *memory);
+size_t memory_bytes(const struct memory *memory);
+size_t memory_evictions(const struct memory *memory); /* so far */
+
+#endif

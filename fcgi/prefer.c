@@ -1,0 +1,67 @@
+/* prefer: see prefer.h. */
+#include "prefer.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "pattern.h"
+
+/* "wait" at the beginning of a preference or a parameter. */
+static bool is_wait(const char *text)
+{
+    return strncasecmp(text, "wait", 4) == 0 && (text[4] == '=' || text[4] == ' ' || text[4] == '\t');
+}
+
+/* A whole number of seconds, cut to the most; -1 when it is none. */
+static int seconds_of(const char *text)
+{
+    int64_t seconds;
+    if (strlen(text) > 18 || parse_int(text, &seconds) < 0)
+        return -1;
+    return seconds > PREFER_WAIT_MAX ? PREFER_WAIT_MAX : (int)seconds;
+}
+
+static bool query_has_wait(const char *query)
+{
+    for (const char *at = query; at != NULL; at = strchr(at, '&')) {
+        at += *at == '&';
+        if (strncmp(at, "wait", 4) == 0 && strchr("=&", at[4]) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* Preferences are separated by commas, their parameters by semicolons; of two equal ones the first counts. */
+static int wait_of_header(const char *prefer)
+{
+    char value[24];
+    for (const char *at = prefer; at != NULL && *at != '\0';) {
+        at += strspn(at, " \t,");
+        size_t len = strcspn(at, ",");
+        if (is_wait(at)) {
+            const char *number = memchr(at, '=', len);
+            if (number == NULL)
+                return 0;
+            number += 1 + strspn(number + 1, " \t\"");
+            size_t number_len = strcspn(number, " \t\",;");
+            if (number_len >= sizeof(value))
+                return 0;
+            memcpy(value, number, number_len);
+            value[number_len] = '\0';
+            int seconds = seconds_of(value);
+            return seconds < 0 ? 0 : seconds;
+        }
+        at += len;
+    }
+    return 0;
+}
+
+int prefer_wait(const char *query, const char *prefer)
+{
+    char value[64];
+    if (!query_has_wait(query))
+        return wait_of_header(prefer);
+    if (!query_value(query, "wait", value, sizeof(value)))
+        return -1;
+    return seconds_of(value);
+}

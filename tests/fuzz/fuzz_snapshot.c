@@ -1,0 +1,30 @@
+/* A value of Redis. What is taken can be written and read again, and is not fresh for ever. */
+#include "fuzz.h"
+
+#include <string.h>
+
+#include "../../fcgi/snapshot.h"
+
+static const char digest[] = "0123456789abcdef";
+static const struct snapshot_rules rules = {
+    .terminal_ttl_ms = 86400000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const char *why = NULL;
+    struct snapshot *s = snapshot_decode((const char *)data, size, digest, &rules, &why);
+    PROMISE((s == NULL) == (why != NULL));
+    if (s == NULL)
+        return 0;
+    PROMISE(s->fresh_until_ms <= s->fetched_ms + rules.terminal_ttl_ms);
+    struct buf value;
+    buf_init(&value, 2 * size + 1024);
+    snapshot_encode(s, digest, &value);
+    struct snapshot *again = snapshot_decode(value.data, value.len, digest, &rules, &why);
+    PROMISE(again != NULL && again->fresh_until_ms == s->fresh_until_ms);
+    PROMISE(strcmp(again->views[VIEW_NATIVE].etag, s->views[VIEW_NATIVE].etag) == 0);
+    snapshot_unref(again);
+    snapshot_unref(s);
+    buf_done(&value);
+    return 0;
+}

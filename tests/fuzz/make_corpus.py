@@ -1,0 +1,81 @@
+#!/usr/bin/python3
+"""Writes the inputs that the fuzzers begin with, one folder each, from the recorded answers and the shipped files.
+
+    tests/fuzz/make_corpus.py FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+import fastcgi
+
+STATUSES = [200, 202, 302, 400, 401, 404, 422, 429, 500]
+CONFIGURATION = b"""{"workers": 2, "socket_dir": "run", "log_level": "debug", "providers_dir": "providers",
+  "upstreams": {"main": {"base_url": "https://api.example.com:443", "key_files": ["key"], "timeout": "10s",
+                         "max_body": "4MiB", "max_in_flight": 64}},
+  "routes": [{"provider": "p", "upstream": "main", "path": "/other?id={task_id}"}], // a comment
+  "redis": {"address": "127.0.0.1:6379", "timeout": "50ms", "database": 1, "prefix": "t:"},
+  "cache": {"memory": "64MiB", "terminal_ttl": "24h"}, "limits": {"waiters": 10}, "access": {"mode": "open"}}"""
+URLS = ["https://x/a.mp4?" + query for query in (
+    "se=2025-01-14T16%3A15%3A46Z&ske=2025-01-15T16%3A15%3A46Z", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600",
+    "X-Tos-Date=20250114T151546Z&X-Tos-Expires=3600", "x-oss-date=20250114T151546Z&x-oss-expires=3600",
+    "Expires=1736871346", "ex=67868db2", "e=1736871346", "q-sign-time=1736867746%3B1736871346",
+    "authorization=bce-auth-v1%2Fkey%2F2025-01-14T15%3A15%3A46Z%2F3600%2F%2Fsig", "_jwt=e30.eyJleHAiOjE3MzY4NzEzNDZ9.c2ln",
+    "Policy=eyJTdGF0ZW1lbnQiOlt7IkNvbmRpdGlvbiI6eyJEYXRlTGVzc1RoYW4iOnsiQVdTOkVwb2NoVGltZSI6MTczNjg3MTM0Nn19fV19")]
+
+
+def main(folder: Path) -> None:
+    providers = sorted((ROOT / "conf" / "providers").glob("*.json"))
+    for fuzzer, inputs in {
+        "fuzz_view": views(providers),
+        "fuzz_json": [b"\0" + body for body in bodies()] + [b"\1" + path.read_bytes() for path in providers],
+        "fuzz_records": [fastcgi.request(fastcgi.task_params("/sora/v1/videos/x")),
+                         fastcgi.request(fastcgi.task_params("/x", "POST", HTTP_X="y" * 300), b"body")],
+        "fuzz_snapshot": snapshots(),
+        "fuzz_expiry": [url.encode() for url in URLS],
+        "fuzz_conf": [CONFIGURATION + b"\0" + as_p(path.read_text(), path.stem) for path in providers],
+    }.items():
+        (folder / fuzzer).mkdir(parents=True, exist_ok=True)
+        for number, data in enumerate(inputs):
+            (folder / fuzzer / f"seed-{number:03}").write_bytes(data)
+
+
+def views(providers):
+    for index, provider in enumerate(providers):
+        for path in sorted((ROOT / "tests" / "answers" / provider.stem).glob("*.answer")):
+            status, body = answer(path)
+            body = body.replace(b"https://", b"https://canary-key/")  # what must not come out
+            if path.name.endswith(".result.answer"):
+                first = path.with_name(path.name.replace(".result.answer", ".answer"))
+                yield bytes([index, 0]) + answer(first)[1] + b"\0" + body
+            else:
+                yield bytes([index, STATUSES.index(status) if status in STATUSES else 0]) + body
+
+
+def bodies():
+    return [answer(path)[1] for path in sorted((ROOT / "tests" / "answers").glob("*/*.answer"))]
+
+
+def answer(path: Path) -> tuple[int, bytes]:
+    """The status and the body of what `curl -i` saved, or of a body alone."""
+    saved = path.read_bytes()
+    if not saved.startswith(b"HTTP/"):
+        return 200, saved
+    head, body = saved.split(b"\r\n\r\n", 1)
+    return int(head.split()[1]), body
+
+
+def snapshots():
+    for state in ("queued", "running", "succeeded", "failed", "cancelled"):
+        head = f"taskproxy/1 0123456789abcdef {state} 1736867746000 1736867746000 1736871346 7 2\n"
+        yield head.encode() + b'{"a":1}' + b"{}"
+
+
+def as_p(text: str, name: str) -> bytes:
+    return text.replace(f'"name": "{name}"', '"name": "p"', 1).encode()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,156 @@
+"""Official clients, pointed at us with only base URL and key changed: they find what they need, and our errors come out
+as errors of their own, with our words in them."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shipped import PROVIDERS
+from stack import ROOT, Stack
+
+PACKAGES = {"openai": "6.49.0", "@runwayml/sdk": "4.20.1", "lumaai": "1.19.1", "replicate": "1.4.0"}
+FOLDER = ROOT / "build" / "npm"
+CLIENTS = Path(__file__).with_name("clients.cjs")
+QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
+
+pytestmark = pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm")
+
+
+@pytest.fixture(scope="module")
+def modules() -> str:
+    """The folder with the packages, which is kept for the next time."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = json.dumps({"private": True, "dependencies": PACKAGES}, indent=2)
+    with open(FOLDER / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of test processes side by side one installs
+        installed = FOLDER / "installed.json"
+        if not installed.exists() or installed.read_text() != wanted:
+            (FOLDER / "package.json").write_text(wanted)
+            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], cwd=FOLDER, check=True,
+                           capture_output=True, text=True)
+            installed.write_text(wanted)
+    return str(FOLDER / "node_modules")
+
+
+@pytest.fixture(scope="module")
+def everyone():
+    """On a port, for clients that speak to no UNIX socket."""
+    with Stack(every_provider=True, port=0, providers=QUICK, config={"workers": 1}) as stack:
+        yield stack
+
+
+@pytest.fixture
+def ask(everyone, modules):
+    """Runs one call of a client's; gives its result or error."""
+    everyone.standin.clear()
+
+    def run(client: str, method: str, task_id: str, *retries) -> dict:
+        done = subprocess.run(
+            ["node", str(CLIENTS), client, method, task_id, everyone.nginx.url, *map(str, retries)],
+            env={**os.environ, "NODE_PATH": modules}, capture_output=True, text=True, timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_openai_videos_retrieve(everyone, ask):
+    for state, status in (("NOT_START", "queued"), ("IN_PROGRESS", "in_progress"), ("SUCCESS", "completed"), ("FAILURE", "failed")):
+        everyone.standin.switch(f"video_{status}", state=state)
+        video = ask("openai", "retrieve", f"video_{status}")["result"]
+        assert (video["id"], video["object"], video["status"]) == (f"video_{status}", "video", status)
+    assert video["error"]["code"] == "moderation_blocked"
+    (query,) = everyone.standin.seen("video_failed")
+    assert query.headers["authorization"] == f"Bearer {everyone.key}"  # not the client's
+
+
+def test_runway_tasks_retrieve(everyone, ask):
+    everyone.standin.switch("task-1", state="IN_PROGRESS")
+    task = ask("runway", "retrieve", "task-1")["result"]
+    assert (task["id"], task["status"], task["progress"]) == ("task-1", "RUNNING", 0.42)
+
+
+def test_runway_wait_for_task_output_asks_until_the_task_has_ended(everyone, ask):
+    everyone.standin.switch("task-2", state="IN_PROGRESS")
+    waiting = everyone.background(ask, "runway", "wait", "task-2")
+    everyone.standin.wait_count(1, "task-2")
+    everyone.standin.switch("task-2", state="SUCCESS")
+    task = waiting.result()["result"]
+    assert (task["id"], task["status"]) == ("task-2", "SUCCEEDED")
+    assert task["output"][0].startswith("https://")
+    assert everyone.standin.count("task-2") == 2
+
+
+def test_runway_wait_for_task_output_tells_of_a_failure_in_its_own_way(everyone, ask):
+    everyone.standin.switch("task-3", state="FAILURE")
+    error = ask("runway", "wait", "task-3")["error"]
+    assert error["classes"][0] == "TaskFailedError"
+    assert error["details"]["failureCode"] == "SAFETY.INPUT.IMAGE"
+
+
+def test_luma_generations_get(everyone, ask):
+    everyone.standin.switch("gen-1", state="SUCCESS")
+    generation = ask("luma", "retrieve", "gen-1")["result"]
+    assert (generation["id"], generation["state"]) == ("gen-1", "completed")
+    assert generation["assets"]["video"].startswith("https://")
+
+
+def test_replicate_predictions_get_and_wait(everyone, ask):
+    everyone.standin.switch("prediction1", state="IN_PROGRESS")
+    waiting = everyone.background(ask, "replicate", "wait", "prediction1")
+    everyone.standin.wait_count(1, "prediction1")
+    everyone.standin.switch("prediction1", state="SUCCESS")
+    prediction = waiting.result()["result"]
+    assert (prediction["id"], prediction["status"]) == ("prediction1", "succeeded")
+    assert prediction["output"].startswith("https://")
+    assert prediction["urls"]["get"].endswith("/prediction1")
+
+
+ERRORS = (  # what the upstream does, status and words of ours
+    ({"status": 404}, 404, "The upstream knows no such task."),
+    ({"status": 500}, 502, "The upstream answered with an error."),
+    ({"status": 401}, 502, "The upstream refused the proxy's own credentials. The operator has to act."),
+    ({"garbage": True}, 502, "The upstream's answer could not be used."),
+)
+CLASSES = {  # of the clients, by status
+    "openai": {404: "NotFoundError", 502: "InternalServerError"},
+    "runway": {404: "NotFoundError", 502: "InternalServerError"},
+    "luma": {404: "NotFoundError", 502: "InternalServerError"},
+    "replicate": {404: "ApiError", 502: "ApiError"},
+}
+
+
+@pytest.mark.parametrize("client", CLASSES)
+def test_our_errors_are_the_clients_own_with_our_words(everyone, ask, client):
+    def try_one(i, switches, status, words):
+        task_id = f"{client}-error-{i}"
+        everyone.standin.switch(task_id, **switches)
+        error = ask(client, "retrieve", task_id, 0)["error"]
+        assert (error["status"], error["classes"][0]) == (status, CLASSES[client][status])
+        assert words in error["message"]
+
+    for attempt in [everyone.background(try_one, i, *each) for i, each in enumerate(ERRORS)]:
+        attempt.result()
+
+
+@pytest.mark.parametrize("client", ["openai", "runway"])
+def test_a_passing_trouble_is_tried_again_by_the_client(everyone, ask, client):
+    everyone.standin.switch(f"{client}-trouble", status=500, times=1)
+    assert ask(client, "retrieve", f"{client}-trouble")["result"]["id"] == f"{client}-trouble"
+    assert everyone.standin.count(f"{client}-trouble") == 2
+
+
+def test_an_upstream_that_takes_no_queries_and_an_id_that_is_none_are_errors_of_the_clients_too(everyone, ask):
+    everyone.standin.switch("busy-1", status=429, retry_after=1)
+    error = ask("openai", "retrieve", "busy-1", 0)["error"]
+    assert (error["status"], error["classes"][0]) == (503, "InternalServerError")
+    assert "The upstream takes no queries at the moment." in error["message"]
+    error = ask("runway", "retrieve", "no id", 0)["error"]
+    assert (error["status"], error["classes"][0]) == (400, "BadRequestError")
+    assert "This is no task id of this provider." in error["message"]

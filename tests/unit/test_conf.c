@@ -1,0 +1,389 @@
+/* The configuration: defaults, what it names, and the exact message for each mistake. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/conf.h"
+#include "given.h"
+
+#define UPSTREAM(members) "\"upstreams\":{\"main\":{" members "}}"
+#define KEY               "\"key_files\":[\"key\"]"
+#define URL               "\"base_url\":\"https://api.example.com\""
+#define GOOD_UPSTREAM     UPSTREAM(URL "," KEY)
+#define GOOD_ROUTES       "\"routes\":[{\"provider\":\"p\",\"upstream\":\"main\"}]"
+#define GOOD              GOOD_UPSTREAM "," GOOD_ROUTES
+
+#define PROVIDER(name, auth)                                                                                 \
+    "{\"name\":\"" name "\",\"path\":\"/" name                                                               \
+    "/{task_id}\",\"task_id\":\"[a-z]+\",\"auth\":{\"header\":\"A\","                                        \
+    "\"value\":\"" auth "\"},\"status\":{\"at\":\"/s\"},\"keep\":[\"/s\"]}"
+
+static struct conf *load_text(const char *text, char **ret_error)
+{
+    const struct given given[] = {
+        {"/etc/x/t.json", text, 0},
+        {"/etc/x/key", "sk-12345678\n", 0},
+        {"/etc/x/pair", "access:secret\r\n", 0},
+        {"/etc/x/short", "sk-1\n", 0},
+        {"/etc/x/empty", "\n", 0},
+        {"/etc/x/two-lines", "sk-12345678\nsk-87654321\n", 0},
+        {"/etc/x/blank", "sk 12345678\n", 0},
+        {"/etc/x/utf8", "sk-1234567\xc3\xa9\n", 0},
+        {"/etc/x/nul", "sk-1234\0005678\n", 13},
+        {"/etc/x/password", "12345678", 0},
+        {"/etc/x/ca", "no certificate", 0},
+        {"/etc/x/providers/p.json", PROVIDER("p", "{key}"), 0},
+        {"/etc/x/providers/q.json", PROVIDER("q", "{jwt}"), 0},
+        {"/etc/x/providers/bad.json", "{\n\"name\":5}", 0},
+    };
+    *ret_error = NULL;
+    return conf_load("/etc/x/t.json", given_files(given, NELEMS(given)), ret_error);
+}
+
+static struct conf *load_good(const char *text)
+{
+    char *error;
+    struct conf *conf = load_text(text, &error);
+    if (conf == NULL)
+        fail_msg("%s", error);
+    assert_null(error);
+    return conf;
+}
+
+TEST(a_minimal_configuration_has_the_documented_defaults)
+{
+    struct conf *conf = load_good("{" GOOD "}");
+    assert_in_range(conf->workers, 1, 64);
+    assert_string_equal(conf->socket_dir, "/run/taskproxy");
+    assert_string_equal(conf->socket_group, "www-data");
+    assert_string_equal(conf->user, "www-data");
+    assert_string_equal(conf->providers_dir, "/etc/x/providers");
+    assert_null(conf->redis.address);
+    assert_int_equal(conf->cache.memory, 64 << 20);
+    assert_int_equal(conf->cache.terminal_ttl_ms, 86400000);
+    assert_int_equal(conf->cache.missing_ttl_ms, 5000);
+    assert_int_equal(conf->cache.stale_for_ms, 600000);
+    assert_int_equal(conf->limits.waiters, 20000);
+    assert_int_equal(conf->limits.fetches, 4096);
+    assert_int_equal(conf->access.mode, ACCESS_OPEN);
+    assert_int_equal(conf->log_level, LOG_INFO);
+    const struct conf_upstream *upstream = conf_upstream(conf, 0);
+    assert_string_equal(upstream->name, "main");
+    assert_int_equal(upstream->connect_timeout_ms, 3000);
+    assert_int_equal(upstream->timeout_ms, 10000);
+    assert_int_equal(upstream->max_in_flight, 64);
+    assert_int_equal(upstream->max_body, 4 << 20);
+    assert_null(upstream->ca);
+    conf_free(conf);
+    conf_free(NULL);
+}
+
+TEST(what_it_names_is_read_with_it)
+{
+    struct conf *conf = load_good(
+        "{" GOOD ",\"redis\":{\"address\":\"unix:/run/redis.sock\",\"password_file\":\"password\"}}");
+    assert_string_equal(conf_upstream(conf, 0)->key, "sk-12345678");
+    assert_string_equal(conf->redis.password, "12345678");
+    assert_string_equal(conf->redis.socket, "/run/redis.sock");
+    assert_string_equal(conf_route(conf, 0)->provider->name, "p");
+    assert_ptr_equal(conf_route(conf, 0)->upstream, conf_upstream(conf, 0));
+    assert_string_equal(conf_route(conf, 0)->path.text, "/p/{task_id}");
+    conf_free(conf);
+}
+
+TEST(a_key_that_signs_tokens_has_two_halves)
+{
+    struct conf *conf =
+        load_good("{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") ",\"routes\":[{\"provider\":\"q\","
+                                                                "\"upstream\":\"main\"}]}");
+    assert_string_equal(conf_upstream(conf, 0)->key, "access:secret");
+    conf_free(conf);
+}
+
+TEST(two_routes_may_serve_one_provider_by_different_paths)
+{
+    struct conf *conf =
+        load_good("{" GOOD_UPSTREAM ",\"routes\":[{\"provider\":\"p\",\"upstream\":\"main\"},"
+                  "{\"provider\":\"p\",\"upstream\":\"main\",\"path\":\"/other?id={task_id}\","
+                  "\"upstream_path\":\"/up/{task_id}\"}]}");
+    assert_int_equal(conf->providers.n, 1);
+    assert_ptr_equal(conf_route(conf, 0)->provider, conf_route(conf, 1)->provider);
+    assert_string_equal(conf_route(conf, 1)->path.text, "/other?id={task_id}");
+    assert_string_equal(conf_route(conf, 1)->upstream_path.text, "/up/{task_id}");
+    conf_free(conf);
+}
+
+TEST(the_group_of_the_sockets_may_be_null)
+{
+    struct conf *conf = load_good("{" GOOD ",\"socket_group\":null}");
+    assert_null(conf->socket_group);
+    conf_free(conf);
+}
+
+TEST(addresses_of_redis_are_taken_apart)
+{
+    static const struct {
+        const char *address, *host;
+        int port;
+    } good[] = {
+        {"127.0.0.1:6379", "127.0.0.1", 6379}, {"10.1.2.3:1", "10.1.2.3", 1}, {"[::1]:65535", "::1", 65535}};
+    for (size_t i = 0; i < NELEMS(good); i++) {
+        char *text = xasprintf("{%s,\"redis\":{\"address\":\"%s\"}}", GOOD, good[i].address);
+        struct conf *conf = load_good(text);
+        assert_string_equal(conf->redis.host, good[i].host);
+        assert_int_equal(conf->redis.port, good[i].port);
+        conf_free(conf);
+        free(text);
+    }
+}
+
+static void assert_error(const char *text, const char *expected)
+{
+    char *error;
+    struct conf *conf = load_text(text, &error);
+    if (conf != NULL)
+        fail_msg("taken: %s", text);
+    assert_string_equal(error, expected);
+    free(error);
+}
+
+TEST(addresses_of_redis_that_are_none_are_refused)
+{
+    static const char *const bad[] = {"localhost:6379",
+                                      "127.0.0.1",
+                                      "127.0.0.1:",
+                                      "127.0.0.1:0",
+                                      "127.0.0.1:65536",
+                                      ":6379",
+                                      "::1:6379",
+                                      "[::1]",
+                                      "[]:1",
+                                      "[127.0.0.1]:1",
+                                      "unix:",
+                                      "unix:redis.sock",
+                                      "redis://127.0.0.1:6379",
+                                      "127.0.0.1:6379/0",
+                                      "127.0.0.1:-1",
+                                      " 127.0.0.1:6379"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        char *text = xasprintf("{%s,\"redis\":{\"address\":\"%s\"}}", GOOD, bad[i]);
+        assert_error(
+            text,
+            "/etc/x/t.json:1: /redis/address: must be IP:PORT (no host name: looking it up would block) "
+            "or unix:PATH");
+        free(text);
+    }
+}
+
+#define AT(pointer) "/etc/x/t.json:1: " pointer ": "
+
+TEST(base_urls_that_are_none_or_would_leak_the_key_are_refused)
+{
+    static const char form[] = AT("/upstreams/main/base_url") "must be a scheme, a host and perhaps a port, "
+                                                              "such as \"https://api.example.com\"";
+    static const char scheme[] =
+        AT("/upstreams/main/base_url") "must begin with https:// (or http:// for a loopback address)";
+    static const char clear[] = AT("/upstreams/main/base_url") "http:// would send the key in the clear: it "
+                                                               "is for loopback addresses only";
+    static const char port[] = AT("/upstreams/main/base_url") "has a bad port";
+    static const struct {
+        const char *url, *error;
+    } bad[] = {{"", scheme},
+               {"api.example.com", scheme},
+               {"ftp://api.example.com", scheme},
+               {"HTTPS://api.example.com", scheme},
+               {"//api.example.com", scheme},
+               {"https://", form},
+               {"https://api.example.com/", form},
+               {"https://api.example.com/v1", form},
+               {"https://api.example.com?x", form},
+               {"https://api.example.com#x", form},
+               {"https://user:pw@api.example.com", form},
+               {"https://user@api.example.com", form},
+               {"https://:443", form},
+               {"https://a b", form},
+               {"https://a\\\\b", form},
+               {"https://[::1", form},
+               {"https://[::1]x", form},
+               {"https://x:", port},
+               {"https://x:0", port},
+               {"https://x:65536", port},
+               {"https://x:https", port},
+               {"https://x:443:443", port},
+               {"http://api.example.com", clear},
+               {"http://10.0.0.1", clear},
+               {"http://localhost.example.com", clear},
+               {"http://127.0.0.1.example.com", clear},
+               {"http://1270.0.0.1", clear},
+               {"http://[::2]", clear},
+               {"http://0.0.0.0", clear},
+               {"http://127.1", clear},
+               {"http://2130706433", clear}};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        char *text =
+            xasprintf("{\"upstreams\":{\"main\":{\"base_url\":\"%s\",%s}},%s}", bad[i].url, KEY, GOOD_ROUTES);
+        assert_error(text, bad[i].error);
+        free(text);
+    }
+}
+
+TEST(loopback_addresses_may_be_asked_in_the_clear)
+{
+    static const char *const good[] = {"http://127.0.0.1",       "http://127.0.0.1:8080",
+                                       "http://127.255.255.254", "http://localhost:1",
+                                       "http://[::1]:8080",      "https://[2001:db8::1]:8443"};
+    for (size_t i = 0; i < NELEMS(good); i++) {
+        char *text =
+            xasprintf("{\"upstreams\":{\"main\":{\"base_url\":\"%s\",%s}},%s}", good[i], KEY, GOOD_ROUTES);
+        conf_free(load_good(text));
+        free(text);
+    }
+}
+
+TEST(each_mistake_has_its_exact_message)
+{
+#define WITH_KEY(file)      "{" UPSTREAM(URL ",\"key_files\":[\"" file "\"]") "," GOOD_ROUTES "}"
+#define WITH_ROUTES(routes) "{" GOOD_UPSTREAM ",\"routes\":[" routes "]}"
+#define ROUTE(members)      "{\"provider\":\"p\",\"upstream\":\"main\"" members "}"
+    static const struct {
+        const char *text, *error;
+    } mistakes[] = {
+        {"", "/etc/x/t.json:1: an empty text"},
+        {"nonsense", "/etc/x/t.json:1: something that is no JSON value"},
+        {"{}", "/etc/x/t.json:1: the key \"upstreams\" is missing"},
+        {"{" GOOD_UPSTREAM "}", "/etc/x/t.json:1: the key \"routes\" is missing"},
+        {"{" GOOD ",\"worker\":2}", AT("/worker") "there is no such key; did you mean \"workers\"?"},
+        {"{" GOOD ",\"workers\":65}", AT("/workers") "must be from 0 to 64"},
+        {"{" GOOD ",\"workers\":\"2\"}", AT("/workers") "must be a whole number"},
+        {"{" GOOD ",\"log_level\":\"loud\"}",
+         AT("/log_level") "must be one of \"debug\", \"info\", \"warn\", \"error\""},
+        {"{" GOOD ",\"access\":{\"mode\":\"closed\"}}", AT("/access/mode") "must be one of \"open\""},
+        {"{" GOOD ",\"cache\":{\"memory\":\"1KiB\"}}",
+         AT("/cache/memory") "must be from \"1MiB\" to \"1024GiB\""},
+        {"{" GOOD ",\"cache\":{\"terminal_ttl\":\"0s\"}}",
+         AT("/cache/terminal_ttl") "must be from \"1s\" to \"365d\""},
+        {"{" GOOD ",\"limits\":{\"waiters\":0}}", AT("/limits/waiters") "must be from 1 to 1000000"},
+        {"{" GOOD ",\"redis\":{}}", AT("/redis") "the key \"address\" is missing"},
+        {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"timeout\":50}}",
+         AT("/redis/timeout") "must be a duration: a number and ms, s, m, h or d, such as \"250ms\""},
+        {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"username\":\"u\"}}",
+         AT("/redis/username") "needs a password_file"},
+        {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"password_file\":\"nowhere\"}}",
+         AT("/redis/password_file") "\"/etc/x/nowhere\" was not handed to this worker"},
+        {"{" GOOD ",\"socket_dir\":\"/"
+         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
+         AT("/socket_dir") "is too long for the path of a UNIX socket"},
+        {"{\"upstreams\":{}," GOOD_ROUTES "}", AT("/upstreams") "must name at least one upstream"},
+        {"{\"upstreams\":{\"a/b\":{}}," GOOD_ROUTES "}",
+         AT("/upstreams/a/b") "a name has 1 to 64 letters, digits, '_' and '-'"},
+        {"{" UPSTREAM(URL) "," GOOD_ROUTES "}", AT("/upstreams/main") "the key \"key_files\" is missing"},
+        {"{" UPSTREAM(KEY) "," GOOD_ROUTES "}", AT("/upstreams/main") "the key \"base_url\" is missing"},
+        {"{" UPSTREAM(URL ",\"key_files\":[]") "," GOOD_ROUTES "}",
+         AT("/upstreams/main/key_files") "must name at least one file"},
+        {"{" UPSTREAM(URL "," KEY ",\"max_body\":\"1GiB\"") "," GOOD_ROUTES "}",
+         AT("/upstreams/main/max_body") "must be from \"1KiB\" to \"64MiB\""},
+        {"{" UPSTREAM(URL "," KEY ",\"ca_file\":\"nowhere\"") "," GOOD_ROUTES "}",
+         AT("/upstreams/main/ca_file") "\"/etc/x/nowhere\" was not handed to this worker"},
+        {"{" UPSTREAM(URL "," KEY ",\"ca_file\":\"ca\"") "," GOOD_ROUTES "}",
+         AT("/upstreams/main/ca_file") "\"/etc/x/ca\" holds no certificate"},
+        {WITH_KEY("nowhere"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/nowhere\" was not handed to this worker"},
+        {WITH_KEY("short"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/short\" must hold at least 8 characters"},
+        {WITH_KEY("empty"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/empty\" must hold at least 8 characters"},
+        {WITH_KEY("two-lines"), AT("/upstreams/main/key_files/0") "\"/etc/x/two-lines\" must hold one line "
+                                                                  "of visible ASCII characters"},
+        {WITH_KEY("blank"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/blank\" must hold one line of visible ASCII characters"},
+        {WITH_KEY("utf8"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/utf8\" must hold one line of visible ASCII characters"},
+        {WITH_KEY("nul"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/nul\" must hold one line of visible ASCII characters"},
+        {WITH_KEY("key\",\"short"),
+         AT("/upstreams/main/key_files/1") "\"/etc/x/short\" must hold at least 8 characters"},
+        {WITH_ROUTES(""), AT("/routes") "must have at least one route"},
+        {WITH_ROUTES("{\"provider\":\"p\"}"), AT("/routes/0") "the key \"upstream\" is missing"},
+        {WITH_ROUTES("{\"provider\":\"p\",\"upstream\":\"other\"}"),
+         AT("/routes/0/upstream") "there is no such upstream"},
+        {WITH_ROUTES("{\"provider\":\"../p\",\"upstream\":\"main\"}"),
+         AT("/routes/0/provider") "is no name of a provider"},
+        {WITH_ROUTES("{\"provider\":\".p\",\"upstream\":\"main\"}"),
+         AT("/routes/0/provider") "is no name of a provider"},
+        {WITH_ROUTES("{\"provider\":\"bad\",\"upstream\":\"main\"}"),
+         "/etc/x/providers/bad.json:2: /name: must be a string, not int"},
+        {WITH_ROUTES("{\"provider\":\"q\",\"upstream\":\"main\"}"),
+         AT("/routes/0/upstream") "this provider's tokens are signed: the key file must hold "
+                                  "ACCESS_KEY:SECRET_KEY, at "
+                                  "most 256 characters each"},
+        {WITH_ROUTES(ROUTE(",\"path\":\"x\"")), AT("/routes/0/path") "must begin with '/'"},
+        {WITH_ROUTES(ROUTE(",\"path\":\"/x/{other}\"")),
+         AT("/routes/0/path") "names a variable that has no grammar in \"task_id\" or \"variables\""},
+        {WITH_ROUTES(ROUTE(",\"upstream_path\":\"/x\"")), AT("/routes/0/upstream_path") "holds no variable"},
+        {WITH_ROUTES(ROUTE("") "," ROUTE("")),
+         AT("/routes/1/provider") "another route has the same path: give one of them a \"path\""},
+        {"{\n" GOOD ",\n\"routes\":[]}", "/etc/x/t.json:3: a key stands twice in one object"},
+    };
+    for (size_t i = 0; i < NELEMS(mistakes); i++)
+        assert_error(mistakes[i].text, mistakes[i].error);
+}
+
+TEST(a_file_that_is_not_there_is_named)
+{
+    char *error = NULL;
+    assert_null(conf_load("/nowhere/t.json", given_files(NULL, 0), &error));
+    assert_string_equal(error, "/nowhere/t.json: was not handed to this worker");
+    free(error);
+}
+
+static char *printed(const struct conf *conf)
+{
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    conf_print(conf, &out);
+    assert_false(out.failed);
+    return out.data;
+}
+
+static void assert_prints_the_same_again(const char *text)
+{
+    struct conf *first = load_good(text);
+    char *once = printed(first);
+    struct conf *second = load_good(once);
+    char *twice = printed(second);
+    assert_string_equal(once, twice);
+    assert_null(strstr(once, "sk-12345678"));
+    assert_null(strstr(once, "12345678\""));
+    conf_free(first);
+    conf_free(second);
+    free(once);
+    free(twice);
+}
+
+TEST(what_is_printed_can_be_read_again_and_holds_no_secret)
+{
+    assert_prints_the_same_again("{" GOOD
+                                 ",\"redis\":{\"address\":\"127.0.0.1:6379\",\"password_file\":\"password\"},"
+                                 "\"workers\":3}");
+    assert_prints_the_same_again("{" GOOD "}");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_minimal_configuration_has_the_documented_defaults),
+        cmocka_unit_test(what_it_names_is_read_with_it),
+        cmocka_unit_test(a_key_that_signs_tokens_has_two_halves),
+        cmocka_unit_test(two_routes_may_serve_one_provider_by_different_paths),
+        cmocka_unit_test(the_group_of_the_sockets_may_be_null),
+        cmocka_unit_test(addresses_of_redis_are_taken_apart),
+        cmocka_unit_test(addresses_of_redis_that_are_none_are_refused),
+        cmocka_unit_test(base_urls_that_are_none_or_would_leak_the_key_are_refused),
+        cmocka_unit_test(loopback_addresses_may_be_asked_in_the_clear),
+        cmocka_unit_test(each_mistake_has_its_exact_message),
+        cmocka_unit_test(a_file_that_is_not_there_is_named),
+        cmocka_unit_test(what_is_printed_can_be_read_again_and_holds_no_secret),
+    };
+    return cmocka_run_group_tests_name("conf", tests, NULL, NULL);
+}

@@ -1,0 +1,253 @@
+/* From the line a client sent to the task it asks about, and what nginx is told of it. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/route.h"
+#include "given.h"
+
+#define PROVIDER(name, path, more)                                                                           \
+    "{\"name\":\"" name "\",\"path\":\"" path "\",\"task_id\":\"[A-Za-z0-9_-]{1,128}\"" more                 \
+    ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\"},\"status\":{\"at\":\"/s\"},\"keep\":[\"/s\"]}"
+
+static struct conf *conf;
+
+static int load(void **unused __attribute__((unused)))
+{
+    const struct given given[] = {
+        {"/x/t.json",
+         "{\"workers\":2,\"socket_dir\":\"/run/t\",\"upstreams\":{\"main\":{\"base_url\":\"https://"
+         "a\",\"key_files\":[\"key\"]},"
+         "\"other\":{\"base_url\":\"https://b\",\"key_files\":[\"key\"]}},\"routes\":["
+         "{\"provider\":\"sora\",\"upstream\":\"main\"},{\"provider\":\"fal\",\"upstream\":\"main\"},"
+         "{\"provider\":\"mini\",\"upstream\":\"main\"},"
+         "{\"provider\":\"sora\",\"upstream\":\"other\",\"path\":\"/second/{task_id}\"}]}",
+         0},
+        {"/x/key", "sk-12345678", 0},
+        {"/x/providers/sora.json", PROVIDER("sora", "/sora/v1/videos/{task_id}", ""), 0},
+        {"/x/providers/fal.json",
+         PROVIDER("fal", "/{owner}/{app}/requests/{task_id}/status",
+                  ",\"variables\":{\"owner\":\"[a-z-]+\",\"app\":\"[a-z.]+\"}"),
+         0},
+        {"/x/providers/mini.json", PROVIDER("mini", "/v1/query?task_id={task_id}", ""), 0},
+    };
+    char *error;
+    conf = conf_load("/x/t.json", given_files(given, NELEMS(given)), &error);
+    if (conf == NULL)
+        print_error("%s\n", error);
+    return conf == NULL ? -1 : 0;
+}
+
+static int unload(void **unused __attribute__((unused)))
+{
+    conf_free(conf);
+    return 0;
+}
+
+static void assert_found(const char *uri, enum route_kind kind, size_t route, const char *id)
+{
+    struct task task = {0};
+    enum problem problem;
+    assert_int_equal(route_find(conf, uri, &task, &problem), kind);
+    assert_int_equal(problem, PROBLEM_NONE);
+    assert_ptr_equal(task.route, conf_route(conf, route));
+    assert_string_equal(task.id, id);
+}
+
+static void assert_problem(const char *uri, enum problem expected)
+{
+    struct task task = {0};
+    enum problem problem;
+    if (route_find(conf, uri, &task, &problem) != ROUTE_NONE || problem != expected)
+        fail_msg("%s: %s", uri, problem_code(problem));
+}
+
+TEST(a_providers_own_path_is_the_native_view)
+{
+    assert_found("/sora/v1/videos/task_01", ROUTE_NATIVE, 0, "task_01");
+    assert_found("/sora/v1/videos/task_01?a=b", ROUTE_NATIVE, 0, "task_01");
+    assert_found("/sora/v1/videos/task_01#x?y", ROUTE_NATIVE, 0, "task_01");
+    assert_found("/fal-ai/pika/requests/ID/status", ROUTE_NATIVE, 1, "fal-ai/pika/ID");
+    assert_found("/v1/query?task_id=42", ROUTE_NATIVE, 2, "42");
+    assert_found("/second/task_01", ROUTE_NATIVE, 3, "task_01");
+}
+
+TEST(a_task_by_its_name_is_the_unified_view)
+{
+    assert_found("/v1/tasks/sora/task_01", ROUTE_UNIFIED, 0, "task_01");
+    assert_found("/v1/tasks/sora/%74ask_01?x", ROUTE_UNIFIED, 0, "task_01");
+    assert_found("/v1/tasks/fal/fal-ai/pika/ID", ROUTE_UNIFIED, 1, "fal-ai/pika/ID");
+    assert_found("/v1/tasks/mini/42", ROUTE_UNIFIED, 2, "42");
+}
+
+TEST(there_is_nothing_at_other_paths)
+{
+    static const char *const uris[] = {"",
+                                       "/",
+                                       "*",
+                                       "sora/v1/videos/x",
+                                       "/sora",
+                                       "/sora/v1/videos",
+                                       "/sora/v1/videos/x/y",
+                                       "//sora/v1/videos/x",
+                                       "/v1/task",
+                                       "/v1/tasksx",
+                                       "/v1/tasks/none/x",
+                                       "http://host/sora/v1/videos/x",
+                                       "/../sora/v1/videos/x",
+                                       "/Sora/v1/videos/x"};
+    for (size_t i = 0; i < NELEMS(uris); i++)
+        assert_problem(uris[i], PROBLEM_NOT_FOUND);
+}
+
+TEST(an_id_against_its_grammar_is_told_so)
+{
+    static const char *const uris[] = {"/sora/v1/videos/",
+                                       "/sora/v1/videos/a.b",
+                                       "/sora/v1/videos/..",
+                                       "/sora/v1/videos/a%2fb",
+                                       "/sora/v1/videos/%00",
+                                       "/sora/v1/videos/%",
+                                       "/v1/query",
+                                       "/v1/query?task_id=",
+                                       "/v1/query?task_id=a&task_id=b",
+                                       "/v1/query?task_id=%2e%2e",
+                                       "/v1/tasks/sora/",
+                                       "/v1/tasks/sora/a/b",
+                                       "/v1/tasks/sora/a%2Fb",
+                                       "/v1/tasks/sora/%",
+                                       "/v1/tasks/fal/fal-ai/ID",
+                                       "/v1/tasks/fal/fal-ai%2Fpika%2FID",
+                                       "/v1/tasks/sora/.."};
+    for (size_t i = 0; i < NELEMS(uris); i++)
+        assert_problem(uris[i], PROBLEM_BAD_ID);
+}
+
+TEST(a_uri_of_any_length_is_harmless)
+{
+    struct buf uri;
+    struct task task;
+    enum problem problem;
+    buf_init(&uri, 1 << 20);
+    buf_puts(&uri, "/v1/tasks/sora/");
+    while (uri.len < 100000) {
+        buf_puts(&uri, "aaaaaaa");
+        assert_int_equal(route_find(conf, uri.data, &task, &problem),
+                         uri.len - 15 <= 128 ? ROUTE_UNIFIED : ROUTE_NONE);
+    }
+    buf_done(&uri);
+}
+
+/* How many, with the first problem in *ret_problem. */
+static int ids_of(const char *query, struct task *tasks, enum problem *problems)
+{
+    char *uri = xasprintf("/v1/tasks%s", query);
+    enum problem problem;
+    assert_int_equal(route_find(conf, uri, tasks, &problem), ROUTE_MANY);
+    int n = route_ids(conf, uri, tasks, problems);
+    free(uri);
+    return n;
+}
+
+TEST(many_tasks_are_read_in_the_order_asked_each_with_its_own_problem)
+{
+    struct task tasks[ROUTE_IDS_MAX];
+    enum problem problems[ROUTE_IDS_MAX];
+    assert_int_equal(
+        ids_of("?ids=sora/a,fal/fal-ai/pika/ID,none/x,sora/..,sora/a,sora,mini%2F42", tasks, problems), 7);
+    static const enum problem expected[] = {PROBLEM_NONE,   PROBLEM_NONE, PROBLEM_NOT_FOUND,
+                                            PROBLEM_BAD_ID, PROBLEM_NONE, PROBLEM_NOT_FOUND,
+                                            PROBLEM_NONE};
+    for (size_t i = 0; i < NELEMS(expected); i++) {
+        assert_int_equal(problems[i], expected[i]);
+        assert_int_equal(tasks[i].route != NULL, expected[i] == PROBLEM_NONE);
+    }
+    assert_string_equal(tasks[1].id, "fal-ai/pika/ID");
+    assert_string_equal(tasks[4].id, "a");
+    assert_string_equal(tasks[6].id, "42");
+}
+
+TEST(a_list_that_is_malformed_is_refused_whole)
+{
+    static const char *const queries[] = {"",
+                                          "?",
+                                          "?ids",
+                                          "?ids=",
+                                          "?ids=,",
+                                          "?ids=sora/a,",
+                                          "?ids=,sora/a",
+                                          "?ids=sora/a,,sora/b",
+                                          "?ids=sora/a&ids=sora/b",
+                                          "?ids=%",
+                                          "?ids=sora/a%00",
+                                          "?id=sora/a"};
+    struct task tasks[ROUTE_IDS_MAX];
+    enum problem problems[ROUTE_IDS_MAX];
+    for (size_t i = 0; i < NELEMS(queries); i++)
+        assert_int_equal(ids_of(queries[i], tasks, problems), -1);
+}
+
+TEST(a_hundred_tasks_are_taken_and_no_more)
+{
+    struct task tasks[ROUTE_IDS_MAX];
+    enum problem problems[ROUTE_IDS_MAX];
+    struct buf query;
+    buf_init(&query, 1 << 20);
+    buf_puts(&query, "?ids=sora/a");
+    for (int n = 1; n < ROUTE_IDS_MAX; n++)
+        buf_puts(&query, ",sora/a");
+    assert_int_equal(ids_of(query.data, tasks, problems), ROUTE_IDS_MAX);
+    buf_puts(&query, ",sora/a");
+    assert_int_equal(ids_of(query.data, tasks, problems), -1);
+    buf_done(&query);
+}
+
+TEST(the_key_of_a_task_is_that_of_upstream_provider_and_id)
+{
+    struct task task = {.route = conf_route(conf, 3), .id = "task_01"};
+    struct buf out;
+    buf_init(&out, 1024);
+    task_key(&task, &out);
+    assert_string_equal(out.data, "other:sora:task_01");
+    buf_done(&out);
+}
+
+TEST(nginx_is_told_how_to_find_the_task_in_a_uri)
+{
+    static const char *const lines[] = {
+        "    \"~^/sora/v1/videos/(?<tp1>[^/?]+)\\?\" \"sora/$tp1\";\n",
+        "    \"~^/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/requests/(?<tp3>[^/?]+)/status\\?\" "
+        "\"fal/$tp1/$tp2/$tp3\";\n",
+        "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"mini/$tp1\";\n",
+        "    \"~^/v1/tasks/(?<tp1>[^?]+)\" \"$tp1\";\n",
+        "    hash $taskproxy_task consistent;\n",
+        "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
+        "max_fails=0;\n",
+        "    server unix:/run/t/status.sock max_fails=0;\n"};
+    struct buf out;
+    buf_init(&out, 65536);
+    route_print_nginx(conf, &out);
+    for (size_t i = 0; i < NELEMS(lines); i++) {
+        if (strstr(out.data, lines[i]) == NULL)
+            fail_msg("there is no\n%sin\n%s", lines[i], out.data);
+    }
+    buf_done(&out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_providers_own_path_is_the_native_view),
+        cmocka_unit_test(a_task_by_its_name_is_the_unified_view),
+        cmocka_unit_test(there_is_nothing_at_other_paths),
+        cmocka_unit_test(an_id_against_its_grammar_is_told_so),
+        cmocka_unit_test(a_uri_of_any_length_is_harmless),
+        cmocka_unit_test(many_tasks_are_read_in_the_order_asked_each_with_its_own_problem),
+        cmocka_unit_test(a_list_that_is_malformed_is_refused_whole),
+        cmocka_unit_test(a_hundred_tasks_are_taken_and_no_more),
+        cmocka_unit_test(the_key_of_a_task_is_that_of_upstream_provider_and_id),
+        cmocka_unit_test(nginx_is_told_how_to_find_the_task_in_a_uri),
+    };
+    return cmocka_run_group_tests_name("route", tests, load, unload);
+}
