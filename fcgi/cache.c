@@ -35,7 +35,7 @@ struct cache *cache_new(size_t max_bytes)
 
 static void drop(struct cache *cache, struct entry *entry)
 {
-    HASH_DEL(cache->table, entry);
+    HASH_DEL(cache->table, entry); // NOLINT(clang-analyzer-core.NullDereference): uthash looks first
     DL_DELETE(cache->oldest, entry);
     cache->bytes -= entry->bytes;
     snapshot_unref(entry->snapshot);

@@ -204,8 +204,17 @@ static void take_request(struct fcgi_request *c)
     read_off_stdin(c);
     stat_inc(STAT_REQUESTS);
     c->server->handlers.on_request(c->server->handlers.ctx, c);
-    if (c->state == BUSY)
+}
+
+/* Readable while a request is under way: the web server has left, or sends what it should not send yet. */
+static void look_for_end(struct fcgi_request *c)
+{
+    char byte;
+    ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n > 0)
         wait_for(c, UV_DISCONNECT);
+    else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+        close_connection(c, NULL);
 }
 
 /* Looks at what lies in the socket without taking it out. */
@@ -357,6 +366,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         close_connection(c, NULL);
     else if (c->state == IDLE)
         look(c);
+    else if (c->state == BUSY)
+        look_for_end(c);
     else if (c->state == WRITING || c->state == STREAMING)
         write_on(c);
 }

@@ -95,7 +95,7 @@ static int on_socket(CURL *easy, curl_socket_t socket, int what, void *user, voi
         watch = start_watching(h, socket);
     if (watch == NULL)
         return -1;
-    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    int events = ((what & CURL_POLL_IN) ? UV_READABLE : 0) | ((what & CURL_POLL_OUT) ? UV_WRITABLE : 0);
     uv_poll_start(&watch->poll, events, on_socket_ready);
     return 0;
 }
@@ -218,7 +218,7 @@ static void read_off_finished(struct http *h)
 static struct curl_slist *list_of(const struct buf *headers)
 {
     struct curl_slist *list = NULL;
-    char *lines = xstrdup(headers->data), *rest = lines, *line;
+    char *lines = xstrdup(headers->data ? headers->data : ""), *rest = lines, *line;
     while ((line = strsep(&rest, "\n")) != NULL) {
         if (line[0] != '\0')
             list = curl_slist_append(list, line);

@@ -72,9 +72,9 @@ static void reload(struct master *m)
     struct conf *conf = conf_load(m->conf_path, files_new(), &error);
     if (conf != NULL)
         error = refuse_change(m, conf);
-    if (error == NULL)
+    if (conf != NULL && error == NULL)
         error = start_generation(m, conf);
-    if (error != NULL) {
+    if (conf == NULL || error != NULL) {
         stat_inc(STAT_RELOADS_REFUSED);
         log_error("not reloaded, the old configuration stays in force: %s", error);
         free(error);
@@ -188,10 +188,9 @@ static void init(struct master *m)
 static void close_everything(struct master *m)
 {
     crew_free(m->crew);
-    if (m->status != NULL) {
+    if (m->status_path != NULL)
         unlink(m->status_path);
-        fcgi_free(m->status);
-    }
+    fcgi_free(m->status);
     uv_close((uv_handle_t *)&m->hup, NULL);
     uv_close((uv_handle_t *)&m->terminate, NULL);
     uv_close((uv_handle_t *)&m->interrupt, NULL);

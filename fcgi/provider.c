@@ -246,9 +246,11 @@ static char *refuse_doubled_status(const struct provider *p, const struct schema
 static char *check_result_path(const struct provider *p, const struct schema_source *source)
 {
     const char *at = p->result.path;
-    if (at != NULL && at[0] != '/')
+    if (at == NULL)
+        return NULL;
+    if (at[0] != '/')
         return schema_error(source, "/result/path", "must begin with '/'");
-    while (at != NULL && (at = strchr(at, '{')) != NULL) {
+    while ((at = strchr(at, '{')) != NULL) {
         size_t len = strcspn(++at, "}");
         char *name = xstrndup(at, len);
         struct json_path path;

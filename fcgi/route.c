@@ -170,7 +170,7 @@ void route_print_nginx(const struct conf *conf, struct buf *out)
     buf_puts(out, "}\n\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
     for (int64_t i = 0; i < conf->workers; i++)
         buf_addf(out, "    server unix:%s/worker-%lld.sock max_fails=0;\n", conf->socket_dir, (long long)i);
-    buf_puts(out, "    keepalive 64;\n}\n\n");
+    buf_puts(out, "    keepalive 1024;\n}\n\n");
     buf_addf(
         out,
         "upstream taskproxy_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",

@@ -91,23 +91,25 @@ static bool has_control(const char *text)
     return false;
 }
 
-static int read_text(struct reader *r, struct json_object *value, const char **ret_text)
+/* The text of a string, or NULL after an error. */
+static const char *read_text(struct reader *r, struct json_object *value)
 {
     const char *text = json_text(value);
     if (!json_object_is_type(value, json_type_string))
-        return fail(r, "must be a string, not %s", json_type_to_name(json_object_get_type(value)));
-    if (text == NULL || has_control(text))
-        return fail(r, "must not hold control characters");
-    if (strlen(text) > MAX_TEXT)
-        return fail(r, "must not be longer than %d characters", MAX_TEXT);
-    *ret_text = text;
-    return 0;
+        fail(r, "must be a string, not %s", json_type_to_name(json_object_get_type(value)));
+    else if (text == NULL || has_control(text))
+        fail(r, "must not hold control characters");
+    else if (strlen(text) > MAX_TEXT)
+        fail(r, "must not be longer than %d characters", MAX_TEXT);
+    else
+        return text;
+    return NULL;
 }
 
 static int read_string(struct reader *r, const struct field *field, struct json_object *value, char **place)
 {
-    const char *text;
-    if (read_text(r, value, &text) < 0)
+    const char *text = read_text(r, value);
+    if (text == NULL)
         return -1;
     if (out_of_bounds(field, (int64_t)strlen(text)))
         return fail(r, "must have %lld to %lld characters", (long long)field->min, (long long)field->max);
@@ -117,8 +119,8 @@ static int read_string(struct reader *r, const struct field *field, struct json_
 
 static int read_path(struct reader *r, struct json_object *value, char **place)
 {
-    const char *text;
-    if (read_text(r, value, &text) < 0)
+    const char *text = read_text(r, value);
+    if (text == NULL)
         return -1;
     if (text[0] == '\0')
         return fail(r, "must be the name of a file");
@@ -195,8 +197,8 @@ static int read_enum(struct reader *r, const struct field *field, struct json_ob
 
 static int read_pointer(struct reader *r, struct json_object *value, struct json_path *place)
 {
-    const char *text;
-    if (read_text(r, value, &text) < 0)
+    const char *text = read_text(r, value);
+    if (text == NULL)
         return -1;
     if (json_path_init(place, text) < 0)
         return fail(r, "\"%s\" is no JSON pointer of 1 to %d segments, such as \"/data/status\"", text,

@@ -42,7 +42,9 @@ static const struct page pages[] = {{"/healthz", "application/json", write_healt
 
 static const struct page *find_page(const char *uri)
 {
-    size_t len = uri ? strcspn(uri, "?") : 0;
+    if (uri == NULL)
+        return NULL;
+    size_t len = strcspn(uri, "?");
     for (size_t i = 0; i < NELEMS(pages); i++) {
         if (strlen(pages[i].path) == len && memcmp(pages[i].path, uri, len) == 0)
             return &pages[i];

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "expiry.h"
-#include "redact.h"
 
 enum { MAX_RESULTS = 256 };
 
@@ -66,15 +65,15 @@ static void write_time(struct buf *out, const char *name, int64_t seconds)
 
 /* ---- progress and error ---- */
 
-static void write_progress(struct buf *out, const struct progress_field *field, struct json_object *doc,
-                           enum state state)
+static void write_progress(struct buf *out, const struct unified_task *task)
 {
+    const struct progress_field *field = &task->provider->unified.progress;
     struct json_object *value = NULL;
     double number;
     buf_puts(out, ",\"progress\":");
-    bool there = field->at.n_segments > 0 && json_at(doc, &field->at, NULL, &value) &&
+    bool there = field->at.n_segments > 0 && json_at(task->doc, &field->at, NULL, &value) &&
                  number_of(value, field->form == PROGRESS_PERCENT_TEXT ? "%" : "", &number);
-    if (state == STATE_SUCCEEDED) {
+    if (task->state == STATE_SUCCEEDED) {
         buf_puts(out, "100");
     } else if (there) {
         number *= field->form == PROGRESS_FRACTION ? 100 : 1;
@@ -84,18 +83,18 @@ static void write_progress(struct buf *out, const struct progress_field *field, 
     }
 }
 
-static void write_error(struct buf *out, const struct view_question *q, struct json_object *doc,
-                        enum state state)
+static void write_error(struct buf *out, const struct unified_task *task)
 {
-    const struct list *paths = &q->provider->unified.error;
-    struct json_object *value = NULL;
+    const struct list *paths = &task->provider->unified.error;
+    bool ended_badly = task->state == STATE_FAILED || task->state == STATE_CANCELLED;
     buf_puts(out, ",\"error\":");
-    for (size_t i = 0; i < paths->n && (state == STATE_FAILED || state == STATE_CANCELLED); i++) {
-        const char *text =
-            json_at(doc, (struct json_path *)paths->items + i, NULL, &value) ? json_text(value) : NULL;
+    for (size_t i = 0; i < paths->n && ended_badly; i++) {
+        const struct json_path *path = (struct json_path *)paths->items + i;
+        struct json_object *value = NULL;
+        const char *text = json_at(task->doc, path, NULL, &value) ? json_text(value) : NULL;
         if (text == NULL || text[0] == '\0')
             continue;
-        redact_json_string(out, text, strlen(text), q->secrets);
+        redact_json_string(out, text, strlen(text), task->secrets);
         return;
     }
     buf_puts(out, "null");
@@ -105,8 +104,7 @@ static void write_error(struct buf *out, const struct view_question *q, struct j
 
 struct results {
     struct buf *out;
-    const struct view_question *question;
-    struct json_object *doc;
+    const struct unified_task *task;
     size_t n; /* written so far */
 };
 
@@ -117,8 +115,8 @@ static void write_number(struct results *r, const char *name, const struct json_
     struct json_object *value = NULL;
     double number;
     buf_addf(r->out, ",\"%s\":", name);
-    if (path->n_segments == 0 || !json_at(r->doc, path, indices, &value) || !number_of(value, "", &number) ||
-        number < 0)
+    if (path->n_segments == 0 || !json_at(r->task->doc, path, indices, &value) ||
+        !number_of(value, "", &number) || number < 0)
         buf_puts(r->out, "null");
     else if (json_object_is_type(value, json_type_string))
         buf_addf(r->out, "%.15g", number);
@@ -132,7 +130,7 @@ static void write_result(struct results *r, const struct result_field *field, co
     buf_addf(r->out, "%s{\"type\":", r->n++ > 0 ? "," : "");
     buf_add_json_string(r->out, field->type, strlen(field->type));
     buf_puts(r->out, ",\"url\":");
-    redact_json_string(r->out, url, strlen(url), r->question->secrets);
+    redact_json_string(r->out, url, strlen(url), r->task->secrets);
     write_number(r, "width", &field->width, indices);
     write_number(r, "height", &field->height, indices);
     write_number(r, "duration_seconds", &field->duration_seconds, indices);
@@ -161,42 +159,41 @@ static void each_url(struct results *r, const struct result_field *field, struct
     }
 }
 
-static void write_results(const struct view_question *q, struct json_object *doc, enum state state,
-                          struct buf *out)
+static void write_results(struct buf *out, const struct unified_task *task)
 {
-    const struct list *fields = &q->provider->unified.results;
-    struct results r = {.out = out, .question = q, .doc = doc};
+    const struct list *fields = &task->provider->unified.results;
+    struct results r = {.out = out, .task = task};
     buf_puts(out, ",\"results\":[");
-    for (size_t i = 0; i < fields->n && state == STATE_SUCCEEDED; i++) {
+    for (size_t i = 0; i < fields->n && task->state == STATE_SUCCEEDED; i++) {
         size_t indices[JSON_PATH_SEGMENTS] = {0};
-        each_url(&r, (struct result_field *)fields->items + i, doc, 0, indices, 0);
+        each_url(&r, (struct result_field *)fields->items + i, task->doc, 0, indices, 0);
     }
     buf_putc(out, ']');
 }
 
 /* ---- the whole ---- */
 
-void unified_write(const struct view_question *q, struct json_object *doc, struct view *view)
+void unified_write(struct unified_task *task, struct buf *out)
 {
-    const struct unified_fields *u = &q->provider->unified;
-    struct buf *out = &view->views[VIEW_UNIFIED];
-    int64_t expires_at = view->state == STATE_SUCCEEDED ? time_of(doc, &u->expires_at) : 0;
-    if (expires_at != 0 && (view->urls_expire_at == 0 || expires_at < view->urls_expire_at))
-        view->urls_expire_at = expires_at;
-    view->created_at = time_of(doc, &u->created_at);
+    const struct unified_fields *u = &task->provider->unified;
+    struct json_object *doc = task->doc;
+    int64_t expires_at = task->state == STATE_SUCCEEDED ? time_of(doc, &u->expires_at) : 0;
+    if (expires_at != 0 && (task->urls_expire_at == 0 || expires_at < task->urls_expire_at))
+        task->urls_expire_at = expires_at;
+    task->created_at = time_of(doc, &u->created_at);
 
     buf_puts(out, "{\"provider\":");
-    buf_add_json_string(out, q->provider->name, strlen(q->provider->name));
+    buf_add_json_string(out, task->provider->name, strlen(task->provider->name));
     buf_puts(out, ",\"task_id\":");
-    buf_add_json_string(out, q->task_id, strlen(q->task_id));
-    buf_addf(out, ",\"status\":\"%s\"", state_name(view->state));
-    write_progress(out, &u->progress, doc, view->state);
-    write_error(out, q, doc, view->state);
-    write_time(out, "created_at", view->created_at);
+    buf_add_json_string(out, task->id, strlen(task->id));
+    buf_addf(out, ",\"status\":\"%s\"", state_name(task->state));
+    write_progress(out, task);
+    write_error(out, task);
+    write_time(out, "created_at", task->created_at);
     write_time(out, "started_at", time_of(doc, &u->started_at));
     /* Some providers only know when a task last changed: that is its end once it has one. */
-    write_time(out, "finished_at", state_ended(view->state) ? time_of(doc, &u->finished_at) : 0);
-    write_results(q, doc, view->state, out);
-    write_time(out, "results_expire_at", view->urls_expire_at);
+    write_time(out, "finished_at", state_ended(task->state) ? time_of(doc, &u->finished_at) : 0);
+    write_results(out, task);
+    write_time(out, "results_expire_at", task->urls_expire_at);
     buf_putc(out, '}');
 }

@@ -2,10 +2,22 @@
 #ifndef UNIFIED_H
 #define UNIFIED_H
 
-#include "view.h"
+#include "provider.h"
+#include "redact.h"
 
-/* Writes view->views[VIEW_UNIFIED] from the upstream's document, whose state and native view are in `view`
- * already, and sets view->created_at; an expires_at of the body may make view->urls_expire_at earlier. */
-void unified_write(const struct view_question *question, struct json_object *doc, struct view *view);
+/* The task as it is known by now; all (ref). */
+struct unified_task {
+    const struct provider *provider;
+    const char *id;
+    const struct secrets *secrets; /* may be NULL */
+    enum state state;
+    struct json_object *doc; /* the upstream's answer */
+    int64_t urls_expire_at;  /* seconds since 1970, what the URLs say; 0: nothing. May become earlier by the
+                                document */
+    int64_t created_at;      /* set: seconds since 1970; 0: unknown */
+};
+
+/* Writes the view, a JSON object. */
+void unified_write(struct unified_task *task, struct buf *out);
 
 #endif

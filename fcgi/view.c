@@ -337,8 +337,15 @@ static enum reading make_views(const struct view_question *q, struct json_object
 {
     struct copier copier = {.out = &view->views[VIEW_NATIVE], .secrets = q->secrets};
     copy_object(&copier, doc, &q->provider->keep);
-    view->urls_expire_at = copier.urls_expire_at;
-    unified_write(q, doc, view);
+    struct unified_task task = {.provider = q->provider,
+                                .id = q->task_id,
+                                .secrets = q->secrets,
+                                .state = view->state,
+                                .doc = doc,
+                                .urls_expire_at = copier.urls_expire_at};
+    unified_write(&task, &view->views[VIEW_UNIFIED]);
+    view->urls_expire_at = task.urls_expire_at;
+    view->created_at = task.created_at;
     if (!view->views[VIEW_NATIVE].failed && !view->views[VIEW_UNIFIED].failed)
         return READING_OK;
     view->why = "a view that would be too large";

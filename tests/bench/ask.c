@@ -2,10 +2,11 @@
  *
  *     ask PORT CONNECTIONS WARM_PATH < PATHS
  *
- * All connections are opened, and each asks for WARM_PATH, so that the server has taken every one of them before the
- * clock starts. Then they put the questions that stand on standard input, one path a line: the first ones all at once,
- * and each connection takes the next when it has its answer. Printed are, one a line and in no order, the milliseconds
- * from question to last byte. A status that is not 2xx ends the program with 1. */
+ * All connections are opened, and each asks for WARM_PATH, so that the server has taken every one of them
+ * before the clock starts. Then they put the questions that stand on standard input, one path a line: the
+ * first ones all at once, and each connection takes the next when it has its answer. Printed are, one a line
+ * and in no order, the milliseconds from question to last byte. A status that is not 2xx ends the program
+ * with 1. */
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>

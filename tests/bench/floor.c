@@ -1,4 +1,5 @@
-/* floor: the least that a FastCGI program on taskproxy's edge does. It answers every request with the same bytes.
+/* floor: the least that a FastCGI program on taskproxy's edge does. It answers every request with the same
+ * bytes.
  *
  *     floor SOCKET BYTES [DELAY_MS]
  *
@@ -94,7 +95,8 @@ static void make_answer(const char *bytes)
     body_len = strtoul(bytes, NULL, 10);
     body = xcalloc(body_len + 1, 1);
     memset(body, 'x', body_len);
-    snprintf(head, sizeof(head), "Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", body_len);
+    snprintf(head, sizeof(head), "Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n",
+             body_len);
 }
 
 int main(int argc, char **argv)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from measure import Floor, Table, ask, bench_stack, settle, socket_folder
+from measure import Floor, Table, ask, bench_stack, server, settle, socket_folder
 from parts import free_port
 
 HERD = 1000
@@ -11,28 +11,20 @@ UPSTREAM_MS = 50
 MOST_MS = UPSTREAM_MS + 30  # p99
 FLOOR_BYTES = 1024
 
-SITE = """
-    fastcgi_cache_path cache keys_zone=bench:1m;
-    fastcgi_cache_key $request_uri;
-    fastcgi_cache_lock on;
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        keepalive_timeout 1h;
-        include taskproxy/taskproxy.conf;
-        location = /warm {{ return 204; }}
-        location /kept/ {{
-            include taskproxy/taskproxy-fastcgi.conf;
-            fastcgi_pass unix:{folder}/kept;
-            fastcgi_cache bench;
-            fastcgi_cache_valid 200 1h;
-        }}
-        location /never-kept/ {{
-            include taskproxy/taskproxy-fastcgi.conf;
-            fastcgi_pass unix:{folder}/never-kept;
-            fastcgi_cache bench;
-        }}
-    }}
-"""
+TASK = "/sora/v1/videos/{}"
+
+
+def site(folder, ours: int, kept: int, never_kept: int) -> str:
+    """Servers on three ports: taskproxy, and nginx alone before an answer that it may keep and one that it may not."""
+    warm = "location = /warm { return 204; }"
+    return f"""
+        fastcgi_cache_path cache keys_zone=bench:1m;
+        fastcgi_cache_key $request_uri;
+        fastcgi_cache_lock on;
+        {server(ours, more=warm)}
+        {server(kept, f"fastcgi_pass unix:{folder}/kept; fastcgi_cache bench; fastcgi_cache_valid 200 1h;", warm)}
+        {server(never_kept, f"fastcgi_pass unix:{folder}/never-kept; fastcgi_cache bench;", warm)}
+    """
 
 
 @dataclass
@@ -51,24 +43,24 @@ def judge(waits: list, queries: int) -> Round:
 
 def ask_taskproxy(stack, port: int, task: str) -> Round:
     settle()
-    waits = ask(port, HERD, [f"/sora/v1/videos/{task}"] * HERD)
+    waits = ask(port, HERD, [TASK.format(task)] * HERD)
     return judge(waits, stack.standin.count(task))
 
 
-def ask_nginx_alone(folder, port: int, name: str) -> Round:
-    with Floor(folder / name, FLOOR_BYTES, UPSTREAM_MS) as floor:
-        waits = ask(port, HERD, [f"/{name}/x"] * HERD)
+def ask_nginx_alone(socket, port: int) -> Round:
+    with Floor(socket, FLOOR_BYTES, UPSTREAM_MS) as floor:
+        waits = ask(port, HERD, [TASK.format("herd")] * HERD)
     return judge(waits, floor.requests)
 
 
 def measure(rounds: int) -> Table:
-    port = free_port()
-    with socket_folder() as folder, bench_stack(SITE.format(folder=folder, port=port)) as stack:
+    ports = [free_port() for _ in range(3)]
+    with socket_folder() as folder, bench_stack(site(folder, *ports)) as stack:
         stack.standin.switch(state="IN_PROGRESS", progress="50%", delay=UPSTREAM_MS / 1000)
         stack.task("first")  # connects to the upstream
-        ours = [ask_taskproxy(stack, port, f"herd_{i}") for i in range(rounds)]
-        kept = ask_nginx_alone(folder, port, "kept")
-        never_kept = ask_nginx_alone(folder, port, "never-kept")
+        ours = [ask_taskproxy(stack, ports[0], f"herd_{number}") for number in range(rounds)]
+        kept = ask_nginx_alone(folder / "kept", ports[1])
+        never_kept = ask_nginx_alone(folder / "never-kept", ports[2])
     return tell(ours, kept, never_kept)
 
 

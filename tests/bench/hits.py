@@ -3,31 +3,32 @@
 from dataclasses import dataclass, field
 from statistics import median
 
-from measure import Floor, Table, bench_stack, cpu_us, nginx_worker, settle, socket_folder, worker, wrk
+from measure import Floor, Table, bench_stack, cpu_us, nginx_worker, server, settle, socket_folder, worker, wrk
 from parts import free_port
 
 LEAST_RATIO = 0.90
 FLOOR_BYTES = 1024
 
-# The floors are reached as taskproxy is: from a location of the same kind, by the same choice among upstreams.
-SITE = """
-    fastcgi_cache_path cache keys_zone=bench:1m;
-    upstream floor {{ hash $taskproxy_task consistent; server unix:{folder}/floor; keepalive 64; }}
-    upstream same  {{ hash $taskproxy_task consistent; server unix:{folder}/same;  keepalive 64; }}
-    server {{
-        listen 127.0.0.1:{port};
-        include taskproxy/taskproxy.conf;
-        location /floor/ {{ include taskproxy/taskproxy-fastcgi.conf; fastcgi_pass floor; }}
-        location /same/  {{ include taskproxy/taskproxy-fastcgi.conf; fastcgi_pass same; }}
-        location /cached/ {{
-            include taskproxy/taskproxy-fastcgi.conf;
-            fastcgi_pass floor;
-            fastcgi_cache bench;
-            fastcgi_cache_key $request_uri;
-            fastcgi_cache_valid 200 1h;
-        }}
-    }}
+CACHE = """
+    fastcgi_pass floor;
+    fastcgi_cache bench;
+    fastcgi_cache_key $request_uri;
+    fastcgi_cache_valid 200 1h;
 """
+TASK = "/sora/v1/videos/bench"
+
+
+def site(folder, floor: int, hit: int, same: int, cached: int) -> str:
+    """A server on each of the ports; what they pass requests on to is the only difference."""
+    return f"""
+        fastcgi_cache_path cache keys_zone=bench:1m;
+        upstream floor {{ hash $taskproxy_task consistent; server unix:{folder}/floor; keepalive 64; }}
+        upstream same {{ hash $taskproxy_task consistent; server unix:{folder}/same; keepalive 64; }}
+        {server(floor, "fastcgi_pass floor;")}
+        {server(hit)}
+        {server(same, "fastcgi_pass same;")}
+        {server(cached, CACHE)}
+    """
 
 
 @dataclass
@@ -35,18 +36,18 @@ class Subject:
     """One who answers, and what was seen of him in each round."""
 
     name: str
-    path: str
+    port: int
     size: int
     pid: int | None = None  # of the program behind nginx
     rates: list = field(default_factory=list)
     program_us: list = field(default_factory=list)  # CPU per request
     nginx_us: list = field(default_factory=list)
 
-    def measure(self, address: str, nginx: int) -> None:
+    def measure(self, nginx: int) -> None:
         settle()
         pids = (nginx, self.pid or nginx)
         before = [cpu_us(pid) for pid in pids]
-        requests, seconds = wrk(address + self.path)
+        requests, seconds = wrk(f"http://127.0.0.1:{self.port}{TASK}")
         nginx_us, program_us = ((cpu_us(pid) - start) / requests for pid, start in zip(pids, before))
         self.rates.append(requests / seconds)
         self.nginx_us.append(nginx_us)
@@ -59,21 +60,21 @@ class Subject:
 
 def measure(rounds: int) -> Table:
     """A second of each, there and back again: what else the machine does meanwhile falls on all alike."""
-    port = free_port()
-    with socket_folder() as folder, bench_stack(SITE.format(folder=folder, port=port)) as stack:
-        stack.standin.switch("bench", state="SUCCESS")
-        size = len(stack.task("bench").body)
+    ports = [free_port() for _ in range(4)]
+    with socket_folder() as folder, bench_stack(site(folder, *ports)) as stack:
+        stack.standin.switch(state="SUCCESS")
+        size = len(stack.get(TASK).body)
         with Floor(folder / "floor", FLOOR_BYTES) as floor, Floor(folder / "same", size) as same:
             subjects = [
-                Subject("the floor", "/floor/x", FLOOR_BYTES, floor.pid),
-                Subject("a hit", "/sora/v1/videos/bench", size, worker(stack)),
-                Subject("the floor, as many bytes as the hit", "/same/x", size, same.pid),
-                Subject("nginx's fastcgi_cache before the floor", "/cached/x", FLOOR_BYTES),
+                Subject("the floor", ports[0], FLOOR_BYTES, floor.pid),
+                Subject("a hit", ports[1], size, worker(stack)),
+                Subject("the floor, as many bytes as the hit", ports[2], size, same.pid),
+                Subject("nginx's fastcgi_cache before the floor", ports[3], FLOOR_BYTES),
             ]
             nginx = nginx_worker(stack)
             for number in range(rounds):
                 for subject in subjects if number % 2 else reversed(subjects):
-                    subject.measure(f"http://127.0.0.1:{port}", nginx)
+                    subject.measure(nginx)
     return tell(rounds, *subjects)
 
 

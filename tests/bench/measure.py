@@ -22,6 +22,13 @@ def bench_stack(http: str = "", **settings) -> Stack:
     return Stack(binary=ROOT / "build" / "taskproxy", nginx_processes=1, access_log=False, http=http, **settings)
 
 
+def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "") -> str:
+    """A server of nginx's with the shipped locations. `passes` stands where requests are passed on to taskproxy, so who
+    answers in its place is reached in the very same way."""
+    shipped = (ROOT / "nginx" / "taskproxy.conf").read_text().replace("fastcgi_pass taskproxy;", passes)
+    return f"server {{\nlisten 127.0.0.1:{port} backlog=4096;\nkeepalive_timeout 1h;\n{more}\n{shipped}}}\n"
+
+
 def worker(stack: Stack) -> int:
     (pid,) = stack.daemon.workers()
     return pid

@@ -3,7 +3,7 @@
 The stand-in is too slow to finish 100,000 tasks for us. So one is learnt from it, and Redis itself makes the others of
 what the worker has stored there, portion by portion; then each is asked for once, through nginx."""
 
-from measure import Table, ask, bench_stack, resident_mib, worker
+from measure import Table, ask, bench_stack, resident_mib, server, worker
 from parts import free_port
 
 TASKS = 100_000
@@ -23,8 +23,6 @@ MULTIPLY = """
     return ARGV[3]
 """
 
-SITE = "server {{ listen 127.0.0.1:{port}; location = /warm {{ return 204; }} include taskproxy/taskproxy.conf; }}"
-
 
 def ask_portion(stack, port: int, first: int) -> None:
     if stack.redis.cli("EVAL", MULTIPLY, 1, KEY, MODEL, first, PORTION) != str(PORTION):
@@ -34,7 +32,7 @@ def ask_portion(stack, port: int, first: int) -> None:
 
 def measure() -> Table:
     port = free_port()
-    with bench_stack(SITE.format(port=port), config={"cache": {"memory": "64MiB"}}) as stack:
+    with bench_stack(server(port, more="location = /warm { return 204; }"), config={"cache": {"memory": "64MiB"}}) as stack:
         stack.standin.switch(MODEL, state="SUCCESS")
         size = len(stack.task(MODEL).body)
         stack.wait_metric("redis_commands_total", 1, command="set")

@@ -11,7 +11,7 @@ unit: $(UNIT_PROGRAMS)
 build/asan/unit/%: tests/unit/%.c $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MF $@.d -o $@ $< $(UNIT_OBJECTS) $(LIBS) -lcmocka
+	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MF $(@D)/.$(@F).d -o $@ $< $(UNIT_OBJECTS) $(LIBS) -lcmocka
 
--include $(wildcard build/asan/unit/*.d)
+-include $(wildcard build/asan/unit/.*.d)
 .PHONY: unit

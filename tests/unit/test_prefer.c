@@ -1,0 +1,103 @@
+/* How long a client wants to wait, by its query or its Prefer header. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/prefer.h"
+
+struct wish {
+    const char *text;
+    int seconds;
+};
+
+TEST(the_query_says_it_in_seconds)
+{
+    static const struct wish wishes[] = {
+        {"wait=10", 10},  {"wait=1", 1},   {"wait=0", 0},     {"a=b&wait=10&c", 10},     {"wait=%31%30", 10},
+        {"wait=60", 60},  {"wait=61", 60}, {"wait=3600", 60}, {"wait=999999999999", 60}, {"wait=007", 7},
+        {"waiting=5", 0}, {"await=5", 0},  {"Wait=5", 0},     {"a=wait=5", 0},           {"", 0},
+        {"&&", 0},
+    };
+    for (size_t i = 0; i < NELEMS(wishes); i++)
+        assert_int_equal(prefer_wait(wishes[i].text, NULL), wishes[i].seconds);
+    assert_int_equal(prefer_wait(NULL, NULL), 0);
+}
+
+TEST(a_query_that_says_nonsense_is_malformed)
+{
+    static const char *const bad[] = {
+        "wait",
+        "wait=",
+        "wait&a=b",
+        "wait=-1",
+        "wait=+5",
+        "wait=1.5",
+        "wait=10s",
+        "wait= 5",
+        "wait=5 ",
+        "wait=x",
+        "wait=0x5",
+        "wait=%",
+        "wait=%00",
+        "wait=5&wait=5",
+        "wait=99999999999999999999",
+        "wait=00000000000000000000000000000000000000000000000000000000000000000000000000000005"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        if (prefer_wait(bad[i], "wait=5") != -1)
+            fail_msg("taken: %s", bad[i]);
+    }
+}
+
+TEST(the_header_says_it_as_rfc_7240_has_it)
+{
+    static const struct wish wishes[] = {{"wait=10", 10},
+                                         {"Wait=10", 10},
+                                         {"respond-async, wait=10", 10},
+                                         {"respond-async,wait=10", 10},
+                                         {"wait = 10", 10},
+                                         {"wait=\"10\"", 10},
+                                         {"wait=10; foo=bar, baz", 10},
+                                         {" \t, wait=10", 10},
+                                         {"wait=100", 60},
+                                         {"wait=5, wait=20", 5},
+                                         {"handling=lenient; wait", 0},
+                                         {"respond-async", 0},
+                                         {"waiting=5", 0},
+                                         {"", 0}};
+    for (size_t i = 0; i < NELEMS(wishes); i++) {
+        if (prefer_wait(NULL, wishes[i].text) != wishes[i].seconds)
+            fail_msg("%s: %d", wishes[i].text, prefer_wait(NULL, wishes[i].text));
+    }
+}
+
+TEST(a_header_that_says_nonsense_is_ignored)
+{
+    static const char *const bad[] = {
+        "wait",    "wait=",     "wait=,",   "wait=-5", "wait=x",   "wait=5.5",
+        "wait=\"", "wait=\"\"", "wait ",    "wait 5",  "wait;=5x", "wait=11111111111111111111111111111111111",
+        "=5",      ",,,",       "wait =x=5"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        if (prefer_wait(NULL, bad[i]) != 0)
+            fail_msg("taken: %s", bad[i]);
+    }
+}
+
+TEST(the_query_goes_before_the_header)
+{
+    assert_int_equal(prefer_wait("wait=5", "wait=20"), 5);
+    assert_int_equal(prefer_wait("wait=0", "wait=20"), 0);
+    assert_int_equal(prefer_wait("a=b", "wait=20"), 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_query_says_it_in_seconds),
+        cmocka_unit_test(a_query_that_says_nonsense_is_malformed),
+        cmocka_unit_test(the_header_says_it_as_rfc_7240_has_it),
+        cmocka_unit_test(a_header_that_says_nonsense_is_ignored),
+        cmocka_unit_test(the_query_goes_before_the_header),
+    };
+    return cmocka_run_group_tests_name("prefer", tests, NULL, NULL);
+}
