@@ -11,14 +11,9 @@ static const char *status_text(int status)
     static const struct {
         int status;
         const char *text;
-    } texts[] = {{200, "OK"},
-                 {304, "Not Modified"},
-                 {400, "Bad Request"},
-                 {404, "Not Found"},
-                 {405, "Method Not Allowed"},
-                 {502, "Bad Gateway"},
-                 {503, "Service Unavailable"},
-                 {504, "Gateway Timeout"}};
+    } texts[] = {{200, "OK"},          {204, "No Content"},          {304, "Not Modified"},
+                 {400, "Bad Request"}, {404, "Not Found"},           {405, "Method Not Allowed"},
+                 {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"}};
     for (size_t i = 0; i < NELEMS(texts); i++) {
         if (texts[i].status == status)
             return texts[i].text;
@@ -51,11 +46,16 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
     *a = (struct answer){.status = status};
     buf_init(&a->head, HEAD_MAX);
     buf_init(&a->text, TEXT_MAX);
-    add_number(&a->head, "Status: ", status, " ");
-    buf_puts(&a->head, status_text(status));
-    buf_puts(&a->head, "\r\nX-Request-Id: ");
+    if (status != 200) { /* which is what no status means */
+        add_number(&a->head, "Status: ", status, " ");
+        buf_puts(&a->head, status_text(status));
+        buf_puts(&a->head, "\r\n");
+    }
+    buf_puts(&a->head, "X-Request-Id: ");
     buf_puts(&a->head, facts->request_id);
     buf_puts(&a->head, "\r\n");
+    if (facts->waited_s > 0)
+        add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }
 
 /* The body's headers and the end of the head. HEAD tells the length of what it leaves out. */
@@ -113,8 +113,7 @@ static void add_cache_status(struct answer *a, const struct answer_facts *facts,
     }
 }
 
-/* Whether an If-None-Match names the tag (RFC 9110: a list, or "*"; weak ones match, too). */
-static bool etag_matches(const char *list, const char *etag)
+bool answer_etag_matches(const char *list, const char *etag)
 {
     size_t len = strlen(etag);
     while (list != NULL && *list != '\0') {
@@ -134,8 +133,8 @@ static bool etag_matches(const char *list, const char *etag)
  * news. */
 static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
 {
-    int64_t left_ms = s->fresh_until_ms - facts->now_ms;
-    add_number(&a->head, "Age: ", seconds_down(facts->now_ms - s->fetched_ms), "\r\n");
+    int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
+    add_number(&a->head, "Age: ", age, "\r\n");
     if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
         int64_t wait = seconds_up(left_ms);
         add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
@@ -144,7 +143,8 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
     int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now_ms;
     if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
         left_ms = urls_left_ms;
-    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms), "\r\n");
+    /* A client takes the Age off again (RFC 9111, 4.2.3). */
+    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + age, "\r\n");
 }
 
 static void add_etag(struct buf *head, const char *etag)
@@ -158,12 +158,12 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
                  enum view_kind kind)
 {
     const struct view_bytes *view = &s->views[kind];
-    bool unchanged = etag_matches(facts->if_none_match, view->etag);
-    begin(a, facts, unchanged ? 304 : 200);
+    bool unchanged = answer_etag_matches(facts->if_none_match, view->etag);
+    begin(a, facts, facts->no_content ? 204 : unchanged ? 304 : 200);
     add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
     add_freshness(a, facts, s);
     add_etag(&a->head, view->etag);
-    if (unchanged)
+    if (unchanged || facts->no_content)
         buf_puts(&a->head, "\r\n");
     else
         end(a, facts, "application/json", view->data, view->len);
@@ -209,7 +209,7 @@ static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item 
 }
 
 /* Of what the items are, but for the request's id that stands in problems. */
-static void list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
+void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
 {
     struct buf text;
     unsigned char digest[32];
@@ -244,8 +244,8 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
                  size_t n)
 {
     char etag[ETAG_SIZE];
-    list_etag(items, n, etag);
-    bool unchanged = etag_matches(facts->if_none_match, etag);
+    answer_list_etag(items, n, etag);
+    bool unchanged = answer_etag_matches(facts->if_none_match, etag);
     const struct list_facts list = facts_of_list(facts->now_ms, items, n);
     begin(a, facts, unchanged ? 304 : 200);
     add_cache_status(a, facts, list.ttl_ms);

@@ -101,8 +101,8 @@ static const struct table access_table = TABLE(ACCESS, access_fields);
 static const struct field conf_fields[] = {
     FIELD("workers", S_INT, CONF, workers, "0", "processes; 0: as many as there are cores", .max = 64),
     FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "where the sockets are", ),
-    FIELD("socket_group", S_STRING, CONF, socket_group, "\"www-data\"", "the web server's group, or null",
-          .min = 1, .max = 64),
+    FIELD("socket_group", S_STRING, CONF, socket_group, "\"www-data\"",
+          "the web server's group; null: our own", .nullable = true, .min = 1, .max = 64),
     FIELD("user", S_STRING, CONF, user, "\"www-data\"", "whom workers run as when started by root", .min = 1,
           .max = 64),
     FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "where the provider files are", ),

@@ -94,6 +94,14 @@ bool crew_is_complete(const struct crew *crew)
     return n >= crew->n_wanted;
 }
 
+bool crew_is_stuck(const struct crew *crew)
+{
+    bool deaths = false;
+    for (int i = 0; i < crew->n_wanted; i++)
+        deaths |= crew->places[i].deaths > 0;
+    return deaths && !crew_is_complete(crew);
+}
+
 /* ---- sockets ---- */
 
 static bool open_place(struct place *place, const struct conf *conf, char **ret_error)
@@ -160,6 +168,18 @@ static void on_pause_over(uv_timer_t *timer)
     start_worker(place);
 }
 
+/* A worker of an older configuration may still be at work there: then nobody is sent elsewhere. */
+static bool is_served(const struct place *place)
+{
+    const struct child *child;
+    DL_FOREACH(place->crew->children, child)
+    {
+        if (child->index == place->index && child->ready && !child->told)
+            return true;
+    }
+    return false;
+}
+
 static void pause_place(struct place *place)
 {
     uv_loop_t *loop = place->crew->parts.loop;
@@ -170,7 +190,8 @@ static void pause_place(struct place *place)
     place->pause = xcalloc(1, sizeof(*place->pause));
     place->pause->fd = place->fd;
     uv_poll_init(loop, &place->pause->poll, place->fd);
-    uv_poll_start(&place->pause->poll, UV_READABLE, on_refuse);
+    if (!is_served(place))
+        uv_poll_start(&place->pause->poll, UV_READABLE, on_refuse);
     uv_timer_start(&place->timer, on_pause_over, pause_ms, 0);
 }
 

@@ -37,6 +37,9 @@ void crew_start(struct crew *crew, const struct conf *conf, int files_fd);
 void crew_stop(struct crew *crew);
 void crew_kill(struct crew *crew);
 
+/* Workers of the newest generation die before it is complete: it may never be. */
+bool crew_is_stuck(const struct crew *crew);
+
 int crew_size(const struct crew *crew);         /* processes, leaving ones included */
 int crew_ready(const struct crew *crew);        /* workers that take requests */
 bool crew_is_complete(const struct crew *crew); /* all of the newest generation are ready */

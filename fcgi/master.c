@@ -8,6 +8,7 @@
  * more. */
 #include "master.h"
 
+#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,8 @@ static char *refuse_change(const struct master *m, const struct conf *conf)
 static char *start_generation(struct master *m, const struct conf *conf)
 {
     char *error = NULL;
+    if (geteuid() == 0 && getpwnam(conf->user) == NULL)
+        return xasprintf("there is no user \"%s\" for the workers (\"user\")", conf->user);
     if (crew_open_sockets(m->crew, conf, &error) < 0)
         return error;
     int files_fd = files_seal(conf->files);
@@ -94,7 +97,7 @@ static void on_hup(uv_signal_t *signal, int number)
     struct master *m = CONTAINER_OF(signal, struct master, hup);
     if (m->stopping)
         return;
-    if (crew_is_complete(m->crew))
+    if (crew_is_complete(m->crew) || crew_is_stuck(m->crew))
         reload(m);
     else
         m->reload_again = true;
@@ -130,7 +133,7 @@ static void on_crew_change(void *ctx)
     struct master *m = ctx;
     if (m->stopping) {
         stop_when_empty(m);
-    } else if (m->reload_again && crew_is_complete(m->crew)) {
+    } else if (m->reload_again && (crew_is_complete(m->crew) || crew_is_stuck(m->crew))) {
         m->reload_again = false;
         reload(m);
     }

@@ -10,6 +10,8 @@
 #define PROBLEMS(X)                                                                                          \
     X(BAD_REQUEST, "bad_request", 400, "Bad request", "The request is malformed.")                           \
     X(BAD_ID, "bad_request", 400, "Bad request", "This is no task id of this provider.")                     \
+    X(BAD_WAIT, "bad_request", 400, "Bad request",                                                           \
+      "wait must be given once, as a whole number of seconds: 0 does not wait, more than 60 is cut to 60.")  \
     X(BAD_IDS, "bad_request", 400, "Bad request",                                                            \
       "ids must be 1 to 100 names of the form PROVIDER/ID, separated by commas.")                            \
     X(NOT_FOUND, "not_found", 404, "Not found", "There is nothing at this path.")                            \

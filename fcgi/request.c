@@ -1,12 +1,13 @@
 /* request: see request.h. The story of one request:
  *
- *     route -> authorize -> look_in_memory -> join_fetches -> respond
- *       |          |              '-- all fresh ----------------^
- *       '----------'-- refused ---------------------------------'
+ *     route -> authorize -> look_in_memory -> join_fetches -> hold -> respond
+ *       |          |              '-- all fresh --------------^ ^--'     ^
+ *       |          |                                          '-> stream -- news --> stream ...
+ *       '----------'-- refused ------------------------------------------'
  *
- * Most requests ask about one task; /v1/tasks?ids= asks about many, each an item of its own. A step that
- * refuses the request sets the problem and returns RESPOND. run() alone changes the step and frees the
- * request. */
+ * Most requests ask about one task; /v1/tasks?ids= asks about many, each a lookup of its own. A request that
+ * wants to wait is held until there is news, and one that wants a stream is sent each. A step that refuses
+ * the request sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
 #include "request.h"
 
 #include <stdio.h>
@@ -15,28 +16,15 @@
 
 #include <utlist.h>
 
-#include "answer.h"
+#include "events.h"
+#include "lookup.h"
+#include "prefer.h"
 #include "stats.h"
+#include "watch.h"
 
-enum { GRACE_MS = 250, RETRY_MS = 1000 };
+enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
 
-enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCHES, RESPOND, WAIT, DONE };
-
-/* One task that is asked about, and what is known of it by now. */
-struct item {
-    struct request *request; /* (ref) */
-    struct task task;
-    struct fetch_waiter waiter;
-    bool waits;                /* for a fetch */
-    struct snapshot *snapshot; /* what is answered, or NULL with a problem */
-    struct snapshot *last;     /* what may stand in for it, or NULL */
-    enum answer_source source;
-    int64_t ttl_ms; /* SOURCE_MEMORY: how long it is fresh yet */
-    bool stored;
-    enum problem problem;
-    bool doubted;           /* the problem is not believed as long as there is something to show */
-    int64_t retry_after_ms; /* of the problem; 0: unknown */
-};
+enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCHES, HOLD, STREAM, RESPOND, WAIT, DONE };
 
 struct request {
     struct requests *requests;   /* (ref) */
@@ -45,19 +33,27 @@ struct request {
     enum step step;              /* the next one to run */
     bool waits;                  /* in the list, with a timer */
     enum route_kind kind;
-    size_t n_items;
-    size_t n_missing; /* items that wait */
-    struct item *items;
-    struct item only; /* the item of most requests */
-    uv_timer_t deadline;
+    size_t n_lookups;
+    size_t n_missing; /* lookups that wait for a fetch */
+    struct lookup *lookups;
+    struct lookup only; /* that of most requests */
+    int wait_s;         /* how long it wants to be held; 0: not at all */
+    bool wants_stream;
+    bool held;                 /* it watches */
+    bool time_over;            /* it is answered with what there is */
+    bool streaming;            /* the head of the stream is out */
+    char last_etag[ETAG_SIZE]; /* of the event sent last */
+    uv_timer_t timer;          /* the deadline, or the heartbeat */
     struct answer_facts facts;
     char id[ANSWER_ID_SIZE];
 };
 
 struct requests {
     struct requests_parts parts;
+    struct watches *watches;
     struct request *waiting;
     int64_t n_waiting;
+    bool leaving; /* nobody is held any more */
 };
 
 static void run(struct request *r);
@@ -76,21 +72,34 @@ static enum step refuse_overload(struct request *r)
     return refuse(r, PROBLEM_OVERLOADED);
 }
 
+static enum view_kind view_of(const struct request *r)
+{
+    return r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
+}
+
 /* ---- route ---- */
 
 static enum step take_ids(struct request *r, const char *uri)
 {
-    struct task *tasks = xcalloc(ROUTE_IDS_MAX, sizeof(*tasks));
-    enum problem problems[ROUTE_IDS_MAX];
-    int n = route_ids(r->requests->parts.conf, uri, tasks, problems);
-    if (n > 0) {
-        r->items = xcalloc((size_t)n, sizeof(*r->items));
-        r->n_items = (size_t)n;
-    }
-    for (int i = 0; i < n; i++)
-        r->items[i] = (struct item){.request = r, .task = tasks[i], .problem = problems[i]};
-    free(tasks);
-    return n > 0 ? AUTHORIZE : refuse(r, PROBLEM_BAD_IDS);
+    size_t n;
+    struct lookup *lookups = lookups_new(r->requests->parts.conf, uri, r, &n);
+    if (lookups == NULL)
+        return refuse(r, PROBLEM_BAD_IDS);
+    r->lookups = lookups;
+    r->n_lookups = n;
+    return AUTHORIZE;
+}
+
+/* How long, and in which form, the client wants to be told. */
+static enum step take_wishes(struct request *r, const char *uri)
+{
+    const char *query = strchr(uri, '?'), *accept = fcgi_param(r->client, "HTTP_ACCEPT");
+    r->wait_s = prefer_wait(query ? query + 1 : NULL, fcgi_param(r->client, "HTTP_PREFER"));
+    r->wants_stream = accept != NULL && strcasestr(accept, "text/event-stream") != NULL &&
+                      r->kind != ROUTE_MANY && !r->facts.head_only;
+    if (r->wait_s < 0)
+        return refuse(r, PROBLEM_BAD_WAIT);
+    return r->kind == ROUTE_MANY ? take_ids(r, uri) : AUTHORIZE;
 }
 
 static enum step route(struct request *r)
@@ -110,9 +119,7 @@ static enum step route(struct request *r)
         return refuse(r, problem);
     if (method == NULL || (!r->facts.head_only && strcmp(method, "GET") != 0))
         return refuse(r, PROBLEM_METHOD);
-    if (problem != PROBLEM_NONE)
-        return refuse(r, problem);
-    return r->kind == ROUTE_MANY ? take_ids(r, uri) : AUTHORIZE;
+    return problem == PROBLEM_NONE ? take_wishes(r, uri) : refuse(r, problem);
 }
 
 /* ---- authorize ---- */
@@ -128,91 +135,18 @@ static enum step authorize(struct request *r)
 
 /* ---- look_in_memory ---- */
 
-/* True when memory has the answer, or knows that there is none to be had now. */
-static bool look_item(struct request *r, struct item *item)
-{
-    struct memory *memory = fetches_memory(r->requests->parts.fetches);
-    struct memory_look look = memory_look(memory, &item->task, r->facts.now_ms);
-    item->source = SOURCE_MEMORY;
-    item->ttl_ms = look.left_ms;
-    if (look.missing) {
-        item->problem = PROBLEM_TASK_NOT_FOUND;
-    } else if (look.problem != PROBLEM_NONE) {
-        item->problem = look.problem;
-        item->doubted = true;
-        item->last = snapshot_ref(look.snapshot);
-        return true;
-    } else if (look.snapshot == NULL) {
-        return false;
-    } else if (look.left_ms == 0) {
-        item->last = snapshot_ref(look.snapshot);
-        return false;
-    } else {
-        item->snapshot = snapshot_ref(look.snapshot);
-    }
-    stat_inc(STAT_HITS_MEMORY);
-    return true;
-}
-
 static enum step look_in_memory(struct request *r)
 {
-    for (size_t i = 0; i < r->n_items; i++) {
-        struct item *item = &r->items[i];
-        item->waits = item->problem == PROBLEM_NONE && !look_item(r, item);
-        r->n_missing += item->waits;
+    bool all = true;
+    for (size_t i = 0; i < r->n_lookups; i++) {
+        struct lookup *lookup = &r->lookups[i];
+        if (lookup->problem == PROBLEM_NONE)
+            all &= lookup_in_memory(lookup, r->requests->parts.fetches, r->facts.now_ms);
     }
-    return r->n_missing > 0 ? JOIN_FETCHES : RESPOND;
+    return all ? HOLD : JOIN_FETCHES;
 }
 
-/* ---- join_fetches ---- */
-
-static void stop_waiting(struct request *r)
-{
-    if (!r->waits)
-        return;
-    r->waits = false;
-    for (size_t i = 0; i < r->n_items; i++)
-        fetch_leave(&r->items[i].waiter);
-    uv_timer_stop(&r->deadline);
-    DL_DELETE(r->requests->waiting, r);
-    r->requests->n_waiting--;
-    stat_dec(STAT_WAITERS);
-}
-
-static void on_deadline(uv_timer_t *timer)
-{
-    struct request *r = CONTAINER_OF(timer, struct request, deadline);
-    for (size_t i = 0; i < r->n_items; i++) {
-        if (r->items[i].waits)
-            r->items[i].problem = PROBLEM_UPSTREAM_TIMEOUT;
-    }
-    run(r);
-}
-
-static void take_result(struct item *item, const struct fetch_result *result)
-{
-    if (result->snapshot != NULL)
-        item->snapshot = snapshot_ref(result->snapshot);
-    if (result->from_redis)
-        item->source = SOURCE_REDIS;
-    item->stored = result->stored;
-    item->problem = result->problem;
-    item->doubted = result->doubted;
-    item->retry_after_ms = result->retry_after_ms;
-    if (result->last != NULL) {
-        snapshot_unref(item->last);
-        item->last = snapshot_ref(result->last);
-    }
-}
-
-static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *result)
-{
-    struct item *item = CONTAINER_OF(waiter, struct item, waiter);
-    take_result(item, result);
-    item->waits = false;
-    if (--item->request->n_missing == 0)
-        run(item->request);
-}
+/* ---- waiting ---- */
 
 static void on_gone(void *user)
 {
@@ -222,64 +156,215 @@ static void on_gone(void *user)
     run(r);
 }
 
-/* A second query may follow the first. */
-static int64_t longest_timeout_ms(const struct request *r)
-{
-    int64_t longest = 0;
-    for (size_t i = 0; i < r->n_items; i++) {
-        const struct conf_route *route = r->items[i].task.route;
-        int64_t ms = route ? route->upstream->timeout_ms * (route->provider->result.path ? 2 : 1) : 0;
-        longest = ms > longest ? ms : longest;
-    }
-    return longest;
-}
-
 static void start_waiting(struct request *r)
 {
-    const struct conf *conf = r->requests->parts.conf;
-    int64_t most_ms = conf->redis.timeout_ms + longest_timeout_ms(r) + GRACE_MS;
+    if (r->waits)
+        return;
     r->waits = true;
     DL_APPEND(r->requests->waiting, r);
     r->requests->n_waiting++;
     stat_inc(STAT_WAITERS);
-    uv_timer_init(r->requests->parts.loop, &r->deadline);
-    uv_timer_start(&r->deadline, on_deadline, (uint64_t)most_ms, 0);
+    if (r->timer.loop == NULL)
+        uv_timer_init(r->requests->parts.loop, &r->timer);
     fcgi_on_gone(r->client, on_gone, r);
 }
 
-/* A fetch that cannot be joined is an item's problem, not the request's. */
-static void join_item(struct request *r, struct item *item)
+static void stop_waiting(struct request *r)
 {
-    item->waiter.on_fetched = on_fetched;
-    item->source = SOURCE_UPSTREAM;
-    switch (fetch_join(r->requests->parts.fetches, &item->task, &item->waiter)) {
-    case FETCH_STARTED:
+    for (size_t i = 0; i < r->n_lookups; i++)
+        lookup_leave(&r->lookups[i]);
+    if (!r->waits)
         return;
-    case FETCH_COLLAPSED:
-        item->source = SOURCE_COLLAPSED;
-        stat_inc(STAT_COLLAPSED);
-        return;
-    case FETCH_REFUSED:
-        stat_inc(STAT_OVERLOADED);
-        item->problem = PROBLEM_OVERLOADED;
-        item->retry_after_ms = RETRY_MS;
-        item->waits = false;
-        r->n_missing--;
-    }
+    r->waits = false;
+    uv_timer_stop(&r->timer);
+    DL_DELETE(r->requests->waiting, r);
+    r->requests->n_waiting--;
+    stat_dec(STAT_WAITERS);
+}
+
+static bool too_many_wait(const struct request *r)
+{
+    return !r->waits && r->requests->n_waiting >= r->requests->parts.conf->limits.waiters;
+}
+
+/* ---- join_fetches ---- */
+
+static void on_fetch_deadline(uv_timer_t *timer)
+{
+    struct request *r = CONTAINER_OF(timer, struct request, timer);
+    lookups_give_up(r->lookups, r->n_lookups, PROBLEM_UPSTREAM_TIMEOUT);
+    r->n_missing = 0;
+    run(r);
+}
+
+static void on_looked_up(struct lookup *lookup)
+{
+    struct request *r = lookup->owner;
+    if (--r->n_missing == 0)
+        run(r);
 }
 
 static enum step join_fetches(struct request *r)
 {
-    if (r->requests->n_waiting >= r->requests->parts.conf->limits.waiters)
+    if (too_many_wait(r))
         return refuse_overload(r);
-    for (size_t i = 0; i < r->n_items; i++) {
-        if (r->items[i].waits)
-            join_item(r, &r->items[i]);
+    for (size_t i = 0; i < r->n_lookups; i++) {
+        struct lookup *lookup = &r->lookups[i];
+        lookup->on_done = on_looked_up;
+        if (lookup->problem == PROBLEM_NONE && lookup->snapshot == NULL)
+            r->n_missing += lookup_fetch(lookup, r->requests->parts.fetches);
     }
     if (r->n_missing == 0)
+        return HOLD;
+    start_waiting(r);
+    int64_t most_ms = lookups_timeout_ms(r->lookups, r->n_lookups, r->requests->parts.conf) + GRACE_MS;
+    uv_timer_start(&r->timer, on_fetch_deadline, (uint64_t)most_ms, 0);
+    r->step = HOLD;
+    return WAIT;
+}
+
+/* ---- hold ---- */
+
+static void on_hold_over(uv_timer_t *timer)
+{
+    struct request *r = CONTAINER_OF(timer, struct request, timer);
+    r->time_over = true;
+    run(r);
+}
+
+static void on_news(struct lookup *lookup)
+{
+    run(lookup->owner);
+}
+
+/* Watches every task that can still change. False when there is none. */
+static bool watch_all(struct request *r)
+{
+    bool any = false;
+    for (size_t i = 0; i < r->n_lookups; i++) {
+        r->lookups[i].on_news = on_news;
+        any |= lookup_watch(&r->lookups[i], r->requests->watches);
+    }
+    return any;
+}
+
+/* Whether there is nothing yet that the client waits for: the end, or anything else than what it has. */
+static bool is_waiting_for_news(const struct request *r)
+{
+    char etag[ETAG_SIZE];
+    if (r->facts.if_none_match == NULL)
+        return true;
+    if (r->kind == ROUTE_MANY)
+        lookups_etag(r->lookups, r->n_lookups, etag);
+    else
+        memcpy(etag, r->only.snapshot->views[view_of(r)].etag, ETAG_SIZE);
+    return answer_etag_matches(r->facts.if_none_match, etag);
+}
+
+static void excuse_all(struct request *r)
+{
+    r->facts.now_ms = wall_ms();
+    for (size_t i = 0; i < r->n_lookups; i++)
+        lookup_excuse(&r->lookups[i], r->facts.now_ms);
+}
+
+static enum step hold(struct request *r)
+{
+    if (r->client == NULL || r->time_over || (r->wait_s == 0 && !r->wants_stream))
+        return RESPOND;
+    excuse_all(r);
+    if (r->wants_stream && r->only.snapshot != NULL)
+        return STREAM;
+    if (r->wait_s == 0 || r->requests->leaving || !watch_all(r) || !is_waiting_for_news(r))
+        return RESPOND;
+    if (too_many_wait(r))
         return RESPOND;
     start_waiting(r);
-    r->step = RESPOND;
+    if (!r->held)
+        uv_timer_start(&r->timer, on_hold_over, (uint64_t)r->wait_s * 1000, 0);
+    r->held = true;
+    r->step = HOLD;
+    return WAIT;
+}
+
+/* ---- stream ---- */
+
+static bool send_text(struct request *r, struct buf *text)
+{
+    bool open = fcgi_stream_send(r->client, text->data, text->len);
+    buf_done(text);
+    if (!open)
+        r->client = NULL;
+    return open;
+}
+
+static void on_heartbeat(uv_timer_t *timer)
+{
+    struct request *r = CONTAINER_OF(timer, struct request, timer);
+    struct buf text;
+    buf_init(&text, EVENT_MAX);
+    events_heartbeat(&text);
+    if (!send_text(r, &text))
+        run(r);
+}
+
+static void begin_stream(struct request *r)
+{
+    struct buf head;
+    buf_init(&head, EVENT_MAX);
+    events_head(r->id, &head);
+    fcgi_stream(r->client, head.data, head.len);
+    buf_done(&head);
+    r->streaming = true;
+    stat_inc(STAT_STREAMS);
+    start_waiting(r);
+    uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+}
+
+/* What has changed since the last event, as text; nothing when nothing has. */
+static void write_news(struct request *r, struct buf *text)
+{
+    const struct snapshot *snapshot = r->only.snapshot;
+    if (snapshot == NULL)
+        return events_problem(r->only.problem, r->id, text);
+    const struct view_bytes *view = &snapshot->views[view_of(r)];
+    if (strcmp(view->etag, r->last_etag) == 0)
+        return;
+    memcpy(r->last_etag, view->etag, ETAG_SIZE);
+    events_status(view, text);
+}
+
+/* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
+static bool has_seen_the_end(const struct request *r)
+{
+    const struct snapshot *snapshot = r->only.snapshot;
+    return state_ended(snapshot->state) &&
+           events_is_known(fcgi_param(r->client, "HTTP_LAST_EVENT_ID"), &snapshot->views[view_of(r)]);
+}
+
+static enum step stream(struct request *r)
+{
+    const struct snapshot *snapshot = r->only.snapshot;
+    if (r->client == NULL)
+        return RESPOND;
+    if (!r->streaming) {
+        if (has_seen_the_end(r)) {
+            r->facts.no_content = true;
+            return RESPOND;
+        }
+        if (too_many_wait(r)) {
+            lookup_forget(&r->only, PROBLEM_OVERLOADED);
+            return RESPOND;
+        }
+        begin_stream(r);
+    }
+    struct buf text;
+    buf_init(&text, EVENT_MAX);
+    write_news(r, &text);
+    if (!send_text(r, &text) || snapshot == NULL || state_ended(snapshot->state) || r->requests->leaving)
+        return RESPOND;
+    watch_all(r);
+    r->step = STREAM;
     return WAIT;
 }
 
@@ -292,66 +377,27 @@ static void count_answer(int status)
     stat_inc(classes[status / 100 - 2]);
 }
 
-/* The last snapshot stands in for a failure. */
-static void excuse(struct item *item, int64_t now_ms)
-{
-    const struct snapshot *last = item->last;
-    if (item->snapshot != NULL || last == NULL || now_ms >= last->keep_until_ms ||
-        !(item->doubted || problem_is_excusable(item->problem)))
-        return;
-    item->snapshot = snapshot_ref(item->last);
-    item->source = SOURCE_STALE;
-    stat_inc(STAT_STALE);
-}
-
-static void answer_one(const struct request *r, const struct item *item, struct answer *answer)
-{
-    struct answer_facts facts = r->facts;
-    facts.source = item->source;
-    facts.stored = item->stored;
-    facts.problem = item->problem;
-    facts.ttl_ms = item->ttl_ms;
-    facts.retry_after_ms = item->retry_after_ms;
-    if (item->snapshot != NULL)
-        answer_view(answer, &facts, item->snapshot, r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED);
-    else
-        answer_problem(answer, &facts);
-}
-
-static void answer_all(const struct request *r, struct answer *answer)
-{
-    struct answer_item items[ROUTE_IDS_MAX];
-    struct answer_facts facts = r->facts;
-    facts.source = SOURCE_MEMORY;
-    for (size_t i = 0; i < r->n_items; i++) {
-        items[i] = (struct answer_item){.snapshot = r->items[i].snapshot, .problem = r->items[i].problem};
-        if (r->items[i].source > facts.source) {
-            facts.source = r->items[i].source;
-            facts.problem = r->items[i].problem;
-        }
-        facts.stored |= r->items[i].stored;
-    }
-    answer_many(answer, &facts, items, r->n_items);
-}
-
 static enum step respond(struct request *r)
 {
+    struct answer answer;
     stop_waiting(r);
     if (r->client == NULL)
         return DONE;
-    struct answer answer;
-    r->facts.now_ms = wall_ms();
-    for (size_t i = 0; i < r->n_items; i++) {
-        if (r->facts.problem == PROBLEM_OVERLOADED && r->items[i].problem == PROBLEM_NONE)
-            r->items[i].problem = r->facts.problem;
-        excuse(&r->items[i], r->facts.now_ms);
+    if (r->streaming) {
+        fcgi_stream_end(r->client);
+        count_answer(200);
+        return DONE;
     }
+    if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known may still be told */
+        lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
+    excuse_all(r);
+    r->facts.waited_s = r->wait_s;
     if (r->facts.problem != PROBLEM_NONE && (r->kind == ROUTE_MANY || r->only.snapshot == NULL))
         answer_problem(&answer, &r->facts);
     else if (r->kind == ROUTE_MANY)
-        answer_all(r, &answer);
+        lookups_answer(r->lookups, r->n_lookups, &r->facts, &answer);
     else
-        answer_one(r, &r->only, &answer);
+        lookup_answer(&r->only, view_of(r), &r->facts, &answer);
     count_answer(answer.status);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
@@ -362,20 +408,20 @@ static enum step respond(struct request *r)
 
 static void on_closed(uv_handle_t *handle)
 {
-    free(CONTAINER_OF((uv_timer_t *)handle, struct request, deadline));
+    free(CONTAINER_OF((uv_timer_t *)handle, struct request, timer));
 }
 
 static void request_free(struct request *r)
 {
     stop_waiting(r);
-    for (size_t i = 0; i < r->n_items; i++) {
-        snapshot_unref(r->items[i].snapshot);
-        snapshot_unref(r->items[i].last);
-    }
-    if (r->items != &r->only)
-        free(r->items);
-    if (r->deadline.loop != NULL)
-        uv_close((uv_handle_t *)&r->deadline, on_closed);
+    if (r->streaming)
+        stat_dec(STAT_STREAMS);
+    for (size_t i = 0; i < r->n_lookups; i++)
+        lookup_done(&r->lookups[i]);
+    if (r->lookups != &r->only)
+        free(r->lookups);
+    if (r->timer.loop != NULL)
+        uv_close((uv_handle_t *)&r->timer, on_closed);
     else
         free(r);
 }
@@ -386,9 +432,11 @@ static void run(struct request *r)
                                                            [AUTHORIZE] = authorize,
                                                            [LOOK_IN_MEMORY] = look_in_memory,
                                                            [JOIN_FETCHES] = join_fetches,
+                                                           [HOLD] = hold,
+                                                           [STREAM] = stream,
                                                            [RESPOND] = respond};
-    static const char *const names[] = {"route", "authorize", "look_in_memory", "join_fetches", "respond",
-                                        "wait",  "done"};
+    static const char *const names[] = {"route",  "authorize", "look_in_memory", "join_fetches", "hold",
+                                        "stream", "respond",   "wait",           "done"};
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);
@@ -405,9 +453,9 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->requests = rs;
     r->client = client;
     r->step = ROUTE;
-    r->items = &r->only;
-    r->n_items = 1;
-    r->only.request = r;
+    r->lookups = &r->only;
+    r->n_lookups = 1;
+    r->only.owner = r;
     r->facts.now_ms = wall_ms();
     run(r);
 }
@@ -418,7 +466,21 @@ struct requests *requests_new(struct requests_parts parts)
 {
     struct requests *rs = xcalloc(1, sizeof(*rs));
     rs->parts = parts;
+    rs->watches = watches_new(parts.loop, parts.fetches);
     return rs;
+}
+
+void requests_release(struct requests *rs)
+{
+    struct request *r, *next;
+    rs->leaving = true;
+    DL_FOREACH_SAFE(rs->waiting, r, next)
+    {
+        if (r->held || r->streaming) {
+            r->time_over = true;
+            run(r);
+        }
+    }
 }
 
 void requests_free(struct requests *rs)
@@ -429,5 +491,6 @@ void requests_free(struct requests *rs)
         fcgi_on_gone(rs->waiting->client, NULL, NULL);
         request_free(rs->waiting);
     }
+    watches_free(rs->watches);
     free(rs);
 }

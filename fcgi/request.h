@@ -19,6 +19,10 @@ struct requests *requests_new(struct requests_parts parts);
 /* Those that wait are forgotten without an answer. NULL is allowed. */
 void requests_free(struct requests *requests);
 
+/* The worker is about to leave: whoever is held gets the present view, streams end, and nobody is held any
+ * more. */
+void requests_release(struct requests *requests);
+
 /* Answers `client`, now or later. */
 void request_serve(struct requests *requests, struct fcgi_request *client);
 

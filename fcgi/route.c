@@ -119,7 +119,16 @@ void task_key(const struct task *task, struct buf *out)
     buf_puts(out, task->id);
 }
 
-/* ---- nginx ---- */
+/* ---- nginx ----
+ *
+ * A provider's own path is its own key: most requests pass the map without a match. The other ways to ask for
+ * the same task are mapped to that path. Only where an id stands in a query does the map look at queries at
+ * all. */
+
+static bool has_query(const struct pattern *pattern)
+{
+    return pattern->parts[pattern->n_parts - 1].query_name != NULL;
+}
 
 static void print_literal(const char *literal, struct buf *out)
 {
@@ -127,9 +136,9 @@ static void print_literal(const char *literal, struct buf *out)
         buf_addf(out, "%s%c", strchr(".+*()[]|^$?\\\"", *c) ? "\\" : "", *c);
 }
 
-/* A pattern as a regular expression of nginx's over "PATH?QUERY", which captures the variables as tp1, tp2
+/* A pattern with a query as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2
  * ... Those of the query stand in any order, so they are looked ahead for. */
-static void print_regex(const struct pattern *pattern, struct buf *out)
+static void print_query_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
     for (size_t i = 0; i < pattern->n_parts && pattern->parts[i].query_name == NULL; i++) {
@@ -148,26 +157,63 @@ static void print_regex(const struct pattern *pattern, struct buf *out)
     }
 }
 
-static void print_map_row(const struct conf_route *route, struct buf *out)
+/* "/v1/tasks/PROVIDER/ID". */
+static void print_unified_regex(const struct conf_route *route, bool with_query, struct buf *out)
 {
-    buf_puts(out, "    \"~^");
-    print_regex(&route->path, out);
-    buf_addf(out, "\" \"%s", route->provider->name);
+    buf_addf(out, "%s/%s", unified_prefix, route->provider->name);
     for (size_t n = 1; n <= route->path.n_variables; n++)
-        buf_addf(out, "/$tp%zu", n);
-    buf_puts(out, "\";\n");
+        buf_addf(out, "/(?<tp%zu>[^/?]+)", n);
+    buf_puts(out, with_query ? "\\?" : "$");
+}
+
+/* The native path with what was captured. */
+static void print_key(const struct pattern *pattern, struct buf *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < pattern->n_parts; i++) {
+        const struct pattern_part *part = &pattern->parts[i];
+        if (part->query_name != NULL)
+            buf_addf(out, "?%s=", part->query_name);
+        else
+            buf_putc(out, '/');
+        if (part->literal != NULL)
+            buf_puts(out, part->literal);
+        else
+            buf_addf(out, "${tp%zu}", ++n);
+    }
+}
+
+static void print_map(const struct conf *conf, struct buf *out)
+{
+    bool with_query = false;
+    for (size_t i = 0; i < conf->routes.n; i++)
+        with_query |= has_query(&conf_route(conf, i)->path);
+    buf_addf(out, "map \"%s\" $taskproxy_task {\n    default $uri;\n", with_query ? "$uri?$args" : "$uri");
+    buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        buf_puts(out, "    \"~^");
+        print_unified_regex(route, with_query, out);
+        buf_puts(out, "\" \"");
+        print_key(&route->path, out);
+        buf_puts(out, "\";\n");
+        if (!has_query(&route->path))
+            continue;
+        buf_puts(out, "    \"~^");
+        print_query_regex(&route->path, out);
+        buf_puts(out, "\" \"");
+        print_key(&route->path, out);
+        buf_puts(out, "\";\n");
+    }
+    buf_puts(out, "}\n");
 }
 
 void route_print_nginx(const struct conf *conf, struct buf *out)
 {
     buf_puts(out, "# Printed by taskproxy --print-nginx: include it in http {}.\n\n"
-                  "# One task always goes to the same worker, whichever way it is asked for.\n"
-                  "map \"$uri?$args\" $taskproxy_task {\n"
-                  "    default $request_uri;\n");
-    for (size_t i = 0; i < conf->routes.n; i++)
-        print_map_row(conf_route(conf, i), out);
-    buf_addf(out, "    \"~^%s/(?<tp1>[^?]+)\" \"$tp1\";\n", unified_prefix);
-    buf_puts(out, "}\n\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
+                  "# One task always goes to the same worker, whichever way it is asked for.\n");
+    print_map(conf, out);
+    buf_puts(out, "\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
     for (int64_t i = 0; i < conf->workers; i++)
         buf_addf(out, "    server unix:%s/worker-%lld.sock max_fails=0;\n", conf->socket_dir, (long long)i);
     buf_puts(out, "    keepalive 1024;\n}\n\n");

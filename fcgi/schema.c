@@ -377,9 +377,12 @@ static int read_field(struct reader *r, const struct field *field, struct json_o
     if (!there && field->fallback == NULL)
         return fail(r, "the key \"%s\" is missing", field->name);
     size_t back = go_in(r, field->name);
-    bool absent =
-        !there || (value == NULL && field->fallback != NULL && strcmp(field->fallback, "null") == 0);
-    int result = absent ? read_fallback(r, field, place) : read_value(r, field, value, place);
+    bool may_be_null = field->nullable || (field->fallback != NULL && strcmp(field->fallback, "null") == 0);
+    int result = 0;
+    if (!there)
+        result = read_fallback(r, field, place);
+    else if (value != NULL || !may_be_null)
+        result = read_value(r, field, value, place);
     if (result == 0)
         go_out(r, back);
     return result;

@@ -20,6 +20,8 @@
     X(ANSWERS_5XX, counter, "answers_total", "class=\"5xx\"", NULL)                                          \
     X(REQUESTS_GONE, counter, "requests_gone_total", "", "Requests whose client left before the answer")     \
     X(WAITERS, gauge, "waiters", "", "Requests that wait for a fetch")                                       \
+    X(STREAMS, gauge, "streams", "", "Event streams that are open")                                          \
+    X(WATCHED, gauge, "watched_tasks", "", "Tasks that somebody watches")                                    \
     X(FETCHES, gauge, "fetches", "", "Fetches under way")                                                    \
     X(HITS_MEMORY, counter, "cache_hits_total", "level=\"memory\"", "Fresh snapshots found, by level")       \
     X(HITS_REDIS, counter, "cache_hits_total", "level=\"redis\"", NULL)                                      \

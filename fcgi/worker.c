@@ -155,6 +155,7 @@ static void leave(struct worker *w)
     stat_set(STAT_WORKERS_READY, 0);
     uv_timer_start(&w->drain, on_drain_over, (uint64_t)w->conf->drain_ms, 0);
     fcgi_drain(w->server);
+    requests_release(w->requests);
 }
 
 static void on_terminate(uv_signal_t *signal, int number)

@@ -49,7 +49,7 @@ def ask_taskproxy(stack, port: int, task: str) -> Round:
 
 def ask_nginx_alone(socket, port: int) -> Round:
     with Floor(socket, FLOOR_BYTES, UPSTREAM_MS) as floor:
-        waits = ask(port, HERD, [TASK.format("herd")] * HERD)
+        waits = ask(port, HERD, [TASK.format(socket.name)] * HERD)
     return judge(waits, floor.requests)
 
 

@@ -22,8 +22,8 @@ def site(folder, floor: int, hit: int, same: int, cached: int) -> str:
     """A server on each of the ports; what they pass requests on to is the only difference."""
     return f"""
         fastcgi_cache_path cache keys_zone=bench:1m;
-        upstream floor {{ hash $taskproxy_task consistent; server unix:{folder}/floor; keepalive 64; }}
-        upstream same {{ hash $taskproxy_task consistent; server unix:{folder}/same; keepalive 64; }}
+        upstream floor {{ hash $taskproxy_task consistent; server unix:{folder}/floor; keepalive 1024; }}
+        upstream same {{ hash $taskproxy_task consistent; server unix:{folder}/same; keepalive 1024; }}
         {server(floor, "fastcgi_pass floor;")}
         {server(hit)}
         {server(same, "fastcgi_pass same;")}

@@ -120,7 +120,7 @@ class Table:
     def __init__(self, title: str, *columns: str):
         self.good = True
         self._title = title
-        self._rows = [("", *columns)]
+        self._rows = [("", *columns)] if columns else []
         self._verdicts = []
 
     def row(self, name: str, *values: str) -> None:

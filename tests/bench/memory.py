@@ -41,7 +41,7 @@ def measure() -> Table:
             ask_portion(stack, port, first)
         stack.wait_metric("cache_hits_total", TASKS, level="redis")
         after, metrics, queries = resident_mib(worker(stack)), stack.metrics(), stack.standin.count()
-    table = Table(f"A worker after {TASKS:,} finished tasks of {size:,} bytes, \"cache.memory\" 64 MiB", "")
+    table = Table(f"A worker after {TASKS:,} finished tasks of {size:,} bytes, \"cache.memory\" 64 MiB")
     table.row("resident before", f"{before:.1f} MiB")
     table.row("resident after", f"{after:.1f} MiB")
     table.row("cache_bytes", f"{metrics.sum('cache_bytes') / 2**20:.1f} MiB")

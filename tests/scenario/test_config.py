@@ -285,5 +285,5 @@ def test_what_print_nginx_prints_names_every_worker_and_route(place):
     assert [line.split()[1] for line in printed.splitlines() if line.strip().startswith("server ")] == [
         *(f"unix:/run/there/worker-{index}.sock" for index in range(3)), "unix:/run/there/status.sock",
     ]
-    assert '"toy/$tp1";' in printed
+    assert '"~^/v1/tasks/toy/(?<tp1>[^/?]+)$" "/' in printed
     assert "hash $taskproxy_task consistent;" in printed

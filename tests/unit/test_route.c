@@ -139,7 +139,7 @@ TEST(a_uri_of_any_length_is_harmless)
     buf_done(&uri);
 }
 
-/* How many, with the first problem in *ret_problem. */
+/* How many tasks route_ids finds behind /v1/tasks. */
 static int ids_of(const char *query, struct task *tasks, enum problem *problems)
 {
     char *uri = xasprintf("/v1/tasks%s", query);

@@ -1,0 +1,219 @@
+/* lookup: see lookup.h. */
+#include "lookup.h"
+
+#include <stdlib.h>
+
+#include "stats.h"
+
+enum { RETRY_MS = 1000 };
+
+bool lookup_in_memory(struct lookup *l, struct fetches *fetches, int64_t now_ms)
+{
+    struct memory *memory = fetches_memory(fetches);
+    struct memory_look look = memory_look(memory, &l->task, now_ms);
+    l->source = SOURCE_MEMORY;
+    l->ttl_ms = look.left_ms;
+    if (look.missing) {
+        l->problem = PROBLEM_TASK_NOT_FOUND;
+    } else if (look.problem != PROBLEM_NONE) {
+        l->problem = look.problem;
+        l->doubted = true;
+        l->last = snapshot_ref(look.snapshot);
+        return true;
+    } else if (look.snapshot == NULL) {
+        return false;
+    } else if (look.left_ms == 0) {
+        l->last = snapshot_ref(look.snapshot);
+        return false;
+    } else {
+        l->snapshot = snapshot_ref(look.snapshot);
+    }
+    stat_inc(STAT_HITS_MEMORY);
+    return true;
+}
+
+static void take_result(struct lookup *l, const struct fetch_result *result)
+{
+    if (result->snapshot != NULL)
+        l->snapshot = snapshot_ref(result->snapshot);
+    if (result->from_redis)
+        l->source = SOURCE_REDIS;
+    l->stored = result->stored;
+    l->problem = result->problem;
+    l->doubted = result->doubted;
+    l->retry_after_ms = result->retry_after_ms;
+    if (result->last != NULL) {
+        snapshot_unref(l->last);
+        l->last = snapshot_ref(result->last);
+    }
+}
+
+static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *result)
+{
+    struct lookup *l = CONTAINER_OF(waiter, struct lookup, waiter);
+    take_result(l, result);
+    l->waits = false;
+    l->on_done(l);
+}
+
+bool lookup_fetch(struct lookup *l, struct fetches *fetches)
+{
+    l->waiter.on_fetched = on_fetched;
+    l->source = SOURCE_UPSTREAM;
+    switch (fetch_join(fetches, &l->task, &l->waiter)) {
+    case FETCH_COLLAPSED:
+        l->source = SOURCE_COLLAPSED;
+        stat_inc(STAT_COLLAPSED);
+        break;
+    case FETCH_STARTED:
+        break;
+    case FETCH_REFUSED:
+        stat_inc(STAT_OVERLOADED);
+        l->problem = PROBLEM_OVERLOADED;
+        l->retry_after_ms = RETRY_MS;
+        return false;
+    }
+    l->waits = true;
+    return true;
+}
+
+void lookup_excuse(struct lookup *l, int64_t now_ms)
+{
+    const struct snapshot *last = l->last;
+    if (l->snapshot != NULL || last == NULL || now_ms >= last->keep_until_ms ||
+        !(l->doubted || problem_is_excusable(l->problem)))
+        return;
+    l->snapshot = snapshot_ref(l->last);
+    l->source = SOURCE_STALE;
+    stat_inc(STAT_STALE);
+}
+
+/* ---- watching ---- */
+
+static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
+{
+    struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
+    lookup_forget(l, PROBLEM_TASK_NOT_FOUND);
+    if (snapshot != NULL) {
+        l->snapshot = snapshot_ref(snapshot);
+        l->problem = PROBLEM_NONE;
+        l->source = SOURCE_COLLAPSED;
+        l->stored = true;
+    }
+    l->on_news(l);
+}
+
+bool lookup_watch(struct lookup *l, struct watches *watches)
+{
+    if (l->snapshot == NULL || state_ended(l->snapshot->state))
+        return false;
+    l->watcher.on_news = on_watch_news;
+    if (l->watcher.watch == NULL)
+        watch_join(watches, &l->task, l->snapshot, &l->watcher);
+    return true;
+}
+
+void lookup_forget(struct lookup *l, enum problem problem)
+{
+    snapshot_unref(l->snapshot);
+    snapshot_unref(l->last);
+    l->snapshot = l->last = NULL;
+    l->problem = problem;
+    l->doubted = false;
+}
+
+void lookup_leave(struct lookup *l)
+{
+    l->waits = false;
+    fetch_leave(&l->waiter);
+    watch_leave(&l->watcher);
+}
+
+void lookup_done(struct lookup *l)
+{
+    lookup_leave(l);
+    lookup_forget(l, PROBLEM_NONE);
+}
+
+/* ---- many ---- */
+
+struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner, size_t *ret_n)
+{
+    struct task *tasks = xcalloc(ROUTE_IDS_MAX, sizeof(*tasks));
+    enum problem problems[ROUTE_IDS_MAX];
+    int n = route_ids(conf, uri, tasks, problems);
+    struct lookup *lookups = n > 0 ? xcalloc((size_t)n, sizeof(*lookups)) : NULL;
+    for (int i = 0; i < n; i++)
+        lookups[i] = (struct lookup){.owner = owner, .task = tasks[i], .problem = problems[i]};
+    free(tasks);
+    *ret_n = n > 0 ? (size_t)n : 0;
+    return lookups;
+}
+
+int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf)
+{
+    int64_t longest = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct conf_route *route = lookups[i].task.route;
+        /* A second query may follow the first. */
+        int64_t ms = route ? route->upstream->timeout_ms * (route->provider->result.path ? 2 : 1) : 0;
+        longest = ms > longest ? ms : longest;
+    }
+    return longest + conf->redis.timeout_ms;
+}
+
+void lookups_give_up(struct lookup *lookups, size_t n, enum problem problem)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (lookups[i].snapshot == NULL && lookups[i].problem == PROBLEM_NONE)
+            lookups[i].problem = problem;
+        lookup_leave(&lookups[i]);
+    }
+}
+
+/* ---- answering ---- */
+
+void lookup_answer(const struct lookup *l, enum view_kind view, const struct answer_facts *request,
+                   struct answer *answer)
+{
+    struct answer_facts facts = *request;
+    facts.source = l->source;
+    facts.stored = l->stored;
+    facts.problem = l->problem;
+    facts.ttl_ms = l->ttl_ms;
+    facts.retry_after_ms = l->retry_after_ms;
+    if (l->snapshot != NULL)
+        answer_view(answer, &facts, l->snapshot, view);
+    else
+        answer_problem(answer, &facts);
+}
+
+static void list_items(const struct lookup *lookups, size_t n, struct answer_item *items)
+{
+    for (size_t i = 0; i < n; i++)
+        items[i] = (struct answer_item){.snapshot = lookups[i].snapshot, .problem = lookups[i].problem};
+}
+
+void lookups_answer(const struct lookup *lookups, size_t n, const struct answer_facts *request,
+                    struct answer *answer)
+{
+    struct answer_item items[ROUTE_IDS_MAX];
+    struct answer_facts facts = *request;
+    facts.source = SOURCE_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        if (lookups[i].source > facts.source) {
+            facts.source = lookups[i].source;
+            facts.problem = lookups[i].problem;
+        }
+        facts.stored |= lookups[i].stored;
+    }
+    list_items(lookups, n, items);
+    answer_many(answer, &facts, items, n);
+}
+
+void lookups_etag(const struct lookup *lookups, size_t n, char etag[static ETAG_SIZE])
+{
+    struct answer_item items[ROUTE_IDS_MAX];
+    list_items(lookups, n, items);
+    answer_list_etag(items, n, etag);
+}

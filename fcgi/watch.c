@@ -1,0 +1,189 @@
+/* watch: see watch.h.
+ *
+ *     watch_join --> wait until the snapshot is no longer fresh --> fetch_refresh --> on_news --> the
+ * watchers --.
+ *                      ^----------------------------------------------------------------------------------------'
+ */
+#include "watch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "stats.h"
+
+enum { KEY_MAX = 1024, RETRY_MS = 1000, JITTER_PART = 10, JITTER_MAX_MS = 500, FETCH_MAX_MS = 5 * 60 * 1000 };
+
+struct watch {
+    struct watches *watches; /* (ref) */
+    struct task task;
+    struct watcher *watchers;
+    bool telling; /* the watchers are being told: the watch may not go away under their callbacks */
+    uv_timer_t timer;
+    UT_hash_handle hh;
+    size_t key_len;
+    char key[];
+};
+
+struct watches {
+    uv_loop_t *loop;         /* (ref) */
+    struct fetches *fetches; /* (ref) */
+    struct watch *table;
+};
+
+static void on_time(uv_timer_t *timer);
+
+static struct watch *find(struct watches *ws, const struct task *task, struct buf *key)
+{
+    struct watch *w;
+    buf_init(key, KEY_MAX);
+    task_key(task, key);
+    HASH_FIND(hh, ws->table, key->data, key->len, w);
+    return w;
+}
+
+/* ---- the schedule ---- */
+
+/* A random part of the wait, so that tasks that were asked for together do not stay together. */
+static uint64_t with_jitter(int64_t wait_ms)
+{
+    int64_t most_ms = wait_ms / JITTER_PART < JITTER_MAX_MS ? wait_ms / JITTER_PART : JITTER_MAX_MS;
+    return (uint64_t)(wait_ms + (most_ms > 0 ? rand() % (most_ms + 1) : 0));
+}
+
+static void wait_ms(struct watch *w, int64_t ms)
+{
+    uv_timer_start(&w->timer, on_time, with_jitter(ms > 0 ? ms : 1), 0);
+}
+
+static void on_time(uv_timer_t *timer)
+{
+    struct watch *w = timer->data;
+    struct fetches *fetches = w->watches->fetches;
+    struct memory_look look = memory_look(fetches_memory(fetches), &w->task, wall_ms());
+    if (look.left_ms > 0)
+        return wait_ms(w, look.left_ms); /* someone else has asked, or asking has just failed */
+    /* The end of the fetch goes on with the schedule; the timer is for the case that it never ends. */
+    wait_ms(w, fetch_refresh(fetches, &w->task) ? FETCH_MAX_MS : RETRY_MS);
+}
+
+/* ---- the watches ---- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void watch_free(struct watch *w)
+{
+    HASH_DEL(w->watches->table, w);
+    stat_dec(STAT_WATCHED);
+    uv_close((uv_handle_t *)&w->timer, on_closed);
+}
+
+static struct watch *watch_new(struct watches *ws, const struct task *task, const struct buf *key)
+{
+    struct watch *w = xcalloc(1, sizeof(*w) + key->len + 1);
+    w->watches = ws;
+    w->task = *task;
+    w->key_len = key->len;
+    memcpy(w->key, key->data, key->len + 1);
+    uv_timer_init(ws->loop, &w->timer);
+    w->timer.data = w;
+    HASH_ADD(hh, ws->table, key, w->key_len, w);
+    stat_inc(STAT_WATCHED);
+    return w;
+}
+
+static void enter_list(struct watcher *watcher, struct watcher **list)
+{
+    watcher->list = list;
+    DL_APPEND(*list, watcher);
+}
+
+void watch_join(struct watches *ws, const struct task *task, const struct snapshot *known,
+                struct watcher *watcher)
+{
+    struct buf key;
+    struct watch *w = find(ws, task, &key);
+    if (w == NULL) {
+        w = watch_new(ws, task, &key);
+        wait_ms(w, known->fresh_until_ms - wall_ms());
+    }
+    buf_done(&key);
+    watcher->watch = w;
+    enter_list(watcher, &w->watchers);
+}
+
+static void free_when_empty(struct watch *w)
+{
+    if (w->watchers == NULL && !w->telling)
+        watch_free(w);
+}
+
+void watch_leave(struct watcher *watcher)
+{
+    struct watch *w = watcher->watch;
+    if (w == NULL)
+        return;
+    watcher->watch = NULL;
+    DL_DELETE(*watcher->list, watcher);
+    free_when_empty(w);
+}
+
+/* ---- news ---- */
+
+/* Each watcher goes back into the list before it is called, so that it, or any other, can leave. */
+static void tell(struct watch *w, struct snapshot *snapshot)
+{
+    struct watcher *untold = NULL, *watcher;
+    while ((watcher = w->watchers) != NULL) {
+        DL_DELETE(w->watchers, watcher);
+        enter_list(watcher, &untold);
+    }
+    w->telling = true;
+    while ((watcher = untold) != NULL) {
+        DL_DELETE(untold, watcher);
+        enter_list(watcher, &w->watchers);
+        watcher->on_news(watcher, snapshot);
+    }
+    w->telling = false;
+}
+
+static void on_news(void *ctx, const struct task *task, const struct fetch_result *result)
+{
+    struct watches *ws = ctx;
+    struct buf key;
+    struct watch *w = find(ws, task, &key);
+    buf_done(&key);
+    if (w == NULL)
+        return;
+    if (result->snapshot != NULL)
+        tell(w, result->snapshot);
+    else if (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted)
+        tell(w, NULL);
+    struct memory_look look = memory_look(fetches_memory(ws->fetches), task, wall_ms());
+    wait_ms(w, look.left_ms > 0 ? look.left_ms : RETRY_MS);
+    free_when_empty(w);
+}
+
+struct watches *watches_new(uv_loop_t *loop, struct fetches *fetches)
+{
+    struct watches *ws = xcalloc(1, sizeof(*ws));
+    *ws = (struct watches){.loop = loop, .fetches = fetches};
+    fetches_on_news(fetches, on_news, ws);
+    return ws;
+}
+
+void watches_free(struct watches *ws)
+{
+    struct watch *w, *next;
+    if (ws == NULL)
+        return;
+    fetches_on_news(ws->fetches, NULL, NULL);
+    HASH_ITER(hh, ws->table, w, next)
+    watch_free(w);
+    free(ws);
+}
