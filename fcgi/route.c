@@ -166,10 +166,11 @@ static void print_unified_regex(const struct conf_route *route, bool with_query,
     buf_puts(out, with_query ? "\\?" : "$");
 }
 
-/* The native path with what was captured. */
+/* The value of a row: the native path with what was captured. */
 static void print_key(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
+    buf_puts(out, "\" \"");
     for (size_t i = 0; i < pattern->n_parts; i++) {
         const struct pattern_part *part = &pattern->parts[i];
         if (part->query_name != NULL)
@@ -181,6 +182,17 @@ static void print_key(const struct pattern *pattern, struct buf *out)
         else
             buf_addf(out, "${tp%zu}", ++n);
     }
+    buf_puts(out, "\";\n");
+}
+
+/* The one that the unified path means. */
+static bool is_first_of_provider(const struct conf *conf, size_t i)
+{
+    for (size_t k = 0; k < i; k++) {
+        if (conf_route(conf, k)->provider == conf_route(conf, i)->provider)
+            return false;
+    }
+    return true;
 }
 
 static void print_map(const struct conf *conf, struct buf *out)
@@ -192,18 +204,16 @@ static void print_map(const struct conf *conf, struct buf *out)
     buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
-        buf_puts(out, "    \"~^");
-        print_unified_regex(route, with_query, out);
-        buf_puts(out, "\" \"");
-        print_key(&route->path, out);
-        buf_puts(out, "\";\n");
-        if (!has_query(&route->path))
-            continue;
-        buf_puts(out, "    \"~^");
-        print_query_regex(&route->path, out);
-        buf_puts(out, "\" \"");
-        print_key(&route->path, out);
-        buf_puts(out, "\";\n");
+        if (is_first_of_provider(conf, i)) {
+            buf_puts(out, "    \"~^");
+            print_unified_regex(route, with_query, out);
+            print_key(&route->path, out);
+        }
+        if (has_query(&route->path)) {
+            buf_puts(out, "    \"~^");
+            print_query_regex(&route->path, out);
+            print_key(&route->path, out);
+        }
     }
     buf_puts(out, "}\n");
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { HOLD_LEAST_MS = 1000, HOLD_MOST_MS = 5 * 60 * 1000, PAUSE_FIRST_MS = 500, PROBE_RETRY_MS = 250 };
+enum { TROUBLES_IN_A_ROW = 3, SAY_AGAIN_MS = 60 * 1000 };
 
 void standing_init(struct standing *s, struct standing_rules rules, int64_t now_ms)
 {
@@ -91,11 +92,27 @@ int64_t standing_hold(struct standing *s, int64_t ms, int64_t now_ms)
     return ms;
 }
 
-bool standing_note(struct standing *s, const char *trouble)
+bool standing_note(struct standing *s, const char *trouble, int64_t now_ms)
 {
-    trouble = trouble ? trouble : "";
-    if (strncmp(s->trouble, trouble, sizeof(s->trouble) - 1) == 0)
-        return false;
-    snprintf(s->trouble, sizeof(s->trouble), "%s", trouble);
+    if (trouble == NULL) {
+        bool was_troubled = s->troubles >= TROUBLES_IN_A_ROW;
+        s->troubles = 0;
+        if (was_troubled)
+            memset(s->said, 0, sizeof(s->said));
+        return was_troubled;
+    }
+    size_t oldest = 0;
+    s->troubles++;
+    for (size_t i = 0; i < NELEMS(s->said); i++) {
+        bool same = strncmp(s->said[i].text, trouble, sizeof(s->said[i].text) - 1) == 0;
+        if (same && now_ms - s->said[i].at_ms < SAY_AGAIN_MS)
+            return false;
+        if (same || s->said[i].at_ms < s->said[oldest].at_ms)
+            oldest = i;
+        if (same)
+            break;
+    }
+    snprintf(s->said[oldest].text, sizeof(s->said[oldest].text), "%s", trouble);
+    s->said[oldest].at_ms = now_ms;
     return true;
 }

@@ -27,7 +27,11 @@ struct standing {
     int64_t held_until_ms; /* it said that we ask too often */
     double tokens;         /* queries that may be sent at once */
     int64_t tokens_at_ms;  /* when they were counted */
-    char trouble[160];     /* as the log has it; "" while all is well */
+    int64_t troubles;      /* in a row, of any kind */
+    struct {
+        char text[160];
+        int64_t at_ms;
+    } said[4]; /* what the log has been told lately */
 };
 
 void standing_init(struct standing *standing, struct standing_rules rules, int64_t now_ms);
@@ -46,7 +50,8 @@ bool standing_end(struct standing *standing, enum standing_end end, double rando
  */
 int64_t standing_hold(struct standing *standing, int64_t ms, int64_t now_ms);
 
-/* What the last query came to, in a few words, or NULL when all is well. True when that is news. */
-bool standing_note(struct standing *standing, const char *trouble);
+/* What the last query came to, in a few words, or NULL when all is well. True when that is news: a trouble
+ * that was not said within the last minute, or the end of several in a row. */
+bool standing_note(struct standing *standing, const char *trouble, int64_t now_ms);
 
 #endif

@@ -1,7 +1,8 @@
 /* upstream: see upstream.h.
  *
- *     upstream_get:  standing --refused--> told so in the next turn of the loop
- *                        '--granted--> queue (while max_in_flight run) --> http_get --> on_answer */
+ *     upstream_get --> queue, while max_in_flight run --> standing --granted--> http_get --> on_answer
+ *                        '-- its time is over --> told so       '--refused--> told so, in the next turn of
+ * the loop */
 #include "upstream.h"
 
 #include <stdlib.h>
@@ -13,13 +14,16 @@
 #include "standing.h"
 #include "stats.h"
 
-enum { HEADERS_MAX = 16384 };
+/* A query with less time than this would only be sent to be given up. */
+enum { HEADERS_MAX = 16384, LEFT_LEAST_MS = 5 };
 
 /* One upstream of the configuration. */
 struct origin {
+    struct upstreams *upstreams;      /* (ref) */
     const struct conf_upstream *conf; /* (ref) */
     int64_t in_flight;
     struct upstream_call *queue; /* those that wait for their turn, the oldest first */
+    uv_timer_t queue_timer;      /* the end of the oldest one's time */
     struct standing standing;    /* by the loop's time */
 };
 
@@ -30,9 +34,9 @@ struct upstream_call {
     struct upstream_call **list;    /* which of the lists it is in */
     const struct conf_route *route; /* (ref) */
     char *url;
-    int64_t held_ms;        /* for how long it is refused; 0: it is not */
-    uint64_t begun_ms;      /* loop time */
-    struct http_call *http; /* NULL while it waits */
+    struct upstream_answer unasked; /* what it is told when it is not sent */
+    uint64_t begun_ms;              /* loop time */
+    struct http_call *http;         /* NULL while it waits */
     upstream_callback *on_answer;
     void *user;
 };
@@ -44,8 +48,9 @@ struct upstreams {
     struct origin *origins; /* as many as conf->upstreams */
     struct jwt *tokens;     /* as many as conf->routes */
     struct upstream_call *running;
-    struct upstream_call *held; /* refused, to be told so */
-    uv_timer_t held_timer;
+    struct upstream_call *unasked; /* those that are not sent, to be told so */
+    uv_timer_t unasked_timer;
+    int open_handles;
 };
 
 static void start_next(struct origin *origin);
@@ -89,11 +94,9 @@ static void leave_upstream(struct upstream_call *call, enum standing_end end)
     struct origin *origin = call->origin;
     const char *name = origin->conf->name;
     double random = (double)rand() / ((double)RAND_MAX + 1);
-    if (call->http != NULL) {
-        origin->in_flight--;
-        stat_dec(STAT_UPSTREAM_IN_FLIGHT);
-        call->http = NULL;
-    }
+    call->http = NULL;
+    origin->in_flight--;
+    stat_dec(STAT_UPSTREAM_IN_FLIGHT);
     if (!standing_end(&origin->standing, end, random, (int64_t)uv_now(call->upstreams->loop)))
         return;
     if (origin->standing.breaker == BREAKER_CLOSED)
@@ -145,12 +148,15 @@ static void make_headers(const struct conf_route *route, struct jwt *token, stru
     add_header(headers, route, provider->auth.header, provider->auth.value, token);
 }
 
-/* Sends it, with what is left of its time. */
-static void start(struct upstream_call *call)
+static int64_t left_ms(const struct upstream_call *call)
+{
+    return call->origin->conf->timeout_ms - (int64_t)(uv_now(call->upstreams->loop) - call->begun_ms);
+}
+
+static void send_query(struct upstream_call *call)
 {
     struct upstreams *u = call->upstreams;
     const struct conf_upstream *conf = call->origin->conf;
-    int64_t left_ms = conf->timeout_ms - (int64_t)(uv_now(u->loop) - call->begun_ms);
     struct buf headers;
     buf_init(&headers, HEADERS_MAX);
     make_headers(call->route, token_of(u, call->route), &headers);
@@ -158,7 +164,7 @@ static void start(struct upstream_call *call)
                                            .headers = &headers,
                                            .ca = conf->ca ? conf->ca->data : NULL,
                                            .ca_len = conf->ca ? conf->ca->len : 0,
-                                           .timeout_ms = left_ms > 0 ? left_ms : 1,
+                                           .timeout_ms = left_ms(call),
                                            .connect_timeout_ms = conf->connect_timeout_ms,
                                            .max_body = conf->max_body};
     call->http = http_get(u->http, &question, on_http_answer, call);
@@ -170,31 +176,60 @@ static void start(struct upstream_call *call)
     enter_list(call, &u->running);
 }
 
-static void start_next(struct origin *origin)
-{
-    struct upstream_call *call = origin->queue;
-    if (call == NULL || origin->in_flight >= origin->conf->max_in_flight)
-        return;
-    DL_DELETE(*call->list, call);
-    start(call);
-}
-
-static void on_held(uv_timer_t *timer)
+static void on_unasked(uv_timer_t *timer)
 {
     struct upstreams *u = timer->data;
     struct upstream_call *call;
-    while ((call = u->held) != NULL) {
-        const struct upstream_answer answer = {.outcome = UPSTREAM_HELD, .retry_after_ms = call->held_ms};
-        call->on_answer(call->user, &answer);
+    while ((call = u->unasked) != NULL) {
+        call->on_answer(call->user, &call->unasked);
         call_free(call);
     }
 }
 
-/* Even a refusal comes later, never from within upstream_get. */
-static void hold_back(struct upstream_call *call)
+/* Even this comes later, never from within upstream_get. */
+static void tell_unasked(struct upstream_call *call, enum upstream_outcome outcome, int64_t retry_after_ms)
 {
-    enter_list(call, &call->upstreams->held);
-    uv_timer_start(&call->upstreams->held_timer, on_held, 0, 0);
+    call->unasked =
+        (struct upstream_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
+    enter_list(call, &call->upstreams->unasked);
+    uv_timer_start(&call->upstreams->unasked_timer, on_unasked, 0, 0);
+}
+
+static void start(struct upstream_call *call)
+{
+    int64_t refused_ms = standing_ask(&call->origin->standing, (int64_t)uv_now(call->upstreams->loop));
+    if (refused_ms > 0)
+        tell_unasked(call, UPSTREAM_HELD, refused_ms);
+    else
+        send_query(call);
+}
+
+/* ---- the queue: all have the same time, so the oldest one's ends first ---- */
+
+static void on_queue_time(uv_timer_t *timer)
+{
+    struct origin *origin = timer->data;
+    struct upstream_call *call;
+    while ((call = origin->queue) != NULL && left_ms(call) < LEFT_LEAST_MS) {
+        DL_DELETE(*call->list, call);
+        tell_unasked(call, UPSTREAM_TIMED_OUT, 0);
+    }
+    if (call != NULL)
+        uv_timer_start(timer, on_queue_time, (uint64_t)left_ms(call), 0);
+}
+
+static void start_next(struct origin *origin)
+{
+    struct upstream_call *call;
+    while ((call = origin->queue) != NULL && origin->in_flight < origin->conf->max_in_flight) {
+        DL_DELETE(*call->list, call);
+        if (left_ms(call) < LEFT_LEAST_MS)
+            tell_unasked(call, UPSTREAM_TIMED_OUT, 0);
+        else
+            start(call);
+    }
+    if (call == NULL)
+        uv_timer_stop(&origin->queue_timer);
 }
 
 struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *target,
@@ -209,22 +244,22 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route 
                                    .begun_ms = uv_now(u->loop),
                                    .on_answer = on_answer,
                                    .user = user};
-    call->held_ms = standing_ask(&origin->standing, (int64_t)call->begun_ms);
-    if (call->held_ms > 0)
-        hold_back(call);
-    else if (origin->in_flight < origin->conf->max_in_flight)
+    if (origin->in_flight < origin->conf->max_in_flight) {
         start(call);
-    else
+    } else {
+        if (origin->queue == NULL)
+            uv_timer_start(&origin->queue_timer, on_queue_time, (uint64_t)left_ms(call), 0);
         enter_list(call, &origin->queue);
+    }
     return call;
 }
 
 void upstream_cancel(struct upstream_call *call)
 {
-    if (call->http != NULL)
+    if (call->http != NULL) {
         http_cancel(call->http);
-    if (call->held_ms == 0)
         leave_upstream(call, STANDING_UNKNOWN);
+    }
     call_free(call);
 }
 
@@ -237,7 +272,7 @@ int64_t upstream_hold(struct upstreams *u, const struct conf_upstream *upstream,
 
 void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, const char *trouble)
 {
-    if (!standing_note(&origin_of(u, upstream)->standing, trouble))
+    if (!standing_note(&origin_of(u, upstream)->standing, trouble, (int64_t)uv_now(u->loop)))
         return;
     if (trouble != NULL)
         log_warn("upstream %s: %s", upstream->name, trouble);
@@ -263,22 +298,37 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
         const struct standing_rules rules = {.breaker_failures = upstream->breaker_failures,
                                              .breaker_pause_ms = upstream->breaker_pause_ms,
                                              .per_second = upstream->queries_per_second};
+        u->origins[i].upstreams = u;
         u->origins[i].conf = upstream;
+        uv_timer_init(loop, &u->origins[i].queue_timer);
+        u->origins[i].queue_timer.data = &u->origins[i];
         standing_init(&u->origins[i].standing, rules, (int64_t)uv_now(loop));
     }
-    uv_timer_init(loop, &u->held_timer);
-    u->held_timer.data = u;
+    uv_timer_init(loop, &u->unasked_timer);
+    u->unasked_timer.data = u;
+    u->open_handles = 1 + (int)conf->upstreams.n;
     return u;
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void on_timer_closed(struct upstreams *u)
 {
-    struct upstreams *u = handle->data;
+    if (--u->open_handles > 0)
+        return;
     for (size_t i = 0; i < u->conf->routes.n; i++)
         jwt_done(&u->tokens[i]);
     free(u->tokens);
     free(u->origins);
     free(u);
+}
+
+static void on_unasked_timer_closed(uv_handle_t *handle)
+{
+    on_timer_closed(handle->data);
+}
+
+static void on_queue_timer_closed(uv_handle_t *handle)
+{
+    on_timer_closed(((struct origin *)handle->data)->upstreams);
 }
 
 void upstreams_free(struct upstreams *u)
@@ -287,12 +337,13 @@ void upstreams_free(struct upstreams *u)
         return;
     while (u->running != NULL)
         upstream_cancel(u->running);
-    while (u->held != NULL)
-        upstream_cancel(u->held);
+    while (u->unasked != NULL)
+        upstream_cancel(u->unasked);
     for (size_t i = 0; i < u->conf->upstreams.n; i++) {
         while (u->origins[i].queue != NULL)
             upstream_cancel(u->origins[i].queue);
+        uv_close((uv_handle_t *)&u->origins[i].queue_timer, on_queue_timer_closed);
     }
     http_free(u->http);
-    uv_close((uv_handle_t *)&u->held_timer, on_timer_closed);
+    uv_close((uv_handle_t *)&u->unasked_timer, on_unasked_timer_closed);
 }

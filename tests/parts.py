@@ -319,6 +319,7 @@ class Nginx(Process):
         access_log = self.stack.folder / "access.log" if self._access_log else "off"
         (self.prefix / "nginx.conf").write_text(
             f"{user}daemon off; pid nginx.pid; worker_processes {self._processes}; worker_rlimit_nofile 16384;\n"
+            "pcre_jit on;\n"
             "events { worker_connections 8000; }\n"
             f"http {{\n    {places}\n    access_log {access_log};\n    keepalive_requests 1000000;\n"
             f"    {self._http}\n    include site.conf;\n}}\n"

@@ -56,11 +56,11 @@ static void assert_header(const struct answer *a, const char *name, const char *
     free(value);
 }
 
-/* Every line ends properly, and the head ends with the only empty one. */
+/* Every line ends properly, and the head ends with the only empty one. No status means 200. */
 static void assert_head_is_well_formed(const struct answer *a)
 {
     assert_false(a->head.failed);
-    assert_memory_equal(a->head.data, "Status: ", 8);
+    assert_int_equal(strncmp(a->head.data, "Status: ", 8) == 0, a->status != 200);
     assert_ptr_equal(strstr(a->head.data, "\r\n\r\n"), a->head.data + a->head.len - 4);
     for (const char *at = a->head.data; (at = strchr(at, '\n')) != NULL; at++)
         assert_int_equal(at[-1], '\r');
@@ -92,7 +92,7 @@ TEST(a_view_is_sent_as_it_is)
     assert_int_equal(a.status, 200);
     assert_int_equal(a.body_len, sizeof(native) - 1);
     assert_memory_equal(a.body, native, a.body_len);
-    assert_memory_equal(a.head.data, "Status: 200 OK\r\n", 16);
+    assert_memory_equal(a.head.data, "X-Request-Id: ", 14);
     assert_header(&a, "Content-Type", "application/json");
     assert_header(&a, "Content-Length", "7");
     assert_header(&a, "X-Request-Id", "req-1");
@@ -145,7 +145,7 @@ TEST(where_it_came_from_stands_in_cache_status_and_x_cache)
 TEST(an_ended_task_may_be_kept_while_its_urls_work)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, 10999);
-    assert_header(&a, "Cache-Control", "private, max-age=3589");
+    assert_header(&a, "Cache-Control", "private, max-age=3599"); /* of which a client takes off the Age */
     assert_header(&a, "Age", "10");
     assert_header(&a, "Retry-After", NULL);
     answer_done(&a);

@@ -216,11 +216,12 @@ TEST(the_key_of_a_task_is_that_of_upstream_provider_and_id)
 TEST(nginx_is_told_how_to_find_the_task_in_a_uri)
 {
     static const char *const lines[] = {
-        "    \"~^/sora/v1/videos/(?<tp1>[^/?]+)\\?\" \"sora/$tp1\";\n",
-        "    \"~^/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/requests/(?<tp3>[^/?]+)/status\\?\" "
-        "\"fal/$tp1/$tp2/$tp3\";\n",
-        "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"mini/$tp1\";\n",
-        "    \"~^/v1/tasks/(?<tp1>[^?]+)\" \"$tp1\";\n",
+        "map \"$uri?$args\" $taskproxy_task {\n    default $uri;\n    \"~^/v1/tasks\\?\" $request_uri;\n",
+        "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)\\?\" \"/sora/v1/videos/${tp1}\";\n",
+        "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)\\?\" "
+        "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
+        "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)\\?\" \"/v1/query?task_id=${tp1}\";\n",
+        "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
         "    hash $taskproxy_task consistent;\n",
         "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
         "max_fails=0;\n",

@@ -140,19 +140,34 @@ TEST(only_news_is_noted)
     char very_long[400];
     memset(very_long, 'x', sizeof(very_long) - 1);
     very_long[sizeof(very_long) - 1] = '\0';
-    assert_false(standing_note(&s, NULL));
-    assert_true(standing_note(&s, "refused"));
-    assert_false(standing_note(&s, "refused"));
-    assert_true(standing_note(&s, "timed out"));
-    assert_true(standing_note(&s, very_long));
-    assert_false(standing_note(&s, very_long));
-    assert_true(standing_note(&s, NULL));
-    assert_false(standing_note(&s, ""));
+    assert_false(standing_note(&s, NULL, 0));
+    assert_true(standing_note(&s, "refused", 1000));
+    assert_false(standing_note(&s, "refused", 2000));
+    assert_true(standing_note(&s, "timed out", 2000));
+    assert_false(standing_note(&s, "refused", 3000));
+    assert_true(standing_note(&s, very_long, 3000));
+    assert_false(standing_note(&s, very_long, 3000));
+    assert_true(standing_note(&s, "refused", 62000));
+    assert_true(standing_note(&s, NULL, 62000));
+    assert_false(standing_note(&s, NULL, 62000));
+}
+
+TEST(a_single_trouble_among_good_answers_is_said_once_a_minute)
+{
+    struct standing s;
+    standing_init(&s, (struct standing_rules){0}, 0);
+    assert_true(standing_note(&s, "an error", 1000));
+    for (int64_t at_ms = 2000; at_ms < 60000; at_ms += 1000) {
+        assert_false(standing_note(&s, NULL, at_ms));
+        assert_false(standing_note(&s, "an error", at_ms));
+    }
+    assert_true(standing_note(&s, "an error", 61000));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_single_trouble_among_good_answers_is_said_once_a_minute),
         cmocka_unit_test(without_rules_everything_may_be_asked),
         cmocka_unit_test(failures_in_a_row_open_the_breaker),
         cmocka_unit_test(a_good_answer_between_them_counts_from_anew),
