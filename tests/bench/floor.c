@@ -1,9 +1,11 @@
-/* floor: the least that a FastCGI program on taskproxy's edge does. It answers every request with the same
- * bytes.
+/* floor: the least that a FastCGI program on taskproxy's edge does. It answers every request with what it has
+ * read at its start: head, empty line and body, as a CGI program writes them.
  *
- *     floor SOCKET BYTES [DELAY_MS]
+ *     floor SOCKET ANSWER_FILE [DELAY_MS]
  *
  * It serves until its standard input ends; then it prints how many requests it has taken. */
+#include <err.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +17,21 @@
 #include "fcgi.h"
 #include "stats.h"
 
-enum { BACKLOG = 4096, CONNECTIONS_MAX = 4096 };
+enum { BACKLOG = 4096, CONNECTIONS_MAX = 4096, ANSWER_MAX = 64 * 1024 };
 
 struct held {
     struct fcgi_request *client; /* (ref) NULL once it is gone */
     uv_timer_t timer;
 };
 
-static char head[128];
-static char *body;
-static size_t body_len;
+static char head[ANSWER_MAX + 1];
+static const char *body; /* behind the head */
+static size_t head_len, body_len;
 static uint64_t delay_ms;
 
 static void answer(struct fcgi_request *client)
 {
-    fcgi_send(client, head, strlen(head), body, body_len);
+    fcgi_send(client, head, head_len, body, body_len);
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -83,29 +85,30 @@ static int listen_at(const char *path)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0666) < 0 ||
-        listen(fd, BACKLOG) < 0) {
-        perror(path);
-        exit(EXIT_FAILURE);
-    }
+        listen(fd, BACKLOG) < 0)
+        err(EXIT_FAILURE, "%s", path);
     return fd;
 }
 
-static void make_answer(const char *bytes)
+static void read_answer(const char *path)
 {
-    body_len = strtoul(bytes, NULL, 10);
-    body = xcalloc(body_len + 1, 1);
-    memset(body, 'x', body_len);
-    snprintf(head, sizeof(head), "Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n",
-             body_len);
+    static const char empty_line[] = "\r\n\r\n";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    long len = fd < 0 ? -1 : read_full(fd, head, ANSWER_MAX);
+    const char *head_end = len < 0 ? NULL : strstr(head, empty_line);
+    if (head_end == NULL)
+        errx(EXIT_FAILURE, "%s holds no answer", path);
+    body = head_end + strlen(empty_line);
+    head_len = (size_t)(body - head);
+    body_len = (size_t)len - head_len;
+    close(fd);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 3) {
-        fputs("usage: floor SOCKET BYTES [DELAY_MS]\n", stderr);
-        return EXIT_FAILURE;
-    }
-    make_answer(argv[2]);
+    if (argc < 3)
+        errx(EXIT_FAILURE, "usage: floor SOCKET ANSWER_FILE [DELAY_MS]");
+    read_answer(argv[2]);
     delay_ms = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
     uv_loop_t loop;
     uv_loop_init(&loop);

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from measure import Floor, Table, ask, bench_stack, server, settle, socket_folder
+from measure import KIB, Floor, Table, ask, bench_stack, server, settle, socket_folder
 from parts import free_port
 
 HERD = 1000
 UPSTREAM_MS = 50
 MOST_MS = UPSTREAM_MS + 30  # p99
-FLOOR_BYTES = 1024
 
 TASK = "/sora/v1/videos/{}"
 
@@ -48,7 +47,7 @@ def ask_taskproxy(stack, port: int, task: str) -> Round:
 
 
 def ask_nginx_alone(socket, port: int) -> Round:
-    with Floor(socket, FLOOR_BYTES, UPSTREAM_MS) as floor:
+    with Floor(socket, KIB, UPSTREAM_MS) as floor:
         waits = ask(port, HERD, [TASK.format(socket.name)] * HERD)
     return judge(waits, floor.requests)
 

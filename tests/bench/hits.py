@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from statistics import median
 
-from measure import Floor, Table, bench_stack, cpu_us, nginx_worker, server, settle, socket_folder, worker, wrk
+from measure import (
+    KIB, Floor, Table, bench_stack, cgi_answer, cpu_us, nginx_worker, server, settle, socket_folder, worker, wrk,
+)
 from parts import free_port
 
 LEAST_RATIO = 0.90
-FLOOR_BYTES = 1024
+OTHERS_EVERY = 4  # rounds
 
 CACHE = """
     fastcgi_pass floor;
@@ -39,50 +41,53 @@ class Subject:
     port: int
     size: int
     pid: int | None = None  # of the program behind nginx
-    rates: list = field(default_factory=list)
+    rates: dict = field(default_factory=dict)  # by round
     program_us: list = field(default_factory=list)  # CPU per request
     nginx_us: list = field(default_factory=list)
 
-    def measure(self, nginx: int) -> None:
+    def measure(self, number: int, nginx: int) -> None:
         settle()
         pids = (nginx, self.pid or nginx)
         before = [cpu_us(pid) for pid in pids]
         requests, seconds = wrk(f"http://127.0.0.1:{self.port}{TASK}")
         nginx_us, program_us = ((cpu_us(pid) - start) / requests for pid, start in zip(pids, before))
-        self.rates.append(requests / seconds)
+        self.rates[number] = requests / seconds
         self.nginx_us.append(nginx_us)
         self.program_us.append(program_us if self.pid else 0)
 
     def ratio(self, other) -> float:
         """Of the rates, round by round."""
-        return median(mine / theirs for mine, theirs in zip(self.rates, other.rates))
+        return median(rate / other.rates[number] for number, rate in self.rates.items())
 
 
 def measure(rounds: int) -> Table:
-    """A second of each, there and back again: what else the machine does meanwhile falls on all alike."""
+    """A second of each, there and back again, so what else the machine does meanwhile falls on all alike; those that
+    stand in the table for scale only come less often."""
     ports = [free_port() for _ in range(4)]
     with socket_folder() as folder, bench_stack(site(folder, *ports)) as stack:
         stack.standin.switch(state="SUCCESS")
-        size = len(stack.get(TASK).body)
-        with Floor(folder / "floor", FLOOR_BYTES) as floor, Floor(folder / "same", size) as same:
-            subjects = [
-                Subject("the floor", ports[0], FLOOR_BYTES, floor.pid),
-                Subject("a hit", ports[1], size, worker(stack)),
-                Subject("the floor, as many bytes as the hit", ports[2], size, same.pid),
-                Subject("nginx's fastcgi_cache before the floor", ports[3], FLOOR_BYTES),
+        stack.get(TASK)
+        answer = stack.ask_worker(TASK)
+        size, same_answer = len(answer.body), cgi_answer(answer.headers, answer.body)
+        with Floor(folder / "floor", KIB) as floor, Floor(folder / "same", same_answer) as same:
+            pair = [Subject("the floor", ports[0], 1024, floor.pid), Subject("a hit", ports[1], size, worker(stack))]
+            others = [
+                Subject("the floor, with the very answer of the hit", ports[2], size, same.pid),
+                Subject("nginx's fastcgi_cache before the floor", ports[3], 1024),
             ]
             nginx = nginx_worker(stack)
             for number in range(rounds):
+                subjects = pair + others if number % OTHERS_EVERY == 0 else pair
                 for subject in subjects if number % 2 else reversed(subjects):
-                    subject.measure(nginx)
-    return tell(rounds, *subjects)
+                    subject.measure(number, nginx)
+    return tell(rounds, *pair, *others)
 
 
 def tell(rounds: int, floor: Subject, hit: Subject, *others: Subject) -> Table:
     table = Table(f"Answers from memory, through nginx; medians of {rounds} seconds each, in turns",
                   "bytes", "requests/s", "ratio", "CPU µs/request", "nginx's")
     for subject in (floor, hit, *others):
-        table.row(subject.name, str(subject.size), f"{median(subject.rates):,.0f}", f"{subject.ratio(floor):.2f}",
+        table.row(subject.name, str(subject.size), f"{median(subject.rates.values()):,.0f}", f"{subject.ratio(floor):.2f}",
                   f"{median(subject.program_us):.1f}", f"{median(subject.nginx_us):.1f}")
     table.hold(f"a hit at {hit.ratio(floor):.2f} of the floor's requests/s, at least {LEAST_RATIO:.2f}",
                hit.ratio(floor) >= LEAST_RATIO)

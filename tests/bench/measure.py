@@ -78,11 +78,23 @@ def socket_folder():
         yield Path(folder)
 
 
-class Floor:
-    """floor.c at work on a socket."""
+def cgi_answer(headers: dict, body: bytes) -> bytes:
+    """As a CGI program writes it."""
+    lines = ["Status: 200 OK", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
-    def __init__(self, socket: Path, size: int, delay_ms: int = 0):
-        command = [PROGRAMS / "floor", socket, str(size), str(delay_ms)]
+
+# What the floor answers unless it is to answer as somebody else does.
+KIB = cgi_answer({"Content-Type": "text/plain", "Content-Length": "1024"}, b"x" * 1024)
+
+
+class Floor:
+    """floor.c at work on a socket, with an answer to give."""
+
+    def __init__(self, socket: Path, answer: bytes, delay_ms: int = 0):
+        file = socket.with_suffix(".answer")
+        file.write_bytes(answer)
+        command = [PROGRAMS / "floor", socket, file, str(delay_ms)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
         self.requests = 0  # that it has taken, known once it has stopped
@@ -99,8 +111,8 @@ class Floor:
 
 
 def wrk(url: str) -> tuple:
-    """A second of wrk over 32 connections: how many requests were answered, in how many seconds."""
-    done = subprocess.run(["wrk", "-t1", "-c32", "-d1s", url], stdout=subprocess.PIPE, text=True, check=True)
+    """A second of wrk over 64 connections: how many requests were answered, in how many seconds."""
+    done = subprocess.run(["wrk", "-t1", "-c64", "-d1s", url], stdout=subprocess.PIPE, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise RuntimeError(f"wrk {url}:\n{done.stdout}")
     requests, seconds = re.search(r"(\d+) requests in ([\d.]+)s,", done.stdout).groups()

@@ -34,13 +34,15 @@ static struct answer_facts facts_of(enum answer_source source)
 /* The value of a header that stands once; NULL when there is none. The caller frees. */
 static char *header_of(const struct answer *a, const char *name)
 {
-    char *wanted = xasprintf("\r\n%s: ", name), *at = strstr(a->head.data, wanted), *value = NULL;
+    char *head = xasprintf("\r\n%s", a->head.data), *wanted = xasprintf("\r\n%s: ", name), *value = NULL;
+    const char *at = strstr(head, wanted);
     if (at != NULL) {
         at += strlen(wanted);
         value = xstrndup(at, strcspn(at, "\r"));
         assert_null(strstr(at, wanted));
     }
     free(wanted);
+    free(head);
     return value;
 }
 
