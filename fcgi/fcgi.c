@@ -338,11 +338,15 @@ void fcgi_stream(struct fcgi_request *c, const char *head, size_t head_len)
 
 bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len)
 {
-    if (c->pending.len - c->pending_at + len > STREAM_PENDING_MAX) {
+    size_t unread = c->pending.len - c->pending_at;
+    if (unread > STREAM_PENDING_MAX) {
         c->on_gone = NULL;
         close_connection(c, "a stream is read too slowly");
         return false;
     }
+    memmove(c->pending.data, c->pending.data + c->pending_at, unread);
+    c->pending.len = unread;
+    c->pending_at = 0;
     buf_add(&c->pending, data, len);
     void (*on_gone)(void *) = c->on_gone;
     c->on_gone = NULL; /* what happens within this call is told by its result */
@@ -376,7 +380,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 const char *fcgi_param(const struct fcgi_request *c, const char *name)
 {
-    return c->server->cgi ? getenv(name) : FCGX_GetParam(name, c->fcgx.envp);
+    const char *value = c->server->cgi ? getenv(name) : FCGX_GetParam(name, c->fcgx.envp);
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+bool fcgi_can_stream(const struct fcgi_request *c)
+{
+    return !c->server->cgi;
 }
 
 bool fcgi_is_refused(const struct fcgi_request *c)

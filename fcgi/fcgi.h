@@ -40,7 +40,8 @@ void fcgi_drain(struct fcgi_server *server);
  * closing callbacks. NULL is allowed. */
 void fcgi_free(struct fcgi_server *server);
 
-/* A parameter (REQUEST_URI, HTTP_...), or NULL. (ref) until the request is answered. */
+/* A parameter (REQUEST_URI, HTTP_...), or NULL when there is none or it is empty: web servers pass headers
+ * that were not sent as empty ones. (ref) until the request is answered. */
 const char *fcgi_param(const struct fcgi_request *request, const char *name);
 
 /* Whether the connection stands past max_connections: the answer should say so. */
@@ -54,6 +55,9 @@ void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), voi
  * does not fit into the socket at once is copied); the request must be forgotten. */
 void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const char *body,
                size_t body_len);
+
+/* Whether an answer may come bit by bit: not from a CGI program. */
+bool fcgi_can_stream(const struct fcgi_request *request);
 
 /* Begins an answer whose body comes bit by bit. The request stays its owner's, and on_gone in force. */
 void fcgi_stream(struct fcgi_request *request, const char *head, size_t head_len);

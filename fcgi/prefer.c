@@ -65,3 +65,29 @@ int prefer_wait(const char *query, const char *prefer)
         return -1;
     return seconds_of(value);
 }
+
+/* "q=0" or "q=0.000" among the parameters. */
+static bool is_refused(const char *parameters, size_t len)
+{
+    for (const char *at = memchr(parameters, ';', len); at != NULL;) {
+        at += 1 + strspn(at + 1, " \t");
+        size_t left = len - (size_t)(at - parameters);
+        if (left >= 3 && strncasecmp(at, "q=0", 3) == 0)
+            return strspn(at + 3, ".0") == strcspn(at + 3, " \t,;");
+        at = memchr(at, ';', left);
+    }
+    return false;
+}
+
+bool prefer_event_stream(const char *accept)
+{
+    static const char type[] = "text/event-stream";
+    for (const char *at = accept; at != NULL && *at != '\0';) {
+        at += strspn(at, " \t,");
+        size_t len = strcspn(at, ",");
+        if (strncasecmp(at, type, strlen(type)) == 0 && strchr(" \t,;", at[strlen(type)]) != NULL)
+            return !is_refused(at, len);
+        at += len;
+    }
+    return false;
+}

@@ -11,4 +11,7 @@ enum { PREFER_WAIT_MAX = 60 };
  * preference that is malformed is ignored, as the RFC wants it). */
 int prefer_wait(const char *query, const char *prefer);
 
+/* Whether an Accept header (may be NULL) names text/event-stream, and not with q=0. */
+bool prefer_event_stream(const char *accept);
+
 #endif

@@ -50,6 +50,7 @@ struct redis {
     char reason[128];      /* why it is away, as logged; "" while all is well */
     char latest[128];      /* why the last attempt failed */
     char complaint[2][32]; /* by command_kind - GET: the first word of the error that was logged */
+    bool late;             /* a deadline is over, and the socket gets a last look */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
 };
@@ -205,15 +206,25 @@ static void set_timer(struct redis *r)
         uv_timer_start(&r->timer, on_timer, deadline > now ? deadline - now : 0, 0);
 }
 
+/* Timers run before sockets are looked at: where it was we who stood still, the answer may be there already.
+ */
+static void look_once_more(struct redis *r)
+{
+    r->late = true;
+    uv_timer_start(&r->timer, on_timer, 0, 0);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct redis *r = timer->data;
     if (r->state == DOWN)
         connect_now(r);
-    else if (r->commands != NULL && uv_now(r->loop) >= earliest_deadline(r))
+    else if (r->commands == NULL || uv_now(r->loop) < earliest_deadline(r))
+        set_timer(r);
+    else if (r->late)
         drop(r, "it does not answer in time");
     else
-        set_timer(r);
+        look_once_more(r);
 }
 
 static void on_connected(const redisAsyncContext *context, int status)
@@ -285,6 +296,7 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     struct redis_command *command = data;
     struct redis *r = command->redis;
     DL_DELETE(r->commands, command);
+    r->late = false;
     if (!r->freed)
         set_timer(r);
     if (command->kind == HANDSHAKE) {

@@ -37,6 +37,7 @@ struct request {
     size_t n_missing; /* lookups that wait for a fetch */
     struct lookup *lookups;
     struct lookup only; /* that of most requests */
+    uint64_t begun_ms;  /* loop time */
     int wait_s;         /* how long it wants to be held; 0: not at all */
     bool wants_stream;
     bool held;                 /* it watches */
@@ -95,8 +96,8 @@ static enum step take_wishes(struct request *r, const char *uri)
 {
     const char *query = strchr(uri, '?'), *accept = fcgi_param(r->client, "HTTP_ACCEPT");
     r->wait_s = prefer_wait(query ? query + 1 : NULL, fcgi_param(r->client, "HTTP_PREFER"));
-    r->wants_stream = accept != NULL && strcasestr(accept, "text/event-stream") != NULL &&
-                      r->kind != ROUTE_MANY && !r->facts.head_only;
+    r->wants_stream = prefer_event_stream(accept) && fcgi_can_stream(r->client) && r->kind != ROUTE_MANY &&
+                      !r->facts.head_only;
     if (r->wait_s < 0)
         return refuse(r, PROBLEM_BAD_WAIT);
     return r->kind == ROUTE_MANY ? take_ids(r, uri) : AUTHORIZE;
@@ -268,6 +269,13 @@ static void excuse_all(struct request *r)
         lookup_excuse(&r->lookups[i], r->facts.now_ms);
 }
 
+/* What is left of the time that the client gave, which began with its request. */
+static uint64_t hold_ms(const struct request *r)
+{
+    uint64_t now = uv_now(r->requests->parts.loop), until = r->begun_ms + (uint64_t)r->wait_s * 1000;
+    return until > now ? until - now : 0;
+}
+
 static enum step hold(struct request *r)
 {
     if (r->client == NULL || r->time_over || (r->wait_s == 0 && !r->wants_stream))
@@ -281,7 +289,7 @@ static enum step hold(struct request *r)
         return RESPOND;
     start_waiting(r);
     if (!r->held)
-        uv_timer_start(&r->timer, on_hold_over, (uint64_t)r->wait_s * 1000, 0);
+        uv_timer_start(&r->timer, on_hold_over, hold_ms(r), 0);
     r->held = true;
     r->step = HOLD;
     return WAIT;
@@ -353,8 +361,8 @@ static enum step stream(struct request *r)
             return RESPOND;
         }
         if (too_many_wait(r)) {
-            lookup_forget(&r->only, PROBLEM_OVERLOADED);
-            return RESPOND;
+            lookup_forget(&r->only, PROBLEM_NONE);
+            return refuse_overload(r);
         }
         begin_stream(r);
     }
@@ -370,13 +378,6 @@ static enum step stream(struct request *r)
 
 /* ---- respond ---- */
 
-static void count_answer(int status)
-{
-    static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX,
-                                           STAT_ANSWERS_5XX};
-    stat_inc(classes[status / 100 - 2]);
-}
-
 static enum step respond(struct request *r)
 {
     struct answer answer;
@@ -385,7 +386,7 @@ static enum step respond(struct request *r)
         return DONE;
     if (r->streaming) {
         fcgi_stream_end(r->client);
-        count_answer(200);
+        stat_answer(200);
         return DONE;
     }
     if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known may still be told */
@@ -398,7 +399,7 @@ static enum step respond(struct request *r)
         lookups_answer(r->lookups, r->n_lookups, &r->facts, &answer);
     else
         lookup_answer(&r->only, view_of(r), &r->facts, &answer);
-    count_answer(answer.status);
+    stat_answer(answer.status);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
     return DONE;
@@ -456,6 +457,7 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->lookups = &r->only;
     r->n_lookups = 1;
     r->only.owner = r;
+    r->begun_ms = uv_now(rs->parts.loop);
     r->facts.now_ms = wall_ms();
     run(r);
 }

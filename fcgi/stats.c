@@ -72,6 +72,13 @@ static int64_t read_value(const struct slot *slot, size_t which)
     return __atomic_load_n(&slot->values[which], __ATOMIC_RELAXED);
 }
 
+void stat_answer(int http_status)
+{
+    static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX,
+                                           STAT_ANSWERS_5XX};
+    stat_inc(classes[http_status / 100 - 2]);
+}
+
 void stats_fold(int slot)
 {
     for (size_t i = 0; i < STAT_COUNT; i++) {

@@ -58,6 +58,9 @@ MUST_CHECK int stats_create(void);
 /* Maps the page and makes `slot` this process's own. Until then counting is legal and goes nowhere. */
 MUST_CHECK int stats_attach(int fd, int slot);
 
+/* Counts an answer by the class of its HTTP status. */
+void stat_answer(int http_status);
+
 void stat_add(enum stat_id which, int64_t n);
 void stat_set(enum stat_id which, int64_t value);
 int64_t stat_get(enum stat_id which);

@@ -23,6 +23,7 @@ class Refusal(Exception):
 
 
 def main() -> int:
+    signal.signal(signal.SIGINT, interrupt)  # a shell's background job begins with it ignored
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     try:

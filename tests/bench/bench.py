@@ -14,7 +14,7 @@ import memory
 import views
 from measure import PROGRAMS
 
-HERDS = 5
+HERDS = 7
 
 
 def main() -> int:

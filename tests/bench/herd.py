@@ -9,6 +9,7 @@ from parts import free_port
 HERD = 1000
 UPSTREAM_MS = 50
 MOST_MS = UPSTREAM_MS + 30  # p99
+PATIENCE = 4  # seconds: a herd is over so soon that a quiet moment is worth waiting for
 
 TASK = "/sora/v1/videos/{}"
 
@@ -41,7 +42,7 @@ def judge(waits: list, queries: int) -> Round:
 
 
 def ask_taskproxy(stack, port: int, task: str) -> Round:
-    settle()
+    settle(PATIENCE)
     waits = ask(port, HERD, [TASK.format(task)] * HERD)
     return judge(waits, stack.standin.count(task))
 

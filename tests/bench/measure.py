@@ -54,8 +54,8 @@ def machine_ticks() -> tuple:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-def settle() -> None:
-    """Waits for a moment in which the machine has nothing else to do; a second at most, for it may never come."""
+def settle(seconds: float = 1) -> None:
+    """Waits for a moment in which the machine has nothing else to do; so long at most, for it may never come."""
     start = machine_ticks()
 
     def quiet():
@@ -67,7 +67,7 @@ def settle() -> None:
         return idle >= 0.9 * total
 
     with contextlib.suppress(TimeoutError):
-        wait_until(quiet, 1)
+        wait_until(quiet, seconds)
 
 
 @contextlib.contextmanager

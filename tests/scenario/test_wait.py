@@ -1,0 +1,286 @@
+"""?wait= and Prefer: wait= - a client asks once and is told; and who is held never costs a query, nor an error."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from parts import wait_until
+from stack import Stack
+from watching import (
+    NATIVE, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, quick, run, wait_queries,
+)
+
+MANY = "/v1/tasks?ids="
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """One for most of the file; each test has tasks of its own."""
+    with Stack(**quick()) as running:
+        yield running
+
+
+def hold(stack, *asks, path=NATIVE) -> list:
+    """Asks, each (what comes behind the path, headers), and waits until all of them are held."""
+    before = stack.metric("waiters")
+    held = [stack.background(stack.get, path + target, headers) for target, headers in asks]
+
+    def all_held():
+        assert not (answered := [ask.result() for ask in held if ask.done()]), answered
+        return stack.metric("waiters") >= before + len(held)
+
+    stack.wait_until(all_held, what=f"{len(held)} who are held")
+    return held
+
+
+def etag(stack, path) -> dict:
+    return {"If-None-Match": stack.get(path).headers["etag"]}
+
+
+def status(answer) -> str:
+    document = answer.json()
+    return document["status"] if "status" in document else document["data"]["status"]
+
+
+# Until when
+
+
+@both_views
+def test_without_an_etag_it_is_held_until_the_task_has_ended(stack, view):
+    task = "ends-" + view.split("/")[1]
+    run(stack, "7%", task)
+    held, = hold(stack, (task + "?wait=60", None), path=view)
+    run(stack, "50%", task)
+    wait_queries(stack, 3, task)
+    assert not held.done()
+    end(stack, task)
+    answer = held.result()
+    assert (answer.status, answer.headers["preference-applied"]) == (200, "wait=60")
+    assert status(answer) in ("SUCCESS", "succeeded")
+    assert answer.body == stack.get(view + task).body
+
+
+@both_views
+def test_with_an_etag_it_is_held_until_the_view_has_another(stack, view):
+    task = "changes-" + view.split("/")[1]
+    run(stack, "7%", task)
+    known = etag(stack, view + task)
+    held, = hold(stack, (task + "?wait=60", known), path=view)
+    wait_queries(stack, 3, task)
+    assert not held.done()
+    run(stack, "50%", task)
+    answer = held.result()
+    assert answer.status == 200 and answer.headers["etag"] != known["If-None-Match"]
+    assert b"50" in answer.body
+    assert stack.get(view + task + "?wait=60", known).body == answer.body  # what differs already is told at once
+
+
+def test_when_the_time_is_over_the_present_view_comes_or_304(stack):
+    run(stack, "7%", "over")
+    known, started = etag(stack, NATIVE + "over"), time.monotonic()
+    plain, tagged, listed, listed_tagged = [
+        *hold(stack, ("over?wait=1", None), ("over?wait=1", known)),
+        *hold(stack, ("sora/over&wait=1", None), ("sora/over&wait=1", etag(stack, MANY + "sora/over")), path=MANY),
+    ]
+    assert [ask.result().status for ask in (plain, tagged, listed, listed_tagged)] == [200, 304, 200, 304]
+    assert time.monotonic() - started >= 1
+    assert status(plain.result()) == "IN_PROGRESS" and tagged.result().body == b""
+    assert {ask.result().headers["preference-applied"] for ask in (plain, tagged, listed)} == {"wait=1"}
+
+
+def test_what_cannot_change_any_more_is_answered_at_once(stack):
+    end(stack, "ended")
+    assert status(stack.get(NATIVE + "ended?wait=60")) == "SUCCESS"
+    assert stack.get(NATIVE + "ended?wait=60", etag(stack, NATIVE + "ended")).status == 304
+    for path in (NATIVE + "missing?wait=60", UNIFIED + "missing?wait=60"):
+        answer = stack.get(path)
+        assert (answer.status, answer.json()["code"]) == (404, "task_not_found")
+    listed = stack.get(MANY + "sora/ended,sora/missing,nobody/x&wait=60").json()["tasks"]
+    assert [task["status"] for task in listed] == ["succeeded", 404, 404]
+
+
+def test_head_is_held_too(stack):
+    run(stack, "7%", "head")
+    held = stack.background(stack.get, NATIVE + "head?wait=60", None, "HEAD")
+    stack.wait_metric("waiters", 1)
+    end(stack, "head")
+    assert (held.result().status, held.result().body) == (200, b"")
+    assert held.result().headers["etag"] == stack.task("head").headers["etag"]
+
+
+def test_a_list_is_held_with_an_etag_until_one_changes_and_without_until_all_have_ended(stack):
+    target = "sora/first,sora/second,sora/missing"
+    run(stack, "7%", "first"), run(stack, "7%", "second")
+    changed, = hold(stack, (target + "&wait=60", etag(stack, MANY + target)), path=MANY)
+    ended, = hold(stack, (target + "&wait=60", None), path=MANY)
+    end(stack, "second")
+    assert [task["status"] for task in changed.result().json()["tasks"]] == ["running", "succeeded", 404]
+    wait_queries(stack, 3, "first")
+    assert not ended.done()
+    end(stack, "first")
+    assert [task["status"] for task in ended.result().json()["tasks"]] == ["succeeded", "succeeded", 404]
+
+
+def test_tasks_that_end_just_as_the_wait_does_are_answered_either_way(stack):
+    asks = []
+    for number in range(16):
+        stack.standin.switch(f"just-{number}", seconds=0.8 + 0.025 * number)
+        asks += [stack.background(stack.get, f"{NATIVE}just-{number}?wait=1") for _ in range(4)]
+    answers = [ask.result() for ask in asks]
+    assert {answer.status for answer in answers} == {200}
+    assert {status(answer) for answer in answers} == {"IN_PROGRESS", "SUCCESS"}
+    stack.wait_metric("waiters", lambda waiters: waiters == 0)
+
+
+# How it is asked for
+
+
+@pytest.mark.parametrize("wait", ["-1", "1e9", "1.5", "abc", "", "0x10", "%201", "1%00", "1s", "%EF%BC%91", "1&wait=1", "1&wait=x"])
+def test_a_bad_wait_is_refused_with_what_is_allowed(stack, wait):
+    before = stack.standin.count()
+    for path in (NATIVE + "bad?", UNIFIED + "bad?", MANY + "sora/bad&"):
+        answer = stack.get(f"{path}wait={wait}")
+        assert (answer.status, answer.json()["code"]) == (400, "bad_request")
+        assert "whole number of seconds" in answer.json()["detail"] and "60" in answer.json()["detail"]
+    assert stack.standin.count() == before
+
+
+@pytest.mark.parametrize("asked, prefer, applied", [
+    ("?wait=1000000000", None, "wait=60"), ("?wait=61", None, "wait=60"), ("?wait=60", None, "wait=60"),
+    ("?wait=0", None, None), ("?wait=0", "wait=60", None), ("?wait=2", "wait=3", "wait=2"),
+    ("", "wait=7", "wait=7"), ("", "Wait=7", "wait=7"), ("", 'wait="7"', "wait=7"), ("", "wait = 7", "wait=7"),
+    ("", "respond-async, wait=7", "wait=7"), ("", "wait=7; strict, respond-async", "wait=7"), ("", "wait=61", "wait=60"),
+    ("", 'x="a, wait=9", wait=7', "wait=7"), ("", "wait=7, wait=8", "wait=7"), ("", "handling=lenient;wait=9", None),
+    ("", "wait", None), ("", "wait=", None), ("", "wait=-1", None), ("", "wait=1e9", None), ("", "wait=abc", None), ("", "waiting=7", None),
+    ("", "await=7", None), ("", "wait=0", None), ("", ",;=,\",wait", None), ("", "respond-async", None), ("", "é\xff" * 100, None),
+])
+def test_what_is_granted_is_said_and_a_preference_that_makes_no_sense_is_ignored(stack, asked, prefer, applied):
+    end(stack, "granted")
+    answer = stack.get(NATIVE + "granted" + asked, {"Prefer": prefer.encode("latin-1")} if prefer else None)
+    assert (answer.status, answer.headers.get("preference-applied")) == (200, applied)
+
+
+def test_an_ignored_preference_holds_nobody(stack):
+    run(stack, "7%", "ignored")
+    for prefer in ("wait=-1", "wait=x", "wait=0", "respond-async"):
+        assert status(stack.task("ignored", {"Prefer": prefer})) == "IN_PROGRESS"
+
+
+def test_an_empty_parameter_is_an_absent_header(stack):
+    run(stack, "7%", "empty")
+    held = stack.background(stack.ask_worker, NATIVE + "empty", HTTP_IF_NONE_MATCH="", HTTP_PREFER="wait=60", HTTP_ACCEPT="")
+    stack.wait_metric("waiters", 1)
+    end(stack, "empty")
+    assert status(held.result()) == "SUCCESS"
+
+
+# Upstreams that fail in the middle
+
+
+@pytest.mark.parametrize("failure", [
+    {"status": 500}, {"reset": True}, {"garbage": True}, {"status": 401}, {"status": 404, "times": 2}, {"retry_after": 1},
+], ids=lambda failure: "-".join(map(str, failure)))
+def test_who_waits_waits_on_while_the_upstream_fails_and_gets_the_end(stack, failure):
+    task = "fails-" + "-".join(map(str, failure.values()))
+    run(stack, "7%", task)
+    held, tagged = hold(stack, (task + "?wait=60", None), (task + "?wait=60", etag(stack, NATIVE + task)))
+    stack.standin.switch(task, **failure)
+    wait_queries(stack, 1 if "retry_after" in failure else 2, task)
+    assert not held.done() and not tagged.done()
+    stack.standin.clear(task)
+    end(stack, task)
+    assert [(ask.result().status, status(ask.result())) for ask in (held, tagged)] == [(200, "SUCCESS")] * 2
+
+
+def test_a_task_that_is_said_to_be_missing_three_times_ends_the_wait_with_404(stack):
+    run(stack, "7%", "lost")
+    held, = hold(stack, ("lost?wait=60", None))
+    stack.standin.switch("lost", status=404)
+    assert (held.result().status, held.result().json()["code"]) == (404, "task_not_found")
+    assert sum(1 for _ in stack.standin.seen("lost")) >= 4
+
+
+def test_a_view_that_is_told_at_the_deadline_is_marked_stale_when_the_upstream_fails(stack):
+    run(stack, "7%", "old")
+    held, = hold(stack, ("old?wait=1", None))
+    stack.standin.switch("old", status=500)
+    assert (held.result().status, held.result().headers["x-cache"]) == (200, "STALE")
+    stack.standin.clear("old")
+
+
+# Who watches
+
+
+def test_three_hundred_watchers_cost_one_query_an_interval_and_get_the_same_answer(stack):
+    run(stack, "7%", "crowd")
+    held = hold(stack, *[("crowd?wait=60", None)] * 300)
+    assert stack.metric("watched_tasks") == 1
+    wait_queries(stack, 5, "crowd")
+    end(stack, "crowd")
+    assert len({(ask.result().status, ask.result().body, ask.result().headers["etag"]) for ask in held}) == 1
+    assert_one_query_an_interval(stack, "crowd")
+    stack.wait_metric("waiters", lambda waiters: waiters == 0)
+    assert stack.metric("watched_tasks") == 0
+
+
+def test_who_leaves_is_forgotten_and_after_the_last_one_nobody_asks(stack):
+    run(stack, "7%", "left"), run(stack, "7%", "meanwhile")
+    gone = stack.metric("requests_gone_total")
+    leaving = [stack.nginx.connection() for _ in range(2)]
+    for connection in leaving:
+        connection.request("GET", NATIVE + "left?wait=60")
+    stack.wait_metric("waiters", 2)
+    leaving[0].close()
+    stack.wait_metric("waiters", lambda waiters: waiters == 1)
+    wait_queries(stack, 3, "left")
+    leaving[1].close()
+    stack.wait_metric("waiters", lambda waiters: waiters == 0)
+    assert (stack.metric("watched_tasks"), stack.metric("requests_gone_total")) == (0, gone + 2)
+    assert_not_asked_any_more(stack, "left")
+
+
+def test_past_the_limit_nobody_is_held_but_what_is_known_is_told(make_stack):
+    stack = make_stack(**quick(limits={"waiters": 2}))
+    run(stack)
+    held = hold(stack, *[("task_1?wait=60", None)] * 2)
+    answer = stack.get(NATIVE + "task_1?wait=60")
+    assert (answer.status, status(answer)) == (200, "IN_PROGRESS")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "preference-applied" not in answer.headers  # or it would ask again at once
+    answer = stack.get(NATIVE + "unknown?wait=60")
+    assert (answer.status, answer.json()["code"]) == (503, "overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+    end(stack)
+    assert {status(ask.result()) for ask in held} == {"SUCCESS"}
+    stack.wait_until(lambda: stack.get(NATIVE + "unknown?wait=60").status == 200, what="room for others")
+
+
+# Workers that leave
+
+
+def test_a_reload_and_a_stop_answer_all_who_are_held_with_the_present_view(make_stack):
+    stack = make_stack(**quick(workers=2))
+    run(stack)
+    asks = [(f"task_{number % 20}?wait=60", None) for number in range(200)]
+    for leave in (stack.daemon.reload, stack.daemon.term):
+        held = hold(stack, *asks)
+        leave()
+        assert {(ask.result().status, status(ask.result())) for ask in held} == {(200, "IN_PROGRESS")}
+    assert "unanswered" not in stack.daemon.log()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_was_held_by_a_worker_that_dies_is_held_by_another_or_told_to_ask_again(make_stack, workers):
+    stack = make_stack(**quick(workers))
+    run(stack)
+    held = hold(stack, *[(f"task_{number}?wait=60", None) for number in range(20)])
+    os.kill(stack.daemon.workers()[0], signal.SIGKILL)
+    stack.wait_metric("worker_deaths_total", 1)
+    stack.wait_metric("workers_ready", workers)
+    wait_until(lambda: stack.metric("waiters") + sum(ask.done() for ask in held) >= 20, what="everyone held or told")
+    end(stack)
+    for answer in (ask.result() for ask in held):
+        assert answer.status == 200 and status(answer) == "SUCCESS" or (answer.status == 503 and answer.headers["retry-after"])
+    assert {stack.get(f"{NATIVE}task_{number}?wait=60").status for number in range(20)} == {200}

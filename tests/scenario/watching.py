@@ -1,0 +1,99 @@
+"""What the tests of waiting, of event streams and of a spared upstream have in common."""
+
+import json
+from collections import namedtuple
+
+import pytest
+
+NATIVE, UNIFIED = "/sora/v1/videos/", "/v1/tasks/sora/"
+INTERVAL = 0.1  # seconds, between two queries for one task
+QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
+both_views = pytest.mark.parametrize("view", [NATIVE, UNIFIED], ids=["native", "unified"])
+
+Event = namedtuple("Event", "type data id")
+
+
+def quick(workers=1, **config) -> dict:
+    """A Stack's settings: one worker, so that counts are exact, and tasks that are asked for each INTERVAL."""
+    return {"providers": QUICK, "config": {"workers": workers, **config}}
+
+
+def run(stack, progress="7%", task_id=None):
+    """From here on the task runs, or all of them do, and looks the same at each query."""
+    stack.standin.switch(task_id, state="IN_PROGRESS", progress=progress)
+
+
+def end(stack, task_id=None):
+    stack.standin.switch(task_id, state="SUCCESS", progress="100%")
+
+
+def wait_queries(stack, more, task_id=None):
+    """Until the task was asked for so many times from now on."""
+    stack.standin.wait_count(stack.standin.count(task_id) + more, task_id)
+
+
+def assert_one_query_an_interval(stack, task_id):
+    """Of all the queries so far; the first ones' delay on a busy machine may make it look like one more."""
+    times = [query.at for query in stack.standin.seen(task_id)]
+    assert len(times) - 1 <= (times[-1] - times[0]) / INTERVAL + 1
+
+
+def assert_not_asked_any_more(stack, task_id):
+    """While another task, watched as long as this takes, is asked for several times, this one is not."""
+    before = stack.standin.count(task_id)
+    with Stream(stack, NATIVE + "meanwhile"):
+        wait_queries(stack, 5, "meanwhile")
+    assert stack.standin.count(task_id) == before
+
+
+class Stream:
+    """An event stream through nginx, read as the WHATWG's HTML standard says ("Interpreting an event stream")."""
+
+    def __init__(self, stack, path, **headers):
+        self._connection = stack.nginx.connection()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request("GET", path, headers={"Accept": "text/event-stream", **named})
+        self.response = self._connection.getresponse()
+        self.comments = []
+        self._last_id = ""
+
+    def next(self) -> Event | None:
+        """The next event; None at the end of the stream. An end in the middle is an http.client.IncompleteRead."""
+        kind, data = "message", []
+        while line := self._line():
+            if line == "\n":
+                if data:
+                    return Event(kind, json.loads("\n".join(data)), self._last_id)
+                kind = "message"
+            elif line.startswith(":"):
+                self.comments.append(line[1:].strip())
+            else:
+                field, _, value = line.rstrip("\n").partition(":")
+                value = value.removeprefix(" ")
+                if field == "event":
+                    kind = value
+                elif field == "data":
+                    data.append(value)
+                elif field == "id":
+                    self._last_id = value
+        return None
+
+    def _line(self) -> str:
+        line = self.response.readline().decode()
+        assert not line or line.endswith("\n"), "the stream ended within a line"
+        assert "\r" not in line
+        return line
+
+    def rest(self) -> list:
+        """All events up to the end of the stream."""
+        return list(iter(self.next, None))
+
+    def close(self):
+        self._connection.close()
+        self.response.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
