@@ -21,11 +21,18 @@ static const char *status_text(int status)
     return "Unknown";
 }
 
+static bool is_id_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+}
+
 void answer_id(const char *given, char out[static ANSWER_ID_SIZE])
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    size_t len = given ? strlen(given) : 0;
-    if (len > 0 && len < ANSWER_ID_SIZE && strspn(given, allowed) == len) {
+    size_t len = 0;
+    while (given != NULL && len < ANSWER_ID_SIZE && is_id_char(given[len]))
+        len++;
+    if (len > 0 && len < ANSWER_ID_SIZE && given[len] == '\0') {
         memcpy(out, given, len + 1);
         return;
     }
@@ -92,6 +99,11 @@ static void add_cache_status(struct answer *a, const struct answer_facts *facts,
     struct buf *head = &a->head;
     buf_puts(head, "Cache-Status: taskproxy");
     switch (facts->source) {
+    case SOURCE_NONE:
+        buf_puts(head, "; fwd=bypass");
+        add_detail(head, facts->problem);
+        buf_puts(head, "\r\nX-Cache: MISS\r\n");
+        return;
     case SOURCE_MEMORY:
     case SOURCE_REDIS:
         add_number(head, "; hit; ttl=", seconds_down(ttl_ms),
@@ -136,7 +148,7 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
     int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
     add_number(&a->head, "Age: ", age, "\r\n");
     if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
-        int64_t wait = seconds_up(left_ms);
+        int64_t wait = seconds_up(left_ms > facts->retry_after_ms ? left_ms : facts->retry_after_ms);
         add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
         return;
     }
@@ -260,6 +272,12 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     buf_done(&a->text);
     buf_init(&a->text, MANY_MAX);
     write_list(&a->text, facts, items, n);
+    if (a->text.failed) {
+        struct answer_facts refusal = *facts;
+        answer_done(a);
+        refusal.problem = PROBLEM_OVERLOADED;
+        return answer_problem(a, &refusal);
+    }
     end(a, facts, "application/json", a->text.data, a->text.len);
 }
 

@@ -7,6 +7,7 @@
 
 /* Where an answer came from, for Cache-Status and X-Cache; of a list, that of the item furthest down. */
 enum answer_source {
+    SOURCE_NONE,      /* the request was refused before anything was looked for */
     SOURCE_MEMORY,    /* a fresh snapshot of this worker */
     SOURCE_REDIS,     /* a fresh snapshot of Redis */
     SOURCE_COLLAPSED, /* the query of another request */

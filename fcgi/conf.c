@@ -303,15 +303,21 @@ static char *finish_route(struct loader *l, size_t i)
         return route_error(l, i, "path", refusal);
     if (provider_pattern(r->provider, upstream_path, &r->upstream_path, &refusal) < 0)
         return route_error(l, i, "upstream_path", refusal);
-    if (r->path.n_variables != r->upstream_path.n_variables)
-        return route_error(l, i, "path", "must have the variables of upstream_path");
+    if (!pattern_same_variables(&r->path, &r->upstream_path))
+        return route_error(l, i, "path", "must have the variables of upstream_path, in the same order");
     if (strstr(r->provider->auth.value, "{jwt}") != NULL && !is_key_pair(r->upstream->key))
         return route_error(
             l, i, "upstream",
             "this provider's tokens are signed: the key file must hold ACCESS_KEY:SECRET_KEY, at most "
             "256 characters each");
     for (size_t k = 0; k < i; k++) {
-        if (strcmp(conf_route(l->conf, k)->path.text, r->path.text) == 0)
+        const struct conf_route *other = conf_route(l->conf, k);
+        if (other->provider == r->provider && other->upstream == r->upstream &&
+            strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
+            return route_error(
+                l, i, "upstream_path",
+                "another route has this provider and upstream: its tasks would pass for those of this one");
+        if (strcmp(other->path.text, r->path.text) == 0)
             return route_error(l, i, "provider",
                                "another route has the same path: give one of them a \"path\"");
     }

@@ -4,10 +4,16 @@
 #include <string.h>
 
 /* The ETag's hex digits. */
-enum { ID_LEN = ETAG_SIZE - 3 };
+enum { ID_LEN = ETAG_SIZE - 3, EVENT_MAX = 16 * 1024 * 1024 };
+
+void events_begin(struct buf *out)
+{
+    buf_init(out, EVENT_MAX);
+}
 
 void events_head(const char *request_id, struct buf *out)
 {
+    events_begin(out);
     buf_puts(out, "X-Request-Id: ");
     buf_puts(out, request_id);
     buf_puts(out,
@@ -33,6 +39,7 @@ void events_problem(enum problem problem, const char *request_id, struct buf *ou
 
 void events_heartbeat(struct buf *out)
 {
+    events_begin(out);
     buf_puts(out, ": still here\n\n");
 }
 

@@ -5,7 +5,10 @@
 #include "problem.h"
 #include "snapshot.h"
 
-/* The head of the answer, with the empty line. */
+/* An empty text, which the caller frees, as large as events can be. */
+void events_begin(struct buf *out);
+
+/* The head of the answer, with the empty line; begins the text. */
 void events_head(const char *request_id, struct buf *out);
 
 /* "event: status" with the view on one line, and its ETag, without the quotes, as the id. */
@@ -14,7 +17,7 @@ void events_status(const struct view_bytes *view, struct buf *out);
 /* "event: problem" with the problem's document. */
 void events_problem(enum problem problem, const char *request_id, struct buf *out);
 
-/* A comment, so that nothing between here and there takes the connection for dead. */
+/* Begins a text with a comment, so that nothing between here and there takes the connection for dead. */
 void events_heartbeat(struct buf *out);
 
 /* Whether a Last-Event-ID (any bytes; may be NULL) names that view. */

@@ -1,8 +1,8 @@
 /* fcgi: see fcgi.h.
  *
  *     IDLE --readable, whole--> BUSY --fcgi_send--> WRITING --all out--> IDLE, or closed
- *      |                         |                     ^        (left out when the socket takes all of it at
- * once) |                         '--fcgi_stream--> STREAMING --fcgi_stream_end--> WRITING
+ *      |                         |                 (left out when the socket takes all of it at once)
+ *      |                         '--fcgi_stream--> STREAMING --fcgi_stream_end--> WRITING
  *      '--readable, partial--> PARTIAL --timer, whole--> BUSY
  *
  * While data that is no whole request lies in the socket, it would poll readable all the time; so in PARTIAL
@@ -324,6 +324,8 @@ void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const 
     buf_add(&c->pending, head, head_len);
     buf_add(&c->pending, body, body_len);
     c->pending_at = 0;
+    if (c->pending.failed)
+        return close_connection(c, "an answer is too large to be sent");
     c->state = WRITING;
     write_on(c);
 }

@@ -21,13 +21,7 @@
 #include "stats.h"
 #include "view.h"
 
-enum {
-    KEY_MAX = 1024,
-    TARGET_MAX = 4096,
-
-    REDIS_VALUE_MAX = 16 * 1024 * 1024,
-    UNKNOWN_MAX = 32
-};
+enum { TARGET_MAX = 4096, UNKNOWN_MAX = 32 };
 
 enum step { ASK_REDIS, READ_REDIS, ASK_UPSTREAM, READ_UPSTREAM, KEEP, DELIVER, WAIT, DONE };
 
@@ -379,7 +373,7 @@ static struct fetch *begin(struct fetches *fs, const struct task *task, const st
 static struct fetch *find_or_begin(struct fetches *fs, const struct task *task, bool *ret_begun)
 {
     struct buf key;
-    buf_init(&key, KEY_MAX);
+    buf_init(&key, TASK_KEY_MAX);
     task_key(task, &key);
     struct fetch *f = find(fs, key.data, key.len);
     *ret_begun = f == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches;

@@ -17,6 +17,7 @@ bool lookup_in_memory(struct lookup *l, struct fetches *fetches, int64_t now_ms)
         l->problem = PROBLEM_TASK_NOT_FOUND;
     } else if (look.problem != PROBLEM_NONE) {
         l->problem = look.problem;
+        l->retry_after_ms = look.left_ms;
         l->doubted = true;
         l->last = snapshot_ref(look.snapshot);
         return true;
@@ -86,6 +87,21 @@ void lookup_excuse(struct lookup *l, int64_t now_ms)
     l->snapshot = snapshot_ref(l->last);
     l->source = SOURCE_STALE;
     stat_inc(STAT_STALE);
+}
+
+void lookup_again(struct lookup *l, struct fetches *fetches, int64_t now_ms)
+{
+    struct snapshot *known = l->snapshot;
+    if (known == NULL)
+        return;
+    l->snapshot = NULL;
+    lookup_forget(l, PROBLEM_NONE);
+    if (lookup_in_memory(l, fetches, now_ms)) {
+        snapshot_unref(known);
+        return;
+    }
+    lookup_forget(l, PROBLEM_NONE);
+    l->snapshot = known;
 }
 
 /* ---- watching ---- */

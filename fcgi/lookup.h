@@ -35,6 +35,9 @@ bool lookup_fetch(struct lookup *lookup, struct fetches *fetches);
 /* Lets the last snapshot stand in for a failure, when there is one that may. */
 void lookup_excuse(struct lookup *lookup, int64_t now_ms);
 
+/* Looks in memory once more, for what has become of the task since. */
+void lookup_again(struct lookup *lookup, struct fetches *fetches, int64_t now_ms);
+
 /* Watches the task from here on, so that on_news is called. False when nothing can come any more. */
 bool lookup_watch(struct lookup *lookup, struct watches *watches);
 

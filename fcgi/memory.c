@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { KEY_MAX = 1024, MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3 };
+enum { MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3 };
 
 struct memory {
     int64_t missing_ttl_ms;
@@ -19,7 +19,7 @@ struct memory *memory_new(const struct conf_cache *conf)
     m->missing_ttl_ms = conf->missing_ttl_ms;
     m->snapshots = cache_new((size_t)conf->memory);
     m->missing = cache_new(MISSING_BYTES);
-    buf_init(&m->key, KEY_MAX);
+    buf_init(&m->key, TASK_KEY_MAX);
     return m;
 }
 

@@ -198,10 +198,12 @@ void pattern_done(struct pattern *pattern)
 /* Appends the value to the id when it fits its grammar and the space. */
 static bool take_value(const struct pattern_part *part, const char *value, char *id)
 {
-    size_t used = strlen(id);
-    if (!grammar_takes(part->grammar, value) || used + strlen(value) + 2 > TASK_ID_MAX)
+    size_t used = strlen(id), len = strlen(value);
+    if (!grammar_takes(part->grammar, value) || used + len + 2 > TASK_ID_MAX)
         return false;
-    snprintf(id + used, TASK_ID_MAX - used, "%s%s", used ? "/" : "", value);
+    if (used > 0)
+        id[used++] = '/';
+    memcpy(id + used, value, len + 1);
     return true;
 }
 
@@ -271,6 +273,27 @@ static int variable_index(const struct pattern *pattern, const char *name)
         index += grammar != NULL;
     }
     return -1;
+}
+
+/* The grammar of the n-th variable, or NULL. */
+static const struct grammar *nth_grammar(const struct pattern *pattern, size_t n)
+{
+    for (size_t i = 0; i < pattern->n_parts; i++) {
+        if (pattern->parts[i].grammar != NULL && n-- == 0)
+            return pattern->parts[i].grammar;
+    }
+    return NULL;
+}
+
+bool pattern_same_variables(const struct pattern *a, const struct pattern *b)
+{
+    if (a->n_variables != b->n_variables)
+        return false;
+    for (size_t n = 0; n < a->n_variables; n++) {
+        if (strcmp(nth_grammar(a, n)->name, nth_grammar(b, n)->name) != 0)
+            return false;
+    }
+    return true;
 }
 
 bool pattern_has_variable(const struct pattern *pattern, const char *name)

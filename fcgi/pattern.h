@@ -67,6 +67,9 @@ bool pattern_has_variable(const struct pattern *pattern, const char *name);
 bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out,
                       size_t size);
 
+/* Whether an id of the one is the same id of the other. */
+bool pattern_same_variables(const struct pattern *a, const struct pattern *b);
+
 /* The value of a query parameter, percent-decoded into `out`; false when absent, doubled, malformed or too
  * long. */
 bool query_value(const char *query, const char *name, char *out, size_t size);

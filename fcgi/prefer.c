@@ -31,13 +31,27 @@ static bool query_has_wait(const char *query)
     return false;
 }
 
+/* Up to the next comma that does not stand in quotes. */
+static size_t item_len(const char *text)
+{
+    bool quoted = false;
+    size_t len = 0;
+    for (; text[len] != '\0' && (quoted || text[len] != ','); len++) {
+        if (text[len] == '"')
+            quoted = !quoted;
+        else if (quoted && text[len] == '\\' && text[len + 1] != '\0')
+            len++;
+    }
+    return len;
+}
+
 /* Preferences are separated by commas, their parameters by semicolons; of two equal ones the first counts. */
 static int wait_of_header(const char *prefer)
 {
     char value[24];
     for (const char *at = prefer; at != NULL && *at != '\0';) {
         at += strspn(at, " \t,");
-        size_t len = strcspn(at, ",");
+        size_t len = item_len(at);
         if (is_wait(at)) {
             const char *number = memchr(at, '=', len);
             if (number == NULL)

@@ -22,7 +22,7 @@
 #include "stats.h"
 #include "watch.h"
 
-enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
+enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
 
 enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCHES, HOLD, STREAM, RESPOND, WAIT, DONE };
 
@@ -32,7 +32,9 @@ struct request {
     struct request *prev, *next; /* among those that wait */
     enum step step;              /* the next one to run */
     bool waits;                  /* in the list, with a timer */
+    bool waited;                 /* it was */
     enum route_kind kind;
+    enum view_kind view;
     size_t n_lookups;
     size_t n_missing; /* lookups that wait for a fetch */
     struct lookup *lookups;
@@ -73,11 +75,6 @@ static enum step refuse_overload(struct request *r)
     return refuse(r, PROBLEM_OVERLOADED);
 }
 
-static enum view_kind view_of(const struct request *r)
-{
-    return r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
-}
-
 /* ---- route ---- */
 
 static enum step take_ids(struct request *r, const char *uri)
@@ -107,7 +104,6 @@ static enum step route(struct request *r)
 {
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
-    r->facts.source = SOURCE_UPSTREAM;
     r->facts.if_none_match = fcgi_param(r->client, "HTTP_IF_NONE_MATCH");
     const char *method = fcgi_param(r->client, "REQUEST_METHOD"), *uri = fcgi_param(r->client, "REQUEST_URI");
     r->facts.head_only = method != NULL && strcmp(method, "HEAD") == 0;
@@ -116,6 +112,7 @@ static enum step route(struct request *r)
     enum problem problem = PROBLEM_BAD_REQUEST;
     if (uri != NULL)
         r->kind = route_find(r->requests->parts.conf, uri, &r->only.task, &problem);
+    r->view = r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
     if (problem == PROBLEM_NOT_FOUND)
         return refuse(r, problem);
     if (method == NULL || (!r->facts.head_only && strcmp(method, "GET") != 0))
@@ -161,7 +158,7 @@ static void start_waiting(struct request *r)
 {
     if (r->waits)
         return;
-    r->waits = true;
+    r->waits = r->waited = true;
     DL_APPEND(r->requests->waiting, r);
     r->requests->n_waiting++;
     stat_inc(STAT_WAITERS);
@@ -258,13 +255,14 @@ static bool is_waiting_for_news(const struct request *r)
     if (r->kind == ROUTE_MANY)
         lookups_etag(r->lookups, r->n_lookups, etag);
     else
-        memcpy(etag, r->only.snapshot->views[view_of(r)].etag, ETAG_SIZE);
+        memcpy(etag, r->only.snapshot->views[r->view].etag, ETAG_SIZE);
     return answer_etag_matches(r->facts.if_none_match, etag);
 }
 
 static void excuse_all(struct request *r)
 {
-    r->facts.now_ms = wall_ms();
+    if (r->waited)
+        r->facts.now_ms = wall_ms();
     for (size_t i = 0; i < r->n_lookups; i++)
         lookup_excuse(&r->lookups[i], r->facts.now_ms);
 }
@@ -278,6 +276,8 @@ static uint64_t hold_ms(const struct request *r)
 
 static enum step hold(struct request *r)
 {
+    for (size_t i = 0; i < r->n_lookups && r->time_over; i++) /* asking may have begun to fail meanwhile */
+        lookup_again(&r->lookups[i], r->requests->parts.fetches, wall_ms());
     if (r->client == NULL || r->time_over || (r->wait_s == 0 && !r->wants_stream))
         return RESPOND;
     excuse_all(r);
@@ -285,8 +285,10 @@ static enum step hold(struct request *r)
         return STREAM;
     if (r->wait_s == 0 || r->requests->leaving || !watch_all(r) || !is_waiting_for_news(r))
         return RESPOND;
-    if (too_many_wait(r))
+    if (too_many_wait(r)) {
+        r->wait_s = 0; /* nothing was granted */
         return RESPOND;
+    }
     start_waiting(r);
     if (!r->held)
         uv_timer_start(&r->timer, on_hold_over, hold_ms(r), 0);
@@ -310,7 +312,6 @@ static void on_heartbeat(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
     struct buf text;
-    buf_init(&text, EVENT_MAX);
     events_heartbeat(&text);
     if (!send_text(r, &text))
         run(r);
@@ -319,7 +320,6 @@ static void on_heartbeat(uv_timer_t *timer)
 static void begin_stream(struct request *r)
 {
     struct buf head;
-    buf_init(&head, EVENT_MAX);
     events_head(r->id, &head);
     fcgi_stream(r->client, head.data, head.len);
     buf_done(&head);
@@ -335,7 +335,7 @@ static void write_news(struct request *r, struct buf *text)
     const struct snapshot *snapshot = r->only.snapshot;
     if (snapshot == NULL)
         return events_problem(r->only.problem, r->id, text);
-    const struct view_bytes *view = &snapshot->views[view_of(r)];
+    const struct view_bytes *view = &snapshot->views[r->view];
     if (strcmp(view->etag, r->last_etag) == 0)
         return;
     memcpy(r->last_etag, view->etag, ETAG_SIZE);
@@ -343,11 +343,13 @@ static void write_news(struct request *r, struct buf *text)
 }
 
 /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
-static bool has_seen_the_end(const struct request *r)
+static bool has_seen_the_end(struct request *r)
 {
-    const struct snapshot *snapshot = r->only.snapshot;
-    return state_ended(snapshot->state) &&
-           events_is_known(fcgi_param(r->client, "HTTP_LAST_EVENT_ID"), &snapshot->views[view_of(r)]);
+    const struct view_bytes *view = &r->only.snapshot->views[r->view];
+    if (!events_is_known(fcgi_param(r->client, "HTTP_LAST_EVENT_ID"), view))
+        return false;
+    memcpy(r->last_etag, view->etag, ETAG_SIZE); /* it is not told again */
+    return state_ended(r->only.snapshot->state);
 }
 
 static enum step stream(struct request *r)
@@ -367,7 +369,7 @@ static enum step stream(struct request *r)
         begin_stream(r);
     }
     struct buf text;
-    buf_init(&text, EVENT_MAX);
+    events_begin(&text);
     write_news(r, &text);
     if (!send_text(r, &text) || snapshot == NULL || state_ended(snapshot->state) || r->requests->leaving)
         return RESPOND;
@@ -398,7 +400,7 @@ static enum step respond(struct request *r)
     else if (r->kind == ROUTE_MANY)
         lookups_answer(r->lookups, r->n_lookups, &r->facts, &answer);
     else
-        lookup_answer(&r->only, view_of(r), &r->facts, &answer);
+        lookup_answer(&r->only, r->view, &r->facts, &answer);
     stat_answer(answer.status);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);

@@ -6,6 +6,8 @@
 #include "problem.h"
 #include "snapshot.h"
 
+enum { TASK_KEY_MAX = 1024 };
+
 /* One task of one route: the identity that fetches, the cache and Redis go by. */
 struct task {
     const struct conf_route *route; /* (ref) */

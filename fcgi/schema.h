@@ -45,11 +45,11 @@ struct field {
     enum schema_type type;
     size_t offset;        /* in the struct */
     const char *fallback; /* JSON text of the default; NULL: the key is required; "null": may be absent */
-    bool nullable;        /* may be null although it has a default */
     int64_t min, max;     /* bounds of the value or of its length; both 0: none */
     const char *words;    /* S_ENUM: "open|teams" */
     const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
     const char *help;          /* one line for the reference */
+    bool nullable;             /* may be null although it has a default */
 };
 
 struct table {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_MAX = 1024, VALUE_MAX = 16 * 1024 * 1024 };
+enum { CLOCKS_APART_MS = 5000, VALUE_MAX = 16 * 1024 * 1024 };
 
 struct shared {
     const struct conf *conf; /* (ref) */
@@ -18,7 +18,7 @@ struct shared *shared_new(const struct conf *conf, struct redis *redis)
 {
     struct shared *s = xcalloc(1, sizeof(*s));
     *s = (struct shared){.conf = conf, .redis = redis};
-    buf_init(&s->key, KEY_MAX);
+    buf_init(&s->key, TASK_KEY_MAX);
     return s;
 }
 
@@ -64,6 +64,11 @@ struct snapshot *shared_read(struct shared *s, const struct task *task, const st
     const struct provider *provider = task->route->provider;
     const char *why;
     struct snapshot *snapshot = snapshot_decode(reply->value, reply->len, provider->digest, &rules, &why);
+    if (snapshot != NULL && snapshot->fetched_ms > wall_ms() + CLOCKS_APART_MS) {
+        snapshot_unref(snapshot);
+        snapshot = NULL;
+        why = "values from the future (do the hosts' clocks agree?)";
+    }
     if (snapshot == NULL && strcmp(why, s->bad_value) != 0) {
         log_warn("Redis holds %s under the keys of provider %s; such values are not used", why,
                  provider->name);

@@ -57,7 +57,7 @@ void status_serve(const struct health *health, struct fcgi_request *client)
     const struct page *page = find_page(fcgi_param(client, "REQUEST_URI"));
     const char *method = fcgi_param(client, "REQUEST_METHOD");
     char id[ANSWER_ID_SIZE];
-    struct answer_facts facts = {.request_id = id, .source = SOURCE_UPSTREAM};
+    struct answer_facts facts = {.request_id = id, .source = SOURCE_NONE};
     struct answer answer;
     struct buf text;
     buf_init(&text, TEXT_MAX);

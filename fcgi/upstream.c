@@ -1,8 +1,9 @@
 /* upstream: see upstream.h.
  *
  *     upstream_get --> queue, while max_in_flight run --> standing --granted--> http_get --> on_answer
- *                        '-- its time is over --> told so       '--refused--> told so, in the next turn of
- * the loop */
+ *                        '-- its time is over --> told so     '--refused--> told so
+ *
+ * Who is not sent is told so in the next turn of the loop. */
 #include "upstream.h"
 
 #include <stdlib.h>
@@ -24,6 +25,7 @@ struct origin {
     int64_t in_flight;
     struct upstream_call *queue; /* those that wait for their turn, the oldest first */
     uv_timer_t queue_timer;      /* the end of the oldest one's time */
+    char *last_failed;           /* the URL that was answered with a 5xx last, or NULL */
     struct standing standing;    /* by the loop's time */
 };
 
@@ -71,9 +73,14 @@ static void enter_list(struct upstream_call *call, struct upstream_call **list)
     DL_APPEND(*list, call);
 }
 
+static void leave_list(struct upstream_call *call)
+{
+    DL_DELETE(*call->list, call); // NOLINT(clang-analyzer-core.NullDereference): it is in the list
+}
+
 static void call_free(struct upstream_call *call)
 {
-    DL_DELETE(*call->list, call);
+    leave_list(call);
     free(call->url);
     free(call);
 }
@@ -82,11 +89,20 @@ static void call_free(struct upstream_call *call)
 
 /* What an answer says of the upstream: that it is there, whatever it thinks of the question, or that it
  * fails. */
-static enum standing_end standing_of(const struct http_answer *answer)
+static enum standing_end standing_of(const struct upstream_call *call, const struct http_answer *answer)
 {
     if (answer->outcome == HTTP_OUT_OF_MEANS)
         return STANDING_UNKNOWN;
-    return answer->outcome == HTTP_ANSWERED && answer->status < 500 ? STANDING_GOOD : STANDING_FAILED;
+    if (answer->outcome != HTTP_ANSWERED)
+        return STANDING_FAILED;
+    if (answer->status < 500)
+        return STANDING_GOOD;
+    /* An upstream that fails for one task again and again may be well otherwise. */
+    struct origin *origin = call->origin;
+    bool same_task = origin->last_failed != NULL && strcmp(origin->last_failed, call->url) == 0;
+    free(origin->last_failed);
+    origin->last_failed = xstrdup(call->url);
+    return same_task ? STANDING_UNKNOWN : STANDING_FAILED;
 }
 
 static void leave_upstream(struct upstream_call *call, enum standing_end end)
@@ -123,10 +139,11 @@ static void on_http_answer(void *user, const struct http_answer *http)
         stat_inc(STAT_UPSTREAM_FAILURES);
         upstream_report(call->upstreams, call->origin->conf, http->trouble);
     }
-    leave_upstream(call, standing_of(http));
-    start_next(call->origin);
-    call->on_answer(call->user, &answer);
+    struct origin *origin = call->origin;
+    leave_upstream(call, standing_of(call, http));
+    call->on_answer(call->user, &answer); /* first: it may say that nothing more is to be asked */
     call_free(call);
+    start_next(origin);
 }
 
 /* ---- how it begins ---- */
@@ -211,7 +228,7 @@ static void on_queue_time(uv_timer_t *timer)
     struct origin *origin = timer->data;
     struct upstream_call *call;
     while ((call = origin->queue) != NULL && left_ms(call) < LEFT_LEAST_MS) {
-        DL_DELETE(*call->list, call);
+        leave_list(call);
         tell_unasked(call, UPSTREAM_TIMED_OUT, 0);
     }
     if (call != NULL)
@@ -222,7 +239,7 @@ static void start_next(struct origin *origin)
 {
     struct upstream_call *call;
     while ((call = origin->queue) != NULL && origin->in_flight < origin->conf->max_in_flight) {
-        DL_DELETE(*call->list, call);
+        leave_list(call);
         if (left_ms(call) < LEFT_LEAST_MS)
             tell_unasked(call, UPSTREAM_TIMED_OUT, 0);
         else
@@ -244,7 +261,7 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route 
                                    .begun_ms = uv_now(u->loop),
                                    .on_answer = on_answer,
                                    .user = user};
-    if (origin->in_flight < origin->conf->max_in_flight) {
+    if (origin->queue == NULL && origin->in_flight < origin->conf->max_in_flight) {
         start(call);
     } else {
         if (origin->queue == NULL)
@@ -316,6 +333,8 @@ static void on_timer_closed(struct upstreams *u)
         return;
     for (size_t i = 0; i < u->conf->routes.n; i++)
         jwt_done(&u->tokens[i]);
+    for (size_t i = 0; i < u->conf->upstreams.n; i++)
+        free(u->origins[i].last_failed);
     free(u->tokens);
     free(u->origins);
     free(u);

@@ -10,17 +10,18 @@
 
 #define NELEMS(array) (sizeof(array) / sizeof((array)[0]))
 #define MUST_CHECK    __attribute__((warn_unused_result))
+#define NEVER_NULL    __attribute__((returns_nonnull))
 #define PRINTF(f, a)  __attribute__((format(printf, f, a)))
 
 /* The object that holds an embedded member. */
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* Never return NULL; the caller frees. xcalloc zeroes. */
-void *xcalloc(size_t n, size_t size);
-void *xrealloc(void *old, size_t size);
-char *xstrdup(const char *text);
-char *xstrndup(const char *text, size_t len);
-char *xasprintf(const char *format, ...) PRINTF(1, 2);
+void *xcalloc(size_t n, size_t size) NEVER_NULL;
+void *xrealloc(void *old, size_t size) NEVER_NULL;
+char *xstrdup(const char *text) NEVER_NULL;
+char *xstrndup(const char *text, size_t len) NEVER_NULL;
+char *xasprintf(const char *format, ...) PRINTF(1, 2) NEVER_NULL;
 
 /* Milliseconds since 1970, by the wall clock. */
 int64_t wall_ms(void);

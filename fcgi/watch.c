@@ -1,9 +1,7 @@
 /* watch: see watch.h.
  *
- *     watch_join --> wait until the snapshot is no longer fresh --> fetch_refresh --> on_news --> the
- * watchers --.
- *                      ^----------------------------------------------------------------------------------------'
- */
+ *     watch_join --> wait until it is no longer fresh --> fetch_refresh --> on_news --> the watchers
+ *                     ^---------------------------------------------------------'  */
 #include "watch.h"
 
 #include <stdlib.h>
@@ -14,7 +12,7 @@
 
 #include "stats.h"
 
-enum { KEY_MAX = 1024, RETRY_MS = 1000, JITTER_PART = 10, JITTER_MAX_MS = 500, FETCH_MAX_MS = 5 * 60 * 1000 };
+enum { RETRY_MS = 1000, JITTER_PART = 10, JITTER_MAX_MS = 500, FETCH_MAX_MS = 5 * 60 * 1000 };
 
 struct watch {
     struct watches *watches; /* (ref) */
@@ -38,7 +36,7 @@ static void on_time(uv_timer_t *timer);
 static struct watch *find(struct watches *ws, const struct task *task, struct buf *key)
 {
     struct watch *w;
-    buf_init(key, KEY_MAX);
+    buf_init(key, TASK_KEY_MAX);
     task_key(task, key);
     HASH_FIND(hh, ws->table, key->data, key->len, w);
     return w;
@@ -50,7 +48,7 @@ static struct watch *find(struct watches *ws, const struct task *task, struct bu
 static uint64_t with_jitter(int64_t wait_ms)
 {
     int64_t most_ms = wait_ms / JITTER_PART < JITTER_MAX_MS ? wait_ms / JITTER_PART : JITTER_MAX_MS;
-    return (uint64_t)(wait_ms + (most_ms > 0 ? rand() % (most_ms + 1) : 0));
+    return (uint64_t)(wait_ms + rand() % (most_ms + 1));
 }
 
 static void wait_ms(struct watch *w, int64_t ms)

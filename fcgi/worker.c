@@ -112,6 +112,9 @@ static void on_drained(void *ctx)
 
 static void make_parts(struct worker *w)
 {
+    unsigned seed; /* of jitter: workers that start together must not go on together */
+    random_bytes(&seed, sizeof(seed));
+    srand(seed);
     uv_loop_init(&w->loop);
     w->redis = redis_new(&w->loop, &w->conf->redis);
     w->shared = shared_new(w->conf, w->redis);

@@ -93,7 +93,7 @@ def changed(text: str, old: str, new: str) -> str:
 PROVIDERS, URL, NAMED = '"providers_dir": "providers"', "https://api.example.com", '["key"]'
 MEMORY, REDIS = '"memory": "64MiB"', '"127.0.0.1:6379"'
 ROUTE = '{ "provider": "toy", "upstream": "main" }'
-SECOND_PATH = ', "path": "/b/{task_id}", "upstream_path": "/c/{task_id}" }'
+SECOND_PATH = ', "path": "/b/{task_id}" }'
 NO_DURATION = 'must be a duration: a number and ms, s, m, h or d, such as "250ms"'
 NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
 NO_URL = 'must be a scheme, a host and perhaps a port, such as "https://api.example.com"'

@@ -41,6 +41,7 @@ def assert_one_query_an_interval(stack, task_id):
 def assert_not_asked_any_more(stack, task_id):
     """While another task, watched as long as this takes, is asked for several times, this one is not."""
     before = stack.standin.count(task_id)
+    run(stack, "7%", "meanwhile")
     with Stream(stack, NATIVE + "meanwhile"):
         wait_queries(stack, 5, "meanwhile")
     assert stack.standin.count(task_id) == before

@@ -1,0 +1,267 @@
+"""An upstream that is down, or slow to anger, is spared: a breaker, a rate, its own Retry-After, and one query a task and
+interval whatever the clients do. Meanwhile the last view is told, and marked as old."""
+
+import threading
+import time
+
+import pytest
+
+from watching import UNIFIED, assert_one_query_an_interval, end, quick, run, wait_queries
+
+BREAKS = "has failed 3 times in a row"
+
+
+def spared(make_stack, **upstream):
+    """One worker; memory only, so that each query is the worker's own doing."""
+    stack = make_stack(**quick(upstreams={"main": upstream}), redis=False)
+    run(stack)
+    return stack
+
+
+def outcome(answer) -> tuple:
+    return answer.status, answer.json()["code"]
+
+
+def seconds_to_wait(answer) -> int:
+    seconds = int(answer.headers["retry-after"])
+    assert seconds >= 1
+    return seconds
+
+
+def lines(stack, text) -> int:
+    return stack.daemon.log().count(text)
+
+
+def open_breaker(stack):
+    """The stand-in is down from here on."""
+    stack.standin.switch(status=500)
+    for number in range(3):
+        assert outcome(stack.task(f"breaks_{number}")) == (502, "upstream_error")
+    stack.wait_log(BREAKS)
+
+
+# The breaker
+
+
+@pytest.mark.parametrize("failure, code", [
+    ({"status": 500}, "upstream_error"), ({"reset": True}, "upstream_error"), ({"hang": True}, "upstream_timeout"),
+], ids=["500", "reset", "time-out"])
+def test_after_failures_in_a_row_nothing_is_asked_for_a_while(make_stack, failure, code):
+    stack = spared(make_stack, breaker_failures=3, timeout="200ms")
+    stack.standin.switch(**failure)
+    assert [stack.task(f"task_{number}").json()["code"] for number in range(3)] == [code] * 3
+    answer = stack.task("task_3")
+    assert outcome(answer) == (503, "upstream_unavailable")
+    assert seconds_to_wait(answer) == 1  # the first pause is half a second
+    assert outcome(stack.get(UNIFIED + "task_0")) == (503, "upstream_unavailable")
+    assert stack.standin.count("task_3") == 0
+    assert lines(stack, BREAKS) == 1
+
+
+def test_after_the_pause_one_query_is_let_through_and_opens_or_closes_it(make_stack):
+    stack = spared(make_stack, breaker_failures=3, breaker_pause="500ms")
+    open_breaker(stack)
+    for probe in range(2):
+        queries, probing = stack.standin.count(), []
+        stack.standin.switch(status=(500, None)[probe])
+        with stack.standin.hold() as barrier:
+
+            def begin_probe():
+                probing[:] = [ask for ask in probing if not ask.done()] or [stack.background(stack.task, f"probe_{probe}")]
+                return stack.standin.count() > queries
+
+            stack.wait_until(begin_probe, what="a probe")
+            answers = [stack.task(f"other_{number}") for number in range(10)]
+            assert {outcome(answer) for answer in answers} == {(503, "upstream_unavailable")}
+            assert stack.standin.count() == queries + 1
+            barrier.release()
+            assert probing[0].result().status == (502, 200)[probe]
+        if probe == 0:
+            assert stack.task("other_0").status == 503
+            assert lines(stack, "is asked again") == 0
+    stack.wait_log("is asked again")
+    assert {stack.task(f"other_{number}").status for number in range(5)} == {200}
+    assert (lines(stack, BREAKS), lines(stack, "is asked again")) == (1, 1)
+
+
+def test_a_good_answer_in_between_keeps_it_closed(make_stack):
+    stack = spared(make_stack, breaker_failures=3)
+    for number in range(4):
+        stack.standin.switch(status=500)
+        assert [stack.task(f"bad_{number}_{again}").status for again in range(2)] == [502] * 2
+        stack.standin.switch(status=None)
+        assert stack.task(f"good_{number}").status == 200
+    assert lines(stack, "times in a row") == 0
+
+
+def test_without_a_number_it_never_opens(make_stack):
+    stack = spared(make_stack, breaker_failures=0)
+    stack.standin.switch(status=500)
+    assert {outcome(stack.task(f"task_{number}")) for number in range(30)} == {(502, "upstream_error")}
+    assert stack.standin.count() == 30
+
+
+def test_while_it_is_open_the_last_view_is_told_and_marked(make_stack):
+    stack = spared(make_stack, breaker_failures=3)
+    view = stack.task("known").body
+    open_breaker(stack)
+    wait_stale(stack, "known")
+    queries = stack.standin.count("known")
+    for answer in (stack.task("known"), stack.task("known")):
+        assert (answer.status, answer.body, answer.headers["x-cache"]) == (200, view, "STALE")
+        assert answer.headers["cache-control"] == "private, no-cache" and seconds_to_wait(answer)
+    assert stack.standin.count("known") == queries
+    stack.standin.switch(status=None)
+    end(stack)
+    stack.wait_until(lambda: stack.task("known").json()["data"]["status"] == "SUCCESS", what="the end")
+
+
+def wait_stale(stack, task):
+    def stale():
+        return (answer := stack.task(task)).headers.get("x-cache") == "STALE" and answer
+
+    return stack.wait_until(stale, what="a stale view")
+
+
+# What the upstream says itself, and what we allow ourselves
+
+
+def test_the_upstreams_retry_after_holds_all_its_tasks_back_for_so_long(make_stack):
+    stack = spared(make_stack)
+    assert stack.task("known").status == 200
+    stack.standin.switch("busy", retry_after=3)
+    answer = stack.task("busy")
+    assert (outcome(answer), seconds_to_wait(answer)) == ((503, "upstream_unavailable"), 3)
+    began, queries = time.monotonic(), stack.standin.count()
+    assert seconds_to_wait(wait_stale(stack, "known")) in (2, 3)
+    answer = stack.task("another")
+    assert outcome(answer) == (503, "upstream_unavailable")
+    assert seconds_to_wait(answer) in (2, 3)
+    stack.wait_until(lambda: stack.task("another").status == 200, what="another's view")
+    assert 2.5 <= time.monotonic() - began
+    assert (stack.standin.count("another"), stack.standin.count("busy")) == (1, 1)
+    assert stack.standin.count() <= queries + 2
+
+
+def test_a_known_task_whose_view_is_too_old_to_be_told_gets_503_with_the_time_to_wait(make_stack):
+    stack = make_stack(**quick(cache={"stale_for": "0s"}), redis=False)
+    run(stack)
+    assert stack.task("known").status == 200
+    stack.standin.switch(retry_after=5)
+
+    def refused():
+        return (answer := stack.task("known")).status == 503 and answer
+
+    assert seconds_to_wait(stack.wait_until(refused, what="a refusal")) == 5
+    for _ in range(5):
+        assert seconds_to_wait(refused()) in (4, 5)
+
+
+def test_who_waits_for_a_turn_is_not_sent_once_the_upstream_has_had_enough(make_stack):
+    stack = spared(make_stack, max_in_flight=2)
+    stack.standin.switch(retry_after=30)
+    with stack.standin.hold() as barrier:
+        asks = [stack.background(stack.task, f"task_{number}") for number in range(40)]
+        barrier.wait_arrived(2)
+        stack.wait_metric("fetches", 40)
+    assert {(outcome(ask.result()), seconds_to_wait(ask.result())) for ask in asks} <= {
+        ((503, "upstream_unavailable"), seconds) for seconds in (29, 30)}
+    assert stack.standin.count() <= 4  # those that were under way, and the next ones after a first answer
+
+
+def test_over_the_queries_per_second_it_is_503_and_later_all_is_well(make_stack):
+    stack = spared(make_stack, queries_per_second=5)
+    asks = [stack.background(stack.task, f"task_{number}") for number in range(40)]
+    answers = [ask.result() for ask in asks]
+    assert {answer.status for answer in answers} == {200, 503}
+    refused = [answer for answer in answers if answer.status == 503]
+    assert {(outcome(answer), seconds_to_wait(answer)) for answer in refused} == {((503, "upstream_unavailable"), 1)}
+    for number in range(10):
+        stack.wait_until(lambda: stack.task(f"later_{number}").status == 200, what="a turn")
+    times = [query.at for query in stack.standin.seen()]
+    assert len(times) <= 5 + 5 * (times[-1] - times[0]) + 1
+    assert lines(stack, "times in a row") == 0  # what we forbid ourselves is no failure of the upstream's
+
+
+# Tasks that are said to be missing
+
+
+def ask_until_asked(stack, task, times) -> list:
+    """Asks for the task until it has cost so many more queries; the statuses of those answers."""
+    statuses, goal = [], stack.standin.count(task) + times
+
+    def ask():
+        statuses.append(stack.task(task).status)
+        return stack.standin.count(task) >= goal
+
+    stack.wait_until(ask, what=f"{times} queries")
+    return statuses
+
+
+def test_a_task_seen_before_is_missing_only_when_that_was_said_three_times_in_a_row(make_stack):
+    stack = spared(make_stack)
+    view = stack.task("seen").body
+    for _ in range(2):  # the good answer in between begins anew
+        stack.standin.switch("seen", status=404)
+        assert set(ask_until_asked(stack, "seen", 2)) == {200}
+        answer = stack.task("seen")
+        assert (answer.status, answer.body, answer.headers["x-cache"]) == (200, view, "STALE")
+        stack.standin.clear("seen")
+        assert set(ask_until_asked(stack, "seen", 1)) == {200}
+    stack.standin.switch("seen", status=404)
+    assert ask_until_asked(stack, "seen", 3)[-1] == 404
+    assert outcome(stack.task("seen")) == (404, "task_not_found")
+    assert_one_query_an_interval(stack, "seen")
+
+    assert outcome(stack.task("missing")) == (404, "task_not_found")  # which nobody has seen
+    assert stack.standin.count("missing") == 1
+
+
+# One query an interval
+
+
+@pytest.fixture
+def polling():
+    """Clients that poll a task without pause; all their answers."""
+    stop, threads = threading.Event(), []
+
+    def start(stack, task, count):
+        answers = []
+
+        def poll():
+            while not stop.is_set():
+                answers.append(stack.task(task))
+
+        threads.extend(threading.Thread(target=poll) for _ in range(count))
+        for thread in threads:
+            thread.start()
+        return answers
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_fifty_clients_that_poll_cost_one_query_an_interval(make_stack, polling):
+    stack = spared(make_stack)
+    answers = polling(stack, "polled", 50)
+    wait_queries(stack, 8, "polled")
+    end(stack)
+    stack.wait_until(lambda: answers[-1].json()["data"]["status"] == "SUCCESS", what="the end")
+    assert_one_query_an_interval(stack, "polled")
+    assert {answer.status for answer in answers} == {200}
+    assert len(answers) > 100
+
+
+@pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}, {"garbage": True}], ids=["500", "reset", "garbage"])
+def test_failures_cost_no_more_while_an_old_view_is_told(make_stack, polling, failure):
+    stack = spared(make_stack, breaker_failures=0)
+    assert stack.task("polled").status == 200
+    stack.standin.switch(**failure)
+    answers = polling(stack, "polled", 10)
+    wait_queries(stack, 8, "polled")
+    assert_one_query_an_interval(stack, "polled")
+    assert {answer.status for answer in answers} == {200}
+    stale = stack.metric("stale_total")
+    assert stale > stack.standin.count("polled")

@@ -1,0 +1,277 @@
+"""Accept: text/event-stream - what a task is now, and each change, until its end; read as a browser reads it."""
+
+import itertools
+import json
+import os
+import signal
+
+import pytest
+
+from fastcgi import Connection, request, task_params
+from helpers import metric, wait_metric
+from stack import Stack
+from watching import (
+    NATIVE, UNIFIED, Event, Stream, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, quick, run,
+    wait_queries,
+)
+
+WANTED = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """A stack for most of the file, and a stream on which nothing happens, so that a heartbeat is due at its end."""
+    with Stack(**quick()) as stack:
+        run(stack, "7%", "quiet")
+        with Stream(stack, NATIVE + "quiet") as stream:
+            yield stack, stream
+
+
+@pytest.fixture
+def stack(quiet):
+    return quiet[0]
+
+
+def event_of(stack, path) -> Event:
+    """The event that tells the task's present view."""
+    answer = stack.get(path)
+    return Event("status", answer.json(), answer.headers["etag"].strip('"'))
+
+
+def begin(stack, path, **headers) -> Stream:
+    """A stream whose first event was read."""
+    stream = Stream(stack, path, **headers)
+    assert stream.next().type == "status"
+    return stream
+
+
+def problem(answer) -> tuple:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status, answer.json()["code"]
+
+
+# What is told
+
+
+@both_views
+def test_the_present_view_comes_at_once_then_each_change_and_after_the_end_no_more(stack, view):
+    task = "told-" + view.split("/")[1]
+    run(stack, "7%", task)
+    with Stream(stack, view + task) as stream:
+        assert stream.response.status == 200
+        headers = {name.lower(): value for name, value in stream.response.getheaders()}
+        assert (headers["content-type"], headers["cache-control"]) == ("text/event-stream", "no-store")
+        assert headers["x-request-id"]
+        events = [stream.next()]
+        assert events == [event_of(stack, view + task)]
+        for progress in ("20%", "50%"):
+            wait_queries(stack, 3, task)  # that bring no news
+            run(stack, progress, task)
+            events.append(stream.next())
+            assert events[-1] == event_of(stack, view + task)
+        end(stack, task)
+        assert stream.rest() == [event_of(stack, view + task)]
+    assert len({event.id for event in events}) == 3
+    assert_not_asked_any_more(stack, task)
+
+
+def test_an_ended_task_is_one_event(stack):
+    end(stack, "ended")
+    with Stream(stack, NATIVE + "ended") as stream:
+        assert stream.rest() == [event_of(stack, NATIVE + "ended")]
+
+
+def test_the_web_server_is_told_not_to_keep_it_back(stack):
+    end(stack, "unbuffered")
+    answer = stack.ask_worker(NATIVE + "unbuffered", HTTP_ACCEPT="text/event-stream")
+    assert (answer.status, answer.headers["x-accel-buffering"]) == (200, "no")
+    assert "content-length" not in answer.headers
+
+
+def test_a_view_larger_than_any_buffer_comes_whole(stack):
+    inner = {"id": "gen", "prompt": "".join(itertools.islice(itertools.cycle("0123456789 äöü \n"), 600_000))}
+    raw = {"code": "success", "message": "", "data": {"task_id": "large", "status": "SUCCESS", "data": inner}}
+    stack.standin.switch("large", raw=json.dumps(raw))
+    with Stream(stack, NATIVE + "large") as stream:
+        assert [event.data for event in stream.rest()] == [raw]
+
+
+def test_a_hundred_streams_of_one_task_cost_one_query_an_interval(stack):
+    run(stack, "7%", "crowd")
+    streams = [begin(stack, NATIVE + "crowd") for _ in range(100)]
+    stack.wait_metric("streams", lambda streams: streams == 101)  # with the quiet one
+    wait_queries(stack, 5, "crowd")
+    end(stack, "crowd")
+    assert [stream.rest() for stream in streams] == [[event_of(stack, NATIVE + "crowd")]] * 100
+    assert_one_query_an_interval(stack, "crowd")
+    stack.wait_metric("streams", lambda streams: streams == 1)
+
+
+# Who comes back
+
+
+@both_views
+def test_who_comes_back_after_the_end_gets_204_and_who_knows_something_else_gets_the_end(stack, view):
+    end(stack, "over")
+    known = event_of(stack, view + "over")
+    answer = stack.get(view + "over", {**WANTED, "Last-Event-ID": known.id})
+    assert (answer.status, answer.body) == (204, b"")
+    assert stack.get(view + "over", {"Last-Event-ID": known.id}).status == 200  # who wants no stream
+    with Stream(stack, view + "over", Last_Event_ID="0" * 32) as stream:
+        assert stream.rest() == [known]
+
+
+def test_who_comes_back_is_not_told_again_what_he_knows(stack):
+    run(stack, "7%", "back")
+    with Stream(stack, NATIVE + "back", Last_Event_ID=event_of(stack, NATIVE + "back").id) as stream:
+        wait_queries(stack, 2, "back")
+        run(stack, "8%", "back")
+        assert b"8%" in json.dumps(stream.next().data).encode()
+        end(stack, "back")
+        assert len(stream.rest()) == 1
+
+
+@pytest.mark.parametrize("last", [
+    b"", b"x", b"0" * 31, b"0" * 33, b"\xff" * 32, b'"quoted"', b"\r\ndata: injected", "äöü".encode(), b"%n%s" * 1000,
+], ids=range(9))
+def test_any_bytes_may_be_the_last_event_id(stack, last):
+    end(stack, "bytes")
+    with Connection(stack.worker_socket()) as connection:
+        params = task_params(NATIVE + "bytes", HTTP_ACCEPT=WANTED["Accept"], HTTP_LAST_EVENT_ID=last)
+        status, _, body = connection.ask(params)
+    assert status == 200 and body.startswith(b"event: status\nid: ") and b"injected" not in body
+
+
+# Who gets one
+
+
+@pytest.mark.parametrize("accept, streams", [
+    ("text/event-stream", True), ("Text/Event-Stream", True), ("text/event-stream, */*;q=0.1", True),
+    ("application/json;q=0.5,text/event-stream;q=0.9", True), ("text/event-stream; charset=utf-8", True),
+    ("application/json", False), ("*/*", False), ("text/*", False), ("text/event-stream;q=0", False),
+    ("text/event-streams", False), ("x-text/event-stream", False), ("é" * 1000, False),
+])
+def test_only_who_accepts_a_stream_gets_one(stack, accept, streams):
+    end(stack, "accepts")
+    answer = stack.get(NATIVE + "accepts", {"Accept": accept.encode()})
+    assert answer.headers["content-type"] == ("text/event-stream" if streams else "application/json")
+    assert "Accept" in answer.headers["vary"]
+
+
+def test_head_lists_and_other_methods_are_no_streams(stack):
+    run(stack, "7%", "other")
+    head = stack.get(NATIVE + "other", WANTED, "HEAD")
+    assert (head.status, head.headers["content-type"], head.body) == (200, "application/json", b"")
+    assert len(stack.get("/v1/tasks?ids=sora/other,sora/missing", WANTED).json()["tasks"]) == 2
+    assert problem(stack.get(NATIVE + "other", WANTED, "POST")) == (405, "method_not_allowed")
+    assert problem(stack.get(NATIVE + "other?wait=x", WANTED)) == (400, "bad_request")
+
+
+def test_what_is_no_task_is_an_ordinary_problem(stack):
+    for path in (NATIVE + "missing", UNIFIED + "missing"):
+        assert problem(stack.get(path, WANTED)) == (404, "task_not_found")
+    assert problem(stack.get(NATIVE + "no!id", WANTED)) == (400, "bad_request")
+    assert problem(stack.get("/nowhere", WANTED)) == (404, "not_found")
+
+
+def test_a_cgi_program_answers_with_the_view(stack):
+    end(stack, "cgi")
+    answer = stack.daemon.cgi(NATIVE + "cgi", HTTP_ACCEPT="text/event-stream")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+
+
+# What can happen in the middle
+
+
+def test_a_failing_upstream_is_not_told_and_a_missing_task_is_after_three_times(stack):
+    run(stack, "7%", "lost")
+    with begin(stack, NATIVE + "lost") as stream:
+        for status in (500, 404, 500, 404):
+            stack.standin.switch("lost", status=status)
+            wait_queries(stack, 2, "lost")
+            stack.standin.switch("lost", status=None)
+            wait_queries(stack, 1, "lost")
+        stack.standin.switch("lost", status=404)
+        told = stream.rest()
+    assert [event.type for event in told] == ["problem"]
+    assert (told[0].data["code"], told[0].data["status"]) == ("task_not_found", 404)
+    assert_not_asked_any_more(stack, "lost")
+
+
+def test_who_leaves_a_stream_is_forgotten(stack):
+    run(stack, "7%", "left")
+    stack.wait_metric("streams", lambda streams: streams == 1)  # the quiet one
+    with begin(stack, NATIVE + "left"):
+        assert (stack.metric("streams"), stack.metric("watched_tasks")) == (2, 2)
+    stack.wait_metric("streams", lambda streams: streams == 1)
+    assert stack.metric("watched_tasks") == 1
+    assert_not_asked_any_more(stack, "left")
+
+
+def test_who_does_not_read_his_stream_is_dropped_and_the_others_are_told_on(make_stack):
+    stack = make_stack(**quick())
+    padding = "x" * 50_000
+
+    def show(progress):
+        data = {"task_id": "task_1", "status": "IN_PROGRESS", "progress": f"{progress}%", "fail_reason": padding}
+        stack.standin.switch(raw=json.dumps({"code": "success", "message": "", "data": data}))
+
+    show(0)
+    with Connection(stack.worker_socket()) as deaf, begin(stack, NATIVE + "task_1") as reader:
+        deaf.send(request(task_params(NATIVE + "task_1", HTTP_ACCEPT="text/event-stream")))
+        stack.wait_metric("streams", 2)
+        for progress in range(1, 100):
+            show(progress)
+            assert reader.next().data["data"]["progress"] == f"{progress}%"
+            if metric(stack, "connections_refused_total") == 1:
+                break
+        assert metric(stack, "streams") == 1
+        assert 200_000 < progress * len(padding) < 2_000_000  # of it the worker keeps a part at most
+        deaf.wait_closed()
+        stack.standin.clear()
+        end(stack)
+        assert len(reader.rest()) == 1
+
+
+def test_past_the_limit_a_stream_is_refused(make_stack):
+    stack = make_stack(**quick(limits={"waiters": 1}))
+    end(stack, "other")
+    run(stack, "7%", "task_1")
+    assert stack.task("other").status == 200
+    with begin(stack, NATIVE + "task_1"):
+        answer = stack.get(NATIVE + "other", WANTED)
+        assert problem(answer) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert stack.metric("overloaded_total") == 1
+    stack.wait_metric("waiters", lambda waiters: waiters == 0)
+    assert stack.get(NATIVE + "other", WANTED).status == 200
+
+
+def test_a_reload_and_a_stop_end_all_streams_cleanly_and_so_does_a_worker_that_dies(make_stack):
+    stack = make_stack(**quick(workers=2))
+    run(stack)
+    paths = [f"{NATIVE}task_{number % 10}" for number in range(50)]
+    streams = [begin(stack, path) for path in paths]
+    stack.daemon.reload()
+    assert [stream.rest() for stream in streams] == [[]] * 50
+
+    streams = [begin(stack, path) for path in paths]
+    for worker in stack.daemon.workers():
+        os.kill(worker, signal.SIGKILL)
+    assert [stream.rest() for stream in streams] == [[]] * 50
+    wait_metric(stack, "workers_ready", lambda ready: ready == 2)
+
+    streams = [begin(stack, path) for path in paths]
+    assert stack.daemon.term() == 0
+    assert [stream.rest() for stream in streams] == [[]] * 50
+    assert "unanswered" not in stack.daemon.log()
+
+
+# The last test, for which the others have taken the time
+
+
+def test_a_stream_without_news_says_that_it_is_there(quiet):
+    stack, stream = quiet
+    stack.background(lambda: stack.wait_until(lambda: stream.comments, 20) and end(stack, "quiet"))
+    assert len(stream.rest()) == 2
+    assert stream.comments
