@@ -218,10 +218,13 @@ static void read_off_finished(struct http *h)
 static struct curl_slist *list_of(const struct buf *headers)
 {
     struct curl_slist *list = NULL;
-    char *lines = xstrdup(headers->data ? headers->data : ""), *rest = lines, *line;
-    while ((line = strsep(&rest, "\n")) != NULL) {
-        if (line[0] != '\0')
-            list = curl_slist_append(list, line);
+    char *lines = xstrdup(headers->data ? headers->data : ""), *at = lines;
+    while (*at != '\0') {
+        size_t len = strcspn(at, "\n");
+        bool last = at[len] == '\0';
+        at[len] = '\0';
+        list = curl_slist_append(list, at); /* which copies it */
+        at += len + !last;
     }
     explicit_bzero(lines, headers->len);
     free(lines);

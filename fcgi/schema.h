@@ -43,13 +43,13 @@ struct table;
 struct field {
     const char *name;
     enum schema_type type;
+    bool nullable;        /* may be null although it has a default */
     size_t offset;        /* in the struct */
     const char *fallback; /* JSON text of the default; NULL: the key is required; "null": may be absent */
     int64_t min, max;     /* bounds of the value or of its length; both 0: none */
     const char *words;    /* S_ENUM: "open|teams" */
     const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
     const char *help;          /* one line for the reference */
-    bool nullable;             /* may be null although it has a default */
 };
 
 struct table {

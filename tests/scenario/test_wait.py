@@ -208,6 +208,7 @@ def test_a_task_that_is_said_to_be_missing_three_times_ends_the_wait_with_404(st
 
 def test_a_view_that_is_told_at_the_deadline_is_marked_stale_when_the_upstream_fails(stack):
     run(stack, "7%", "old")
+    assert stack.task("old").status == 200
     held, = hold(stack, ("old?wait=1", None))
     stack.standin.switch("old", status=500)
     assert (held.result().status, held.result().headers["x-cache"]) == (200, "STALE")
