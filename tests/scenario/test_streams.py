@@ -23,7 +23,7 @@ def quiet():
     """A stack for most of the file, and a stream on which nothing happens, so that a heartbeat is due at its end."""
     with Stack(**quick()) as stack:
         run(stack, "7%", "quiet")
-        with Stream(stack, NATIVE + "quiet") as stream:
+        with Stream(stack, NATIVE + "quiet", patience=30) as stream:
             yield stack, stream
 
 

@@ -5,6 +5,8 @@ from collections import namedtuple
 
 import pytest
 
+from parts import PATIENCE
+
 NATIVE, UNIFIED = "/sora/v1/videos/", "/v1/tasks/sora/"
 INTERVAL = 0.1  # seconds, between two queries for one task
 QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
@@ -50,8 +52,8 @@ def assert_not_asked_any_more(stack, task_id):
 class Stream:
     """An event stream through nginx, read as the WHATWG's HTML standard says ("Interpreting an event stream")."""
 
-    def __init__(self, stack, path, **headers):
-        self._connection = stack.nginx.connection()
+    def __init__(self, stack, path, patience=PATIENCE, **headers):
+        self._connection = stack.nginx.connection(patience)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request("GET", path, headers={"Accept": "text/event-stream", **named})
         self.response = self._connection.getresponse()
