@@ -17,7 +17,7 @@ void events_status(const struct view_bytes *view, struct buf *out);
 /* "event: problem" with the problem's document. */
 void events_problem(enum problem problem, const char *request_id, struct buf *out);
 
-/* Begins a text with a comment, so that nothing between here and there takes the connection for dead. */
+/* A comment, so that nothing between here and there takes the connection for dead. */
 void events_heartbeat(struct buf *out);
 
 /* Whether a Last-Event-ID (any bytes; may be NULL) names that view. */

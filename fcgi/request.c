@@ -10,7 +10,6 @@
  * the request sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
 #include "request.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -312,6 +311,7 @@ static void on_heartbeat(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
     struct buf text;
+    events_begin(&text);
     events_heartbeat(&text);
     if (!send_text(r, &text))
         run(r);
@@ -329,7 +329,7 @@ static void begin_stream(struct request *r)
     uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
 }
 
-/* What has changed since the last event, as text; nothing when nothing has. */
+/* What has changed since the last event; a comment when nothing has: nginx sends a head only with what follows it. */
 static void write_news(struct request *r, struct buf *text)
 {
     const struct snapshot *snapshot = r->only.snapshot;
@@ -337,7 +337,7 @@ static void write_news(struct request *r, struct buf *text)
         return events_problem(r->only.problem, r->id, text);
     const struct view_bytes *view = &snapshot->views[r->view];
     if (strcmp(view->etag, r->last_etag) == 0)
-        return;
+        return events_heartbeat(text);
     memcpy(r->last_etag, view->etag, ETAG_SIZE);
     events_status(view, text);
 }
@@ -354,7 +354,7 @@ static bool has_seen_the_end(struct request *r)
 
 static enum step stream(struct request *r)
 {
-    const struct snapshot *snapshot = r->only.snapshot;
+    const struct snapshot *snapshot = r->only.snapshot; /* NULL: there turned out to be no such task */
     if (r->client == NULL)
         return RESPOND;
     if (!r->streaming) {

@@ -56,7 +56,11 @@ class Stream:
         self._connection = stack.nginx.connection(patience)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request("GET", path, headers={"Accept": "text/event-stream", **named})
-        self.response = self._connection.getresponse()
+        try:
+            self.response = self._connection.getresponse()
+        except BaseException:
+            self._connection.close()  # or it would be there in the next test
+            raise
         self.comments = []
         self._last_id = ""
 
