@@ -21,16 +21,18 @@ static const char *status_text(int status)
     return "Unknown";
 }
 
-static bool is_id_char(char c)
+/* Letters, digits, '.', '_' and '-'. */
+static bool is_id_char(unsigned char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
+    static const unsigned char allowed[256] = {['.'] = 1,         ['_'] = 1,         ['-'] = 1,
+                                               ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1};
+    return allowed[c];
 }
 
 void answer_id(const char *given, char out[static ANSWER_ID_SIZE])
 {
     size_t len = 0;
-    while (given != NULL && len < ANSWER_ID_SIZE && is_id_char(given[len]))
+    while (given != NULL && len < ANSWER_ID_SIZE && is_id_char((unsigned char)given[len]))
         len++;
     if (len > 0 && len < ANSWER_ID_SIZE && given[len] == '\0') {
         memcpy(out, given, len + 1);
