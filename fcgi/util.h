@@ -1,6 +1,6 @@
 /* util: the small things every file needs - allocation, time, text, digests.
  *
- * Small allocations abort when memory is out (STYLE: everything the outside can grow has a cap elsewhere). */
+ * Small allocations abort when memory is out: everything that the outside can grow has a cap elsewhere. */
 #ifndef UTIL_H
 #define UTIL_H
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What `make bench` runs: the figures of DESIGN.md section 10, side by side. Ends with 1 when one does not hold.
+"""What `make bench` runs: the figures, side by side. Ends with 1 when one does not hold.
 
 BENCH_SECONDS is for how long hits are measured, and the floor beside them (default 20); the rest takes half a minute.
 """

@@ -1,5 +1,5 @@
 """What an upstream must not get through with, whatever provider's form is expected: bodies that are broken, of the wrong
-types or somebody else's. The client gets the code that DESIGN 5 has for it, and nothing of it is kept."""
+types or somebody else's. The client gets the code that stands for it, and nothing of it is kept."""
 
 import copy
 import itertools
