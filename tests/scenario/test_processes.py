@@ -41,6 +41,7 @@ def test_each_worker_and_the_master_have_a_socket_for_the_web_server_alone(make_
         status = (stack.socket_dir / name).stat()
         assert stat.S_ISSOCK(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o660
         assert grp.getgrgid(status.st_gid).gr_name == stack.config["socket_group"]
+    stack.wait_metric("workers_ready", 2)
     if os.geteuid() == 0:
         assert {user_of(pid) for pid in stack.daemon.workers()} == {stack.config["user"]}
     stack.daemon.stop()
