@@ -23,13 +23,14 @@ def stack():
 
 
 def hold(stack, *asks, path=NATIVE) -> list:
-    """Asks, each (what comes behind the path, headers), and waits until all of them are held."""
+    """Asks, each (what comes behind the path, headers), and waits until all of them are held: their first fetches, for
+    which they wait as well, are over."""
     before = stack.metric("waiters")
     held = [stack.background(stack.get, path + target, headers) for target, headers in asks]
 
     def all_held():
         assert not (answered := [ask.result() for ask in held if ask.done()]), answered
-        return stack.metric("waiters") >= before + len(held)
+        return stack.metric("waiters") >= before + len(held) and stack.metric("fetches") == 0
 
     stack.wait_until(all_held, what=f"{len(held)} who are held")
     return held
