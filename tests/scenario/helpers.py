@@ -6,7 +6,7 @@ import threading
 import fastcgi
 from fastcgi import Connection, request, task_params
 from parts import process_state
-from stack import Metrics
+from stack import Metrics, Stack
 
 TASK = "/sora/v1/videos/task_1"
 GOOD_REQUEST = request(task_params(TASK))
@@ -14,6 +14,14 @@ REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
 # Straight to the sockets, where no nginx is
+
+
+def one_without_nginx():
+    """A stack for a whole file: what a test leaves behind, the next ones would notice."""
+    with Stack(nginx=False) as running:
+        running.standin.switch(state="SUCCESS")
+        yield running
+        assert running.daemon.log().count(" ended ") == 0  # no worker has died
 
 
 def metric(stack, name, **labels):

@@ -11,17 +11,12 @@ from fastcgi import (
     ABORT_REQUEST, AUTHORIZER, BEGIN_REQUEST, DATA, FILTER, GET_VALUES, PARAMS, STDIN, Connection,
     begin, pairs, record, request, stream, task_params,
 )
-from helpers import GOOD_REQUEST, TASK, assert_served, metric, wait_metric
-from stack import Stack
+from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
 
 
 @pytest.fixture(scope="module")
 def stack():
-    """One stack for the whole file: what a test leaves behind, the next ones would notice."""
-    with Stack(nginx=False) as running:
-        running.standin.switch(state="SUCCESS")
-        yield running
-        assert running.daemon.log().count(" ended ") == 0  # no worker has died
+    yield from one_without_nginx()
 
 
 @pytest.fixture

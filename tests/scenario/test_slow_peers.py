@@ -9,19 +9,14 @@ import pytest
 
 import fastcgi
 from fastcgi import Connection, request, task_params
-from helpers import GOOD_REQUEST, TASK, assert_served, metric, wait_metric
-from stack import Stack
+from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
 
 MANY = 300_000  # bytes: more than any socket holds
 
 
 @pytest.fixture(scope="module")
 def stack():
-    """One stack for most of the file: what a test leaves behind, the next ones would notice."""
-    with Stack(nginx=False) as running:
-        running.standin.switch(state="SUCCESS")
-        yield running
-        assert running.daemon.log().count(" ended ") == 0  # no worker has died
+    yield from one_without_nginx()
 
 
 @pytest.fixture
