@@ -17,9 +17,9 @@
 
 #include "events.h"
 #include "lookup.h"
-#include "prefer.h"
 #include "stats.h"
 #include "watch.h"
+#include "wish.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
 
@@ -32,15 +32,12 @@ struct request {
     enum step step;              /* the next one to run */
     bool waits;                  /* in the list, with a timer */
     bool waited;                 /* it was */
-    enum route_kind kind;
-    enum view_kind view;
+    struct wish wish;
     size_t n_lookups;
     size_t n_missing; /* lookups that wait for a fetch */
     struct lookup *lookups;
-    struct lookup only; /* that of most requests */
-    uint64_t begun_ms;  /* loop time */
-    int wait_s;         /* how long it wants to be held; 0: not at all */
-    bool wants_stream;
+    struct lookup only;        /* that of most requests */
+    uint64_t begun_ms;         /* loop time */
     bool held;                 /* it watches */
     bool time_over;            /* it is answered with what there is */
     bool streaming;            /* the head of the stream is out */
@@ -76,10 +73,10 @@ static enum step refuse_overload(struct request *r)
 
 /* ---- route ---- */
 
-static enum step take_ids(struct request *r, const char *uri)
+static enum step take_ids(struct request *r)
 {
     size_t n;
-    struct lookup *lookups = lookups_new(r->requests->parts.conf, uri, r, &n);
+    struct lookup *lookups = lookups_new(r->requests->parts.conf, r->wish.uri, r, &n);
     if (lookups == NULL)
         return refuse(r, PROBLEM_BAD_IDS);
     r->lookups = lookups;
@@ -87,36 +84,18 @@ static enum step take_ids(struct request *r, const char *uri)
     return AUTHORIZE;
 }
 
-/* How long, and in which form, the client wants to be told. */
-static enum step take_wishes(struct request *r, const char *uri)
-{
-    const char *query = strchr(uri, '?'), *accept = fcgi_param(r->client, "HTTP_ACCEPT");
-    r->wait_s = prefer_wait(query ? query + 1 : NULL, fcgi_param(r->client, "HTTP_PREFER"));
-    r->wants_stream = prefer_event_stream(accept) && fcgi_can_stream(r->client) && r->kind != ROUTE_MANY &&
-                      !r->facts.head_only;
-    if (r->wait_s < 0)
-        return refuse(r, PROBLEM_BAD_WAIT);
-    return r->kind == ROUTE_MANY ? take_ids(r, uri) : AUTHORIZE;
-}
-
 static enum step route(struct request *r)
 {
+    enum problem problem = wish_read(r->requests->parts.conf, r->client, &r->wish, &r->only.task);
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
-    r->facts.if_none_match = fcgi_param(r->client, "HTTP_IF_NONE_MATCH");
-    const char *method = fcgi_param(r->client, "REQUEST_METHOD"), *uri = fcgi_param(r->client, "REQUEST_URI");
-    r->facts.head_only = method != NULL && strcmp(method, "HEAD") == 0;
+    r->facts.if_none_match = r->wish.if_none_match;
+    r->facts.head_only = r->wish.head_only;
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
-    enum problem problem = PROBLEM_BAD_REQUEST;
-    if (uri != NULL)
-        r->kind = route_find(r->requests->parts.conf, uri, &r->only.task, &problem);
-    r->view = r->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
-    if (problem == PROBLEM_NOT_FOUND)
+    if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    if (method == NULL || (!r->facts.head_only && strcmp(method, "GET") != 0))
-        return refuse(r, PROBLEM_METHOD);
-    return problem == PROBLEM_NONE ? take_wishes(r, uri) : refuse(r, problem);
+    return r->wish.kind == ROUTE_MANY ? take_ids(r) : AUTHORIZE;
 }
 
 /* ---- authorize ---- */
@@ -251,10 +230,10 @@ static bool is_waiting_for_news(const struct request *r)
     char etag[ETAG_SIZE];
     if (r->facts.if_none_match == NULL)
         return true;
-    if (r->kind == ROUTE_MANY)
+    if (r->wish.kind == ROUTE_MANY)
         lookups_etag(r->lookups, r->n_lookups, etag);
     else
-        memcpy(etag, r->only.snapshot->views[r->view].etag, ETAG_SIZE);
+        memcpy(etag, r->only.snapshot->views[r->wish.view].etag, ETAG_SIZE);
     return answer_etag_matches(r->facts.if_none_match, etag);
 }
 
@@ -269,7 +248,7 @@ static void excuse_all(struct request *r)
 /* What is left of the time that the client gave, which began with its request. */
 static uint64_t hold_ms(const struct request *r)
 {
-    uint64_t now = uv_now(r->requests->parts.loop), until = r->begun_ms + (uint64_t)r->wait_s * 1000;
+    uint64_t now = uv_now(r->requests->parts.loop), until = r->begun_ms + (uint64_t)r->wish.wait_s * 1000;
     return until > now ? until - now : 0;
 }
 
@@ -277,15 +256,15 @@ static enum step hold(struct request *r)
 {
     for (size_t i = 0; i < r->n_lookups && r->time_over; i++) /* asking may have begun to fail meanwhile */
         lookup_again(&r->lookups[i], r->requests->parts.fetches, wall_ms());
-    if (r->client == NULL || r->time_over || (r->wait_s == 0 && !r->wants_stream))
+    if (r->client == NULL || r->time_over || (r->wish.wait_s == 0 && !r->wish.stream))
         return RESPOND;
     excuse_all(r);
-    if (r->wants_stream && r->only.snapshot != NULL)
+    if (r->wish.stream && r->only.snapshot != NULL)
         return STREAM;
-    if (r->wait_s == 0 || r->requests->leaving || !watch_all(r) || !is_waiting_for_news(r))
+    if (r->wish.wait_s == 0 || r->requests->leaving || !watch_all(r) || !is_waiting_for_news(r))
         return RESPOND;
     if (too_many_wait(r)) {
-        r->wait_s = 0; /* nothing was granted */
+        r->wish.wait_s = 0; /* nothing was granted */
         return RESPOND;
     }
     start_waiting(r);
@@ -335,7 +314,7 @@ static void write_news(struct request *r, struct buf *text)
     const struct snapshot *snapshot = r->only.snapshot;
     if (snapshot == NULL)
         return events_problem(r->only.problem, r->id, text);
-    const struct view_bytes *view = &snapshot->views[r->view];
+    const struct view_bytes *view = &snapshot->views[r->wish.view];
     if (strcmp(view->etag, r->last_etag) == 0)
         return events_heartbeat(text);
     memcpy(r->last_etag, view->etag, ETAG_SIZE);
@@ -345,8 +324,8 @@ static void write_news(struct request *r, struct buf *text)
 /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
 static bool has_seen_the_end(struct request *r)
 {
-    const struct view_bytes *view = &r->only.snapshot->views[r->view];
-    if (!events_is_known(fcgi_param(r->client, "HTTP_LAST_EVENT_ID"), view))
+    const struct view_bytes *view = &r->only.snapshot->views[r->wish.view];
+    if (!events_is_known(r->wish.last_event_id, view))
         return false;
     memcpy(r->last_etag, view->etag, ETAG_SIZE); /* it is not told again */
     return state_ended(r->only.snapshot->state);
@@ -394,13 +373,13 @@ static enum step respond(struct request *r)
     if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known may still be told */
         lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
     excuse_all(r);
-    r->facts.waited_s = r->wait_s;
-    if (r->facts.problem != PROBLEM_NONE && (r->kind == ROUTE_MANY || r->only.snapshot == NULL))
+    r->facts.waited_s = r->wish.wait_s;
+    if (r->facts.problem != PROBLEM_NONE && (r->wish.kind == ROUTE_MANY || r->only.snapshot == NULL))
         answer_problem(&answer, &r->facts);
-    else if (r->kind == ROUTE_MANY)
+    else if (r->wish.kind == ROUTE_MANY)
         lookups_answer(r->lookups, r->n_lookups, &r->facts, &answer);
     else
-        lookup_answer(&r->only, r->view, &r->facts, &answer);
+        lookup_answer(&r->only, r->wish.view, &r->facts, &answer);
     stat_answer(answer.status);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);

@@ -19,7 +19,7 @@ LAYERS = [
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot cache records"
     " memory prefer answer standing events",
     "fcgi acceptor redis http upstream sockets",
-    "shared fetch watch lookup request status try",
+    "shared fetch watch lookup wish request status try",
     "worker crew master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

@@ -1,0 +1,43 @@
+/* wish: see wish.h. */
+#include "wish.h"
+
+#include <string.h>
+
+#include "prefer.h"
+
+static bool is_method(const char *method, const char *name)
+{
+    return method != NULL && strcmp(method, name) == 0;
+}
+
+/* How long, and in which form, the client wants to be told. */
+static enum problem read_preferences(const struct fcgi_request *client, struct wish *wish)
+{
+    const char *query = strchr(wish->uri, '?');
+    int wait_s = prefer_wait(query ? query + 1 : NULL, fcgi_param(client, "HTTP_PREFER"));
+    if (wait_s < 0)
+        return PROBLEM_BAD_WAIT;
+    wish->wait_s = wait_s;
+    wish->stream = prefer_event_stream(fcgi_param(client, "HTTP_ACCEPT")) && fcgi_can_stream(client) &&
+                   wish->kind != ROUTE_MANY && !wish->head_only;
+    return PROBLEM_NONE;
+}
+
+enum problem wish_read(const struct conf *conf, const struct fcgi_request *client, struct wish *wish,
+                       struct task *ret_task)
+{
+    const char *method = fcgi_param(client, "REQUEST_METHOD");
+    *wish = (struct wish){.head_only = is_method(method, "HEAD"),
+                          .uri = fcgi_param(client, "REQUEST_URI"),
+                          .if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH"),
+                          .last_event_id = fcgi_param(client, "HTTP_LAST_EVENT_ID")};
+    enum problem problem = PROBLEM_BAD_REQUEST;
+    if (wish->uri != NULL)
+        wish->kind = route_find(conf, wish->uri, ret_task, &problem);
+    wish->view = wish->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
+    if (problem == PROBLEM_NOT_FOUND)
+        return problem;
+    if (!wish->head_only && !is_method(method, "GET"))
+        return PROBLEM_METHOD;
+    return problem == PROBLEM_NONE ? read_preferences(client, wish) : problem;
+}

@@ -1,0 +1,24 @@
+/* wish: what one client wants, read from the line and the headers of its request. */
+#ifndef WISH_H
+#define WISH_H
+
+#include "fcgi.h"
+#include "route.h"
+
+struct wish {
+    bool head_only; /* the method is HEAD */
+    enum route_kind kind;
+    enum view_kind view;
+    int wait_s;                /* how long it wants to be held; 0: not at all */
+    bool stream;               /* it wants server-sent events */
+    const char *uri;           /* (ref) all of these until the request is answered; each may be NULL */
+    const char *if_none_match; /* (ref) */
+    const char *last_event_id; /* (ref) */
+};
+
+/* PROBLEM_NONE, or why the request is refused: then the wish has what could be told. `ret_task` is the task
+ * that is asked about, where it is one. */
+enum problem wish_read(const struct conf *conf, const struct fcgi_request *client, struct wish *ret_wish,
+                       struct task *ret_task);
+
+#endif
