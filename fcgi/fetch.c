@@ -1,11 +1,13 @@
 /* fetch: see fetch.h. The story of one fetch:
  *
  *     ask_redis -> read_redis -> ask_upstream -> read_upstream -> keep -> deliver
- *         |            |               ^          |  |              ^         ^
- *         '---- away --|---------------'-- half --'  '-- problem ---|---------'
- *                      '------------- fresh there ------------------'
+ *       ^ |          | | |             ^          |  |              ^         ^
+ *       | '-- away --|-|-|-------------'-- half --'  '-- problem ---|---------|
+ *       |            | | '------------ fresh there -----------------'         |
+ *       '-- news ----' '-- await_news --> read_news -- a problem -------------'
  *
- * "Half" is an answer whose result has to be asked for by a second query.
+ * "Half" is an answer whose result has to be asked for by a second query. News are awaited while another
+ * worker asks; they are only a reason to look again, unless they tell a problem.
  *
  * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came
  * and runs on from the step behind the WAIT. */
@@ -18,26 +20,43 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#include "said.h"
 #include "stats.h"
-#include "view.h"
+#include "verdict.h"
 
-enum { TARGET_MAX = 4096, UNKNOWN_MAX = 32 };
+enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
 
-enum step { ASK_REDIS, READ_REDIS, ASK_UPSTREAM, READ_UPSTREAM, KEEP, DELIVER, WAIT, DONE };
+enum step {
+    ASK_REDIS,
+    READ_REDIS,
+    AWAIT_NEWS,
+    READ_NEWS,
+    ASK_UPSTREAM,
+    READ_UPSTREAM,
+    KEEP,
+    DELIVER,
+    WAIT,
+    DONE
+};
 
 struct fetch {
     struct fetches *fetches; /* (ref) */
     struct task task;
     enum step step; /* the next one to run */
     struct fetch_waiter *waiters;
-    struct redis_command *redis_command;  /* under way, or NULL */
+    int64_t since_ms;                     /* what was known before will not do; 0: it will */
+    struct shared_look look;              /* what Redis says, and the lease */
+    bool awaits_news;                     /* of another worker that asks */
+    const struct news *news;              /* (ref) in READ_NEWS */
+    int64_t look_again_ms;                /* the next pause of AWAIT_NEWS */
+    int64_t awaited_ms;                   /* the pauses so far */
+    uv_timer_t timer;                     /* AWAIT_NEWS; has a loop once it was used */
+    bool asked;                           /* the upstream, in vain or not */
     struct upstream_call *upstream_call;  /* under way, or NULL */
-    const struct redis_reply *reply;      /* (ref) in READ_REDIS */
     const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
     struct buf first;                     /* the first answer, while the second query is made */
     int first_status;                     /* its HTTP status */
     struct buf result_path;               /* of the second query; empty before */
-    bool redis_away;                      /* it said nothing of this task, and is told nothing */
     struct snapshot *last;                /* the newest that was known before, or NULL */
     struct snapshot *snapshot;            /* what was brought home, or NULL */
     struct fetch_result result;
@@ -50,57 +69,11 @@ struct fetches {
     struct fetches_parts parts;
     struct fetch *table;
     struct memory *memory;
-    char *unknown_statuses[UNKNOWN_MAX]; /* those that were logged */
-    size_t n_unknown;
-    fetch_news *on_news; /* or NULL */
-    void *news_ctx;
+    struct said unknown_statuses;
+    struct fetch_listener listener; /* its functions may be NULL */
 };
 
 static void run(struct fetch *f);
-
-/* ---- Redis ---- */
-
-static void on_redis(void *user, const struct redis_reply *reply)
-{
-    struct fetch *f = user;
-    f->redis_command = NULL;
-    f->reply = reply;
-    run(f);
-}
-
-static enum step ask_redis(struct fetch *f)
-{
-    f->redis_command = shared_get(f->fetches->parts.shared, &f->task, on_redis, f);
-    f->redis_away = f->redis_command == NULL;
-    if (f->redis_away)
-        return ASK_UPSTREAM;
-    f->step = READ_REDIS;
-    return WAIT;
-}
-
-static enum step read_redis(struct fetch *f)
-{
-    f->redis_away = f->reply->result == REDIS_AWAY;
-    if (f->reply->result != REDIS_FOUND)
-        return ASK_UPSTREAM;
-    struct snapshot *s = shared_read(f->fetches->parts.shared, &f->task, f->reply);
-    if (s == NULL)
-        return ASK_UPSTREAM;
-    if (snapshot_is_fresh(s, wall_ms())) {
-        f->snapshot = s;
-        f->result.from_redis = true;
-        stat_inc(STAT_HITS_REDIS);
-        return KEEP;
-    }
-    if (f->last == NULL || f->last->fetched_ms < s->fetched_ms) {
-        snapshot_unref(f->last);
-        f->last = snapshot_ref(s);
-    }
-    snapshot_unref(s);
-    return ASK_UPSTREAM;
-}
-
-/* ---- the upstream ---- */
 
 static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after_ms)
 {
@@ -108,6 +81,91 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
     f->result.retry_after_ms = retry_after_ms;
     return DELIVER;
 }
+
+static enum step take_missing(struct fetch *f)
+{
+    f->result.doubted = !memory_keep_missing(f->fetches->memory, &f->task, f->last, wall_ms());
+    return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
+}
+
+/* ---- Redis ---- */
+
+static void on_looked(struct shared_look *look)
+{
+    run(CONTAINER_OF(look, struct fetch, look));
+}
+
+static enum step ask_redis(struct fetch *f)
+{
+    if (!shared_look(f->fetches->parts.shared, &f->look, &f->task, on_looked))
+        return ASK_UPSTREAM;
+    f->step = READ_REDIS;
+    return WAIT;
+}
+
+static bool will_do(const struct fetch *f, const struct snapshot *s)
+{
+    return s != NULL && s->fetched_ms >= f->since_ms && snapshot_is_fresh(s, wall_ms());
+}
+
+static enum step take_known(struct fetch *f, struct snapshot *s)
+{
+    f->snapshot = snapshot_ref(s);
+    f->result.from_redis = true;
+    return KEEP;
+}
+
+static enum step read_redis(struct fetch *f)
+{
+    struct snapshot *found = f->look.found;
+    f->look.found = NULL;
+    if (found != NULL && (f->last == NULL || f->last->fetched_ms < found->fetched_ms)) {
+        snapshot_unref(f->last);
+        f->last = snapshot_ref(found);
+    }
+    snapshot_unref(found);
+    if (will_do(f, f->last)) {
+        stat_inc(STAT_HITS_REDIS);
+        return take_known(f, f->last);
+    }
+    return f->look.turn == SHARED_THEIRS ? AWAIT_NEWS : ASK_UPSTREAM;
+}
+
+static void on_look_again(uv_timer_t *timer)
+{
+    struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
+    f->awaits_news = false;
+    run(f);
+}
+
+/* No longer than a query may take: then its worker is not heard from any more. */
+static enum step await_news(struct fetch *f)
+{
+    if (f->awaited_ms >= f->task.route->upstream->timeout_ms)
+        return ASK_UPSTREAM;
+    if (f->timer.loop == NULL)
+        uv_timer_init(f->fetches->parts.loop, &f->timer);
+    uv_timer_start(&f->timer, on_look_again, (uint64_t)f->look_again_ms, 0);
+    f->awaited_ms += f->look_again_ms;
+    f->look_again_ms = f->look_again_ms * 2 < LOOK_AGAIN_LAST_MS ? f->look_again_ms * 2 : LOOK_AGAIN_LAST_MS;
+    f->awaits_news = true;
+    f->step = ASK_REDIS;
+    return WAIT;
+}
+
+static enum step read_news(struct fetch *f)
+{
+    switch (f->news->problem) {
+    case PROBLEM_NONE:
+        return ASK_REDIS;
+    case PROBLEM_TASK_NOT_FOUND:
+        return take_missing(f);
+    default:
+        return fail(f, f->news->problem, f->news->retry_after_ms);
+    }
+}
+
+/* ---- the upstream ---- */
 
 static void on_upstream(void *user, const struct upstream_answer *answer)
 {
@@ -127,142 +185,91 @@ static enum step ask_upstream(struct fetch *f)
         pattern_build(&f->task.route->upstream_path, f->task.id, &target);
     f->upstream_call = upstream_get(f->fetches->parts.upstreams, f->task.route, target.data, on_upstream, f);
     buf_done(&target);
+    f->asked = true;
     f->step = READ_UPSTREAM;
     return WAIT;
 }
 
-/* Each value is said once, and only so many of them: an upstream might make them up. */
-static void note_unknown_status(struct fetch *f, const struct view *view)
+static void note_unknown_status(struct fetch *f, const char *value)
 {
-    struct fetches *fs = f->fetches;
+    struct said *said = &f->fetches->unknown_statuses;
     const char *provider = f->task.route->provider->name;
+    char *status = xasprintf("%s: %s", provider, value);
     stat_inc(STAT_UNKNOWN_STATUS);
-    if (fs->n_unknown == UNKNOWN_MAX)
-        return;
-    char *status = xasprintf("%s: %s", provider, view->status);
-    for (size_t i = 0; i < fs->n_unknown; i++) {
-        if (strcmp(status, fs->unknown_statuses[i]) == 0) {
-            free(status);
-            return;
-        }
-    }
-    fs->unknown_statuses[fs->n_unknown++] = status;
-    log_warn("provider %s does not list the status %s: taken as running%s", provider, view->status,
-             fs->n_unknown == UNKNOWN_MAX ? "; further values are only counted" : "");
+    if (said_new(said, status))
+        log_warn("provider %s does not list the status %s: taken as running%s", provider, value,
+                 said_full(said) ? "; further values are only counted" : "");
+    free(status);
 }
 
-/* A task is there: what is known of it becomes a snapshot. */
-static enum step take_view(struct fetch *f, const struct view *view)
+static enum step take_snapshot(struct fetch *f, const struct verdict *v)
 {
-    int64_t now = wall_ms();
-    const struct snapshot_rules rules = shared_rules(f->fetches->parts.conf, &f->task);
-    struct snapshot_facts facts = {.state = view->state,
-                                   .known = view->known,
-                                   .created_ms = view->created_at * 1000,
-                                   .fetched_ms = now,
-                                   .urls_expire_at = view->urls_expire_at,
-                                   .retry_after_ms = f->answer->retry_after_ms};
-    if (facts.created_ms == 0)
-        facts.created_ms = f->last ? f->last->created_ms : now;
-    for (size_t i = 0; i < VIEW_COUNT; i++) {
-        facts.views[i] = view->views[i].data;
-        facts.view_lens[i] = view->views[i].len;
-    }
-    if (!view->known)
-        note_unknown_status(f, view);
-    f->snapshot = snapshot_new(&facts, &rules);
+    if (!v->snapshot->known)
+        note_unknown_status(f, v->status);
+    f->snapshot = snapshot_ref(v->snapshot);
     return KEEP;
 }
 
 /* The task has succeeded, and what it has made stands in another answer. */
-static enum step take_half(struct fetch *f, const struct view *view)
+static enum step take_half(struct fetch *f, const struct verdict *v)
 {
     f->first_status = f->answer->http_status;
     buf_add(&f->first, f->answer->body, f->answer->len);
-    buf_puts(&f->result_path, view->result_path.data);
+    buf_puts(&f->result_path, v->result_path);
     return ASK_UPSTREAM;
 }
 
-static enum step take_missing(struct fetch *f)
-{
-    f->result.doubted = !memory_keep_missing(f->fetches->memory, &f->task, f->last, wall_ms());
-    return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
-}
-
-static enum step take_refusal(struct fetch *f)
-{
-    const struct conf_upstream *upstream = f->task.route->upstream;
-    char trouble[160];
-    snprintf(trouble, sizeof(trouble), "it refused the key of %s (status %d)",
-             ((char **)upstream->key_files.items)[0], f->answer->http_status);
-    upstream_report(f->fetches->parts.upstreams, upstream, trouble);
-    return fail(f, PROBLEM_UPSTREAM_AUTH, 0);
-}
-
-static enum step take_busy(struct fetch *f)
+static enum step take_busy(struct fetch *f, const struct verdict *v)
 {
     struct upstreams *upstreams = f->fetches->parts.upstreams;
-    const struct conf_upstream *upstream = f->task.route->upstream;
-    upstream_report(upstreams, upstream, "it says that we ask too often");
-    return fail(f, PROBLEM_UNAVAILABLE, upstream_hold(upstreams, upstream, f->answer->retry_after_ms));
+    return fail(f, v->problem, upstream_hold(upstreams, f->task.route->upstream, v->retry_after_ms));
 }
 
-static enum step take_reading(struct fetch *f, enum reading reading, const struct view *view)
+static enum step take_verdict(struct fetch *f, const struct verdict *v)
 {
-    const struct conf_upstream *upstream = f->task.route->upstream;
-    char trouble[160];
-    switch (reading) {
+    switch (v->reading) {
     case READING_OK:
-        upstream_report(f->fetches->parts.upstreams, upstream, NULL);
-        return take_view(f, view);
+        return take_snapshot(f, v);
     case READING_HALF:
-        return take_half(f, view);
+        return take_half(f, v);
     case READING_MISSING:
-        upstream_report(f->fetches->parts.upstreams, upstream, NULL);
         return take_missing(f);
-    case READING_REFUSED:
-        return take_refusal(f);
     case READING_BUSY:
-        return take_busy(f);
+        return take_busy(f, v);
     default:
-        stat_inc(STAT_UPSTREAM_FAILURES);
-        snprintf(trouble, sizeof(trouble), "its answer (status %d) was %s", f->answer->http_status,
-                 view->why);
-        upstream_report(f->fetches->parts.upstreams, upstream, trouble);
-        return fail(f, reading == READING_ERROR ? PROBLEM_UPSTREAM_ERROR : PROBLEM_UPSTREAM_INVALID, 0);
+        return fail(f, v->problem, v->retry_after_ms);
     }
+}
+
+/* What is counted, and what the log is told of the upstream, when it answered and that was all. */
+static void note_verdict(struct fetch *f, const struct verdict *v)
+{
+    if (v->problem == PROBLEM_OVERLOADED)
+        stat_inc(STAT_OVERLOADED);
+    if (f->answer->outcome != UPSTREAM_ANSWERED || v->reading == READING_HALF)
+        return;
+    if (v->reading == READING_ERROR || v->reading == READING_INVALID)
+        stat_inc(STAT_UPSTREAM_FAILURES);
+    upstream_report(f->fetches->parts.upstreams, f->task.route->upstream,
+                    v->trouble[0] != '\0' ? v->trouble : NULL);
 }
 
 static enum step read_upstream(struct fetch *f)
 {
-    const struct conf_route *route = f->task.route;
-    switch (f->answer->outcome) {
-    case UPSTREAM_TIMED_OUT:
-        return fail(f, PROBLEM_UPSTREAM_TIMEOUT, 0);
-    case UPSTREAM_FAILED:
-        return fail(f, PROBLEM_UPSTREAM_ERROR, 0);
-    case UPSTREAM_UNUSABLE:
-        return fail(f, PROBLEM_UPSTREAM_INVALID, 0);
-    case UPSTREAM_OUT_OF_MEANS:
-        stat_inc(STAT_OVERLOADED);
-        return fail(f, PROBLEM_OVERLOADED, 1000);
-    case UPSTREAM_HELD:
-        return fail(f, PROBLEM_UNAVAILABLE, f->answer->retry_after_ms);
-    case UPSTREAM_ANSWERED:
-        break;
-    }
-    struct view view;
-    const struct secrets secrets = upstream_secrets(f->fetches->parts.upstreams, route);
-    const struct view_question question = {
-        .provider = route->provider, .task_id = f->task.id, .secrets = &secrets};
+    struct verdict verdict;
+    const struct snapshot_rules rules = task_rules(&f->task, &f->fetches->parts.conf->cache);
+    const struct secrets secrets = upstream_secrets(f->fetches->parts.upstreams, f->task.route);
     const struct view_answer first = {
         .http_status = f->first_status, .body = f->first.data, .len = f->first.len};
-    const struct view_answer answer = {
-        .http_status = f->answer->http_status, .body = f->answer->body, .len = f->answer->len};
-    bool second = f->result_path.len > 0;
-    enum reading reading = view_read(&question, second ? &first : &answer, second ? &answer : NULL, &view);
-    enum step next = take_reading(f, reading, &view);
-    view_done(&view);
+    const struct verdict_question question = {.task = &f->task,
+                                              .rules = &rules,
+                                              .secrets = &secrets,
+                                              .last = f->last,
+                                              .before = f->result_path.len > 0 ? &first : NULL};
+    verdict_read(&question, f->answer, &verdict);
+    note_verdict(f, &verdict);
+    enum step next = take_verdict(f, &verdict);
+    verdict_done(&verdict);
     return next;
 }
 
@@ -276,22 +283,30 @@ static enum step keep(struct fetch *f)
     stat_set(STAT_CACHE_BYTES, (int64_t)memory_bytes(memory));
     stat_set(STAT_CACHE_EVICTIONS, (int64_t)memory_evictions(memory));
     f->result.stored = true;
-    if (!f->result.from_redis && !f->redis_away && f->snapshot->known)
-        shared_keep(f->fetches->parts.shared, &f->task, f->snapshot);
     return DELIVER;
 }
 
-/* A task that could not be asked for is not asked for again before it would have been asked anyway. */
-static void keep_failure(struct fetch *f)
+static void note_failure(struct fetch *f)
 {
-    enum problem problem = f->result.problem;
-    if (f->last == NULL || (!problem_is_excusable(problem) && !f->result.doubted))
-        return;
-    const struct snapshot_rules rules = shared_rules(f->fetches->parts.conf, &f->task);
-    int64_t now = wall_ms(), pause_ms = snapshot_interval_ms(f->last, &rules, now);
-    if (f->result.retry_after_ms > pause_ms)
-        pause_ms = f->result.retry_after_ms;
-    memory_keep_failure(f->fetches->memory, &f->task, f->last, problem, now + pause_ms);
+    const struct fetch_result *result = &f->result;
+    if (problem_is_excusable(result->problem) || result->doubted)
+        memory_keep_failure(f->fetches->memory, &f->task, f->last, result->problem, result->retry_after_ms,
+                            wall_ms());
+}
+
+/* Nothing, where we did not ask; a snapshot whose status is in no list is not stored. */
+static void tell_others(struct fetch *f)
+{
+    bool stored = f->snapshot != NULL && f->snapshot->known;
+    if (f->asked)
+        shared_tell(&f->look, stored ? f->snapshot : NULL, f->result.problem, f->result.retry_after_ms);
+    else
+        shared_leave(&f->look);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_timer_t *)handle, struct fetch, timer));
 }
 
 static void fetch_free(struct fetch *f)
@@ -301,7 +316,10 @@ static void fetch_free(struct fetch *f)
     buf_done(&f->first);
     buf_done(&f->result_path);
     stat_dec(STAT_FETCHES);
-    free(f);
+    if (f->timer.loop != NULL)
+        uv_close((uv_handle_t *)&f->timer, on_closed);
+    else
+        free(f);
 }
 
 /* The fetch leaves its table before anyone is woken: who asks again from a callback begins a new one. */
@@ -309,7 +327,8 @@ static enum step deliver(struct fetch *f)
 {
     struct fetches *fs = f->fetches;
     HASH_DEL(fs->table, f);
-    keep_failure(f);
+    tell_others(f);
+    note_failure(f);
     f->result.snapshot = f->snapshot;
     f->result.last = f->last;
     struct fetch_waiter *waiter;
@@ -318,8 +337,8 @@ static enum step deliver(struct fetch *f)
         waiter->fetch = NULL;
         waiter->on_fetched(waiter, &f->result);
     }
-    if (fs->on_news != NULL)
-        fs->on_news(fs->news_ctx, &f->task, &f->result);
+    if (fs->listener.on_fetched != NULL)
+        fs->listener.on_fetched(fs->listener.ctx, &f->task, &f->result);
     return DONE;
 }
 
@@ -327,12 +346,15 @@ static void run(struct fetch *f)
 {
     static enum step (*const steps[])(struct fetch *) = {[ASK_REDIS] = ask_redis,
                                                          [READ_REDIS] = read_redis,
+                                                         [AWAIT_NEWS] = await_news,
+                                                         [READ_NEWS] = read_news,
                                                          [ASK_UPSTREAM] = ask_upstream,
                                                          [READ_UPSTREAM] = read_upstream,
                                                          [KEEP] = keep,
                                                          [DELIVER] = deliver};
-    static const char *const names[] = {"ask_redis", "read_redis", "ask_upstream", "read_upstream",
-                                        "keep",      "deliver",    "wait",         "done"};
+    static const char *const names[] = {"ask_redis",    "read_redis",    "await_news", "read_news",
+                                        "ask_upstream", "read_upstream", "keep",       "deliver",
+                                        "wait",         "done"};
     enum step step = f->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](f);
@@ -358,6 +380,7 @@ static struct fetch *begin(struct fetches *fs, const struct task *task, const st
     f->fetches = fs;
     f->task = *task;
     f->step = ASK_REDIS;
+    f->look_again_ms = LOOK_AGAIN_FIRST_MS;
     buf_init(&f->first, (size_t)task->route->upstream->max_body);
     buf_init(&f->result_path, TARGET_MAX);
     f->key_len = key->len;
@@ -396,12 +419,14 @@ enum fetch_join fetch_join(struct fetches *fs, const struct task *task, struct f
     return begun ? FETCH_STARTED : FETCH_COLLAPSED;
 }
 
-bool fetch_refresh(struct fetches *fs, const struct task *task)
+bool fetch_refresh(struct fetches *fs, const struct task *task, int64_t since_ms)
 {
     bool begun;
     struct fetch *f = find_or_begin(fs, task, &begun);
-    if (begun)
+    if (begun) {
+        f->since_ms = since_ms;
         run(f);
+    }
     return f != NULL;
 }
 
@@ -430,16 +455,14 @@ void fetches_free(struct fetches *fs)
     struct fetch *f, *next;
     HASH_ITER(hh, fs->table, f, next)
     {
-        if (f->redis_command != NULL)
-            redis_cancel(f->redis_command);
+        HASH_DEL(fs->table, f);
+        tell_others(f);
         if (f->upstream_call != NULL)
             upstream_cancel(f->upstream_call);
-        HASH_DEL(fs->table, f);
         fetch_free(f);
     }
     memory_free(fs->memory);
-    for (size_t i = 0; i < fs->n_unknown; i++)
-        free(fs->unknown_statuses[i]);
+    said_done(&fs->unknown_statuses);
     free(fs);
 }
 
@@ -448,8 +471,30 @@ struct memory *fetches_memory(struct fetches *fs)
     return fs->memory;
 }
 
-void fetches_on_news(struct fetches *fs, fetch_news *on_news, void *ctx)
+void fetches_listen(struct fetches *fs, struct fetch_listener listener)
 {
-    fs->on_news = on_news;
-    fs->news_ctx = ctx;
+    fs->listener = listener;
+}
+
+/* ---- news of other workers ---- */
+
+static void on_news(void *ctx, const struct news *news)
+{
+    struct fetches *fs = ctx;
+    struct fetch *f = find(fs, news->key, news->key_len);
+    if (f != NULL && f->awaits_news) {
+        uv_timer_stop(&f->timer);
+        f->awaits_news = false;
+        f->news = news;
+        f->step = READ_NEWS;
+        run(f);
+    } else if (f == NULL && !(fs->listener.on_news != NULL && fs->listener.on_news(fs->listener.ctx, news)) &&
+               news->problem == PROBLEM_NONE) {
+        memory_outdate(fs->memory, news->key, news->key_len, wall_ms());
+    }
+}
+
+void fetches_hear(struct fetches *fs)
+{
+    shared_listen(fs->parts.shared, on_news, fs);
 }

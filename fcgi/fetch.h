@@ -32,6 +32,7 @@ struct fetch_waiter {
 };
 
 struct fetches_parts {
+    uv_loop_t *loop;             /* (ref) */
     const struct conf *conf;     /* (ref) all of these outlive the fetches */
     struct shared *shared;       /* (ref) */
     struct upstreams *upstreams; /* (ref) */
@@ -45,9 +46,19 @@ void fetches_free(struct fetches *fetches);
 /* Where fetches keep what they bring home. (ref) */
 struct memory *fetches_memory(struct fetches *fetches);
 
-/* Called at the end of every fetch, after its waiters. */
-typedef void fetch_news(void *ctx, const struct task *task, const struct fetch_result *result);
-void fetches_on_news(struct fetches *fetches, fetch_news *on_news, void *ctx);
+/* Who wants to know what becomes of tasks; `ctx` is handed to both. */
+struct fetch_listener {
+    /* At the end of every fetch, after its waiters. */
+    void (*on_fetched)(void *ctx, const struct task *task, const struct fetch_result *result);
+    /* Another worker has fetched that task. True when the listener has taken care of it. */
+    bool (*on_news)(void *ctx, const struct news *news);
+    void *ctx;
+};
+
+void fetches_listen(struct fetches *fetches, struct fetch_listener listener);
+
+/* Hears from other workers, over Redis, from here on. */
+void fetches_hear(struct fetches *fetches);
 
 enum fetch_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
 
@@ -55,8 +66,9 @@ enum fetch_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
  * reached, and no callback will come; otherwise exactly one will, later. */
 enum fetch_join fetch_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
-/* Fetches a task with nobody waiting, unless it is being fetched already. False at the limit of fetches. */
-bool fetch_refresh(struct fetches *fetches, const struct task *task);
+/* Fetches a task with nobody waiting, unless it is being fetched already. False at the limit of fetches.
+ * `since_ms`: what was known before that moment will not do, however fresh; 0: it will. */
+bool fetch_refresh(struct fetches *fetches, const struct task *task, int64_t since_ms);
 
 /* Waits no longer; the fetch goes on. */
 void fetch_leave(struct fetch_waiter *waiter);

@@ -6,7 +6,7 @@
 enum { MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3 };
 
 struct memory {
-    int64_t missing_ttl_ms;
+    const struct conf_cache *conf; /* (ref) */
     struct cache *snapshots;
     struct cache *missing; /* its own store: guessed ids cannot push out results */
     struct buf key;        /* of the call at hand */
@@ -16,7 +16,7 @@ struct memory {
 struct memory *memory_new(const struct conf_cache *conf)
 {
     struct memory *m = xcalloc(1, sizeof(*m));
-    m->missing_ttl_ms = conf->missing_ttl_ms;
+    m->conf = conf;
     m->snapshots = cache_new((size_t)conf->memory);
     m->missing = cache_new(MISSING_BYTES);
     buf_init(&m->key, TASK_KEY_MAX);
@@ -84,7 +84,7 @@ bool memory_keep_missing(struct memory *m, const struct task *task, struct snaps
     struct cache_note *note = note_of(m, task, last);
     if (note != NULL && ++note->times_missing < TIMES_MISSING_BELIEVED)
         return false;
-    struct snapshot *missing = snapshot_new_missing(now_ms, now_ms + m->missing_ttl_ms);
+    struct snapshot *missing = snapshot_new_missing(now_ms, now_ms + m->conf->missing_ttl_ms);
     cache_remove(m->snapshots, m->key.data, m->key.len);
     cache_put(m->missing, m->key.data, m->key.len, missing);
     snapshot_unref(missing);
@@ -92,15 +92,29 @@ bool memory_keep_missing(struct memory *m, const struct task *task, struct snaps
 }
 
 void memory_keep_failure(struct memory *m, const struct task *task, struct snapshot *last,
-                         enum problem problem, int64_t quiet_until_ms)
+                         enum problem problem, int64_t retry_after_ms, int64_t now_ms)
 {
+    if (last == NULL)
+        return;
+    const struct snapshot_rules rules = task_rules(task, m->conf);
+    int64_t pause_ms = snapshot_interval_ms(last, &rules, now_ms);
     struct cache_note *note = note_of(m, task, last);
     if (note == NULL)
-        return;
+        return; /* it is too large to be kept */
     note->problem = problem;
-    note->quiet_until_ms = quiet_until_ms;
+    note->quiet_until_ms = now_ms + (retry_after_ms > pause_ms ? retry_after_ms : pause_ms);
     if (problem != PROBLEM_TASK_NOT_FOUND)
         note->times_missing = 0;
+}
+
+void memory_outdate(struct memory *m, const char *key, size_t key_len, int64_t now_ms)
+{
+    const struct snapshot *known = cache_get(m->snapshots, key, key_len, now_ms);
+    if (known == NULL || state_ended(known->state) || !snapshot_is_fresh(known, now_ms))
+        return;
+    struct snapshot *outdated = snapshot_outdated(known, now_ms);
+    m->evictions += cache_put(m->snapshots, key, key_len, outdated);
+    snapshot_unref(outdated);
 }
 
 size_t memory_entries(const struct memory *m)

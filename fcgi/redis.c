@@ -16,7 +16,7 @@
 
 #include "stats.h"
 
-enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
+enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000, COMPLAIN_AGAIN_MS = 60000 };
 
 enum redis_state { DOWN, CONNECTING, UP };
 
@@ -27,13 +27,16 @@ struct link {
     int events;
 };
 
-/* What a command is, for its reply. */
-enum command_kind { HANDSHAKE, GET, SET };
+/* The handshake's commands have a verb of their own. */
+enum { HANDSHAKE = REDIS_VERBS };
+
+static const char *const verbs[REDIS_VERBS] = {
+    [REDIS_GET] = "GET", [REDIS_SET] = "SET", [REDIS_EVAL] = "EVAL"};
 
 struct redis_command {
     struct redis *redis; /* (ref) */
     struct redis_command *prev, *next;
-    enum command_kind kind;
+    int verb;
     uint64_t deadline_ms;     /* loop time */
     redis_callback *on_reply; /* NULL: nobody waits, or cancelled */
     void *user;
@@ -43,16 +46,25 @@ struct redis {
     uv_loop_t *loop;               /* (ref) */
     const struct conf_redis *conf; /* (ref) */
     enum redis_state state;
-    redisAsyncContext *context;     /* NULL while DOWN */
-    struct redis_command *commands; /* sent, in the order of their replies */
-    bool first_attempt;             /* commands may wait for the very first connection */
+    redisAsyncContext *context;          /* NULL while DOWN */
+    struct redis_command *commands_sent; /* in the order of their replies */
+    bool first_attempt;                  /* commands may wait for the very first connection */
     uint64_t pause_ms;
-    char reason[128];      /* why it is away, as logged; "" while all is well */
-    char latest[128];      /* why the last attempt failed */
-    char complaint[2][32]; /* by command_kind - GET: the first word of the error that was logged */
-    bool late;             /* a deadline is over, and the socket gets a last look */
+    char reason[128]; /* why it is away, as logged; "" while all is well */
+    char latest[128]; /* why the last attempt failed */
+    struct {
+        char word[32]; /* the first one of the error that was logged */
+        uint64_t at_ms;
+    } complaints[REDIS_VERBS];
+    bool late; /* a deadline is over, and the socket gets a last look */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
+
+    /* A connection that listens: */
+    const struct redis *commands; /* (ref) the other connection; NULL: this one is for commands */
+    const char *channel;          /* (ref) */
+    redis_message *on_message;
+    void *ctx;
 };
 
 static void connect_now(struct redis *r);
@@ -141,20 +153,29 @@ static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
 
 static void on_timer(uv_timer_t *timer);
 
+/* Another reason is news when it comes twice: a Redis that is just starting has several for a moment. That
+ * nothing is heard is news only while commands pass. */
+static bool is_news(struct redis *r, const char *reason)
+{
+    bool again = strcmp(reason, r->latest) == 0;
+    snprintf(r->latest, sizeof(r->latest), "%s", reason);
+    if (strcmp(reason, r->reason) == 0)
+        return false;
+    return r->commands ? again && r->commands->state == UP : again || r->reason[0] == '\0';
+}
+
 /* The connection is gone already. Logs a reason that is new, and tries again after a pause. */
 static void go_down(struct redis *r, const char *reason)
 {
     if (r->freed)
         return;
     if (r->state == UP)
-        stat_set(STAT_REDIS_UP, 0);
+        stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 0);
     r->state = DOWN;
     r->first_attempt = false;
-    /* Another reason is news when it comes twice: a Redis that is just starting has several for a moment. */
-    bool news = r->reason[0] == '\0' || strcmp(reason, r->latest) == 0;
-    snprintf(r->latest, sizeof(r->latest), "%s", reason);
-    if (news && strcmp(reason, r->reason) != 0) {
-        log_warn("Redis at %s is away: %s; going on without it", r->conf->address, reason);
+    if (is_news(r, reason)) {
+        log_warn("Redis at %s is away%s: %s; going on without %s", r->conf->address,
+                 r->commands ? " for news" : "", reason, r->commands ? "them" : "it");
         snprintf(r->reason, sizeof(r->reason), "%s", reason);
     }
     uv_timer_start(&r->timer, on_timer, r->pause_ms, 0);
@@ -165,10 +186,10 @@ static void go_up(struct redis *r)
 {
     r->state = UP;
     r->pause_ms = PAUSE_FIRST_MS;
-    r->complaint[0][0] = r->complaint[1][0] = '\0';
-    stat_set(STAT_REDIS_UP, 1);
+    memset(r->complaints, 0, sizeof(r->complaints));
+    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
     if (r->reason[0] != '\0')
-        log_info("Redis at %s is back", r->conf->address);
+        log_info("Redis at %s is back%s", r->conf->address, r->commands ? " for news" : "");
     r->reason[0] = '\0';
 }
 
@@ -186,10 +207,10 @@ static void drop(struct redis *r, const char *reason)
  * handshake of the very first connection. */
 static uint64_t earliest_deadline(const struct redis *r)
 {
-    uint64_t earliest = r->commands->deadline_ms;
+    uint64_t earliest = r->commands_sent->deadline_ms;
     const struct redis_command *command;
     if (r->state == CONNECTING) {
-        DL_FOREACH(r->commands, command)
+        DL_FOREACH(r->commands_sent, command)
         earliest = command->deadline_ms < earliest ? command->deadline_ms : earliest;
     }
     return earliest;
@@ -199,8 +220,8 @@ static void set_timer(struct redis *r)
 {
     if (r->state == DOWN)
         return;
-    uint64_t now = uv_now(r->loop), deadline = r->commands ? earliest_deadline(r) : 0;
-    if (r->commands == NULL)
+    uint64_t now = uv_now(r->loop), deadline = r->commands_sent ? earliest_deadline(r) : 0;
+    if (r->commands_sent == NULL)
         uv_timer_stop(&r->timer);
     else
         uv_timer_start(&r->timer, on_timer, deadline > now ? deadline - now : 0, 0);
@@ -219,7 +240,7 @@ static void on_timer(uv_timer_t *timer)
     struct redis *r = timer->data;
     if (r->state == DOWN)
         connect_now(r);
-    else if (r->commands == NULL || uv_now(r->loop) < earliest_deadline(r))
+    else if (r->commands_sent == NULL || uv_now(r->loop) < earliest_deadline(r))
         set_timer(r);
     else if (r->late)
         drop(r, "it does not answer in time");
@@ -231,11 +252,9 @@ static void on_connected(const redisAsyncContext *context, int status)
 {
     struct redis *r = context->data;
     if (status == REDIS_OK || r->context != context)
-        return; /* up only after PONG */
-    char reason[128];
-    snprintf(reason, sizeof(reason), "%s", context->errstr);
-    r->context = NULL; /* hiredis frees it itself */
-    go_down(r, reason);
+        return;        /* up only after PONG */
+    r->context = NULL; /* hiredis frees it itself, later */
+    go_down(r, context->errstr);
 }
 
 static void on_disconnected(const redisAsyncContext *context, int status)
@@ -243,23 +262,41 @@ static void on_disconnected(const redisAsyncContext *context, int status)
     struct redis *r = context->data;
     if (r->context != context)
         return; /* dropped by us */
-    char reason[128];
-    snprintf(reason, sizeof(reason), "%s", status == REDIS_OK ? "closed" : context->errstr);
     r->context = NULL;
-    go_down(r, reason);
+    go_down(r, status == REDIS_OK ? "closed" : context->errstr);
 }
 
 /* ---- commands and replies ---- */
 
-static void complain(struct redis *r, enum command_kind kind, const char *error)
+static void complain(struct redis *r, int verb, const char *error)
 {
-    char *said = r->complaint[kind - GET], word[sizeof(r->complaint[0])];
+    char word[sizeof(r->complaints[0].word)];
+    uint64_t now = uv_now(r->loop);
     snprintf(word, sizeof(word), "%.*s", (int)strcspn(error, " "), error);
-    if (strcmp(word, said) == 0)
+    if (strcmp(word, r->complaints[verb].word) == 0 && now - r->complaints[verb].at_ms < COMPLAIN_AGAIN_MS)
         return;
-    strcpy(said, word);
-    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address,
-             kind == GET ? "GET" : "SET", word);
+    strcpy(r->complaints[verb].word, word);
+    r->complaints[verb].at_ms = now;
+    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb], word);
+}
+
+/* Called by hiredis for the subscription, for each message, and at the end of the connection. */
+static void on_heard(redisAsyncContext *context, void *reply_, void *data)
+{
+    (void)context;
+    const redisReply *reply = reply_;
+    struct redis *r = data;
+    if (reply == NULL || r->freed || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
+        return;
+    const redisReply *text = reply->element[2]; /* behind "message" and the channel */
+    if (text->type == REDIS_REPLY_STRING)
+        r->on_message(r->ctx, text->str, (size_t)text->len);
+}
+
+static void subscribe(struct redis *r)
+{
+    if (redisAsyncCommand(r->context, on_heard, r, "SUBSCRIBE %s", r->channel) != REDIS_OK)
+        drop(r, "the connection broke");
 }
 
 static void end_handshake_step(struct redis *r, const redisReply *reply)
@@ -274,19 +311,24 @@ static void end_handshake_step(struct redis *r, const redisReply *reply)
         drop(r, reason);
     } else if (reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0) {
         go_up(r);
+        if (r->channel != NULL)
+            subscribe(r);
     }
 }
 
-static enum redis_result judge(struct redis *r, enum command_kind kind, const redisReply *reply)
+static struct redis_reply judge(struct redis *r, int verb, const redisReply *reply)
 {
-    if (reply != NULL && reply->type == REDIS_REPLY_STRING)
-        return REDIS_FOUND;
-    if (reply != NULL && (reply->type == REDIS_REPLY_NIL || reply->type == REDIS_REPLY_STATUS))
-        return REDIS_NOTHING;
+    int type = reply ? reply->type : REDIS_REPLY_ERROR;
+    if (type == REDIS_REPLY_STRING || type == REDIS_REPLY_STATUS)
+        return (struct redis_reply){.result = REDIS_FOUND, .value = reply->str, .len = (size_t)reply->len};
+    if (type == REDIS_REPLY_INTEGER)
+        return (struct redis_reply){.result = REDIS_FOUND, .number = reply->integer};
+    if (type == REDIS_REPLY_NIL)
+        return (struct redis_reply){.result = REDIS_NOTHING};
     stat_inc(STAT_REDIS_FAILURES);
     if (reply != NULL && !r->freed)
-        complain(r, kind, reply->type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
-    return REDIS_AWAY;
+        complain(r, verb, type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
+    return (struct redis_reply){.result = REDIS_AWAY};
 }
 
 static void on_reply(redisAsyncContext *context, void *reply_, void *data)
@@ -295,37 +337,31 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     const redisReply *reply = reply_;
     struct redis_command *command = data;
     struct redis *r = command->redis;
-    DL_DELETE(r->commands, command);
+    DL_DELETE(r->commands_sent, command);
     r->late = false;
     if (!r->freed)
         set_timer(r);
-    if (command->kind == HANDSHAKE) {
+    if (command->verb == HANDSHAKE) {
         end_handshake_step(r, reply);
     } else {
-        struct redis_reply result = {.result = judge(r, command->kind, reply)};
-        if (command->kind == SET && result.result == REDIS_NOTHING)
-            r->complaint[SET - GET][0] = '\0';
-        if (result.result == REDIS_FOUND) {
-            result.value = reply->str;
-            result.len = (size_t)reply->len;
-        }
+        struct redis_reply result = judge(r, command->verb, reply);
         if (command->on_reply != NULL)
             command->on_reply(command->user, &result);
     }
     free(command);
 }
 
-static struct redis_command *send_command(struct redis *r, enum command_kind kind, int64_t timeout_ms,
-                                          int argc, const char **argv, const size_t *lens)
+static struct redis_command *send_command(struct redis *r, int verb, int64_t timeout_ms, int argc,
+                                          const char **argv, const size_t *lens)
 {
     struct redis_command *command = xcalloc(1, sizeof(*command));
     *command = (struct redis_command){
-        .redis = r, .kind = kind, .deadline_ms = uv_now(r->loop) + (uint64_t)timeout_ms};
+        .redis = r, .verb = verb, .deadline_ms = uv_now(r->loop) + (uint64_t)timeout_ms};
     if (redisAsyncCommandArgv(r->context, on_reply, command, argc, argv, lens) != REDIS_OK) {
         free(command);
         return NULL;
     }
-    DL_APPEND(r->commands, command);
+    DL_APPEND(r->commands_sent, command);
     set_timer(r);
     return command;
 }
@@ -335,18 +371,24 @@ static bool is_usable(const struct redis *r)
     return r->context != NULL && (r->state == UP || (r->state == CONNECTING && r->first_attempt));
 }
 
-struct redis_command *redis_get(struct redis *r, const char *key, redis_callback *on_reply_, void *user)
+struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const struct redis_word *words,
+                                 size_t n_words, redis_callback *on_reply_, void *user)
 {
-    if (!is_usable(r))
+    static const enum stat_id counters[] = {STAT_REDIS_GETS, STAT_REDIS_SETS, STAT_REDIS_EVALS};
+    const char *argv[1 + REDIS_WORDS_MAX] = {verbs[verb]};
+    size_t lens[1 + REDIS_WORDS_MAX] = {strlen(verbs[verb])};
+    if (!is_usable(r) || n_words > REDIS_WORDS_MAX)
         return NULL;
-    const char *argv[] = {"GET", key};
-    const size_t lens[] = {3, strlen(key)};
-    struct redis_command *command = send_command(r, GET, r->conf->timeout_ms, 2, argv, lens);
+    for (size_t i = 0; i < n_words; i++) {
+        argv[i + 1] = words[i].data;
+        lens[i + 1] = words[i].len;
+    }
+    struct redis_command *command = send_command(r, verb, r->conf->timeout_ms, (int)n_words + 1, argv, lens);
     if (command == NULL)
         return NULL;
     command->on_reply = on_reply_;
     command->user = user;
-    stat_inc(STAT_REDIS_GETS);
+    stat_inc(counters[verb]);
     return command;
 }
 
@@ -355,21 +397,9 @@ void redis_cancel(struct redis_command *command)
     command->on_reply = NULL;
 }
 
-void redis_set(struct redis *r, const char *key, const char *value, size_t len, int64_t ttl_ms)
-{
-    if (!is_usable(r))
-        return;
-    char ttl[24];
-    snprintf(ttl, sizeof(ttl), "%lld", (long long)ttl_ms);
-    const char *argv[] = {"SET", key, value, "PX", ttl};
-    const size_t lens[] = {3, strlen(key), len, 2, strlen(ttl)};
-    if (send_command(r, SET, r->conf->timeout_ms, 5, argv, lens) != NULL)
-        stat_inc(STAT_REDIS_SETS);
-}
-
 bool redis_is_busy(const struct redis *r)
 {
-    return r->commands != NULL;
+    return r->commands_sent != NULL;
 }
 
 /* ---- connecting ---- */
@@ -403,32 +433,49 @@ static void connect_now(struct redis *r)
     redisAsyncContext *context =
         conf->socket ? redisAsyncConnectUnix(conf->socket) : redisAsyncConnect(conf->host, conf->port);
     if (context == NULL || context->err != 0) {
-        char reason[128];
-        snprintf(reason, sizeof(reason), "%s", context ? context->errstr : "out of memory");
+        go_down(r, context ? context->errstr : "out of memory");
         if (context != NULL)
             redisAsyncFree(context);
-        return go_down(r, reason);
+        return;
     }
     context->data = r;
     r->context = context;
     r->state = CONNECTING;
     if (!link_attach(r->loop, context))
         return drop(r, "its socket cannot be watched");
+    if (conf->socket == NULL) /* who only listens would not notice a host that has vanished */
+        redisEnableKeepAlive(&context->c);
     redisAsyncSetConnectCallback(context, on_connected);
     redisAsyncSetDisconnectCallback(context, on_disconnected);
     if (!shake_hands(r))
         drop(r, "the connection broke");
 }
 
-struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
+static struct redis *begin(uv_loop_t *loop, struct redis facts)
 {
     struct redis *r = xcalloc(1, sizeof(*r));
-    *r = (struct redis){.loop = loop, .conf = conf, .first_attempt = true, .pause_ms = PAUSE_FIRST_MS};
+    *r = facts;
+    r->loop = loop;
+    r->pause_ms = PAUSE_FIRST_MS;
     uv_timer_init(loop, &r->timer);
     r->timer.data = r;
-    if (conf->address != NULL)
+    if (r->conf->address != NULL)
         connect_now(r);
     return r;
+}
+
+struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
+{
+    return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
+}
+
+struct redis *redis_listen(struct redis *commands, const char *channel, redis_message *on_message, void *ctx)
+{
+    return begin(commands->loop, (struct redis){.conf = commands->conf,
+                                                .commands = commands,
+                                                .channel = channel,
+                                                .on_message = on_message,
+                                                .ctx = ctx});
 }
 
 static void on_timer_closed(uv_handle_t *handle)
@@ -441,7 +488,7 @@ void redis_free(struct redis *r)
     if (r == NULL)
         return;
     struct redis_command *command;
-    DL_FOREACH(r->commands, command)
+    DL_FOREACH(r->commands_sent, command)
     redis_cancel(command);
     r->freed = true;
     redisAsyncContext *context = r->context;

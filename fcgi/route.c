@@ -119,6 +119,15 @@ void task_key(const struct task *task, struct buf *out)
     buf_puts(out, task->id);
 }
 
+struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf)
+{
+    const struct provider_poll *poll = &task->route->provider->poll;
+    return (struct snapshot_rules){.terminal_ttl_ms = conf->terminal_ttl_ms,
+                                   .stale_for_ms = conf->stale_for_ms,
+                                   .poll_min_ms = poll->min_ms,
+                                   .poll_max_ms = poll->max_ms};
+}
+
 /* ---- nginx ----
  *
  * A provider's own path is its own key: most requests pass the map without a match. The other ways to ask for

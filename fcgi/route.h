@@ -36,6 +36,9 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
 /* The task's key in Redis, without the prefix, and in the memory cache: "main:sora:ID". */
 void task_key(const struct task *task, struct buf *out);
 
+/* How long snapshots of the task are fresh and kept. */
+struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);
+
 /* For `taskproxy --print-nginx`: the map from the URI to the task, and the upstream blocks. */
 void route_print_nginx(const struct conf *conf, struct buf *out);
 

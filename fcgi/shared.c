@@ -5,65 +5,88 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CLOCKS_APART_MS = 5000, VALUE_MAX = 16 * 1024 * 1024 };
+#include <utlist.h>
+
+#include "stats.h"
+
+enum { CLOCKS_APART_MS = 5000, VALUE_MAX = 16 * 1024 * 1024, RENEW_MS = 1000, KEYS_MAX = 4 * TASK_KEY_MAX };
+
+#define LEASE_MS "3000"
+
+/* KEYS: the lease. ARGV: our token, for how long. */
+static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
+                                   "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
+
+/* KEYS: the lease, the snapshot. ARGV: our token, the channel, the news, and where there is a snapshot: its
+ * value, for how long. Whose lease has run out meanwhile has old news, which are not stored. */
+static const char tell_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) "
+                                  "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
+                                  "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
+
+/* KEYS: the lease. ARGV: our token. */
+static const char leave_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
+                                   "return redis.call('DEL',KEYS[1]) end return 0";
 
 struct shared {
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
-    struct buf key;          /* of the call at hand */
-    char bad_value[64];      /* why the last value was not used, as logged */
+    struct redis *listener;  /* NULL: nobody listens */
+    shared_news *on_news;
+    void *ctx;
+    char *channel;
+    char sender[17];             /* who we are in the news, and the first half of our tokens */
+    unsigned long long n_tokens; /* so far */
+    struct shared_look *held;    /* those with a lease */
+    uv_timer_t renew_timer;
+    char bad_value[64]; /* why the last value was not used, as logged */
 };
 
-struct shared *shared_new(const struct conf *conf, struct redis *redis)
+static void on_renew(uv_timer_t *timer);
+
+/* ---- words of commands ---- */
+
+static struct redis_word word(const char *text)
 {
-    struct shared *s = xcalloc(1, sizeof(*s));
-    *s = (struct shared){.conf = conf, .redis = redis};
-    buf_init(&s->key, TASK_KEY_MAX);
-    return s;
+    return (struct redis_word){.data = text, .len = strlen(text)};
 }
 
-void shared_free(struct shared *s)
+static struct redis_word word_of(const struct buf *buf)
 {
-    if (s == NULL)
-        return;
-    buf_done(&s->key);
-    free(s);
+    return (struct redis_word){.data = buf->data, .len = buf->len};
 }
 
-struct snapshot_rules shared_rules(const struct conf *conf, const struct task *task)
+/* The keys of a task: that of the snapshot, and that of the lease. '#' stands in no task's id, for it ends a
+ * path. */
+struct keys {
+    struct buf snapshot, lease;
+};
+
+static void keys_of(const struct shared *s, const struct task *task, struct keys *keys)
 {
-    const struct provider_poll *poll = &task->route->provider->poll;
-    return (struct snapshot_rules){.terminal_ttl_ms = conf->cache.terminal_ttl_ms,
-                                   .stale_for_ms = conf->cache.stale_for_ms,
-                                   .poll_min_ms = poll->min_ms,
-                                   .poll_max_ms = poll->max_ms};
+    buf_init(&keys->snapshot, KEYS_MAX);
+    buf_puts(&keys->snapshot, s->conf->redis.prefix);
+    task_key(task, &keys->snapshot);
+    buf_init(&keys->lease, KEYS_MAX);
+    buf_add(&keys->lease, keys->snapshot.data, keys->snapshot.len);
+    buf_puts(&keys->lease, "#lease");
 }
 
-static bool has_redis(const struct shared *s)
+static void keys_done(struct keys *keys)
 {
-    return s->conf->redis.address != NULL;
+    buf_done(&keys->snapshot);
+    buf_done(&keys->lease);
 }
 
-static const char *key_of(struct shared *s, const struct task *task)
-{
-    buf_reset(&s->key);
-    buf_puts(&s->key, s->conf->redis.prefix);
-    task_key(task, &s->key);
-    return s->key.data;
-}
+/* ---- looking ---- */
 
-struct redis_command *shared_get(struct shared *s, const struct task *task, redis_callback *on_reply,
-                                 void *user)
+/* The snapshot in a reply that found something; NULL when the value cannot be used, which is logged once. */
+static struct snapshot *read_value(struct shared *s, const struct task *task, const struct redis_reply *reply)
 {
-    return has_redis(s) ? redis_get(s->redis, key_of(s, task), on_reply, user) : NULL;
-}
-
-struct snapshot *shared_read(struct shared *s, const struct task *task, const struct redis_reply *reply)
-{
-    const struct snapshot_rules rules = shared_rules(s->conf, task);
+    const struct snapshot_rules rules = task_rules(task, &s->conf->cache);
     const struct provider *provider = task->route->provider;
-    const char *why;
-    struct snapshot *snapshot = snapshot_decode(reply->value, reply->len, provider->digest, &rules, &why);
+    const char *why = "something that is no value";
+    struct snapshot *snapshot =
+        reply->value ? snapshot_decode(reply->value, reply->len, provider->digest, &rules, &why) : NULL;
     if (snapshot != NULL && snapshot->fetched_ms > wall_ms() + CLOCKS_APART_MS) {
         snapshot_unref(snapshot);
         snapshot = NULL;
@@ -77,16 +100,234 @@ struct snapshot *shared_read(struct shared *s, const struct task *task, const st
     return snapshot;
 }
 
-void shared_keep(struct shared *s, const struct task *task, const struct snapshot *snapshot)
+static void on_value(void *user, const struct redis_reply *reply)
 {
-    bool ended = state_ended(snapshot->state);
-    int64_t ttl_ms = ended ? snapshot->fresh_until_ms - snapshot->fetched_ms : s->conf->cache.stale_for_ms;
-    struct buf value;
-    if (ttl_ms <= 0 || !has_redis(s))
+    struct shared_look *look = user;
+    look->get = NULL;
+    if (reply->result == REDIS_FOUND)
+        look->found = read_value(look->shared, look->task, reply);
+}
+
+static void hold(struct shared_look *look)
+{
+    struct shared *s = look->shared;
+    look->held = true;
+    if (s->held == NULL)
+        uv_timer_start(&s->renew_timer, on_renew, RENEW_MS, RENEW_MS);
+    DL_APPEND(s->held, look);
+}
+
+/* The second of the two replies. */
+static void on_lease(void *user, const struct redis_reply *reply)
+{
+    static const enum shared_turn turns[] = {
+        [REDIS_FOUND] = SHARED_OURS, [REDIS_NOTHING] = SHARED_THEIRS, [REDIS_AWAY] = SHARED_AWAY};
+    struct shared_look *look = user;
+    look->take = NULL;
+    look->turn = turns[reply->result];
+    if (look->turn == SHARED_OURS)
+        hold(look);
+    if (look->turn == SHARED_THEIRS)
+        stat_inc(STAT_LEASES_REFUSED);
+    look->on_looked(look);
+}
+
+bool shared_look(struct shared *s, struct shared_look *look, const struct task *task,
+                 void (*on_looked)(struct shared_look *look))
+{
+    struct keys keys;
+    if (s->conf->redis.address == NULL)
+        return false;
+    *look = (struct shared_look){.shared = s, .task = task, .on_looked = on_looked};
+    snprintf(look->token, sizeof(look->token), "%s-%llu", s->sender, ++s->n_tokens);
+    keys_of(s, task, &keys);
+    const struct redis_word get[] = {word_of(&keys.snapshot)};
+    const struct redis_word take[] = {word_of(&keys.lease), word(look->token), word("NX"), word("PX"),
+                                      word(LEASE_MS)};
+    look->get = redis_send(s->redis, REDIS_GET, get, NELEMS(get), on_value, look);
+    if (look->get != NULL)
+        look->take = redis_send(s->redis, REDIS_SET, take, NELEMS(take), on_lease, look);
+    keys_done(&keys);
+    if (look->get != NULL && look->take == NULL)
+        redis_cancel(look->get);
+    return look->take != NULL;
+}
+
+/* ---- holding ---- */
+
+static void on_renew(uv_timer_t *timer)
+{
+    struct shared *s = timer->data;
+    const struct shared_look *look;
+    struct keys keys;
+    DL_FOREACH(s->held, look)
+    {
+        keys_of(s, look->task, &keys);
+        const struct redis_word words[] = {word(renew_script), word("1"), word_of(&keys.lease),
+                                           word(look->token), word(LEASE_MS)};
+        redis_send(s->redis, REDIS_EVAL, words, NELEMS(words), NULL, NULL);
+        keys_done(&keys);
+    }
+}
+
+/* The snapshot as a value, for how long it is of use to others, and the news of it. */
+struct telling {
+    struct buf value, news;
+    char ttl[24];
+};
+
+static void write_telling(const struct shared_look *look, const struct snapshot *snapshot,
+                          enum problem problem, int64_t retry_after_ms, struct telling *out)
+{
+    int64_t ttl_ms = 0;
+    buf_init(&out->value, VALUE_MAX);
+    buf_init(&out->news, KEYS_MAX);
+    if (snapshot != NULL)
+        ttl_ms = state_ended(snapshot->state) ? snapshot->fresh_until_ms - snapshot->fetched_ms
+                                              : look->shared->conf->cache.stale_for_ms;
+    if (ttl_ms > 0)
+        snapshot_encode(snapshot, look->task->route->provider->digest, &out->value);
+    snprintf(out->ttl, sizeof(out->ttl), "%lld", (long long)ttl_ms);
+    buf_addf(&out->news, "%s %s %lld ", look->shared->sender, problem_code(problem),
+             (long long)retry_after_ms);
+    task_key(look->task, &out->news);
+}
+
+static bool let_go(struct shared_look *look)
+{
+    struct shared *s = look->shared;
+    if (!look->held)
+        return false;
+    look->held = false;
+    DL_DELETE(s->held, look); // NOLINT(clang-analyzer-core.NullDereference): it is in the list
+    if (s->held == NULL)
+        uv_timer_stop(&s->renew_timer);
+    return true;
+}
+
+void shared_tell(struct shared_look *look, const struct snapshot *snapshot, enum problem problem,
+                 int64_t retry_after_ms)
+{
+    struct telling telling;
+    struct keys keys;
+    if (!let_go(look))
         return;
-    buf_init(&value, VALUE_MAX);
-    snapshot_encode(snapshot, task->route->provider->digest, &value);
-    if (!value.failed)
-        redis_set(s->redis, key_of(s, task), value.data, value.len, ttl_ms);
-    buf_done(&value);
+    write_telling(look, snapshot, problem, retry_after_ms, &telling);
+    keys_of(look->shared, look->task, &keys);
+    const struct redis_word words[] = {word(tell_script),      word("2"),
+                                       word_of(&keys.lease),   word_of(&keys.snapshot),
+                                       word(look->token),      word(look->shared->channel),
+                                       word_of(&telling.news), word_of(&telling.value),
+                                       word(telling.ttl)};
+    bool stores = telling.value.len > 0 && !telling.value.failed;
+    redis_send(look->shared->redis, REDIS_EVAL, words, stores ? NELEMS(words) : NELEMS(words) - 2, NULL,
+               NULL);
+    keys_done(&keys);
+    buf_done(&telling.news);
+    buf_done(&telling.value);
+}
+
+void shared_leave(struct shared_look *look)
+{
+    struct keys keys;
+    if (look->get != NULL)
+        redis_cancel(look->get);
+    if (look->take != NULL) {
+        redis_cancel(look->take);
+        hold(look); /* it may come to that yet */
+    }
+    look->get = look->take = NULL;
+    snapshot_unref(look->found);
+    look->found = NULL;
+    if (!let_go(look))
+        return;
+    keys_of(look->shared, look->task, &keys);
+    const struct redis_word words[] = {word(leave_script), word("1"), word_of(&keys.lease),
+                                       word(look->token)};
+    redis_send(look->shared->redis, REDIS_EVAL, words, NELEMS(words), NULL, NULL);
+    keys_done(&keys);
+}
+
+/* ---- news ---- */
+
+/* The next word of a text; false when there is none of that length. */
+static bool take_word(const char **text, const char *end, char *word_, size_t size)
+{
+    const char *space = memchr(*text, ' ', (size_t)(end - *text));
+    if (space == NULL || space == *text || (size_t)(space - *text) >= size)
+        return false;
+    memcpy(word_, *text, (size_t)(space - *text));
+    word_[space - *text] = '\0';
+    *text = space + 1;
+    return true;
+}
+
+/* Only what asking the upstream can come to is believed. */
+static bool read_code(const char *code, enum problem *ret_problem)
+{
+    static const enum problem known[] = {
+        PROBLEM_NONE,          PROBLEM_TASK_NOT_FOUND, PROBLEM_UPSTREAM_ERROR, PROBLEM_UPSTREAM_INVALID,
+        PROBLEM_UPSTREAM_AUTH, PROBLEM_OVERLOADED,     PROBLEM_UNAVAILABLE,    PROBLEM_UPSTREAM_TIMEOUT};
+    for (size_t i = 0; i < NELEMS(known); i++) {
+        if (strcmp(code, problem_code(known[i])) == 0) {
+            *ret_problem = known[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_message(void *ctx, const char *text, size_t len)
+{
+    struct shared *s = ctx;
+    const char *end = text + len;
+    char sender[sizeof(s->sender)], code[40], ms[16];
+    struct news news;
+    if (!take_word(&text, end, sender, sizeof(sender)) || !take_word(&text, end, code, sizeof(code)) ||
+        !take_word(&text, end, ms, sizeof(ms)) || !read_code(code, &news.problem) ||
+        parse_int(ms, &news.retry_after_ms) < 0 || news.retry_after_ms < 0 || text == end)
+        return;
+    news.key = text;
+    news.key_len = (size_t)(end - text);
+    if (strcmp(sender, s->sender) == 0)
+        return;
+    stat_inc(STAT_REDIS_NEWS);
+    s->on_news(s->ctx, &news);
+}
+
+void shared_listen(struct shared *s, shared_news *on_news, void *ctx)
+{
+    s->on_news = on_news;
+    s->ctx = ctx;
+    s->listener = redis_listen(s->redis, s->channel, on_message, s);
+}
+
+/* ---- all of it ---- */
+
+struct shared *shared_new(uv_loop_t *loop, const struct conf *conf, struct redis *redis)
+{
+    struct shared *s = xcalloc(1, sizeof(*s));
+    unsigned char random[(sizeof(s->sender) - 1) / 2];
+    *s = (struct shared){.conf = conf, .redis = redis};
+    random_bytes(random, sizeof(random));
+    hex_encode(random, sizeof(random), s->sender);
+    s->channel = xasprintf("%snews", conf->redis.prefix ? conf->redis.prefix : "");
+    uv_timer_init(loop, &s->renew_timer);
+    s->renew_timer.data = s;
+    return s;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct shared *s = handle->data;
+    free(s->channel);
+    free(s);
+}
+
+void shared_free(struct shared *s)
+{
+    if (s == NULL)
+        return;
+    redis_free(s->listener);
+    uv_close((uv_handle_t *)&s->renew_timer, on_closed);
 }

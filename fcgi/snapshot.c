@@ -98,6 +98,17 @@ struct snapshot *snapshot_new_missing(int64_t now_ms, int64_t until_ms)
     return s;
 }
 
+struct snapshot *snapshot_outdated(const struct snapshot *s, int64_t now_ms)
+{
+    struct snapshot *copy = xcalloc(1, sizeof(*copy));
+    *copy = *s;
+    copy->refs = 1;
+    copy->fresh_until_ms = now_ms;
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        copy->views[i].data = xstrndup(s->views[i].data, s->views[i].len);
+    return copy;
+}
+
 struct snapshot *snapshot_ref(struct snapshot *s)
 {
     s->refs++;

@@ -55,6 +55,9 @@ struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct s
 /* "The upstream knows no such task", to be believed until `until_ms`. */
 struct snapshot *snapshot_new_missing(int64_t now_ms, int64_t until_ms);
 
+/* A copy that is no longer fresh: somebody knows better. One reference, the caller's. */
+struct snapshot *snapshot_outdated(const struct snapshot *s, int64_t now_ms);
+
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is allowed */
 

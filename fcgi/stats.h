@@ -34,8 +34,13 @@
     X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "", "Queries under way at an upstream")               \
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
     X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
+    X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers that hear what others publish")                \
     X(REDIS_GETS, counter, "redis_commands_total", "command=\"get\"", "Commands sent to Redis")              \
     X(REDIS_SETS, counter, "redis_commands_total", "command=\"set\"", NULL)                                  \
+    X(REDIS_EVALS, counter, "redis_commands_total", "command=\"eval\"", NULL)                                \
+    X(REDIS_NEWS, counter, "redis_news_total", "", "Messages heard from other workers")                      \
+    X(LEASES_REFUSED, counter, "leases_refused_total", "",                                                   \
+      "Questions that another worker was asking already, by way of Redis")                                   \
     X(REDIS_FAILURES, counter, "redis_failures_total", "", "Commands that Redis refused or did not answer")  \
     X(CACHE_ENTRIES, gauge, "cache_entries", "", "Snapshots in memory")                                      \
     X(CACHE_BYTES, gauge, "cache_bytes", "", "Memory that the snapshots take")                               \

@@ -33,13 +33,18 @@ struct watches {
 
 static void on_time(uv_timer_t *timer);
 
-static struct watch *find(struct watches *ws, const struct task *task, struct buf *key)
+static struct watch *find_key(struct watches *ws, const char *key, size_t key_len)
 {
     struct watch *w;
+    HASH_FIND(hh, ws->table, key, key_len, w);
+    return w;
+}
+
+static struct watch *find(struct watches *ws, const struct task *task, struct buf *key)
+{
     buf_init(key, TASK_KEY_MAX);
     task_key(task, key);
-    HASH_FIND(hh, ws->table, key->data, key->len, w);
-    return w;
+    return find_key(ws, key->data, key->len);
 }
 
 /* ---- the schedule ---- */
@@ -64,7 +69,7 @@ static void on_time(uv_timer_t *timer)
     if (look.left_ms > 0)
         return wait_ms(w, look.left_ms); /* someone else has asked, or asking has just failed */
     /* The end of the fetch goes on with the schedule; the timer is for the case that it never ends. */
-    wait_ms(w, fetch_refresh(fetches, &w->task) ? FETCH_MAX_MS : RETRY_MS);
+    wait_ms(w, fetch_refresh(fetches, &w->task, 0) ? FETCH_MAX_MS : RETRY_MS);
 }
 
 /* ---- the watches ---- */
@@ -150,7 +155,7 @@ static void tell(struct watch *w, struct snapshot *snapshot)
     w->telling = false;
 }
 
-static void on_news(void *ctx, const struct task *task, const struct fetch_result *result)
+static void on_fetched(void *ctx, const struct task *task, const struct fetch_result *result)
 {
     struct watches *ws = ctx;
     struct buf key;
@@ -167,11 +172,28 @@ static void on_news(void *ctx, const struct task *task, const struct fetch_resul
     free_when_empty(w);
 }
 
+/* Another worker has asked: what it has brought home lies in Redis, and its failure is ours. */
+static bool on_news(void *ctx, const struct news *news)
+{
+    struct watches *ws = ctx;
+    struct watch *w = find_key(ws, news->key, news->key_len);
+    if (w == NULL)
+        return false;
+    int64_t now = wall_ms();
+    struct memory *memory = fetches_memory(ws->fetches);
+    struct memory_look look = memory_look(memory, &w->task, now);
+    if (news->problem == PROBLEM_NONE)
+        fetch_refresh(ws->fetches, &w->task, 0);
+    else if (look.snapshot != NULL && look.left_ms == 0 && problem_is_excusable(news->problem))
+        memory_keep_failure(memory, &w->task, look.snapshot, news->problem, news->retry_after_ms, now);
+    return true;
+}
+
 struct watches *watches_new(uv_loop_t *loop, struct fetches *fetches)
 {
     struct watches *ws = xcalloc(1, sizeof(*ws));
     *ws = (struct watches){.loop = loop, .fetches = fetches};
-    fetches_on_news(fetches, on_news, ws);
+    fetches_listen(fetches, (struct fetch_listener){.on_fetched = on_fetched, .on_news = on_news, .ctx = ws});
     return ws;
 }
 
@@ -180,7 +202,7 @@ void watches_free(struct watches *ws)
     struct watch *w, *next;
     if (ws == NULL)
         return;
-    fetches_on_news(ws->fetches, NULL, NULL);
+    fetches_listen(ws->fetches, (struct fetch_listener){0});
     HASH_ITER(hh, ws->table, w, next)
     watch_free(w);
     free(ws);

@@ -90,12 +90,12 @@ static void on_request(void *ctx, struct fcgi_request *client)
 
 static void close_parts(struct worker *w)
 {
-    while (redis_is_busy(w->redis)) /* what was just fetched is still on its way there */
-        uv_run(&w->loop, UV_RUN_ONCE);
     requests_free(w->requests);
     fcgi_free(w->server);
     fetches_free(w->fetches);
     upstreams_free(w->upstreams);
+    while (redis_is_busy(w->redis)) /* what was just fetched, and leases given back, are still on their way */
+        uv_run(&w->loop, UV_RUN_ONCE);
     shared_free(w->shared);
     redis_free(w->redis);
     uv_close((uv_handle_t *)&w->terminate, NULL);
@@ -117,10 +117,10 @@ static void make_parts(struct worker *w)
     srand(seed);
     uv_loop_init(&w->loop);
     w->redis = redis_new(&w->loop, &w->conf->redis);
-    w->shared = shared_new(w->conf, w->redis);
+    w->shared = shared_new(&w->loop, w->conf, w->redis);
     w->upstreams = upstreams_new(&w->loop, w->conf);
-    w->fetches =
-        fetches_new((struct fetches_parts){.conf = w->conf, .shared = w->shared, .upstreams = w->upstreams});
+    w->fetches = fetches_new((struct fetches_parts){
+        .loop = &w->loop, .conf = w->conf, .shared = w->shared, .upstreams = w->upstreams});
     w->requests =
         requests_new((struct requests_parts){.loop = &w->loop, .conf = w->conf, .fetches = w->fetches});
     uv_signal_init(&w->loop, &w->terminate);
@@ -229,6 +229,7 @@ int worker_main(int index, int slot, const char *path)
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
+    fetches_hear(w.fetches);
     say_ready();
     uv_run(&w.loop, UV_RUN_DEFAULT);
     close_parts(&w);

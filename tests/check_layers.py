@@ -15,11 +15,11 @@ MAX_LINES = 500
 
 # What each layer may know: itself and those below.
 LAYERS = [
-    "util buf log stats scan json files",
+    "util buf log said stats scan json files",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot cache records"
     " memory prefer answer standing events",
     "fcgi acceptor redis http upstream sockets",
-    "shared fetch watch lookup wish request status try",
+    "shared verdict fetch watch lookup wish request status try",
     "worker crew master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

@@ -12,7 +12,7 @@ static const struct snapshot_rules rules = {
 
 static char upstream_name[] = "main", provider_name[] = "sora";
 static const struct conf_upstream upstream = {.name = upstream_name};
-static struct provider provider = {.name = provider_name};
+static struct provider provider = {.name = provider_name, .poll = {.min_ms = 2000, .max_ms = 12000}};
 static const struct conf_route route = {.provider = &provider, .upstream = &upstream};
 static const struct task task = {.route = &route, .id = "a"}, other = {.route = &route, .id = "b"};
 
@@ -22,7 +22,7 @@ static struct snapshot *snapshot; /* fresh for 10 s, of use for 70 s */
 static int start(void **unused __attribute__((unused)))
 {
     static const char view[] = "{}";
-    const struct conf_cache conf = {.memory = 1 << 20, .missing_ttl_ms = 5000};
+    static const struct conf_cache conf = {.memory = 1 << 20, .missing_ttl_ms = 5000};
     const struct snapshot_facts facts = {.state = STATE_SUCCEEDED,
                                          .known = true,
                                          .fetched_ms = now,
@@ -104,7 +104,7 @@ TEST(news_between_them_counts_from_anew)
     memory_keep(memory, &task, snapshot);
     assert_false(memory_keep_missing(memory, &task, snapshot, now));
     memory_keep_missing(memory, &task, snapshot, now);
-    memory_keep_failure(memory, &task, snapshot, PROBLEM_UPSTREAM_ERROR, now + 1);
+    memory_keep_failure(memory, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 1, now);
     assert_false(memory_keep_missing(memory, &task, snapshot, now));
 }
 
@@ -120,7 +120,8 @@ TEST(a_missing_task_that_turns_up_is_there)
 TEST(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again)
 {
     memory_keep(memory, &task, snapshot);
-    memory_keep_failure(memory, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, now + 12000);
+    memory_keep_failure(memory, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0,
+                        now); /* asked each 12 s by now */
     assert_int_equal(memory_look(memory, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
     struct memory_look look = memory_look(memory, &task, now + 11000);
     assert_int_equal(look.problem, PROBLEM_UPSTREAM_TIMEOUT);
@@ -131,15 +132,44 @@ TEST(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again)
 
 TEST(a_failure_of_an_unknown_task_is_not_kept)
 {
-    memory_keep_failure(memory, &task, NULL, PROBLEM_UPSTREAM_ERROR, now + 12000);
+    memory_keep_failure(memory, &task, NULL, PROBLEM_UPSTREAM_ERROR, 12000, now);
     assert_nothing_known(&task, now);
 }
 
 TEST(news_ends_a_failure)
 {
-    memory_keep_failure(memory, &task, snapshot, PROBLEM_UPSTREAM_ERROR, now + 60000);
+    memory_keep_failure(memory, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, now);
     memory_keep(memory, &task, snapshot);
     assert_int_equal(memory_look(memory, &task, now + 11000).problem, PROBLEM_NONE);
+}
+
+TEST(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval)
+{
+    memory_keep_failure(memory, &task, snapshot, PROBLEM_UNAVAILABLE, 60000, now);
+    assert_int_equal(memory_look(memory, &task, now + 50000).left_ms, 10000);
+}
+
+TEST(somebody_knows_better_of_a_task_that_runs_only)
+{
+    static const char key[] = "main:sora:a", unknown[] = "main:sora:b";
+    const struct snapshot_facts facts = {.state = STATE_RUNNING,
+                                         .known = true,
+                                         .created_ms = now,
+                                         .fetched_ms = now,
+                                         .views = {"{}", "{}"},
+                                         .view_lens = {2, 2}};
+    struct snapshot *running = snapshot_new(&facts, &rules);
+    memory_keep(memory, &task, snapshot);
+    memory_outdate(memory, key, strlen(key), now + 1000);
+    assert_int_equal(memory_look(memory, &task, now + 1000).left_ms, 9000); /* it has ended */
+    memory_keep(memory, &task, running);
+    memory_outdate(memory, unknown, strlen(unknown), now + 1000);
+    assert_int_equal(memory_look(memory, &task, now + 1000).left_ms, 1000);
+    memory_outdate(memory, key, strlen(key), now + 1000);
+    struct memory_look look = memory_look(memory, &task, now + 1000);
+    assert_int_equal(look.left_ms, 0);
+    assert_string_equal(look.snapshot->views[VIEW_NATIVE].etag, running->views[VIEW_NATIVE].etag);
+    snapshot_unref(running);
 }
 
 TEST(guessed_ids_cannot_push_out_results)
@@ -191,6 +221,8 @@ int main(void)
         CHECK(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again),
         CHECK(a_failure_of_an_unknown_task_is_not_kept),
         CHECK(news_ends_a_failure),
+        CHECK(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval),
+        CHECK(somebody_knows_better_of_a_task_that_runs_only),
         CHECK(guessed_ids_cannot_push_out_results),
         CHECK(results_push_out_older_ones_and_are_counted),
         CHECK(freeing_nothing_is_legal),
