@@ -16,8 +16,8 @@ MAX_LINES = 500
 # What each layer may know: itself and those below.
 LAYERS = [
     "util buf log said stats scan json files",
-    "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot cache records"
-    " memory prefer answer standing events",
+    "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
+    " cache records memory prefer answer standing events conf_check",
     "fcgi acceptor redis http upstream sockets",
     "shared verdict fetch watch lookup wish request status try",
     "worker crew master main",

@@ -1,0 +1,258 @@
+/* conf_check: what the table of the configuration cannot know, and what is made of its texts: keys, addresses,
+ * providers. Each function returns an error, allocated, or NULL. */
+#include "conf.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/pem.h>
+
+enum { CA_FILE_MAX = 4 * 1024 * 1024, KEY_FILE_MAX = 4096, KEY_LEN_MIN = 8 };
+
+struct loader {
+    struct conf *conf;                  /* (ref) */
+    const struct schema_source *source; /* (ref) */
+};
+
+/* The one line of a secret's file, in *ret_secret. `pointer` names the key that names the file. */
+static char *load_secret(struct loader *l, const char *pointer, const char *path, char **ret_secret)
+{
+    char *why;
+    const struct file *file = files_get(l->conf->files, path, FILE_SECRET, KEY_FILE_MAX, &why);
+    if (file == NULL) {
+        char *error = schema_error(l->source, pointer, "\"%s\" %s", path, why);
+        free(why);
+        return error;
+    }
+    size_t len = file->len;
+    if (len > 0 && file->data[len - 1] == '\n')
+        len--;
+    if (len > 0 && file->data[len - 1] == '\r')
+        len--;
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)file->data[i] <= 0x20 || (unsigned char)file->data[i] >= 0x7f)
+            return schema_error(l->source, pointer, "\"%s\" must hold one line of visible ASCII characters",
+                                path);
+    }
+    if (len < KEY_LEN_MIN)
+        return schema_error(l->source, pointer, "\"%s\" must hold at least %d characters", path, KEY_LEN_MIN);
+    *ret_secret = xstrndup(file->data, len);
+    return NULL;
+}
+
+static bool is_loopback(const char *host, size_t len)
+{
+    static const char *const names[] = {"localhost", "[::1]"};
+    for (size_t i = 0; i < NELEMS(names); i++) {
+        if (strlen(names[i]) == len && memcmp(names[i], host, len) == 0)
+            return true;
+    }
+    char text[16] = "";
+    struct in_addr address;
+    if (len < sizeof(text))
+        memcpy(text, host, len);
+    return inet_pton(AF_INET, text, &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
+}
+
+/* scheme://host[:port], nothing behind it: a path belongs to the routes, a user to no URL. */
+static const char *refuse_url(const char *url)
+{
+    bool plain = strncmp(url, "http://", 7) == 0;
+    if (!plain && strncmp(url, "https://", 8) != 0)
+        return "must begin with https:// (or http:// for a loopback address)";
+    const char *host = url + (plain ? 7 : 8);
+    size_t len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
+        (host[len] != ':' && host[len] != '\0'))
+        return "must be a scheme, a host and perhaps a port, such as \"https://api.example.com\"";
+    if (host[len] == ':') {
+        int64_t port;
+        if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
+            return "has a bad port";
+    }
+    if (plain && !is_loopback(host, len))
+        return "http:// would send the key in the clear: it is for loopback addresses only";
+    return NULL;
+}
+
+static bool holds_certificate(const struct file *file)
+{
+    BIO *bio = BIO_new_mem_buf(file->data, (int)file->len);
+    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    X509_free(certificate);
+    BIO_free(bio);
+    return certificate != NULL;
+}
+
+static char *finish_upstream(struct loader *l, struct conf_upstream *u)
+{
+    char *pointer = xasprintf("/upstreams/%s/base_url", u->name), *error = NULL, *why;
+    char **key_files = u->key_files.items;
+    const char *refusal = refuse_url(u->base_url);
+    if (refusal != NULL)
+        error = schema_error(l->source, pointer, "%s", refusal);
+    free(pointer);
+    pointer = xasprintf("/upstreams/%s/key_files", u->name);
+    if (error == NULL && u->key_files.n == 0)
+        error = schema_error(l->source, pointer, "must name at least one file");
+    free(pointer);
+    for (size_t i = 0; i < u->key_files.n && error == NULL; i++) {
+        char *key = NULL;
+        pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, i);
+        error = load_secret(l, pointer, key_files[i], &key);
+        if (i == 0)
+            u->key = key;
+        else
+            wipe_free(key);
+        free(pointer);
+    }
+    if (error != NULL || u->ca_file == NULL)
+        return error;
+    u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
+    if (u->ca != NULL && holds_certificate(u->ca))
+        return NULL;
+    if (u->ca != NULL)
+        why = xstrdup("holds no certificate");
+    pointer = xasprintf("/upstreams/%s/ca_file", u->name);
+    error = schema_error(l->source, pointer, "\"%s\" %s", u->ca_file, why);
+    free(pointer);
+    free(why);
+    return error;
+}
+
+/* The provider of that name, loaded when it is new. */
+static struct provider *find_provider(struct loader *l, const char *name, char **ret_error)
+{
+    struct conf *conf = l->conf;
+    struct provider **all = conf->providers.items;
+    for (size_t i = 0; i < conf->providers.n; i++) {
+        if (strcmp(all[i]->name, name) == 0)
+            return all[i];
+    }
+    if (strchr(name, '/') != NULL || name[0] == '.') {
+        *ret_error = xstrdup("is no name of a provider");
+        return NULL;
+    }
+    char *path = xasprintf("%s/%s.json", conf->providers_dir, name);
+    struct provider *provider = provider_load(conf->files, path, ret_error);
+    free(path);
+    if (provider == NULL)
+        return NULL;
+    all = xrealloc(all, (conf->providers.n + 1) * sizeof(*all));
+    all[conf->providers.n] = provider;
+    conf->providers = (struct list){.items = all, .n = conf->providers.n + 1};
+    return provider;
+}
+
+static const struct conf_upstream *find_upstream(const struct conf *conf, const char *name)
+{
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        if (strcmp(conf_upstream(conf, i)->name, name) == 0)
+            return conf_upstream(conf, i);
+    }
+    return NULL;
+}
+
+static char *route_error(struct loader *l, size_t i, const char *key, const char *what)
+{
+    char *pointer = xasprintf("/routes/%zu/%s", i, key);
+    char *error = schema_error(l->source, pointer, "%s", what);
+    free(pointer);
+    return error;
+}
+
+static bool is_key_pair(const char *key)
+{
+    size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
+    return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
+}
+
+static char *finish_route(struct loader *l, size_t i)
+{
+    struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
+    char *why = NULL, *error;
+    const char *refusal;
+    r->upstream = find_upstream(l->conf, r->upstream_name);
+    if (r->upstream == NULL)
+        return route_error(l, i, "upstream", "there is no such upstream");
+    r->provider = find_provider(l, r->provider_name, &why);
+    if (r->provider == NULL) {
+        error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL
+                    ? xstrdup(why)
+                    : route_error(l, i, "provider", why);
+        free(why);
+        return error;
+    }
+    const char *path = r->path_text ? r->path_text : r->provider->path_text;
+    const char *upstream_path = r->upstream_path_text ? r->upstream_path_text : r->provider->path_text;
+    if (provider_pattern(r->provider, path, &r->path, &refusal) < 0)
+        return route_error(l, i, "path", refusal);
+    if (provider_pattern(r->provider, upstream_path, &r->upstream_path, &refusal) < 0)
+        return route_error(l, i, "upstream_path", refusal);
+    if (!pattern_same_variables(&r->path, &r->upstream_path))
+        return route_error(l, i, "path", "must have the variables of upstream_path, in the same order");
+    if (strstr(r->provider->auth.value, "{jwt}") != NULL && !is_key_pair(r->upstream->key))
+        return route_error(
+            l, i, "upstream",
+            "this provider's tokens are signed: the key file must hold ACCESS_KEY:SECRET_KEY, at most "
+            "256 characters each");
+    for (size_t k = 0; k < i; k++) {
+        const struct conf_route *other = conf_route(l->conf, k);
+        if (other->provider == r->provider && other->upstream == r->upstream &&
+            strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
+            return route_error(
+                l, i, "upstream_path",
+                "another route has this provider and upstream: its tasks would pass for those of this one");
+        if (strcmp(other->path.text, r->path.text) == 0)
+            return route_error(l, i, "provider",
+                               "another route has the same path: give one of them a \"path\"");
+    }
+    return NULL;
+}
+
+static char *finish_redis(struct loader *l)
+{
+    struct conf_redis *redis = &l->conf->redis;
+    static const char form[] = "must be IP:PORT (no host name: looking it up would block) or unix:PATH";
+    unsigned char address[16];
+    if (redis->address == NULL)
+        return NULL;
+    if (strncmp(redis->address, "unix:/", 6) == 0) {
+        redis->socket = redis->address + 5;
+    } else {
+        const char *colon = strrchr(redis->address, ':');
+        int64_t port;
+        if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
+            return schema_error(l->source, "/redis/address", form);
+        bool bracket = redis->address[0] == '[' && colon > redis->address + 2 && colon[-1] == ']';
+        redis->host = xstrndup(redis->address + bracket, (size_t)(colon - redis->address) - 2 * bracket);
+        redis->port = (int)port;
+        if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
+            return schema_error(l->source, "/redis/address", form);
+    }
+    if (redis->username != NULL && redis->password_file == NULL)
+        return schema_error(l->source, "/redis/username", "needs a password_file");
+    if (redis->password_file == NULL)
+        return NULL;
+    return load_secret(l, "/redis/password_file", redis->password_file, &redis->password);
+}
+
+char *conf_finish(struct conf *conf, const struct schema_source *source)
+{
+    struct loader loader = {.conf = conf, .source = source}, *l = &loader;
+    char *error = NULL;
+    if (conf->upstreams.n == 0)
+        error = schema_error(l->source, "/upstreams", "must name at least one upstream");
+    else if (conf->routes.n == 0)
+        error = schema_error(l->source, "/routes", "must have at least one route");
+    else if (strlen(conf->socket_dir) > 80)
+        error = schema_error(l->source, "/socket_dir", "is too long for the path of a UNIX socket");
+    for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
+        error = finish_upstream(l, (struct conf_upstream *)conf->upstreams.items + i);
+    for (size_t i = 0; i < conf->routes.n && error == NULL; i++)
+        error = finish_route(l, i);
+    if (error == NULL)
+        error = finish_redis(l);
+    return error;
+}
