@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vault.h"
+
 void buf_init(struct buf *b, size_t max)
 {
     *b = (struct buf){.max = max};
@@ -14,6 +16,17 @@ void buf_init(struct buf *b, size_t max)
 void buf_done(struct buf *b)
 {
     free(b->data);
+    *b = (struct buf){.max = b->max};
+}
+
+void buf_init_secret(struct buf *b, size_t max)
+{
+    *b = (struct buf){.data = vault_alloc(max + 1), .cap = max + 1, .max = max};
+}
+
+void buf_done_secret(struct buf *b)
+{
+    vault_free(b->data);
     *b = (struct buf){.max = b->max};
 }
 

@@ -21,6 +21,11 @@ struct buf {
 void buf_init(struct buf *b, size_t max);
 void buf_done(struct buf *b);
 
+/* As buf_init and buf_done, for what holds secrets: all its memory is taken at once, so that no part of them
+ * stays behind where it grew, and wiped at the end. */
+void buf_init_secret(struct buf *b, size_t max);
+void buf_done_secret(struct buf *b);
+
 /* Empty again, memory kept, failure forgotten. */
 void buf_reset(struct buf *b);
 

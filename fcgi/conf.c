@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vault.h"
+
 enum { CONF_FILE_MAX = 1024 * 1024 };
 
 #define SECONDS 1000LL
@@ -22,7 +24,8 @@ static const struct field upstream_fields[] = {
     KEY_FIELD(UPSTREAM, name),
     FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream",
           .max = 512),
-    FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED, "files with one API key each", ),
+    FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED,
+          "files with one API key each, or \"credential:NAME\" (systemd)", ),
     FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "certificates to trust in place of the system's", ),
     FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"", "until a connection stands",
           .min = 10, .max = 5 * MINUTES),
@@ -155,11 +158,11 @@ void conf_free(struct conf *conf)
         pattern_done(&r->upstream_path);
     }
     for (size_t i = 0; i < conf->upstreams.n; i++)
-        wipe_free(((struct conf_upstream *)conf->upstreams.items + i)->key);
+        vault_free(((struct conf_upstream *)conf->upstreams.items + i)->key);
     for (size_t i = 0; i < conf->providers.n; i++)
         provider_free(((struct provider **)conf->providers.items)[i]);
     free(conf->providers.items);
-    wipe_free(conf->redis.password);
+    vault_free(conf->redis.password);
     free(conf->redis.host);
     struct files *files = conf->files;
     schema_done(&conf_table, conf);

@@ -8,37 +8,23 @@
 
 #include <openssl/pem.h>
 
-enum { CA_FILE_MAX = 4 * 1024 * 1024, KEY_FILE_MAX = 4096, KEY_LEN_MIN = 8 };
+#include "secret.h"
+
+enum { CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8 };
 
 struct loader {
     struct conf *conf;                  /* (ref) */
     const struct schema_source *source; /* (ref) */
 };
 
-/* The one line of a secret's file, in *ret_secret. `pointer` names the key that names the file. */
+/* The secret in that file; `pointer` names the key that names the file. */
 static char *load_secret(struct loader *l, const char *pointer, const char *path, char **ret_secret)
 {
-    char *why;
-    const struct file *file = files_get(l->conf->files, path, FILE_SECRET, KEY_FILE_MAX, &why);
-    if (file == NULL) {
-        char *error = schema_error(l->source, pointer, "\"%s\" %s", path, why);
-        free(why);
-        return error;
-    }
-    size_t len = file->len;
-    if (len > 0 && file->data[len - 1] == '\n')
-        len--;
-    if (len > 0 && file->data[len - 1] == '\r')
-        len--;
-    for (size_t i = 0; i < len; i++) {
-        if ((unsigned char)file->data[i] <= 0x20 || (unsigned char)file->data[i] >= 0x7f)
-            return schema_error(l->source, pointer, "\"%s\" must hold one line of visible ASCII characters",
-                                path);
-    }
-    if (len < KEY_LEN_MIN)
-        return schema_error(l->source, pointer, "\"%s\" must hold at least %d characters", path, KEY_LEN_MIN);
-    *ret_secret = xstrndup(file->data, len);
-    return NULL;
+    char *why = NULL;
+    *ret_secret = secret_read(l->conf->files, path, KEY_LEN_MIN, &why);
+    char *error = why ? schema_error(l->source, pointer, "\"%s\" %s", path, why) : NULL;
+    free(why);
+    return error;
 }
 
 static bool is_loopback(const char *host, size_t len)
@@ -104,7 +90,7 @@ static char *finish_upstream(struct loader *l, struct conf_upstream *u)
         if (i == 0)
             u->key = key;
         else
-            wipe_free(key);
+            vault_free(key);
         free(pointer);
     }
     if (error != NULL || u->ca_file == NULL)

@@ -55,8 +55,8 @@ struct crew {
     struct crew_parts parts;
     char *program; /* the path of this binary: a new one there is used by the next generation */
     struct place places[CREW_MAX];
-    int n_wanted; /* workers of the newest generation */
-    int files_fd; /* the configuration, as workers inherit it */
+    int n_wanted;             /* workers of the newest generation */
+    struct files_image files; /* the configuration, as workers inherit it */
     int generation;
     struct child *children;
     bool slots[STATS_SLOTS];
@@ -307,7 +307,7 @@ static int spawn(struct child *child)
                                .data.stream = (uv_stream_t *)&child->control},
         [WORKER_FD_LISTEN] = {.flags = UV_INHERIT_FD, .data.fd = crew->places[child->index].fd},
         [WORKER_FD_STATS] = {.flags = UV_INHERIT_FD, .data.fd = crew->parts.stats_fd},
-        [WORKER_FD_FILES] = {.flags = UV_INHERIT_FD, .data.fd = crew->files_fd}};
+        [WORKER_FD_FILES] = {.flags = UV_INHERIT_FD, .data.fd = crew->files.fd}};
     uv_process_options_t options = {.exit_cb = on_exit_of_child,
                                     .file = crew->program,
                                     .args = args,
@@ -345,11 +345,10 @@ static void start_worker(struct place *place)
     uv_read_start((uv_stream_t *)&child->control, on_control_alloc, on_control_read);
 }
 
-void crew_start(struct crew *crew, const struct conf *conf, int files_fd)
+void crew_start(struct crew *crew, const struct conf *conf, struct files_image files)
 {
-    if (crew->files_fd >= 0)
-        close(crew->files_fd);
-    crew->files_fd = files_fd;
+    files_image_done(&crew->files);
+    crew->files = files;
     crew->n_wanted = (int)conf->workers;
     crew->generation++;
     for (int i = 0; i < CREW_MAX; i++) {
@@ -389,7 +388,7 @@ struct crew *crew_new(struct crew_parts parts)
     ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
     crew->parts = parts;
     crew->program = xstrndup(program, len > 0 ? (size_t)len : 0);
-    crew->files_fd = -1;
+    crew->files.fd = -1;
     for (int i = 0; i < CREW_MAX; i++) {
         crew->places[i] = (struct place){.crew = crew, .index = i, .fd = -1};
         uv_timer_init(parts.loop, &crew->places[i].timer);
@@ -411,8 +410,7 @@ void crew_free(struct crew *crew)
 {
     if (crew == NULL)
         return;
-    if (crew->files_fd >= 0)
-        close(crew->files_fd);
+    files_image_done(&crew->files);
     for (int i = 0; i < CREW_MAX; i++) {
         end_pause(&crew->places[i]);
         close_place(&crew->places[i]);

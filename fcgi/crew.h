@@ -30,8 +30,8 @@ void crew_free(struct crew *crew);
 /* Opens the sockets that a configuration wants and that are not open; -1 with *ret_error (allocated). */
 MUST_CHECK int crew_open_sockets(struct crew *crew, const struct conf *conf, char **ret_error);
 
-/* Starts a new generation. `files_fd` is what its workers inherit, and belongs to the crew from here on. */
-void crew_start(struct crew *crew, const struct conf *conf, int files_fd);
+/* Starts a new generation. `files` is what its workers inherit, and belongs to the crew from here on. */
+void crew_start(struct crew *crew, const struct conf *conf, struct files_image files);
 
 /* Tells every worker to leave; none is replaced any more. crew_kill ends those that do not listen. */
 void crew_stop(struct crew *crew);

@@ -11,11 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "buf.h"
-
 #define MAGIC "taskproxy files 1\n"
 
-enum { FILES_MAX = 512, FILES_MAX_BYTES = 64 * 1024 * 1024 };
+enum { FILES_MAX = 512 };
 
 struct files {
     struct file *items[FILES_MAX];
@@ -28,11 +26,22 @@ struct files *files_new(void)
     return xcalloc(1, sizeof(struct files));
 }
 
+static char *data_alloc(size_t size, enum file_kind kind)
+{
+    return kind == FILE_SECRET ? vault_alloc(size) : xcalloc(size, 1);
+}
+
+static void data_free(char *data, enum file_kind kind)
+{
+    if (kind == FILE_SECRET)
+        vault_free(data);
+    else
+        free(data);
+}
+
 static void file_free(struct file *file)
 {
-    if (file->kind == FILE_SECRET)
-        explicit_bzero(file->data, file->len);
-    free(file->data);
+    data_free(file->data, file->kind);
     free(file->path);
     free(file);
 }
@@ -54,17 +63,39 @@ static struct file *add(struct files *files, const char *path, enum file_kind ki
     return file;
 }
 
-/* Why an open file may not be used, or NULL. Allocated. */
-static char *refusal(int fd, enum file_kind kind, size_t max)
+static bool is_credential(const char *path)
+{
+    return strncmp(path, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0;
+}
+
+/* Where the file is; NULL with *ret_why when that cannot be told. */
+static char *place_of(const char *path, char **ret_why)
+{
+    if (!is_credential(path))
+        return xstrdup(path);
+    const char *name = path + strlen(FILES_CREDENTIAL), *folder = getenv("CREDENTIALS_DIRECTORY");
+    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
+        *ret_why = xstrdup("is no name of a credential");
+    else if (folder == NULL)
+        *ret_why = xstrdup("cannot be found: there is no CREDENTIALS_DIRECTORY in the environment");
+    else
+        return xasprintf("%s/%s", folder, name);
+    return NULL;
+}
+
+/* Why an open file may not be used, or NULL. Allocated. systemd shows the group rights of a credential as the
+ * mask of an access list, which lets in the service's user alone. */
+static char *refusal(int fd, const char *path, enum file_kind kind, size_t max)
 {
     struct stat st;
+    unsigned others = is_credential(path) ? 037 : 077;
     if (fstat(fd, &st) < 0)
         return xasprintf("cannot be read: %s", strerror(errno));
     if (!S_ISREG(st.st_mode))
         return xstrdup("is not a regular file");
     if (st.st_size < 0 || (size_t)st.st_size > max)
         return xasprintf("is larger than %zu bytes", max);
-    if (kind == FILE_SECRET && (st.st_mode & 077) != 0)
+    if (kind == FILE_SECRET && (st.st_mode & others) != 0)
         return xasprintf("may be read by others (mode %04o): a secret is its owner's alone, chmod 600",
                          (unsigned)(st.st_mode & 07777));
     if (kind == FILE_SECRET && st.st_uid != geteuid() && st.st_uid != 0)
@@ -75,23 +106,26 @@ static char *refusal(int fd, enum file_kind kind, size_t max)
 static struct file *read_from_disk(struct files *files, const char *path, enum file_kind kind, size_t max,
                                    char **ret_why)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    char *place = place_of(path, ret_why);
+    if (place == NULL)
+        return NULL;
+    int fd = open(place, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    free(place);
     if (fd < 0) {
         *ret_why = xasprintf("cannot be read: %s", strerror(errno));
         return NULL;
     }
     struct file *file = NULL;
-    char *why = refusal(fd, kind, max);
+    char *why = refusal(fd, path, kind, max);
     if (why == NULL) {
-        char *data = xcalloc(max + 2, 1);
+        char *data = data_alloc(max + 2, kind);
         long len = read_full(fd, data, max + 1);
         if (len >= 0 && (size_t)len <= max) {
             file = add(files, path, kind, data, (size_t)len);
         } else {
             why = len < 0 ? xasprintf("cannot be read: %s", strerror((int)-len))
                           : xasprintf("is larger than %zu bytes", max);
-            explicit_bzero(data, max + 2);
-            free(data);
+            data_free(data, kind);
         }
     }
     close(fd);
@@ -114,27 +148,56 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
     return read_from_disk(files, path, kind, max, ret_why);
 }
 
-int files_seal(const struct files *files)
+/* Without a copy in between: what is freed of that would still hold secrets. */
+static int write_image(const struct files *files, int fd)
 {
-    struct buf image;
-    buf_init(&image, FILES_MAX_BYTES);
-    buf_puts(&image, MAGIC);
-    for (size_t i = 0; i < files->n; i++) {
+    int result = write_full(fd, MAGIC, strlen(MAGIC));
+    for (size_t i = 0; i < files->n && result == 0; i++) {
         const struct file *file = files->items[i];
-        buf_addf(&image, "%d %zu %s\n", (int)file->kind, file->len, file->path);
-        buf_add(&image, file->data, file->len);
+        char *head = xasprintf("%d %zu %s\n", (int)file->kind, file->len, file->path);
+        result = write_full(fd, head, strlen(head));
+        if (result == 0)
+            result = write_full(fd, file->data, file->len);
+        free(head);
     }
-    int fd = image.failed ? -1 : memfd_create("taskproxy-files", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int result = image.failed ? -EFBIG : fd < 0 ? -errno : write_full(fd, image.data, image.len);
-    explicit_bzero(image.data, image.len);
-    buf_done(&image);
-    if (result == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
-        result = -errno;
-    if (result == 0)
-        return fd;
-    if (fd >= 0)
-        close(fd);
     return result;
+}
+
+/* The pages of a memory file could be swapped out, unless they are locked where they are mapped. */
+static void lock_pages(struct files_image *image)
+{
+    image->len = (size_t)lseek(image->fd, 0, SEEK_CUR);
+    void *pages = mmap(NULL, image->len, PROT_READ, MAP_SHARED, image->fd, 0);
+    image->pages = pages == MAP_FAILED ? NULL : pages;
+    if (image->pages != NULL) {
+        mlock(pages, image->len);
+        madvise(pages, image->len, MADV_DONTDUMP);
+    }
+}
+
+int files_seal(const struct files *files, struct files_image *ret_image)
+{
+    struct files_image image = {.fd = memfd_create("taskproxy-files", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
+    int result = image.fd < 0 ? -errno : write_image(files, image.fd);
+    if (result == 0 &&
+        fcntl(image.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+        result = -errno;
+    if (result < 0) {
+        files_image_done(&image);
+        return result;
+    }
+    lock_pages(&image);
+    *ret_image = image;
+    return 0;
+}
+
+void files_image_done(struct files_image *image)
+{
+    if (image->pages != NULL)
+        munmap(image->pages, image->len);
+    if (image->fd >= 0)
+        close(image->fd);
+    *image = (struct files_image){.fd = -1};
 }
 
 /* The files behind the magic line; false when the image is not whole. */
@@ -151,9 +214,10 @@ static bool read_image(struct files *files, const char *at, const char *end)
             return false;
         path_at++;
         char *path = xstrndup(path_at, (size_t)(line_end - path_at));
-        char *data = xcalloc(len + 1, 1);
+        enum file_kind of = kind == FILE_SECRET ? FILE_SECRET : FILE_PLAIN;
+        char *data = data_alloc(len + 1, of);
         memcpy(data, line_end + 1, len);
-        add(files, path, kind == FILE_SECRET ? FILE_SECRET : FILE_PLAIN, data, len);
+        add(files, path, of, data, len);
         free(path);
         at = line_end + 1 + len;
     }

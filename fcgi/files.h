@@ -6,11 +6,11 @@
 #ifndef FILES_H
 #define FILES_H
 
-#include "util.h"
+#include "vault.h"
 
 enum file_kind {
     FILE_PLAIN,
-    FILE_SECRET, /* refused when anyone but its owner may read it; wiped when the set is freed */
+    FILE_SECRET, /* refused when anyone but its owner may read it; in the vault */
 };
 
 struct file {
@@ -22,6 +22,10 @@ struct file {
 
 struct files; /* the set; owns its files */
 
+/* A path that begins so is a file of the folder $CREDENTIALS_DIRECTORY, where systemd puts what it hands to a
+ * service (LoadCredential=). */
+#define FILES_CREDENTIAL "credential:"
+
 struct files *files_new(void);
 void files_free(struct files *files); /* NULL is allowed */
 
@@ -30,8 +34,16 @@ void files_free(struct files *files); /* NULL is allowed */
 const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
                              char **ret_why);
 
-/* The set as a sealed memory file, for a worker to inherit; a negative errno on failure. */
-MUST_CHECK int files_seal(const struct files *files);
+/* A set on its way to workers. */
+struct files_image {
+    int fd;      /* a sealed memory file, for a worker to inherit; -1: none */
+    void *pages; /* of that file, mapped to keep them locked */
+    size_t len;
+};
+
+/* 0, or a negative errno. */
+MUST_CHECK int files_seal(const struct files *files, struct files_image *ret_image);
+void files_image_done(struct files_image *image);
 
 /* The set that another process sealed, or NULL. */
 struct files *files_unseal(int fd);

@@ -7,6 +7,8 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "vault.h"
+
 enum { JWT_SECONDS = 1800, JWT_RENEW_SECONDS = 1500, JWT_BACK_SECONDS = 5, HEADER_LINE_MAX = 8192 };
 
 /* ---- JSON web tokens ---- */
@@ -34,7 +36,7 @@ void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s)
     unsigned char signature[EVP_MAX_MD_SIZE];
     unsigned signature_len = 0;
     buf_init(&claims, HEADER_LINE_MAX);
-    buf_init(&token, HEADER_LINE_MAX);
+    buf_init_secret(&token, HEADER_LINE_MAX);
     buf_puts(&claims, "{\"iss\":");
     buf_add_json_string(&claims, key, (size_t)(secret - key));
     buf_addf(&claims, ",\"exp\":%lld,\"nbf\":%lld}", (long long)now_s + JWT_SECONDS,
@@ -46,16 +48,15 @@ void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s)
          &signature_len);
     buf_putc(&token, '.');
     add_base64url(&token, signature, signature_len);
-    wipe_free(jwt->text);
-    *jwt = (struct jwt){.text = xstrdup(token.data), .renew_at = now_s + JWT_RENEW_SECONDS};
-    explicit_bzero(token.data, token.len);
-    buf_done(&token);
+    vault_free(jwt->text);
+    *jwt = (struct jwt){.text = vault_strndup(token.data, token.len), .renew_at = now_s + JWT_RENEW_SECONDS};
+    buf_done_secret(&token);
     buf_done(&claims);
 }
 
 void jwt_done(struct jwt *jwt)
 {
-    wipe_free(jwt->text);
+    vault_free(jwt->text);
     *jwt = (struct jwt){0};
 }
 

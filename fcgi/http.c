@@ -6,6 +6,7 @@
 #include "http.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 #include <curl/curl.h>
 
 #include "stats.h"
+#include "vault.h"
 
 enum { HEADERS_LARGE = 256 * 1024, RETRY_AFTER_MAX_S = 86400 };
 
@@ -122,18 +124,11 @@ static int on_timeout(CURLM *multi, long timeout_ms, void *user)
 
 /* ---- one query ---- */
 
-static void free_headers(struct curl_slist *list)
-{
-    for (struct curl_slist *item = list; item != NULL; item = item->next)
-        explicit_bzero(item->data, strlen(item->data));
-    curl_slist_free_all(list);
-}
-
 void http_cancel(struct http_call *call)
 {
     curl_multi_remove_handle(call->http->multi, call->easy);
     curl_easy_cleanup(call->easy);
-    free_headers(call->headers);
+    curl_slist_free_all(call->headers);
     buf_done(&call->body);
     free(call);
 }
@@ -218,7 +213,7 @@ static void read_off_finished(struct http *h)
 static struct curl_slist *list_of(const struct buf *headers)
 {
     struct curl_slist *list = NULL;
-    char *lines = xstrdup(headers->data ? headers->data : ""), *at = lines;
+    char *lines = vault_strndup(headers->data, headers->len), *at = lines;
     while (*at != '\0') {
         size_t len = strcspn(at, "\n");
         bool last = at[len] == '\0';
@@ -226,8 +221,7 @@ static struct curl_slist *list_of(const struct buf *headers)
         list = curl_slist_append(list, at); /* which copies it */
         at += len + !last;
     }
-    explicit_bzero(lines, headers->len);
-    free(lines);
+    vault_free(lines);
     return list;
 }
 
@@ -280,6 +274,27 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
     return call;
 }
 
+/* ---- curl's memory: headers go through lists and buffers of its own, so whatever it frees is wiped ---- */
+
+static void wiping_free(void *memory)
+{
+    if (memory != NULL)
+        explicit_bzero(memory, malloc_usable_size(memory));
+    free(memory);
+}
+
+static void *wiping_realloc(void *old, size_t size)
+{
+    size_t old_size = old ? malloc_usable_size(old) : 0;
+    void *memory = malloc(size);
+    if (memory == NULL)
+        return NULL;
+    if (old != NULL)
+        memcpy(memory, old, old_size < size ? old_size : size);
+    wiping_free(old);
+    return memory;
+}
+
 /* ---- the whole ---- */
 
 struct http *http_new(uv_loop_t *loop)
@@ -288,7 +303,9 @@ struct http *http_new(uv_loop_t *loop)
     h->loop = loop;
     uv_timer_init(loop, &h->timer);
     h->timer.data = h;
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || (h->multi = curl_multi_init()) == NULL)
+    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc) !=
+            CURLE_OK ||
+        (h->multi = curl_multi_init()) == NULL)
         abort(); /* out of memory */
     curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
     curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);

@@ -20,6 +20,7 @@
 #include "sockets.h"
 #include "stats.h"
 #include "status.h"
+#include "vault.h"
 
 enum { STATUS_CONNECTIONS = 256, KILL_GRACE_MS = 2000 };
 
@@ -62,10 +63,11 @@ static char *start_generation(struct master *m, const struct conf *conf)
         return xasprintf("there is no user \"%s\" for the workers (\"user\")", conf->user);
     if (crew_open_sockets(m->crew, conf, &error) < 0)
         return error;
-    int files_fd = files_seal(conf->files);
-    if (files_fd < 0)
-        return xasprintf("the configuration cannot be handed to the workers: %s", strerror(-files_fd));
-    crew_start(m->crew, conf, files_fd);
+    struct files_image files;
+    int result = files_seal(conf->files, &files);
+    if (result < 0)
+        return xasprintf("the configuration cannot be handed to the workers: %s", strerror(-result));
+    crew_start(m->crew, conf, files);
     return NULL;
 }
 
@@ -204,6 +206,8 @@ static void close_everything(struct master *m)
     close(m->stats_fd);
     free(m->status_path);
     conf_free(m->conf);
+    if (!vault_is_empty())
+        abort(); /* a secret that nobody wiped */
 }
 
 /* The keys are in memory here, too: for the next worker that has to be started. */
@@ -231,6 +235,8 @@ int master_main(const char *path, struct conf *conf)
         uv_signal_start(&m->terminate, on_terminate, SIGTERM);
         uv_signal_start(&m->interrupt, on_terminate, SIGINT);
         log_info("started: %d workers on %s", (int)conf->workers, conf->socket_dir);
+        if (!vault_is_locked())
+            log_warn("the keys cannot be locked in memory: too little may be locked (RLIMIT_MEMLOCK)");
         uv_run(&m->loop, UV_RUN_DEFAULT);
         log_info("stopped");
     } else {

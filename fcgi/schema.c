@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files.h"
 #include "scan.h"
 
 enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096 };
@@ -125,7 +126,7 @@ static int read_path(struct reader *r, struct json_object *value, char **place)
     if (text[0] == '\0')
         return fail(r, "must be the name of a file");
     const char *slash = strrchr(r->source->path, '/');
-    if (text[0] == '/' || slash == NULL)
+    if (text[0] == '/' || slash == NULL || strncmp(text, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0)
         *place = xstrdup(text);
     else
         *place = xasprintf("%.*s/%s", (int)(slash - r->source->path), r->source->path, text);

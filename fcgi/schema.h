@@ -11,7 +11,7 @@
 
 enum schema_type {
     S_STRING,   /* char *              a string without control characters; length within min and max */
-    S_PATH,     /* char *              a file name, relative to the file it stands in */
+    S_PATH,     /* char *              a file name, relative to the file it stands in, or a credential */
     S_DURATION, /* int64_t             milliseconds, written "250ms" */
     S_SIZE,     /* int64_t             bytes, written "64MiB" */
     S_INT,      /* int64_t */

@@ -175,7 +175,7 @@ static void send_query(struct upstream_call *call)
     struct upstreams *u = call->upstreams;
     const struct conf_upstream *conf = call->origin->conf;
     struct buf headers;
-    buf_init(&headers, HEADERS_MAX);
+    buf_init_secret(&headers, HEADERS_MAX);
     make_headers(call->route, token_of(u, call->route), &headers);
     const struct http_question question = {.url = call->url,
                                            .headers = &headers,
@@ -185,8 +185,7 @@ static void send_query(struct upstream_call *call)
                                            .connect_timeout_ms = conf->connect_timeout_ms,
                                            .max_body = conf->max_body};
     call->http = http_get(u->http, &question, on_http_answer, call);
-    explicit_bzero(headers.data, headers.len);
-    buf_done(&headers);
+    buf_done_secret(&headers);
     call->origin->in_flight++;
     stat_inc(STAT_UPSTREAM_IN_FLIGHT);
     stat_inc(STAT_UPSTREAM_QUERIES);

@@ -222,13 +222,6 @@ void random_bytes(void *out, size_t len)
     }
 }
 
-void wipe_free(char *secret)
-{
-    if (secret != NULL)
-        explicit_bzero(secret, strlen(secret));
-    free(secret);
-}
-
 long read_full(int fd, void *out, size_t len)
 {
     size_t got = 0;

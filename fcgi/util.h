@@ -55,9 +55,6 @@ void sha256(const void *data, size_t len, unsigned char out[static 32]);
 /* `len` random bytes from the kernel. */
 void random_bytes(void *out, size_t len);
 
-/* Overwrites, in a way the compiler keeps, and frees. NULL is allowed. */
-void wipe_free(char *secret);
-
 /* Reads at most `len` bytes, going on after EINTR and short counts; a negative errno on failure. */
 MUST_CHECK long read_full(int fd, void *out, size_t len);
 MUST_CHECK int write_full(int fd, const void *data, size_t len);

@@ -19,6 +19,7 @@
 
 #include "request.h"
 #include "stats.h"
+#include "vault.h"
 
 enum { HEADROOM_FDS = 64 };
 
@@ -134,6 +135,8 @@ static void finish_loop(struct worker *w)
     if (uv_loop_close(&w->loop) != 0)
         abort(); /* a handle that nobody closed */
     conf_free(w->conf);
+    if (!vault_is_empty())
+        abort(); /* a secret that nobody wiped */
 }
 
 static struct fcgi_handlers handlers_of(struct worker *w)

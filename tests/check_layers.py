@@ -15,9 +15,9 @@ MAX_LINES = 500
 
 # What each layer may know: itself and those below.
 LAYERS = [
-    "util buf log said stats scan json files",
+    "util buf log said stats scan json files vault",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
-    " cache records memory prefer answer standing events conf_check",
+    " cache records memory prefer answer standing events conf_check secret",
     "fcgi acceptor redis http upstream sockets",
     "shared verdict fetch watch lookup wish request status try",
     "worker crew master main",

@@ -146,13 +146,13 @@ TEST(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk)
     write_file("secret", "sk-12345678", 0600);
     get(files, "a", FILE_PLAIN, 100, &why);
     get(files, "secret", FILE_SECRET, 100, &why);
-    int fd = files_seal(files);
-    assert_true(fd >= 0);
-    assert_true(write(fd, "x", 1) < 0);
+    struct files_image image;
+    assert_int_equal(files_seal(files, &image), 0);
+    assert_true(write(image.fd, "x", 1) < 0);
     files_free(files);
 
-    struct files *other = files_unseal(fd);
-    close(fd);
+    struct files *other = files_unseal(image.fd);
+    files_image_done(&image);
     assert_non_null(other);
     const struct file *a = get(other, "a", FILE_PLAIN, 100, &why),
                       *secret = get(other, "secret", FILE_SECRET, 100, &why);

@@ -1,0 +1,186 @@
+/* Secrets: what a file of one must hold, credentials of systemd, and the memory in which they are. */
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../fcgi/secret.h"
+
+static char folder[] = "/tmp/test_secret.XXXXXX";
+
+static int make_folder(void **unused __attribute__((unused)))
+{
+    return mkdtemp(folder) == NULL ? -1 : 0;
+}
+
+static int remove_folder(void **unused __attribute__((unused)))
+{
+    char *path = xasprintf("%s/key", folder);
+    remove(path);
+    free(path);
+    return rmdir(folder);
+}
+
+/* The path of a file with that text, to be freed. */
+static char *given_file(const char *text, size_t len, mode_t mode)
+{
+    char *path = xasprintf("%s/key", folder);
+    FILE *file = fopen(path, "w");
+    fwrite(text, 1, len, file);
+    fclose(file);
+    chmod(path, mode);
+    return path;
+}
+
+/* What the file is read as, or why not; to be freed by vault_free() or free(). */
+static char *read_path(const char *path, char **ret_why)
+{
+    struct files *files = files_new();
+    *ret_why = NULL;
+    char *secret = secret_read(files, path, 8, ret_why);
+    files_free(files);
+    assert_true((secret == NULL) == (*ret_why != NULL));
+    return secret;
+}
+
+static void assert_read(const char *path, const char *expected)
+{
+    char *why, *secret = read_path(path, &why);
+    if (secret == NULL)
+        fail_msg("%s: %s", path, why);
+    assert_string_equal(secret, expected);
+    vault_free(secret);
+}
+
+static void assert_refused(const char *path, const char *expected)
+{
+    char *why, *secret = read_path(path, &why);
+    assert_null(secret);
+    assert_string_equal(why, expected);
+    free(why);
+}
+
+TEST(a_secret_is_the_one_line_of_its_file)
+{
+    static const char *const texts[] = {"sk-12345678", "sk-12345678\n", "sk-12345678\r\n"};
+    for (size_t i = 0; i < NELEMS(texts); i++) {
+        char *path = given_file(texts[i], strlen(texts[i]), 0600);
+        assert_read(path, "sk-12345678");
+        free(path);
+    }
+}
+
+TEST(whatever_else_a_file_holds_is_refused_and_not_repeated)
+{
+    static const char line[] = "must hold one line of visible ASCII characters",
+                      few[] = "must hold at least 8 characters";
+    static const struct {
+        const char *text, *why;
+    } cases[] = {{"", few},
+                 {"\n", few},
+                 {"sk-1234\n", few},
+                 {"sk-12345678\nsk-12345678\n", line},
+                 {"sk-12345678\n\n", line},
+                 {" sk-12345678", line},
+                 {"sk-12345678\t", line},
+                 {"sk-1234567\xc3\xa9", line},
+                 {"sk-\x7f-2345678", line}};
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        char *path = given_file(cases[i].text, strlen(cases[i].text), 0600);
+        assert_refused(path, cases[i].why);
+        free(path);
+    }
+    char *path = given_file("sk-1234\0005678", 12, 0600);
+    assert_refused(path, line);
+    free(path);
+    static const char large[4097] = "";
+    path = given_file(large, sizeof(large), 0600);
+    assert_refused(path, "is larger than 4096 bytes");
+    free(path);
+}
+
+TEST(a_credential_is_a_file_of_the_folder_that_systemd_names)
+{
+    free(given_file("sk-12345678", 11, 0400));
+    unsetenv("CREDENTIALS_DIRECTORY");
+    assert_refused("credential:key", "cannot be found: there is no CREDENTIALS_DIRECTORY in the environment");
+    setenv("CREDENTIALS_DIRECTORY", folder, 1);
+    assert_read("credential:key", "sk-12345678");
+    assert_refused("credential:other", "cannot be read: No such file or directory");
+    static const char *const no_names[] = {"credential:", "credential:..", "credential:../key",
+                                           "credential:a/key"};
+    for (size_t i = 0; i < NELEMS(no_names); i++)
+        assert_refused(no_names[i], "is no name of a credential");
+}
+
+TEST(a_credential_may_show_the_mask_of_its_access_list)
+{
+    setenv("CREDENTIALS_DIRECTORY", folder, 1);
+    char *path = given_file("sk-12345678", 11, 0440);
+    assert_read("credential:key", "sk-12345678");
+    assert_refused(path, "may be read by others (mode 0440): a secret is its owner's alone, chmod 600");
+    free(path);
+    static const mode_t modes[] = {0444, 0460, 0604};
+    for (size_t i = 0; i < NELEMS(modes); i++) {
+        free(given_file("sk-12345678", 11, modes[i]));
+        char *expected = xasprintf(
+            "may be read by others (mode %04o): a secret is its owner's alone, chmod 600", modes[i]);
+        assert_refused("credential:key", expected);
+        free(expected);
+    }
+}
+
+/* Of the mapping that holds `address`: the line that begins so in /proc/self/smaps. */
+static void find_mapping(const void *address, const char *name, char line[static 256])
+{
+    FILE *smaps = fopen("/proc/self/smaps", "r");
+    unsigned long from, to, at = (unsigned long)(uintptr_t)address;
+    bool found = false;
+    while (fgets(line, 256, smaps) != NULL) {
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            found = from <= at && at < to;
+        else if (found && strncmp(line, name, strlen(name)) == 0)
+            break;
+    }
+    fclose(smaps);
+}
+
+TEST(the_vault_is_in_no_core_file)
+{
+    char line[256];
+    char *secret = vault_strndup("sk-12345678", 11);
+    assert_string_equal(secret, "sk-12345678");
+    assert_false(vault_is_empty());
+    find_mapping(secret, "VmFlags:", line);
+    assert_non_null(strstr(line, " dd"));
+    vault_free(secret);
+    vault_free(NULL);
+    assert_true(vault_is_empty());
+}
+
+TEST(the_vault_takes_what_is_larger_than_a_page)
+{
+    char *secret = vault_alloc(10000);
+    for (size_t i = 0; i < 10000; i++)
+        assert_int_equal(secret[i], 0);
+    memset(secret, 'x', 10000);
+    vault_free(secret);
+    assert_true(vault_is_empty());
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_secret_is_the_one_line_of_its_file),
+        cmocka_unit_test(whatever_else_a_file_holds_is_refused_and_not_repeated),
+        cmocka_unit_test(a_credential_is_a_file_of_the_folder_that_systemd_names),
+        cmocka_unit_test(a_credential_may_show_the_mask_of_its_access_list),
+        cmocka_unit_test(the_vault_is_in_no_core_file),
+        cmocka_unit_test(the_vault_takes_what_is_larger_than_a_page),
+    };
+    return cmocka_run_group_tests_name("secret", tests, make_folder, remove_folder);
+}
