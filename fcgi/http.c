@@ -24,6 +24,8 @@ struct http_call {
     struct curl_slist *headers; /* they hold the key */
     struct buf body;
     bool no_descriptor; /* none was left for its socket */
+    bool again;         /* this is the second attempt */
+    int64_t timeout_ms; /* of the whole query */
     http_callback *on_answer;
     void *user;
 };
@@ -198,6 +200,35 @@ static void finish(struct http_call *call, CURLcode code)
     http_cancel(call);
 }
 
+/* Whether the query was lost with a kept connection that the upstream has given up: not a byte came back. curl asks again
+ * by itself for some of the ways in which that shows, but on any connection that it has, and gives up after a few. */
+static bool is_lost(const struct http_call *call, CURLcode code)
+{
+    long connects = 0, header_bytes = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
+    curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
+    return (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING) &&
+           connects == 0 && header_bytes == 0 && call->body.len == 0;
+}
+
+/* Once more, on a new connection, in what is left of its time. False when it has failed for good. */
+static bool ask_again(struct http_call *call, CURLcode code)
+{
+    curl_off_t spent_us = 0;
+    if (call->again || !is_lost(call, code))
+        return false;
+    curl_easy_getinfo(call->easy, CURLINFO_TOTAL_TIME_T, &spent_us);
+    int64_t left_ms = call->timeout_ms - (int64_t)spent_us / 1000;
+    if (left_ms <= 0)
+        return false;
+    call->again = true;
+    curl_multi_remove_handle(call->http->multi, call->easy);
+    curl_easy_setopt(call->easy, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, (long)left_ms);
+    curl_multi_add_handle(call->http->multi, call->easy);
+    return true;
+}
+
 static void read_off_finished(struct http *h)
 {
     CURLMsg *message;
@@ -206,7 +237,8 @@ static void read_off_finished(struct http *h)
         struct http_call *call = NULL;
         CURLcode code = message->data.result;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &call);
-        finish(call, code);
+        if (!ask_again(call, code))
+            finish(call, code);
     }
 }
 
@@ -263,8 +295,11 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
                            void *user)
 {
     struct http_call *call = xcalloc(1, sizeof(*call));
-    *call =
-        (struct http_call){.http = h, .headers = list_of(q->headers), .on_answer = on_answer, .user = user};
+    *call = (struct http_call){.http = h,
+                               .headers = list_of(q->headers),
+                               .timeout_ms = q->timeout_ms,
+                               .on_answer = on_answer,
+                               .user = user};
     buf_init(&call->body, (size_t)q->max_body);
     call->easy = curl_easy_init();
     if (call->easy == NULL)

@@ -43,6 +43,7 @@ class Connection(socketserver.BaseRequestHandler):
     def setup(self):
         self.standin = self.server.standin
         self.received = b""
+        self.answered = False  # a query before the one at hand
         self.socket = self.request
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.standin.context:
@@ -105,6 +106,7 @@ class Connection(socketserver.BaseRequestHandler):
                 barrier.arrive()
             self._misbehave(switch)
             self._send(self.standin.reply(query, switch, player), switch)
+            self.answered = True
         finally:
             self.standin.left()
 
@@ -113,6 +115,8 @@ class Connection(socketserver.BaseRequestHandler):
             self._pause(switch.delay)
         if switch.hang:
             self._pause(None)
+        if switch.swallow and self.answered:
+            raise Closed
         if switch.reset:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.close()

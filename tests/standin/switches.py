@@ -14,6 +14,7 @@ class Switch:
     delay: float | None = None  # seconds before the answer
     hang: bool = False  # read the query, never answer
     reset: bool = False  # answer with a TCP reset
+    swallow: bool = False  # on a connection that has had an answer: read the query, close without a byte
     wire: bytes | str | None = None  # these bytes in place of a whole HTTP answer, then close
 
     # The task; of these, pages other than sora's know only the four states, and `seconds`

@@ -1,0 +1,87 @@
+"""A query that is lost with a kept connection is sent once more, on a new one; any other that fails has failed.
+
+The stand-in counts each query that reaches it; the daemon counts a question once, however often it was sent.
+"""
+
+import itertools
+
+import pytest
+
+from stack import Stack
+
+GOOD, ERROR, INVALID = (200, "success"), (502, "upstream_error"), (502, "upstream_invalid")
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n"
+ids = (f"task_{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def running():
+    with Stack(config={"workers": 1, "upstreams": {"main": {"breaker_failures": 0}}}, redis=False) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(running):
+    """With one connection to the upstream, that has had an answer."""
+    running.standin.clear()
+    running.standin.drop_connections()
+    running.wait_until(lambda: running.standin.counts()["open"] == 0, what="the end of the connections so far")
+    assert running.task(next(ids)).status == 200
+    assert running.standin.counts()["open"] == 1
+    return running
+
+
+def outcome(answer) -> tuple:
+    return answer.status, answer.json().get("code")
+
+
+def ask(stack, **switches) -> tuple:
+    """Asks for a new task that is answered so: the outcome; queries and new connections at the stand-in; and by the
+    daemon's count questions, failures and connections."""
+    task, before = next(ids), counts(stack)
+    stack.standin.switch(task, **switches)
+    answer = outcome(stack.task(task))
+    return answer, *(now - then for now, then in zip(counts(stack), before))
+
+
+def counts(stack) -> list:
+    standin, metrics = stack.standin.counts(), stack.metrics()
+    return [standin["queries"], standin["connections"], *(
+        metrics.sum(f"upstream_{name}_total") for name in ("requests", "failures", "connections"))]
+
+
+@pytest.mark.parametrize("loss", [{"swallow": True}, {"reset": True, "times": 1}], ids=["closed", "reset"])
+def test_what_a_kept_connection_loses_is_asked_again_on_a_new_one_and_counts_as_one_question(stack, loss):
+    assert ask(stack, **loss) == (GOOD, 2, 1, 1, 0, 1)
+    assert ask(stack) == (GOOD, 1, 0, 1, 0, 0)  # the new one is kept
+
+
+@pytest.mark.parametrize("loss", [{"wire": ""}, {"reset": True}], ids=["closed", "reset"])
+def test_what_a_new_connection_loses_has_failed(stack, loss):
+    assert ask(stack, **loss) == (ERROR, 2, 1, 1, 1, 1)  # on the kept one, then on a new one, and no more
+    assert ask(stack, **loss) == (ERROR, 1, 1, 1, 1, 1)  # none is kept now
+
+
+@pytest.mark.parametrize("answer, code", [
+    ({"wire": HEAD}, INVALID), ({"wire": HEAD + '\r\n{"code": "succ'}, INVALID), ({"truncated": True}, INVALID),
+    ({"truncated": True, "chunked": True}, INVALID), ({"status": 500}, ERROR), ({"garbage": True}, INVALID),
+], ids=["half-head", "half-body", "truncated", "truncated-chunked", "500", "garbage"])
+def test_what_has_been_answered_in_part_or_badly_is_not_asked_again(stack, answer, code):
+    said, queries, connections, asked, failed, _ = ask(stack, **answer)
+    assert (said, queries, connections, asked, failed) == (code, 1, 0, 1, 1)
+
+
+def test_however_many_kept_connections_are_lost_a_new_one_answers(stack):
+    with stack.standin.hold() as barrier:
+        asks = [stack.background(stack.task, next(ids)) for _ in range(8)]
+        barrier.wait_arrived(8)
+    assert {answer.result().status for answer in asks} == {200}
+    answer, _, connections, asked, failed, _ = ask(stack, swallow=True)
+    assert (answer, connections, asked, failed) == (GOOD, 1, 1, 0)
+
+
+def test_both_attempts_share_the_time_of_one(make_stack):
+    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "600ms"}}}, redis=False)
+    assert stack.task(next(ids)).status == 200
+    answer, queries, *_ = ask(stack, delay=0.4, reset=True)  # a second loss would come after 800 ms
+    assert (answer, queries) == ((504, "upstream_timeout"), 2)
