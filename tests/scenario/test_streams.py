@@ -2,17 +2,15 @@
 
 import itertools
 import json
-import os
-import signal
 
 import pytest
 
 from fastcgi import Connection, request, task_params
-from helpers import metric, wait_metric
+from helpers import metric
 from stack import Stack
 from watching import (
-    NATIVE, UNIFIED, Event, Stream, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, quick, run,
-    wait_queries,
+    NATIVE, UNIFIED, Event, Stream, assert_not_asked_any_more, assert_one_query_an_interval, begin, both_views, end,
+    quick, run, wait_queries,
 )
 
 WANTED = {"Accept": "text/event-stream"}
@@ -36,13 +34,6 @@ def event_of(stack, path) -> Event:
     """The event that tells the task's present view."""
     answer = stack.get(path)
     return Event("status", answer.json(), answer.headers["etag"].strip('"'))
-
-
-def begin(stack, path, **headers) -> Stream:
-    """A stream whose first event was read."""
-    stream = Stream(stack, path, **headers)
-    assert stream.next().type == "status"
-    return stream
 
 
 def problem(answer) -> tuple:
@@ -245,26 +236,6 @@ def test_past_the_limit_a_stream_is_refused(make_stack):
         assert stack.metric("overloaded_total") == 1
     stack.wait_metric("waiters", lambda waiters: waiters == 0)
     assert stack.get(NATIVE + "other", WANTED).status == 200
-
-
-def test_a_reload_and_a_stop_end_all_streams_cleanly_and_so_does_a_worker_that_dies(make_stack):
-    stack = make_stack(**quick(workers=2))
-    run(stack)
-    paths = [f"{NATIVE}task_{number % 10}" for number in range(50)]
-    streams = [begin(stack, path) for path in paths]
-    stack.daemon.reload()
-    assert [stream.rest() for stream in streams] == [[]] * 50
-
-    streams = [begin(stack, path) for path in paths]
-    for worker in stack.daemon.workers():
-        os.kill(worker, signal.SIGKILL)
-    assert [stream.rest() for stream in streams] == [[]] * 50
-    wait_metric(stack, "workers_ready", lambda ready: ready == 2)
-
-    streams = [begin(stack, path) for path in paths]
-    assert stack.daemon.term() == 0
-    assert [stream.rest() for stream in streams] == [[]] * 50
-    assert "unanswered" not in stack.daemon.log()
 
 
 # The last test, for which the others have taken the time

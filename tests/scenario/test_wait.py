@@ -1,15 +1,13 @@
 """?wait= and Prefer: wait= - a client asks once and is told; and who is held never costs a query, nor an error."""
 
-import os
-import signal
 import time
 
 import pytest
 
-from parts import wait_until
 from stack import Stack
 from watching import (
-    NATIVE, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, quick, run, wait_queries,
+    NATIVE, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, hold, quick, run, status,
+    wait_queries,
 )
 
 MANY = "/v1/tasks?ids="
@@ -22,27 +20,8 @@ def stack():
         yield running
 
 
-def hold(stack, *asks, path=NATIVE) -> list:
-    """Asks, each (what comes behind the path, headers), and waits until all of them are held: their first fetches, for
-    which they wait as well, are over."""
-    before = stack.metric("waiters")
-    held = [stack.background(stack.get, path + target, headers) for target, headers in asks]
-
-    def all_held():
-        assert not (answered := [ask.result() for ask in held if ask.done()]), answered
-        return stack.metric("waiters") >= before + len(held) and stack.metric("fetches") == 0
-
-    stack.wait_until(all_held, what=f"{len(held)} who are held")
-    return held
-
-
 def etag(stack, path) -> dict:
     return {"If-None-Match": stack.get(path).headers["etag"]}
-
-
-def status(answer) -> str:
-    document = answer.json()
-    return document["status"] if "status" in document else document["data"]["status"]
 
 
 # Until when
@@ -263,32 +242,3 @@ def test_past_the_limit_nobody_is_held_but_what_is_known_is_told(make_stack):
     end(stack)
     assert {status(ask.result()) for ask in held} == {"SUCCESS"}
     stack.wait_until(lambda: stack.get(NATIVE + "unknown?wait=60").status == 200, what="room for others")
-
-
-# Workers that leave
-
-
-def test_a_reload_and_a_stop_answer_all_who_are_held_with_the_present_view(make_stack):
-    stack = make_stack(**quick(workers=2))
-    run(stack)
-    asks = [(f"task_{number % 20}?wait=60", None) for number in range(200)]
-    for leave in (stack.daemon.reload, stack.daemon.term):
-        held = hold(stack, *asks)
-        leave()
-        assert {(ask.result().status, status(ask.result())) for ask in held} == {(200, "IN_PROGRESS")}
-    assert "unanswered" not in stack.daemon.log()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_who_was_held_by_a_worker_that_dies_is_held_by_another_or_told_to_ask_again(make_stack, workers):
-    stack = make_stack(**quick(workers))
-    run(stack)
-    held = hold(stack, *[(f"task_{number}?wait=60", None) for number in range(20)])
-    os.kill(stack.daemon.workers()[0], signal.SIGKILL)
-    stack.wait_metric("worker_deaths_total", 1)
-    stack.wait_metric("workers_ready", workers)
-    wait_until(lambda: stack.metric("waiters") + sum(ask.done() for ask in held) >= 20, what="everyone held or told")
-    end(stack)
-    for answer in (ask.result() for ask in held):
-        assert answer.status == 503 and answer.headers["retry-after"] or status(answer) == "SUCCESS"
-    assert {stack.get(f"{NATIVE}task_{number}?wait=60").status for number in range(20)} == {200}

@@ -49,6 +49,25 @@ def assert_not_asked_any_more(stack, task_id):
     assert stack.standin.count(task_id) == before
 
 
+def hold(stack, *asks, path=NATIVE) -> list:
+    """Asks, each (what comes behind the path, headers), and waits until all of them are held: their first fetches, for
+    which they wait as well, are over."""
+    before = stack.metric("waiters")
+    held = [stack.background(stack.get, path + target, headers) for target, headers in asks]
+
+    def all_held():
+        assert not (answered := [ask.result() for ask in held if ask.done()]), answered
+        return stack.metric("waiters") >= before + len(held) and stack.metric("fetches") == 0
+
+    stack.wait_until(all_held, what=f"{len(held)} who are held")
+    return held
+
+
+def status(answer) -> str:
+    document = answer.json()
+    return document["status"] if "status" in document else document["data"]["status"]
+
+
 class Stream:
     """An event stream through nginx, read as the WHATWG's HTML standard says ("Interpreting an event stream")."""
 
@@ -104,3 +123,10 @@ class Stream:
 
     def __exit__(self, *_):
         self.close()
+
+
+def begin(stack, path, **headers) -> Stream:
+    """A stream whose first event was read."""
+    stream = Stream(stack, path, **headers)
+    assert stream.next().type == "status"
+    return stream

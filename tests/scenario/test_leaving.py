@@ -1,0 +1,99 @@
+"""Workers that leave, or die, while they hold clients: each client gets the present view or a clean end, none an error that
+does not say when to ask again."""
+
+import os
+import signal
+
+import pytest
+
+from watching import NATIVE, UNIFIED, Stream, begin, end, hold, quick, run, status
+
+SLOW = {"sora": {"poll": {"min": "2s", "max": "2s"}}}  # so that the machine is not busy with queries
+TASKS = 50
+MANY = "/v1/tasks?ids=sora/task_0,sora/task_1&wait=60"
+
+
+def thousand(stack) -> tuple:
+    """Holds 600 requests of each form, and 400 streams."""
+    etag = {"If-None-Match": stack.task("task_0").headers["etag"]}
+    native = [(f"task_{number % TASKS}?wait=60", None) for number in range(400)]
+    unified = [(f"task_{number % TASKS}", {"Prefer": "wait=60"}) for number in range(100)]
+    streams = [begin(stack, (NATIVE, UNIFIED)[number % 2] + f"task_{number % TASKS}") for number in range(400)]
+    return [
+        *hold(stack, *native), *hold(stack, *unified, path=UNIFIED), *hold(stack, *[(MANY, None)] * 50, path=""),
+    ], hold(stack, *[("task_0?wait=60", etag)] * 50), streams
+
+
+def test_a_thousand_who_are_held_get_the_present_view_at_a_reload_and_at_a_stop(make_stack):
+    stack = make_stack(providers=SLOW)
+    run(stack)
+    for leave in (stack.daemon.reload, stack.daemon.term):
+        held, tagged, streams = thousand(stack)
+        assert stack.metric("waiters") == 1000
+        leave()
+        answers = [ask.result() for ask in held]
+        assert {answer.status for answer in answers} == {200}
+        assert {answer.json()["tasks"][0]["status"] if "tasks" in answer.json() else status(answer) for answer in answers} == {
+            "IN_PROGRESS", "running"}
+        assert {ask.result().status for ask in tagged} == {304}
+        assert [stream.rest() for stream in streams] == [[]] * 400
+    log = stack.daemon.log()
+    assert "unanswered" not in log and " warn " not in log and " error " not in log
+
+
+def test_while_old_workers_finish_new_watchers_are_held_by_the_new_ones(make_stack):
+    stack = make_stack(**quick(workers=2))
+    run(stack)
+    with stack.standin.hold("fetched") as barrier:
+        fetched = stack.background(stack.task, "fetched")
+        barrier.wait_arrived(1)
+        held = hold_all(stack, 20)
+        stack.daemon.reload(wait_for_old=False)
+        assert {status(ask.result()) for ask in held} == {"IN_PROGRESS"}
+        assert not fetched.done()
+        again = hold_all(stack, 20)
+    assert fetched.result().status == 200
+    end(stack)
+    assert {status(ask.result()) for ask in again} == {"SUCCESS"}
+
+
+def hold_all(stack, count) -> list:
+    """As hold(), while another fetch is under way."""
+    before = stack.metric("waiters")
+    held = [stack.background(stack.get, f"{NATIVE}task_{number}?wait=60") for number in range(count)]
+    stack.wait_metric("waiters", before + count)
+    stack.wait_metric("watched_tasks", count)
+    return held
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_was_held_by_a_worker_that_dies_is_held_by_another_or_told_to_ask_again(make_stack, workers):
+    stack = make_stack(**quick(workers))
+    run(stack)
+    held = hold(stack, *[(f"task_{number}?wait=60", None) for number in range(20)])
+    os.kill(stack.daemon.workers()[0], signal.SIGKILL)
+    stack.wait_metric("worker_deaths_total", 1)
+    stack.wait_metric("workers_ready", workers)
+    stack.wait_until(lambda: stack.metric("waiters") + sum(ask.done() for ask in held) >= 20, what="everyone held or told")
+    end(stack)
+    for answer in (ask.result() for ask in held):
+        assert answer.status == 503 and answer.headers["retry-after"] or status(answer) == "SUCCESS"
+    assert {stack.get(f"{NATIVE}task_{number}?wait=60").status for number in range(20)} == {200}
+
+
+def test_a_stream_whose_worker_dies_ends_cleanly_and_goes_on_where_it_was(make_stack):
+    stack = make_stack(**quick(workers=2))
+    run(stack)
+    paths = [f"{NATIVE}task_{number % 10}" for number in range(50)]
+    streams = [Stream(stack, path) for path in paths]
+    known = [stream.next() for stream in streams]
+    for worker in stack.daemon.workers():
+        os.kill(worker, signal.SIGKILL)
+    assert [stream.rest() for stream in streams] == [[]] * 50
+    stack.wait_metric("worker_deaths_total", 2)
+    stack.wait_metric("workers_ready", lambda ready: ready == 2)
+    assert (stack.metric("waiters"), stack.metric("streams"), stack.metric("watched_tasks")) == (0, 0, 0)
+
+    streams = [Stream(stack, path, Last_Event_ID=event.id) for path, event in zip(paths, known)]
+    end(stack)
+    assert [[event.data["data"]["status"] for event in stream.rest()] for stream in streams] == [["SUCCESS"]] * 50

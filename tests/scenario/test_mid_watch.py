@@ -1,0 +1,186 @@
+"""What happens to the upstream, to Redis and to the clock in the middle of a watch: who watches waits on, is told what is
+true, and costs the upstream no more than it can bear."""
+
+import contextlib
+
+import pytest
+
+from helpers import REDIS_KEY
+from stack import Stack
+from watching import (
+    NATIVE, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, begin, end, hold, quick, run, status,
+    wait_queries,
+)
+
+BREAKS, CLOSES = "has failed 3 times in a row", "is asked again"
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """One for much of the file; each test has tasks of its own."""
+    with Stack(**quick()) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def watched(stack, *tasks):
+    """Each task with one who waits for its end and one who reads a stream; gives the streams, and afterwards all have been
+    told the end, and nothing else that was not read meanwhile."""
+    streams = [begin(stack, NATIVE + task) for task in tasks]
+    held = hold(stack, *[(task + "?wait=60", None) for task in tasks])
+    yield streams
+    for stream in streams:
+        assert [event.data["data"]["status"] for event in stream.rest()] == ["SUCCESS"]
+    assert [(ask.result().status, status(ask.result())) for ask in held] == [(200, "SUCCESS")] * len(tasks)
+
+
+def progress(event) -> str:
+    assert event.type == "status"
+    return event.data["data"]["progress"]
+
+
+# The clock
+
+
+def test_the_clock_of_the_upstream_ends_a_task_and_may_go_back(stack):
+    stack.standin.switch("aged", seconds=3600)
+    with watched(stack, "aged") as (stream,):
+        stack.standin.advance(1800)
+        assert progress(stream.next()) in ("49%", "50%")
+        stack.standin.advance(-1800)
+        assert progress(stream.next()) == "0%"
+        stack.standin.advance(2700)
+        assert progress(stream.next()) in ("74%", "75%")
+        stack.standin.advance(3600)
+    stack.standin.advance(-6300)
+    assert_not_asked_any_more(stack, "aged")
+
+
+@pytest.mark.parametrize("days", [-10000, -1, 1, 10000])
+def test_an_upstream_whose_clock_is_far_off_is_asked_at_the_interval(stack, days):
+    task = f"off{days}"
+    stack.standin.advance(days * 86400)
+    stack.standin.switch(task, state="IN_PROGRESS", progress="7%")
+    with watched(stack, task):
+        wait_queries(stack, 5, task)
+        assert_one_query_an_interval(stack, task)
+        end(stack, task)
+    stack.standin.advance(-days * 86400)
+
+
+def test_an_end_that_comes_just_as_waits_end_is_told_to_those_who_still_wait_and_to_no_other(make_stack):
+    slow = {"sora": {"poll": {"min": "600ms", "max": "600ms"}}}
+    stack = make_stack(providers=slow, config={"workers": 1})
+    run(stack)
+    assert stack.task("edge").status == 200
+    asks = []
+    with stack.standin.hold("edge") as barrier:
+        for number in range(100):
+            asks.append(stack.background(stack.get, NATIVE + "edge?wait=1"))
+            stack.wait_metric("waiters", number + 1)
+        end(stack, "edge")
+        barrier.wait_arrived(1)
+        stack.wait_until(asks[0].done, what="the first one's time")
+        barrier.release()
+    statuses = [status(ask.result()) for ask in asks]
+    assert set(statuses) == {"IN_PROGRESS", "SUCCESS"}
+    assert statuses == sorted(statuses)  # in the order in which they came
+    assert {ask.result().status for ask in asks} == {200}
+
+
+# The upstream
+
+
+def test_a_429_holds_back_all_queries_for_as_long_as_it_says_and_nobody_is_told(make_stack):
+    stack = make_stack(**quick())
+    run(stack)
+    with watched(stack, "busy", "other"):
+        stack.standin.switch("busy", retry_after=2, times=1)
+        wait_queries(stack, 1, "busy")
+        stack.wait_log("we ask too often")
+        began = stack.standin.seen("busy")[-1].at
+        end(stack)
+    gaps = [query.at - began for query in stack.standin.seen() if query.at > began]
+    assert [gap >= 1.95 for gap in gaps if gap > 0.5] == [True, True]  # at first one may still have been under way
+
+
+def test_the_breaker_spares_the_upstream_one_probe_closes_it_and_nobody_is_told(make_stack):
+    stack = make_stack(**quick(upstreams={"main": {"breaker_failures": 3, "breaker_pause": "500ms"}}))
+    run(stack)
+    tasks = [f"task_{number}" for number in range(5)]
+    with watched(stack, *tasks):
+        stack.standin.switch(status=500)
+        stack.wait_log(BREAKS)
+        stack.standin.reset_counts()
+        stack.standin.wait_count(5)
+        probes = [query.at for query in stack.standin.seen()]
+        # The pause is at least 375 ms; after a task that has failed before, and so says little, another one may ask at once.
+        assert len(probes) - 2 <= 2 * (probes[-1] - probes[0]) / 0.375
+        with stack.standin.hold() as barrier:
+            barrier.wait_arrived(1)
+            assert stack.standin.counts()["in_flight"] == 1
+            stack.standin.switch(status=None)
+            barrier.release()
+        for task in tasks:
+            wait_queries(stack, 2, task)
+        end(stack)
+    assert [stack.daemon.log().count(line) for line in (BREAKS, CLOSES)] == [1, 1]
+
+
+def test_an_upstream_that_is_away_for_a_while_changes_nothing_for_who_watches(make_stack):
+    stack = make_stack(**quick(upstreams={"main": {"breaker_failures": 3, "breaker_pause": "500ms"}}))
+    run(stack)
+    with watched(stack, "task_1", "task_2") as streams:
+        stack.standin.stop()
+        stack.wait_log(BREAKS)
+        stack.standin.start()
+        run(stack, "50%")
+        assert [progress(stream.next()) for stream in streams] == ["50%"] * 2
+        end(stack)
+
+
+# Redis
+
+
+@pytest.mark.parametrize("away", ["stop", "freeze"])
+def test_redis_lost_and_back_in_the_middle_changes_nothing_for_who_watches(make_stack, away):
+    stack = make_stack(**quick(redis={"timeout": "200ms"}))
+    run(stack)
+    stack.wait_metric("redis_up", 1)
+    with watched(stack, "task_1", "task_2") as streams:
+        getattr(stack.redis, away)()
+        run(stack, "20%")
+        assert [progress(stream.next()) for stream in streams] == ["20%"] * 2
+        stack.wait_metric("redis_up", lambda up: up == 0)
+        wait_queries(stack, 5)
+        getattr(stack.redis, {"stop": "start", "freeze": "thaw"}[away])()
+        stack.wait_metric("redis_up", 1)
+        run(stack, "50%")
+        assert [progress(stream.next()) for stream in streams] == ["50%"] * 2
+        end(stack)
+    assert_one_query_an_interval(stack, "task_1")
+    stack.wait_until(lambda: "SUCCESS" in stack.redis.cli("GET", REDIS_KEY + "task_1"), what="the end in Redis")
+
+
+# Who leaves
+
+
+def test_of_all_kinds_of_watchers_the_last_one_ends_the_schedule_and_a_query_under_way_is_kept(stack):
+    run(stack, "7%", "shared")
+    clients = [stack.nginx.connection() for _ in range(3)]
+    for client, path in zip(clients, (NATIVE + "shared?wait=60", UNIFIED + "shared?wait=60",
+                                      "/v1/tasks?ids=sora/shared,sora/missing&wait=60")):
+        client.request("GET", path)
+    stream = begin(stack, UNIFIED + "shared")
+    stack.wait_metric("waiters", 4)
+    assert stack.metric("watched_tasks") == 1
+    for number, client in enumerate([*clients, stream]):
+        wait_queries(stack, 2, "shared")
+        with stack.standin.hold("shared") as barrier:
+            barrier.wait_arrived(1)
+            client.close()
+            stack.wait_metric("waiters", lambda waiters: waiters == 3 - number)
+    assert stack.metric("watched_tasks") == 0
+    stack.wait_metric("fetches", lambda fetches: fetches == 0)
+    assert_not_asked_any_more(stack, "shared")
+    assert_one_query_an_interval(stack, "shared")
