@@ -1,7 +1,7 @@
 # make        the program: build/taskproxy
 # make run    all of it on this machine, with a stand-in for the upstream, until Ctrl-C   (PORT= UPSTREAM= KEY_FILE=)
 # make test   lint, unit tests, scenario tests
-# make bench  the figures, side by side                                                    (BENCH_SECONDS=)
+# make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
 # make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
 #
 # Each of these first installs the Debian packages that it misses.

@@ -1,19 +1,13 @@
 # The programs of `make bench`. Included by the Makefile, whose variables these rules use.
 
-BENCH_PROGRAMS = build/bench/floor build/bench/ask build/bench/views
+BENCH_PROGRAMS = $(addprefix build/bench/,floor ask follow libfcgi views)
+BENCH_LINK     = $(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -Ifcgi $(LDFLAGS) -o $@ $(filter %.c %.o,$^)
+
+$(BENCH_PROGRAMS): build/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	@echo '  LD   $@'
+	@$(BENCH_LINK) $(LIBS)
 
 # All objects but main's: the floor stands on the very edge that taskproxy stands on.
-build/bench/floor: tests/bench/floor.c $(filter-out build/main.o,$(OBJECTS))
-	@mkdir -p $(@D)
-	@echo '  LD   $@'
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -Ifcgi $(LDFLAGS) -o $@ $^ $(LIBS)
-
-build/bench/ask: tests/bench/ask.c
-	@mkdir -p $(@D)
-	@echo '  LD   $@'
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^
-
-build/bench/views: tests/bench/views.c $(filter-out build/main.o,$(OBJECTS))
-	@mkdir -p $(@D)
-	@echo '  LD   $@'
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -Ifcgi $(LDFLAGS) -o $@ $^ $(LIBS)
+build/bench/floor build/bench/views: $(filter-out build/main.o,$(OBJECTS))
+build/bench/ask build/bench/follow: tests/bench/client.c tests/bench/client.h

@@ -1,31 +1,53 @@
 #!/usr/bin/python3
 """What `make bench` runs: the figures, side by side. Ends with 1 when one does not hold.
 
-BENCH_SECONDS is for how long hits are measured, and the floor beside them (default 20); the rest takes half a minute.
+BENCH names those to measure (default: all), as in BENCH="hits told". BENCH_SECONDS is for how long hits are measured, and
+the floor beside them (default 20); what else takes its time, takes no longer than this either.
 """
 
 import os
 import shutil
 import sys
 
+import held
 import herd
 import hits
 import memory
+import told
 import views
 from measure import PROGRAMS
 
 HERDS = 7
+NEEDED = ("wrk", "nginx", "redis-server", *(PROGRAMS / name for name in ("floor", "ask", "follow", "libfcgi", "views")))
+
+
+def seconds(default: int, most: int | None = None) -> int:
+    chosen = int(os.environ.get("BENCH_SECONDS") or default)
+    return min(chosen, most or chosen)
+
+
+FIGURES = {
+    "hits": lambda: hits.measure(seconds(20)),
+    "herd": lambda: herd.measure(HERDS),
+    "memory": memory.measure,
+    "views": views.measure,
+    "held": held.measure,
+    "told": lambda: told.measure(seconds(20, 20)),
+}
 
 
 def main() -> int:
-    seconds = int(os.environ.get("BENCH_SECONDS") or 20)
-    for program in ("wrk", "nginx", "redis-server", PROGRAMS / "floor", PROGRAMS / "ask"):
+    names = os.environ.get("BENCH", "").split() or list(FIGURES)
+    if unknown := [name for name in names if name not in FIGURES]:
+        print(f"bench: no such figure: {', '.join(unknown)}; there are {', '.join(FIGURES)}", file=sys.stderr)
+        return 1
+    for program in NEEDED:
         if not shutil.which(program):
             print(f"bench: {program} is missing; `make bench` installs and builds what it needs", file=sys.stderr)
             return 1
     good = True
-    for measure, *arguments in ((hits.measure, seconds), (herd.measure, HERDS), (memory.measure,), (views.measure,)):
-        table = measure(*arguments)
+    for name in names:
+        table = FIGURES[name]()
         table.print()
         good = good and table.good
     return 0 if good else 1

@@ -1,11 +1,13 @@
 """What the figures are measured with, and the table that each is printed as."""
 
 import contextlib
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -46,6 +48,11 @@ def cpu_us(pid: int) -> float:
 
 def resident_mib(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+def private_kib(pid: int) -> int:
+    """What nobody else has: the memory that would be free without the process."""
+    return int(re.search(r"Private_Dirty:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text())[1])
 
 
 def machine_ticks() -> tuple:
@@ -124,6 +131,31 @@ def ask(port: int, connections: int, paths: list) -> list:
     done = subprocess.run([PROGRAMS / "ask", str(port), str(connections), "/warm"], input="\n".join(paths),
                           stdout=subprocess.PIPE, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
+
+
+@dataclass
+class Seen:
+    """An answer, or an event of a stream, that a client of follow.c has read. Unix times, in seconds."""
+
+    client: int
+    due: float  # when its question was to be put
+    at: float  # when it had been read
+    status: int
+    says: str  # the progress, or "ended"
+
+
+def follow(port: int, manner: str, seconds: float, paths: list, period: float = 1) -> list:
+    """Clients of follow.c, one for each of the paths, for so long or until their tasks have ended: what they saw."""
+    command = [PROGRAMS / "follow", str(port), manner, str(seconds), str(1000 * period)]
+    done = subprocess.run(command, input="\n".join(paths), stdout=subprocess.PIPE, text=True, check=True)
+    lines = (line.split() for line in done.stdout.splitlines())
+    return [Seen(int(client), float(due) / 1000, float(at) / 1000, int(status), says) for client, due, at, status, says in lines]
+
+
+def percentile(values, part: float) -> float:
+    """The least of the values that so many percent of them do not exceed; not a number when there are none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * part / 100) - 1)] if ordered else math.nan
 
 
 class Table:

@@ -1,0 +1,83 @@
+"""Ten thousand requests that are held: what each takes of the worker's memory, and what they take from hits.
+
+They stand on connections straight to the worker's socket, as nginx would have them there. What libfcgi itself takes is
+measured beside it: the very same requests, held by a program (libfcgi.c) that does nothing else."""
+
+import contextlib
+import resource
+import subprocess
+
+from hits import PAGE
+from measure import PROGRAMS, Table, bench_stack, private_kib, server, settle, socket_folder, worker, wrk
+import fastcgi
+from parts import free_port
+
+HELD = 10_000
+TASKS = 100  # that they wait for
+ROUNDS = 6
+MOST_KIB = 16  # above what libfcgi takes
+LEAST_RATIO = 0.90
+
+
+@contextlib.contextmanager
+def requests_held(socket):
+    """HELD requests that want to wait, on a connection each."""
+    with contextlib.ExitStack() as connections:
+        for number in range(HELD):
+            connection = connections.enter_context(fastcgi.Connection(str(socket), seconds=None))
+            connection.send(fastcgi.request(fastcgi.task_params(f"/sora/v1/videos/held_{number % TASKS:03d}?wait=60")))
+        yield
+
+
+def libfcgi_kib() -> float:
+    """What libfcgi alone takes per request."""
+    with socket_folder() as folder:
+        command = [PROGRAMS / "libfcgi", folder / "socket", str(HELD)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            program.stdout.readline()
+            before = private_kib(program.pid)
+            with requests_held(folder / "socket"):
+                program.stdout.readline()
+                kib = (private_kib(program.pid) - before) / HELD
+            program.stdin.close()
+    return kib
+
+
+def rate(port: int) -> float:
+    settle()
+    requests, seconds = wrk(f"http://127.0.0.1:{port}{PAGE}")
+    return requests / seconds
+
+
+def measure(rounds: int = ROUNDS) -> Table:
+    """Hits are measured a second without and a second with the others, in turns; memory when they come first."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    port, kib, without, beside = free_port(), None, [], []
+    with bench_stack(server(port)) as stack:
+        stack.standin.switch(state="IN_PROGRESS", progress="50%")
+        stack.standin.switch("page", state="SUCCESS")
+        for path in (PAGE, *(f"/sora/v1/videos/held_{number:03d}" for number in range(TASKS))):
+            stack.get(path)
+        for _ in range(rounds):
+            without.append(rate(port))
+            before = private_kib(worker(stack))
+            with requests_held(stack.worker_socket()):
+                stack.wait_metric("waiters", HELD)
+                kib = kib or (private_kib(worker(stack)) - before) / HELD
+                beside.append(rate(port))
+                assert stack.metric("waiters") == HELD
+            stack.wait_metric("waiters", lambda waiters: waiters == 0)
+    return tell(kib, libfcgi_kib(), sum(without) / rounds, sum(beside) / rounds)
+
+
+def tell(kib: float, libfcgi: float, without: float, beside: float) -> Table:
+    table = Table(f"{HELD:,} requests held by a worker, for {TASKS} tasks")
+    table.row("memory per held request", f"{kib:.1f} KiB")
+    table.row("libfcgi's own part of it", f"{libfcgi:.1f} KiB")
+    table.row("hits without them", f"{without:,.0f}/s")
+    table.row("hits beside them", f"{beside:,.0f}/s")
+    above, ratio = kib - libfcgi, beside / without
+    table.hold(f"{above:.1f} KiB above what libfcgi takes, at most {MOST_KIB}", above <= MOST_KIB)
+    table.hold(f"hits at {ratio:.2f} of their rate without, at least {LEAST_RATIO:.2f}", ratio >= LEAST_RATIO)
+    return table
