@@ -13,6 +13,7 @@ import held
 import herd
 import hits
 import memory
+import polled
 import told
 import views
 from measure import PROGRAMS
@@ -32,6 +33,7 @@ FIGURES = {
     "memory": memory.measure,
     "views": views.measure,
     "held": held.measure,
+    "polled": lambda: polled.measure(seconds(30, 30)),
     "told": lambda: told.measure(seconds(20, 20)),
 }
 

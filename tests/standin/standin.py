@@ -140,6 +140,12 @@ class Standin:
         with self._changed:
             self._clock_offset += seconds
 
+    def ends_at(self, task_id: str) -> float:
+        """When the task, which was asked for before, ends by its age (unix time)."""
+        with self._changed:
+            task = self._tasks[task_id]
+            return task.born + task.seconds - self._clock_offset
+
     # For tests: counts
 
     def count(self, task_id: str | None = None) -> int:

@@ -1,0 +1,107 @@
+"""Five hundred clients follow fifty tasks: how often the upstream is asked, and how late they know that a task has ended.
+
+All subjects do the same work at the same time, each with tasks of its own whose lives are equally long. What stands
+between clients and upstream is nginx each time: before taskproxy, with a cache and its lock, or passing everything on."""
+
+import random
+from dataclasses import dataclass
+
+from measure import Table, bench_stack, follow, percentile, server
+from parts import free_port
+from told import INTERVAL, POLL
+
+CLIENTS = 500
+TASKS = 50
+UPSTREAM_MS = 50
+SHORTEST_LIFE = 0.1  # of the time that all of it takes
+TAIL = 10  # seconds after the last task's end in which the last client is to know
+
+TASK = "/sora/v1/videos/{}_{:02d}"
+
+CACHE = f"proxy_cache polled; proxy_cache_key $uri; proxy_cache_valid 200 {INTERVAL:.0f}s; proxy_cache_lock on;"
+
+
+def beside(stack, cached: int, passing: int) -> str:
+    """Servers that ask the stand-in themselves, with a cache and without."""
+    passes = f"""
+        proxy_pass https://standin;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Authorization "Bearer {stack.key}";
+    """
+    return f"""
+        proxy_cache_path polled keys_zone=polled:1m;
+        upstream standin {{ server 127.0.0.1:{stack.standin.port}; keepalive 256; }}
+        server {{ listen 127.0.0.1:{cached} backlog=4096; location / {{ {passes} {CACHE} }} }}
+        server {{ listen 127.0.0.1:{passing} backlog=4096; location / {{ {passes} }} }}
+    """
+
+
+@dataclass
+class Subject:
+    """One way to follow tasks, and what came of it."""
+
+    name: str
+    tasks: str  # what the ids of its tasks begin with
+    port: int
+    manner: str
+    sees: list | None = None  # of follow.c
+    queries: int = 0
+    delays_ms: list | None = None  # by task: until the last client knew of the end
+
+    def follow(self, seconds: float) -> None:
+        paths = [TASK.format(self.tasks, client % TASKS) for client in range(CLIENTS)]
+        self.sees = follow(self.port, self.manner, seconds + TAIL, paths)
+
+    def judge(self, standin) -> None:
+        ids = [f"{self.tasks}_{number:02d}" for number in range(TASKS)]
+        knew = [max(one.at for one in self.sees if one.client % TASKS == number and one.says == "ended") for number in range(TASKS)]
+        self.queries = sum(standin.count(task) for task in ids)
+        self.delays_ms = [1000 * (at - standin.ends_at(task)) for at, task in zip(knew, ids)]
+
+    def knowing(self) -> int:
+        """Clients that have seen the end."""
+        return sum(one.says == "ended" for one in self.sees)
+
+    def requests(self) -> int:
+        return CLIENTS if self.manner == "stream" else len(self.sees)
+
+
+def measure(seconds: float) -> Table:
+    ours, cached, passing = [free_port() for _ in range(3)]
+    subjects = [
+        Subject("taskproxy, polled each second", "poll", ours, "poll"),
+        Subject("taskproxy, wait=60", "wait", ours, "wait"),
+        Subject("taskproxy, event streams", "stream", ours, "stream"),
+        Subject("nginx's proxy_cache and lock, polled", "cached", cached, "poll"),
+        Subject("nothing that spares the upstream, polled", "passed", passing, "poll"),
+    ]
+    chance = random.Random(4)
+    lives = [seconds * chance.uniform(SHORTEST_LIFE, 1) for _ in range(TASKS)]
+    with bench_stack("include beside.conf;" + server(ours), providers=POLL, nginx=False) as stack:
+        stack.nginx.prefix.mkdir()
+        (stack.nginx.prefix / "beside.conf").write_text(beside(stack, cached, passing))
+        stack.nginx.start()
+        stack.standin.switch(delay=UPSTREAM_MS / 1000)
+        for subject in subjects:
+            for number, life in enumerate(lives):
+                stack.standin.switch(f"{subject.tasks}_{number:02d}", seconds=life)
+        for going in [stack.background(subject.follow, seconds) for subject in subjects]:
+            going.result()
+        for subject in subjects:
+            subject.judge(stack.standin)
+    return tell(seconds, lives, subjects)
+
+
+def tell(seconds: float, lives: list, subjects: list) -> Table:
+    table = Table(f"{CLIENTS} clients follow {TASKS} tasks, which end within {seconds:.0f} s; the upstream takes {UPSTREAM_MS} ms",
+                  "requests", "upstream queries", "requests per query", "end known after, p50 ms", "p99 ms")
+    most = sum(2 + int(life / INTERVAL) for life in lives)  # at the first request, each interval, and after the end
+    for subject in subjects:
+        table.row(subject.name, f"{subject.requests():,}", f"{subject.queries:,}", f"{subject.requests() / subject.queries:.1f}",
+                  f"{percentile(subject.delays_ms, 50):,.0f}", f"{percentile(subject.delays_ms, 99):,.0f}")
+    for subject in subjects[:3]:
+        table.hold(f"{subject.name}: {subject.queries:,} upstream queries, at most {most:,}, one per task and interval of "
+                   f"{INTERVAL:.0f} s", subject.queries <= most)
+        table.hold(f"{subject.name}: {subject.knowing()} of {CLIENTS} clients know of the end", subject.knowing() == CLIENTS)
+    return table
