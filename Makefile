@@ -61,12 +61,12 @@ build/asan/taskproxy: $(ASAN_OBJECTS)
 build/%.o: fcgi/%.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -MMD -c -o $@ $<
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
 build/asan/%.o: fcgi/%.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -c -o $@ $<
+	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
 include $(wildcard tests/*/*.mk)
 -include $(wildcard build/*.d build/asan/*.d)

@@ -11,9 +11,16 @@ static const char *status_text(int status)
     static const struct {
         int status;
         const char *text;
-    } texts[] = {{200, "OK"},          {204, "No Content"},          {304, "Not Modified"},
-                 {400, "Bad Request"}, {404, "Not Found"},           {405, "Method Not Allowed"},
-                 {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"}};
+    } texts[] = {{200, "OK"},
+                 {204, "No Content"},
+                 {304, "Not Modified"},
+                 {400, "Bad Request"},
+                 {404, "Not Found"},
+                 {405, "Method Not Allowed"},
+                 {413, "Content Too Large"},
+                 {502, "Bad Gateway"},
+                 {503, "Service Unavailable"},
+                 {504, "Gateway Timeout"}};
     for (size_t i = 0; i < NELEMS(texts); i++) {
         if (texts[i].status == status)
             return texts[i].text;
@@ -189,7 +196,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     add_cache_status(a, facts, facts->ttl_ms);
     buf_puts(&a->head, "Cache-Control: no-store\r\nVary: Accept, Prefer\r\n");
     if (facts->problem == PROBLEM_METHOD)
-        buf_puts(&a->head, "Allow: GET, HEAD\r\n");
+        buf_addf(&a->head, "Allow: %s\r\n", facts->allow ? facts->allow : "GET, HEAD");
     if (facts->retry_after_ms > 0)
         buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(facts->retry_after_ms));
     problem_body(facts->problem, facts->request_id, &a->text);
@@ -281,6 +288,12 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
         return answer_problem(a, &refusal);
     }
     end(a, facts, "application/json", a->text.data, a->text.len);
+}
+
+void answer_nothing(struct answer *a, const struct answer_facts *facts)
+{
+    begin(a, facts, 204);
+    buf_puts(&a->head, "Cache-Control: no-store\r\n\r\n");
 }
 
 void answer_text(struct answer *a, const struct answer_facts *facts, int status, const char *type,

@@ -27,8 +27,9 @@ struct answer_facts {
     int64_t retry_after_ms; /* of a problem; 0: no header */
     int64_t ttl_ms;         /* of a problem that was in memory: how long it stays there */
     int64_t now_ms;
-    int waited_s;    /* how long the client was willing to wait, as it was granted; 0: not at all */
-    bool no_content; /* 204: a stream that has ended for good */
+    const char *allow; /* the methods that there are; NULL: those of a task */
+    int waited_s;      /* how long the client was willing to wait, as it was granted; 0: not at all */
+    bool no_content;   /* 204: a stream that has ended for good */
 };
 
 struct answer {
@@ -66,6 +67,9 @@ void answer_list_etag(const struct answer_item *items, size_t n, char etag[stati
 /* Whether an If-None-Match names the tag (RFC 9110: a list, or "*"; weak ones match, too). NULL names none.
  */
 bool answer_etag_matches(const char *list, const char *etag);
+
+/* 204: it was taken. */
+void answer_nothing(struct answer *answer, const struct answer_facts *facts);
 
 /* Some text of our own (/healthz, /metrics); it must outlive the answer. */
 void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,

@@ -53,6 +53,8 @@ static const struct field route_fields[] = {
           .max = 512),
     FIELD("upstream_path", S_STRING, ROUTE, upstream_path_text, "null",
           "what the upstream is asked, when not the provider's", .min = 1, .max = 512),
+    FIELD("hook_secret_file", S_PATH, ROUTE, hook_secret_file, "null",
+          "the secret in the address of the upstream's webhooks; null: none are taken", ),
 };
 static const struct table route_table = TABLE(ROUTE, route_fields);
 
@@ -156,6 +158,7 @@ void conf_free(struct conf *conf)
         struct conf_route *r = (struct conf_route *)conf->routes.items + i;
         pattern_done(&r->path);
         pattern_done(&r->upstream_path);
+        vault_free(r->hook_secret);
     }
     for (size_t i = 0; i < conf->upstreams.n; i++)
         vault_free(((struct conf_upstream *)conf->upstreams.items + i)->key);

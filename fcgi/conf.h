@@ -31,11 +31,13 @@ struct conf_route {
     char *upstream_name;
     char *path_text;          /* NULL: the provider's */
     char *upstream_path_text; /* NULL: the provider's */
+    char *hook_secret_file;   /* NULL: no webhooks are taken */
 
     struct provider *provider;            /* (ref) */
     const struct conf_upstream *upstream; /* (ref) */
     struct pattern path;                  /* what clients ask */
     struct pattern upstream_path;         /* what the upstream is asked */
+    char *hook_secret;                    /* in the vault; NULL: no webhooks */
 };
 
 struct conf_redis {

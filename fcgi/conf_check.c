@@ -154,6 +154,26 @@ static bool is_key_pair(const char *key)
     return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
 }
 
+/* It stands in a path. */
+static bool is_path_word(const char *text)
+{
+    return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")] == '\0';
+}
+
+static char *finish_hook(struct loader *l, size_t i, struct conf_route *r)
+{
+    char *pointer = xasprintf("/routes/%zu/hook_secret_file", i), *error = NULL;
+    if (r->hook_secret_file != NULL && r->provider->hook.n == 0)
+        error = schema_error(l->source, pointer, "the provider's file has no \"hook\"");
+    else if (r->hook_secret_file != NULL)
+        error = load_secret(l, pointer, r->hook_secret_file, &r->hook_secret);
+    if (error == NULL && r->hook_secret != NULL && !is_path_word(r->hook_secret))
+        error = schema_error(l->source, pointer, "\"%s\" may hold letters, digits and - . _ ~ only",
+                             r->hook_secret_file);
+    free(pointer);
+    return error;
+}
+
 static char *finish_route(struct loader *l, size_t i)
 {
     struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
@@ -194,7 +214,7 @@ static char *finish_route(struct loader *l, size_t i)
             return route_error(l, i, "provider",
                                "another route has the same path: give one of them a \"path\"");
     }
-    return NULL;
+    return finish_hook(l, i, r);
 }
 
 static char *finish_redis(struct loader *l)

@@ -48,7 +48,7 @@ struct fcgi_request {
     int events;         /* what the poll handle waits for now */
     uint64_t since_ms;  /* loop time at which PARTIAL or WRITING last made progress */
     uint64_t look_ms;   /* the next wait of PARTIAL */
-    struct buf pending; /* WRITING: the answer */
+    struct buf pending; /* BUSY: the body that came; WRITING: the answer */
     size_t pending_at;  /* how much of it is out */
     void (*on_gone)(void *user);
     void *user;
@@ -186,9 +186,14 @@ static void wait_for_the_rest(struct fcgi_request *c)
 /* A body that is left unread would be taken for the beginning of the next request. */
 static void read_off_stdin(struct fcgi_request *c)
 {
-    char sink[4096];
-    while (FCGX_GetStr(sink, sizeof(sink), c->fcgx.in) > 0)
-        ;
+    char piece[4096];
+    int n;
+    buf_reset(&c->pending);
+    while ((n = FCGX_GetStr(piece, sizeof(piece), c->fcgx.in)) > 0) {
+        const char *method = FCGX_GetParam("REQUEST_METHOD", c->fcgx.envp);
+        if (method != NULL && strcmp(method, "POST") == 0)
+            buf_add(&c->pending, piece, (size_t)n);
+    }
 }
 
 /* A whole request lies in the socket: none of these calls waits. */
@@ -384,6 +389,12 @@ const char *fcgi_param(const struct fcgi_request *c, const char *name)
 {
     const char *value = c->server->cgi ? getenv(name) : FCGX_GetParam(name, c->fcgx.envp);
     return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+const char *fcgi_body(const struct fcgi_request *c, size_t *ret_len)
+{
+    *ret_len = c->pending.len;
+    return c->pending.data;
 }
 
 bool fcgi_can_stream(const struct fcgi_request *c)

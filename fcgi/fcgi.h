@@ -47,6 +47,10 @@ const char *fcgi_param(const struct fcgi_request *request, const char *name);
 /* Whether the connection stands past max_connections: the answer should say so. */
 bool fcgi_is_refused(const struct fcgi_request *request);
 
+/* What came with a POST; with any other method, and for a CGI program, a body is not kept. (ref) until the request is
+ * answered. */
+const char *fcgi_body(const struct fcgi_request *request, size_t *ret_len);
+
 /* What on_gone is called with, once, when the web server closes the connection before the answer. The request
  * is gone then and must be forgotten. */
 void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), void *user);

@@ -26,18 +26,22 @@
 
 enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
 
-enum step {
-    ASK_REDIS,
-    READ_REDIS,
-    AWAIT_NEWS,
-    READ_NEWS,
-    ASK_UPSTREAM,
-    READ_UPSTREAM,
-    KEEP,
-    DELIVER,
-    WAIT,
-    DONE
-};
+/* X(step, its function) */
+#define STEPS(X)                                                                                             \
+    X(ASK_REDIS, ask_redis)                                                                                  \
+    X(READ_REDIS, read_redis)                                                                                \
+    X(AWAIT_NEWS, await_news)                                                                                \
+    X(READ_NEWS, read_news)                                                                                  \
+    X(ASK_UPSTREAM, ask_upstream)                                                                            \
+    X(READ_UPSTREAM, read_upstream)                                                                          \
+    X(KEEP, keep)                                                                                            \
+    X(DELIVER, deliver)
+
+#define STEP_ID(id, function)       id,
+#define STEP_NAME(id, function)     #function,
+#define STEP_FUNCTION(id, function) function,
+
+enum step { STEPS(STEP_ID) WAIT, DONE };
 
 struct fetch {
     struct fetches *fetches; /* (ref) */
@@ -105,7 +109,8 @@ static enum step ask_redis(struct fetch *f)
 
 static bool will_do(const struct fetch *f, const struct snapshot *s)
 {
-    return s != NULL && s->fetched_ms >= f->since_ms && snapshot_is_fresh(s, wall_ms());
+    return s != NULL && (s->fetched_ms >= f->since_ms || state_ended(s->state)) &&
+           snapshot_is_fresh(s, wall_ms());
 }
 
 static enum step take_known(struct fetch *f, struct snapshot *s)
@@ -141,12 +146,14 @@ static void on_look_again(uv_timer_t *timer)
 /* No longer than a query may take: then its worker is not heard from any more. */
 static enum step await_news(struct fetch *f)
 {
-    if (f->awaited_ms >= f->task.route->upstream->timeout_ms)
+    int64_t left_ms = f->task.route->upstream->timeout_ms - f->awaited_ms;
+    int64_t pause_ms = f->look_again_ms < left_ms ? f->look_again_ms : left_ms;
+    if (pause_ms <= 0)
         return ASK_UPSTREAM;
     if (f->timer.loop == NULL)
         uv_timer_init(f->fetches->parts.loop, &f->timer);
-    uv_timer_start(&f->timer, on_look_again, (uint64_t)f->look_again_ms, 0);
-    f->awaited_ms += f->look_again_ms;
+    uv_timer_start(&f->timer, on_look_again, (uint64_t)pause_ms, 0);
+    f->awaited_ms += pause_ms;
     f->look_again_ms = f->look_again_ms * 2 < LOOK_AGAIN_LAST_MS ? f->look_again_ms * 2 : LOOK_AGAIN_LAST_MS;
     f->awaits_news = true;
     f->step = ASK_REDIS;
@@ -344,17 +351,8 @@ static enum step deliver(struct fetch *f)
 
 static void run(struct fetch *f)
 {
-    static enum step (*const steps[])(struct fetch *) = {[ASK_REDIS] = ask_redis,
-                                                         [READ_REDIS] = read_redis,
-                                                         [AWAIT_NEWS] = await_news,
-                                                         [READ_NEWS] = read_news,
-                                                         [ASK_UPSTREAM] = ask_upstream,
-                                                         [READ_UPSTREAM] = read_upstream,
-                                                         [KEEP] = keep,
-                                                         [DELIVER] = deliver};
-    static const char *const names[] = {"ask_redis",    "read_redis",    "await_news", "read_news",
-                                        "ask_upstream", "read_upstream", "keep",       "deliver",
-                                        "wait",         "done"};
+    static enum step (*const steps[])(struct fetch *) = {STEPS(STEP_FUNCTION)};
+    static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
     enum step step = f->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](f);

@@ -168,11 +168,12 @@ struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner
 
 int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf)
 {
-    int64_t longest = 0;
+    int64_t longest = 0, others = conf->redis.address != NULL; /* another worker's query may come before */
     for (size_t i = 0; i < n; i++) {
         const struct conf_route *route = lookups[i].task.route;
         /* A second query may follow the first. */
-        int64_t ms = route ? route->upstream->timeout_ms * (route->provider->result.path ? 2 : 1) : 0;
+        int64_t queries = 1 + (route != NULL && route->provider->result.path != NULL);
+        int64_t ms = route ? route->upstream->timeout_ms * (queries + others) : 0;
         longest = ms > longest ? ms : longest;
     }
     return longest + conf->redis.timeout_ms;

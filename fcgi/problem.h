@@ -14,6 +14,9 @@
       "wait must be given once, as a whole number of seconds: 0 does not wait, more than 60 is cut to 60.")  \
     X(BAD_IDS, "bad_request", 400, "Bad request",                                                            \
       "ids must be 1 to 100 names of the form PROVIDER/ID, separated by commas.")                            \
+    X(BAD_HOOK, "bad_request", 400, "Bad request",                                                           \
+      "The body is no JSON, or names no task where this provider's webhooks do.")                            \
+    X(TOO_LARGE, "bad_request", 413, "Content too large", "The request body is too large.")                  \
     X(NOT_FOUND, "not_found", 404, "Not found", "There is nothing at this path.")                            \
     X(TASK_NOT_FOUND, "task_not_found", 404, "Task not found", "The upstream knows no such task.")           \
     X(METHOD, "method_not_allowed", 405, "Method not allowed", "This resource can only be read.")            \

@@ -152,6 +152,7 @@ static const struct field provider_fields[] = {
     FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "grammars of further variables", .max = 256),
     FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the key is presented", .table = &auth_table),
     FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}", "further headers of the query", .max = 512),
+    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "where a webhook's body names the task", ),
     FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds unless a 200 is an error",
           .table = &condition_table),
     FIELD("missing", S_LIST, PROVIDER, missing, "[]", "there is no such task", .table = &condition_table),
@@ -347,6 +348,18 @@ static char *check_headers(const struct provider *p, const struct schema_source 
     return NULL;
 }
 
+static char *check_hook(const struct provider *p, const struct schema_source *source)
+{
+    const struct json_path *paths = p->hook.items;
+    if (p->hook.n > 0 && p->path.n_variables != 1)
+        return schema_error(source, "/hook", "needs a \"path\" with one variable: no other is in a webhook");
+    for (size_t i = 0; i < p->hook.n; i++) {
+        if (strchr(paths[i].text, '*') != NULL)
+            return schema_error(source, "/hook", "a webhook names one task: there can be no '*'");
+    }
+    return NULL;
+}
+
 static char *finish(struct provider *p, const struct schema_source *source)
 {
     const char *base = strrchr(source->path, '/');
@@ -368,6 +381,8 @@ static char *finish(struct provider *p, const struct schema_source *source)
         error = schema_error(source, "/path", "%s", why);
     if (error == NULL)
         error = check_result_path(p, source);
+    if (error == NULL)
+        error = check_hook(p, source);
     if (error == NULL)
         error = check_headers(p, source);
     if (error == NULL)

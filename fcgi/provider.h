@@ -111,6 +111,7 @@ struct provider {
     struct list variables; /* of struct pair: name and grammar */
     struct provider_auth auth;
     struct list headers; /* of struct pair */
+    struct list hook;    /* of struct json_path: where a webhook's body names the task */
     struct condition ok; /* must hold for an answer to be one */
     struct list missing; /* of struct condition: the upstream knows no such task */
     struct list refused; /* of struct condition: our key was refused */

@@ -1,6 +1,7 @@
 /* redis: see redis.h.
  *
  *     DOWN --pause over--> CONNECTING (AUTH, SELECT, PING) --PONG--> UP --error, time-out--> DOWN
+ *                                                           '--SUBSCRIBE--^ where it listens
  *
  * hiredis 0.14 knows neither time-outs nor, in its adapter for libuv, refused connections: the adapter
  * (struct link) and the deadlines are here. */
@@ -227,14 +228,6 @@ static void set_timer(struct redis *r)
         uv_timer_start(&r->timer, on_timer, deadline > now ? deadline - now : 0, 0);
 }
 
-/* Timers run before sockets are looked at: where it was we who stood still, the answer may be there already.
- */
-static void look_once_more(struct redis *r)
-{
-    r->late = true;
-    uv_timer_start(&r->timer, on_timer, 0, 0);
-}
-
 static void on_timer(uv_timer_t *timer)
 {
     struct redis *r = timer->data;
@@ -244,8 +237,10 @@ static void on_timer(uv_timer_t *timer)
         set_timer(r);
     else if (r->late)
         drop(r, "it does not answer in time");
-    else
-        look_once_more(r);
+    else { /* timers run before sockets are looked at: where we stood still, the answer may be there already */
+        r->late = true;
+        uv_timer_start(timer, on_timer, 0, 0);
+    }
 }
 
 static void on_connected(const redisAsyncContext *context, int status)
@@ -288,9 +283,11 @@ static void on_heard(redisAsyncContext *context, void *reply_, void *data)
     struct redis *r = data;
     if (reply == NULL || r->freed || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
         return;
-    const redisReply *text = reply->element[2]; /* behind "message" and the channel */
-    if (text->type == REDIS_REPLY_STRING)
-        r->on_message(r->ctx, text->str, (size_t)text->len);
+    const redisReply *last = reply->element[2]; /* behind a word and the channel */
+    if (last->type == REDIS_REPLY_STRING)
+        r->on_message(r->ctx, last->str, (size_t)last->len);
+    else if (r->state == CONNECTING) /* "subscribe", and how many channels that makes */
+        go_up(r);
 }
 
 static void subscribe(struct redis *r)
@@ -310,9 +307,10 @@ static void end_handshake_step(struct redis *r, const redisReply *reply)
                  reply->str);
         drop(r, reason);
     } else if (reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0) {
-        go_up(r);
         if (r->channel != NULL)
             subscribe(r);
+        else
+            go_up(r);
     }
 }
 

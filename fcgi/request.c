@@ -1,7 +1,7 @@
 /* request: see request.h. The story of one request:
  *
  *     route -> authorize -> look_in_memory -> join_fetches -> hold -> respond
- *       |          |              '-- all fresh --------------^ ^--'     ^
+ *       |  '-- take_hint -------- '-- all fresh --------------^ ^--'     ^
  *       |          |                                          '-> stream -- news --> stream ...
  *       '----------'-- refused ------------------------------------------'
  *
@@ -15,15 +15,32 @@
 
 #include <utlist.h>
 
-#include "events.h"
+#include "hints.h"
+#include "hook.h"
 #include "lookup.h"
 #include "stats.h"
+#include "stream.h"
 #include "watch.h"
 #include "wish.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
 
-enum step { ROUTE, AUTHORIZE, LOOK_IN_MEMORY, JOIN_FETCHES, HOLD, STREAM, RESPOND, WAIT, DONE };
+/* X(step, its function) */
+#define STEPS(X)                                                                                             \
+    X(ROUTE, route)                                                                                          \
+    X(TAKE_HINT, take_hint)                                                                                  \
+    X(AUTHORIZE, authorize)                                                                                  \
+    X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
+    X(JOIN_FETCHES, join_fetches)                                                                            \
+    X(HOLD, hold)                                                                                            \
+    X(STREAM, stream)                                                                                        \
+    X(RESPOND, respond)
+
+#define STEP_ID(id, function)       id,
+#define STEP_NAME(id, function)     #function,
+#define STEP_FUNCTION(id, function) function,
+
+enum step { STEPS(STEP_ID) WAIT, DONE };
 
 struct request {
     struct requests *requests;   /* (ref) */
@@ -36,13 +53,12 @@ struct request {
     size_t n_lookups;
     size_t n_missing; /* lookups that wait for a fetch */
     struct lookup *lookups;
-    struct lookup only;        /* that of most requests */
-    uint64_t begun_ms;         /* loop time */
-    bool held;                 /* it watches */
-    bool time_over;            /* it is answered with what there is */
-    bool streaming;            /* the head of the stream is out */
-    char last_etag[ETAG_SIZE]; /* of the event sent last */
-    uv_timer_t timer;          /* the deadline, or the heartbeat */
+    struct lookup only; /* that of most requests */
+    uint64_t begun_ms;  /* loop time */
+    bool held;          /* it watches */
+    bool time_over;     /* it is answered with what there is */
+    struct stream stream;
+    uv_timer_t timer; /* the deadline, or the heartbeat */
     struct answer_facts facts;
     char id[ANSWER_ID_SIZE];
 };
@@ -50,6 +66,7 @@ struct request {
 struct requests {
     struct requests_parts parts;
     struct watches *watches;
+    struct hints *hints;
     struct request *waiting;
     int64_t n_waiting;
     bool leaving; /* nobody is held any more */
@@ -91,11 +108,27 @@ static enum step route(struct request *r)
     r->facts.request_id = r->id;
     r->facts.if_none_match = r->wish.if_none_match;
     r->facts.head_only = r->wish.head_only;
+    r->facts.allow = r->wish.kind == ROUTE_HOOK ? "POST" : NULL;
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
+    if (r->wish.kind == ROUTE_HOOK)
+        return TAKE_HINT;
     return r->wish.kind == ROUTE_MANY ? take_ids(r) : AUTHORIZE;
+}
+
+/* ---- take_hint: a webhook, whose secret was the right one ---- */
+
+static enum step take_hint(struct request *r)
+{
+    size_t len;
+    const char *body = fcgi_body(r->client, &len);
+    enum problem problem = hook_read(r->wish.hook, body, len, &r->only.task);
+    if (problem != PROBLEM_NONE)
+        return refuse(r, problem);
+    hints_take(r->requests->hints, &r->only.task);
+    return RESPOND;
 }
 
 /* ---- authorize ---- */
@@ -277,66 +310,46 @@ static enum step hold(struct request *r)
 
 /* ---- stream ---- */
 
-static bool send_text(struct request *r, struct buf *text)
-{
-    bool open = fcgi_stream_send(r->client, text->data, text->len);
-    buf_done(text);
-    if (!open)
-        r->client = NULL;
-    return open;
-}
-
 static void on_heartbeat(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
-    struct buf text;
-    events_begin(&text);
-    events_heartbeat(&text);
-    if (!send_text(r, &text))
-        run(r);
+    if (stream_send_heartbeat(r->client))
+        return;
+    r->client = NULL;
+    run(r);
 }
 
 static void begin_stream(struct request *r)
 {
-    struct buf head;
-    events_head(r->id, &head);
-    fcgi_stream(r->client, head.data, head.len);
-    buf_done(&head);
-    r->streaming = true;
-    stat_inc(STAT_STREAMS);
+    stream_open(&r->stream, r->client, r->id);
     start_waiting(r);
     uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
-}
-
-/* What has changed since the last event; a comment when nothing has: nginx sends a head only with what follows it. */
-static void write_news(struct request *r, struct buf *text)
-{
-    const struct snapshot *snapshot = r->only.snapshot;
-    if (snapshot == NULL)
-        return events_problem(r->only.problem, r->id, text);
-    const struct view_bytes *view = &snapshot->views[r->wish.view];
-    if (strcmp(view->etag, r->last_etag) == 0)
-        return events_heartbeat(text);
-    memcpy(r->last_etag, view->etag, ETAG_SIZE);
-    events_status(view, text);
 }
 
 /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
 static bool has_seen_the_end(struct request *r)
 {
-    const struct view_bytes *view = &r->only.snapshot->views[r->wish.view];
-    if (!events_is_known(r->wish.last_event_id, view))
-        return false;
-    memcpy(r->last_etag, view->etag, ETAG_SIZE); /* it is not told again */
-    return state_ended(r->only.snapshot->state);
+    const struct snapshot *snapshot = r->only.snapshot;
+    const struct view_bytes *view = &snapshot->views[r->wish.view];
+    stream_resume(&r->stream, r->wish.last_event_id, view);
+    return state_ended(snapshot->state) && stream_has(&r->stream, view);
+}
+
+static bool send_news(struct request *r)
+{
+    const struct snapshot *snapshot = r->only.snapshot; /* NULL: there turned out to be no such task */
+    bool sent = snapshot ? stream_send_view(&r->stream, r->client, &snapshot->views[r->wish.view])
+                         : stream_send_problem(r->client, r->only.problem, r->id);
+    if (!sent)
+        r->client = NULL;
+    return sent && snapshot != NULL && !state_ended(snapshot->state);
 }
 
 static enum step stream(struct request *r)
 {
-    const struct snapshot *snapshot = r->only.snapshot; /* NULL: there turned out to be no such task */
     if (r->client == NULL)
         return RESPOND;
-    if (!r->streaming) {
+    if (!r->stream.open) {
         if (has_seen_the_end(r)) {
             r->facts.no_content = true;
             return RESPOND;
@@ -347,10 +360,7 @@ static enum step stream(struct request *r)
         }
         begin_stream(r);
     }
-    struct buf text;
-    events_begin(&text);
-    write_news(r, &text);
-    if (!send_text(r, &text) || snapshot == NULL || state_ended(snapshot->state) || r->requests->leaving)
+    if (!send_news(r) || r->requests->leaving)
         return RESPOND;
     watch_all(r);
     r->step = STREAM;
@@ -365,8 +375,8 @@ static enum step respond(struct request *r)
     stop_waiting(r);
     if (r->client == NULL)
         return DONE;
-    if (r->streaming) {
-        fcgi_stream_end(r->client);
+    if (r->stream.open) {
+        stream_close(&r->stream, r->client);
         stat_answer(200);
         return DONE;
     }
@@ -376,6 +386,8 @@ static enum step respond(struct request *r)
     r->facts.waited_s = r->wish.wait_s;
     if (r->facts.problem != PROBLEM_NONE && (r->wish.kind == ROUTE_MANY || r->only.snapshot == NULL))
         answer_problem(&answer, &r->facts);
+    else if (r->wish.kind == ROUTE_HOOK)
+        answer_nothing(&answer, &r->facts);
     else if (r->wish.kind == ROUTE_MANY)
         lookups_answer(r->lookups, r->n_lookups, &r->facts, &answer);
     else
@@ -396,8 +408,7 @@ static void on_closed(uv_handle_t *handle)
 static void request_free(struct request *r)
 {
     stop_waiting(r);
-    if (r->streaming)
-        stat_dec(STAT_STREAMS);
+    stream_close(&r->stream, NULL);
     for (size_t i = 0; i < r->n_lookups; i++)
         lookup_done(&r->lookups[i]);
     if (r->lookups != &r->only)
@@ -410,15 +421,8 @@ static void request_free(struct request *r)
 
 static void run(struct request *r)
 {
-    static enum step (*const steps[])(struct request *) = {[ROUTE] = route,
-                                                           [AUTHORIZE] = authorize,
-                                                           [LOOK_IN_MEMORY] = look_in_memory,
-                                                           [JOIN_FETCHES] = join_fetches,
-                                                           [HOLD] = hold,
-                                                           [STREAM] = stream,
-                                                           [RESPOND] = respond};
-    static const char *const names[] = {"route",  "authorize", "look_in_memory", "join_fetches", "hold",
-                                        "stream", "respond",   "wait",           "done"};
+    static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
+    static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);
@@ -450,6 +454,7 @@ struct requests *requests_new(struct requests_parts parts)
     struct requests *rs = xcalloc(1, sizeof(*rs));
     rs->parts = parts;
     rs->watches = watches_new(parts.loop, parts.fetches);
+    rs->hints = hints_new(parts.loop, parts.fetches);
     return rs;
 }
 
@@ -459,7 +464,7 @@ void requests_release(struct requests *rs)
     rs->leaving = true;
     DL_FOREACH_SAFE(rs->waiting, r, next)
     {
-        if (r->held || r->streaming) {
+        if (r->held || r->stream.open) {
             r->time_over = true;
             run(r);
         }
@@ -474,6 +479,7 @@ void requests_free(struct requests *rs)
         fcgi_on_gone(rs->waiting->client, NULL, NULL);
         request_free(rs->waiting);
     }
+    hints_free(rs->hints);
     watches_free(rs->watches);
     free(rs);
 }

@@ -21,7 +21,8 @@ enum route_kind {
     ROUTE_NONE,    /* nothing of ours: problem says which */
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
-    ROUTE_MANY     /* /v1/tasks?ids=... */
+    ROUTE_MANY,    /* /v1/tasks?ids=... */
+    ROUTE_HOOK     /* a webhook: hook_route finds those */
 };
 
 /* The first three need one task; ROUTE_MANY leaves it alone: route_ids reads them. */

@@ -2,13 +2,13 @@
  *
  * The value in Redis: one line, then the views one behind the other.
  *
- *     taskproxy/1 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT LEN LEN\n */
+ *     taskproxy/2 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS LEN LEN\n */
 #include "snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "taskproxy/1"
+#define FORMAT "taskproxy/2"
 
 enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
 
@@ -49,11 +49,11 @@ static int64_t running_until(const struct snapshot *s, const struct snapshot_rul
     return s->fetched_ms + snapshot_interval_ms(s, rules, s->fetched_ms);
 }
 
-static void set_times(struct snapshot *s, const struct snapshot_rules *rules, int64_t retry_after_ms)
+static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
 {
-    int64_t wished = s->fetched_ms + min64(retry_after_ms, retry_after_max_ms);
-    s->fresh_until_ms =
-        state_ended(s->state) ? ended_until(s, rules) : max64(running_until(s, rules), wished);
+    s->fresh_until_ms = state_ended(s->state)
+                            ? ended_until(s, rules)
+                            : max64(running_until(s, rules), s->fetched_ms + s->retry_after_ms);
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
@@ -79,10 +79,11 @@ struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct s
                            .known = facts->known,
                            .created_ms = facts->created_ms,
                            .fetched_ms = facts->fetched_ms,
-                           .urls_expire_at = facts->urls_expire_at};
+                           .urls_expire_at = facts->urls_expire_at,
+                           .retry_after_ms = min64(facts->retry_after_ms, retry_after_max_ms)};
     for (size_t i = 0; i < VIEW_COUNT; i++)
         set_view(&s->views[i], facts->views[i], facts->view_lens[i]);
-    set_times(s, rules, facts->retry_after_ms);
+    set_times(s, rules);
     return s;
 }
 
@@ -139,8 +140,9 @@ size_t snapshot_bytes(const struct snapshot *s)
 
 void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out)
 {
-    buf_addf(out, "%s %s %s %lld %lld %lld", FORMAT, digest, state_name(s->state), (long long)s->created_ms,
-             (long long)s->fetched_ms, (long long)s->urls_expire_at);
+    buf_addf(out, "%s %s %s %lld %lld %lld %lld", FORMAT, digest, state_name(s->state),
+             (long long)s->created_ms, (long long)s->fetched_ms, (long long)s->urls_expire_at,
+             (long long)s->retry_after_ms);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         buf_addf(out, " %zu", s->views[i].len);
     buf_putc(out, '\n');
@@ -180,13 +182,14 @@ static const char *read_head(char *head, const char *digest, struct snapshot_fac
     facts->created_ms = next_number(&rest);
     facts->fetched_ms = next_number(&rest);
     facts->urls_expire_at = next_number(&rest);
+    facts->retry_after_ms = next_number(&rest);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         facts->view_lens[i] = (size_t)next_number(&rest);
     /* Beyond these the sums of times would overflow. */
     const int64_t most = 1LL << 48;
     if (facts->state == STATE_NONE || facts->created_ms < 0 || facts->created_ms > most ||
         facts->fetched_ms < 0 || facts->fetched_ms > most || facts->urls_expire_at < 0 ||
-        facts->urls_expire_at > most / 1000)
+        facts->urls_expire_at > most / 1000 || facts->retry_after_ms < 0)
         return "a malformed head";
     return NULL;
 }

@@ -26,6 +26,7 @@ struct snapshot {
     int64_t fresh_until_ms; /* until when it is answered without asking */
     int64_t keep_until_ms;  /* until when it may stand in for an upstream that fails */
     int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
+    int64_t retry_after_ms; /* the upstream's wish not to be asked again before; 0: none */
     struct view_bytes views[VIEW_COUNT];
 };
 

@@ -42,6 +42,9 @@
     X(LEASES_REFUSED, counter, "leases_refused_total", "",                                                   \
       "Questions that another worker was asking already, by way of Redis")                                   \
     X(REDIS_FAILURES, counter, "redis_failures_total", "", "Commands that Redis refused or did not answer")  \
+    X(HOOKS_TAKEN, counter, "hooks_total", "result=\"taken\"", "Webhooks with the right secret, by result")  \
+    X(HOOKS_COLLAPSED, counter, "hooks_total", "result=\"collapsed\"", NULL)                                 \
+    X(HOOKS_DROPPED, counter, "hooks_total", "result=\"dropped\"", NULL)                                     \
     X(CACHE_ENTRIES, gauge, "cache_entries", "", "Snapshots in memory")                                      \
     X(CACHE_BYTES, gauge, "cache_bytes", "", "Memory that the snapshots take")                               \
     X(CACHE_EVICTIONS, counter, "cache_evictions_total", "", "Snapshots pushed out by newer ones")           \

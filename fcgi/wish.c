@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "hook.h"
 #include "prefer.h"
 
 static bool is_method(const char *method, const char *name)
@@ -34,6 +35,10 @@ enum problem wish_read(const struct conf *conf, const struct fcgi_request *clien
     enum problem problem = PROBLEM_BAD_REQUEST;
     if (wish->uri != NULL)
         wish->kind = route_find(conf, wish->uri, ret_task, &problem);
+    if (problem == PROBLEM_NOT_FOUND && (wish->hook = hook_route(conf, wish->uri)) != NULL) {
+        wish->kind = ROUTE_HOOK;
+        return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
+    }
     wish->view = wish->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
     if (problem == PROBLEM_NOT_FOUND)
         return problem;

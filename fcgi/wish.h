@@ -9,11 +9,12 @@ struct wish {
     bool head_only; /* the method is HEAD */
     enum route_kind kind;
     enum view_kind view;
-    int wait_s;                /* how long it wants to be held; 0: not at all */
-    bool stream;               /* it wants server-sent events */
-    const char *uri;           /* (ref) all of these until the request is answered; each may be NULL */
-    const char *if_none_match; /* (ref) */
-    const char *last_event_id; /* (ref) */
+    const struct conf_route *hook; /* (ref) ROUTE_HOOK: whose webhook it is */
+    int wait_s;                    /* how long it wants to be held; 0: not at all */
+    bool stream;                   /* it wants server-sent events */
+    const char *uri;               /* (ref) all of these until the request is answered; each may be NULL */
+    const char *if_none_match;     /* (ref) */
+    const char *last_event_id;     /* (ref) */
 };
 
 /* PROBLEM_NONE, or why the request is refused: then the wish has what could be told. `ret_task` is the task

@@ -17,9 +17,9 @@ MAX_LINES = 500
 LAYERS = [
     "util buf log said stats scan json files vault",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
-    " cache records memory prefer answer standing events conf_check secret",
+    " cache records memory prefer answer standing events conf_check hook secret",
     "fcgi acceptor redis http upstream sockets",
-    "shared verdict fetch watch lookup wish request status try",
+    "shared verdict fetch watch hints lookup wish stream request status try",
     "worker crew master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

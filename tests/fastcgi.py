@@ -121,7 +121,7 @@ def parse_answer(output: bytes) -> tuple:
     return int(headers.pop("status", "200").split()[0]), headers, body
 
 
-def ask(path: str, target: str, method: str = "GET", **params) -> tuple:
+def ask(path: str, target: str, method: str = "GET", body: bytes = b"", **params) -> tuple:
     """One request on a connection of its own: (status, headers, body)."""
     with Connection(path) as connection:
-        return connection.ask(task_params(target, method, **params), flags=0)
+        return connection.ask(task_params(target, method, **params), body, flags=0)

@@ -218,33 +218,44 @@ TEST(no_bit_changed_at_random_crashes_it)
     buf_done(&value);
 }
 
+TEST(the_upstreams_wish_is_known_to_who_reads_the_value)
+{
+    static const char value[] = "taskproxy/2 0123456789abcdef running 1000 2000 0 60000 0 0\n";
+    const char *why;
+    struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
+    assert_int_equal(s->fresh_until_ms, 62000);
+    snapshot_unref(s);
+}
+
 TEST(values_of_others_and_of_enemies_are_refused)
 {
-#define H "taskproxy/1 0123456789abcdef "
+#define H "taskproxy/2 0123456789abcdef "
     static const char *const bad[] = {"",
                                       "\n",
                                       " \n",
                                       "hello\n",
                                       "{\"a\":1}",
-                                      "taskproxy/1\n",
-                                      "taskproxy/2 0123456789abcdef running 1 1 0 0 0\n",
+                                      "taskproxy/2\n",
+                                      "taskproxy/1 0123456789abcdef running 1 1 0 0 0\n",
                                       H "\n",
                                       H "running\n",
-                                      H "running 1 1 0 0\n",
-                                      H "running 1 1 0 1 0\n",
-                                      H "running 1 1 0 0 0\nx",
-                                      H "none 1 1 0 0 0\n",
-                                      H "Running 1 1 0 0 0\n",
-                                      H "running -1 1 0 0 0\n",
-                                      H "running 1 x 0 0 0\n",
-                                      H "running 1 1 0 18446744073709551615 0\n",
-                                      H "running 1 1 0 9223372036854775807 9223372036854775807\nab",
-                                      H "running 9223372036854775807 1 0 0 0\n",
-                                      H "running 1 9223372036854775807 0 0 0\n",
-                                      H "succeeded 1 1 9223372036854775807 0 0\n",
-                                      H "succeeded 1 1 281474976711 0 0\n",
-                                      H "running 1 1 0 2 18446744073709551615\nab",
-                                      H "running 1 1 0 0x0 0\n"};
+                                      H "running 1 1 0 0 0\n",
+                                      H "running 1 1 0 0 1 0\n",
+                                      H "running 1 1 0 0 0 0\nx",
+                                      H "running 1 1 0 -1 0 0\n",
+                                      H "running 1 1 0 x 0 0\n",
+                                      H "none 1 1 0 0 0 0\n",
+                                      H "Running 1 1 0 0 0 0\n",
+                                      H "running -1 1 0 0 0 0\n",
+                                      H "running 1 x 0 0 0 0\n",
+                                      H "running 1 1 0 0 18446744073709551615 0\n",
+                                      H "running 1 1 0 0 9223372036854775807 9223372036854775807\nab",
+                                      H "running 9223372036854775807 1 0 0 0 0\n",
+                                      H "running 1 9223372036854775807 0 0 0 0\n",
+                                      H "succeeded 1 1 9223372036854775807 0 0 0\n",
+                                      H "succeeded 1 1 281474976711 0 0 0\n",
+                                      H "running 1 1 0 0 2 18446744073709551615\nab",
+                                      H "running 1 1 0 0 0x0 0\n"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         const char *why;
         if (decoded(bad[i], strlen(bad[i]), &why) != NULL)
@@ -266,7 +277,7 @@ TEST(a_head_without_an_end_is_not_searched_for_ever)
 
 TEST(empty_views_are_whole_all_the_same)
 {
-    static const char value[] = H "running 1 1 0 0 0\n";
+    static const char value[] = H "running 1 1 0 0 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_non_null(s);
@@ -293,6 +304,7 @@ int main(void)
         cmocka_unit_test(a_value_made_with_another_provider_file_is_not_used),
         cmocka_unit_test(a_value_that_is_not_whole_or_too_long_is_refused),
         cmocka_unit_test(no_bit_changed_at_random_crashes_it),
+        cmocka_unit_test(the_upstreams_wish_is_known_to_who_reads_the_value),
         cmocka_unit_test(values_of_others_and_of_enemies_are_refused),
         cmocka_unit_test(a_head_without_an_end_is_not_searched_for_ever),
         cmocka_unit_test(empty_views_are_whole_all_the_same),
