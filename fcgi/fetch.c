@@ -417,7 +417,7 @@ enum fetch_join fetch_join(struct fetches *fs, const struct task *task, struct f
     return begun ? FETCH_STARTED : FETCH_COLLAPSED;
 }
 
-bool fetch_refresh(struct fetches *fs, const struct task *task, int64_t since_ms)
+enum fetch_join fetch_refresh(struct fetches *fs, const struct task *task, int64_t since_ms)
 {
     bool begun;
     struct fetch *f = find_or_begin(fs, task, &begun);
@@ -425,7 +425,7 @@ bool fetch_refresh(struct fetches *fs, const struct task *task, int64_t since_ms
         f->since_ms = since_ms;
         run(f);
     }
-    return f != NULL;
+    return begun ? FETCH_STARTED : f != NULL ? FETCH_COLLAPSED : FETCH_REFUSED;
 }
 
 void fetch_leave(struct fetch_waiter *waiter)

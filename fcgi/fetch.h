@@ -66,9 +66,9 @@ enum fetch_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
  * reached, and no callback will come; otherwise exactly one will, later. */
 enum fetch_join fetch_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
-/* Fetches a task with nobody waiting, unless it is being fetched already. False at the limit of fetches.
- * `since_ms`: what was known before that moment will not do, however fresh; 0: it will. */
-bool fetch_refresh(struct fetches *fetches, const struct task *task, int64_t since_ms);
+/* Fetches a task with nobody waiting. A fetch that is begun for it takes nothing that was known before
+ * `since_ms`, however fresh; 0: it does. */
+enum fetch_join fetch_refresh(struct fetches *fetches, const struct task *task, int64_t since_ms);
 
 /* Waits no longer; the fetch goes on. */
 void fetch_leave(struct fetch_waiter *waiter);

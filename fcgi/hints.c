@@ -47,10 +47,11 @@ static bool has_ended(struct fetches *fetches, const struct task *task)
     return look.snapshot != NULL && state_ended(look.snapshot->state);
 }
 
+/* A query that is under way already may have been answered before the change. */
 static void fetch_anew(struct hint *h)
 {
     struct fetches *fetches = h->hints->fetches;
-    h->again = !has_ended(fetches, &h->task) && !fetch_refresh(fetches, &h->task, wall_ms());
+    h->again = !has_ended(fetches, &h->task) && fetch_refresh(fetches, &h->task, wall_ms()) != FETCH_STARTED;
     uv_timer_start(&h->timer, on_interval_over, (uint64_t)h->task.route->provider->poll.min_ms, 0);
 }
 

@@ -69,7 +69,7 @@ static void on_time(uv_timer_t *timer)
     if (look.left_ms > 0)
         return wait_ms(w, look.left_ms); /* someone else has asked, or asking has just failed */
     /* The end of the fetch goes on with the schedule; the timer is for the case that it never ends. */
-    wait_ms(w, fetch_refresh(fetches, &w->task, 0) ? FETCH_MAX_MS : RETRY_MS);
+    wait_ms(w, fetch_refresh(fetches, &w->task, 0) != FETCH_REFUSED ? FETCH_MAX_MS : RETRY_MS);
 }
 
 /* ---- the watches ---- */
