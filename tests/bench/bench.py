@@ -9,9 +9,11 @@ import os
 import shutil
 import sys
 
+import frozen
 import held
 import herd
 import hits
+import hosts
 import memory
 import polled
 import told
@@ -33,6 +35,8 @@ FIGURES = {
     "memory": memory.measure,
     "views": views.measure,
     "held": held.measure,
+    "frozen": lambda: frozen.measure(seconds(20, 20)),
+    "hosts": lambda: hosts.measure(seconds(15, 15)),
     "polled": lambda: polled.measure(seconds(30, 30)),
     "told": lambda: told.measure(seconds(20, 20)),
 }
