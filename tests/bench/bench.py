@@ -32,13 +32,13 @@ def seconds(default: int, most: int | None = None) -> int:
 FIGURES = {
     "hits": lambda: hits.measure(seconds(20)),
     "herd": lambda: herd.measure(HERDS),
-    "memory": memory.measure,
-    "views": views.measure,
-    "held": held.measure,
-    "frozen": lambda: frozen.measure(seconds(20, 20)),
-    "hosts": lambda: hosts.measure(seconds(15, 15)),
     "polled": lambda: polled.measure(seconds(30, 30)),
     "told": lambda: told.measure(seconds(20, 20)),
+    "held": held.measure,
+    "hosts": lambda: hosts.measure(seconds(15, 15)),
+    "frozen": lambda: frozen.measure(seconds(20, 20)),
+    "memory": memory.measure,
+    "views": views.measure,
 }
 
 

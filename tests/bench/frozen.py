@@ -62,14 +62,14 @@ def judge(name: str, seen: dict, which: int) -> Load:
 
 def tell(seconds: float, *loads: Load) -> Table:
     columns = [f"{part}, {what}" for part in PARTS for what in ("p99 ms", "longest")]
-    table = Table(f"Redis frozen for {seconds:.0f} s, under {HIT_CLIENTS / PERIOD:,.0f} hits and {MISS_CLIENTS / PERIOD:,.0f} misses a second",
-                  *columns)
+    pace = f"{HIT_CLIENTS / PERIOD:,.0f} hits and {MISS_CLIENTS / PERIOD:,.0f} misses a second"
+    table = Table(f"Redis frozen for {seconds:.0f} s, under {pace}", *columns)
     for load in loads:
         table.row(load.name, *(f"{number:.1f}" for part in PARTS for number in (load.p99(part), load.longest(part))))
     for load in loads:
-        most = load.p99("before") + MOST_OVER_MS[load.name]
+        before, over = load.p99("before"), MOST_OVER_MS[load.name]
         for part in PARTS[1:]:
-            table.hold(f"{load.name}: p99 {load.p99(part):.1f} ms {part}, at most {MOST_OVER_MS[load.name]} ms over {load.p99('before'):.1f}",
-                       load.p99(part) <= most)
+            p99 = load.p99(part)
+            table.hold(f"{load.name}: p99 {p99:.1f} ms {part}, at most {over} ms over {before:.1f}", p99 <= before + over)
         table.hold(f"{load.name}: {load.failed} failed", load.failed == 0)
     return table

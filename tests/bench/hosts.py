@@ -48,8 +48,8 @@ def ask(stack, port: int, redis: str, seconds: float) -> list:
     """Clients that poll and clients that read streams, at the same time."""
     manners = {"poll": f"polled each second, Redis {redis}", "stream": f"event streams, Redis {redis}"}
     tasks = {manner: [f"{manner}_{redis}_{number:02d}" for number in range(TASKS)] for manner in manners}
-    going = [stack.background(follow, port, manner, seconds, CLIENTS // TASKS * [f"/sora/v1/videos/{task}" for task in tasks[manner]])
-             for manner in manners]
+    paths = {manner: [f"/sora/v1/videos/{task}" for task in tasks[manner]] * (CLIENTS // TASKS) for manner in manners}
+    going = [stack.background(follow, port, manner, seconds, paths[manner]) for manner in manners]
     for each in going:
         each.result()
     return [Asked(name, [[query.at for query in stack.standin.seen(task)] for task in tasks[manner]])
@@ -65,7 +65,8 @@ def second_host(first) -> Stack:
 
 def measure(seconds: float) -> Table:
     port = free_port()
-    with bench_stack("include beside.conf;", providers=POLL, task_seconds=1000, config={"workers": WORKERS}, nginx=False) as first:
+    settings = {"providers": POLL, "config": {"workers": WORKERS}, "task_seconds": 1000, "nginx": False}
+    with bench_stack("include beside.conf;", **settings) as first:
         with second_host(first) as second:
             sockets = [stack.worker_socket(index) for stack in (first, second) for index in range(WORKERS)]
             first.nginx.prefix.mkdir()
@@ -80,8 +81,8 @@ def measure(seconds: float) -> Table:
 
 
 def tell(shared: list, alone: list) -> Table:
-    table = Table(f"Two hosts of {WORKERS} workers, {CLIENTS} clients that come to any of them, {TASKS} tasks asked for every {INTERVAL:.0f} s",
-                  "upstream queries", "per task and interval")
+    table = Table(f"Two hosts of {WORKERS} workers; {CLIENTS} clients come to any of them, for {TASKS} tasks, asked for every "
+                  f"{INTERVAL:.0f} s", "upstream queries", "per task and interval")
     for row in shared + alone:
         table.row(row.name, f"{row.queries():,}", f"{row.per_interval():.2f}")
     for row in shared:

@@ -14,6 +14,7 @@ WATCHERS = 1000
 INTERVAL = 2.0  # seconds, between two questions about one task
 LIFE = 100  # seconds that the task takes, so that a second is a percent of it
 MOST_MS = 50  # from an answer until the last watcher has read it
+LEAST_SECONDS = 4 * INTERVAL
 SETTING_OUT = 3  # seconds in which they connect and have their first look
 
 TASK = "/sora/v1/videos/{}"
@@ -56,7 +57,7 @@ def watch(stack, port: int, manner: str, seconds: float) -> Told:
 def measure(seconds: float) -> Table:
     port = free_port()
     with bench_stack(server(port), providers=POLL) as stack:
-        rows = [watch(stack, port, manner, seconds) for manner in ("stream", "wait")]
+        rows = [watch(stack, port, manner, max(seconds, LEAST_SECONDS)) for manner in ("stream", "wait")]
     return tell(rows)
 
 
