@@ -1,0 +1,302 @@
+/* With which key a task is asked, and what becomes of keys that are refused or asked to rest. */
+#include "unit.h"
+
+#include <string.h>
+
+#include "../../fcgi/keypool.h"
+
+static const int64_t now = 1000000;
+static char *const keys[] = {(char[]){"sk-first"}, (char[]){"sk-second"}, (char[]){"sk-third"}};
+
+static struct keypool pool_of(size_t n)
+{
+    struct keypool pool;
+    keypool_init(&pool, keys, n);
+    return pool;
+}
+
+static struct key_turn turn_of(const struct keypool *pool, size_t owner)
+{
+    struct key_turn turn = {.key = 0};
+    memcpy(turn.owner, pool->keys[owner].mark, sizeof(turn.owner));
+    return turn;
+}
+
+static void assert_taken(struct keypool *pool, struct key_turn *turn, size_t expected, int64_t at_ms)
+{
+    assert_true(keypool_has(pool, turn, at_ms));
+    assert_true(keypool_take(pool, turn, at_ms));
+    assert_int_equal(turn->key, expected);
+}
+
+/* A task of its own is asked with that key, which is answered so. */
+static bool one_answer(struct keypool *pool, size_t key, enum key_word word, int64_t rest_ms, int64_t at_ms)
+{
+    struct key_turn turn = turn_of(pool, key);
+    assert_taken(pool, &turn, key, at_ms);
+    return keypool_said(pool, &turn, word, rest_ms, at_ms);
+}
+
+static void assert_end(const struct keypool *pool, const struct key_turn *turn, int64_t at_ms,
+                       enum key_end end, int64_t retry_after_ms)
+{
+    int64_t ms = -1;
+    assert_false(keypool_has(pool, turn, at_ms));
+    assert_int_equal(keypool_end(pool, turn, at_ms, &ms), end);
+    assert_int_equal(ms, retry_after_ms);
+}
+
+TEST(a_mark_is_the_beginning_of_the_keys_digest)
+{
+    char mark[KEY_MARK_SIZE];
+    key_mark("abc", mark);
+    assert_string_equal(mark, "ba7816bf");
+}
+
+TEST(new_tasks_go_to_the_keys_in_turn)
+{
+    struct keypool pool = pool_of(3);
+    for (size_t i = 0; i < 7; i++) {
+        struct key_turn turn = {.key = 0};
+        assert_taken(&pool, &turn, i % 3, now);
+        assert_false(keypool_said(&pool, &turn, KEY_GOOD, 0, now));
+        assert_string_equal(turn.owner, pool.keys[i % 3].mark);
+    }
+}
+
+TEST(a_task_is_asked_with_the_key_that_answered_last)
+{
+    struct keypool pool = pool_of(3);
+    for (int i = 0; i < 5; i++)
+        assert_false(one_answer(&pool, 2, KEY_GOOD, 0, now));
+    struct key_turn turn = {.key = 0};
+    assert_taken(&pool, &turn, 0, now); /* whose turn it is has not changed */
+}
+
+TEST(a_key_that_is_no_longer_there_owns_nothing)
+{
+    struct keypool pool = pool_of(2);
+    struct key_turn turn = {.owner = "01234567"};
+    assert_taken(&pool, &turn, 0, now);
+}
+
+TEST(a_task_that_is_missing_is_asked_for_once_with_each_key)
+{
+    struct keypool pool = pool_of(3);
+    struct key_turn turn = turn_of(&pool, 1);
+    static const size_t order[] = {1, 0, 2};
+    for (size_t i = 0; i < 3; i++) {
+        assert_taken(&pool, &turn, order[i], now);
+        assert_false(keypool_said(&pool, &turn, KEY_MISSING, 0, now));
+    }
+    assert_false(keypool_take(&pool, &turn, now));
+    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+}
+
+TEST(a_key_that_has_answered_stays_for_the_second_query)
+{
+    struct keypool pool = pool_of(2);
+    struct key_turn turn = {.key = 0};
+    assert_taken(&pool, &turn, 0, now);
+    keypool_said(&pool, &turn, KEY_GOOD, 0, now);
+    assert_false(keypool_has(&pool, &turn, now));
+    assert_true(keypool_take(&pool, &turn, now));
+    assert_int_equal(turn.key, 0);
+    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+}
+
+TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pauses)
+{
+    static const int64_t pauses[] = {1000,  2000,   4000,   8000,   16000, 32000,
+                                     64000, 128000, 256000, 300000, 300000};
+    struct keypool pool = pool_of(1);
+    int64_t at = now;
+    for (size_t i = 0; i < NELEMS(pauses); i++) {
+        assert_int_equal(one_answer(&pool, 0, KEY_REFUSED, 0, at), i == 0);
+        struct key_turn turn = {.key = 0};
+        assert_end(&pool, &turn, at + 1, KEY_END_REFUSED, pauses[i] - 1);
+        at += pauses[i];
+    }
+    struct key_turn probe = {.key = 0}, other = {.key = 0};
+    assert_taken(&pool, &probe, 0, at);
+    assert_false(keypool_take(&pool, &other, at));
+    assert_true(keypool_said(&pool, &probe, KEY_GOOD, 0, at));
+    assert_taken(&pool, &other, 0, at);
+    assert_true(keypool_said(&pool, &other, KEY_REFUSED, 0, at));
+    struct key_turn turn = {.key = 0};
+    assert_end(&pool, &turn, at, KEY_END_REFUSED, 1000);
+}
+
+TEST(a_probe_that_brings_nothing_is_made_again)
+{
+    struct keypool pool = pool_of(1);
+    one_answer(&pool, 0, KEY_REFUSED, 0, now);
+    struct key_turn probe = {.key = 0}, turn = {.key = 0};
+    assert_taken(&pool, &probe, 0, now + 1000);
+    assert_end(&pool, &turn, now + 1000, KEY_END_REFUSED, 1000);
+    assert_taken(&pool, &turn, 0, now + 2000);
+}
+
+TEST(queries_that_were_under_way_with_a_refused_key_say_nothing_new)
+{
+    struct keypool pool = pool_of(1);
+    struct key_turn turns[5] = {{.key = 0}}, turn = {.key = 0};
+    for (size_t i = 0; i < NELEMS(turns); i++)
+        assert_true(keypool_take(&pool, &turns[i], now));
+    for (size_t i = 0; i < NELEMS(turns); i++)
+        assert_int_equal(keypool_said(&pool, &turns[i], KEY_REFUSED, 0, now), i == 0);
+    assert_end(&pool, &turn, now, KEY_END_REFUSED, 1000);
+}
+
+TEST(the_others_are_asked_in_place_of_a_refused_key)
+{
+    struct keypool pool = pool_of(3);
+    assert_true(one_answer(&pool, 0, KEY_REFUSED, 0, now));
+    for (size_t i = 0; i < 4; i++) {
+        struct key_turn turn = {.key = 0};
+        assert_taken(&pool, &turn, 1 + i % 2, now);
+    }
+}
+
+TEST(missing_is_not_believed_when_the_owner_was_refused)
+{
+    struct keypool pool = pool_of(2);
+    struct key_turn turn = turn_of(&pool, 0);
+    assert_taken(&pool, &turn, 0, now);
+    assert_true(keypool_said(&pool, &turn, KEY_REFUSED, 0, now));
+    assert_taken(&pool, &turn, 1, now);
+    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, KEY_END_REFUSED, 1000);
+    struct key_turn later = turn_of(&pool, 0);
+    assert_taken(&pool, &later, 1, now);
+    keypool_said(&pool, &later, KEY_MISSING, 0, now);
+    assert_end(&pool, &later, now + 400, KEY_END_REFUSED, 600);
+}
+
+TEST(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside)
+{
+    struct keypool pool = pool_of(2);
+    one_answer(&pool, 0, KEY_REFUSED, 0, now);
+    struct key_turn turn = {.key = 0};
+    assert_taken(&pool, &turn, 1, now);
+    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+}
+
+TEST(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice)
+{
+    struct keypool pool = pool_of(2);
+    assert_false(one_answer(&pool, 0, KEY_DOUBTED, 0, now));
+    struct key_turn turn = {.key = 0}, owned = turn_of(&pool, 0);
+    assert_taken(&pool, &owned, 0, now);
+    for (int i = 0; i < 3; i++) {
+        struct key_turn other = {.key = 0};
+        assert_taken(&pool, &other, 1, now);
+    }
+    assert_taken(&pool, &turn, 1, now);
+    keypool_said(&pool, &turn, KEY_DOUBTED, 0, now);
+    assert_taken(&pool, &turn, 0, now);
+    keypool_said(&pool, &turn, KEY_DOUBTED, 0, now);
+    assert_end(&pool, &turn, now, KEY_END_REFUSED, 0);
+}
+
+TEST(a_doubted_key_has_its_turn_again_after_a_minute_or_a_good_answer)
+{
+    struct keypool pool = pool_of(2);
+    one_answer(&pool, 0, KEY_DOUBTED, 0, now);
+    struct key_turn later = {.key = 0}, sooner = {.key = 0};
+    assert_taken(&pool, &later, 0, now + 60000);
+    one_answer(&pool, 0, KEY_DOUBTED, 0, now);
+    one_answer(&pool, 0, KEY_GOOD, 0, now);
+    pool.next = 0;
+    assert_taken(&pool, &sooner, 0, now);
+}
+
+TEST(a_busy_key_rests_as_long_as_it_was_told)
+{
+    struct keypool pool = pool_of(2);
+    assert_false(one_answer(&pool, 0, KEY_BUSY, 7000, now));
+    struct key_turn turn = turn_of(&pool, 0), later = turn_of(&pool, 0);
+    assert_taken(&pool, &turn, 1, now + 1);
+    keypool_said(&pool, &turn, KEY_MISSING, 0, now + 1);
+    assert_end(&pool, &turn, now + 1, KEY_END_BUSY, 6999);
+    assert_taken(&pool, &later, 0, now + 7000);
+}
+
+TEST(a_rest_is_kept_within_reason)
+{
+    static const int64_t rests[][2] = {{0, 1000}, {-5, 1000}, {7000, 7000}, {INT64_MAX, 300000}};
+    for (size_t i = 0; i < NELEMS(rests); i++) {
+        struct keypool pool = pool_of(1);
+        struct key_turn turn = {.key = 0};
+        one_answer(&pool, 0, KEY_BUSY, rests[i][0], now);
+        assert_end(&pool, &turn, now, KEY_END_BUSY, rests[i][1]);
+    }
+}
+
+TEST(when_all_rest_the_first_to_come_back_is_waited_for)
+{
+    struct keypool pool = pool_of(3);
+    one_answer(&pool, 0, KEY_BUSY, 9000, now);
+    one_answer(&pool, 1, KEY_BUSY, 3000, now);
+    one_answer(&pool, 2, KEY_REFUSED, 0, now);
+    struct key_turn turn = {.key = 0};
+    assert_end(&pool, &turn, now, KEY_END_BUSY, 3000);
+}
+
+TEST(missing_is_not_believed_of_an_unknown_task_while_a_key_rests)
+{
+    struct keypool pool = pool_of(2);
+    one_answer(&pool, 0, KEY_BUSY, 3000, now);
+    struct key_turn turn = {.key = 0}, owned = turn_of(&pool, 1);
+    assert_taken(&pool, &turn, 1, now);
+    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, KEY_END_BUSY, 3000);
+    assert_taken(&pool, &owned, 1, now);
+    keypool_said(&pool, &owned, KEY_MISSING, 0, now);
+    assert_end(&pool, &owned, now, KEY_END_MISSING, 0); /* who owned it knows */
+}
+
+TEST(a_pool_may_have_as_many_keys_as_there_are_bits)
+{
+    char *many[KEYS_MAX], texts[KEYS_MAX][16];
+    struct keypool pool;
+    struct key_turn turn = {.key = 0};
+    for (size_t i = 0; i < KEYS_MAX; i++) {
+        many[i] = texts[i];
+        memcpy(texts[i], (const char[]){'k', (char)('0' + i / 10), (char)('0' + i % 10), 0}, 4);
+    }
+    keypool_init(&pool, many, KEYS_MAX);
+    for (size_t i = 0; i < KEYS_MAX; i++) {
+        assert_taken(&pool, &turn, i, now);
+        keypool_said(&pool, &turn, KEY_MISSING, 0, now);
+    }
+    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_mark_is_the_beginning_of_the_keys_digest),
+        cmocka_unit_test(new_tasks_go_to_the_keys_in_turn),
+        cmocka_unit_test(a_task_is_asked_with_the_key_that_answered_last),
+        cmocka_unit_test(a_key_that_is_no_longer_there_owns_nothing),
+        cmocka_unit_test(a_task_that_is_missing_is_asked_for_once_with_each_key),
+        cmocka_unit_test(a_key_that_has_answered_stays_for_the_second_query),
+        cmocka_unit_test(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pauses),
+        cmocka_unit_test(a_probe_that_brings_nothing_is_made_again),
+        cmocka_unit_test(queries_that_were_under_way_with_a_refused_key_say_nothing_new),
+        cmocka_unit_test(the_others_are_asked_in_place_of_a_refused_key),
+        cmocka_unit_test(missing_is_not_believed_when_the_owner_was_refused),
+        cmocka_unit_test(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside),
+        cmocka_unit_test(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice),
+        cmocka_unit_test(a_doubted_key_has_its_turn_again_after_a_minute_or_a_good_answer),
+        cmocka_unit_test(a_busy_key_rests_as_long_as_it_was_told),
+        cmocka_unit_test(a_rest_is_kept_within_reason),
+        cmocka_unit_test(when_all_rest_the_first_to_come_back_is_waited_for),
+        cmocka_unit_test(missing_is_not_believed_of_an_unknown_task_while_a_key_rests),
+        cmocka_unit_test(a_pool_may_have_as_many_keys_as_there_are_bits),
+    };
+    return cmocka_run_group_tests_name("keypool", tests, NULL, NULL);
+}
