@@ -63,13 +63,23 @@ static struct file *add(struct files *files, const char *path, enum file_kind ki
     return file;
 }
 
+static const struct file *find(const struct files *files, const char *path)
+{
+    for (size_t i = 0; i < files->n; i++) {
+        if (strcmp(files->items[i]->path, path) == 0)
+            return files->items[i];
+    }
+    return NULL;
+}
+
+/* ---- where they are ---- */
+
 static bool is_credential(const char *path)
 {
     return strncmp(path, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0;
 }
 
-/* Where the file is; NULL with *ret_why when that cannot be told. */
-static char *place_of(const char *path, char **ret_why)
+char *file_place(const char *path, char **ret_why)
 {
     if (!is_credential(path))
         return xstrdup(path);
@@ -83,22 +93,55 @@ static char *place_of(const char *path, char **ret_why)
     return NULL;
 }
 
+/* ---- stamps ---- */
+
+static struct file_stamp stamp_of(const struct stat *st)
+{
+    return (struct file_stamp){.device = st->st_dev,
+                               .inode = st->st_ino,
+                               .size = st->st_size,
+                               .modified = st->st_mtim,
+                               .changed = st->st_ctim};
+}
+
+struct file_stamp file_stamp_now(const char *path)
+{
+    struct file_stamp stamp = {.size = 0};
+    struct stat st;
+    char *why = NULL, *place = file_place(path, &why);
+    if (place != NULL && stat(place, &st) == 0)
+        stamp = stamp_of(&st);
+    free(place);
+    free(why);
+    return stamp;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+           same_time(&a->modified, &b->modified) && same_time(&a->changed, &b->changed);
+}
+
+/* ---- from the disk ---- */
+
 /* Why an open file may not be used, or NULL. Allocated. systemd shows the group rights of a credential as the
  * mask of an access list, which lets in the service's user alone. */
-static char *refusal(int fd, const char *path, enum file_kind kind, size_t max)
+static char *refusal(const struct stat *st, const char *path, enum file_kind kind, size_t max)
 {
-    struct stat st;
     unsigned others = is_credential(path) ? 037 : 077;
-    if (fstat(fd, &st) < 0)
-        return xasprintf("cannot be read: %s", strerror(errno));
-    if (!S_ISREG(st.st_mode))
+    if (!S_ISREG(st->st_mode))
         return xstrdup("is not a regular file");
-    if (st.st_size < 0 || (size_t)st.st_size > max)
+    if (st->st_size < 0 || (size_t)st->st_size > max)
         return xasprintf("is larger than %zu bytes", max);
-    if (kind == FILE_SECRET && (st.st_mode & others) != 0)
+    if (kind == FILE_SECRET && (st->st_mode & others) != 0)
         return xasprintf("may be read by others (mode %04o): a secret is its owner's alone, chmod 600",
-                         (unsigned)(st.st_mode & 07777));
-    if (kind == FILE_SECRET && st.st_uid != geteuid() && st.st_uid != 0)
+                         (unsigned)(st->st_mode & 07777));
+    if (kind == FILE_SECRET && st->st_uid != geteuid() && st->st_uid != 0)
         return xstrdup("belongs to another user");
     return NULL;
 }
@@ -106,7 +149,7 @@ static char *refusal(int fd, const char *path, enum file_kind kind, size_t max)
 static struct file *read_from_disk(struct files *files, const char *path, enum file_kind kind, size_t max,
                                    char **ret_why)
 {
-    char *place = place_of(path, ret_why);
+    char *place = file_place(path, ret_why);
     if (place == NULL)
         return NULL;
     int fd = open(place, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -115,13 +158,16 @@ static struct file *read_from_disk(struct files *files, const char *path, enum f
         *ret_why = xasprintf("cannot be read: %s", strerror(errno));
         return NULL;
     }
+    struct stat st;
     struct file *file = NULL;
-    char *why = refusal(fd, path, kind, max);
+    char *why =
+        fstat(fd, &st) < 0 ? xasprintf("cannot be read: %s", strerror(errno)) : refusal(&st, path, kind, max);
     if (why == NULL) {
         char *data = data_alloc(max + 2, kind);
         long len = read_full(fd, data, max + 1);
         if (len >= 0 && (size_t)len <= max) {
             file = add(files, path, kind, data, (size_t)len);
+            file->stamp = stamp_of(&st);
         } else {
             why = len < 0 ? xasprintf("cannot be read: %s", strerror((int)-len))
                           : xasprintf("is larger than %zu bytes", max);
@@ -136,17 +182,50 @@ static struct file *read_from_disk(struct files *files, const char *path, enum f
 const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
                              char **ret_why)
 {
+    const struct file *known = find(files, path);
     *ret_why = NULL;
-    for (size_t i = 0; i < files->n; i++) {
-        if (strcmp(files->items[i]->path, path) == 0)
-            return files->items[i];
-    }
+    if (known != NULL)
+        return known;
     if (files->sealed || files->n == FILES_MAX) {
         *ret_why = xstrdup(files->sealed ? "was not handed to this worker" : "is one file too many");
         return NULL;
     }
     return read_from_disk(files, path, kind, max, ret_why);
 }
+
+const struct file *files_at(const struct files *files, size_t i)
+{
+    return i < files->n ? files->items[i] : NULL;
+}
+
+/* ---- the next set ---- */
+
+struct files *files_renew(const struct files *files)
+{
+    struct files *renewed = files_new();
+    for (size_t i = 0; i < files->n; i++) {
+        const struct file *file = files->items[i];
+        if (file->kind == FILE_PLAIN)
+            add(renewed, file->path, file->kind, xstrndup(file->data, file->len), file->len);
+    }
+    return renewed;
+}
+
+size_t files_changed(const struct files *was, const struct files *is, const char **ret_first)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < is->n; i++) {
+        const struct file *file = is->items[i], *old = find(was, file->path);
+        if (file->kind == FILE_PLAIN ||
+            (old != NULL && old->len == file->len && memcmp(old->data, file->data, file->len) == 0))
+            continue;
+        if (n++ == 0)
+            *ret_first = file->path;
+    }
+    return n;
+}
+
+/* ---- to a worker ---- */
 
 /* Without a copy in between: what is freed of that would still hold secrets. */
 static int write_image(const struct files *files, int fd)
@@ -214,7 +293,7 @@ static bool read_image(struct files *files, const char *at, const char *end)
             return false;
         path_at++;
         char *path = xstrndup(path_at, (size_t)(line_end - path_at));
-        enum file_kind of = kind == FILE_SECRET ? FILE_SECRET : FILE_PLAIN;
+        enum file_kind of = kind == FILE_SECRET ? FILE_SECRET : kind == FILE_LIVE ? FILE_LIVE : FILE_PLAIN;
         char *data = data_alloc(len + 1, of);
         memcpy(data, line_end + 1, len);
         add(files, path, of, data, len);

@@ -6,11 +6,22 @@
 #ifndef FILES_H
 #define FILES_H
 
+#include <sys/stat.h>
+
 #include "vault.h"
 
 enum file_kind {
     FILE_PLAIN,
-    FILE_SECRET, /* refused when anyone but its owner may read it; in the vault */
+    FILE_LIVE,   /* taken anew whenever it changes, not only at a reload */
+    FILE_SECRET, /* likewise; refused when anyone but its owner may read it; in the vault */
+};
+
+/* By what one state of a file on the disk is told from another; all zero: it is not there. */
+struct file_stamp {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec modified, changed;
 };
 
 struct file {
@@ -18,6 +29,7 @@ struct file {
     char *data; /* NUL behind the last byte */
     size_t len;
     enum file_kind kind;
+    struct file_stamp stamp; /* of the file that was read */
 };
 
 struct files; /* the set; owns its files */
@@ -33,6 +45,24 @@ void files_free(struct files *files); /* NULL is allowed */
  * NULL with *ret_why set (allocated: "cannot be read: Permission denied"). */
 const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
                              char **ret_why);
+
+/* A new set with the plain files of `files`; the others will be read from the disk anew. */
+struct files *files_renew(const struct files *files);
+
+/* How many of the files that are not plain are new or other ones in `is`, against `was`; *ret_first: one of
+ * them. */
+size_t files_changed(const struct files *was, const struct files *is, const char **ret_first);
+
+/* The files of the set, in no order; NULL behind the last. */
+const struct file *files_at(const struct files *files, size_t i);
+
+/* Where the file of that path is on the disk (allocated); NULL with *ret_why (allocated) when that cannot be
+ * told. */
+char *file_place(const char *path, char **ret_why);
+
+/* The stamp of what is at `path` now. */
+struct file_stamp file_stamp_now(const char *path);
+bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b);
 
 /* A set on its way to workers. */
 struct files_image {

@@ -2,10 +2,11 @@
  *
  *     start:   sockets -> page of counters -> a generation of workers
  *     HUP:     new configuration -> a new generation on the same sockets
+ *     change:  the same one with new secrets -> likewise
  *     TERM:    the workers leave -> the last is gone -> so are we
  *
- * A bad configuration changes nothing. HUPs that come while a generation is still starting make one reload
- * more. */
+ * A bad configuration or secret changes nothing. HUPs and changes that come while a generation is still starting
+ * make one reload more. */
 #include "master.h"
 
 #include <pwd.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "crew.h"
+#include "filewatch.h"
 #include "sockets.h"
 #include "stats.h"
 #include "status.h"
@@ -32,7 +34,10 @@ struct master {
     struct crew *crew;
     char *status_path; /* NULL: not open */
     struct fcgi_server *status;
-    bool reload_again; /* HUP came while a generation was starting */
+    struct filewatch *watch;
+    char *refusal;      /* why secrets that have changed were not taken, or NULL */
+    bool reload_again;  /* HUP came while a generation was starting */
+    bool secrets_again; /* secrets changed meanwhile */
     bool stopping;
     uv_signal_t hup, terminate, interrupt;
     uv_timer_t kill_timer;
@@ -71,26 +76,85 @@ static char *start_generation(struct master *m, const struct conf *conf)
     return NULL;
 }
 
+/* Puts `conf`, which is given up, in the place of the one in force; an error, allocated, or NULL. */
+static char *take(struct master *m, struct conf *conf)
+{
+    char *error = refuse_change(m, conf);
+    if (error == NULL)
+        error = start_generation(m, conf);
+    if (error != NULL) {
+        conf_free(conf);
+        return error;
+    }
+    conf_free(m->conf);
+    m->conf = conf;
+    filewatch_set(m->watch, conf->files);
+    log_setup((enum log_level)conf->log_level, "master");
+    return NULL;
+}
+
 static void reload(struct master *m)
 {
     char *error = NULL;
     struct conf *conf = conf_load(m->conf_path, files_new(), &error);
     if (conf != NULL)
-        error = refuse_change(m, conf);
-    if (conf != NULL && error == NULL)
-        error = start_generation(m, conf);
-    if (conf == NULL || error != NULL) {
+        error = take(m, conf);
+    if (error != NULL) {
         stat_inc(STAT_RELOADS_REFUSED);
         log_error("not reloaded, the old configuration stays in force: %s", error);
         free(error);
-        conf_free(conf);
         return;
     }
-    conf_free(m->conf);
-    m->conf = conf;
-    log_setup((enum log_level)conf->log_level, "master");
     stat_inc(STAT_RELOADS);
-    log_info("configuration reloaded: %d workers", (int)conf->workers);
+    log_info("configuration reloaded: %d workers", (int)m->conf->workers);
+}
+
+/* ---- rotation: the configuration in force, with secrets that have changed ---- */
+
+/* The same refusal is said once, until something was taken. */
+static void refuse_secrets(struct master *m, char *error)
+{
+    stat_inc(STAT_ROTATIONS_REFUSED);
+    if (m->refusal == NULL || strcmp(m->refusal, error) != 0)
+        log_error("a secret that has changed is not taken, the old one stays in force: %s", error);
+    free(m->refusal);
+    m->refusal = error;
+}
+
+static void forget_refusal(struct master *m)
+{
+    free(m->refusal);
+    m->refusal = NULL;
+}
+
+static void take_secrets(struct master *m)
+{
+    const char *first = "";
+    char *error = NULL;
+    struct conf *conf = conf_load(m->conf_path, files_renew(m->conf->files), &error);
+    if (conf == NULL)
+        return refuse_secrets(m, error);
+    size_t n = files_changed(m->conf->files, conf->files, &first);
+    if (n == 0) {
+        if (m->refusal != NULL)
+            log_info("the secrets are as they were");
+        forget_refusal(m);
+        return conf_free(conf);
+    }
+    forget_refusal(m);
+    log_info("%s has changed%s: new workers take over with it", first, n > 1 ? ", and others" : "");
+    error = take(m, conf);
+    if (error != NULL)
+        return refuse_secrets(m, error);
+    stat_inc(STAT_ROTATIONS);
+}
+
+/* ---- what asks for one of the two ---- */
+
+/* A generation that is still starting is not overtaken, unless it may never be complete. */
+static bool may_reload(const struct master *m)
+{
+    return crew_is_complete(m->crew) || crew_is_stuck(m->crew);
 }
 
 static void on_hup(uv_signal_t *signal, int number)
@@ -99,10 +163,34 @@ static void on_hup(uv_signal_t *signal, int number)
     struct master *m = CONTAINER_OF(signal, struct master, hup);
     if (m->stopping)
         return;
-    if (crew_is_complete(m->crew) || crew_is_stuck(m->crew))
+    if (may_reload(m))
         reload(m);
     else
         m->reload_again = true;
+}
+
+static void on_secrets_change(void *ctx)
+{
+    struct master *m = ctx;
+    if (m->stopping)
+        return;
+    if (may_reload(m))
+        take_secrets(m);
+    else
+        m->secrets_again = true;
+}
+
+/* What had to wait. A reload takes the secrets, too, unless it is refused. */
+static void catch_up(struct master *m)
+{
+    bool whole = m->reload_again, secrets = m->secrets_again;
+    if ((!whole && !secrets) || !may_reload(m))
+        return;
+    m->reload_again = m->secrets_again = false;
+    if (whole)
+        reload(m);
+    if (secrets && may_reload(m))
+        take_secrets(m);
 }
 
 /* ---- stopping ---- */
@@ -133,12 +221,10 @@ static void on_terminate(uv_signal_t *signal, int number)
 static void on_crew_change(void *ctx)
 {
     struct master *m = ctx;
-    if (m->stopping) {
+    if (m->stopping)
         stop_when_empty(m);
-    } else if (m->reload_again && (crew_is_complete(m->crew) || crew_is_stuck(m->crew))) {
-        m->reload_again = false;
-        reload(m);
-    }
+    else
+        catch_up(m);
 }
 
 /* ---- the whole ---- */
@@ -188,11 +274,14 @@ static void init(struct master *m)
     uv_signal_init(&m->loop, &m->interrupt);
     m->terminate.data = m->interrupt.data = m;
     uv_timer_init(&m->loop, &m->kill_timer);
+    m->watch = filewatch_new(&m->loop, on_secrets_change, m);
 }
 
 static void close_everything(struct master *m)
 {
     crew_free(m->crew);
+    filewatch_free(m->watch);
+    forget_refusal(m);
     if (m->status_path != NULL)
         unlink(m->status_path);
     fcgi_free(m->status);
@@ -234,6 +323,7 @@ int master_main(const char *path, struct conf *conf)
         uv_signal_start(&m->hup, on_hup, SIGHUP);
         uv_signal_start(&m->terminate, on_terminate, SIGTERM);
         uv_signal_start(&m->interrupt, on_terminate, SIGINT);
+        filewatch_set(m->watch, conf->files);
         log_info("started: %d workers on %s", (int)conf->workers, conf->socket_dir);
         if (!vault_is_locked())
             log_warn("the keys cannot be locked in memory: too little may be locked (RLIMIT_MEMLOCK)");

@@ -52,7 +52,10 @@
     X(WORKER_STARTS, counter, "worker_starts_total", "", "Workers started")                                  \
     X(WORKER_DEATHS, counter, "worker_deaths_total", "", "Workers that ended without having been told to")   \
     X(RELOADS, counter, "reloads_total", "result=\"done\"", "Reloads, by result")                            \
-    X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)
+    X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)                                 \
+    X(ROTATIONS, counter, "rotations_total", "result=\"done\"",                                              \
+      "Times that secrets had changed on the disk, by what came of it")                                      \
+    X(ROTATIONS_REFUSED, counter, "rotations_total", "result=\"refused\"", NULL)
 
 #define STATS_ID(id, type, metric, labels, help) STAT_##id,
 enum stat_id { STATS(STATS_ID) STAT_COUNT };

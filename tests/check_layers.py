@@ -18,7 +18,7 @@ LAYERS = [
     "util buf log said stats scan json files vault",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
     " cache records memory prefer answer standing events conf_check hook secret keypool",
-    "fcgi acceptor redis http upstream sockets",
+    "fcgi acceptor redis http upstream sockets filewatch",
     "shared verdict fetch watch hints lookup wish stream request status try",
     "worker crew master main",
 ]

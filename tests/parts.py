@@ -191,12 +191,13 @@ class Daemon(Process):
         self.binary = str(binary)
         self.config_file = stack.folder / "taskproxy.json"
         self.nofile = None  # limit of descriptors, from the next start on
+        self.variables = {}  # more of its environment, likewise
 
     def environment(self, **more: str) -> dict:
         ours = {name: value for name, value in os.environ.items() if name != "GATEWAY_INTERFACE"}
         ours.setdefault("ASAN_OPTIONS", "detect_leaks=1")
         ours.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
-        return {**ours, **more}
+        return {**ours, **self.variables, **more}
 
     def start(self) -> None:
         self.spawn([self.binary, "-c", str(self.config_file)], self.environment(), self.nofile)

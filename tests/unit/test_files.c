@@ -34,7 +34,7 @@ static void write_file(const char *name, const char *text, mode_t mode)
 
 static int remove_folder(void **unused __attribute__((unused)))
 {
-    static const char *const names[] = {"a", "secret", "folder"};
+    static const char *const names[] = {"a", "live", "secret", "folder"};
     for (size_t i = 0; i < NELEMS(names); i++) {
         char *path = path_of(names[i]);
         remove(path);
@@ -165,6 +165,62 @@ TEST(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk)
     files_free(other);
 }
 
+static void write_three(const char *text)
+{
+    write_file("a", text, 0644);
+    write_file("live", text, 0644);
+    write_file("secret", text, 0600);
+}
+
+static void assert_holds(struct files *files, const char *name, enum file_kind kind, const char *text)
+{
+    char *why;
+    const struct file *file = get(files, name, kind, 100, &why);
+    assert_non_null(file);
+    assert_string_equal(file->data, text);
+}
+
+TEST(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew)
+{
+    const char *first = NULL;
+    struct files *files = files_new();
+    write_three("one");
+    assert_holds(files, "a", FILE_PLAIN, "one");
+    assert_holds(files, "live", FILE_LIVE, "one");
+    struct files *renewed = files_renew(files);
+    assert_holds(renewed, "live", FILE_LIVE, "one");
+    assert_int_equal(files_changed(files, renewed, &first), 0);
+    files_free(renewed);
+
+    write_three("two");
+    renewed = files_renew(files);
+    assert_holds(renewed, "a", FILE_PLAIN, "one");
+    assert_holds(renewed, "live", FILE_LIVE, "two");
+    assert_holds(renewed, "secret", FILE_SECRET, "two");
+    assert_int_equal(files_changed(files, renewed, &first), 2);
+    assert_string_equal(strrchr(first, '/'), "/live");
+    files_free(renewed);
+    files_free(files);
+}
+
+TEST(a_stamp_tells_whether_a_file_is_as_it_was)
+{
+    struct files *files = files_new();
+    char *why, *path = path_of("secret");
+    write_file("secret", "secret 1", 0600);
+    const struct file *file = get(files, "secret", FILE_SECRET, 100, &why);
+    struct file_stamp now = file_stamp_now(path);
+    assert_true(file_stamp_same(&file->stamp, &now));
+    write_file("secret", "secret 1", 0400);
+    now = file_stamp_now(path);
+    assert_false(file_stamp_same(&file->stamp, &now));
+    remove(path);
+    now = file_stamp_now(path);
+    assert_true(file_stamp_same(&now, &(struct file_stamp){.size = 0}));
+    free(path);
+    files_free(files);
+}
+
 static struct files *unsealed(const char *image, size_t len)
 {
     int fd = memfd_create("image", MFD_CLOEXEC);
@@ -234,6 +290,8 @@ int main(void)
         cmocka_unit_test(what_is_no_file_is_refused_in_words),
         cmocka_unit_test(a_secret_that_others_may_read_is_refused),
         cmocka_unit_test(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk),
+        cmocka_unit_test(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew),
+        cmocka_unit_test(a_stamp_tells_whether_a_file_is_as_it_was),
         cmocka_unit_test(an_image_that_is_not_whole_is_no_set),
         cmocka_unit_test(an_image_of_anything_else_is_no_set),
         cmocka_unit_test(there_is_an_end_to_how_many_files_there_may_be),

@@ -1,0 +1,253 @@
+"""Keys and other secrets are taken anew when their files change, without a restart and without a request that fails."""
+
+import itertools
+import os
+import signal
+
+import pytest
+
+from helpers import clients, wait_gone
+
+NEW = "sk-the-new-key-0123456789"
+NOT_TAKEN = "a secret that has changed is not taken, the old one stays in force: "
+numbers = itertools.count()
+
+
+def key_in_use(stack):
+    """The key that a task which nobody has asked for yet is asked with."""
+    task_id = f"task_{next(numbers)}"
+    assert stack.task(task_id).status == 200
+    return stack.standin.seen(task_id)[-1].headers["authorization"].removeprefix("Bearer ")
+
+
+def wait_key(stack, key):
+    stack.wait_until(lambda: key_in_use(stack) == key, what=f"queries with {key}")
+
+
+def rotations(stack):
+    return stack.metric("rotations_total", result="done")
+
+
+def put(file, text, mode=0o600):
+    """Puts a file in the place of another, at once."""
+    fresh = file.with_name(".fresh")
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(text if isinstance(text, bytes) else text.encode())
+    fresh.chmod(mode)
+    fresh.rename(file)
+
+
+def relink(link, target):
+    fresh = link.with_name(".link")
+    fresh.symlink_to(target)
+    fresh.rename(link)
+
+
+@pytest.fixture
+def rotating(make_stack):
+    stack = make_stack(redis=False)
+    stack.standin.keys = {stack.key, NEW}
+    return stack
+
+
+# The ways to replace a file
+
+
+def write_in_place(stack):
+    stack.write_key(NEW)
+
+
+def rename_onto_it(stack):
+    put(stack.key_file, NEW + "\n")
+
+
+def remove_and_write(stack):
+    stack.key_file.unlink()
+    stack.write_key(NEW)
+
+
+@pytest.mark.parametrize("change", [write_in_place, rename_onto_it, remove_and_write])
+def test_a_key_is_taken_anew_however_its_file_is_replaced(rotating, change):
+    old_workers = rotating.daemon.workers()
+    assert key_in_use(rotating) == rotating.key
+    change(rotating)
+    wait_key(rotating, NEW)
+    wait_gone(rotating, *old_workers)
+    assert rotations(rotating) == 1
+    assert f"{rotating.key_file} has changed: new workers take over with it" in rotating.daemon.log()
+    assert rotating.metric("reloads_total") == 0
+
+
+@pytest.mark.parametrize("link", ["..data", "key"], ids=["as Kubernetes does it", "of the file itself"])
+def test_a_key_is_taken_anew_when_a_symbolic_link_to_it_is_another_one(rotating, link):
+    mounted = rotating.folder / "mounted"
+    for version, key in (("..1", rotating.key), ("..2", NEW)):
+        (mounted / version).mkdir(parents=True)
+        rotating.write_key(key, file=mounted / version / "key")
+    relink(mounted / "..data", "..1")
+    relink(mounted / "key", "..data/key")
+    rotating.configure(upstreams={"main": {"key_files": [str(mounted / "key")]}})
+    rotating.daemon.reload()
+    assert key_in_use(rotating) == rotating.key
+    relink(mounted / link, "..2" if link == "..data" else "..2/key")
+    wait_key(rotating, NEW)
+    assert rotations(rotating) == 1
+
+
+def test_a_change_that_no_folder_tells_of_is_found_by_looking(rotating):
+    """Another folder under the same name: the one that is watched does not change."""
+    for version, key in (("1", rotating.key), ("2", NEW)):
+        (rotating.folder / version).mkdir()
+        rotating.write_key(key, file=rotating.folder / version / "key")
+    relink(rotating.folder / "link", "1")
+    (rotating.folder / "keys").mkdir()
+    relink(rotating.folder / "keys" / "current", "../link")
+    rotating.configure(upstreams={"main": {"key_files": [str(rotating.folder / "keys" / "current" / "key")]}})
+    rotating.daemon.reload()
+    assert key_in_use(rotating) == rotating.key
+    relink(rotating.folder / "link", "2")
+    wait_key(rotating, NEW)
+
+
+def test_a_credential_of_systemd_is_a_key_and_is_taken_anew(make_stack):
+    stack = make_stack(redis=False, daemon=False)
+    credentials = stack.folder / "credentials"
+    credentials.mkdir()
+    put(credentials / "main", stack.key, 0o440)
+    stack.configure(upstreams={"main": {"key_files": ["credential:main"]}})
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1
+    assert "/key_files/0: \"credential:main\" cannot be found: there is no CREDENTIALS_DIRECTORY" in done.stderr
+    stack.daemon.variables["CREDENTIALS_DIRECTORY"] = str(credentials)
+    stack.daemon.start()
+    assert key_in_use(stack) == stack.key
+    assert '"credential:main"' in stack.daemon.run("--print-config").stdout
+    stack.standin.keys.add(NEW)
+    put(credentials / "main", NEW, 0o440)
+    wait_key(stack, NEW)
+
+
+def test_changes_that_come_together_make_one_rotation(make_stack):
+    stack = make_stack(redis=False)
+    files = [stack.folder / f"key-{number}" for number in range(5)]
+    for file in files:
+        stack.write_key(stack.key, file=file)
+    stack.configure(upstreams={"main": {"key_files": [str(file) for file in files]}})
+    stack.daemon.reload()
+    stack.standin.keys.add(NEW)
+    for file in files:
+        put(file, NEW)
+    wait_key(stack, NEW)
+    assert rotations(stack) == 1
+    assert "has changed, and others: new workers take over with it" in stack.daemon.log()
+    assert stack.metric("worker_starts_total") == 3 * 2
+
+
+def test_the_password_of_redis_is_taken_anew(make_stack):
+    stack = make_stack(daemon=False)
+    stack.redis.stop()
+    stack.redis.start(password="the-first-password")
+    password = stack.folder / "password"
+    put(password, "the-first-password")
+    stack.configure(redis={"password_file": str(password)})
+    stack.daemon.start()
+    stack.wait_metric("redis_up", 2)
+    stack.redis.cli("CONFIG", "SET", "requirepass", "the-second-password")
+    put(password, "the-second-password")
+    stack.wait_metric("rotations_total", 1, result="done")
+    stack.wait_metric("workers_ready", 2)
+    stack.wait_metric("redis_up", 2)
+    assert "NOAUTH" not in stack.daemon.log() and "WRONGPASS" not in stack.daemon.log()
+
+
+# What must not change
+
+
+BAD = {
+    "empty": ("", 0o600, "must hold at least 8 characters"),
+    "short": ("short", 0o600, "must hold at least 8 characters"),
+    "two lines": (f"{NEW}\n{NEW}\n", 0o600, "must hold one line of visible ASCII characters"),
+    "a control character": (f"{NEW}\t", 0o600, "must hold one line of visible ASCII characters"),
+    "a zero byte": (f"{NEW}\0", 0o600, "must hold one line of visible ASCII characters"),
+    "a header": (f"{NEW}\r\nX-Injected: 1", 0o600, "must hold one line of visible ASCII characters"),
+    "no ASCII": (f"{NEW}é", 0o600, "must hold one line of visible ASCII characters"),
+    "too large": (NEW * 1000, 0o600, "is larger than 4096 bytes"),
+    "readable by others": (NEW, 0o644, "may be read by others (mode 0644): a secret is its owner's alone, chmod 600"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_content_leaves_the_old_key_in_force_and_says_so_once(rotating, name):
+    text, mode, why = BAD[name]
+    workers = rotating.daemon.workers()
+    put(rotating.key_file, text, mode)
+    assert rotating.wait_log(NOT_TAKEN).endswith(f'key_files/0: "{rotating.key_file}" {why}')
+    os.utime(rotating.key_file)
+    rotating.wait_metric("rotations_total", 2, result="refused")
+    assert rotating.daemon.log().count(NOT_TAKEN) == 1
+    assert NEW not in rotating.daemon.log()
+    assert key_in_use(rotating) == rotating.key
+
+    os.kill(workers[0], signal.SIGKILL)  # its replacement has the key in force, too
+    rotating.wait_metric("worker_starts_total", 3)
+    rotating.wait_metric("workers_ready", 2)
+    assert {key_in_use(rotating) for _ in range(4)} == {rotating.key}
+
+    put(rotating.key_file, NEW)
+    wait_key(rotating, NEW)
+
+
+def test_a_key_file_that_is_lost_and_comes_back_changes_nothing(rotating):
+    workers = rotating.daemon.workers()
+    away = rotating.key_file.with_name("away")
+    rotating.key_file.rename(away)
+    assert "cannot be read: No such file or directory" in rotating.wait_log(NOT_TAKEN)
+    assert key_in_use(rotating) == rotating.key
+    away.rename(rotating.key_file)
+    rotating.wait_log("the secrets are as they were")
+    assert rotating.daemon.workers() == workers
+    assert rotations(rotating) == 0
+
+
+def test_the_rest_of_the_configuration_is_not_taken_with_a_key(rotating):
+    rotating.daemon.config_file.write_text("no configuration")
+    (rotating.providers_dir / "sora.json").write_text("no provider")
+    put(rotating.key_file, NEW)
+    wait_key(rotating, NEW)
+    rotating.daemon.hup()
+    rotating.wait_metric("reloads_total", 1, result="refused")
+    assert key_in_use(rotating) == NEW
+
+
+def test_a_file_that_is_only_touched_and_one_that_hup_has_taken_make_no_rotation(rotating):
+    put(rotating.key_file, rotating.key)
+    os.utime(rotating.key_file)
+    rotating.write_key(NEW)
+    rotating.daemon.reload()
+    assert key_in_use(rotating) == NEW
+    put(rotating.key_file, rotating.key)
+    wait_key(rotating, rotating.key)
+    assert rotations(rotating) == 1
+
+
+# What goes on meanwhile
+
+
+def test_a_query_under_way_ends_with_the_key_it_began_with(rotating):
+    with rotating.standin.hold("held") as barrier:
+        held = rotating.background(rotating.task, "held")
+        barrier.wait_arrived(1)
+        put(rotating.key_file, NEW)
+        wait_key(rotating, NEW)
+    assert held.result().status == 200
+    assert [query.headers["authorization"] for query in rotating.standin.seen("held")] == [f"Bearer {rotating.key}"]
+
+
+def test_no_request_fails_while_keys_change_again_and_again(rotating):
+    rotating.standin.switch(state="SUCCESS")
+    with clients(rotating) as failures:
+        for rotation in range(1, 6):
+            put(rotating.key_file, NEW if rotation % 2 else rotating.key)
+            rotating.wait_metric("rotations_total", rotation, result="done")
+    assert failures == []
+    assert rotating.metric("worker_deaths_total") == 0
