@@ -9,11 +9,15 @@
 #include "log.h"
 #include "provider.h"
 
+/* Where a name may lead; the words of "addresses" in this order. */
+enum addresses { ADDRESSES_PUBLIC, ADDRESSES_PRIVATE, ADDRESSES_ANY };
+
 struct conf_upstream {
     char *name;
     char *base_url;        /* scheme, host, port; no path, no '/' at the end */
     struct list key_files; /* of char * */
     char *ca_file;         /* NULL: the system's */
+    int addresses;         /* enum addresses */
     int64_t connect_timeout_ms;
     int64_t timeout_ms; /* of a whole query, the wait for its turn included */
     int64_t max_in_flight;
@@ -22,6 +26,7 @@ struct conf_upstream {
     int64_t breaker_failures;   /* in a row, until no more is asked for a while; 0: never */
     int64_t breaker_pause_ms;   /* the longest such while */
 
+    unsigned allowed;      /* the kinds of addresses (address.h) it may have, as bits */
     const struct file *ca; /* (ref) the content of ca_file, or NULL */
     char *key;             /* the first key; wiped when freed */
 };

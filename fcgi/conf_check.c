@@ -8,6 +8,7 @@
 
 #include <openssl/pem.h>
 
+#include "address.h"
 #include "secret.h"
 
 enum { CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8 };
@@ -27,18 +28,17 @@ static char *load_secret(struct loader *l, const char *pointer, const char *path
     return error;
 }
 
-static bool is_loopback(const char *host, size_t len)
+static bool is_localhost(const char *host, size_t len)
 {
-    static const char *const names[] = {"localhost", "[::1]"};
-    for (size_t i = 0; i < NELEMS(names); i++) {
-        if (strlen(names[i]) == len && memcmp(names[i], host, len) == 0)
-            return true;
-    }
-    char text[16] = "";
-    struct in_addr address;
-    if (len < sizeof(text))
-        memcpy(text, host, len);
-    return inet_pton(AF_INET, text, &address) == 1 && (ntohl(address.s_addr) >> 24) == 127;
+    return len == strlen("localhost") && memcmp(host, "localhost", len) == 0;
+}
+
+/* The host of a URL that has a scheme. */
+static const char *host_of(const char *url, size_t *ret_len)
+{
+    const char *host = strstr(url, "://") + 3;
+    *ret_len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    return host;
 }
 
 /* scheme://host[:port], nothing behind it: a path belongs to the routes, a user to no URL. */
@@ -47,8 +47,8 @@ static const char *refuse_url(const char *url)
     bool plain = strncmp(url, "http://", 7) == 0;
     if (!plain && strncmp(url, "https://", 8) != 0)
         return "must begin with https:// (or http:// for a loopback address)";
-    const char *host = url + (plain ? 7 : 8);
-    size_t len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    size_t len;
+    const char *host = host_of(url, &len);
     if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
         (host[len] != ':' && host[len] != '\0'))
         return "must be a scheme, a host and perhaps a port, such as \"https://api.example.com\"";
@@ -57,9 +57,23 @@ static const char *refuse_url(const char *url)
         if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
             return "has a bad port";
     }
-    if (plain && !is_loopback(host, len))
+    if (plain && !is_localhost(host, len) && address_literal(host, len) != ADDRESS_LOOPBACK)
         return "http:// would send the key in the clear: it is for loopback addresses only";
     return NULL;
+}
+
+/* An address in base_url is the operator's own word. A name leads where others let it lead. */
+static unsigned allowed_addresses(const struct conf_upstream *u)
+{
+    static const unsigned allowed[] = {[ADDRESSES_PUBLIC] = ADDRESS_BIT(ADDRESS_PUBLIC),
+                                       [ADDRESSES_PRIVATE] =
+                                           ADDRESS_BIT(ADDRESS_PUBLIC) | ADDRESS_BIT(ADDRESS_PRIVATE),
+                                       [ADDRESSES_ANY] = ADDRESS_ANY};
+    size_t len;
+    const char *host = host_of(u->base_url, &len);
+    if (is_localhost(host, len))
+        return ADDRESS_BIT(ADDRESS_LOOPBACK);
+    return address_literal(host, len) >= 0 ? ADDRESS_ANY : allowed[u->addresses];
 }
 
 static bool holds_certificate(const struct file *file)
@@ -78,6 +92,8 @@ static char *finish_upstream(struct loader *l, struct conf_upstream *u)
     const char *refusal = refuse_url(u->base_url);
     if (refusal != NULL)
         error = schema_error(l->source, pointer, "%s", refusal);
+    else
+        u->allowed = allowed_addresses(u);
     free(pointer);
     pointer = xasprintf("/upstreams/%s/key_files", u->name);
     if (error == NULL && u->key_files.n == 0)

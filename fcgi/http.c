@@ -13,6 +13,7 @@
 
 #include <curl/curl.h>
 
+#include "address.h"
 #include "stats.h"
 #include "vault.h"
 
@@ -23,9 +24,11 @@ struct http_call {
     CURL *easy;
     struct curl_slist *headers; /* they hold the key */
     struct buf body;
-    bool no_descriptor; /* none was left for its socket */
-    bool again;         /* this is the second attempt */
-    int64_t timeout_ms; /* of the whole query */
+    bool again;            /* this is the second attempt */
+    int64_t timeout_ms;    /* of the whole query */
+    unsigned allowed;      /* kinds of addresses it may connect to, as bits */
+    bool tried;            /* one was allowed */
+    const char *no_socket; /* why none was opened, or NULL */
     http_callback *on_answer;
     void *user;
 };
@@ -142,13 +145,31 @@ static size_t on_body(char *data, size_t size, size_t n, void *user)
     return call->body.failed ? 0 : size * n; /* a short count ends the transfer */
 }
 
-/* curl does not tell why it got no socket. */
+/* Why no socket was opened, which curl does not tell. */
+static const char no_descriptor[] = "cannot be asked: we have no descriptor left";
+static const char *const refusals[] = {
+    [ADDRESS_PUBLIC] = "not asked: its name leads to a public address, and \"localhost\" must not",
+    [ADDRESS_LOOPBACK] =
+        "not asked: its name leads to a loopback address, which \"addresses\" does not allow",
+    [ADDRESS_PRIVATE] = "not asked: its name leads to a private address, which \"addresses\" does not allow",
+    [ADDRESS_LINK_LOCAL] =
+        "not asked: its name leads to a link-local address, which \"addresses\" does not allow",
+    [ADDRESS_RESERVED] = "not asked: its name leads to an address of no host"};
+
+/* Every address that a name leads to comes by here before it is connected to. */
 static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     (void)purpose;
     struct http_call *call = user;
+    enum address_kind kind = address_kind(&address->addr);
+    if ((call->allowed & ADDRESS_BIT(kind)) == 0) {
+        if (!call->tried)
+            call->no_socket = refusals[kind];
+        return CURL_SOCKET_BAD;
+    }
+    call->tried = true;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-    call->no_descriptor = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    call->no_socket = fd < 0 && (errno == EMFILE || errno == ENFILE) ? no_descriptor : NULL;
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
@@ -169,7 +190,7 @@ static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
         curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
         return header_bytes > HEADERS_LARGE ? HTTP_UNUSABLE : HTTP_FAILED;
     default:
-        return call->no_descriptor ? HTTP_OUT_OF_MEANS : HTTP_FAILED;
+        return call->no_socket == no_descriptor ? HTTP_OUT_OF_MEANS : HTTP_FAILED;
     }
 }
 
@@ -177,7 +198,7 @@ static const char *trouble_of(const struct http_call *call, CURLcode code)
 {
     if (code == CURLE_OK)
         return NULL;
-    return call->no_descriptor ? "cannot be asked: we have no descriptor left" : curl_easy_strerror(code);
+    return call->no_socket != NULL ? call->no_socket : curl_easy_strerror(code);
 }
 
 static void finish(struct http_call *call, CURLcode code)
@@ -298,6 +319,7 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
     *call = (struct http_call){.http = h,
                                .headers = list_of(q->headers),
                                .timeout_ms = q->timeout_ms,
+                               .allowed = q->allowed,
                                .on_answer = on_answer,
                                .user = user};
     buf_init(&call->body, (size_t)q->max_body);
@@ -338,6 +360,7 @@ struct http *http_new(uv_loop_t *loop)
     h->loop = loop;
     uv_timer_init(loop, &h->timer);
     h->timer.data = h;
+    unsetenv("SSLKEYLOGFILE"); /* or curl would write there what opens every connection */
     if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc) !=
             CURLE_OK ||
         (h->multi = curl_multi_init()) == NULL)

@@ -1,6 +1,6 @@
 /* http: GET requests on libcurl, one after the other on connections that are kept.
  *
- * TLS is verified; a redirect is never followed; no proxy, cookie or compression is taken from anywhere; a
+ * A name that leads to an address of a kind that is not allowed is not connected to. TLS is verified; a redirect is never followed; no proxy, cookie or compression is taken from anywhere; a
  * body has a cap. What to ask, and whether, is decided elsewhere (upstream.c). */
 #ifndef HTTP_H
 #define HTTP_H
@@ -18,6 +18,7 @@ struct http_question {
     const struct buf *headers; /* lines, each with its '\n'; wiped by their owner */
     const char *ca;            /* certificates to trust, PEM; NULL: the system's */
     size_t ca_len;
+    unsigned allowed;   /* kinds of addresses (address.h) that may be connected to, as bits */
     int64_t timeout_ms; /* of the whole */
     int64_t connect_timeout_ms;
     int64_t max_body; /* bytes */

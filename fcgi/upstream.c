@@ -181,6 +181,7 @@ static void send_query(struct upstream_call *call)
                                            .headers = &headers,
                                            .ca = conf->ca ? conf->ca->data : NULL,
                                            .ca_len = conf->ca ? conf->ca->len : 0,
+                                           .allowed = conf->allowed,
                                            .timeout_ms = left_ms(call),
                                            .connect_timeout_ms = conf->connect_timeout_ms,
                                            .max_body = conf->max_body};

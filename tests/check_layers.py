@@ -15,7 +15,7 @@ MAX_LINES = 500
 
 # What each layer may know: itself and those below.
 LAYERS = [
-    "util buf log said stats scan json files vault",
+    "util buf log said stats scan json files vault address",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
     " cache records memory prefer answer standing events conf_check hook secret keypool",
     "fcgi acceptor redis http upstream sockets filewatch",

@@ -192,6 +192,7 @@ class Daemon(Process):
         self.config_file = stack.folder / "taskproxy.json"
         self.nofile = None  # limit of descriptors, from the next start on
         self.variables = {}  # more of its environment, likewise
+        self.wrapper = []  # a command that ends in an exec of its arguments, from the next start on
 
     def environment(self, **more: str) -> dict:
         ours = {name: value for name, value in os.environ.items() if name != "GATEWAY_INTERFACE"}
@@ -200,7 +201,7 @@ class Daemon(Process):
         return {**ours, **self.variables, **more}
 
     def start(self) -> None:
-        self.spawn([self.binary, "-c", str(self.config_file)], self.environment(), self.nofile)
+        self.spawn([*self.wrapper, self.binary, "-c", str(self.config_file)], self.environment(), self.nofile)
         self.wait_ready(lambda: fastcgi.ask(self.stack.status_socket, "/readyz")[0] == 200)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

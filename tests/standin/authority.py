@@ -10,7 +10,7 @@ NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"
 
 
 def make(folder: Path) -> None:
-    """Makes the CA and a server certificate for 127.0.0.1 and localhost."""
+    """Makes the CA and a server certificate for 127.0.0.1, localhost and upstream.test."""
     _openssl(
         folder, "req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem",
         "-subj", "/CN=Stand-in test authority",
@@ -19,7 +19,7 @@ def make(folder: Path) -> None:
     _openssl(
         folder, "req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", *NEW_KEY,
         "-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=localhost",
-        "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:upstream.test",
         "-addext", "basicConstraints=critical,CA:FALSE",
         "-addext", "extendedKeyUsage=serverAuth",
     )
