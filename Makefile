@@ -7,7 +7,7 @@
 # Each of these first installs the Debian packages that it misses.
 
 CC       ?= gcc
-PKGS      = libcurl json-c hiredis libuv libcrypto
+PKGS      = libcurl json-c hiredis libuv libcrypto libseccomp
 WARNINGS  = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla
 HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 CPPFLAGS  = -D_GNU_SOURCE

@@ -109,6 +109,8 @@ static const struct field conf_fields[] = {
           "the web server's group; null: our own", .nullable = true, .min = 1, .max = 64),
     FIELD("user", S_STRING, CONF, user, "\"www-data\"", "whom workers run as when started by root", .min = 1,
           .max = 64),
+    FIELD("sandbox", S_ENUM, CONF, sandbox, "\"on\"", "workers may make only the system calls that they need",
+          .words = "on|off"),
     FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "where the provider files are", ),
     FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "who is asked", .table = &upstream_table),
     FIELD("routes", S_LIST, CONF, routes, REQUIRED, "which providers are served, and from where",

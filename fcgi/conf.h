@@ -77,10 +77,13 @@ struct conf_access {
     int mode; /* enum access_mode */
 };
 
+enum sandbox { SANDBOX_ON, SANDBOX_OFF };
+
 struct conf {
     int64_t workers; /* 0: the number of cores */
     char *socket_dir;
     char *socket_group; /* NULL: the group of the process */
+    int sandbox;        /* enum sandbox */
     char *user;         /* whom workers run as when started by root */
     char *providers_dir;
     struct list upstreams; /* of struct conf_upstream */

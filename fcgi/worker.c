@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "request.h"
+#include "sandbox.h"
 #include "stats.h"
 #include "vault.h"
 
@@ -48,6 +49,13 @@ static void protect_process(void)
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     signal(SIGPIPE, SIG_IGN);
+}
+
+static void enter_sandbox(const struct conf *conf)
+{
+    int bad = conf->sandbox == SANDBOX_ON ? sandbox_enter() : 0;
+    if (bad < 0)
+        log_warn("without the sandbox, which this system does not have: %s", strerror(-bad));
 }
 
 static bool drop_root(const char *user)
@@ -233,6 +241,7 @@ int worker_main(int index, int slot, const char *path)
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
     fetches_hear(w.fetches);
+    enter_sandbox(w.conf);
     say_ready();
     uv_run(&w.loop, UV_RUN_DEFAULT);
     close_parts(&w);
@@ -246,6 +255,7 @@ int worker_cgi(struct conf *conf)
     protect_process();
     make_parts(&w);
     w.server = fcgi_serve_cgi(&w.loop, handlers_of(&w));
+    enter_sandbox(conf);
     uv_run(&w.loop, UV_RUN_DEFAULT);
     close_parts(&w);
     finish_loop(&w);

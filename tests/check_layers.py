@@ -18,13 +18,13 @@ LAYERS = [
     "util buf log said stats scan json files vault address",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
     " cache records memory prefer answer standing events conf_check hook secret keypool",
-    "fcgi acceptor redis http upstream sockets filewatch",
+    "fcgi acceptor redis http upstream sockets filewatch sandbox",
     "shared verdict fetch watch hints lookup wish stream request status try",
     "worker crew master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}
 
-ONE_FILE_LIBRARIES = ("fcgiapp.h", "curl/", "hiredis/")
+ONE_FILE_LIBRARIES = ("fcgiapp.h", "curl/", "hiredis/", "seccomp.h")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)

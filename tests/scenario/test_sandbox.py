@@ -1,0 +1,153 @@
+"""Workers can make only the system calls that they need: what somebody who had got into one could still do."""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from parts import ROOT
+
+SOURCE = Path(__file__).parent / "intruder.c"
+ATTEMPTS = re.findall(r"ATTEMPT\((\w+)\)[,}]", SOURCE.read_text())
+ALLOWED = {"read_a_file", "start_a_thread"}
+DEADLY = {"exec_a_program", "trace_the_master", "leave_the_namespace"}
+REFUSED = "Function not implemented"  # as a kernel says that does not have the call
+SECCOMP_FILTER = "2"
+PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizers' own calls are not wanted here
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may put another /etc/resolv.conf in place")
+
+
+def status_of(pid: int) -> dict:
+    """/proc/PID/status."""
+    return dict(re.findall(r"^(\w+):\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+
+
+def preload(monkeypatch, tmp_path, source: str | Path) -> None:
+    """Daemons that start from now on have this C code in them, too."""
+    library = tmp_path / "preloaded.so"
+    subprocess.run(["cc", "-w", "-shared", "-fPIC", "-x", "c", "-D_GNU_SOURCE", "-o", library, "-"], check=True,
+                   input=source if isinstance(source, str) else source.read_text(), text=True)
+    for folder in (library, *list(tmp_path.parents)[:-2], tmp_path):  # workers are not root
+        folder.chmod(folder.stat().st_mode | 0o055)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+
+
+@pytest.fixture
+def intruded(make_stack, monkeypatch, tmp_path):
+    """A running stack with an intruder in its one worker."""
+    preload(monkeypatch, tmp_path, SOURCE)
+
+    def make(**config):
+        return make_stack(binary=PLAIN_BINARY, config={"workers": 1, **config}, redis=False, nginx=False)
+
+    return make
+
+
+def attempt(stack, name: str) -> str:
+    """What came of it."""
+    (worker,) = stack.wait_until(stack.daemon.workers, what="a worker")
+    os.kill(worker, signal.SIGRTMIN + ATTEMPTS.index(name))
+    return stack.wait_log(f"intruder: {name}: ").rpartition(": ")[2]
+
+
+@pytest.mark.parametrize("name", [name for name in ATTEMPTS if name not in DEADLY | ALLOWED])
+def test_what_no_worker_needs_is_not_there(intruded, name):
+    stack = intruded()
+    assert attempt(stack, name) == REFUSED
+    assert stack.ask_worker("/sora/v1/videos/t").status == 200
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_what_a_worker_needs_it_can_do(intruded, name):
+    assert attempt(intruded(), name) == "done"
+
+
+@pytest.mark.parametrize("name", sorted(DEADLY))
+def test_who_tries_what_only_an_intruder_would_is_killed_and_the_worker_replaced(intruded, name):
+    stack = intruded()
+    (worker,) = stack.daemon.workers()
+    os.kill(worker, signal.SIGRTMIN + ATTEMPTS.index(name))
+    stack.wait_log(f"worker 0 ended by signal {signal.SIGSYS.value}")
+    stack.wait_until(lambda: stack.ask_worker("/sora/v1/videos/t").status == 200, what="another worker")
+    assert f"intruder: {name}: " not in stack.daemon.log()
+
+
+def test_without_the_sandbox_the_intruder_gets_further(intruded):
+    stack = intruded(sandbox="off")
+    assert attempt(stack, "start_a_process") == "done"
+    assert status_of(stack.daemon.workers()[0])["Seccomp"] == "0"
+
+
+# The daemon itself
+
+
+def test_every_worker_is_in_the_sandbox_also_after_a_reload_and_cannot_gain_rights(stack):
+    for _ in range(2):
+        stack.wait_metric("workers_ready", 2)
+        for pid in stack.daemon.workers():
+            status = status_of(pid)
+            assert (status["Seccomp"], status["NoNewPrivs"]) == (SECCOMP_FILTER, "1")
+            assert int(status["CapEff"], 16) == 0
+        stack.daemon.reload()
+
+
+def test_a_system_without_seccomp_is_warned_of_and_served(make_stack, monkeypatch, tmp_path):
+    preload(monkeypatch, tmp_path, "int seccomp_load(void *filter) { return -22; }")
+    stack = make_stack(binary=PLAIN_BINARY, config={"workers": 1})
+    assert stack.task("t").status == 200
+    said = [line for line in stack.daemon.log().splitlines() if "sandbox" in line]
+    assert len(said) == 1 and "without the sandbox" in said[0]
+
+
+def test_a_sandbox_is_on_or_off(make_stack):
+    stack = make_stack(config={"sandbox": "maybe"}, daemon=False, nginx=False)
+    done = stack.daemon.run("--check-config")
+    assert done.returncode != 0 and "/sandbox" in done.stderr and "on" in done.stderr and "off" in done.stderr
+
+
+# Names
+
+
+def serve_name(server: socket.socket, name: bytes, address: str) -> None:
+    """A name server that knows one name, until it is sent nothing."""
+    wanted = b"".join(bytes([len(label)]) + label for label in name.split(b".")) + b"\0"
+    while (query := server.recvfrom(512))[0]:
+        data, client = query
+        question = data[12 : data.index(b"\0", 12) + 5]
+        known = question == wanted + struct.pack("!HH", 1, 1)
+        answer = struct.pack("!HHHIH", 0xC00C, 1, 1, 60, 4) + socket.inet_aton(address) if known else b""
+        server.sendto(data[:2] + struct.pack("!HHHHH", 0x8180, 1, int(known), 0, 0) + question + answer, client)
+
+
+@pytest.fixture
+def name_server():
+    """Its address; it knows that upstream.test is 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        address = socket.inet_ntoa(b"\x7f" + secrets.token_bytes(2) + b"\1")
+        server.bind((address, 53))
+        thread = threading.Thread(target=serve_name, args=(server, b"upstream.test", "127.0.0.1"))
+        thread.start()
+        yield address
+        server.sendto(b"", (address, 53))
+        thread.join()
+
+
+@needs_root
+def test_names_are_looked_up_from_within_the_sandbox(make_stack, name_server):
+    stack = make_stack(daemon=False, nginx=False)
+    file = stack.folder / "resolv.conf"
+    file.write_text(f"nameserver {name_server}\n")
+    url = stack.standin.url.replace("127.0.0.1", "upstream.test")
+    stack.configure(upstreams={"main": {"base_url": url, "addresses": "any"}})
+    mount = f'mount --bind {file} /etc/resolv.conf && exec "$@"'
+    stack.daemon.wrapper = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    stack.daemon.start()
+    assert stack.ask_worker("/sora/v1/videos/t").status == 200
