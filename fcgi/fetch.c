@@ -17,9 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-#include <utlist.h>
-
 #include "said.h"
 #include "stats.h"
 #include "verdict.h"
@@ -44,10 +41,11 @@ enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 }
 enum step { STEPS(STEP_ID) WAIT, DONE };
 
 struct fetch {
-    struct fetches *fetches; /* (ref) */
+    const struct fetch_parts *parts; /* (ref) */
     struct task task;
     enum step step; /* the next one to run */
-    struct fetch_waiter *waiters;
+    fetch_end *on_end;
+    void *ctx;
     int64_t since_ms;                     /* what was known before will not do; 0: it will */
     struct shared_look look;              /* what Redis says, and the lease */
     bool awaits_news;                     /* of another worker that asks */
@@ -64,17 +62,6 @@ struct fetch {
     struct snapshot *last;                /* the newest that was known before, or NULL */
     struct snapshot *snapshot;            /* what was brought home, or NULL */
     struct fetch_result result;
-    UT_hash_handle hh;
-    size_t key_len;
-    char key[];
-};
-
-struct fetches {
-    struct fetches_parts parts;
-    struct fetch *table;
-    struct memory *memory;
-    struct said unknown_statuses;
-    struct fetch_listener listener; /* its functions may be NULL */
 };
 
 static void run(struct fetch *f);
@@ -88,7 +75,7 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
 
 static enum step take_missing(struct fetch *f)
 {
-    f->result.doubted = !memory_keep_missing(f->fetches->memory, &f->task, f->last, wall_ms());
+    f->result.doubted = !memory_keep_missing(f->parts->memory, &f->task, f->last, wall_ms());
     return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
 }
 
@@ -101,7 +88,7 @@ static void on_looked(struct shared_look *look)
 
 static enum step ask_redis(struct fetch *f)
 {
-    if (!shared_look(f->fetches->parts.shared, &f->look, &f->task, on_looked))
+    if (!shared_look(f->parts->shared, &f->look, &f->task, on_looked))
         return ASK_UPSTREAM;
     f->step = READ_REDIS;
     return WAIT;
@@ -151,7 +138,7 @@ static enum step await_news(struct fetch *f)
     if (pause_ms <= 0)
         return ASK_UPSTREAM;
     if (f->timer.loop == NULL)
-        uv_timer_init(f->fetches->parts.loop, &f->timer);
+        uv_timer_init(f->parts->loop, &f->timer);
     uv_timer_start(&f->timer, on_look_again, (uint64_t)pause_ms, 0);
     f->awaited_ms += pause_ms;
     f->look_again_ms = f->look_again_ms * 2 < LOOK_AGAIN_LAST_MS ? f->look_again_ms * 2 : LOOK_AGAIN_LAST_MS;
@@ -190,7 +177,7 @@ static enum step ask_upstream(struct fetch *f)
         buf_puts(&target, f->result_path.data);
     else
         pattern_build(&f->task.route->upstream_path, f->task.id, &target);
-    f->upstream_call = upstream_get(f->fetches->parts.upstreams, f->task.route, target.data, on_upstream, f);
+    f->upstream_call = upstream_get(f->parts->upstreams, f->task.route, target.data, on_upstream, f);
     buf_done(&target);
     f->asked = true;
     f->step = READ_UPSTREAM;
@@ -199,7 +186,7 @@ static enum step ask_upstream(struct fetch *f)
 
 static void note_unknown_status(struct fetch *f, const char *value)
 {
-    struct said *said = &f->fetches->unknown_statuses;
+    struct said *said = f->parts->unknown_statuses;
     const char *provider = f->task.route->provider->name;
     char *status = xasprintf("%s: %s", provider, value);
     stat_inc(STAT_UNKNOWN_STATUS);
@@ -228,7 +215,7 @@ static enum step take_half(struct fetch *f, const struct verdict *v)
 
 static enum step take_busy(struct fetch *f, const struct verdict *v)
 {
-    struct upstreams *upstreams = f->fetches->parts.upstreams;
+    struct upstreams *upstreams = f->parts->upstreams;
     return fail(f, v->problem, upstream_hold(upstreams, f->task.route->upstream, v->retry_after_ms));
 }
 
@@ -257,15 +244,14 @@ static void note_verdict(struct fetch *f, const struct verdict *v)
         return;
     if (v->reading == READING_ERROR || v->reading == READING_INVALID)
         stat_inc(STAT_UPSTREAM_FAILURES);
-    upstream_report(f->fetches->parts.upstreams, f->task.route->upstream,
-                    v->trouble[0] != '\0' ? v->trouble : NULL);
+    upstream_report(f->parts->upstreams, f->task.route->upstream, v->trouble[0] != '\0' ? v->trouble : NULL);
 }
 
 static enum step read_upstream(struct fetch *f)
 {
     struct verdict verdict;
-    const struct snapshot_rules rules = task_rules(&f->task, &f->fetches->parts.conf->cache);
-    const struct secrets secrets = upstream_secrets(f->fetches->parts.upstreams, f->task.route);
+    const struct snapshot_rules rules = task_rules(&f->task, &f->parts->conf->cache);
+    const struct secrets secrets = upstream_secrets(f->parts->upstreams, f->task.route);
     const struct view_answer first = {
         .http_status = f->first_status, .body = f->first.data, .len = f->first.len};
     const struct verdict_question question = {.task = &f->task,
@@ -284,7 +270,7 @@ static enum step read_upstream(struct fetch *f)
 
 static enum step keep(struct fetch *f)
 {
-    struct memory *memory = f->fetches->memory;
+    struct memory *memory = f->parts->memory;
     memory_keep(memory, &f->task, f->snapshot);
     stat_set(STAT_CACHE_ENTRIES, (int64_t)memory_entries(memory));
     stat_set(STAT_CACHE_BYTES, (int64_t)memory_bytes(memory));
@@ -297,7 +283,7 @@ static void note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
     if (problem_is_excusable(result->problem) || result->doubted)
-        memory_keep_failure(f->fetches->memory, &f->task, f->last, result->problem, result->retry_after_ms,
+        memory_keep_failure(f->parts->memory, &f->task, f->last, result->problem, result->retry_after_ms,
                             wall_ms());
 }
 
@@ -329,23 +315,14 @@ static void fetch_free(struct fetch *f)
         free(f);
 }
 
-/* The fetch leaves its table before anyone is woken: who asks again from a callback begins a new one. */
 static enum step deliver(struct fetch *f)
 {
-    struct fetches *fs = f->fetches;
-    HASH_DEL(fs->table, f);
     tell_others(f);
     note_failure(f);
+    f->result.task = &f->task;
     f->result.snapshot = f->snapshot;
     f->result.last = f->last;
-    struct fetch_waiter *waiter;
-    while ((waiter = f->waiters) != NULL) {
-        DL_DELETE(f->waiters, waiter);
-        waiter->fetch = NULL;
-        waiter->on_fetched(waiter, &f->result);
-    }
-    if (fs->listener.on_fetched != NULL)
-        fs->listener.on_fetched(fs->listener.ctx, &f->task, &f->result);
+    f->on_end(f->ctx, &f->result);
     return DONE;
 }
 
@@ -356,143 +333,50 @@ static void run(struct fetch *f)
     enum step step = f->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](f);
-        log_debug("fetch %s: %s -> %s", f->key, names[step], names[next]);
+        log_debug("fetch %s: %s -> %s", f->task.id, names[step], names[next]);
         step = next;
     }
     if (step == DONE)
         fetch_free(f);
 }
 
-/* ---- joining ---- */
+/* ---- from outside ---- */
 
-static struct fetch *find(struct fetches *fs, const char *key, size_t key_len)
+struct fetch *fetch_begin(const struct fetch_parts *parts, const struct task *task, int64_t since_ms,
+                          fetch_end *on_end, void *ctx)
 {
-    struct fetch *f;
-    HASH_FIND(hh, fs->table, key, key_len, f);
-    return f;
-}
-
-static struct fetch *begin(struct fetches *fs, const struct task *task, const struct buf *key)
-{
-    struct fetch *f = xcalloc(1, sizeof(*f) + key->len + 1);
-    f->fetches = fs;
-    f->task = *task;
-    f->step = ASK_REDIS;
-    f->look_again_ms = LOOK_AGAIN_FIRST_MS;
+    struct fetch *f = xcalloc(1, sizeof(*f));
+    *f = (struct fetch){.parts = parts,
+                        .task = *task,
+                        .step = ASK_REDIS,
+                        .on_end = on_end,
+                        .ctx = ctx,
+                        .since_ms = since_ms,
+                        .look_again_ms = LOOK_AGAIN_FIRST_MS};
     buf_init(&f->first, (size_t)task->route->upstream->max_body);
     buf_init(&f->result_path, TARGET_MAX);
-    f->key_len = key->len;
-    memcpy(f->key, key->data, key->len + 1);
-    struct snapshot *last = memory_look(fs->memory, task, wall_ms()).snapshot;
+    struct snapshot *last = memory_look(parts->memory, task, wall_ms()).snapshot;
     f->last = last ? snapshot_ref(last) : NULL;
-    HASH_ADD(hh, fs->table, key, f->key_len, f);
     stat_inc(STAT_FETCHES);
+    run(f);
     return f;
 }
 
-/* The fetch of a task, begun when there is none; NULL at the limit. */
-static struct fetch *find_or_begin(struct fetches *fs, const struct task *task, bool *ret_begun)
+void fetch_hear(struct fetch *f, const struct news *news)
 {
-    struct buf key;
-    buf_init(&key, TASK_KEY_MAX);
-    task_key(task, &key);
-    struct fetch *f = find(fs, key.data, key.len);
-    *ret_begun = f == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches;
-    if (*ret_begun)
-        f = begin(fs, task, &key);
-    buf_done(&key);
-    return f;
-}
-
-enum fetch_join fetch_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
-{
-    bool begun;
-    struct fetch *f = find_or_begin(fs, task, &begun);
-    if (f == NULL)
-        return FETCH_REFUSED;
-    waiter->fetch = f;
-    DL_APPEND(f->waiters, waiter);
-    if (begun)
-        run(f);
-    return begun ? FETCH_STARTED : FETCH_COLLAPSED;
-}
-
-enum fetch_join fetch_refresh(struct fetches *fs, const struct task *task, int64_t since_ms)
-{
-    bool begun;
-    struct fetch *f = find_or_begin(fs, task, &begun);
-    if (begun) {
-        f->since_ms = since_ms;
-        run(f);
-    }
-    return begun ? FETCH_STARTED : f != NULL ? FETCH_COLLAPSED : FETCH_REFUSED;
-}
-
-void fetch_leave(struct fetch_waiter *waiter)
-{
-    if (waiter->fetch == NULL)
+    if (!f->awaits_news)
         return;
-    DL_DELETE(waiter->fetch->waiters, waiter);
-    waiter->fetch = NULL;
+    uv_timer_stop(&f->timer);
+    f->awaits_news = false;
+    f->news = news;
+    f->step = READ_NEWS;
+    run(f);
 }
 
-/* ---- all of them ---- */
-
-struct fetches *fetches_new(struct fetches_parts parts)
+void fetch_abandon(struct fetch *f)
 {
-    struct fetches *fs = xcalloc(1, sizeof(*fs));
-    fs->parts = parts;
-    fs->memory = memory_new(&parts.conf->cache);
-    return fs;
-}
-
-void fetches_free(struct fetches *fs)
-{
-    if (fs == NULL)
-        return;
-    struct fetch *f, *next;
-    HASH_ITER(hh, fs->table, f, next)
-    {
-        HASH_DEL(fs->table, f);
-        tell_others(f);
-        if (f->upstream_call != NULL)
-            upstream_cancel(f->upstream_call);
-        fetch_free(f);
-    }
-    memory_free(fs->memory);
-    said_done(&fs->unknown_statuses);
-    free(fs);
-}
-
-struct memory *fetches_memory(struct fetches *fs)
-{
-    return fs->memory;
-}
-
-void fetches_listen(struct fetches *fs, struct fetch_listener listener)
-{
-    fs->listener = listener;
-}
-
-/* ---- news of other workers ---- */
-
-static void on_news(void *ctx, const struct news *news)
-{
-    struct fetches *fs = ctx;
-    struct fetch *f = find(fs, news->key, news->key_len);
-    if (f != NULL && f->awaits_news) {
-        uv_timer_stop(&f->timer);
-        f->awaits_news = false;
-        f->news = news;
-        f->step = READ_NEWS;
-        run(f);
-    } else if (f == NULL && !(fs->listener.on_news != NULL && fs->listener.on_news(fs->listener.ctx, news)) &&
-               news->problem == PROBLEM_NONE) {
-        memory_outdate(fs->memory, news->key, news->key_len, wall_ms());
-    }
-}
-
-void fetches_hear(struct fetches *fs)
-{
-    shared_listen(fs->parts.shared, on_news, fs);
+    tell_others(f);
+    if (f->upstream_call != NULL)
+        upstream_cancel(f->upstream_call);
+    fetch_free(f);
 }

@@ -6,7 +6,7 @@
 
 #include <uv.h>
 
-#include "fetch.h"
+#include "fetches.h"
 
 struct hints;
 

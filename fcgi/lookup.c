@@ -61,7 +61,7 @@ bool lookup_fetch(struct lookup *l, struct fetches *fetches)
 {
     l->waiter.on_fetched = on_fetched;
     l->source = SOURCE_UPSTREAM;
-    switch (fetch_join(fetches, &l->task, &l->waiter)) {
+    switch (fetches_join(fetches, &l->task, &l->waiter)) {
     case FETCH_COLLAPSED:
         l->source = SOURCE_COLLAPSED;
         stat_inc(STAT_COLLAPSED);
@@ -141,7 +141,7 @@ void lookup_forget(struct lookup *l, enum problem problem)
 void lookup_leave(struct lookup *l)
 {
     l->waits = false;
-    fetch_leave(&l->waiter);
+    fetches_leave(&l->waiter);
     watch_leave(&l->watcher);
 }
 

@@ -3,7 +3,7 @@
 #define LOOKUP_H
 
 #include "answer.h"
-#include "fetch.h"
+#include "fetches.h"
 #include "watch.h"
 
 struct lookup {

@@ -3,7 +3,7 @@
 #define REQUEST_H
 
 #include "fcgi.h"
-#include "fetch.h"
+#include "fetches.h"
 
 struct requests; /* those that wait */
 

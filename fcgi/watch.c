@@ -69,7 +69,7 @@ static void on_time(uv_timer_t *timer)
     if (look.left_ms > 0)
         return wait_ms(w, look.left_ms); /* someone else has asked, or asking has just failed */
     /* The end of the fetch goes on with the schedule; the timer is for the case that it never ends. */
-    wait_ms(w, fetch_refresh(fetches, &w->task, 0) != FETCH_REFUSED ? FETCH_MAX_MS : RETRY_MS);
+    wait_ms(w, fetches_refresh(fetches, &w->task, 0) != FETCH_REFUSED ? FETCH_MAX_MS : RETRY_MS);
 }
 
 /* ---- the watches ---- */
@@ -155,11 +155,11 @@ static void tell(struct watch *w, struct snapshot *snapshot)
     w->telling = false;
 }
 
-static void on_fetched(void *ctx, const struct task *task, const struct fetch_result *result)
+static void on_fetched(void *ctx, const struct fetch_result *result)
 {
     struct watches *ws = ctx;
     struct buf key;
-    struct watch *w = find(ws, task, &key);
+    struct watch *w = find(ws, result->task, &key);
     buf_done(&key);
     if (w == NULL)
         return;
@@ -167,7 +167,7 @@ static void on_fetched(void *ctx, const struct task *task, const struct fetch_re
         tell(w, result->snapshot);
     else if (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted)
         tell(w, NULL);
-    struct memory_look look = memory_look(fetches_memory(ws->fetches), task, wall_ms());
+    struct memory_look look = memory_look(fetches_memory(ws->fetches), result->task, wall_ms());
     wait_ms(w, look.left_ms > 0 ? look.left_ms : RETRY_MS);
     free_when_empty(w);
 }
@@ -183,7 +183,7 @@ static bool on_news(void *ctx, const struct news *news)
     struct memory *memory = fetches_memory(ws->fetches);
     struct memory_look look = memory_look(memory, &w->task, now);
     if (news->problem == PROBLEM_NONE)
-        fetch_refresh(ws->fetches, &w->task, 0);
+        fetches_refresh(ws->fetches, &w->task, 0);
     else if (look.snapshot != NULL && look.left_ms == 0 && problem_is_excusable(news->problem))
         memory_keep_failure(memory, &w->task, look.snapshot, news->problem, news->retry_after_ms, now);
     return true;
@@ -193,7 +193,8 @@ struct watches *watches_new(uv_loop_t *loop, struct fetches *fetches)
 {
     struct watches *ws = xcalloc(1, sizeof(*ws));
     *ws = (struct watches){.loop = loop, .fetches = fetches};
-    fetches_listen(fetches, (struct fetch_listener){.on_fetched = on_fetched, .on_news = on_news, .ctx = ws});
+    fetches_listen(fetches,
+                   (struct fetches_listener){.on_fetched = on_fetched, .on_news = on_news, .ctx = ws});
     return ws;
 }
 
@@ -202,7 +203,7 @@ void watches_free(struct watches *ws)
     struct watch *w, *next;
     if (ws == NULL)
         return;
-    fetches_listen(ws->fetches, (struct fetch_listener){0});
+    fetches_listen(ws->fetches, (struct fetches_listener){0});
     HASH_ITER(hh, ws->table, w, next)
     watch_free(w);
     free(ws);

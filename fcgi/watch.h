@@ -7,7 +7,7 @@
 
 #include <uv.h>
 
-#include "fetch.h"
+#include "fetches.h"
 
 struct watches;
 struct watch;
