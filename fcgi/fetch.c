@@ -333,7 +333,8 @@ static void run(struct fetch *f)
     enum step step = f->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](f);
-        log_debug("fetch %s: %s -> %s", f->task.id, names[step], names[next]);
+        log_debug("fetch %s:%s:%s: %s -> %s", f->task.route->upstream->name, f->task.route->provider->name,
+                  f->task.id, names[step], names[next]);
         step = next;
     }
     if (step == DONE)

@@ -173,9 +173,9 @@ class Redis(Process):
         )
         return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
-    def stored(self) -> list:
+    def stored(self, pattern: str = "*") -> list:
         """The keys of what is stored; leases, which go away by themselves, are none."""
-        return [key for key in self.keys("*") if not key.endswith("#lease")]
+        return [key for key in self.keys(pattern) if not key.endswith("#lease")]
 
     def keys(self, pattern: str = "*") -> list:
         return sorted(self.cli("--scan", "--pattern", pattern).splitlines())

@@ -221,7 +221,7 @@ def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_stack):
     assert max_age(old) <= 2
     stack.wait_until(stack.redis.keys, what="the result in Redis")
     stack.standin.switch("ended", expires=time.time() + 86400)
-    stack.wait_until(lambda: stack.redis.keys() == [], what="the end of what is kept")
+    stack.wait_until(lambda: stack.redis.stored() == [], what="the end of what is kept")
     with stack.standin.hold("ended") as barrier:
         asks = [stack.background(stack.task, "ended") for _ in range(10)]
         barrier.wait_arrived(1)

@@ -29,7 +29,7 @@ def test_what_one_process_has_asked_the_next_one_finds_in_redis(make_stack):
     assert (first.status, first.headers["x-cache"]) == (200, "MISS")
     assert first.headers["content-type"] == "application/json"
     assert int(first.headers["content-length"]) == len(first.body)
-    assert stack.redis.keys() == ["taskproxy:main:sora:task_1"]
+    assert stack.redis.stored() == ["taskproxy:main:sora:task_1"]
 
     second = stack.daemon.cgi(TASK)
     assert (second.headers["x-cache"], second.body) == ("HIT", first.body)
@@ -65,7 +65,7 @@ def test_what_cannot_be_answered_is_a_problem_and_still_a_good_end(make_stack):
         assert (answer.status, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
     assert "task_1" not in stack.standin.counts()["tasks"]
-    assert stack.redis.keys() == []
+    assert stack.redis.stored() == []
 
     stack.standin.stop()
     assert stack.daemon.cgi(TASK).status == 502

@@ -34,7 +34,7 @@ def test_what_is_stored_and_for_how_long(make_stack):
     # Commands reach Redis in order: what is not there by now was never sent.
     kept = {f"ours/main:sora:{task_id}" for task_id in ("succeeded", "expiring", "failed", "running")}
     assert set(stack.redis.cli("-n", 3, "--scan").splitlines()) == kept
-    assert stack.redis.keys() == []
+    assert stack.redis.stored() == []
     assert stack.key not in stack.redis.cli("-n", 3, "GET", "ours/main:sora:succeeded")
 
 

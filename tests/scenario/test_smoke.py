@@ -23,4 +23,4 @@ def test_a_task_from_the_first_question_to_its_kept_result(make_stack):
     kept = stack.task("task_1")
     assert (kept.headers["x-cache"], kept.body) == ("HIT", finished.body)
     assert stack.standin.count("task_1") == queries
-    assert stack.redis.keys("*task_1") != []
+    assert stack.redis.stored("*task_1") != []
