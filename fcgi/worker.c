@@ -103,9 +103,9 @@ static void close_parts(struct worker *w)
     fcgi_free(w->server);
     fetches_free(w->fetches);
     upstreams_free(w->upstreams);
+    shared_free(w->shared);         /* nobody hears news any more */
     while (redis_is_busy(w->redis)) /* what was just fetched, and leases given back, are still on their way */
         uv_run(&w->loop, UV_RUN_ONCE);
-    shared_free(w->shared);
     redis_free(w->redis);
     uv_close((uv_handle_t *)&w->terminate, NULL);
     if (w->control.loop != NULL)
