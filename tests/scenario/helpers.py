@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from pathlib import Path
 
 import fastcgi
 from fastcgi import Connection, request, task_params
@@ -82,6 +83,15 @@ def finished_tasks(make_stack, **settings):
     stack = make_stack(**settings)
     stack.standin.switch(state="SUCCESS")
     return stack
+
+
+def worker_pid(stack, index):
+    """The worker of that socket; None while there is none."""
+    for pid in reversed(stack.daemon.workers()):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"--worker", str(index).encode()]:
+                return pid
+    return None
 
 
 def wait_gone(stack, *pids):

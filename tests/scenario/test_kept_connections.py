@@ -81,7 +81,7 @@ def test_however_many_kept_connections_are_lost_a_new_one_answers(stack):
 
 
 def test_both_attempts_share_the_time_of_one(make_stack):
-    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "600ms"}}}, redis=False)
+    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "1s"}}}, redis=False)
     assert stack.task(next(ids)).status == 200
-    answer, queries, *_ = ask(stack, delay=0.4, reset=True)  # a second loss would come after 800 ms
+    answer, queries, *_ = ask(stack, delay=0.7, reset=True)  # a second loss would come after 1.4 s
     assert (answer, queries) == ((504, "upstream_timeout"), 2)

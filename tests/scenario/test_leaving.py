@@ -6,9 +6,8 @@ import signal
 
 import pytest
 
-from watching import NATIVE, UNIFIED, Stream, begin, end, hold, quick, run, status
+from watching import NATIVE, SLOW, UNIFIED, Stream, begin, end, hold, quick, run, status
 
-SLOW = {"sora": {"poll": {"min": "2s", "max": "2s"}}}  # so that the machine is not busy with queries
 TASKS = 50
 MANY = "/v1/tasks?ids=sora/task_0,sora/task_1&wait=60"
 

@@ -1,6 +1,5 @@
 """Master and workers: sockets, signals and deaths; and that no client notices any of it."""
 
-import contextlib
 import grp
 import os
 import pwd
@@ -12,16 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastcgi
-from helpers import clients, finished_tasks, sockets, wait_gone
-
-
-def worker_pid(stack, index):
-    """The worker of that socket; None while there is none."""
-    for pid in reversed(stack.daemon.workers()):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"--worker", str(index).encode()]:
-                return pid
-    return None
+from helpers import clients, finished_tasks, sockets, wait_gone, worker_pid
 
 
 def user_of(pid):

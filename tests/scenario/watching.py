@@ -10,6 +10,7 @@ from parts import PATIENCE
 NATIVE, UNIFIED = "/sora/v1/videos/", "/v1/tasks/sora/"
 INTERVAL = 0.1  # seconds, between two queries for one task
 QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
+SLOW = {"sora": {"poll": {"min": "60s", "max": "60s"}}}  # what is asked again, is so for a reason of its own
 both_views = pytest.mark.parametrize("view", [NATIVE, UNIFIED], ids=["native", "unified"])
 
 Event = namedtuple("Event", "type data id")

@@ -1,0 +1,175 @@
+"""The bodies of webhooks come from outside: any of them is read within bounds, none is kept, and the secret in their address is
+written down nowhere."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fastcgi import PARAMS, STDIN, Closed, Connection, begin, pairs, record, stream, task_params
+from hooking import HOOK, SECRET, hook, hooked, make_hooked, naming, post, post_to_worker, problem
+from watching import NATIVE, run
+
+__all__ = ["hooked", "make_hooked"]  # fixtures
+BAD, LARGE = (400, "bad_request"), 413
+LIMIT = 32 * 1024
+
+
+# What names a task
+
+
+@pytest.mark.parametrize("body", [
+    '{"task_id": "named-%d"}', '{"data": {"task_id": "named-%d"}}', ' \r\n\t{ "task_id" :\n"named-%d" } \n',
+    '{"x": [1, {"task_id": "other"}], "task_id": "named-%d", "task_ids": ["other"]}',
+    '{"task_id": null, "data": {"task_id": "named-%d"}}', '{"task_id": "no good", "data": {"task_id": "named-%d"}}',
+    '{"task_id": {"task_id": "x"}, "data": {"task_id": "named-%d"}}', '{"task_id": "named-%d", "data": {"task_id": "other"}}',
+    '{"task_id": "named-%d", "data": "x"}', '{"task_id": "\\u006eamed-%d"}', '{"task_id": "named-%d", "ä": "€ \\u20ac 😀"}',
+], ids=range(11))
+def test_the_first_of_the_providers_pointers_that_has_an_id_names_the_task(hooked, body, request):
+    number = request.node.callspec.indices["body"]
+    run(hooked, "7%", f"named-{number}")
+    assert post(hooked, (body % number).encode()).status == 204
+    hooked.standin.wait_count(1, f"named-{number}")
+    assert hooked.standin.count("other") == 0
+
+
+def test_a_number_will_do(hooked):
+    run(hooked, "7%", "12345")
+    assert post(hooked, b'{"task_id": 12345}').status == 204
+    hooked.standin.wait_count(1, "12345")
+
+
+@pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "x" * 1000, "é"])
+def test_the_type_of_the_body_does_not_matter(hooked, content_type):
+    headers = {} if content_type is None else {"Content-Type": content_type.encode()}
+    assert hooked.get(HOOK, headers, "POST", naming("typed")).status == 204
+
+
+@pytest.mark.parametrize("body", [
+    b"", b" ", b"\n", b"\0", b"{", b"}", b"[]", b"{}", b"null", b"true", b"1", b'"task_id"', b"task_id=bad", b"\xff\xfe{}",
+    b"\xef\xbb\xbf" + naming("bad"), naming("bad") + b"x", naming("bad") * 2, naming("bad")[:-1], b"<task_id>bad</task_id>",
+    b'{"task_id": "bad", "task_id": "bad"}', b'{"task_id": "bad" /* x */}', b"{'task_id': 'bad'}", b'{"task_id": NaN}',
+    b'{"task_id": null}', b'{"task_id": true}', b'{"task_id": 1.5}', b'{"task_id": []}', b'{"task_id": ["bad"]}',
+    b'{"task_id": ""}', b'{"task_id": "b d"}', b'{"task_id": "../bad"}', b'{"task_id": "bad/../bad"}', b'{"task_id": "b\\u0000d"}',
+    b'{"task_id": "bad\xff"}', b'{"task_id": "\xc3\xa9"}', b'{"task_id": "%s"}' % (b"x" * 129), b'{"taskid": "bad"}',
+    b'{"task_id": "bad\\ud800"}', b'{"data": "bad"}', b'{"data": [{"task_id": "bad"}]}', b'{"data": {"data": {"task_id": "bad"}}}',
+    b"[" * 8000, b'{"data":' * 1000 + b"1" + b"}" * 1000, b'{"task_id": %b}' % (b"[" * 5000 + b"]" * 5000), bytes(range(256)) * 60,
+    b'[{"task_id": "bad"}]',
+], ids=range(46))
+def test_a_body_that_names_no_task_is_refused(hooked, body):
+    before = hooked.standin.count()
+    for answer in (post(hooked, body), post_to_worker(hooked, body)):
+        assert problem(answer) == BAD
+        assert b"bad" not in answer.json()["detail"].encode()
+    assert hooked.standin.count() == before
+
+
+# How much
+
+
+def padded(task: str, size: int) -> bytes:
+    head, tail = naming(task)[:-1] + b', "padding": "', b'"}'
+    return head + b"x" * (size - len(head) - len(tail)) + tail
+
+
+def too_large(answer) -> bool:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status == answer.json()["status"] == LARGE and answer.json()["code"] == "bad_request"
+
+
+def test_a_body_up_to_the_limit_is_taken(hooked):
+    run(hooked, "7%", "sized")
+    assert post(hooked, padded("sized", LIMIT)).status == 204
+    assert post_to_worker(hooked, padded("sized", LIMIT)).status == 204
+    hooked.standin.wait_count(1, "sized")
+
+
+def test_a_larger_one_is_refused_by_nginx_and_by_the_worker(hooked):
+    for size in (LIMIT + 1, LIMIT + 1024, 50_000):
+        assert too_large(post(hooked, padded("too-large", size)))
+        assert too_large(post_to_worker(hooked, padded("too-large", size)))
+    assert too_large(post(hooked, padded("too-large", 1_000_000)))
+    with pytest.raises((Closed, OSError)):  # more than any request may have
+        post_to_worker(hooked, padded("too-large", 1_000_000))
+    hook(hooked, "still-there")
+    hooked.standin.wait_count(1, "still-there")
+    assert hooked.standin.count("too-large") == 0
+
+
+def test_a_body_without_end_is_cut_off_and_costs_no_memory(make_hooked):
+    stack = make_hooked()
+    with Connection(stack.worker_socket()) as connection:
+        connection.send(begin() + stream(PARAMS, pairs(task_params(HOOK, "POST"))))
+        with pytest.raises(OSError):
+            for _ in range(2000):
+                connection.send(record(STDIN, b" " * 65535))
+    assert post(stack, naming("after")).status == 204
+
+
+def test_a_body_in_pieces_is_read_whole(hooked):
+    run(hooked, "7%", "in-pieces")
+    body = naming("in-pieces")
+    with Connection(hooked.worker_socket()) as connection:
+        connection.send(begin() + stream(PARAMS, pairs(task_params(HOOK, "POST", CONTENT_LENGTH=str(len(body))))))
+        for at in range(len(body)):
+            connection.send(record(STDIN, body[at : at + 1]))
+        connection.send(record(STDIN))
+        assert connection.read_answer()[0] == 204
+    hooked.standin.wait_count(1, "in-pieces")
+
+
+def test_a_chunked_body_is_read_whole(hooked):
+    run(hooked, "7%", "chunked")
+    connection = hooked.nginx.connection()
+    connection.request("POST", HOOK, iter([naming("chunked")[:7], naming("chunked")[7:]]), encode_chunked=True,
+                       headers={"Transfer-Encoding": "chunked"})
+    response = connection.getresponse()
+    response.read()
+    assert response.status == 204
+    connection.close()
+    hooked.standin.wait_count(1, "chunked")
+
+
+# What is kept of it
+
+
+def texts(folder: Path) -> bytes:
+    """All that stands in the files of the folder, but for configuration and certificates."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".json", ".pem", ".key"))
+    return b"".join(path.read_bytes() for path in files)
+
+
+def test_neither_the_body_nor_the_secret_is_written_down_anywhere(hooked):
+    canary = "canary-4f1d"
+    run(hooked, "7%", "kept-quiet")
+    body = json.dumps({"task_id": "kept-quiet", "note": canary, "data": {"x": [canary] * 100}}).encode()
+    answers = [
+        post(hooked, body), post(hooked, body[:-1]), post(hooked, body, method="GET"), post(hooked, body * 100),
+        post(hooked, body, HOOK + "/" + canary), post(hooked, body, HOOK + "?x=1"), post_to_worker(hooked, body * 30),
+    ]
+    assert [answer.status for answer in answers] == [204, 400, 405, LARGE, 404, 204, LARGE]
+    hooked.standin.wait_count(1, "kept-quiet")
+    assert hooked.task("kept-quiet").status == 200
+    printed = hooked.daemon.run("--print-config").stdout.encode() + hooked.get("/metrics").body
+    written = texts(hooked.folder) + b"".join(answer.body for answer in answers) + printed
+    for key in hooked.redis.keys():
+        written += hooked.redis.cli("GET", key).encode()
+    assert b"kept-quiet" in written  # or nothing was looked at
+    assert canary.encode() not in written
+    assert SECRET.encode() not in written
+
+
+def test_nginx_counts_hooks_in_no_log_and_other_requests_in_its_own(hooked):
+    hook(hooked, "unlogged")
+    assert hooked.task("logged").status == 200
+    log = hooked.folder / "access.log"
+    hooked.wait_until(lambda: NATIVE + "logged" in log.read_text(), what="a line of nginx's")
+    assert "/v1/hooks" not in log.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another process's memory map")
+def test_the_secret_is_in_no_argument_and_no_environment(hooked):
+    for pid in (hooked.daemon.pid, *hooked.daemon.workers()):
+        for name in ("cmdline", "environ"):
+            assert SECRET.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()

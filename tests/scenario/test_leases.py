@@ -1,0 +1,212 @@
+"""Workers with one Redis ask the upstream once for all of them: who asks holds a lease, the others wait for what comes of it,
+and no death, loss or rubbish makes any of them wait for long."""
+
+import os
+import signal
+
+import pytest
+
+from fastcgi import Connection, request, task_params
+from helpers import REDIS_KEY, wait_stored, worker_pid
+from sharing import ask, ask_both, lease_of, second_host, sharing, wait_hearing, wait_no_lease
+from watching import NATIVE, QUICK, SLOW, assert_not_asked_any_more
+
+
+@pytest.fixture
+def stack(make_stack):
+    return sharing(make_stack)
+
+
+def outcome(answer) -> tuple:
+    return answer.status, answer.json()["code"]
+
+
+def assert_shared(stack, task):
+    """Two workers that ask at once are one query."""
+    with stack.standin.hold(task) as barrier:
+        asks = ask_both(stack, task, barrier)
+    answers = [ask.result() for ask in asks]
+    assert {(answer.status, answer.body) for answer in answers} == {(200, answers[0].body)}
+    assert stack.standin.count(task) == 1
+
+
+# One query
+
+
+def test_two_workers_that_ask_at_once_are_one_query(stack):
+    for state in ("IN_PROGRESS", "SUCCESS"):
+        stack.standin.switch(state=state)
+        assert_shared(stack, f"task_{state}")
+    wait_no_lease(stack)
+
+
+def test_so_are_two_hosts(make_stack, stack):
+    other = second_host(make_stack, stack)
+    with stack.standin.hold("t") as barrier:
+        asks = [*ask_both(stack, "t", barrier), ask(other, 0, "t"), ask(other, 1, "t")]
+        other.wait_metric("leases_refused_total", 2)
+    assert len({(answer.result().status, answer.result().body) for answer in asks}) == 1
+    assert stack.standin.count("t") == 1
+    assert other.metric("upstream_requests_total") == 0
+
+
+def test_many_workers_and_many_tasks_at_once_are_one_query_each(make_stack):
+    stack = sharing(make_stack, providers=SLOW, config={"workers": 4, "redis": {"timeout": "10s"}})
+    asks = [ask(stack, index, f"task_{number}") for number in range(50) for index in range(4)]
+    assert {answer.result().status for answer in asks} == {200}
+    assert set(stack.standin.counts()["tasks"].values()) == {1}
+
+
+@pytest.mark.parametrize("switches, expected", [
+    ({"status": 500}, (502, "upstream_error")), ({"reset": True}, (502, "upstream_error")),
+    ({"garbage": True}, (502, "upstream_invalid")), ({"status": 401}, (502, "upstream_auth")),
+    ({"hang": True}, (504, "upstream_timeout")), ({"retry_after": 7}, (503, "upstream_unavailable")),
+    ({"status": 404}, (404, "task_not_found")),
+], ids=["500", "reset", "garbage", "401", "time-out", "429", "missing"])
+def test_who_waits_is_told_what_the_other_came_to(make_stack, switches, expected):
+    stack = sharing(make_stack, config={"upstreams": {"main": {"timeout": "1s"}}})
+    stack.standin.switch("t", **switches)
+    with stack.standin.hold("t") as barrier:
+        asks = ask_both(stack, "t", barrier)
+    answers = [ask.result() for ask in asks]
+    assert [outcome(answer) for answer in answers] == [expected] * 2
+    assert {answer.headers.get("retry-after") for answer in answers} == {"7" if "retry_after" in switches else None}
+    assert stack.standin.count("t") == 1
+    wait_no_lease(stack)
+    assert stack.redis.keys() == []
+
+
+def test_a_status_that_is_in_no_list_is_not_shared_and_nobody_waits_for_it_in_vain(stack):
+    stack.standin.switch("t", state="ON_HOLIDAY")
+    with stack.standin.hold("t") as barrier:
+        asks = ask_both(stack, "t", barrier)
+    assert [answer.result().json()["data"]["status"] for answer in asks] == ["ON_HOLIDAY"] * 2
+    wait_no_lease(stack)
+    assert stack.redis.keys() == []
+
+
+# Who holds the lease
+
+
+def test_a_lease_is_renewed_for_as_long_as_its_holder_asks(stack):
+    with stack.standin.hold("t") as barrier:
+        asks = ask_both(stack, "t", barrier)
+        left = [int(stack.redis.cli("PTTL", lease_of("t")))]
+        renewals = 0
+
+        def renewed():
+            nonlocal renewals
+            left.append(int(stack.redis.cli("PTTL", lease_of("t"))))
+            renewals += left[-1] > left[-2]
+            return renewals == 4  # by then the first 3 s are over
+
+        stack.wait_until(renewed, what="four renewals")
+        assert 0 < min(left) and max(left) <= 3000
+        assert not any(answer.done() for answer in asks)
+        assert stack.standin.count("t") == 1
+    assert [answer.result().status for answer in asks] == [200] * 2
+    wait_no_lease(stack)
+
+
+def test_when_the_holder_dies_who_waits_asks_once_the_lease_has_run_out(stack):
+    with stack.standin.hold("t") as barrier:
+        holder, waiter = ask_both(stack, "t", barrier)
+        os.kill(worker_pid(stack, 0), signal.SIGKILL)
+        assert holder.exception() is not None
+        assert int(stack.redis.cli("PTTL", lease_of("t"))) > 0
+        barrier.wait_arrived(2)
+    assert waiter.result().status == 200
+    assert stack.standin.count("t") == 2
+
+
+def test_what_a_holder_brings_home_too_late_is_not_stored_but_given_to_those_who_wait_for_it(stack):
+    stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    with stack.standin.hold("t") as barrier:
+        holder = ask(stack, 0, "t")
+        barrier.wait_arrived(1)
+        stack.redis.cli("SET", lease_of("t"), "of-another", "PX", 60000)
+    assert holder.result().status == 200
+    assert stack.redis.cli("GET", lease_of("t")) == "of-another"
+    assert stack.redis.cli("EXISTS", REDIS_KEY + "t") == "0"
+
+
+@pytest.mark.parametrize("leave", ["reload", "term"])
+@pytest.mark.parametrize("client", ["stays", "leaves"])
+def test_a_worker_that_leaves_gives_its_leases_back(make_stack, client, leave):
+    stack = sharing(make_stack, config={"drain": "200ms"})
+    with stack.standin.hold("t") as barrier, Connection(stack.worker_socket(0)) as connection:
+        connection.send(request(task_params(NATIVE + "t")))
+        barrier.wait_arrived(1)
+        if client == "leaves":
+            connection.close()
+            stack.wait_metric("requests_gone_total", 1)
+        assert stack.redis.keys("*#lease") == [lease_of("t")]
+        getattr(stack.daemon, leave)()
+        assert stack.redis.keys("*#lease") == []
+
+
+# Redis
+
+
+@pytest.mark.parametrize("lose, back", [("stop", "start"), ("kill", "start"), ("freeze", "thaw")])
+def test_redis_lost_while_one_asks_and_another_waits_delays_neither_for_long_and_when_it_is_back_they_share(
+        make_stack, lose, back):
+    stack = sharing(make_stack, config={"redis": {"timeout": "500ms"}})
+    with stack.standin.hold("t") as barrier:
+        asks = ask_both(stack, "t", barrier)
+        getattr(stack.redis, lose)()
+        barrier.wait_arrived(2)  # the other one asks for itself
+    assert [answer.result().status for answer in asks] == [200] * 2
+    stack.wait_metric("redis_up", lambda up: up == 0)
+    assert stack.ask_worker(NATIVE + "meanwhile").status == 200
+    getattr(stack.redis, back)()
+    wait_hearing(stack)
+    assert_shared(stack, "later")
+
+
+def test_without_redis_each_worker_asks_for_itself(make_stack):
+    stack = make_stack(redis=False)
+    with stack.standin.hold("t") as barrier:
+        asks = [ask(stack, index, "t") for index in (0, 1)]
+        barrier.wait_arrived(2)
+    assert [answer.result().status for answer in asks] == [200] * 2
+
+
+# Rubbish
+
+
+@pytest.mark.parametrize("command", [
+    ("SET", "rubbish"), ("SET", "rubbish", "PX", 3600_000), ("SET", ""), ("RPUSH", "a", "b"), ("HSET", "a", "b"),
+    ("SET", "x" * 100_000),
+], ids=["for-ever", "for-an-hour", "empty", "list", "hash", "huge"])
+def test_rubbish_in_place_of_a_lease_is_waited_for_no_longer_than_a_query(make_stack, command):
+    stack = sharing(make_stack, config={"upstreams": {"main": {"timeout": "1s"}}, "redis": {"timeout": "300ms"}})
+    stack.standin.switch("t", delay=0.7)  # a query takes its time besides
+    verb, *words = command
+    stack.redis.cli(verb, lease_of("t"), *words)
+    asks = [ask(stack, index, "t") for index in (0, 1)]
+    assert [answer.result().status for answer in asks] == [200] * 2
+    assert stack.standin.count("t") <= 2
+    assert_shared(stack, "other")
+
+
+@pytest.mark.parametrize("value", ["", "rubbish", "x" * 100_000, "1 2 3 4 5 6 7\n"], ids=["empty", "word", "huge", "head"])
+def test_rubbish_in_place_of_a_snapshot_is_one_query_all_the_same(stack, value):
+    stack.redis.cli("SET", REDIS_KEY + "t", value)
+    stack.standin.switch(state="SUCCESS")
+    assert_shared(stack, "t")
+    assert "SUCCESS" in wait_stored(stack, "t")
+
+
+# Until when
+
+
+def test_what_the_upstream_said_of_when_to_ask_again_holds_for_all(make_stack):
+    stack = sharing(make_stack, providers=QUICK)
+    stack.standin.switch("t", state="IN_PROGRESS", headers={"Retry-After": "60"})
+    assert stack.ask_worker(NATIVE + "t", 0).status == 200
+    assert_not_asked_any_more(stack, "t")  # for several intervals
+    answer = stack.ask_worker(NATIVE + "t", 1)
+    assert (answer.status, answer.headers["x-cache"]) == (200, "HIT")
+    assert 50 < int(answer.headers["retry-after"]) <= 60
+    assert stack.standin.count("t") == 1

@@ -1,0 +1,198 @@
+"""Workers tell each other by way of Redis what they have asked: who watches learns it at once and costs nothing, and whatever
+happens to the messages, looking again does the same a little later."""
+
+import contextlib
+import random
+import threading
+
+import pytest
+
+from helpers import REDIS_KEY, said
+from sharing import CHANNEL, Publisher, ask, ask_both, second_host, sharing, wait_hearing
+from watching import NATIVE, SLOW, end, run, status, wait_queries
+
+INTERVAL = 0.3  # seconds; more than it takes to tell four workers on a busy machine
+EVEN = {"sora": {"poll": {"min": "300ms", "max": "300ms"}}}
+
+
+@pytest.fixture
+def stack(make_stack):
+    return sharing(make_stack)
+
+
+def assert_one_query_an_interval(stack, task):
+    times = [query.at for query in stack.standin.seen(task)]
+    assert len(times) - 1 <= (times[-1] - times[0]) / INTERVAL + 1, [later - times[0] for later in times]
+
+
+def watch(stack, index, task):
+    """One who waits for the end at that worker; a future."""
+    before = stack.metric("waiters")
+    watching = ask(stack, index, task, "?wait=60")
+    stack.wait_until(lambda: stack.metric("waiters") > before and stack.metric("fetches") == 0, what="one who watches")
+    return watching
+
+
+# One query an interval
+
+
+def test_watchers_at_four_workers_on_two_hosts_cost_one_query_an_interval(make_stack):
+    stack = sharing(make_stack, providers=EVEN)
+    other = second_host(make_stack, stack, providers=EVEN)
+    run(stack)
+    watching = [watch(host, index, "t") for host in (stack, other) for index in (0, 1)]
+    wait_queries(stack, 6)
+    end(stack)
+    answers = [answer.result() for answer in watching]
+    assert {(answer.status, status(answer), answer.headers["etag"]) for answer in answers} == {
+        (200, "SUCCESS", answers[0].headers["etag"])}
+    assert_one_query_an_interval(stack, "t")
+    queries = stack.metric("upstream_requests_total") + other.metric("upstream_requests_total")
+    assert queries == stack.standin.count() >= 7
+
+
+def test_many_tasks_watched_on_two_hosts_cost_one_query_an_interval_each(make_stack):
+    stack = sharing(make_stack, providers=EVEN)
+    other = second_host(make_stack, stack, providers=EVEN)
+    run(stack)
+    tasks = [f"task_{number}" for number in range(20)]
+    watching = [ask(host, number % 2, task, "?wait=60") for number, task in enumerate(tasks) for host in (stack, other)]
+    for task in tasks:
+        stack.standin.wait_count(6, task)
+    end(stack)
+    assert {status(answer.result()) for answer in watching} == {"SUCCESS"}
+    for task in tasks:
+        assert_one_query_an_interval(stack, task)
+
+
+# The subscription
+
+
+def subscribed(stack) -> int:
+    """How many connections hear the channel, as Redis says."""
+    return int(stack.redis.cli("PUBSUB", "NUMSUB", CHANNEL).splitlines()[1])
+
+
+def test_when_the_listening_connection_alone_is_killed_news_are_found_by_looking_and_it_comes_back(stack):
+    assert subscribed(stack) == 2
+    with stack.standin.hold("t") as barrier:
+        asks = ask_both(stack, "t", barrier)
+        assert stack.redis.cli("CLIENT", "KILL", "TYPE", "pubsub") == "2"
+    assert [answer.result().status for answer in asks] == [200] * 2
+    assert stack.standin.count("t") == 1
+    stack.wait_until(lambda: subscribed(stack) == 2, what="two who listen")
+    wait_hearing(stack)
+    heard = stack.metric("redis_news_total")
+    with stack.standin.hold("again") as barrier:
+        asks = ask_both(stack, "again", barrier)
+    assert [answer.result().status for answer in asks] == [200] * 2
+    stack.wait_metric("redis_news_total", heard + 1)
+    assert "commands" not in stack.daemon.log() and stack.metric("redis_failures_total") == 0
+
+
+@pytest.mark.parametrize("rights", [("-subscribe", "&*"), ("resetchannels",)], ids=["no-command", "no-channel"])
+def test_who_may_not_listen_says_so_once_and_looks(make_stack, rights):
+    stack = make_stack(daemon=False, nginx=False, config={"redis": {"username": "proxy"}})
+    password = stack.folder / "redis-password"
+    stack.write_key("of-the-proxy", file=password)
+    stack.redis.cli("ACL", "SETUSER", "proxy", "on", ">of-the-proxy", "~*", "+@all", *rights)
+    stack.configure(redis={"password_file": str(password)})
+    stack.daemon.start()
+    stack.nginx.start()
+    stack.wait_metric("redis_up", 2)
+    stack.wait_log("NOPERM")
+    for task in ("one", "two", "three"):
+        with stack.standin.hold(task) as barrier:
+            asks = ask_both(stack, task, barrier)
+        assert [answer.result().status for answer in asks] == [200] * 2
+        assert stack.standin.count(task) == 1
+    assert stack.metric("redis_listening") == 0
+    assert len(said(stack)) == len(set(said(stack))) and "is back" not in stack.daemon.log()
+
+    stack.redis.cli("ACL", "SETUSER", "proxy", "+@all", "allchannels")
+    wait_hearing(stack)
+
+
+# Rubbish
+
+
+def key(task: str) -> bytes:
+    return REDIS_KEY.removeprefix("taskproxy:").encode() + task.encode()
+
+
+RUBBISH = [
+    b"", b" ", b"\n", b"\0" * 100, b"rubbish", b"x" * 4_000_000, b" " * 1_000_000, b"a none 0 " + b"k" * 1_000_000,
+    bytes(random.Random(4).randbytes(1000)), b"a none 0 ", b"a none 0", b"a none 0 main:sora:unknown", b"a none 0 nobody",
+    b"a none -1 " + key("t"), b"a none 99999999999999999999 " + key("t"), b"a none x " + key("t"), b"a none 0  " + key("t"),
+    b"a NONE 0 " + key("t"), b"a rubbish 0 " + key("t"), b"a method_not_allowed 0 " + key("t"), b"a not_found 0 " + key("t"),
+    b"%s%n%s 0 0 " + key("t"), b"x" * 1000 + b" none 0 " + key("t"), b"a " + b"x" * 1000 + b" 0 " + key("t"),
+    "ä ö ü ß".encode(), b"a none 0 " + key("t") + b"\0", b"a none 0 " + key("t") + b"\r\n",
+]
+
+
+def test_rubbish_that_is_published_changes_nothing(stack):
+    stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    before = stack.metric("worker_deaths_total")
+    with stack.standin.hold("t") as barrier:
+        asks = ask_both(stack, "t", barrier)
+        with Publisher(stack) as publisher:
+            publisher.publish(*RUBBISH)
+        stack.wait_metric("redis_listening", 2)
+        assert not any(answer.done() for answer in asks)
+    answers = [answer.result() for answer in asks]
+    assert [(answer.status, status(answer)) for answer in answers] == [(200, "IN_PROGRESS")] * 2
+    assert stack.standin.count() == 1
+    assert stack.metric("worker_deaths_total") == before
+    assert "NONE" not in stack.daemon.log()
+
+
+def test_news_that_are_lies_cost_no_query_and_end_no_watch(make_stack):
+    stack = sharing(make_stack, providers=SLOW)
+    run(stack)
+    watching = [watch(stack, index, "t") for index in (0, 1)]
+    queries = stack.standin.count()
+    heard = stack.metric("redis_news_total")
+    lies = [b"liar %b 0 " % code + key(task) for code in (b"none", b"task_not_found", b"upstream_error", b"upstream_auth",
+                                                           b"upstream_unavailable", b"overloaded")
+            for task in ("t", "unknown")] * 20
+    with Publisher(stack) as publisher:
+        publisher.publish(*lies)
+    stack.wait_metric("redis_news_total", heard + 2 * len(lies))
+    assert not any(answer.done() for answer in watching)
+    assert stack.standin.count() == queries
+    assert status(stack.ask_worker(NATIVE + "t", 0)) == "IN_PROGRESS"
+    stack.daemon.reload()
+    assert {status(answer.result()) for answer in watching} == {"IN_PROGRESS"}
+
+
+@contextlib.contextmanager
+def flood(stack, text: bytes):
+    """The news are published over and over again, as fast as Redis takes them."""
+    enough = threading.Event()
+
+    def publish_all():
+        with Publisher(stack) as publisher:
+            while not enough.is_set():
+                publisher.publish(*[text] * 1000)
+
+    flooding = stack.background(publish_all)
+    stack.wait_metric("redis_news_total", 1000)
+    yield
+    enough.set()
+    flooding.result()
+
+
+def test_a_flood_of_news_does_not_keep_a_worker_from_answering(stack):
+    with flood(stack, b"liar none 0 main:sora:unknown"):
+        assert [stack.ask_worker(NATIVE + f"task_{number}", number % 2).status for number in range(100)] == [200] * 100
+
+
+def test_news_that_come_while_workers_leave_harm_nobody(stack):
+    run(stack)
+    with flood(stack, b"liar none 0 " + key("t")):
+        for _ in range(3):
+            watching = [ask(stack, index, "t", "?wait=60") for index in (0, 1)]
+            stack.wait_metric("watched_tasks", 2)
+            stack.daemon.reload()
+            assert {status(answer.result()) for answer in watching} == {"IN_PROGRESS"}
+    assert stack.metric("worker_deaths_total") == 0
