@@ -14,7 +14,7 @@ from parts import free_port
 
 HELD = 10_000
 TASKS = 100  # that they wait for
-ROUNDS = 6
+ROUNDS = 10
 MOST_KIB = 16  # above what libfcgi takes
 LEAST_RATIO = 0.90
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from measure import Table, bench_stack, follow, server
 from parts import free_port
 from stack import Stack
-from told import INTERVAL, POLL
+from told import INTERVAL, POLL, SHORTEST
 
 WORKERS = 2  # of a host
 CLIENTS = 200
@@ -26,7 +26,7 @@ def intervals(times: list) -> int:
     count, end = 0, 0
     for time in times:
         if time >= end:
-            count, end = count + 1, time + INTERVAL
+            count, end = count + 1, time + SHORTEST
     return count
 
 
