@@ -402,7 +402,8 @@ static int read_object(struct reader *r, const struct table *table, struct json_
     return 0;
 }
 
-int schema_read(const struct table *table, const struct schema_source *source, void *out, char **ret_error)
+static int read_root(const struct field *root, const struct schema_source *source, void *out,
+                     char **ret_error)
 {
     struct json_error error;
     struct json_object *doc = json_read(source->text, source->len, MAX_DEPTH, JSON_WITH_COMMENTS, &error);
@@ -411,10 +412,21 @@ int schema_read(const struct table *table, const struct schema_source *source, v
         return -1;
     }
     struct reader r = {.source = source};
-    int result = read_object(&r, table, doc, out);
+    int result = read_value(&r, root, doc, out);
     json_object_put(doc);
     *ret_error = r.error;
     return result;
+}
+
+int schema_read(const struct table *table, const struct schema_source *source, void *out, char **ret_error)
+{
+    return read_root(&(struct field){.type = S_OBJECT, .table = table}, source, out, ret_error);
+}
+
+int schema_read_map(const struct table *table, const struct schema_source *source, struct list *out,
+                    char **ret_error)
+{
+    return read_root(&(struct field){.type = S_MAP, .table = table}, source, out, ret_error);
 }
 
 /* ---- freeing ---- */
@@ -472,4 +484,10 @@ void schema_done(const struct table *table, void *out)
     for (size_t i = 0; i < table->n_fields; i++)
         done_field(&table->fields[i], (char *)out + table->fields[i].offset);
     memset(out, 0, table->size);
+}
+
+void schema_done_map(const struct table *table, struct list *out)
+{
+    done_field(&(struct field){.type = S_MAP, .table = table}, out);
+    *out = (struct list){0};
 }

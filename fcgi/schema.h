@@ -91,6 +91,11 @@ MUST_CHECK int schema_read(const struct table *table, const struct schema_source
                            char **ret_error);
 void schema_done(const struct table *table, void *out);
 
+/* The same for a file that is a map: its members, each read by `table`, whose first field takes the key. */
+MUST_CHECK int schema_read_map(const struct table *table, const struct schema_source *source,
+                               struct list *out, char **ret_error);
+void schema_done_map(const struct table *table, struct list *out);
+
 /* The message of an error that the table cannot know, in the same form. */
 char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
     PRINTF(3, 4);

@@ -18,6 +18,9 @@ CONFIGURATION = b"""{"workers": 2, "socket_dir": "run", "log_level": "debug", "p
   "routes": [{"provider": "p", "upstream": "main", "path": "/other?id={task_id}"}], // a comment
   "redis": {"address": "127.0.0.1:6379", "timeout": "50ms", "database": 1, "prefix": "t:"},
   "cache": {"memory": "64MiB", "terminal_ttl": "24h"}, "limits": {"waiters": 10}, "access": {"mode": "open"}}"""
+TEAMS = b"""{"web": {"token_sha256": ["%s"], "providers": ["sora"], "origins": ["https://a.example", "http://[::1]:81"],
+  "link_secret_file": "s", "old_link_secret_file": "s", "queries_per_minute": 600, "watchers": 20}}""" % (32 * b"9f")
+LINK = b"wait=30&team=web&exp=1767225600&sig=" + 32 * b"9f"
 URLS = ["https://x/a.mp4?" + query for query in (
     "se=2025-01-14T16%3A15%3A46Z&ske=2025-01-15T16%3A15%3A46Z", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600",
     "X-Tos-Date=20250114T151546Z&X-Tos-Expires=3600", "x-oss-date=20250114T151546Z&x-oss-expires=3600",
@@ -35,6 +38,7 @@ def main(folder: Path) -> None:
                          fastcgi.request(fastcgi.task_params("/x", "POST", HTTP_X="y" * 300), b"body")],
         "fuzz_snapshot": snapshots(),
         "fuzz_expiry": [url.encode() for url in URLS],
+        "fuzz_teams": [b"\0" + TEAMS, b"\1" + LINK],
         "fuzz_conf": [CONFIGURATION + b"\0" + as_p(path.read_text(), path.stem) for path in providers],
     }.items():
         (folder / fuzzer).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,51 @@
+/* The first byte chooses: a file of teams, or the query of a signed link. A refusal has a reason, no two
+ * teams share a token, and what is read of a link stands in its query. */
+#include "fuzz.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/link.h"
+#include "../unit/given.h"
+
+static struct provider sora = {.name = (char *)"sora"};
+static struct provider *served[] = {&sora};
+static const struct list providers = {.items = served, .n = NELEMS(served)};
+
+static void load_teams(const char *text, size_t len)
+{
+    const struct given given[] = {{"/x/t.json", text, len}, {"/x/s", "0123456789abcdef0123456789abcdef", 0}};
+    struct files *files = given_files(given, NELEMS(given));
+    char *error = NULL;
+    const struct file *file = files_get(files, "/x/t.json", FILE_PLAIN, TEAMS_FILE_MAX, &error);
+    struct teams *teams = teams_load(files, file, &providers, &error);
+    PROMISE((teams == NULL) == (error != NULL));
+    if (teams != NULL)
+        PROMISE(teams->list.n > 0 && teams_by_token(teams, text, len) == NULL);
+    teams_free(teams);
+    files_free(files);
+    free(error);
+}
+
+static void read_link(const char *query)
+{
+    struct link link;
+    if (link_read(query, &link) != LINK_READ)
+        return;
+    PROMISE(strstr(query, link.team) != NULL && strstr(query, link.sig) != NULL && link.exp > 0);
+    const struct team team = {.name = link.team, .link_secrets = {link.sig}};
+    PROMISE(link_check(&link, &team, "sora", "x", link.exp) == LINK_WRONG);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 2)
+        return 0;
+    char *text = xstrndup((const char *)data + 1, size - 1);
+    if (data[0] % 2 == 0)
+        load_teams((const char *)data + 1, size - 1);
+    else
+        read_link(text);
+    free(text);
+    return 0;
+}

@@ -1,0 +1,167 @@
+/* Signed links: the bytes that are signed, the grammar of the three parameters, and how long they are good. */
+#include "unit.h"
+
+#include <string.h>
+
+#include "../../fcgi/link.h"
+
+#define NEW_SECRET "0123456789abcdef0123456789abcdef"
+#define OLD_SECRET "fedcba9876543210fedcba9876543210"
+#define SIG        "8af923a613f1d47648e8ad7b347eba32523a3fc2505a7afe7698fa373aff6ca4"
+#define EXP        1767225600
+
+static const struct team web = {.name = (char *)"web",
+                                .link_secrets = {(char *)NEW_SECRET, (char *)OLD_SECRET}};
+
+/* Whether the signature of web's link for sora/task_01 holds for what is asked. */
+static enum link_verdict check(const char *sig, const char *provider, const char *id, int64_t exp,
+                               int64_t now_s)
+{
+    struct link link = {.team = "web", .exp = exp};
+    strcpy(link.sig, sig);
+    return link_check(&link, &web, provider, id, now_s);
+}
+
+TEST(a_signature_is_that_of_the_documented_bytes)
+{
+    static const struct {
+        const char *secret, *team, *provider, *id;
+        int64_t exp;
+        const char *sig;
+    } vectors[] = {
+        {NEW_SECRET, "web", "sora", "task_01", EXP, SIG},
+        {OLD_SECRET, "film-2", "fal", "fal-ai/pika/ID", 1,
+         "7d9785c731129a39121145e971f9038d3d280d70a47e00d4a9c72d9f6c9927a6"},
+    };
+    for (size_t i = 0; i < NELEMS(vectors); i++) {
+        char sig[LINK_SIG_SIZE];
+        link_sign(vectors[i].secret, vectors[i].team, vectors[i].provider, vectors[i].id, vectors[i].exp,
+                  sig);
+        assert_string_equal(sig, vectors[i].sig);
+    }
+}
+
+TEST(a_link_is_good_for_one_task_of_one_team)
+{
+    struct link link = {.team = "web", .exp = EXP, .sig = SIG};
+    struct team other = web;
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - 60), LINK_GOOD);
+    assert_int_equal(check(SIG, "sora", "task_02", EXP, EXP - 60), LINK_WRONG);
+    assert_int_equal(check(SIG, "kling", "task_01", EXP, EXP - 60), LINK_WRONG);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP + 1, EXP - 60), LINK_WRONG);
+    other.name = (char *)"film";
+    assert_int_equal(link_check(&link, &other, "sora", "task_01", EXP - 60), LINK_WRONG);
+}
+
+TEST(both_secrets_are_good_while_one_takes_the_place_of_the_other)
+{
+    char sig[LINK_SIG_SIZE];
+    struct team team = web;
+    struct link link = {.team = "web", .exp = EXP};
+    link_sign(OLD_SECRET, "web", "sora", "task_01", EXP, sig);
+    memcpy(link.sig, sig, sizeof(sig));
+    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), LINK_GOOD);
+    team.link_secrets[1] = NULL;
+    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), LINK_WRONG);
+    team.link_secrets[0] = NULL;
+    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), LINK_WRONG);
+}
+
+TEST(a_link_ends_half_a_minute_after_its_time_as_clocks_differ)
+{
+    char sig[LINK_SIG_SIZE];
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP), LINK_GOOD);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP + 30), LINK_GOOD);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP + 31), LINK_EXPIRED);
+    memset(sig, '0', sizeof(sig) - 1);
+    sig[LINK_SIG_SIZE - 1] = '\0';
+    assert_int_equal(check(sig, "sora", "task_01", EXP, EXP + 31), LINK_WRONG);
+}
+
+TEST(no_link_lives_for_more_than_a_year)
+{
+    const int64_t year = LINK_LIFE_MAX_S;
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year), LINK_GOOD);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 30), LINK_GOOD);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 31), LINK_WRONG);
+}
+
+TEST(the_parameters_stand_in_any_order_beside_others)
+{
+    static const char *const queries[] = {
+        "team=web&exp=1767225600&sig=" SIG,
+        "sig=" SIG "&exp=1767225600&team=web",
+        "wait=30&sig=" SIG "&teams=x&exp=1767225600&&team=web&experience=1",
+        "&task_id=42&exp=1767225600&team=web&signature&sig=" SIG "&",
+    };
+    for (size_t i = 0; i < NELEMS(queries); i++) {
+        struct link link;
+        assert_int_equal(link_read(queries[i], &link), LINK_READ);
+        assert_string_equal(link.team, "web");
+        assert_int_equal(link.exp, EXP);
+        assert_string_equal(link.sig, SIG);
+    }
+}
+
+TEST(without_any_of_them_there_is_no_link)
+{
+    static const char *const queries[] = {
+        NULL,    "",   "wait=30", "Team=web&EXP=1&Sig=0", "teams=web&sign=1", "%74eam=web", "a=team=web",
+        "=team", "&&", "?team"};
+    struct link link;
+    for (size_t i = 0; i < NELEMS(queries); i++)
+        assert_int_equal(link_read(queries[i], &link), LINK_ABSENT);
+}
+
+TEST(a_link_that_is_not_written_as_it_must_be_is_none)
+{
+    static const char *const queries[] = {
+        "team=web",
+        "team=web&exp=1767225600",
+        "exp=1767225600&sig=" SIG,
+        "team=web&sig=" SIG,
+        "team&exp=1767225600&sig=" SIG,
+        "team=&exp=1767225600&sig=" SIG,
+        "team=web&team=web&exp=1767225600&sig=" SIG,
+        "team=web&exp=1767225600&exp=1767225600&sig=" SIG,
+        "team=web&exp=1767225600&sig=" SIG "&sig=" SIG,
+        "team=w%65b&exp=1767225600&sig=" SIG,
+        "team=we+b&exp=1767225600&sig=" SIG,
+        "team=a23456789012345678901234567890123456789012345678901234567890123456&exp=1767225600&sig=" SIG,
+        "team=web&exp=&sig=" SIG,
+        "team=web&exp=01767225600&sig=" SIG,
+        "team=web&exp=+1767225600&sig=" SIG,
+        "team=web&exp=-1&sig=" SIG,
+        "team=web&exp=0&sig=" SIG,
+        "team=web&exp=1767225600.0&sig=" SIG,
+        "team=web&exp=0x1767&sig=" SIG,
+        "team=web&exp=9999999999999&sig=" SIG,
+        "team=web&exp=99999999999999999999999999&sig=" SIG,
+        "team=web&exp=1767225600&sig=",
+        "team=web&exp=1767225600&sig=8af923",
+        "team=web&exp=1767225600&sig=" SIG "0",
+        "team=web&exp=1767225600&sig=8AF923A613F1D47648E8AD7B347EBA32523A3FC2505A7AFE7698FA373AFF6CA4",
+        "team=web&exp=1767225600&sig=xaf923a613f1d47648e8ad7b347eba32523a3fc2505a7afe7698fa373aff6ca4",
+        "team=web&exp=1767225600&Sig=" SIG,
+    };
+    struct link link;
+    for (size_t i = 0; i < NELEMS(queries); i++) {
+        if (link_read(queries[i], &link) != LINK_MALFORMED)
+            fail_msg("%s", queries[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_signature_is_that_of_the_documented_bytes),
+        cmocka_unit_test(a_link_is_good_for_one_task_of_one_team),
+        cmocka_unit_test(both_secrets_are_good_while_one_takes_the_place_of_the_other),
+        cmocka_unit_test(a_link_ends_half_a_minute_after_its_time_as_clocks_differ),
+        cmocka_unit_test(no_link_lives_for_more_than_a_year),
+        cmocka_unit_test(the_parameters_stand_in_any_order_beside_others),
+        cmocka_unit_test(without_any_of_them_there_is_no_link),
+        cmocka_unit_test(a_link_that_is_not_written_as_it_must_be_is_none),
+    };
+    return cmocka_run_group_tests_name("link", tests, NULL, NULL);
+}

@@ -1,0 +1,300 @@
+/* The file of teams: what is taken, each refusal with its words, and whose token and origin that is. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/teams.h"
+#include "given.h"
+
+#define TOKEN_A "tp-alpha"
+#define TOKEN_B "tp-bravo"
+#define TOKEN_C "tp-charlie"
+#define FILE_A  "/x/secrets/links"
+#define WEB     "{\"web\": {\"token_sha256\": [], \"providers\": [\"sora\"]"
+
+static char digests[3][65];
+static struct provider sora = {.name = (char *)"sora"}, kling = {.name = (char *)"kling"};
+static struct provider *served[] = {&sora, &kling};
+static const struct list providers = {.items = served, .n = NELEMS(served)};
+
+static int make_digests(void **unused __attribute__((unused)))
+{
+    static const char *const tokens[] = {TOKEN_A, TOKEN_B, TOKEN_C};
+    for (size_t i = 0; i < NELEMS(tokens); i++) {
+        unsigned char digest[32];
+        sha256(tokens[i], strlen(tokens[i]), digest);
+        hex_encode(digest, sizeof(digest), digests[i]);
+    }
+    return 0;
+}
+
+static struct teams *load(const char *text, char **ret_error)
+{
+    const struct given given[] = {{"/x/teams.json", text, 0},
+                                  {FILE_A, "0123456789abcdef0123456789abcdef\n", 0},
+                                  {"/x/secrets/old", "fedcba9876543210fedcba9876543210", 0},
+                                  {"/x/secrets/short", "0123456789abcdef", 0},
+                                  {"/x/secrets/lines", "0123456789abcdef\n0123456789abcdef\n", 0}};
+    struct files *files = given_files(given, NELEMS(given));
+    char *why;
+    const struct file *file = files_get(files, "/x/teams.json", FILE_PLAIN, TEAMS_FILE_MAX, &why);
+    struct teams *teams = teams_load(files, file, &providers, ret_error);
+    files_free(files);
+    return teams;
+}
+
+static struct teams *load_good(const char *text)
+{
+    char *error;
+    struct teams *teams = load(text, &error);
+    if (teams == NULL)
+        fail_msg("%s", error);
+    return teams;
+}
+
+static void assert_refused(const char *text, const char *expected)
+{
+    char *error;
+    assert_null(load(text, &error));
+    if (strcmp(error, expected) != 0)
+        fail_msg("\n%s\ninstead of\n%s", error, expected);
+    free(error);
+}
+
+/* Two teams; the first has two tokens. */
+static struct teams *two_teams(void)
+{
+    char *text =
+        xasprintf("{ // those who build the site\n"
+                  "  \"web\": {\"token_sha256\": [\"%s\", \"%s\"], \"providers\": [\"sora\"],\n"
+                  "            \"origins\": [\"https://app.example.com\", \"http://localhost:3000\"]},\n"
+                  "  \"film\": {\"token_sha256\": [\"%s\"], \"providers\": [\"sora\", \"kling\"],\n"
+                  "             \"origins\": [\"https://film.example.com\"]}\n}",
+                  digests[0], digests[1], digests[2]);
+    struct teams *teams = load_good(text);
+    free(text);
+    return teams;
+}
+
+TEST(all_that_a_team_may_have_is_read)
+{
+    struct teams *teams =
+        load_good(WEB ", \"link_secret_file\": \"secrets/links\", \"old_link_secret_file\": \"secrets/old\","
+                      " \"queries_per_minute\": 600, \"watchers\": 2000}}");
+    const struct team *web = teams_by_name(teams, "web");
+    assert_string_equal(web->link_secret_file, FILE_A);
+    assert_string_equal(web->link_secrets[0], "0123456789abcdef0123456789abcdef");
+    assert_string_equal(web->link_secrets[1], "fedcba9876543210fedcba9876543210");
+    assert_int_equal(web->queries_per_minute, 600);
+    assert_int_equal(web->watchers, 2000);
+    teams_free(teams);
+}
+
+TEST(what_is_left_out_is_not_limited)
+{
+    struct teams *teams = load_good(WEB "}}");
+    const struct team *web = teams_by_name(teams, "web");
+    assert_null(web->link_secrets[0]);
+    assert_int_equal(web->queries_per_minute, 0);
+    assert_int_equal(web->watchers, 0);
+    assert_int_equal(web->origins.n, 0);
+    teams_free(teams);
+}
+
+TEST(each_token_is_its_teams)
+{
+    struct teams *teams = two_teams();
+    const struct team *web = teams_by_name(teams, "web");
+    assert_ptr_equal(teams_by_token(teams, TOKEN_A, strlen(TOKEN_A)), web);
+    assert_ptr_equal(teams_by_token(teams, TOKEN_B, strlen(TOKEN_B)), web);
+    assert_ptr_equal(teams_by_token(teams, TOKEN_C, strlen(TOKEN_C)), teams_by_name(teams, "film"));
+    teams_free(teams);
+}
+
+TEST(what_is_no_token_is_nobodys)
+{
+    struct teams *teams = two_teams();
+    static char large[100000];
+    assert_null(teams_by_token(teams, "", 0));
+    assert_null(teams_by_token(teams, TOKEN_A, strlen(TOKEN_A) - 1));
+    assert_null(teams_by_token(teams, TOKEN_A, sizeof(TOKEN_A))); /* with the NUL */
+    assert_null(teams_by_token(teams, "\xff\xfe\r\n\0x", 6));
+    assert_null(teams_by_token(teams, large, sizeof(large)));
+    assert_null(teams_by_token(teams, digests[0], 64)); /* a digest that was found somewhere is no token */
+    assert_null(teams_by_name(teams, "we"));
+    assert_null(teams_by_name(teams, ""));
+    teams_free(teams);
+}
+
+TEST(a_team_may_use_what_it_lists)
+{
+    struct teams *teams = two_teams();
+    const struct team *web = teams_by_name(teams, "web");
+    assert_true(team_may_use(web, &sora));
+    assert_false(team_may_use(web, &kling));
+    teams_free(teams);
+}
+
+TEST(an_origin_is_compared_to_the_byte)
+{
+    struct teams *teams = two_teams();
+    const struct team *web = teams_by_name(teams, "web");
+    assert_true(team_has_origin(web, "https://app.example.com"));
+    assert_true(team_has_origin(web, "http://localhost:3000"));
+    assert_false(team_has_origin(web, "https://film.example.com"));
+    static const char *const others[] = {"null",
+                                         "",
+                                         "*",
+                                         "https://APP.example.com",
+                                         "https://app.example.com:443",
+                                         "https://app.example.com/",
+                                         "http://app.example.com",
+                                         "https://app.example.com.evil.com"};
+    for (size_t i = 0; i < NELEMS(others); i++) {
+        assert_false(team_has_origin(web, others[i]));
+        assert_false(teams_have_origin(teams, NULL, others[i]));
+    }
+    assert_true(teams_have_origin(teams, &sora, "https://app.example.com"));
+    assert_false(teams_have_origin(teams, &kling, "https://app.example.com"));
+    assert_true(teams_have_origin(teams, &kling, "https://film.example.com"));
+    assert_true(teams_have_origin(teams, NULL, "https://app.example.com"));
+    teams_free(teams);
+}
+
+TEST(origins_are_written_as_browsers_send_them)
+{
+    static const char *const good[] = {"https://a",
+                                       "https://a.b-c.example:8443",
+                                       "http://127.0.0.1:8080",
+                                       "http://[::1]:3000",
+                                       "https://a:80",
+                                       "http://a:443"};
+    for (size_t i = 0; i < NELEMS(good); i++) {
+        char *text = xasprintf("%s, \"origins\": [\"%s\"]}}", WEB, good[i]);
+        teams_free(load_good(text));
+        free(text);
+    }
+}
+
+TEST(other_origins_are_refused_with_the_reason)
+{
+    static const char form[] =
+        "must be a scheme, a host and perhaps a port, such as \"https://app.example.com\"";
+    static const char path[] =
+        "must end with the host or its port: an origin has no path and no '/' behind it";
+    static const char port[] = "must leave out the port that its scheme has anyway, as browsers do";
+    static const struct {
+        const char *origin, *why;
+    } bad[] = {
+        {"null", "\"null\" is what any sandboxed page and any local file says: it names nobody"},
+        {"*", form},
+        {"", form},
+        {"https://", form},
+        {"app.example.com", form},
+        {"ftp://app.example.com", form},
+        {"https://*.example.com", form},
+        {"https://a b", form},
+        {"https://user@a", form},
+        {"https://a?b", form},
+        {"https://[::1", form},
+        {"https://App.example.com", "must be in lower case, as browsers send it"},
+        {"https://a/", path},
+        {"https://a:8443/x", path},
+        {"https://a:443", port},
+        {"http://a:80", port},
+        {"https://a:", "has a bad port"},
+        {"https://a:0", "has a bad port"},
+        {"https://a:08443", "has a bad port"},
+        {"https://a:65536", "has a bad port"},
+        {"https://a:84x", "has a bad port"},
+    };
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        char *text = xasprintf("%s,\n\"origins\": [\"https://ok\",\n\"%s\"]}}", WEB, bad[i].origin);
+        char *expected = xasprintf("/x/teams.json:3: /web/origins/1: %s", bad[i].why);
+        assert_refused(text, expected);
+        free(expected);
+        free(text);
+    }
+}
+
+#define AT "/x/teams.json:1: "
+#define NO_DIGEST                                                                                            \
+    "must be a SHA-256 digest: 64 hexadecimal digits in lower case, as taskproxy --new-token prints them"
+
+TEST(what_is_wrong_is_said_with_its_place)
+{
+    static const struct {
+        const char *text, *expected;
+    } bad[] = {
+        {"", "/x/teams.json:1: an empty text"},
+        {"[]", AT "must be an object"},
+        {"{}", AT "must name at least one team"},
+        {"{\"a b\": {}}", AT "/a b: a name has 1 to 64 letters, digits, '_' and '-'"},
+        {"{\"web\": {}}", AT "/web: the key \"token_sha256\" is missing"},
+        {"{\"web\": {\"token_sha256\": []}}", AT "/web: the key \"providers\" is missing"},
+        {WEB ", \"origin\": []}}", AT "/web/origin: there is no such key; did you mean \"origins\"?"},
+        {WEB ", \"watchers\": -1}}", AT "/web/watchers: must be from 0 to 1000000"},
+        {WEB "},\n \"web\": {}}", "/x/teams.json:2: a key stands twice in one object"},
+        {"{\"web\": {\"token_sha256\": [], \"providers\": [\"sora\",\n\"soda\"]}}",
+         "/x/teams.json:2: /web/providers/1: no route has this provider; there are \"sora\", \"kling\""},
+        {WEB ", \"link_secret_file\": \"nowhere\"}}",
+         AT "/web/link_secret_file: \"/x/nowhere\" was not handed to this worker"},
+        {WEB ", \"link_secret_file\": \"secrets/short\"}}",
+         AT "/web/link_secret_file: \"/x/secrets/short\" must hold at least 32 characters"},
+        {WEB ", \"link_secret_file\": \"secrets/lines\"}}",
+         AT "/web/link_secret_file: \"/x/secrets/lines\" must hold one line of visible ASCII characters"},
+        {WEB ", \"old_link_secret_file\": \"secrets/old\"}}",
+         AT "/web/old_link_secret_file: there is no link_secret_file that came after it"},
+    };
+    for (size_t i = 0; i < NELEMS(bad); i++)
+        assert_refused(bad[i].text, bad[i].expected);
+}
+
+TEST(a_digest_that_is_none_is_refused)
+{
+    static const char *const bad[] = {"", "9f86d081",
+                                      "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08",
+                                      "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 ",
+                                      "xf86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        char *text = xasprintf("{\"web\": {\"providers\": [], \"token_sha256\": [\"%s\"]}}", bad[i]);
+        assert_refused(text, AT "/web/token_sha256/0: " NO_DIGEST);
+        free(text);
+    }
+}
+
+TEST(a_token_stands_for_one_team_and_stands_once)
+{
+    char *same_team = xasprintf("{\"web\": {\"providers\": [], \"token_sha256\": [\"%s\", \"%s\"]}}",
+                                digests[0], digests[0]);
+    char *two = xasprintf("{\"web\": {\"providers\": [], \"token_sha256\": [\"%s\"]},\n"
+                          "\"film\": {\"providers\": [], \"token_sha256\": [\"%s\", \"%s\"]}}",
+                          digests[0], digests[1], digests[0]);
+    char *three = xasprintf("{\"web\": {\"providers\": [], \"token_sha256\": [\"%s\", \"%s\", \"%s\"]}}",
+                            digests[0], digests[1], digests[2]);
+    assert_refused(same_team, AT "/web/token_sha256/1: the same token stands here twice");
+    assert_refused(two, "/x/teams.json:2: /film/token_sha256/1: another team has the same token");
+    assert_refused(three, AT "/web/token_sha256/2: a team has at most two tokens");
+    free(same_team);
+    free(two);
+    free(three);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_that_a_team_may_have_is_read),
+        cmocka_unit_test(what_is_left_out_is_not_limited),
+        cmocka_unit_test(each_token_is_its_teams),
+        cmocka_unit_test(what_is_no_token_is_nobodys),
+        cmocka_unit_test(a_team_may_use_what_it_lists),
+        cmocka_unit_test(an_origin_is_compared_to_the_byte),
+        cmocka_unit_test(origins_are_written_as_browsers_send_them),
+        cmocka_unit_test(other_origins_are_refused_with_the_reason),
+        cmocka_unit_test(what_is_wrong_is_said_with_its_place),
+        cmocka_unit_test(a_digest_that_is_none_is_refused),
+        cmocka_unit_test(a_token_stands_for_one_team_and_stands_once),
+    };
+    return cmocka_run_group_tests_name("teams", tests, make_digests, NULL);
+}
