@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HEAD_MAX = 4096, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
+enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
 
 static const char *status_text(int status)
 {
@@ -15,9 +15,12 @@ static const char *status_text(int status)
                  {204, "No Content"},
                  {304, "Not Modified"},
                  {400, "Bad Request"},
+                 {401, "Unauthorized"},
+                 {403, "Forbidden"},
                  {404, "Not Found"},
                  {405, "Method Not Allowed"},
                  {413, "Content Too Large"},
+                 {429, "Too Many Requests"},
                  {502, "Bad Gateway"},
                  {503, "Service Unavailable"},
                  {504, "Gateway Timeout"}};
@@ -168,11 +171,25 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
     add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + age, "\r\n");
 }
 
+void answer_add_readers(struct buf *head, const struct answer_facts *facts)
+{
+    buf_puts(head, facts->by_origin ? "Vary: Accept, Prefer, Origin\r\n" : "Vary: Accept, Prefer\r\n");
+    if (facts->origin == NULL)
+        return;
+    buf_puts(head, "Access-Control-Allow-Origin: ");
+    buf_puts(head, facts->origin);
+    buf_puts(
+        head,
+        "\r\nAccess-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: Age, Cache-Status, "
+        "ETag, Preference-Applied, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+        "X-Cache, X-Request-Id\r\n");
+}
+
 static void add_etag(struct buf *head, const char *etag)
 {
     buf_puts(head, "ETag: ");
     buf_puts(head, etag);
-    buf_puts(head, "\r\nVary: Accept, Prefer\r\n");
+    buf_puts(head, "\r\n");
 }
 
 void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
@@ -184,21 +201,39 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
     add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
     add_freshness(a, facts, s);
     add_etag(&a->head, view->etag);
+    answer_add_readers(&a->head, facts);
     if (unchanged || facts->no_content)
         buf_puts(&a->head, "\r\n");
     else
         end(a, facts, "application/json", view->data, view->len);
 }
 
+/* draft-ietf-httpapi-ratelimit-headers-06; nothing remains, or there were no such problem. */
+static void add_limit(struct buf *head, const struct answer_facts *facts)
+{
+    add_number(head, "RateLimit-Limit: ", facts->limit, "\r\nRateLimit-Remaining: 0\r\n");
+    add_number(head, "RateLimit-Reset: ", seconds_up(facts->retry_after_ms), "\r\n");
+}
+
+static const char *methods(const struct answer_facts *facts)
+{
+    return facts->by_origin ? "GET, HEAD, OPTIONS" : "GET, HEAD";
+}
+
 void answer_problem(struct answer *a, const struct answer_facts *facts)
 {
     begin(a, facts, problem_status(facts->problem));
     add_cache_status(a, facts, facts->ttl_ms);
-    buf_puts(&a->head, "Cache-Control: no-store\r\nVary: Accept, Prefer\r\n");
+    buf_puts(&a->head, "Cache-Control: no-store\r\n");
+    answer_add_readers(&a->head, facts);
     if (facts->problem == PROBLEM_METHOD)
-        buf_addf(&a->head, "Allow: %s\r\n", facts->allow ? facts->allow : "GET, HEAD");
+        buf_addf(&a->head, "Allow: %s\r\n", facts->allow ? facts->allow : methods(facts));
+    if (a->status == 401)
+        buf_puts(&a->head, "WWW-Authenticate: Bearer realm=\"taskproxy\"\r\n");
     if (facts->retry_after_ms > 0)
-        buf_addf(&a->head, "Retry-After: %lld\r\n", (long long)seconds_up(facts->retry_after_ms));
+        add_number(&a->head, "Retry-After: ", seconds_up(facts->retry_after_ms), "\r\n");
+    if (a->status == 429)
+        add_limit(&a->head, facts);
     problem_body(facts->problem, facts->request_id, &a->text);
     end(a, facts, "application/problem+json", a->text.data, a->text.len);
 }
@@ -274,6 +309,7 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     if (list.news_ms > 0)
         add_number(&a->head, "Retry-After: ", seconds_up(list.news_ms), "\r\n");
     add_etag(&a->head, etag);
+    answer_add_readers(&a->head, facts);
     if (unchanged) {
         buf_puts(&a->head, "\r\n");
         return;
@@ -294,6 +330,22 @@ void answer_nothing(struct answer *a, const struct answer_facts *facts)
 {
     begin(a, facts, 204);
     buf_puts(&a->head, "Cache-Control: no-store\r\n\r\n");
+}
+
+void answer_preflight(struct answer *a, const struct answer_facts *facts, const char *wanted_headers)
+{
+    static const char token[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ";
+    begin(a, facts, 204);
+    buf_addf(&a->head, "Allow: %s\r\n", methods(facts));
+    answer_add_readers(&a->head, facts);
+    if (facts->origin != NULL) {
+        buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
+        /* No header that a client may add does any harm: those that mean nothing here are never read. */
+        if (wanted_headers != NULL && strlen(wanted_headers) <= WANTED_HEADERS_MAX &&
+            wanted_headers[strspn(wanted_headers, token)] == '\0')
+            buf_addf(&a->head, "Access-Control-Allow-Headers: %s\r\n", wanted_headers);
+    }
+    buf_puts(&a->head, "\r\n");
 }
 
 void answer_text(struct answer *a, const struct answer_facts *facts, int status, const char *type,

@@ -27,9 +27,12 @@ struct answer_facts {
     int64_t retry_after_ms; /* of a problem; 0: no header */
     int64_t ttl_ms;         /* of a problem that was in memory: how long it stays there */
     int64_t now_ms;
-    const char *allow; /* the methods that there are; NULL: those of a task */
-    int waited_s;      /* how long the client was willing to wait, as it was granted; 0: not at all */
-    bool no_content;   /* 204: a stream that has ended for good */
+    const char *allow;  /* the methods that there are; NULL: those of a task */
+    int waited_s;       /* how long the client was willing to wait, as it was granted; 0: not at all */
+    bool no_content;    /* 204: a stream that has ended for good */
+    int64_t limit;      /* a 429: how much there is in all of what is used up */
+    bool by_origin;     /* who may read the answer depends on the page that asks */
+    const char *origin; /* (ref) the page that may read it, or NULL */
 };
 
 struct answer {
@@ -70,6 +73,13 @@ bool answer_etag_matches(const char *list, const char *etag);
 
 /* 204: it was taken. */
 void answer_nothing(struct answer *answer, const struct answer_facts *facts);
+
+/* What a browser asks before it lets a page ask; `wanted_headers` are those that the page would send, or NULL.
+ */
+void answer_preflight(struct answer *answer, const struct answer_facts *facts, const char *wanted_headers);
+
+/* The header lines that say what an answer depends on, and which page may read it. */
+void answer_add_readers(struct buf *head, const struct answer_facts *facts);
 
 /* Some text of our own (/healthz, /metrics); it must outlive the answer. */
 void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,

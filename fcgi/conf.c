@@ -97,7 +97,13 @@ static const struct table limits_table = TABLE(LIMITS, limits_fields);
 
 #define ACCESS struct conf_access
 static const struct field access_fields[] = {
-    FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"", "open: whoever the web server lets in", .words = "open"),
+    FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"",
+          "open: whoever the web server lets in; teams: by token or link; nginx: whom it calls a team",
+          .words = "open|teams|nginx"),
+    FIELD("teams_file", S_PATH, ACCESS, teams_file, "null", "the teams", ),
+    FIELD("ownership", S_ENUM, ACCESS, ownership, "\"none\"",
+          "first-reader: a task is for the team alone that was the first to read it",
+          .words = "none|first-reader"),
 };
 static const struct table access_table = TABLE(ACCESS, access_fields);
 
@@ -170,6 +176,7 @@ void conf_free(struct conf *conf)
     for (size_t i = 0; i < conf->providers.n; i++)
         provider_free(((struct provider **)conf->providers.items)[i]);
     free(conf->providers.items);
+    teams_free(conf->teams);
     vault_free(conf->redis.password);
     free(conf->redis.host);
     struct files *files = conf->files;

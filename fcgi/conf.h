@@ -7,7 +7,7 @@
 #define CONF_H
 
 #include "log.h"
-#include "provider.h"
+#include "teams.h"
 
 /* Where a name may lead; the words of "addresses" in this order. */
 enum addresses { ADDRESSES_PUBLIC, ADDRESSES_PRIVATE, ADDRESSES_ANY };
@@ -71,10 +71,18 @@ struct conf_limits {
     int64_t fetches;
 };
 
-enum access_mode { ACCESS_OPEN };
+enum access_mode {
+    ACCESS_OPEN,  /* whoever the web server lets in */
+    ACCESS_TEAMS, /* who presents a team's token or link */
+    ACCESS_NGINX, /* whom nginx calls a team (TASKPROXY_TEAM), or who presents a link */
+};
+
+enum ownership { OWNERSHIP_NONE, OWNERSHIP_FIRST_READER };
 
 struct conf_access {
-    int mode; /* enum access_mode */
+    int mode;         /* enum access_mode */
+    char *teams_file; /* NULL: there are no teams */
+    int ownership;    /* enum ownership */
 };
 
 enum sandbox { SANDBOX_ON, SANDBOX_OFF };
@@ -97,6 +105,7 @@ struct conf {
 
     struct files *files;   /* everything that was read */
     struct list providers; /* of struct provider *, each once */
+    struct teams *teams;   /* NULL: there are none */
 };
 
 /* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to

@@ -260,6 +260,27 @@ static char *finish_redis(struct loader *l)
     return load_secret(l, "/redis/password_file", redis->password_file, &redis->password);
 }
 
+static char *finish_access(struct loader *l)
+{
+    struct conf *conf = l->conf;
+    const struct conf_access *access = &conf->access;
+    char *why, *error = NULL;
+    if (access->mode != ACCESS_OPEN && access->teams_file == NULL)
+        return schema_error(l->source, "/access/mode", "\"%s\" needs a teams_file",
+                            access->mode == ACCESS_TEAMS ? "teams" : "nginx");
+    if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
+        return schema_error(l->source, "/access/ownership", "needs the mode \"teams\" or \"nginx\"");
+    if (access->teams_file == NULL)
+        return NULL;
+    const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);
+    if (file == NULL)
+        error = schema_error(l->source, "/access/teams_file", "\"%s\" %s", access->teams_file, why);
+    else
+        conf->teams = teams_load(conf->files, file, &conf->providers, &error);
+    free(why);
+    return error;
+}
+
 char *conf_finish(struct conf *conf, const struct schema_source *source)
 {
     struct loader loader = {.conf = conf, .source = source}, *l = &loader;
@@ -276,5 +297,7 @@ char *conf_finish(struct conf *conf, const struct schema_source *source)
         error = finish_route(l, i);
     if (error == NULL)
         error = finish_redis(l);
+    if (error == NULL)
+        error = finish_access(l);
     return error;
 }

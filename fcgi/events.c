@@ -11,14 +11,16 @@ void events_begin(struct buf *out)
     buf_init(out, EVENT_MAX);
 }
 
-void events_head(const char *request_id, struct buf *out)
+void events_head(const struct answer_facts *facts, struct buf *out)
 {
     events_begin(out);
     buf_puts(out, "X-Request-Id: ");
-    buf_puts(out, request_id);
+    buf_puts(out, facts->request_id);
     buf_puts(out,
              "\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
-             "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\nVary: Accept, Prefer\r\n\r\n");
+             "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\n");
+    answer_add_readers(out, facts);
+    buf_puts(out, "\r\n");
 }
 
 void events_status(const struct view_bytes *view, struct buf *out)

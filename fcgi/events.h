@@ -2,14 +2,13 @@
 #ifndef EVENTS_H
 #define EVENTS_H
 
-#include "problem.h"
-#include "snapshot.h"
+#include "answer.h"
 
 /* An empty text, which the caller frees, as large as events can be. */
 void events_begin(struct buf *out);
 
 /* The head of the answer, with the empty line; begins the text. */
-void events_head(const char *request_id, struct buf *out);
+void events_head(const struct answer_facts *facts, struct buf *out);
 
 /* "event: status" with the view on one line, and its ETag, without the quotes, as the id. */
 void events_status(const struct view_bytes *view, struct buf *out);

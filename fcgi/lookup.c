@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "access.h"
 #include "stats.h"
 
 enum { RETRY_MS = 1000 };
@@ -164,6 +165,65 @@ struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner
     free(tasks);
     *ret_n = n > 0 ? (size_t)n : 0;
     return lookups;
+}
+
+void lookups_judge(struct lookup *lookups, size_t n, const struct team *team)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (lookups[i].problem == PROBLEM_NONE)
+            lookups[i].problem = access_may(team, &lookups[i].task);
+    }
+}
+
+bool lookups_in_memory(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms)
+{
+    bool all = true;
+    for (size_t i = 0; i < n; i++) {
+        if (lookups[i].problem == PROBLEM_NONE)
+            all &= lookup_in_memory(&lookups[i], fetches, now_ms);
+    }
+    return all;
+}
+
+size_t lookups_fetch(struct lookup *lookups, size_t n, struct fetches *fetches,
+                     void (*on_done)(struct lookup *lookup))
+{
+    size_t n_waiting = 0;
+    for (size_t i = 0; i < n; i++) {
+        lookups[i].on_done = on_done;
+        if (lookups[i].problem == PROBLEM_NONE && lookups[i].snapshot == NULL)
+            n_waiting += lookup_fetch(&lookups[i], fetches);
+    }
+    return n_waiting;
+}
+
+bool lookups_watch(struct lookup *lookups, size_t n, struct watches *watches,
+                   void (*on_news)(struct lookup *lookup))
+{
+    bool any = false;
+    for (size_t i = 0; i < n; i++) {
+        lookups[i].on_news = on_news;
+        any |= lookup_watch(&lookups[i], watches);
+    }
+    return any;
+}
+
+void lookups_excuse(struct lookup *lookups, size_t n, int64_t now_ms)
+{
+    for (size_t i = 0; i < n; i++)
+        lookup_excuse(&lookups[i], now_ms);
+}
+
+void lookups_again(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms)
+{
+    for (size_t i = 0; i < n; i++)
+        lookup_again(&lookups[i], fetches, now_ms);
+}
+
+void lookups_leave(struct lookup *lookups, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        lookup_leave(&lookups[i]);
 }
 
 int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf)

@@ -54,6 +54,20 @@ void lookup_done(struct lookup *lookup);
  */
 struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner, size_t *ret_n);
 
+/* Those that the team may not ask about have that as their problem. */
+void lookups_judge(struct lookup *lookups, size_t n, const struct team *team);
+
+/* What is said above, for each of the lookups of a request that has no problem yet: true when memory has all
+ * of them; how many wait for a fetch; whether there is anything to watch. */
+bool lookups_in_memory(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);
+size_t lookups_fetch(struct lookup *lookups, size_t n, struct fetches *fetches,
+                     void (*on_done)(struct lookup *lookup));
+bool lookups_watch(struct lookup *lookups, size_t n, struct watches *watches,
+                   void (*on_news)(struct lookup *lookup));
+void lookups_excuse(struct lookup *lookups, size_t n, int64_t now_ms);
+void lookups_again(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);
+void lookups_leave(struct lookup *lookups, size_t n);
+
 /* How long the slowest of them may take to fetch. */
 int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf);
 

@@ -17,9 +17,22 @@
     X(BAD_HOOK, "bad_request", 400, "Bad request",                                                           \
       "The body is no JSON, or names no task where this provider's webhooks do.")                            \
     X(TOO_LARGE, "bad_request", 413, "Content too large", "The request body is too large.")                  \
+    X(NO_CREDENTIAL, "unauthorized", 401, "Unauthorized", "A team's token or a signed link is needed.")      \
+    X(WRONG_TOKEN, "unauthorized", 401, "Unauthorized", "This is no team's token.")                          \
+    X(BAD_LINK, "unauthorized", 401, "Unauthorized", "A signed link has team, exp and sig, each once.")      \
+    X(NO_TEAM, "forbidden", 403, "Forbidden", "The web server names no team that is known.")                 \
+    X(FORBIDDEN, "forbidden", 403, "Forbidden", "The team may not ask about this provider.")                 \
+    X(WRONG_LINK, "forbidden", 403, "Forbidden",                                                             \
+      "The link is not for this task, or not signed by its team.")                                           \
+    X(LINK_EXPIRED, "forbidden", 403, "Forbidden", "The link has expired.")                                  \
+    X(ORIGIN, "forbidden", 403, "Forbidden", "No team lists this origin.")                                   \
     X(NOT_FOUND, "not_found", 404, "Not found", "There is nothing at this path.")                            \
     X(TASK_NOT_FOUND, "task_not_found", 404, "Task not found", "The upstream knows no such task.")           \
     X(METHOD, "method_not_allowed", 405, "Method not allowed", "This resource can only be read.")            \
+    X(RATE_LIMITED, "rate_limited", 429, "Too many requests",                                                \
+      "The team has caused as many queries to the upstream as it may in a minute.")                          \
+    X(TOO_MANY_WATCHERS, "rate_limited", 429, "Too many requests",                                           \
+      "The team has as many requests waiting as it may.")                                                    \
     X(UPSTREAM_ERROR, "upstream_error", 502, "Upstream error", "The upstream answered with an error.")       \
     X(UPSTREAM_INVALID, "upstream_invalid", 502, "Invalid upstream answer",                                  \
       "The upstream's answer could not be used.")                                                            \

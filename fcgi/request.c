@@ -11,7 +11,6 @@
 #include "request.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include <utlist.h>
 
@@ -109,6 +108,8 @@ static enum step route(struct request *r)
     r->facts.if_none_match = r->wish.if_none_match;
     r->facts.head_only = r->wish.head_only;
     r->facts.allow = r->wish.kind == ROUTE_HOOK ? "POST" : NULL;
+    r->facts.origin = r->wish.origin;
+    r->facts.by_origin = r->requests->parts.conf->access.mode != ACCESS_OPEN;
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
     if (problem != PROBLEM_NONE)
@@ -135,23 +136,26 @@ static enum step take_hint(struct request *r)
 
 static enum step authorize(struct request *r)
 {
-    switch ((enum access_mode)r->requests->parts.conf->access.mode) {
-    case ACCESS_OPEN: /* whoever the web server lets in */
-        return LOOK_IN_MEMORY;
-    }
-    abort(); /* a mode of the configuration's table that this function does not know */
+    const struct conf *conf = r->requests->parts.conf;
+    const struct task *task = r->wish.kind == ROUTE_MANY ? NULL : &r->only.task;
+    const struct team *team;
+    if (r->wish.preflight)
+        return r->wish.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
+    enum problem problem = access_who(conf, &r->wish.given, task, r->facts.now_ms / 1000, &team);
+    if (problem != PROBLEM_NONE)
+        return refuse(r, problem);
+    if (!access_is_origin(conf, team, task, r->wish.origin))
+        r->facts.origin = NULL;
+    if (task == NULL)
+        lookups_judge(r->lookups, r->n_lookups, team);
+    return LOOK_IN_MEMORY;
 }
 
 /* ---- look_in_memory ---- */
 
 static enum step look_in_memory(struct request *r)
 {
-    bool all = true;
-    for (size_t i = 0; i < r->n_lookups; i++) {
-        struct lookup *lookup = &r->lookups[i];
-        if (lookup->problem == PROBLEM_NONE)
-            all &= lookup_in_memory(lookup, r->requests->parts.fetches, r->facts.now_ms);
-    }
+    bool all = lookups_in_memory(r->lookups, r->n_lookups, r->requests->parts.fetches, r->facts.now_ms);
     return all ? HOLD : JOIN_FETCHES;
 }
 
@@ -180,8 +184,7 @@ static void start_waiting(struct request *r)
 
 static void stop_waiting(struct request *r)
 {
-    for (size_t i = 0; i < r->n_lookups; i++)
-        lookup_leave(&r->lookups[i]);
+    lookups_leave(r->lookups, r->n_lookups);
     if (!r->waits)
         return;
     r->waits = false;
@@ -217,12 +220,7 @@ static enum step join_fetches(struct request *r)
 {
     if (too_many_wait(r))
         return refuse_overload(r);
-    for (size_t i = 0; i < r->n_lookups; i++) {
-        struct lookup *lookup = &r->lookups[i];
-        lookup->on_done = on_looked_up;
-        if (lookup->problem == PROBLEM_NONE && lookup->snapshot == NULL)
-            r->n_missing += lookup_fetch(lookup, r->requests->parts.fetches);
-    }
+    r->n_missing = lookups_fetch(r->lookups, r->n_lookups, r->requests->parts.fetches, on_looked_up);
     if (r->n_missing == 0)
         return HOLD;
     start_waiting(r);
@@ -249,12 +247,7 @@ static void on_news(struct lookup *lookup)
 /* Watches every task that can still change. False when there is none. */
 static bool watch_all(struct request *r)
 {
-    bool any = false;
-    for (size_t i = 0; i < r->n_lookups; i++) {
-        r->lookups[i].on_news = on_news;
-        any |= lookup_watch(&r->lookups[i], r->requests->watches);
-    }
-    return any;
+    return lookups_watch(r->lookups, r->n_lookups, r->requests->watches, on_news);
 }
 
 /* Whether there is nothing yet that the client waits for: the end, or anything else than what it has. */
@@ -263,10 +256,9 @@ static bool is_waiting_for_news(const struct request *r)
     char etag[ETAG_SIZE];
     if (r->facts.if_none_match == NULL)
         return true;
-    if (r->wish.kind == ROUTE_MANY)
-        lookups_etag(r->lookups, r->n_lookups, etag);
-    else
-        memcpy(etag, r->only.snapshot->views[r->wish.view].etag, ETAG_SIZE);
+    if (r->wish.kind != ROUTE_MANY)
+        return answer_etag_matches(r->facts.if_none_match, r->only.snapshot->views[r->wish.view].etag);
+    lookups_etag(r->lookups, r->n_lookups, etag);
     return answer_etag_matches(r->facts.if_none_match, etag);
 }
 
@@ -274,8 +266,7 @@ static void excuse_all(struct request *r)
 {
     if (r->waited)
         r->facts.now_ms = wall_ms();
-    for (size_t i = 0; i < r->n_lookups; i++)
-        lookup_excuse(&r->lookups[i], r->facts.now_ms);
+    lookups_excuse(r->lookups, r->n_lookups, r->facts.now_ms);
 }
 
 /* What is left of the time that the client gave, which began with its request. */
@@ -287,8 +278,8 @@ static uint64_t hold_ms(const struct request *r)
 
 static enum step hold(struct request *r)
 {
-    for (size_t i = 0; i < r->n_lookups && r->time_over; i++) /* asking may have begun to fail meanwhile */
-        lookup_again(&r->lookups[i], r->requests->parts.fetches, wall_ms());
+    if (r->time_over) /* asking may have begun to fail meanwhile */
+        lookups_again(r->lookups, r->n_lookups, r->requests->parts.fetches, wall_ms());
     if (r->client == NULL || r->time_over || (r->wish.wait_s == 0 && !r->wish.stream))
         return RESPOND;
     excuse_all(r);
@@ -321,7 +312,7 @@ static void on_heartbeat(uv_timer_t *timer)
 
 static void begin_stream(struct request *r)
 {
-    stream_open(&r->stream, r->client, r->id);
+    stream_open(&r->stream, r->client, &r->facts);
     start_waiting(r);
     uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
 }
@@ -384,7 +375,9 @@ static enum step respond(struct request *r)
         lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
     excuse_all(r);
     r->facts.waited_s = r->wish.wait_s;
-    if (r->facts.problem != PROBLEM_NONE && (r->wish.kind == ROUTE_MANY || r->only.snapshot == NULL))
+    if (r->wish.preflight && r->facts.problem == PROBLEM_NONE)
+        answer_preflight(&answer, &r->facts, fcgi_param(r->client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
+    else if (r->facts.problem != PROBLEM_NONE && (r->wish.kind == ROUTE_MANY || r->only.snapshot == NULL))
         answer_problem(&answer, &r->facts);
     else if (r->wish.kind == ROUTE_HOOK)
         answer_nothing(&answer, &r->facts);

@@ -23,10 +23,10 @@ bool stream_has(const struct stream *s, const struct view_bytes *view)
     return strcmp(view->etag, s->last_etag) == 0;
 }
 
-void stream_open(struct stream *s, struct fcgi_request *client, const char *request_id)
+void stream_open(struct stream *s, struct fcgi_request *client, const struct answer_facts *facts)
 {
     struct buf head;
-    events_head(request_id, &head);
+    events_head(facts, &head);
     fcgi_stream(client, head.data, head.len);
     buf_done(&head);
     s->open = true;

@@ -17,7 +17,7 @@ void stream_resume(struct stream *stream, const char *last_event_id, const struc
 /* Whether the client has that view. */
 bool stream_has(const struct stream *stream, const struct view_bytes *view);
 
-void stream_open(struct stream *stream, struct fcgi_request *client, const char *request_id);
+void stream_open(struct stream *stream, struct fcgi_request *client, const struct answer_facts *facts);
 void stream_close(struct stream *stream, struct fcgi_request *client);
 
 /* Each returns false when the client is gone, or too slow: it must be forgotten. A view that the client has

@@ -24,6 +24,33 @@ static enum problem read_preferences(const struct fcgi_request *client, struct w
     return PROBLEM_NONE;
 }
 
+static void read_credentials(const struct fcgi_request *client, const struct task *task, struct wish *wish)
+{
+    const char *query = wish->uri ? strchr(wish->uri, '?') : NULL;
+    char param[ACCESS_PARAM_SIZE];
+    wish->given = (struct credentials){.authorization = fcgi_param(client, "HTTP_AUTHORIZATION"),
+                                       .team = fcgi_param(client, "TASKPROXY_TEAM"),
+                                       .query = query ? query + 1 : NULL};
+    if (task == NULL)
+        return;
+    access_key_param(task->route->provider, param);
+    wish->given.key_header = fcgi_param(client, param);
+}
+
+/* Who asks, by whatever means; nobody wants to know that in the open. */
+static void read_asker(const struct conf *conf, const struct fcgi_request *client, const struct task *task,
+                       struct wish *wish)
+{
+    const char *origin = fcgi_param(client, "HTTP_ORIGIN");
+    if (conf->access.mode == ACCESS_OPEN)
+        return;
+    wish->preflight = is_method(fcgi_param(client, "REQUEST_METHOD"), "OPTIONS");
+    if (access_is_origin(conf, NULL, task, origin))
+        wish->origin = origin;
+    wish->foreign = origin != NULL && wish->origin == NULL;
+    read_credentials(client, task, wish);
+}
+
 enum problem wish_read(const struct conf *conf, const struct fcgi_request *client, struct wish *wish,
                        struct task *ret_task)
 {
@@ -40,9 +67,10 @@ enum problem wish_read(const struct conf *conf, const struct fcgi_request *clien
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
     wish->view = wish->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
+    read_asker(conf, client, ret_task->route ? ret_task : NULL, wish);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
-    if (!wish->head_only && !is_method(method, "GET"))
+    if (!wish->head_only && !wish->preflight && !is_method(method, "GET"))
         return PROBLEM_METHOD;
     return problem == PROBLEM_NONE ? read_preferences(client, wish) : problem;
 }

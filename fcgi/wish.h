@@ -2,11 +2,12 @@
 #ifndef WISH_H
 #define WISH_H
 
+#include "access.h"
 #include "fcgi.h"
-#include "route.h"
 
 struct wish {
     bool head_only; /* the method is HEAD */
+    bool preflight; /* it is OPTIONS: a browser asks whether it may ask */
     enum route_kind kind;
     enum view_kind view;
     const struct conf_route *hook; /* (ref) ROUTE_HOOK: whose webhook it is */
@@ -15,6 +16,9 @@ struct wish {
     const char *uri;               /* (ref) all of these until the request is answered; each may be NULL */
     const char *if_none_match;     /* (ref) */
     const char *last_event_id;     /* (ref) */
+    const char *origin;            /* (ref) the web page that asks, if it is one of the teams' */
+    bool foreign;                  /* a web page asks that is none of the teams' */
+    struct credentials given;      /* (ref) unless whoever the web server lets in may ask */
 };
 
 /* PROBLEM_NONE, or why the request is refused: then the wish has what could be told. `ret_task` is the task

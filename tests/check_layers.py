@@ -17,7 +17,7 @@ MAX_LINES = 500
 LAYERS = [
     "util buf log said stats scan json files vault address",
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
-    " cache records memory prefer answer standing events conf_check hook secret keypool teams link",
+    " cache records memory prefer answer standing events conf_check hook secret keypool teams link access",
     "fcgi acceptor redis http upstream sockets filewatch sandbox",
     "shared verdict fetch fetches watch hints lookup wish stream request status try",
     "worker crew master main",

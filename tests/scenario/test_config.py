@@ -113,7 +113,7 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     (PROVIDERS, '"workers": 1.5', "3: /workers: must be a whole number"),
     (PROVIDERS, '"workers": 65', "3: /workers: must be from 0 to 64"),
     (PROVIDERS, '"log_level": "loud"', '3: /log_level: must be one of "debug", "info", "warn", "error"'),
-    (PROVIDERS, '"access": { "mode": "any" }', '3: /access/mode: must be one of "open"'),
+    (PROVIDERS, '"access": { "mode": "any" }', '3: /access/mode: must be one of "open", "teams", "nginx"'),
     (PROVIDERS, '"socket_dir": 7', "3: /socket_dir: must be a string, not int"),
     (PROVIDERS, '"socket_dir": ""', "3: /socket_dir: must be the name of a file"),
     (PROVIDERS, f'"socket_dir": "/{"x" * 90}"', "3: /socket_dir: is too long for the path of a UNIX socket"),

@@ -33,6 +33,8 @@ static struct conf *load_text(const char *text, char **ret_error)
         {"/etc/x/nul", "sk-1234\0005678\n", 13},
         {"/etc/x/password", "12345678", 0},
         {"/etc/x/ca", "no certificate", 0},
+        {"/etc/x/teams", "{\"web\":{\"token_sha256\":[],\"providers\":[\"p\"]}}", 0},
+        {"/etc/x/bad-teams", "{\"web\":{\"token_sha256\":[],\n\"providers\":[\"q\"]}}", 0},
         {"/etc/x/providers/p.json", PROVIDER("p", "{key}"), 0},
         {"/etc/x/providers/q.json", PROVIDER("q", "{jwt}"), 0},
         {"/etc/x/providers/bad.json", "{\n\"name\":5}", 0},
@@ -89,6 +91,16 @@ TEST(what_it_names_is_read_with_it)
     assert_string_equal(conf_route(conf, 0)->provider->name, "p");
     assert_ptr_equal(conf_route(conf, 0)->upstream, conf_upstream(conf, 0));
     assert_string_equal(conf_route(conf, 0)->path.text, "/p/{task_id}");
+    conf_free(conf);
+}
+
+TEST(teams_are_read_with_it)
+{
+    struct conf *conf = load_good("{" GOOD ",\"access\":{\"mode\":\"nginx\",\"teams_file\":\"teams\","
+                                  "\"ownership\":\"first-reader\"}}");
+    assert_int_equal(conf->access.mode, ACCESS_NGINX);
+    assert_int_equal(conf->access.ownership, OWNERSHIP_FIRST_READER);
+    assert_non_null(teams_by_name(conf->teams, "web"));
     conf_free(conf);
 }
 
@@ -258,7 +270,16 @@ TEST(each_mistake_has_its_exact_message)
         {"{" GOOD ",\"workers\":\"2\"}", AT("/workers") "must be a whole number"},
         {"{" GOOD ",\"log_level\":\"loud\"}",
          AT("/log_level") "must be one of \"debug\", \"info\", \"warn\", \"error\""},
-        {"{" GOOD ",\"access\":{\"mode\":\"closed\"}}", AT("/access/mode") "must be one of \"open\""},
+        {"{" GOOD ",\"access\":{\"mode\":\"teams\"}}", AT("/access/mode") "\"teams\" needs a teams_file"},
+        {"{" GOOD ",\"access\":{\"mode\":\"nginx\"}}", AT("/access/mode") "\"nginx\" needs a teams_file"},
+        {"{" GOOD ",\"access\":{\"ownership\":\"first-reader\"}}",
+         AT("/access/ownership") "needs the mode \"teams\" or \"nginx\""},
+        {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"none\"}}",
+         AT("/access/teams_file") "\"/etc/x/none\" was not handed to this worker"},
+        {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"bad-teams\"}}",
+         "/etc/x/bad-teams:2: /web/providers/0: no route has this provider; there are \"p\""},
+        {"{" GOOD ",\"access\":{\"mode\":\"closed\"}}",
+         AT("/access/mode") "must be one of \"open\", \"teams\", \"nginx\""},
         {"{" GOOD ",\"cache\":{\"memory\":\"1KiB\"}}",
          AT("/cache/memory") "must be from \"1MiB\" to \"1024GiB\""},
         {"{" GOOD ",\"cache\":{\"terminal_ttl\":\"0s\"}}",
@@ -374,6 +395,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_minimal_configuration_has_the_documented_defaults),
         cmocka_unit_test(what_it_names_is_read_with_it),
+        cmocka_unit_test(teams_are_read_with_it),
         cmocka_unit_test(a_key_that_signs_tokens_has_two_halves),
         cmocka_unit_test(two_routes_may_serve_one_provider_by_different_paths),
         cmocka_unit_test(the_group_of_the_sockets_may_be_null),

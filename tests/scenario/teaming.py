@@ -1,0 +1,69 @@
+"""A stack that asks who asks, and what its teams present."""
+
+import hashlib
+import hmac
+import json
+import time
+
+from stack import merged
+
+TOKENS = {"web": "tp-web-0123456789abcdef", "film": "tp-film-0123456789abcdef"}
+SECRET = "a-secret-for-links-of-64-characters-0123456789abcdef0123456789ab"
+OLD_SECRET = SECRET[::-1]
+TEAMS = {
+    "web": {"providers": ["sora"], "origins": ["https://app.example.com"], "link_secret_file": "web-links"},
+    "film": {"providers": ["sora"]},
+}
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def write_teams(stack, changes: dict | None = None) -> None:
+    """The file of teams, changes laid over TEAMS, each team with its token; and the secrets that it names."""
+    teams = merged(TEAMS, changes or {})
+    for name, team in teams.items():
+        team.setdefault("token_sha256", [digest(TOKENS[name])] if name in TOKENS else [])
+    stack.write_key(SECRET, file=stack.folder / "web-links")
+    stack.write_key(OLD_SECRET, file=stack.folder / "old-web-links")
+    (stack.folder / "teams.json").write_text(json.dumps(teams, indent=2))
+
+
+def teams_stack(make_stack, teams: dict | None = None, mode: str = "teams", access: dict | None = None, daemon=True, **settings):
+    """A running stack with teams; `teams` is laid over TEAMS, `access` over what the mode needs."""
+    config = {"access": {"mode": mode, "teams_file": "teams.json", **(access or {})}}
+    stack = make_stack(**{**settings, "config": merged(config, settings.get("config", {}))}, daemon=False, nginx=False)
+    write_teams(stack, teams)
+    if daemon:
+        stack.daemon.start()
+        stack.nginx.start()
+    return stack
+
+
+def bearer(team: str) -> dict:
+    return {"Authorization": f"Bearer {TOKENS[team]}"}
+
+
+def in_seconds(seconds: int) -> int:
+    return int(time.time()) + seconds
+
+
+def sign(task: str, exp: int, team: str = "web", secret: str = SECRET) -> str:
+    """The signature, as the documentation has it."""
+    text = f"taskproxy-link-v1\n{team}\n{task}\n{exp}\n"
+    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def link(task: str, exp: int | None = None, team: str = "web", secret: str = SECRET) -> str:
+    """The query of a link."""
+    exp = in_seconds(3600) if exp is None else exp
+    return f"team={team}&exp={exp}&sig={sign(task, exp, team, secret)}"
+
+
+def refusal(answer) -> tuple:
+    """Status and code of a problem, which has no more of the request in it than its id."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == answer.status and document["detail"] == document["message"]
+    return answer.status, document["code"]

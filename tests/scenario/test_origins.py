@@ -1,0 +1,119 @@
+"""Web pages: what a browser asks before they may ask, and which of them may read an answer."""
+
+import contextlib
+
+import pytest
+
+from stack import Stack
+from teaming import bearer, link, refusal, teams_stack
+from watching import NATIVE, UNIFIED, Stream, run
+
+APP, FILM = "https://app.example.com", "https://film.example.com:8443"
+OTHERS = ["null", "*", "https://APP.example.com", "https://app.example.com:443", "https://app.example.com/", "http://app.example.com",
+          "https://app.example.com.evil.example", "https://app.example.com evil", "\x80\xff", ""]
+ALLOWED = ("access-control-allow-origin", "access-control-allow-credentials")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with contextlib.ExitStack() as stacks:
+        teams = {"film": {"origins": [FILM]}}
+        yield teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), teams, redis=False)
+
+
+def allowed(answer) -> bool:
+    """Whether a page may read the answer: with the very origin, never with `*`."""
+    assert answer.headers["vary"] == "Accept, Prefer, Origin"
+    named = [answer.headers.get(name) for name in ALLOWED]
+    assert named[0] != "*" and named in ([None, None], [named[0], "true"])
+    return named[0] is not None
+
+
+def ask(stack, origin, path=NATIVE + "t", method="GET", **headers):
+    return stack.get(path, {"Origin": origin, **bearer("web"), **headers}, method)
+
+
+@pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t", NATIVE + "t?wait=1"])
+def test_a_page_of_the_teams_may_read_its_answers(shared, path):
+    shared.standin.switch("t", state="SUCCESS")
+    answer = ask(shared, APP, path)
+    assert answer.status == 200 and allowed(answer) and answer.headers["access-control-allow-origin"] == APP
+    exposed = answer.headers["access-control-expose-headers"].lower().split(", ")
+    assert {"etag", "retry-after", "cache-status", "x-request-id", "preference-applied"} <= set(exposed)
+
+
+@pytest.mark.parametrize("origin", [*OTHERS, FILM], ids=repr)
+def test_other_pages_may_not(shared, origin):
+    answer = ask(shared, origin)
+    assert answer.status == 200 and not allowed(answer)
+
+
+def test_who_is_no_page_gets_an_answer_that_is_kept_apart(shared):
+    assert not allowed(shared.task("t", bearer("web")))
+
+
+def test_a_page_may_read_why_it_was_refused(shared):
+    for answer in (shared.get(NATIVE + "t", {"Origin": APP}), ask(shared, APP, NATIVE + "a.b"), ask(shared, APP, NATIVE + "t?wait=x"),
+                   ask(shared, APP, NATIVE + "missing"), ask(shared, APP, method="POST"),
+                   shared.get(f"{NATIVE}t?{link('sora/u')}", {"Origin": APP})):
+        assert answer.status >= 400 and allowed(answer)
+    assert not allowed(shared.get(NATIVE + "t", {"Origin": "https://evil.example"}))
+
+
+def test_an_unchanged_answer_says_it_too(shared):
+    shared.standin.switch("t", state="SUCCESS")
+    answer = ask(shared, APP, **{"If-None-Match": "*"})
+    assert answer.status == 304 and allowed(answer)
+
+
+def test_a_page_may_read_a_stream_by_a_link(shared):
+    run(shared, "7%", "streamed")
+    with Stream(shared, f"{NATIVE}streamed?{link('sora/streamed')}", Origin=APP) as stream:
+        headers = dict((name.lower(), value) for name, value in stream.response.getheaders())
+        assert (headers["access-control-allow-origin"], headers["vary"]) == (APP, "Accept, Prefer, Origin")
+        stream.next()
+
+
+# Preflight
+
+
+def preflight(stack, origin=APP, path=NATIVE + "t", wanted="authorization, if-none-match"):
+    return stack.get(path, {"Origin": origin, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": wanted},
+                     "OPTIONS")
+
+
+@pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t", NATIVE + "t?team=web&exp=1&sig=0"])
+@pytest.mark.parametrize("origin", [APP, FILM])
+def test_a_browser_is_told_that_the_page_may_ask(shared, path, origin):
+    before = shared.standin.count()
+    answer = preflight(shared, origin, path)
+    assert (answer.status, answer.body) == (204, b"") and allowed(answer)
+    assert answer.headers["access-control-allow-methods"] == "GET, HEAD"
+    assert answer.headers["access-control-allow-headers"] == "authorization, if-none-match"
+    assert shared.standin.count() == before
+
+
+@pytest.mark.parametrize("origin", [origin for origin in OTHERS if origin], ids=repr)
+def test_a_browser_is_told_that_another_page_may_not(shared, origin):
+    answer = preflight(shared, origin)
+    assert refusal(answer) == (403, "forbidden") and not allowed(answer)
+
+
+def test_whoever_is_no_page_is_told_the_methods(shared):
+    answer = shared.get(NATIVE + "t", method="OPTIONS")
+    assert (answer.status, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS") and not allowed(answer)
+
+
+def test_there_is_no_preflight_for_what_is_not_there(shared):
+    assert refusal(preflight(shared, path="/nowhere")) == (404, "not_found")
+
+
+def test_names_of_headers_that_are_none_are_not_repeated(shared):
+    for wanted in ("x: y", "a;b", 3000 * "x", "\x80", "<script>"):
+        answer = preflight(shared, wanted=wanted)
+        assert answer.status == 204 and "access-control-allow-headers" not in answer.headers
+
+
+def test_in_the_open_there_is_no_preflight(stack):
+    answer = preflight(stack)
+    assert refusal(answer) == (405, "method_not_allowed") and "access-control-allow-origin" not in answer.headers

@@ -1,0 +1,171 @@
+"""Who may ask: a team by its token, where the provider's own clients put their key; a team that nginx names."""
+
+import contextlib
+
+import pytest
+
+from recorded import expectation
+from shipped import PROVIDERS, cases, native_path, unified_path
+from stack import Stack
+from teaming import TEAMS, TOKENS, bearer, digest, refusal, teams_stack, write_teams
+from watching import NATIVE, UNIFIED
+
+UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One stack for the tests that change nothing."""
+    with contextlib.ExitStack() as stacks:
+        stack = teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), redis=False)
+        stack.standin.switch(state="SUCCESS")
+        yield stack
+
+
+# Tokens
+
+
+@pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_team_gets_what_it_asks_for(shared, path, method):
+    assert shared.get(path, bearer("web"), method).status == 200
+
+
+@pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t", NATIVE + "t?wait=5"])
+def test_without_a_token_nobody_gets_anything(shared, path):
+    answer = shared.get(path)
+    assert refusal(answer) == UNAUTHORIZED
+    assert answer.headers["www-authenticate"] == 'Bearer realm="taskproxy"'
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("value", [
+    "Bearer", "Bearer ", "Bearer x", f"Bearer {TOKENS['web'][:-1]}", f"Bearer {TOKENS['web']}x", f"Bearer {TOKENS['web']},x",
+    f"Basic {TOKENS['web']}", f"Key {TOKENS['web']}", TOKENS["web"], f"Bearer {TOKENS['web'].upper()}", "Bearer \x80\xff\xfe",
+    "Bearer " + 7000 * "x", f"Bearer {digest(TOKENS['web'])}", "Bearer %74p-web", 'Bearer "\\\'<>{}',
+], ids=lambda value: repr(value[:24]))
+def test_what_is_no_token_is_unauthorized(shared, value):
+    assert refusal(shared.get(NATIVE + "t", {"Authorization": value})) == UNAUTHORIZED
+
+
+def test_tokens_of_any_bytes_are_no_tokens(shared):
+    for token in (bytes(range(1, 256)), 16000 * b"\xff", b"\r\nX: y", TOKENS["web"].encode() + b"\n", b"%s%n"):
+        assert refusal(shared.ask_worker(NATIVE + "t", HTTP_AUTHORIZATION=b"Bearer " + token)) == UNAUTHORIZED
+
+
+def test_both_tokens_are_good_while_one_takes_the_place_of_the_other(make_stack):
+    stack = teams_stack(make_stack, {"web": {"token_sha256": [digest("tp-new"), digest("tp-old")]}}, redis=False)
+    ask = lambda token: stack.task("t", {"Authorization": f"Bearer {token}"}).status
+    assert (ask("tp-new"), ask("tp-old"), ask(TOKENS["web"])) == (200, 200, 401)
+    write_teams(stack, {"web": {"token_sha256": [digest("tp-new")]}})
+    stack.wait_until(lambda: ask("tp-old") == 401, what="the old token to be refused")
+    assert ask("tp-new") == 200
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_the_token_stands_where_the_providers_own_clients_put_their_key(every, provider):
+    auth = PROVIDERS[provider]["auth"]
+    task = expectation(provider, cases(provider)[0])["task"]
+    own = {auth["header"]: auth["value"].replace("{key}", TOKENS["web"]).replace("{jwt}", TOKENS["web"])}
+    for path in (native_path(provider, task), unified_path(provider, task)):
+        for headers in (own, bearer("web"), {"authorization": f"bearer {TOKENS['web']}"}):
+            answer = every.get(path, headers)
+            assert answer.json().get("code") not in ("unauthorized", "forbidden"), (path, headers, answer)
+        wrong = {auth["header"]: auth["value"].replace("{key}", "wrong").replace("{jwt}", "wrong")}
+        assert refusal(every.get(path, wrong)) == UNAUTHORIZED
+
+
+@pytest.fixture(scope="module")
+def every():
+    """A stack with all providers, about each of which the team may ask."""
+    with contextlib.ExitStack() as stacks:
+        yield teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), {"web": {"providers": sorted(PROVIDERS)}},
+                          redis=False, every_provider=True)
+
+
+def test_no_credential_of_a_client_reaches_the_upstream(shared):
+    shared.task("clean", {**bearer("web"), "X-Api-Key": "canary", "Cookie": "canary"})
+    (query,) = shared.standin.seen("clean")
+    assert query.headers["authorization"] == f"Bearer {shared.key}"
+    assert not [value for value in query.headers.values() if "canary" in value or TOKENS["web"] in value]
+
+
+# Providers
+
+
+def test_a_team_may_not_ask_about_other_providers(make_stack):
+    stack = teams_stack(make_stack, {"film": {"providers": ["veo"]}}, redis=False, config={
+        "routes": [{"provider": "sora", "upstream": "main"}, {"provider": "veo", "upstream": "main"}]})
+    assert refusal(stack.task("t", bearer("film"))) == FORBIDDEN
+    assert refusal(stack.get(UNIFIED + "t", bearer("film"))) == FORBIDDEN
+    assert stack.standin.count() == 0
+    tasks = stack.get("/v1/tasks?ids=sora/t,nowhere/t,sora/..", bearer("film")).json()["tasks"]
+    assert [task["code"] for task in tasks] == ["forbidden", "not_found", "bad_request"]
+    assert stack.standin.count() == 0
+    tasks = stack.get("/v1/tasks?ids=sora/t,sora/u", bearer("web")).json()["tasks"]
+    assert [task["task_id"] for task in tasks] == ["t", "u"]
+
+
+def test_a_team_with_no_providers_may_ask_about_nothing(make_stack):
+    stack = teams_stack(make_stack, {"film": {"providers": []}}, redis=False)
+    assert refusal(stack.task("t", bearer("film"))) == FORBIDDEN
+
+
+def test_what_is_not_there_is_not_there_for_anyone(shared):
+    assert refusal(shared.get("/nowhere")) == (404, "not_found")
+    assert refusal(shared.task("t", method="POST")) == (405, "method_not_allowed")
+
+
+# nginx names the team
+
+
+def test_a_team_that_nginx_names_gets_what_it_asks_for(make_stack):
+    stack = teams_stack(make_stack, mode="nginx", redis=False)
+    assert stack.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web").status == 200
+    for named in ({"TASKPROXY_TEAM": "nobody"}, {"TASKPROXY_TEAM": ""}, {}, {"TASKPROXY_TEAM": "WEB"}):
+        answer = stack.ask_worker(NATIVE + "t", HTTP_AUTHORIZATION=bearer("web")["Authorization"], **named)
+        assert refusal(answer) == FORBIDDEN and "www-authenticate" not in answer.headers
+
+
+@pytest.mark.parametrize("name", ["TASKPROXY_TEAM", "Taskproxy-Team", "HTTP_TASKPROXY_TEAM", "X-TASKPROXY_TEAM"])
+def test_no_client_names_its_team_itself(make_stack, name):
+    stack = teams_stack(make_stack, mode="nginx", redis=False, http="underscores_in_headers on;")
+    assert refusal(stack.task("t", {name: "web"})) == FORBIDDEN
+
+
+def test_the_name_is_not_read_in_the_mode_teams(shared):
+    assert refusal(shared.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web")) == UNAUTHORIZED
+
+
+# In the open
+
+
+def test_in_the_open_credentials_are_not_looked_at(make_stack):
+    stack = make_stack(redis=False)
+    answer = stack.task("t?team=x", {"Authorization": "Bearer x", "Origin": "https://app.example.com"})
+    assert answer.status == 200 and "origin" not in answer.headers["vary"].lower()
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+# The file
+
+
+def test_a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing(make_stack):
+    stack = teams_stack(make_stack, redis=False)
+    file = stack.folder / "teams.json"
+    file.write_text(file.read_text().replace('"sora"', '"soar"', 1))
+    stack.daemon.hup()
+    line = stack.wait_log("not reloaded")
+    assert f'{file}:4: /web/providers/0: no route has this provider; there are "sora"' in line
+    assert stack.task("t", bearer("web")).status == 200
+    write_teams(stack, {"film": None})
+    stack.daemon.reload()
+    stack.wait_until(lambda: stack.task("t", bearer("film")).status == 401, what="the team to be unknown")
+    assert TEAMS.keys() == {"web", "film"} and stack.task("t", bearer("web")).status == 200
+
+
+@pytest.mark.parametrize("mode", ["teams", "nginx"])
+def test_without_a_file_of_teams_the_mode_is_refused(make_stack, mode):
+    stack = make_stack(config={"access": {"mode": mode}}, daemon=False, nginx=False, redis=False)
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and f'/access/mode: "{mode}" needs a teams_file' in done.stderr

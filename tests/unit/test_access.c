@@ -1,0 +1,285 @@
+/* Who may ask: by token, by link, by the web server's word; and which web page may read the answer. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../fcgi/access.h"
+#include "../../fcgi/link.h"
+#include "given.h"
+
+#define PROVIDER(name, header, value)                                                                        \
+    "{\"name\":\"" name "\",\"path\":\"/" name "/{task_id}\",\"task_id\":\"[a-z]+\",\"auth\":{\"header\":"   \
+    "\"" header "\",\"value\":\"" value "\"},\"status\":{\"at\":\"/s\"},\"keep\":[\"/s\"]}"
+#define ROUTE(name, more) "{\"provider\":\"" name "\",\"upstream\":\"main\"" more "}"
+#define CONF(mode)                                                                                           \
+    "{\"upstreams\":{\"main\":{\"base_url\":\"https://a\",\"key_files\":[\"key\"]},"                         \
+    "\"other\":{\"base_url\":\"https://b\",\"key_files\":[\"key\"]}},\"routes\":[" ROUTE(                    \
+        "sora",                                                                                              \
+        "") "," ROUTE("fal",                                                                                 \
+                      "") "," ROUTE("goog",                                                                  \
+                                    "") "," ROUTE("jwt",                                                     \
+                                                  "") "," ROUTE("odd",                                       \
+                                                                "") ",{\"provider\":\"sora\",\"upstream\":"  \
+                                                                    "\"other\",\"path\":\"/second/"          \
+                                                                    "{task_id}\"}],"                         \
+                                                                    "\"access\":{\"mode\":\"" mode           \
+                                                                    "\",\"teams_file\":\"teams\"}}"
+
+enum { SORA, FAL, GOOG, JWT, ODD, SECOND_SORA, NOW = 1767225600 };
+
+static const char secret[] = "0123456789abcdef0123456789abcdef";
+static struct conf *teams_conf, *nginx_conf, *open_conf;
+
+/* The digest of "tp-web" for web, of "tp-film" for film. */
+static char *teams_text(void)
+{
+    char digests[2][65];
+    static const char *const tokens[] = {"tp-web", "tp-film"};
+    for (size_t i = 0; i < NELEMS(tokens); i++) {
+        unsigned char digest[32];
+        sha256(tokens[i], strlen(tokens[i]), digest);
+        hex_encode(digest, sizeof(digest), digests[i]);
+    }
+    return xasprintf(
+        "{\"web\":{\"token_sha256\":[\"%s\"],\"providers\":[\"sora\",\"fal\",\"goog\",\"jwt\",\"odd\"],"
+        "\"origins\":[\"https://web\"],\"link_secret_file\":\"secret\"},"
+        "\"film\":{\"token_sha256\":[\"%s\"],\"providers\":[\"fal\"],\"origins\":[\"https://film\"]}}",
+        digests[0], digests[1]);
+}
+
+static struct conf *load(const char *text)
+{
+    char *teams = teams_text(), *error;
+    const struct given given[] = {
+        {"/x/t.json", text, 0},
+        {"/x/key", "access-key:secret-key", 0},
+        {"/x/secret", secret, 0},
+        {"/x/teams", teams, 0},
+        {"/x/providers/sora.json", PROVIDER("sora", "Authorization", "Bearer {key}"), 0},
+        {"/x/providers/fal.json", PROVIDER("fal", "Authorization", "Key {key}"), 0},
+        {"/x/providers/goog.json", PROVIDER("goog", "x-goog-api-key", "{key}"), 0},
+        {"/x/providers/jwt.json", PROVIDER("jwt", "Authorization", "Bearer {jwt}"), 0},
+        {"/x/providers/odd.json", PROVIDER("odd", "X-Odd", "key={key};v=1"), 0},
+    };
+    struct conf *conf = conf_load("/x/t.json", given_files(given, NELEMS(given)), &error);
+    if (conf == NULL)
+        print_error("%s\n", error);
+    free(teams);
+    return conf;
+}
+
+static int load_all(void **unused __attribute__((unused)))
+{
+    teams_conf = load(CONF("teams"));
+    nginx_conf = load(CONF("nginx"));
+    open_conf = load(CONF("open"));
+    return teams_conf && nginx_conf && open_conf ? 0 : -1;
+}
+
+static int free_all(void **unused __attribute__((unused)))
+{
+    conf_free(teams_conf);
+    conf_free(nginx_conf);
+    conf_free(open_conf);
+    return 0;
+}
+
+static struct task task_of(const struct conf *conf, size_t route)
+{
+    return (struct task){.route = conf_route(conf, route), .id = "abc"};
+}
+
+static void assert_team(const struct conf *conf, const struct credentials *given, size_t route,
+                        const char *name)
+{
+    const struct task task = task_of(conf, route);
+    const struct team *team;
+    enum problem problem = access_who(conf, given, &task, NOW, &team);
+    if (problem != PROBLEM_NONE)
+        fail_msg("%s", problem_code(problem));
+    assert_string_equal(team->name, name);
+}
+
+static void assert_problem(const struct conf *conf, const struct credentials *given, size_t route,
+                           enum problem expected)
+{
+    const struct task task = task_of(conf, route);
+    const struct team *team;
+    assert_int_equal(access_who(conf, given, &task, NOW, &team), expected);
+}
+
+TEST(in_the_open_nobody_is_asked)
+{
+    const struct task task = task_of(open_conf, SORA);
+    const struct team *team;
+    const struct credentials none = {0}, wrong = {.authorization = "Bearer x", .query = "team=web"};
+    assert_int_equal(access_who(open_conf, &none, &task, NOW, &team), PROBLEM_NONE);
+    assert_int_equal(access_who(open_conf, &wrong, NULL, NOW, &team), PROBLEM_NONE);
+    assert_null(team);
+    assert_int_equal(access_may(team, &task), PROBLEM_NONE);
+}
+
+TEST(a_token_stands_where_the_providers_clients_put_their_key)
+{
+    assert_team(teams_conf, &(struct credentials){.key_header = "Bearer tp-web"}, SORA, "web");
+    assert_team(teams_conf, &(struct credentials){.key_header = "Key tp-web"}, FAL, "web");
+    assert_team(teams_conf, &(struct credentials){.key_header = "tp-web"}, GOOG, "web");
+    assert_team(teams_conf, &(struct credentials){.key_header = "key=tp-web;v=1"}, ODD, "web");
+}
+
+TEST(a_token_as_bearer_is_good_for_every_provider)
+{
+    for (size_t route = SORA; route <= SECOND_SORA; route++)
+        assert_team(teams_conf, &(struct credentials){.authorization = "Bearer tp-web"}, route, "web");
+    assert_team(teams_conf, &(struct credentials){.authorization = "bEARER   tp-web"}, SORA, "web");
+    assert_team(teams_conf,
+                &(struct credentials){.key_header = "Bearer tp-web", .authorization = "Bearer tp-web"}, FAL,
+                "web");
+}
+
+TEST(the_providers_own_place_goes_before_bearer)
+{
+    assert_problem(teams_conf, &(struct credentials){.key_header = "tp", .authorization = "Bearer tp-web"},
+                   GOOG, PROBLEM_WRONG_TOKEN);
+}
+
+TEST(what_is_no_token_is_refused)
+{
+    static const struct {
+        const char *authorization;
+        enum problem problem;
+    } bad[] = {
+        {NULL, PROBLEM_NO_CREDENTIAL},           {"", PROBLEM_NO_CREDENTIAL},
+        {"Bearer", PROBLEM_NO_CREDENTIAL},       {"Bearer ", PROBLEM_NO_CREDENTIAL},
+        {"Bearer tp-we", PROBLEM_WRONG_TOKEN},   {"Bearer tp-web ", PROBLEM_WRONG_TOKEN},
+        {"tp-web", PROBLEM_NO_CREDENTIAL},       {"Basic dHAtd2Vi", PROBLEM_NO_CREDENTIAL},
+        {"Key tp-web", PROBLEM_NO_CREDENTIAL},   {"Bearer \xff\xfe\x01", PROBLEM_WRONG_TOKEN},
+        {"Bearertp-web", PROBLEM_NO_CREDENTIAL},
+    };
+    for (size_t i = 0; i < NELEMS(bad); i++)
+        assert_problem(teams_conf, &(struct credentials){.authorization = bad[i].authorization}, SORA,
+                       bad[i].problem);
+}
+
+TEST(a_name_from_the_web_server_counts_in_its_mode_alone)
+{
+    const struct credentials web = {.team = "web"}, nobody = {.team = "nobody"}, none = {0};
+    const struct credentials token = {.authorization = "Bearer tp-web", .key_header = "Bearer tp-web"};
+    assert_team(nginx_conf, &web, SORA, "web");
+    assert_problem(nginx_conf, &nobody, SORA, PROBLEM_NO_TEAM);
+    assert_problem(nginx_conf, &none, SORA, PROBLEM_NO_TEAM);
+    assert_problem(nginx_conf, &token, SORA, PROBLEM_NO_TEAM);
+    assert_problem(teams_conf, &web, SORA, PROBLEM_NO_CREDENTIAL);
+}
+
+TEST(a_team_may_ask_about_its_providers_only)
+{
+    const struct credentials film = {.authorization = "Bearer tp-film"};
+    const struct team *team;
+    const struct task sora = task_of(teams_conf, SORA), fal = task_of(teams_conf, FAL);
+    assert_team(teams_conf, &film, FAL, "film");
+    assert_problem(teams_conf, &film, SORA, PROBLEM_FORBIDDEN);
+    assert_problem(nginx_conf, &(struct credentials){.team = "film"}, SORA, PROBLEM_FORBIDDEN);
+    assert_int_equal(access_who(teams_conf, &film, NULL, NOW, &team), PROBLEM_NONE);
+    assert_int_equal(access_may(team, &sora), PROBLEM_FORBIDDEN);
+    assert_int_equal(access_may(team, &fal), PROBLEM_NONE);
+}
+
+/* The query of a link of web's, for a task of that name. */
+static char *link_query(const char *provider, const char *id, int64_t exp)
+{
+    char sig[LINK_SIG_SIZE];
+    link_sign(secret, "web", provider, id, exp, sig);
+    return xasprintf("wait=1&team=web&exp=%lld&sig=%s", (long long)exp, sig);
+}
+
+TEST(a_link_is_good_for_its_task)
+{
+    char *query = link_query("sora", "abc", NOW + 60);
+    const struct credentials link = {.query = query};
+    const struct credentials beside_basic = {.query = query, .authorization = "Basic dHAtd2Vi"};
+    assert_team(teams_conf, &link, SORA, "web");
+    assert_team(nginx_conf, &link, SORA, "web");
+    assert_team(teams_conf, &beside_basic, SORA, "web");
+    assert_problem(teams_conf, &link, FAL, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &link, SECOND_SORA, PROBLEM_WRONG_LINK);
+    free(query);
+}
+
+TEST(a_link_is_no_good_for_a_list)
+{
+    char *query = link_query("sora", "abc", NOW + 60);
+    const struct team *team;
+    assert_int_equal(access_who(teams_conf, &(struct credentials){.query = query}, NULL, NOW, &team),
+                     PROBLEM_WRONG_LINK);
+    free(query);
+}
+
+TEST(a_token_goes_before_a_link)
+{
+    char *query = link_query("sora", "abc", NOW + 60);
+    const struct credentials both = {.query = query, .authorization = "Bearer wrong"};
+    assert_problem(teams_conf, &both, SORA, PROBLEM_WRONG_TOKEN);
+    free(query);
+}
+
+TEST(a_link_that_does_not_hold_is_refused)
+{
+    char *expired = link_query("sora", "abc", NOW - 31), *late = link_query("sora", "abc", NOW + 400 * 86400);
+    char *film = xasprintf("team=film&exp=%d&sig=%064d", NOW, 0),
+         *none = xasprintf("team=x&exp=%d&sig=%064d", NOW, 0);
+    assert_problem(teams_conf, &(struct credentials){.query = expired}, SORA, PROBLEM_LINK_EXPIRED);
+    assert_problem(teams_conf, &(struct credentials){.query = late}, SORA, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = film}, SORA, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = none}, SORA, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = "team=web"}, SORA, PROBLEM_BAD_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = "wait=1"}, SORA, PROBLEM_NO_CREDENTIAL);
+    free(expired);
+    free(late);
+    free(film);
+    free(none);
+}
+
+TEST(a_page_may_read_what_its_team_may_ask)
+{
+    const struct team *web = teams_by_name(teams_conf->teams, "web");
+    const struct task sora = task_of(teams_conf, SORA), fal = task_of(teams_conf, FAL);
+    assert_true(access_is_origin(teams_conf, web, &sora, "https://web"));
+    assert_false(access_is_origin(teams_conf, web, &fal, "https://film"));
+    assert_true(access_is_origin(teams_conf, NULL, &fal, "https://film"));
+    assert_false(access_is_origin(teams_conf, NULL, &sora, "https://film"));
+    assert_true(access_is_origin(teams_conf, NULL, NULL, "https://film"));
+    assert_false(access_is_origin(teams_conf, NULL, NULL, "https://other"));
+    assert_false(access_is_origin(teams_conf, web, &sora, NULL));
+    assert_false(access_is_origin(open_conf, NULL, NULL, "https://web"));
+}
+
+TEST(the_parameter_of_a_header_is_named_as_web_servers_do)
+{
+    char param[ACCESS_PARAM_SIZE];
+    access_key_param(conf_route(teams_conf, GOOG)->provider, param);
+    assert_string_equal(param, "HTTP_X_GOOG_API_KEY");
+    access_key_param(conf_route(teams_conf, SORA)->provider, param);
+    assert_string_equal(param, "HTTP_AUTHORIZATION");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(in_the_open_nobody_is_asked),
+        cmocka_unit_test(a_token_stands_where_the_providers_clients_put_their_key),
+        cmocka_unit_test(a_token_as_bearer_is_good_for_every_provider),
+        cmocka_unit_test(the_providers_own_place_goes_before_bearer),
+        cmocka_unit_test(what_is_no_token_is_refused),
+        cmocka_unit_test(a_name_from_the_web_server_counts_in_its_mode_alone),
+        cmocka_unit_test(a_team_may_ask_about_its_providers_only),
+        cmocka_unit_test(a_link_is_good_for_its_task),
+        cmocka_unit_test(a_link_is_no_good_for_a_list),
+        cmocka_unit_test(a_token_goes_before_a_link),
+        cmocka_unit_test(a_link_that_does_not_hold_is_refused),
+        cmocka_unit_test(a_page_may_read_what_its_team_may_ask),
+        cmocka_unit_test(the_parameter_of_a_header_is_named_as_web_servers_do),
+    };
+    return cmocka_run_group_tests_name("access", tests, load_all, free_all);
+}
