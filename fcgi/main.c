@@ -6,6 +6,7 @@
 
 #include "master.h"
 #include "route.h"
+#include "sign.h"
 #include "try.h"
 #include "worker.h"
 
@@ -26,6 +27,9 @@ static const char usage[] =
     "                       the folder providers beside the configuration; ANSWER is a body or what curl -i "
     "saved;\n"
     "                       RESULT is the answer to the provider's second query, where it has one\n"
+    "      --new-token      print a new token for a team, and its line in the teams file\n"
+    "      --sign --team NAME --task PROVIDER/ID --ttl 1h\n"
+    "                       print the query of a link that lets a browser ask about that task for so long\n"
     "      --print-nginx    print the blocks that nginx needs, and exit\n"
     "  -V, --version        print the version, and exit\n"
     "  -h, --help           print this, and exit\n"
@@ -33,7 +37,7 @@ static const char usage[] =
     "Started with GATEWAY_INTERFACE in its environment it is a CGI program: it answers one request with the\n"
     "configuration that TASKPROXY_CONFIG names.\n";
 
-enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX, TRY };
+enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX, TRY, SIGN };
 
 static struct conf *load(const char *path)
 {
@@ -70,6 +74,13 @@ static int print(void (*write)(const struct conf *, struct buf *), struct conf *
     return result;
 }
 
+static int sign(struct conf *conf, const struct sign_order *order)
+{
+    int status = sign_link(conf, order);
+    conf_free(conf);
+    return status;
+}
+
 static int run_try(const char *conf_path, const char *provider, int argc, char **argv)
 {
     if (argc < 1 || argc > 2) {
@@ -86,7 +97,7 @@ static int run_try(const char *conf_path, const char *provider, int argc, char *
     return status;
 }
 
-static int run(enum mode mode, const char *path)
+static int run(enum mode mode, const char *path, const struct sign_order *order)
 {
     struct conf *conf = load(path);
     if (conf == NULL)
@@ -98,6 +109,8 @@ static int run(enum mode mode, const char *path)
         return print(conf_print, conf);
     case PRINT_NGINX:
         return print(route_print_nginx, conf);
+    case SIGN:
+        return sign(conf, order);
     default:
         return master_main(path, conf);
     }
@@ -117,18 +130,27 @@ static int run_cgi(void)
 
 int main(int argc, char **argv)
 {
-    enum { OPT_PRINT_NGINX = 256, OPT_TRY };
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},  {"check-config", no_argument, NULL, 't'},
-        {"print-config", no_argument, NULL, 'T'},  {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
-        {"try", required_argument, NULL, OPT_TRY}, {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},          {0}};
+    enum { OPT_PRINT_NGINX = 256, OPT_TRY, OPT_NEW_TOKEN, OPT_SIGN, OPT_TEAM, OPT_TASK, OPT_TTL };
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check-config", no_argument, NULL, 't'},
+                                            {"print-config", no_argument, NULL, 'T'},
+                                            {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
+                                            {"try", required_argument, NULL, OPT_TRY},
+                                            {"new-token", no_argument, NULL, OPT_NEW_TOKEN},
+                                            {"sign", no_argument, NULL, OPT_SIGN},
+                                            {"team", required_argument, NULL, OPT_TEAM},
+                                            {"task", required_argument, NULL, OPT_TASK},
+                                            {"ttl", required_argument, NULL, OPT_TTL},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* by the master, not by people */
         return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
     if (getenv("GATEWAY_INTERFACE") != NULL)
         return run_cgi();
 
     const char *path = DEFAULT_CONF, *provider = NULL;
+    struct sign_order order = {0};
     enum mode mode = RUN;
     int option;
     while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
@@ -149,6 +171,20 @@ int main(int argc, char **argv)
             mode = TRY;
             provider = optarg;
             break;
+        case OPT_NEW_TOKEN:
+            return sign_new_token();
+        case OPT_SIGN:
+            mode = SIGN;
+            break;
+        case OPT_TEAM:
+            order.team = optarg;
+            break;
+        case OPT_TASK:
+            order.task = optarg;
+            break;
+        case OPT_TTL:
+            order.ttl = optarg;
+            break;
         case 'V':
             puts("taskproxy " VERSION);
             return EXIT_SUCCESS;
@@ -162,9 +198,13 @@ int main(int argc, char **argv)
     }
     if (mode == TRY)
         return run_try(path, provider, argc - optind, argv + optind);
+    if (mode != SIGN && (order.team != NULL || order.task != NULL || order.ttl != NULL)) {
+        fputs("taskproxy: --team, --task and --ttl belong to --sign\n", stderr);
+        return EXIT_FAILURE;
+    }
     if (optind < argc) {
         fprintf(stderr, "taskproxy: \"%s\" is one argument too many\n", argv[optind]);
         return EXIT_FAILURE;
     }
-    return run(mode, path);
+    return run(mode, path, &order);
 }

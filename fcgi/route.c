@@ -27,8 +27,7 @@ static enum problem take_native(const struct conf *conf, const char *path, const
     return problem;
 }
 
-/* "PROVIDER/ID", percent-decoded. Of several routes with one provider the first counts. */
-static enum problem take_name(const struct conf *conf, const char *name, struct task *task)
+enum problem route_named(const struct conf *conf, const char *name, struct task *task)
 {
     size_t len = strcspn(name, "/");
     for (size_t i = 0; i < conf->routes.n && name[len] == '/'; i++) {
@@ -51,7 +50,7 @@ static enum problem take_unified(const struct conf *conf, const char *rest, stru
     char name[URI_MAX];
     if (strcasestr(rest, "%2f") != NULL || percent_decode(rest, strlen(rest), name, sizeof(name)) < 0)
         return PROBLEM_BAD_ID;
-    return take_name(conf, name, task);
+    return route_named(conf, name, task);
 }
 
 /* The path of a URI; NULL when it is too long. */
@@ -104,7 +103,7 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
         if (name[0] == '\0' || n == ROUTE_IDS_MAX)
             return -1;
         ret_tasks[n].route = NULL;
-        ret_problems[n] = take_name(conf, name, &ret_tasks[n]);
+        ret_problems[n] = route_named(conf, name, &ret_tasks[n]);
         n++;
     }
     return n;

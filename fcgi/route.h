@@ -29,6 +29,10 @@ enum route_kind {
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
 
+/* The task of the name "PROVIDER/ID", not percent-encoded. Of several routes with one provider the first
+ * counts. */
+enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
+
 /* The tasks of /v1/tasks?ids=, in the order asked. One that is not ours has no route and a problem of its
  * own. How many there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays
  * hold ROUTE_IDS_MAX. */

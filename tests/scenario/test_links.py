@@ -1,0 +1,137 @@
+"""Signed links: one task for whoever has the link, until its time is over."""
+
+import contextlib
+
+import pytest
+
+from stack import Stack
+from teaming import OLD_SECRET, SECRET, in_seconds, link, refusal, sign, teams_stack, write_teams
+from watching import NATIVE, UNIFIED, Stream, both_views, end, run
+
+UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
+YEAR = 366 * 86400
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One stack for the tests that change nothing; all tasks have ended."""
+    with contextlib.ExitStack() as stacks:
+        stack = teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), redis=False)
+        stack.standin.switch(state="SUCCESS")
+        yield stack
+
+
+def ask(stack, query, path=NATIVE + "t", **headers):
+    return stack.get(f"{path}?{query}", headers)
+
+
+@both_views
+def test_a_link_is_good_for_both_views_of_its_task(shared, view):
+    query = link("sora/t")
+    assert ask(shared, query, view + "t").status == 200
+    assert shared.get(f"{view}t?{query}", method="HEAD").status == 200
+    assert refusal(ask(shared, query, view + "u")) == FORBIDDEN
+
+
+@both_views
+def test_a_link_is_good_for_the_event_stream_of_its_task(make_stack, view):
+    stack = teams_stack(make_stack, redis=False)
+    run(stack, "7%", "t")
+    with Stream(stack, f"{view}t?{link('sora/t')}") as stream:
+        assert stream.response.status == 200 and stream.next().type == "status"
+        end(stack, "t")
+        assert [event.type for event in stream.rest()] == ["status"]
+
+
+def test_a_link_may_wait(shared):
+    answer = ask(shared, "wait=5&" + link("sora/t"))
+    assert (answer.status, answer.headers["preference-applied"]) == (200, "wait=5")
+    assert refusal(ask(shared, "wait=never&" + link("sora/t"))) == (400, "bad_request")
+
+
+def test_a_link_is_no_good_for_a_list(shared):
+    assert refusal(ask(shared, "ids=sora/t&" + link("sora/t"), "/v1/tasks")) == FORBIDDEN
+
+
+def test_the_order_of_the_parameters_does_not_matter(shared):
+    team, exp, sig = link("sora/t").split("&")
+    for query in (f"{sig}&{exp}&{team}", f"{exp}&wait=0&{team}&x=y&{sig}", f"&{team}&&{exp}&{sig}&"):
+        assert ask(shared, query).status == 200
+
+
+def test_a_link_that_lacks_or_doubles_a_parameter_is_no_credential(shared):
+    parts = link("sora/t").split("&")
+    for part in parts:
+        others = [other for other in parts if other != part]
+        for query in ("&".join(others), "&".join([*parts, part]), "&".join([*others, part.split("=")[0]]),
+                      "&".join([*others, part.split("=")[0] + "="]), "&".join([*others, part.title()])):
+            assert refusal(ask(shared, query)) == UNAUTHORIZED, query
+
+
+@pytest.mark.parametrize("change", [
+    lambda exp, sig: f"team=web&exp={exp}&sig={sig.upper()}", lambda exp, sig: f"team=web&exp={exp}&sig={sig[:-1]}",
+    lambda exp, sig: f"team=web&exp={exp}&sig={sig}0", lambda exp, sig: f"team=web&exp=0{exp}&sig={sig}",
+    lambda exp, sig: f"team=web&exp={exp}.0&sig={sig}", lambda exp, sig: f"team=web&exp=-1&sig={sig}",
+    lambda exp, sig: f"team=web&exp={10 ** 30}&sig={sig}", lambda exp, sig: f"team=%77eb&exp={exp}&sig={sig}",
+    lambda exp, sig: f"team={100 * 'w'}&exp={exp}&sig={sig}", lambda exp, sig: f"team=web&exp={exp}&sig={'x' * 64}",
+], ids=["upper-case", "short", "long", "zero", "fraction", "negative", "huge", "percent", "long-team", "no-hex"])
+def test_a_link_that_is_written_otherwise_is_no_credential(shared, change):
+    exp = in_seconds(60)
+    assert refusal(ask(shared, change(exp, sign("sora/t", exp)))) == UNAUTHORIZED
+
+
+@pytest.mark.parametrize("query", [
+    lambda: link("sora/u"), lambda: link("kling/t"), lambda: link("sora/t", secret="another secret"),
+    lambda: link("sora/t", team="film"), lambda: link("sora/t", team="nobody"),
+    lambda: link("sora/t").replace("team=web", "team=film"), lambda: link("sora/t", secret=OLD_SECRET),
+    lambda: link("sora/t", exp=in_seconds(3600)).replace("exp=", "exp=1"),
+    lambda: link("sora/t", exp=in_seconds(YEAR + 60)), lambda: link("sora/t", exp=in_seconds(-40)),
+], ids=["task", "provider", "secret", "unlinked-team", "unknown-team", "other-team", "dropped-secret", "exp", "year", "expired"])
+def test_a_link_that_does_not_hold_is_forbidden(shared, query):
+    answer = ask(shared, query())
+    assert refusal(answer) == FORBIDDEN and "www-authenticate" not in answer.headers
+
+
+def test_an_expired_link_says_so_and_only_a_link_that_was_good(shared):
+    expired = link("sora/t", exp=in_seconds(-40))
+    assert ask(shared, expired).json()["detail"] == "The link has expired."
+    assert "expired" not in ask(shared, expired.replace("team=web", "team=film")).json()["detail"]
+
+
+def test_clocks_may_differ_by_half_a_minute(shared):
+    assert ask(shared, link("sora/t", exp=in_seconds(-20))).status == 200
+    assert ask(shared, link("sora/t", exp=in_seconds(YEAR + 20))).status == 200
+
+
+def test_a_token_goes_before_a_link(shared):
+    assert refusal(ask(shared, link("sora/t"), Authorization="Bearer wrong")) == UNAUTHORIZED
+    assert ask(shared, link("sora/t"), Authorization="Basic dXNlcjpwYXNz").status == 200
+
+
+def test_links_signed_with_the_old_secret_are_good_until_it_is_dropped(make_stack):
+    stack = teams_stack(make_stack, {"web": {"old_link_secret_file": "old-web-links"}}, redis=False)
+    assert ask(stack, link("sora/t", secret=SECRET)).status == 200
+    assert ask(stack, link("sora/t", secret=OLD_SECRET)).status == 200
+    write_teams(stack)
+    stack.wait_until(lambda: ask(stack, link("sora/t", secret=OLD_SECRET)).status == 403, what="the old secret to be dropped")
+    assert ask(stack, link("sora/t", secret=SECRET)).status == 200
+
+
+def test_what_the_command_line_signs_is_good(shared):
+    done = shared.daemon.run("--sign", "--team", "web", "--task", "sora/t", "--ttl", "1m")
+    assert ask(shared, done.stdout.strip()).status == 200
+
+
+def test_links_are_good_where_nginx_names_the_teams_too(make_stack):
+    stack = teams_stack(make_stack, mode="nginx", redis=False)
+    assert ask(stack, link("sora/t")).status == 200
+    assert refusal(ask(stack, link("sora/u"))) == FORBIDDEN
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604], ids=oct)
+def test_a_link_secret_that_others_may_read_is_refused(make_stack, mode):
+    stack = teams_stack(make_stack, daemon=False, redis=False)
+    (stack.folder / "web-links").chmod(mode)
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and "/web/link_secret_file:" in done.stderr and f"{mode:04o}" in done.stderr
+    assert SECRET not in done.stderr

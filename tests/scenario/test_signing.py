@@ -1,0 +1,70 @@
+"""Tokens and links from the command line."""
+
+import re
+
+import pytest
+
+from teaming import SECRET, digest, in_seconds, sign, teams_stack
+
+SIGN = ("--sign", "--team", "web", "--task", "sora/task_1", "--ttl", "1h")
+
+
+@pytest.fixture
+def idle(make_stack):
+    """What the command line needs, and no more."""
+    return teams_stack(make_stack, daemon=False, redis=False)
+
+
+def test_a_new_token_comes_with_its_line_for_the_file(idle):
+    done = idle.daemon.run("--new-token")
+    token, line = done.stdout.splitlines()
+    assert re.fullmatch("tp-[0-9a-f]{64}", token) and done.returncode == 0 and done.stderr == ""
+    assert line == f'"token_sha256": ["{digest(token)}"]'
+
+
+def test_no_two_tokens_are_the_same(idle):
+    tokens = [idle.daemon.run("--new-token").stdout for _ in range(20)]
+    assert len(set(tokens)) == 20
+
+
+def test_a_link_is_printed_on_one_line(idle):
+    earliest = in_seconds(3600)
+    done = idle.daemon.run(*SIGN)
+    (exp, sig), = re.findall(r"\Ateam=web&exp=(\d+)&sig=([0-9a-f]{64})\n\Z", done.stdout)
+    assert earliest <= int(exp) <= in_seconds(3600)
+    assert sig == sign("sora/task_1", int(exp)) and done.returncode == 0 and done.stderr == ""
+    assert SECRET not in done.stdout
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"--team": "nobody"}, 'there is no team "nobody" in '),
+    ({"--team": "film"}, 'team "film" has no link_secret_file'),
+    ({"--task": "kling/x"}, '"kling/x": no route has that provider'),
+    ({"--task": "sora"}, '"sora": no route has that provider'),
+    ({"--task": "sora/a b"}, '"sora/a b": this is no task id of that provider'),
+    ({"--ttl": "1"}, '--ttl must be a duration from "1s" to "366d"'),
+    ({"--ttl": "500ms"}, '--ttl must be a duration from "1s" to "366d"'),
+    ({"--ttl": "367d"}, '--ttl must be a duration from "1s" to "366d"'),
+], ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_what_cannot_be_signed_is_said(idle, change, message):
+    (option, value), = change.items()
+    arguments = list(SIGN)
+    arguments[arguments.index(option) + 1] = value
+    done = idle.daemon.run(*arguments)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"taskproxy: {message}") and done.stderr.count("\n") == 1
+
+
+def test_a_link_needs_all_three(idle):
+    for option in ("--team", "--task", "--ttl"):
+        at = SIGN.index(option)
+        done = idle.daemon.run(*SIGN[:at], *SIGN[at + 2:])
+        assert (done.returncode, done.stderr) == (1, "taskproxy: --sign needs --team, --task and --ttl\n")
+        done = idle.daemon.run(*SIGN[at:at + 2])
+        assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task and --ttl belong to --sign\n")
+
+
+def test_without_teams_nothing_is_signed(make_stack):
+    stack = make_stack(daemon=False, nginx=False, redis=False)
+    done = stack.daemon.run(*SIGN)
+    assert (done.returncode, done.stderr) == (1, "taskproxy: the configuration names no teams_file\n")
