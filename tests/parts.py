@@ -286,6 +286,7 @@ class Nginx(Process):
         self._processes = processes
         self._http = http
         self._access_log = access_log
+        self.changes = {}  # of the shipped files: what stands in place of what, from the next start on
 
     @property
     def url(self) -> str | None:
@@ -310,24 +311,31 @@ class Nginx(Process):
         return True
 
     def _write_files(self) -> None:
-        """The shipped files as they are, but for the address; around them the least that nginx needs."""
+        """The shipped files as they are, but for the address and the logs; around them the least that nginx needs."""
         shipped = self.prefix / "taskproxy"
         shipped.mkdir(parents=True, exist_ok=True)
-        for file in ("taskproxy.conf", "taskproxy-fastcgi.conf"):
-            shutil.copy(ROOT / "nginx" / file, shipped)
         (shipped / "upstream.conf").write_text(self.stack.print_nginx())
         address = f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
-        site = (ROOT / "nginx" / "site.conf").read_text().replace("listen 80;", f"listen {address} backlog=4096;")
-        (self.prefix / "site.conf").write_text(site)
+        access_log = f"{self.stack.folder}/access.log taskproxy" if self._access_log else "off"
+        changes = {
+            "listen 80;": f"listen {address} backlog=4096;",
+            "access_log /var/log/nginx/taskproxy.log taskproxy;": f"access_log {access_log};",
+            "/var/log/nginx/taskproxy-error.log": str(self.log_path),
+            **self.changes,
+        }
+        for file in (ROOT / "nginx").iterdir():
+            text = file.read_text()
+            for shipped_text, ours in changes.items():
+                text = text.replace(shipped_text, ours)
+            ((shipped if file.name != "site.conf" else self.prefix) / file.name).write_text(text)
         (self.prefix / "tmp").mkdir(exist_ok=True)
         places = "".join(f"{kind}_temp_path tmp/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         user = f"user {WEB_GROUP};\n" if os.geteuid() == 0 else ""
-        access_log = self.stack.folder / "access.log" if self._access_log else "off"
         (self.prefix / "nginx.conf").write_text(
             f"{user}daemon off; pid nginx.pid; worker_processes {self._processes}; worker_rlimit_nofile 16384;\n"
             "pcre_jit on;\n"
             "events { worker_connections 8000; }\n"
-            f"http {{\n    {places}\n    access_log {access_log};\n    keepalive_requests 1000000;\n"
+            f"http {{\n    {places}\n    access_log off;\n    keepalive_requests 1000000;\n"
             f"    {self._http}\n    include site.conf;\n}}\n"
         )
 

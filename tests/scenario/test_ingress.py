@@ -1,0 +1,200 @@
+"""The shipped nginx files: what they refuse, in one form; what they write down, and what never; and the parts in comments."""
+
+import json
+import socket
+import ssl
+
+import pytest
+
+from parts import ROOT
+from stack import Stack
+
+LINK = "?team=web&exp=1900000000&sig=5ec2e7"
+SECRET = "5ec2e7"  # in links and in webhooks' paths
+CLOSE = b"Host: localhost\r\nConnection: close\r\n\r\n"
+
+
+def request(line: str, *lines: str) -> bytes:
+    return "\r\n".join([line, *lines, ""]).encode() + CLOSE
+
+
+def fields(count: int, size: int) -> list:
+    return [f"X-{number}: {size * 'x'}" for number in range(count)]
+
+
+GET = "GET /sora/v1/videos/t HTTP/1.1"
+CHUNKED = "Transfer-Encoding: chunked"
+HOOK = f"POST /v1/hooks/sora/{SECRET} HTTP/1.1"
+REFUSED = {  # what is sent, the status, the code
+    "what is no HTTP": (b"\x16\x03\x01\r\n\r\n", 400, "bad_request"),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+    "a version of tomorrow's": (request("GET / HTTP/3.0"), 505, "bad_request"),
+    "a way out of the root": (request("GET /../../etc/passwd HTTP/1.1"), 400, "bad_request"),
+    "a NUL in the path": (request("GET /%00 HTTP/1.1"), 400, "bad_request"),
+    "a long path": (request(f"GET /{20_000 * 'x'} HTTP/1.1"), 414, "bad_request"),
+    "a long header": (request(GET, *fields(1, 20_000)), 431, "bad_request"),
+    "many headers": (request(GET, *fields(7, 10_000)), 431, "bad_request"),
+    "TRACE": (request("TRACE / HTTP/1.1"), 405, "method_not_allowed"),
+    "CONNECT": (request("CONNECT upstream.example:443 HTTP/1.1"), 400, "bad_request"),
+    "an odd length": (request(GET, "Content-Length: -1"), 400, "bad_request"),
+    "two lengths": (request(GET, "Content-Length: 1", "Content-Length: 2"), 400, "bad_request"),
+    "an unknown coding": (request(GET, "Transfer-Encoding: zip"), 501, "bad_request"),
+    "a length and a coding": (request(GET, "Content-Length: 1", CHUNKED), 400, "bad_request"),
+    "chunks that are none": (request(GET, CHUNKED) + b"zz\r\n", 400, "bad_request"),
+    "a large body": (request(GET, "Content-Length: 17000") + bytes(17_000), 413, "bad_request"),
+    "a large webhook": (request(HOOK, "Content-Length: 33000") + bytes(33_000), 413, "bad_request"),
+    "a webhook of no chunks": (request(HOOK, CHUNKED) + b"zz\r\n", 400, "bad_request"),
+    "the page of refusals": (request("GET /taskproxy-refusal HTTP/1.1"), 404, "not_found"),
+}
+
+
+@pytest.fixture(scope="module")
+def stack():
+    with Stack(redis=False) as running:
+        yield running
+
+
+def send(stack, data: bytes) -> tuple:
+    """The status, the headers with names in lower case, and the body of what comes back for these bytes."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(stack.nginx.socket)
+        client.sendall(data)
+        with client.makefile("rb") as answer:
+            status = int(answer.readline().split()[1])
+            lines = iter(lambda: answer.readline().decode().strip(), "")
+            headers = dict(line.lower().split(": ", 1) for line in lines)
+            return status, headers, answer.read(int(headers["content-length"])).decode()
+
+
+def assert_problem(status: int, headers: dict, body: str, code: str) -> None:
+    """As taskproxy's own are, and without a word of who says it but nginx's name."""
+    problem = json.loads(body)
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["server"] == "nginx" and "nginx" not in body
+    assert problem == {
+        "type": f"urn:taskproxy:problem:{code}", "title": problem["title"], "status": status, "detail": problem["detail"],
+        "code": code, "request_id": headers["x-request-id"], "message": problem["detail"],
+        "error": {"message": problem["detail"], "type": "taskproxy_error", "code": code},
+    }
+    assert problem["title"] and problem["detail"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_nginx_refuses_it_refuses_in_the_form_of_taskproxys_problems(stack, name):
+    sent, expected, code = REFUSED[name]
+    status, headers, body = send(stack, sent)
+    assert status == expected
+    assert_problem(status, headers, body, code)
+    assert headers.get("allow") == ("get, head" if status == 405 else None)
+
+
+def test_a_daemon_that_is_away_is_a_problem_to_try_again_after(make_stack):
+    stack = make_stack(redis=False)
+    stack.daemon.stop()
+    for path in ("/sora/v1/videos/t", "/v1/tasks/sora/t", "/healthz"):
+        status, headers, body = send(stack, request(f"GET {path} HTTP/1.1"))
+        assert (status, headers["retry-after"]) == (503, "1"), path
+        assert_problem(status, headers, body, "overloaded")
+
+
+def test_a_hundred_long_ids_pass(stack):
+    stack.standin.switch(state="SUCCESS")
+    ids = [f"sora/{number:03}{125 * 'x'}" for number in range(100)]
+    tasks = stack.get("/v1/tasks?ids=" + ",".join(ids)).json()["tasks"]
+    assert [task["status"] for task in tasks] == 100 * ["succeeded"]
+
+
+def test_who_sends_half_a_request_is_dropped(make_stack):
+    stack = make_stack(nginx=False, redis=False)
+    stack.nginx.changes = {"client_header_timeout 10s;": "client_header_timeout 300ms;"}
+    stack.nginx.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(stack.nginx.socket)
+        client.sendall(b"GET /sora/v1/videos/t HTTP/1.1\r\nHost: ")
+        assert client.recv(1) == b""
+
+
+# The logs
+
+
+def access_log(stack) -> str:
+    return (stack.folder / "access.log").read_text()
+
+
+def test_neither_log_has_the_query_of_a_link_or_the_secret_of_a_webhook(make_stack):
+    stack = make_stack(redis=False)
+    targets = [f"{path}{LINK}" for path in ("/sora/v1/videos/t", "/v1/tasks/sora/t", "/nothing", "//v1//hooks/x", "/healthz")]
+    targets += [f"{prefix}/v1/hooks/sora/{SECRET}{LINK}" for prefix in ("", "/", "/x/..", "//")]
+    targets += [f"/%76%31/hooks/sora/{SECRET}", f"/v1/hooks%2Fsora%2F{SECRET}"]
+
+    def ask():
+        for target in targets:
+            for method in ("GET", "POST", "TRACE"):
+                send(stack, request(f"{method} {target} HTTP/1.1", f"Referer: https://web.example/{LINK}"))
+
+    ask()
+    stack.daemon.stop()
+    ask()
+    stack.wait_until(lambda: access_log(stack).count("/sora/v1/videos/t ") == 6, what="the lines of both rounds")
+    assert SECRET not in access_log(stack) + stack.nginx.log() + stack.daemon.log()
+
+
+def test_a_line_of_the_access_log_tells_what_an_operator_asks_for(make_stack):
+    stack = make_stack(redis=False)
+    answers = [stack.task("t", {"User-Agent": 'x "y"'}) for _ in range(2)]
+    stack.wait_until(lambda: access_log(stack).count("\n") == 2, what="two lines")
+    lines = access_log(stack).splitlines()
+    for answer, line, cache in zip(answers, lines, ("MISS", "HIT"), strict=True):
+        who, when, method, path, version, status, length, *rest = line.split(" ")
+        assert (who, method, path, version, status) == ("unix:", '"GET', "/sora/v1/videos/t", 'HTTP/1.1"', "200")
+        assert int(length) == len(answer.body) and when.startswith("[20")
+        assert rest[0] == f"cache={cache}" and float(rest[1].removeprefix("time=")) < 10
+        assert rest[2:] == [f"id={answer.headers['x-request-id']}", '"x', '\\x22y\\x22"']
+
+
+# What stands in comments
+
+
+def test_the_limits_of_an_address_are_429_and_the_next_second_is_another(make_stack):
+    stack = make_stack(nginx=False, redis=False)
+    stack.nginx.changes = {"#limit_": "limit_", "rate=50r/s": "rate=1r/s", "burst=100 nodelay": "burst=2 nodelay"}
+    stack.nginx.start()
+    stack.standin.switch(state="SUCCESS")
+    answers = [send(stack, request(GET)) for _ in range(6)]
+    statuses = [status for status, _, _ in answers]
+    assert statuses.count(200) >= 3 and 429 in statuses
+    status, headers, body = answers[statuses.index(429)]
+    assert headers["retry-after"] == "1"
+    assert_problem(status, headers, body, "rate_limited")
+    stack.wait_until(lambda: send(stack, request(GET))[0] == 200, what="the next second")
+
+
+def test_tls_as_it_stands_in_the_comments_works(make_stack):
+    stack = make_stack(nginx=False, redis=False, port=0)
+    site = (ROOT / "nginx" / "site.conf").read_text()
+    block = "".join(line[5:] + "\n" for line in site.splitlines() if line.startswith("#    "))
+    folder = stack.standin.folder
+    block = block.replace("listen [::]:443 ssl http2;", "").replace("listen 443 ", f"listen 127.0.0.1:{stack.nginx.port} ")
+    block = block.replace("/etc/ssl/certs/taskproxy.pem", f"{folder}/server.pem")
+    block = block.replace("/etc/ssl/private/taskproxy.key", f"{folder}/server.key")
+    stack.nginx.changes = {"listen 80;": block}
+    stack.nginx.start()
+    context = ssl.create_default_context(cafile=stack.standin.ca_file)
+    with connect_tls(stack, context) as client:
+        assert client.version() == "TLSv1.3"
+        client.sendall(request(GET))
+        answer = client.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 200 ") and "Strict-Transport-Security: max-age=63072000" in answer
+    plain = stack.get("/sora/v1/videos/t")  # which speaks no TLS
+    assert (plain.status, plain.json()["code"]) == (400, "bad_request")
+    context.set_ciphers("AES128-GCM-SHA256:@SECLEVEL=0")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        connect_tls(stack, context)
+
+
+def connect_tls(stack, context) -> ssl.SSLSocket:
+    plain = socket.create_connection(("127.0.0.1", stack.nginx.port), timeout=10)
+    return context.wrap_socket(plain, server_hostname="127.0.0.1")
