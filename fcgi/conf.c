@@ -25,7 +25,7 @@ static const struct field upstream_fields[] = {
     FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream",
           .max = 512),
     FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED,
-          "files with one API key each, or \"credential:NAME\" (systemd)", ),
+          "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", ),
     FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "certificates to trust in place of the system's", ),
     FIELD("addresses", S_ENUM, UPSTREAM, addresses, "\"public\"",
           "where the name in base_url may lead; private: also into private networks",
@@ -171,8 +171,12 @@ void conf_free(struct conf *conf)
         pattern_done(&r->upstream_path);
         vault_free(r->hook_secret);
     }
-    for (size_t i = 0; i < conf->upstreams.n; i++)
-        vault_free(((struct conf_upstream *)conf->upstreams.items + i)->key);
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        const struct conf_upstream *u = conf_upstream(conf, i);
+        for (size_t k = 0; k < u->keys.n; k++)
+            vault_free(conf_keys(u)[k]);
+        free(u->keys.items);
+    }
     for (size_t i = 0; i < conf->providers.n; i++)
         provider_free(((struct provider **)conf->providers.items)[i]);
     free(conf->providers.items);

@@ -28,7 +28,7 @@ struct conf_upstream {
 
     unsigned allowed;      /* the kinds of addresses (address.h) it may have, as bits */
     const struct file *ca; /* (ref) the content of ca_file, or NULL */
-    char *key;             /* the first key; wiped when freed */
+    struct list keys;      /* of char *, in the vault: the content of key_files */
 };
 
 struct conf_route {
@@ -125,6 +125,17 @@ void conf_print(const struct conf *conf, struct buf *out);
 static inline const struct conf_route *conf_route(const struct conf *conf, size_t i)
 {
     return (const struct conf_route *)conf->routes.items + i;
+}
+
+static inline char *const *conf_keys(const struct conf_upstream *upstream)
+{
+    return upstream->keys.items;
+}
+
+/* The name that a key goes by: that of its file. */
+static inline const char *conf_key_name(const struct conf_upstream *upstream, size_t i)
+{
+    return ((char *const *)upstream->key_files.items)[i];
 }
 
 static inline const struct conf_upstream *conf_upstream(const struct conf *conf, size_t i)

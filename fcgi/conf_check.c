@@ -9,6 +9,7 @@
 #include <openssl/pem.h>
 
 #include "address.h"
+#include "keypool.h"
 #include "secret.h"
 
 enum { CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8 };
@@ -85,41 +86,53 @@ static bool holds_certificate(const struct file *file)
     return certificate != NULL;
 }
 
-static char *finish_upstream(struct loader *l, struct conf_upstream *u)
+static char *upstream_error(struct loader *l, const struct conf_upstream *u, const char *key,
+                            const char *what)
 {
-    char *pointer = xasprintf("/upstreams/%s/base_url", u->name), *error = NULL, *why;
-    char **key_files = u->key_files.items;
-    const char *refusal = refuse_url(u->base_url);
-    if (refusal != NULL)
-        error = schema_error(l->source, pointer, "%s", refusal);
-    else
-        u->allowed = allowed_addresses(u);
+    char *pointer = xasprintf("/upstreams/%s/%s", u->name, key);
+    char *error = schema_error(l->source, pointer, "%s", what);
     free(pointer);
-    pointer = xasprintf("/upstreams/%s/key_files", u->name);
-    if (error == NULL && u->key_files.n == 0)
-        error = schema_error(l->source, pointer, "must name at least one file");
-    free(pointer);
-    for (size_t i = 0; i < u->key_files.n && error == NULL; i++) {
-        char *key = NULL;
-        pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, i);
-        error = load_secret(l, pointer, key_files[i], &key);
-        if (i == 0)
-            u->key = key;
-        else
-            vault_free(key);
+    return error;
+}
+
+static char *load_keys(struct loader *l, struct conf_upstream *u)
+{
+    size_t n = u->key_files.n;
+    char **keys = xcalloc(n, sizeof(*keys)), *error = NULL;
+    u->keys.items = keys;
+    if (n == 0 || n > POOL_KEYS_MAX)
+        return upstream_error(l, u, "key_files",
+                              n == 0 ? "must name at least one file" : "must not name more than 64 files");
+    for (; u->keys.n < n && error == NULL; u->keys.n++) {
+        char *pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, u->keys.n);
+        error = load_secret(l, pointer, conf_key_name(u, u->keys.n), &keys[u->keys.n]);
         free(pointer);
     }
-    if (error != NULL || u->ca_file == NULL)
-        return error;
+    return error;
+}
+
+static char *load_ca(struct loader *l, struct conf_upstream *u)
+{
+    char *why;
     u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
     if (u->ca != NULL && holds_certificate(u->ca))
         return NULL;
-    if (u->ca != NULL)
-        why = xstrdup("holds no certificate");
-    pointer = xasprintf("/upstreams/%s/ca_file", u->name);
-    error = schema_error(l->source, pointer, "\"%s\" %s", u->ca_file, why);
-    free(pointer);
+    char *what = xasprintf("\"%s\" %s", u->ca_file, why ? why : "holds no certificate");
+    char *error = upstream_error(l, u, "ca_file", what);
+    free(what);
     free(why);
+    return error;
+}
+
+static char *finish_upstream(struct loader *l, struct conf_upstream *u)
+{
+    const char *refusal = refuse_url(u->base_url);
+    if (refusal != NULL)
+        return upstream_error(l, u, "base_url", refusal);
+    u->allowed = allowed_addresses(u);
+    char *error = load_keys(l, u);
+    if (error == NULL && u->ca_file != NULL)
+        error = load_ca(l, u);
     return error;
 }
 
@@ -190,6 +203,15 @@ static char *finish_hook(struct loader *l, size_t i, struct conf_route *r)
     return error;
 }
 
+static bool are_key_pairs(const struct conf_upstream *upstream)
+{
+    for (size_t i = 0; i < upstream->keys.n; i++) {
+        if (!is_key_pair(conf_keys(upstream)[i]))
+            return false;
+    }
+    return true;
+}
+
 static char *finish_route(struct loader *l, size_t i)
 {
     struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
@@ -214,10 +236,10 @@ static char *finish_route(struct loader *l, size_t i)
         return route_error(l, i, "upstream_path", refusal);
     if (!pattern_same_variables(&r->path, &r->upstream_path))
         return route_error(l, i, "path", "must have the variables of upstream_path, in the same order");
-    if (strstr(r->provider->auth.value, "{jwt}") != NULL && !is_key_pair(r->upstream->key))
+    if (strstr(r->provider->auth.value, "{jwt}") != NULL && !are_key_pairs(r->upstream))
         return route_error(
             l, i, "upstream",
-            "this provider's tokens are signed: the key file must hold ACCESS_KEY:SECRET_KEY, at most "
+            "this provider's tokens are signed: each key file must hold ACCESS_KEY:SECRET_KEY, at most "
             "256 characters each");
     for (size_t k = 0; k < i; k++) {
         const struct conf_route *other = conf_route(l->conf, k);

@@ -2,11 +2,11 @@
  *
  *     ask_redis -> read_redis -> ask_upstream -> read_upstream -> keep -> deliver
  *       ^ |          | | |             ^          |  |              ^         ^
- *       | '-- away --|-|-|-------------'-- half --'  '-- problem ---|---------|
+ *       | '-- away --|-|-|-------------'-- again -'  '-- problem ---|---------|
  *       |            | | '------------ fresh there -----------------'         |
  *       '-- news ----' '-- await_news --> read_news -- a problem -------------'
  *
- * "Half" is an answer whose result has to be asked for by a second query. News are awaited while another
+ * "Again" is with another key, or for the other half of an answer that stands in two. News are awaited while another
  * worker asks; they are only a reason to look again, unless they tell a problem.
  *
  * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came
@@ -54,6 +54,7 @@ struct fetch {
     int64_t awaited_ms;                   /* the pauses so far */
     uv_timer_t timer;                     /* AWAIT_NEWS; has a loop once it was used */
     bool asked;                           /* the upstream, in vain or not */
+    struct key_turn turn;                 /* the keys it was asked with */
     struct upstream_call *upstream_call;  /* under way, or NULL */
     const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
     struct buf first;                     /* the first answer, while the second query is made */
@@ -177,7 +178,10 @@ static enum step ask_upstream(struct fetch *f)
         buf_puts(&target, f->result_path.data);
     else
         pattern_build(&f->task.route->upstream_path, f->task.id, &target);
-    f->upstream_call = upstream_get(f->parts->upstreams, f->task.route, target.data, on_upstream, f);
+    if (f->last != NULL && f->turn.tried == 0)
+        memcpy(f->turn.owner, f->last->key, sizeof(f->turn.owner));
+    f->upstream_call =
+        upstream_get(f->parts->upstreams, f->task.route, target.data, &f->turn, on_upstream, f);
     buf_done(&target);
     f->asked = true;
     f->step = READ_UPSTREAM;
@@ -213,12 +217,6 @@ static enum step take_half(struct fetch *f, const struct verdict *v)
     return ASK_UPSTREAM;
 }
 
-static enum step take_busy(struct fetch *f, const struct verdict *v)
-{
-    struct upstreams *upstreams = f->parts->upstreams;
-    return fail(f, v->problem, upstream_hold(upstreams, f->task.route->upstream, v->retry_after_ms));
-}
-
 static enum step take_verdict(struct fetch *f, const struct verdict *v)
 {
     switch (v->reading) {
@@ -228,8 +226,6 @@ static enum step take_verdict(struct fetch *f, const struct verdict *v)
         return take_half(f, v);
     case READING_MISSING:
         return take_missing(f);
-    case READING_BUSY:
-        return take_busy(f, v);
     default:
         return fail(f, v->problem, v->retry_after_ms);
     }
@@ -240,7 +236,8 @@ static void note_verdict(struct fetch *f, const struct verdict *v)
 {
     if (v->problem == PROBLEM_OVERLOADED)
         stat_inc(STAT_OVERLOADED);
-    if (f->answer->outcome != UPSTREAM_ANSWERED || v->reading == READING_HALF)
+    if (f->answer->outcome != UPSTREAM_ANSWERED || v->reading == READING_HALF ||
+        v->reading == READING_REFUSED)
         return;
     if (v->reading == READING_ERROR || v->reading == READING_INVALID)
         stat_inc(STAT_UPSTREAM_FAILURES);
@@ -251,7 +248,8 @@ static enum step read_upstream(struct fetch *f)
 {
     struct verdict verdict;
     const struct snapshot_rules rules = task_rules(&f->task, &f->parts->conf->cache);
-    const struct secrets secrets = upstream_secrets(f->parts->upstreams, f->task.route);
+    struct upstreams *upstreams = f->parts->upstreams;
+    struct secrets secrets;
     const struct view_answer first = {
         .http_status = f->first_status, .body = f->first.data, .len = f->first.len};
     const struct verdict_question question = {.task = &f->task,
@@ -259,9 +257,11 @@ static enum step read_upstream(struct fetch *f)
                                               .secrets = &secrets,
                                               .last = f->last,
                                               .before = f->result_path.len > 0 ? &first : NULL};
+    upstream_secrets(upstreams, f->task.route->upstream, &secrets);
     verdict_read(&question, f->answer, &verdict);
     note_verdict(f, &verdict);
-    enum step next = take_verdict(f, &verdict);
+    bool again = verdict_ask_again(&verdict, upstreams, f->task.route->upstream, &f->turn, f->answer);
+    enum step next = again ? ASK_UPSTREAM : take_verdict(f, &verdict);
     verdict_done(&verdict);
     return next;
 }

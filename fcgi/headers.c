@@ -94,13 +94,13 @@ void headers_add(const char *name, const char *value, const char *key, struct jw
     }
 }
 
-struct secrets headers_secrets(const char *key, const struct jwt *jwt)
+void headers_add_secrets(const char *key, const struct jwt *jwt, struct secrets *secrets)
 {
-    struct secrets secrets = {.items = {key}};
     const char *half = jwt->text ? strchr(key, ':') : NULL;
-    if (half != NULL) {
-        secrets.items[1] = half + 1;
-        secrets.items[2] = jwt->text;
-    }
-    return secrets;
+    const char *const all[] = {key, half ? half + 1 : NULL, half ? jwt->text : NULL};
+    size_t n = 0;
+    while (secrets->items[n] != NULL)
+        n++;
+    for (size_t i = 0; i < NELEMS(all) && all[i] != NULL; i++)
+        secrets->items[n++] = all[i];
 }

@@ -22,7 +22,7 @@ void headers_add(const char *name, const char *value, const char *key, struct jw
 void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s);
 void jwt_done(struct jwt *jwt);
 
-/* What must never come back from the upstream: the key, its secret half, the token. */
-struct secrets headers_secrets(const char *key, const struct jwt *jwt);
+/* Adds what must never come back from the upstream: the key, its secret half, the token. */
+void headers_add_secrets(const char *key, const struct jwt *jwt, struct secrets *secrets);
 
 #endif

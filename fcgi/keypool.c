@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { PAUSE_FIRST_MS = 1000, PAUSE_LAST_MS = 5 * 60 * 1000, DOUBT_MS = 60 * 1000 };
+enum { PAUSE_FIRST_MS = 1000, PAUSE_LAST_MS = 5 * 60 * 1000, DOUBT_MS = 60 * 1000, REFUSALS_ASIDE = 2 };
 enum { REST_LEAST_MS = 1000, REST_MOST_MS = 5 * 60 * 1000 };
 
 void key_mark(const char *key, char out[static KEY_MARK_SIZE])
@@ -63,11 +63,11 @@ static size_t choose(const struct keypool *pool, const struct key_turn *turn, in
     return chosen;
 }
 
-/* Twice as long for each refusal in a row. */
+/* Twice as long for each refusal more. */
 static int64_t pause_ms(const struct pool_key *key)
 {
     int64_t pause = PAUSE_FIRST_MS;
-    for (int64_t i = 1; i < key->pauses && pause < PAUSE_LAST_MS; i++)
+    for (int64_t i = REFUSALS_ASIDE; i < key->refusals && pause < PAUSE_LAST_MS; i++)
         pause *= 2;
     return pause < PAUSE_LAST_MS ? pause : PAUSE_LAST_MS;
 }
@@ -95,22 +95,25 @@ bool keypool_has(const struct keypool *pool, const struct key_turn *turn, int64_
     return !turn->stays && choose(pool, turn, now_ms) < pool->n;
 }
 
-static bool set_aside(struct pool_key *key, bool probe, int64_t now_ms)
+/* What was under way with a key that is set aside says nothing new, unless it is the probe. */
+static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
 {
-    bool news = !key->aside;
-    if (news || probe) { /* others that were under way with it say nothing new */
-        key->pauses++;
+    if (key->aside && !probe)
+        return false;
+    bool was_aside = key->aside;
+    key->refusals++;
+    key->doubted_until_ms = now_ms + DOUBT_MS;
+    key->aside = key->refusals >= REFUSALS_ASIDE;
+    if (key->aside)
         key->aside_until_ms = now_ms + pause_ms(key);
-    }
-    key->aside = true;
-    return news;
+    return key->aside && !was_aside;
 }
 
 static bool bring_back(struct pool_key *key)
 {
     bool news = key->aside;
     key->aside = false;
-    key->pauses = key->doubted_until_ms = 0;
+    key->refusals = key->doubted_until_ms = 0;
     return news;
 }
 
@@ -129,7 +132,7 @@ bool keypool_said(struct keypool *pool, struct key_turn *turn, enum key_word wor
         return bring_back(key);
     case KEY_REFUSED:
         turn->refused |= bit;
-        return set_aside(key, turn->probes, now_ms);
+        return note_refusal(key, turn->probes, now_ms);
     case KEY_DOUBTED:
         turn->refused |= bit;
         key->doubted_until_ms = now_ms + DOUBT_MS;

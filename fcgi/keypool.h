@@ -1,23 +1,23 @@
 /* keypool: the keys of one upstream - with which of them a task is asked, and what has become of each.
  *
- *     in use --refused (401)--> set aside --pause over--> one query probes --good--> in use
- *       |  ^                                                 '--refused, a longer pause--> set aside
+ *     in use --refused twice in a row--> set aside --pause over--> one query probes --good--> in use
+ *       |  ^                                                          '--refused, a longer pause--> set aside
  *       '--'--- busy (429): rests until it may be used again
  *
- * A refusal that may be about the task alone (403) only makes the key the last choice for a while: else anyone
- * who asks for a task that is not ours could set every key aside. */
+ * After any refusal a key is the last choice for a while. One that may be about the task alone (403) has no other
+ * consequence: else anyone who asks for a task that is not ours could set every key aside. */
 #ifndef KEYPOOL_H
 #define KEYPOOL_H
 
 #include "util.h"
 
-enum { KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
+enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
 
 struct pool_key {
     char mark[KEY_MARK_SIZE]; /* by which it is told from others: the first digits of its SHA-256 */
-    bool aside;               /* it was refused, and has not been good since */
+    int64_t refusals;         /* in a row */
+    bool aside;               /* it was refused too often, and has not been good since */
     int64_t aside_until_ms;   /* then: when it may be probed */
-    int64_t pauses;           /* refusals in a row */
     int64_t rests_until_ms;
     int64_t doubted_until_ms; /* the last choice until then */
 };
@@ -25,7 +25,7 @@ struct pool_key {
 struct keypool {
     size_t n;
     size_t next; /* whose turn it is */
-    struct pool_key keys[KEYS_MAX];
+    struct pool_key keys[POOL_KEYS_MAX];
 };
 
 /* One task's way through the pool. All zero: it is unknown whose task it is. */
@@ -48,7 +48,7 @@ enum key_end { KEY_END_MISSING, KEY_END_REFUSED, KEY_END_BUSY };
 /* The mark of a key. */
 void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 
-/* At most KEYS_MAX keys. */
+/* At most POOL_KEYS_MAX keys. */
 void keypool_init(struct keypool *pool, char *const *keys, size_t n);
 
 /* Takes the next key for a task, its owner first; false when there is none that it has not been asked with and

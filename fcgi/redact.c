@@ -3,14 +3,15 @@
 
 #include <string.h>
 
-/* The first place at which any of the secrets stands; NULL when none does. */
+/* The first place at which any of the secrets stands, and there the longest: one may begin with another. NULL
+ * when none does. */
 static const char *find(const struct secrets *secrets, const char *text, size_t len, size_t *ret_len)
 {
     const char *first = NULL;
-    for (size_t i = 0; secrets != NULL && i < NELEMS(secrets->items) && secrets->items[i] != NULL; i++) {
+    for (size_t i = 0; secrets != NULL && secrets->items[i] != NULL; i++) {
         size_t secret_len = strlen(secrets->items[i]);
         const char *hit = secret_len > 0 ? memmem(text, len, secrets->items[i], secret_len) : NULL;
-        if (hit != NULL && (first == NULL || hit < first)) {
+        if (hit != NULL && (first == NULL || hit < first || (hit == first && secret_len > *ret_len))) {
             first = hit;
             *ret_len = secret_len;
         }

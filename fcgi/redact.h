@@ -3,10 +3,11 @@
 #define REDACT_H
 
 #include "buf.h"
+#include "keypool.h"
 
-/* What the upstream was given to know us by, in each of its forms. */
+/* What the upstream was given to know us by: each key, in each of its forms. */
 struct secrets {
-    const char *items[3]; /* (ref) NULL: no more */
+    const char *items[3 * POOL_KEYS_MAX + 1]; /* (ref) NULL: no more */
 };
 
 /* `text` as a JSON string with "[redacted]" wherever a secret stood; `secrets` may be NULL. */

@@ -2,13 +2,16 @@
  *
  * The value in Redis: one line, then the views one behind the other.
  *
- *     taskproxy/2 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS LEN LEN\n */
+ *     taskproxy/3 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY LEN LEN\n
+ *
+ * KEY is the mark of the key that was answered, or "-". */
 #include "snapshot.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "taskproxy/2"
+#define FORMAT "taskproxy/3"
 
 enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
 
@@ -81,6 +84,8 @@ struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct s
                            .fetched_ms = facts->fetched_ms,
                            .urls_expire_at = facts->urls_expire_at,
                            .retry_after_ms = min64(facts->retry_after_ms, retry_after_max_ms)};
+    if (facts->key != NULL)
+        snprintf(s->key, sizeof(s->key), "%s", facts->key);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         set_view(&s->views[i], facts->views[i], facts->view_lens[i]);
     set_times(s, rules);
@@ -140,9 +145,9 @@ size_t snapshot_bytes(const struct snapshot *s)
 
 void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out)
 {
-    buf_addf(out, "%s %s %s %lld %lld %lld %lld", FORMAT, digest, state_name(s->state),
+    buf_addf(out, "%s %s %s %lld %lld %lld %lld %s", FORMAT, digest, state_name(s->state),
              (long long)s->created_ms, (long long)s->fetched_ms, (long long)s->urls_expire_at,
-             (long long)s->retry_after_ms);
+             (long long)s->retry_after_ms, s->key[0] ? s->key : "-");
     for (size_t i = 0; i < VIEW_COUNT; i++)
         buf_addf(out, " %zu", s->views[i].len);
     buf_putc(out, '\n');
@@ -169,6 +174,14 @@ static int64_t next_number(char **rest)
     return word != NULL && parse_int(word, &value) == 0 ? value : -1;
 }
 
+/* A key's mark, or "-" for none. */
+static bool read_mark(const char *word, const char **ret_mark)
+{
+    size_t len = word ? strlen(word) : 0;
+    *ret_mark = len == KEY_MARK_SIZE - 1 ? word : NULL;
+    return *ret_mark ? strspn(word, "0123456789abcdef") == len : len == 1 && word[0] == '-';
+}
+
 static const char *read_head(char *head, const char *digest, struct snapshot_facts *facts)
 {
     char *rest;
@@ -183,11 +196,12 @@ static const char *read_head(char *head, const char *digest, struct snapshot_fac
     facts->fetched_ms = next_number(&rest);
     facts->urls_expire_at = next_number(&rest);
     facts->retry_after_ms = next_number(&rest);
+    bool good_mark = read_mark(strtok_r(NULL, " ", &rest), &facts->key);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         facts->view_lens[i] = (size_t)next_number(&rest);
     /* Beyond these the sums of times would overflow. */
     const int64_t most = 1LL << 48;
-    if (facts->state == STATE_NONE || facts->created_ms < 0 || facts->created_ms > most ||
+    if (facts->state == STATE_NONE || !good_mark || facts->created_ms < 0 || facts->created_ms > most ||
         facts->fetched_ms < 0 || facts->fetched_ms > most || facts->urls_expire_at < 0 ||
         facts->urls_expire_at > most / 1000 || facts->retry_after_ms < 0)
         return "a malformed head";
@@ -216,8 +230,9 @@ struct snapshot *snapshot_decode(const char *value, size_t len, const char *dige
     struct snapshot_facts facts = {.state = STATE_NONE};
     char *head = xstrndup(value, (size_t)(line_end - value));
     *ret_why = read_head(head, digest, &facts);
-    free(head);
     if (*ret_why == NULL)
         *ret_why = find_views(line_end + 1, value + len, &facts);
-    return *ret_why == NULL ? snapshot_new(&facts, rules) : NULL;
+    struct snapshot *snapshot = *ret_why == NULL ? snapshot_new(&facts, rules) : NULL;
+    free(head); /* the facts point into it */
+    return snapshot;
 }

@@ -5,6 +5,7 @@
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
 
+#include "keypool.h"
 #include "provider.h"
 
 enum view_kind { VIEW_NATIVE, VIEW_UNIFIED, VIEW_COUNT };
@@ -20,13 +21,14 @@ struct view_bytes {
 struct snapshot {
     unsigned refs;
     enum state state;
-    bool known;             /* false: the status value is in no list of the provider file */
-    int64_t created_ms;     /* when the task was created, or first seen */
-    int64_t fetched_ms;     /* when the upstream said so */
-    int64_t fresh_until_ms; /* until when it is answered without asking */
-    int64_t keep_until_ms;  /* until when it may stand in for an upstream that fails */
-    int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
-    int64_t retry_after_ms; /* the upstream's wish not to be asked again before; 0: none */
+    bool known;              /* false: the status value is in no list of the provider file */
+    int64_t created_ms;      /* when the task was created, or first seen */
+    int64_t fetched_ms;      /* when the upstream said so */
+    int64_t fresh_until_ms;  /* until when it is answered without asking */
+    int64_t keep_until_ms;   /* until when it may stand in for an upstream that fails */
+    int64_t urls_expire_at;  /* seconds since 1970; 0: never, as far as is known */
+    int64_t retry_after_ms;  /* the upstream's wish not to be asked again before; 0: none */
+    char key[KEY_MARK_SIZE]; /* the mark of the key that was answered; "": not known */
     struct view_bytes views[VIEW_COUNT];
 };
 
@@ -46,6 +48,7 @@ struct snapshot_facts {
     int64_t fetched_ms;
     int64_t urls_expire_at;
     int64_t retry_after_ms; /* the upstream's wish not to be asked again before; 0: none */
+    const char *key;        /* the mark of the key that was answered; NULL: not known */
     const char *views[VIEW_COUNT];
     size_t view_lens[VIEW_COUNT];
 };

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HOLD_LEAST_MS = 1000, HOLD_MOST_MS = 5 * 60 * 1000, PAUSE_FIRST_MS = 500, PROBE_RETRY_MS = 250 };
+enum { PAUSE_FIRST_MS = 500, PROBE_RETRY_MS = 250 };
 enum { TROUBLES_IN_A_ROW = 3, SAY_AGAIN_MS = 60 * 1000 };
 
 void standing_init(struct standing *s, struct standing_rules rules, int64_t now_ms)
@@ -30,8 +30,6 @@ static int64_t take_token(struct standing *s, int64_t now_ms)
 
 int64_t standing_ask(struct standing *s, int64_t now_ms)
 {
-    if (s->held_until_ms > now_ms)
-        return s->held_until_ms - now_ms;
     if (s->breaker == BREAKER_OPEN && s->open_until_ms > now_ms)
         return s->open_until_ms - now_ms;
     if (s->breaker == BREAKER_PROBING)
@@ -83,13 +81,6 @@ bool standing_end(struct standing *s, enum standing_end end, double random, int6
         return false;
     }
     return false;
-}
-
-int64_t standing_hold(struct standing *s, int64_t ms, int64_t now_ms)
-{
-    ms = ms < HOLD_LEAST_MS ? HOLD_LEAST_MS : ms > HOLD_MOST_MS ? HOLD_MOST_MS : ms;
-    s->held_until_ms = now_ms + ms;
-    return ms;
 }
 
 bool standing_note(struct standing *s, const char *trouble, int64_t now_ms)

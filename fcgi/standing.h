@@ -3,8 +3,8 @@
  *     CLOSED --failures in a row--> OPEN --pause over--> PROBING (one query) --good--> CLOSED
  *                                    ^                        '--failed, a longer pause--> OPEN
  *
- * Besides the breaker there are the upstream's own word ("you ask too often") and a bucket of queries per
- * second. */
+ * Besides the breaker there is a bucket of queries per second. When the upstream says that we ask too often, that is
+ * of the key (keypool.h). */
 #ifndef STANDING_H
 #define STANDING_H
 
@@ -24,10 +24,9 @@ struct standing {
     int64_t failures; /* in a row */
     int64_t pauses;   /* in a row */
     int64_t open_until_ms;
-    int64_t held_until_ms; /* it said that we ask too often */
-    double tokens;         /* queries that may be sent at once */
-    int64_t tokens_at_ms;  /* when they were counted */
-    int64_t troubles;      /* in a row, of any kind */
+    double tokens;        /* queries that may be sent at once */
+    int64_t tokens_at_ms; /* when they were counted */
+    int64_t troubles;     /* in a row, of any kind */
     struct {
         char text[160];
         int64_t at_ms;
@@ -45,10 +44,6 @@ enum standing_end { STANDING_GOOD, STANDING_FAILED, STANDING_UNKNOWN };
 /* How a query ended; `random` (0 to 1) spreads the pauses of many processes. True when the breaker changed.
  */
 bool standing_end(struct standing *standing, enum standing_end end, double random, int64_t now_ms);
-
-/* The upstream takes no queries for `ms` (0: a second; never longer than five minutes). Returns for how long.
- */
-int64_t standing_hold(struct standing *standing, int64_t ms, int64_t now_ms);
 
 /* What the last query came to, in a few words, or NULL when all is well. True when that is news: a trouble
  * that was not said within the last minute, or the end of several in a row. */

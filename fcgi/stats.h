@@ -32,6 +32,9 @@
     X(UPSTREAM_FAILURES, counter, "upstream_failures_total", "", "Queries that brought no usable answer")    \
     X(UPSTREAM_CONNECTS, counter, "upstream_connections_total", "", "Connections opened to an upstream")     \
     X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "", "Queries under way at an upstream")               \
+    X(KEY_REFUSALS, counter, "key_refusals_total", "", "Queries whose key the upstream refused")             \
+    X(KEY_RETRIES, counter, "key_retries_total", "", "Queries made again with another key")                  \
+    X(KEYS_ASIDE, gauge, "keys_set_aside", "", "Keys not in use because they were refused, in all workers")  \
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
     X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
     X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers that hear what others publish")                \

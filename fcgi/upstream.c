@@ -1,11 +1,12 @@
 /* upstream: see upstream.h.
  *
- *     upstream_get --> queue, while max_in_flight run --> standing --granted--> http_get --> on_answer
- *                        '-- its time is over --> told so     '--refused--> told so
+ *     upstream_get --> queue, while max_in_flight run --> key pool, standing --granted--> http_get --> on_answer
+ *                        '-- its time is over --> told so       '--refused--> told so
  *
  * Who is not sent is told so in the next turn of the loop. */
 #include "upstream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,8 @@ struct origin {
     uv_timer_t queue_timer;      /* the end of the oldest one's time */
     char *last_failed;           /* the URL that was answered with a 5xx last, or NULL */
     struct standing standing;    /* by the loop's time */
+    struct keypool pool;         /* likewise */
+    struct jwt *tokens;          /* as many as keys */
 };
 
 struct upstream_call {
@@ -35,6 +38,7 @@ struct upstream_call {
     struct upstream_call *prev, *next;
     struct upstream_call **list;    /* which of the lists it is in */
     const struct conf_route *route; /* (ref) */
+    struct key_turn *turn;          /* (ref) of who asks */
     char *url;
     struct upstream_answer unasked; /* what it is told when it is not sent */
     uint64_t begun_ms;              /* loop time */
@@ -48,7 +52,6 @@ struct upstreams {
     const struct conf *conf; /* (ref) */
     struct http *http;
     struct origin *origins; /* as many as conf->upstreams */
-    struct jwt *tokens;     /* as many as conf->routes */
     struct upstream_call *running;
     struct upstream_call *unasked; /* those that are not sent, to be told so */
     uv_timer_t unasked_timer;
@@ -60,11 +63,6 @@ static void start_next(struct origin *origin);
 static struct origin *origin_of(struct upstreams *u, const struct conf_upstream *conf)
 {
     return &u->origins[conf - conf_upstream(u->conf, 0)];
-}
-
-static struct jwt *token_of(const struct upstreams *u, const struct conf_route *route)
-{
-    return &u->tokens[route - conf_route(u->conf, 0)];
 }
 
 static void enter_list(struct upstream_call *call, struct upstream_call **list)
@@ -134,7 +132,8 @@ static void on_http_answer(void *user, const struct http_answer *http)
                                            .http_status = http->status,
                                            .body = http->body,
                                            .len = http->len,
-                                           .retry_after_ms = http->retry_after_ms};
+                                           .retry_after_ms = http->retry_after_ms,
+                                           .key = call->origin->pool.keys[call->turn->key].mark};
     if (http->trouble != NULL) {
         stat_inc(STAT_UPSTREAM_FAILURES);
         upstream_report(call->upstreams, call->origin->conf, http->trouble);
@@ -148,21 +147,23 @@ static void on_http_answer(void *user, const struct http_answer *http)
 
 /* ---- how it begins ---- */
 
-static void add_header(struct buf *headers, const struct conf_route *route, const char *name,
-                       const char *value, struct jwt *token)
+static void add_header(struct buf *headers, const struct upstream_call *call, const char *name,
+                       const char *value)
 {
-    headers_add(name, value, route->upstream->key, token, wall_ms() / 1000, headers);
+    struct origin *origin = call->origin;
+    size_t key = call->turn->key;
+    headers_add(name, value, conf_keys(origin->conf)[key], &origin->tokens[key], wall_ms() / 1000, headers);
     buf_putc(headers, '\n');
 }
 
-static void make_headers(const struct conf_route *route, struct jwt *token, struct buf *headers)
+static void make_headers(const struct upstream_call *call, struct buf *headers)
 {
-    const struct provider *provider = route->provider;
+    const struct provider *provider = call->route->provider;
     const struct pair *pairs = provider->headers.items;
     buf_puts(headers, "Accept: application/json\n");
     for (size_t i = 0; i < provider->headers.n; i++)
-        add_header(headers, route, pairs[i].name, pairs[i].value, token);
-    add_header(headers, route, provider->auth.header, provider->auth.value, token);
+        add_header(headers, call, pairs[i].name, pairs[i].value);
+    add_header(headers, call, provider->auth.header, provider->auth.value);
 }
 
 static int64_t left_ms(const struct upstream_call *call)
@@ -176,7 +177,7 @@ static void send_query(struct upstream_call *call)
     const struct conf_upstream *conf = call->origin->conf;
     struct buf headers;
     buf_init_secret(&headers, HEADERS_MAX);
-    make_headers(call->route, token_of(u, call->route), &headers);
+    make_headers(call, &headers);
     const struct http_question question = {.url = call->url,
                                            .headers = &headers,
                                            .ca = conf->ca ? conf->ca->data : NULL,
@@ -214,8 +215,10 @@ static void tell_unasked(struct upstream_call *call, enum upstream_outcome outco
 
 static void start(struct upstream_call *call)
 {
-    int64_t refused_ms = standing_ask(&call->origin->standing, (int64_t)uv_now(call->upstreams->loop));
-    if (refused_ms > 0)
+    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop), refused_ms;
+    if (!keypool_take(&call->origin->pool, call->turn, now_ms))
+        tell_unasked(call, UPSTREAM_NO_KEY, 0);
+    else if ((refused_ms = standing_ask(&call->origin->standing, now_ms)) > 0)
         tell_unasked(call, UPSTREAM_HELD, refused_ms);
     else
         send_query(call);
@@ -250,13 +253,14 @@ static void start_next(struct origin *origin)
 }
 
 struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *target,
-                                   upstream_callback *on_answer, void *user)
+                                   struct key_turn *turn, upstream_callback *on_answer, void *user)
 {
     struct origin *origin = origin_of(u, route->upstream);
     struct upstream_call *call = xcalloc(1, sizeof(*call));
     *call = (struct upstream_call){.upstreams = u,
                                    .origin = origin,
                                    .route = route,
+                                   .turn = turn,
                                    .url = xasprintf("%s%s", origin->conf->base_url, target),
                                    .begun_ms = uv_now(u->loop),
                                    .on_answer = on_answer,
@@ -282,11 +286,6 @@ void upstream_cancel(struct upstream_call *call)
 
 /* ---- what is known of an upstream ---- */
 
-int64_t upstream_hold(struct upstreams *u, const struct conf_upstream *upstream, int64_t ms)
-{
-    return standing_hold(&origin_of(u, upstream)->standing, ms, (int64_t)uv_now(u->loop));
-}
-
 void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, const char *trouble)
 {
     if (!standing_note(&origin_of(u, upstream)->standing, trouble, (int64_t)uv_now(u->loop)))
@@ -297,9 +296,50 @@ void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, 
         log_info("upstream %s answers again", upstream->name);
 }
 
-struct secrets upstream_secrets(const struct upstreams *u, const struct conf_route *route)
+void upstream_secrets(struct upstreams *u, const struct conf_upstream *upstream, struct secrets *out)
 {
-    return headers_secrets(route->upstream->key, token_of(u, route));
+    const struct origin *origin = origin_of(u, upstream);
+    *out = (struct secrets){{NULL}};
+    for (size_t i = 0; i < upstream->keys.n; i++)
+        headers_add_secrets(conf_keys(upstream)[i], &origin->tokens[i], out);
+}
+
+/* ---- what is known of its keys ---- */
+
+/* `changed`: it was set aside, or came back. */
+static void report_key(struct upstreams *u, const struct conf_upstream *upstream, size_t i,
+                       enum key_word word, bool changed)
+{
+    const char *name = conf_key_name(upstream, i);
+    char trouble[160];
+    if (word == KEY_REFUSED || word == KEY_DOUBTED) {
+        stat_inc(STAT_KEY_REFUSALS);
+        snprintf(trouble, sizeof(trouble), "it refused the key of %s", name);
+        upstream_report(u, upstream, trouble);
+    }
+    if (!changed)
+        return;
+    if (word == KEY_REFUSED)
+        log_warn("upstream %s: the key of %s is set aside, and probed now and then", upstream->name, name);
+    else
+        log_info("upstream %s takes the key of %s again", upstream->name, name);
+    stat_add(STAT_KEYS_ASIDE, word == KEY_REFUSED ? 1 : -1);
+}
+
+bool upstream_judge_key(struct upstreams *u, const struct conf_upstream *upstream, struct key_turn *turn,
+                        enum key_word word, int64_t rest_ms)
+{
+    struct keypool *pool = &origin_of(u, upstream)->pool;
+    int64_t now_ms = (int64_t)uv_now(u->loop);
+    bool changed = keypool_said(pool, turn, word, rest_ms, now_ms);
+    report_key(u, upstream, turn->key, word, changed);
+    return word != KEY_GOOD && keypool_has(pool, turn, now_ms);
+}
+
+enum key_end upstream_key_end(struct upstreams *u, const struct conf_upstream *upstream,
+                              const struct key_turn *turn, int64_t *ret_retry_after_ms)
+{
+    return keypool_end(&origin_of(u, upstream)->pool, turn, (int64_t)uv_now(u->loop), ret_retry_after_ms);
 }
 
 /* ---- all of them ---- */
@@ -309,7 +349,6 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
     struct upstreams *u = xcalloc(1, sizeof(*u));
     *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
     u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));
-    u->tokens = xcalloc(conf->routes.n, sizeof(*u->tokens));
     for (size_t i = 0; i < conf->upstreams.n; i++) {
         const struct conf_upstream *upstream = conf_upstream(conf, i);
         const struct standing_rules rules = {.breaker_failures = upstream->breaker_failures,
@@ -317,6 +356,8 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
                                              .per_second = upstream->queries_per_second};
         u->origins[i].upstreams = u;
         u->origins[i].conf = upstream;
+        u->origins[i].tokens = xcalloc(upstream->keys.n, sizeof(*u->origins[i].tokens));
+        keypool_init(&u->origins[i].pool, conf_keys(upstream), upstream->keys.n);
         uv_timer_init(loop, &u->origins[i].queue_timer);
         u->origins[i].queue_timer.data = &u->origins[i];
         standing_init(&u->origins[i].standing, rules, (int64_t)uv_now(loop));
@@ -331,11 +372,12 @@ static void on_timer_closed(struct upstreams *u)
 {
     if (--u->open_handles > 0)
         return;
-    for (size_t i = 0; i < u->conf->routes.n; i++)
-        jwt_done(&u->tokens[i]);
-    for (size_t i = 0; i < u->conf->upstreams.n; i++)
+    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
+        for (size_t k = 0; k < u->origins[i].pool.n; k++)
+            jwt_done(&u->origins[i].tokens[k]);
+        free(u->origins[i].tokens);
         free(u->origins[i].last_failed);
-    free(u->tokens);
+    }
     free(u->origins);
     free(u);
 }

@@ -20,7 +20,8 @@ enum upstream_outcome {
     UPSTREAM_FAILED,       /* no connection, no TLS, reset before the end */
     UPSTREAM_UNUSABLE,     /* truncated, too large, against the protocol */
     UPSTREAM_OUT_OF_MEANS, /* we have no descriptor left */
-    UPSTREAM_HELD /* not asked: it is down, or had said that we ask too often, or our own limit is reached */
+    UPSTREAM_HELD,         /* not asked: it is down, or our own limit is reached */
+    UPSTREAM_NO_KEY        /* not asked: no key is left for this task, see upstream_key_end */
 };
 
 struct upstream_answer {
@@ -29,6 +30,7 @@ struct upstream_answer {
     const char *body; /* (ref) during the callback */
     size_t len;
     int64_t retry_after_ms; /* 0: none was given; UPSTREAM_HELD: until it may be asked again */
+    const char *key;        /* (ref) the mark of the key it was asked with */
 };
 
 typedef void upstream_callback(void *user, const struct upstream_answer *answer);
@@ -39,18 +41,25 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
 /* Queries under way end without a callback. NULL is allowed. */
 void upstreams_free(struct upstreams *upstreams);
 
-/* Asks the route's upstream for `target`, a path and query. Exactly one callback comes, later, unless the
- * call is cancelled. */
+/* Asks the route's upstream for `target`, a path and query, with the next key of the turn. Exactly one callback
+ * comes, later, unless the call is cancelled; until then the turn must not move. */
 struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route,
-                                   const char *target, upstream_callback *on_answer, void *user);
+                                   const char *target, struct key_turn *turn, upstream_callback *on_answer,
+                                   void *user);
 void upstream_cancel(struct upstream_call *call);
 
-/* It said that we ask too often: no query for `ms` (0: a second; never longer than five minutes). Returns for
- * how long. */
-int64_t upstream_hold(struct upstreams *upstreams, const struct conf_upstream *upstream, int64_t ms);
+/* What an answer says of the key of the turn; `rest_ms` is of KEY_BUSY. True: there is another key with which the
+ * task may be asked for. */
+bool upstream_judge_key(struct upstreams *upstreams, const struct conf_upstream *upstream,
+                        struct key_turn *turn, enum key_word word, int64_t rest_ms);
 
-/* What the upstream of a route was given to know us by: (ref) until the loop turns. */
-struct secrets upstream_secrets(const struct upstreams *upstreams, const struct conf_route *route);
+/* What it comes to that there is none; as keypool_end. */
+enum key_end upstream_key_end(struct upstreams *upstreams, const struct conf_upstream *upstream,
+                              const struct key_turn *turn, int64_t *ret_retry_after_ms);
+
+/* What the upstream was given to know us by: (ref) until the loop turns. */
+void upstream_secrets(struct upstreams *upstreams, const struct conf_upstream *upstream,
+                      struct secrets *ret_secrets);
 
 /* What the last query of that upstream came to, in a few words, or NULL when all is well: logged when it
  * changes. */

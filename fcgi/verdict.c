@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stats.h"
+
 enum { OUT_OF_MEANS_MS = 1000 };
 
 /* A task is there: what is known of it becomes a snapshot. */
 static struct snapshot *make_snapshot(const struct verdict_question *q, const struct view *view,
-                                      int64_t retry_after_ms)
+                                      const struct upstream_answer *answer)
 {
     int64_t now = wall_ms();
     struct snapshot_facts facts = {.state = view->state,
@@ -17,7 +19,8 @@ static struct snapshot *make_snapshot(const struct verdict_question *q, const st
                                    .created_ms = view->created_at * 1000,
                                    .fetched_ms = now,
                                    .urls_expire_at = view->urls_expire_at,
-                                   .retry_after_ms = retry_after_ms};
+                                   .retry_after_ms = answer->retry_after_ms,
+                                   .key = answer->key};
     if (facts.created_ms == 0)
         facts.created_ms = q->last ? q->last->created_ms : now;
     for (size_t i = 0; i < VIEW_COUNT; i++) {
@@ -32,7 +35,7 @@ static void judge(const struct verdict_question *q, const struct upstream_answer
 {
     switch (v->reading) {
     case READING_OK:
-        v->snapshot = make_snapshot(q, view, answer->retry_after_ms);
+        v->snapshot = make_snapshot(q, view, answer);
         if (!view->known)
             snprintf(v->status, sizeof(v->status), "%s", view->status);
         return;
@@ -44,8 +47,6 @@ static void judge(const struct verdict_question *q, const struct upstream_answer
         return;
     case READING_REFUSED:
         v->problem = PROBLEM_UPSTREAM_AUTH;
-        snprintf(v->trouble, sizeof(v->trouble), "it refused the key of %s (status %d)",
-                 ((char **)q->task->route->upstream->key_files.items)[0], answer->http_status);
         return;
     case READING_BUSY:
         v->problem = PROBLEM_UNAVAILABLE;
@@ -95,7 +96,58 @@ void verdict_read(const struct verdict_question *q, const struct upstream_answer
     case UPSTREAM_HELD:
         v->problem = PROBLEM_UNAVAILABLE;
         v->retry_after_ms = answer->retry_after_ms;
+        return;
+    case UPSTREAM_NO_KEY:
+        v->reading = READING_REFUSED;
+        return;
     }
+}
+
+/* ---- keys ---- */
+
+static enum key_word word_of(enum reading reading, int http_status)
+{
+    switch (reading) {
+    case READING_MISSING:
+        return KEY_MISSING;
+    case READING_REFUSED:
+        return http_status == 403 ? KEY_DOUBTED : KEY_REFUSED;
+    case READING_BUSY:
+        return KEY_BUSY;
+    default:
+        return KEY_GOOD;
+    }
+}
+
+/* No key is left: the last answer stands for what all of them came to. */
+static void judge_keys(struct verdict *v, struct upstreams *upstreams, const struct conf_upstream *upstream,
+                       const struct key_turn *turn)
+{
+    static const enum reading readings[] = {[KEY_END_MISSING] = READING_MISSING,
+                                            [KEY_END_REFUSED] = READING_REFUSED,
+                                            [KEY_END_BUSY] = READING_BUSY};
+    static const enum problem problems[] = {[KEY_END_MISSING] = PROBLEM_TASK_NOT_FOUND,
+                                            [KEY_END_REFUSED] = PROBLEM_UPSTREAM_AUTH,
+                                            [KEY_END_BUSY] = PROBLEM_UNAVAILABLE};
+    enum key_end end = upstream_key_end(upstreams, upstream, turn, &v->retry_after_ms);
+    v->reading = readings[end];
+    v->problem = problems[end];
+}
+
+bool verdict_ask_again(struct verdict *v, struct upstreams *upstreams, const struct conf_upstream *upstream,
+                       struct key_turn *turn, const struct upstream_answer *answer)
+{
+    if (answer->outcome == UPSTREAM_ANSWERED && v->reading != READING_ERROR &&
+        v->reading != READING_INVALID) {
+        enum key_word word = word_of(v->reading, answer->http_status);
+        if (upstream_judge_key(upstreams, upstream, turn, word, answer->retry_after_ms)) {
+            stat_inc(STAT_KEY_RETRIES);
+            return true;
+        }
+    }
+    if (v->reading == READING_MISSING || v->reading == READING_REFUSED || v->reading == READING_BUSY)
+        judge_keys(v, upstreams, upstream, turn);
+    return false;
 }
 
 void verdict_done(struct verdict *v)

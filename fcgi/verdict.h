@@ -28,6 +28,13 @@ struct verdict {
 /* Judges an answer; the caller frees the verdict with verdict_done. */
 void verdict_read(const struct verdict_question *question, const struct upstream_answer *answer,
                   struct verdict *ret_verdict);
+
+/* What the answer says of the key that it was asked with. True: the task is to be asked for again, with another
+ * one; false: the verdict is now that of all keys. */
+bool verdict_ask_again(struct verdict *verdict, struct upstreams *upstreams,
+                       const struct conf_upstream *upstream, struct key_turn *turn,
+                       const struct upstream_answer *answer);
+
 void verdict_done(struct verdict *verdict);
 
 #endif

@@ -73,8 +73,8 @@ def test_a_value_that_cannot_be_used_is_said_once_and_replaced(make_stack):
         ("head", f"{form} {digest} succeeded -1 99999999999999999999 x 3 3\nabcdef", "a malformed head"),
         ("empty", "", "another format"),
         ("longer", good + "x", "a value that is not whole"),
-        ("state", f"{form} {digest} none 1 1 0 1 1\nxx", "a malformed head"),
-        ("lengths", f"{form} {digest} succeeded 1 1 0 {2**63 - 1} {2**63 - 1}\n", "a value that is not whole"),
+        ("state", f"{form} {digest} none 1 1 0 0 - 1 1\nxx", "a malformed head"),
+        ("lengths", f"{form} {digest} succeeded 1 1 0 0 - {2**63 - 1} {2**63 - 1}\n", "a value that is not whole"),
     ):
         since = mark(stack)
         for task_id in (f"{name}_1", f"{name}_2"):

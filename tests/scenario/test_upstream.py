@@ -102,10 +102,10 @@ def test_our_key_refused_is_never_the_clients_401_and_one_line_names_the_key_fil
         assert outcome(answer) == (502, "upstream_auth")
         assert "www-authenticate" not in answer.headers
     stack.wait_log(str(stack.key_file))
-    assert len([line for line in stack.daemon.log().splitlines() if str(stack.key_file) in line]) == 1
+    assert stack.daemon.log().count(f"upstream main: it refused the key of {stack.key_file}\n") == 1
     assert stack.redis.stored() == []
     stack.standin.keys, stack.standin.forbidden = {stack.key}, set()
-    assert stack.task("one").status == 200
+    stack.wait_until(lambda: stack.task("one").status == 200, what="a probe of the key")
 
 
 def test_an_upstream_that_is_asked_too_often_is_left_alone_for_as_long_as_it_says(make_stack):

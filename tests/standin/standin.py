@@ -36,6 +36,8 @@ class Standin:
         self.folder = Path(folder)
         self.keys = set(keys)
         self.forbidden = set(forbidden)
+        self.busy = {}  # keys that ask too often, and for how many seconds they are told to wait
+        self.owners = {}  # task ids, and the one key that knows them
         self.port = port
         self.task_seconds = task_seconds
         self.ca_file = str(self.folder / "ca.pem")
@@ -229,6 +231,11 @@ class Standin:
             reply = player.refuse(403)
         elif key not in self.keys:
             reply = player.refuse(401)
+        elif key in self.busy:
+            reply = player.error(429, "You ask too often.", "too_many_requests")
+            reply.headers["Retry-After"] = str(self.busy[key])
+        elif self.owners.get(query.task_id, key) != key:
+            reply = player.missing()
         else:
             reply = self._play(query, switch, player)
         if switch.repeat_key and key:

@@ -85,7 +85,7 @@ TEST(what_it_names_is_read_with_it)
 {
     struct conf *conf = load_good(
         "{" GOOD ",\"redis\":{\"address\":\"unix:/run/redis.sock\",\"password_file\":\"password\"}}");
-    assert_string_equal(conf_upstream(conf, 0)->key, "sk-12345678");
+    assert_string_equal(conf_keys(conf_upstream(conf, 0))[0], "sk-12345678");
     assert_string_equal(conf->redis.password, "12345678");
     assert_string_equal(conf->redis.socket, "/run/redis.sock");
     assert_string_equal(conf_route(conf, 0)->provider->name, "p");
@@ -104,12 +104,22 @@ TEST(teams_are_read_with_it)
     conf_free(conf);
 }
 
+TEST(an_upstream_may_have_several_keys)
+{
+    struct conf *conf = load_good("{" UPSTREAM(URL ",\"key_files\":[\"key\",\"pair\"]") "," GOOD_ROUTES "}");
+    const struct conf_upstream *upstream = conf_upstream(conf, 0);
+    assert_int_equal(upstream->keys.n, 2);
+    assert_string_equal(conf_keys(upstream)[1], "access:secret");
+    assert_string_equal(conf_key_name(upstream, 1), "/etc/x/pair");
+    conf_free(conf);
+}
+
 TEST(a_key_that_signs_tokens_has_two_halves)
 {
     struct conf *conf =
         load_good("{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") ",\"routes\":[{\"provider\":\"q\","
                                                                 "\"upstream\":\"main\"}]}");
-    assert_string_equal(conf_upstream(conf, 0)->key, "access:secret");
+    assert_string_equal(conf_keys(conf_upstream(conf, 0))[0], "access:secret");
     conf_free(conf);
 }
 
@@ -335,7 +345,7 @@ TEST(each_mistake_has_its_exact_message)
         {WITH_ROUTES("{\"provider\":\"bad\",\"upstream\":\"main\"}"),
          "/etc/x/providers/bad.json:2: /name: must be a string, not int"},
         {WITH_ROUTES("{\"provider\":\"q\",\"upstream\":\"main\"}"),
-         AT("/routes/0/upstream") "this provider's tokens are signed: the key file must hold "
+         AT("/routes/0/upstream") "this provider's tokens are signed: each key file must hold "
                                   "ACCESS_KEY:SECRET_KEY, at "
                                   "most 256 characters each"},
         {WITH_ROUTES(ROUTE(",\"path\":\"x\"")), AT("/routes/0/path") "must begin with '/'"},
@@ -396,6 +406,7 @@ int main(void)
         cmocka_unit_test(a_minimal_configuration_has_the_documented_defaults),
         cmocka_unit_test(what_it_names_is_read_with_it),
         cmocka_unit_test(teams_are_read_with_it),
+        cmocka_unit_test(an_upstream_may_have_several_keys),
         cmocka_unit_test(a_key_that_signs_tokens_has_two_halves),
         cmocka_unit_test(two_routes_may_serve_one_provider_by_different_paths),
         cmocka_unit_test(the_group_of_the_sockets_may_be_null),

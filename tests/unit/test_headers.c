@@ -121,14 +121,16 @@ TEST(the_longest_key_of_awkward_characters_makes_a_token)
 TEST(the_secrets_are_the_key_its_secret_half_and_the_token)
 {
     struct jwt jwt = {0};
-    struct secrets plain = headers_secrets("sk-1:x", &jwt);
-    assert_string_equal(plain.items[0], "sk-1:x");
-    assert_null(plain.items[1]);
+    struct secrets all = {0};
+    headers_add_secrets("sk-1:x", &jwt, &all);
+    assert_string_equal(all.items[0], "sk-1:x");
+    assert_null(all.items[1]);
     jwt_renew(&jwt, "access:secret", now_s);
-    struct secrets all = headers_secrets("access:secret", &jwt);
-    assert_string_equal(all.items[0], "access:secret");
-    assert_string_equal(all.items[1], "secret");
-    assert_ptr_equal(all.items[2], jwt.text);
+    headers_add_secrets("access:secret", &jwt, &all);
+    assert_string_equal(all.items[1], "access:secret");
+    assert_string_equal(all.items[2], "secret");
+    assert_ptr_equal(all.items[3], jwt.text);
+    assert_null(all.items[4]);
     jwt_done(&jwt);
 }
 

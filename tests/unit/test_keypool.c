@@ -37,6 +37,13 @@ static bool one_answer(struct keypool *pool, size_t key, enum key_word word, int
     return keypool_said(pool, &turn, word, rest_ms, at_ms);
 }
 
+/* It is refused so often that it is set aside. */
+static void set_aside(struct keypool *pool, size_t key, int64_t at_ms)
+{
+    assert_false(one_answer(pool, key, KEY_REFUSED, 0, at_ms));
+    assert_true(one_answer(pool, key, KEY_REFUSED, 0, at_ms));
+}
+
 static void assert_end(const struct keypool *pool, const struct key_turn *turn, int64_t at_ms,
                        enum key_end end, int64_t retry_after_ms)
 {
@@ -112,6 +119,7 @@ TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pa
                                      64000, 128000, 256000, 300000, 300000};
     struct keypool pool = pool_of(1);
     int64_t at = now;
+    assert_false(one_answer(&pool, 0, KEY_REFUSED, 0, at));
     for (size_t i = 0; i < NELEMS(pauses); i++) {
         assert_int_equal(one_answer(&pool, 0, KEY_REFUSED, 0, at), i == 0);
         struct key_turn turn = {.key = 0};
@@ -123,15 +131,23 @@ TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pa
     assert_false(keypool_take(&pool, &other, at));
     assert_true(keypool_said(&pool, &probe, KEY_GOOD, 0, at));
     assert_taken(&pool, &other, 0, at);
-    assert_true(keypool_said(&pool, &other, KEY_REFUSED, 0, at));
-    struct key_turn turn = {.key = 0};
-    assert_end(&pool, &turn, at, KEY_END_REFUSED, 1000);
+    assert_false(keypool_said(&pool, &other, KEY_REFUSED, 0, at));
+    assert_end(&pool, &other, at, KEY_END_REFUSED, 0); /* it is no worse than any */
+}
+
+TEST(a_good_answer_between_two_refusals_keeps_a_key_in_use)
+{
+    struct keypool pool = pool_of(1);
+    for (int i = 0; i < 5; i++) {
+        assert_false(one_answer(&pool, 0, KEY_REFUSED, 0, now));
+        assert_false(one_answer(&pool, 0, i % 2 ? KEY_GOOD : KEY_MISSING, 0, now));
+    }
 }
 
 TEST(a_probe_that_brings_nothing_is_made_again)
 {
     struct keypool pool = pool_of(1);
-    one_answer(&pool, 0, KEY_REFUSED, 0, now);
+    set_aside(&pool, 0, now);
     struct key_turn probe = {.key = 0}, turn = {.key = 0};
     assert_taken(&pool, &probe, 0, now + 1000);
     assert_end(&pool, &turn, now + 1000, KEY_END_REFUSED, 1000);
@@ -145,14 +161,14 @@ TEST(queries_that_were_under_way_with_a_refused_key_say_nothing_new)
     for (size_t i = 0; i < NELEMS(turns); i++)
         assert_true(keypool_take(&pool, &turns[i], now));
     for (size_t i = 0; i < NELEMS(turns); i++)
-        assert_int_equal(keypool_said(&pool, &turns[i], KEY_REFUSED, 0, now), i == 0);
+        assert_int_equal(keypool_said(&pool, &turns[i], KEY_REFUSED, 0, now), i == 1);
     assert_end(&pool, &turn, now, KEY_END_REFUSED, 1000);
 }
 
 TEST(the_others_are_asked_in_place_of_a_refused_key)
 {
     struct keypool pool = pool_of(3);
-    assert_true(one_answer(&pool, 0, KEY_REFUSED, 0, now));
+    one_answer(&pool, 0, KEY_REFUSED, 0, now);
     for (size_t i = 0; i < 4; i++) {
         struct key_turn turn = {.key = 0};
         assert_taken(&pool, &turn, 1 + i % 2, now);
@@ -164,10 +180,11 @@ TEST(missing_is_not_believed_when_the_owner_was_refused)
     struct keypool pool = pool_of(2);
     struct key_turn turn = turn_of(&pool, 0);
     assert_taken(&pool, &turn, 0, now);
-    assert_true(keypool_said(&pool, &turn, KEY_REFUSED, 0, now));
+    assert_false(keypool_said(&pool, &turn, KEY_REFUSED, 0, now));
     assert_taken(&pool, &turn, 1, now);
     keypool_said(&pool, &turn, KEY_MISSING, 0, now);
-    assert_end(&pool, &turn, now, KEY_END_REFUSED, 1000);
+    assert_end(&pool, &turn, now, KEY_END_REFUSED, 0);
+    one_answer(&pool, 0, KEY_REFUSED, 0, now);
     struct key_turn later = turn_of(&pool, 0);
     assert_taken(&pool, &later, 1, now);
     keypool_said(&pool, &later, KEY_MISSING, 0, now);
@@ -177,7 +194,7 @@ TEST(missing_is_not_believed_when_the_owner_was_refused)
 TEST(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside)
 {
     struct keypool pool = pool_of(2);
-    one_answer(&pool, 0, KEY_REFUSED, 0, now);
+    set_aside(&pool, 0, now);
     struct key_turn turn = {.key = 0};
     assert_taken(&pool, &turn, 1, now);
     keypool_said(&pool, &turn, KEY_MISSING, 0, now);
@@ -240,7 +257,7 @@ TEST(when_all_rest_the_first_to_come_back_is_waited_for)
     struct keypool pool = pool_of(3);
     one_answer(&pool, 0, KEY_BUSY, 9000, now);
     one_answer(&pool, 1, KEY_BUSY, 3000, now);
-    one_answer(&pool, 2, KEY_REFUSED, 0, now);
+    set_aside(&pool, 2, now);
     struct key_turn turn = {.key = 0};
     assert_end(&pool, &turn, now, KEY_END_BUSY, 3000);
 }
@@ -260,15 +277,15 @@ TEST(missing_is_not_believed_of_an_unknown_task_while_a_key_rests)
 
 TEST(a_pool_may_have_as_many_keys_as_there_are_bits)
 {
-    char *many[KEYS_MAX], texts[KEYS_MAX][16];
+    char *many[POOL_KEYS_MAX], texts[POOL_KEYS_MAX][16];
     struct keypool pool;
     struct key_turn turn = {.key = 0};
-    for (size_t i = 0; i < KEYS_MAX; i++) {
+    for (size_t i = 0; i < POOL_KEYS_MAX; i++) {
         many[i] = texts[i];
         memcpy(texts[i], (const char[]){'k', (char)('0' + i / 10), (char)('0' + i % 10), 0}, 4);
     }
-    keypool_init(&pool, many, KEYS_MAX);
-    for (size_t i = 0; i < KEYS_MAX; i++) {
+    keypool_init(&pool, many, POOL_KEYS_MAX);
+    for (size_t i = 0; i < POOL_KEYS_MAX; i++) {
         assert_taken(&pool, &turn, i, now);
         keypool_said(&pool, &turn, KEY_MISSING, 0, now);
     }
@@ -285,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_task_that_is_missing_is_asked_for_once_with_each_key),
         cmocka_unit_test(a_key_that_has_answered_stays_for_the_second_query),
         cmocka_unit_test(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pauses),
+        cmocka_unit_test(a_good_answer_between_two_refusals_keeps_a_key_in_use),
         cmocka_unit_test(a_probe_that_brings_nothing_is_made_again),
         cmocka_unit_test(queries_that_were_under_way_with_a_refused_key_say_nothing_new),
         cmocka_unit_test(the_others_are_asked_in_place_of_a_refused_key),

@@ -49,6 +49,13 @@ TEST(a_secret_that_json_would_escape_is_found)
     REDACTED(&key, "x a\"b\\c/d y", "\"x [redacted] y\"");
 }
 
+TEST(of_two_secrets_that_begin_alike_the_longer_one_is_replaced)
+{
+    const struct secrets both = {.items = {"sk-12345678", "sk-12345678-and-more"}};
+    REDACTED(&both, "sk-12345678-and-more", "\"[redacted]\"");
+    REDACTED(&both, "sk-12345678-and", "\"[redacted]-and\"");
+}
+
 TEST(each_of_several_secrets_is_replaced)
 {
     const struct secrets all = {.items = {"access:secret", "secret", "eyJhbGci.x.y"}};
@@ -80,6 +87,7 @@ int main(void)
         cmocka_unit_test(a_secret_is_replaced_wherever_it_stands),
         cmocka_unit_test(what_redacting_leaves_is_no_secret_again),
         cmocka_unit_test(a_secret_that_json_would_escape_is_found),
+        cmocka_unit_test(of_two_secrets_that_begin_alike_the_longer_one_is_replaced),
         cmocka_unit_test(each_of_several_secrets_is_replaced),
         cmocka_unit_test(an_empty_secret_is_no_secret),
         cmocka_unit_test(a_buffer_that_is_full_fails_and_shows_no_part_of_the_secret),

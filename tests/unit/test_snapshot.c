@@ -139,8 +139,10 @@ TEST(a_snapshot_lives_as_long_as_someone_holds_it)
 static struct buf encoded(void)
 {
     struct buf out;
-    struct snapshot *s = made((struct snapshot_facts){
-        .state = STATE_SUCCEEDED, .created_ms = now - 60000, .urls_expire_at = now / 1000 + 3600});
+    struct snapshot *s = made((struct snapshot_facts){.state = STATE_SUCCEEDED,
+                                                      .created_ms = now - 60000,
+                                                      .urls_expire_at = now / 1000 + 3600,
+                                                      .key = "0123abcd"});
     buf_init(&out, 65536);
     snapshot_encode(s, "0123456789abcdef", &out);
     snapshot_unref(s);
@@ -171,6 +173,7 @@ TEST(a_snapshot_comes_back_from_redis_as_it_was)
     assert_int_equal(s->created_ms, now - 60000);
     assert_int_equal(s->fetched_ms, now);
     assert_int_equal(s->urls_expire_at, now / 1000 + 3600);
+    assert_string_equal(s->key, "0123abcd");
     assert_int_equal(s->fresh_until_ms, now + 3540000);
     assert_string_equal(s->views[VIEW_NATIVE].data, native);
     assert_string_equal(s->views[VIEW_UNIFIED].data, unified);
@@ -220,7 +223,7 @@ TEST(no_bit_changed_at_random_crashes_it)
 
 TEST(the_upstreams_wish_is_known_to_who_reads_the_value)
 {
-    static const char value[] = "taskproxy/2 0123456789abcdef running 1000 2000 0 60000 0 0\n";
+    static const char value[] = "taskproxy/3 0123456789abcdef running 1000 2000 0 60000 - 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_int_equal(s->fresh_until_ms, 62000);
@@ -229,33 +232,37 @@ TEST(the_upstreams_wish_is_known_to_who_reads_the_value)
 
 TEST(values_of_others_and_of_enemies_are_refused)
 {
-#define H "taskproxy/2 0123456789abcdef "
+#define H "taskproxy/3 0123456789abcdef "
     static const char *const bad[] = {"",
                                       "\n",
                                       " \n",
                                       "hello\n",
                                       "{\"a\":1}",
-                                      "taskproxy/2\n",
-                                      "taskproxy/1 0123456789abcdef running 1 1 0 0 0\n",
+                                      "taskproxy/3\n",
+                                      "taskproxy/2 0123456789abcdef running 1 1 0 0 0 0\n",
                                       H "\n",
                                       H "running\n",
                                       H "running 1 1 0 0 0\n",
-                                      H "running 1 1 0 0 1 0\n",
-                                      H "running 1 1 0 0 0 0\nx",
-                                      H "running 1 1 0 -1 0 0\n",
-                                      H "running 1 1 0 x 0 0\n",
-                                      H "none 1 1 0 0 0 0\n",
-                                      H "Running 1 1 0 0 0 0\n",
-                                      H "running -1 1 0 0 0 0\n",
-                                      H "running 1 x 0 0 0 0\n",
-                                      H "running 1 1 0 0 18446744073709551615 0\n",
-                                      H "running 1 1 0 0 9223372036854775807 9223372036854775807\nab",
-                                      H "running 9223372036854775807 1 0 0 0 0\n",
-                                      H "running 1 9223372036854775807 0 0 0 0\n",
-                                      H "succeeded 1 1 9223372036854775807 0 0 0\n",
-                                      H "succeeded 1 1 281474976711 0 0 0\n",
-                                      H "running 1 1 0 0 2 18446744073709551615\nab",
-                                      H "running 1 1 0 0 0x0 0\n"};
+                                      H "running 1 1 0 0 - 1 0\n",
+                                      H "running 1 1 0 0 - 0 0\nx",
+                                      H "running 1 1 0 -1 - 0 0\n",
+                                      H "running 1 1 0 x - 0 0\n",
+                                      H "none 1 1 0 0 - 0 0\n",
+                                      H "Running 1 1 0 0 - 0 0\n",
+                                      H "running -1 1 0 0 - 0 0\n",
+                                      H "running 1 x 0 0 - 0 0\n",
+                                      H "running 1 1 0 0 - 18446744073709551615 0\n",
+                                      H "running 1 1 0 0 - 9223372036854775807 9223372036854775807\nab",
+                                      H "running 9223372036854775807 1 0 0 - 0 0\n",
+                                      H "running 1 9223372036854775807 0 0 - 0 0\n",
+                                      H "succeeded 1 1 9223372036854775807 0 - 0 0\n",
+                                      H "succeeded 1 1 281474976711 0 - 0 0\n",
+                                      H "running 1 1 0 0 - 2 18446744073709551615\nab",
+                                      H "running 1 1 0 0 - 0x0 0\n",
+                                      H "running 1 1 0 0 0 0\n",
+                                      H "running 1 1 0 0 0123456 0 0\n",
+                                      H "running 1 1 0 0 012345678 0 0\n",
+                                      H "running 1 1 0 0 0123456G 0 0\n"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         const char *why;
         if (decoded(bad[i], strlen(bad[i]), &why) != NULL)
@@ -277,7 +284,7 @@ TEST(a_head_without_an_end_is_not_searched_for_ever)
 
 TEST(empty_views_are_whole_all_the_same)
 {
-    static const char value[] = H "running 1 1 0 0 0 0\n";
+    static const char value[] = H "running 1 1 0 0 - 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_non_null(s);

@@ -1,4 +1,4 @@
-/* Whether an upstream may be asked: the breaker, its own word, and the bucket. */
+/* Whether an upstream may be asked: the breaker and the bucket. */
 #include "unit.h"
 
 #include <string.h>
@@ -104,17 +104,6 @@ TEST(queries_that_end_after_the_breaker_opened_do_not_pause_it_longer)
     assert_int_equal(standing_ask(&s, now), 500);
 }
 
-TEST(the_upstreams_own_word_is_kept_within_reason)
-{
-    struct standing s = STANDING(.breaker_failures = 0);
-    assert_int_equal(standing_hold(&s, 7000, now), 7000);
-    assert_int_equal(standing_ask(&s, now + 1), 6999);
-    assert_int_equal(standing_ask(&s, now + 7000), 0);
-    assert_int_equal(standing_hold(&s, 0, now), 1000);
-    assert_int_equal(standing_hold(&s, -5, now), 1000);
-    assert_int_equal(standing_hold(&s, INT64_MAX, now), 300000);
-}
-
 TEST(a_bucket_lets_so_many_through_each_second)
 {
     struct standing s = STANDING(.per_second = 5);
@@ -176,7 +165,6 @@ int main(void)
         cmocka_unit_test(chance_spreads_the_pauses_by_a_quarter_at_most),
         cmocka_unit_test(a_probe_that_says_nothing_is_made_again),
         cmocka_unit_test(queries_that_end_after_the_breaker_opened_do_not_pause_it_longer),
-        cmocka_unit_test(the_upstreams_own_word_is_kept_within_reason),
         cmocka_unit_test(a_bucket_lets_so_many_through_each_second),
         cmocka_unit_test(a_bucket_holds_no_more_than_a_second),
         cmocka_unit_test(only_news_is_noted),

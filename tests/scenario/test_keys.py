@@ -1,0 +1,208 @@
+"""Several keys for one upstream: with which of them a task is asked, and what happens to those that do not work."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import wait_stored
+from parts import ROOT
+
+PATH = "/sora/v1/videos/"
+QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
+AUTH, UNAVAILABLE, MISSING = (502, "upstream_auth"), (503, "upstream_unavailable"), (404, "task_not_found")
+
+
+def outcome(answer):
+    return answer.status, answer.json().get("code")
+
+
+class Pool:
+    """A stack whose upstream has several keys; `number` is the place of a key among them."""
+
+    def __init__(self, make_stack, count=3, **settings):
+        config = {"workers": 1} | settings.pop("config", {})
+        self.stack = make_stack(daemon=False, config=config, **{"redis": False} | settings)
+        self.keys = [f"sk-of-account-{number}-{self.stack.key}" for number in range(count)]
+        self.files = [self.stack.folder / f"key-{number}" for number in range(count)]
+        for file, key in zip(self.files, self.keys):
+            self.stack.write_key(key, file=file)
+        self.standin = self.stack.standin
+        self.standin.keys = set(self.keys)
+        self.stack.configure(upstreams={"main": {"key_files": [str(file) for file in self.files]}})
+        self.stack.daemon.start()
+
+    def asked(self, task_id=None):
+        """The numbers of the keys that the queries came with."""
+        return [self.keys.index(q.headers["authorization"].removeprefix("Bearer ")) for q in self.standin.seen(task_id)]
+
+    def owns(self, number, *task_ids):
+        for task_id in task_ids:
+            self.standin.owners[task_id] = self.keys[number]
+
+    def ask_again(self, task_id, answer=lambda answer: True):
+        """Asks until a query has been made, and until the answer is good."""
+        before = self.standin.count(task_id)
+        return self.stack.wait_until(
+            lambda: (a := self.stack.task(task_id)) and self.standin.count(task_id) > before and answer(a) and a,
+            what=f"another answer about {task_id}")
+
+
+@pytest.fixture
+def pool(make_stack):
+    return Pool(make_stack, providers=QUICK)
+
+
+# Whose turn it is
+
+
+def test_new_tasks_go_to_the_keys_in_turn(pool):
+    for number in range(7):
+        assert pool.stack.task(f"task_{number}").status == 200
+    assert pool.asked() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_task_is_looked_for_with_each_key_once_and_then_asked_with_the_one_that_knows_it(pool):
+    pool.owns(2, "t")
+    for _ in range(4):
+        pool.ask_again("t", lambda answer: answer.status == 200)
+    assert pool.asked()[:3] == [0, 1, 2]
+    assert set(pool.asked()[3:]) == {2}
+    assert pool.stack.metric("key_retries_total") == 2
+
+
+def test_another_worker_learns_from_redis_which_key_that_is(make_stack):
+    pool = Pool(make_stack, providers=QUICK, redis=True, config={"workers": 2})
+    pool.stack.wait_metric("redis_up", 2)
+    pool.owns(2, "t")
+    assert pool.stack.ask_worker(PATH + "t", index=0).status == 200
+    value = wait_stored(pool.stack, "t")
+    assert f" {hashlib.sha256(pool.keys[2].encode()).hexdigest()[:8]} " in value.partition("\n")[0]
+    assert pool.asked() == [0, 1, 2]
+    pool.stack.wait_until(
+        lambda: pool.stack.ask_worker(PATH + "t", index=1).status == 200 and len(pool.asked()) > 3, what="the other worker")
+    assert set(pool.asked()[3:]) == {2}
+    assert not [key for key in pool.keys for name in pool.stack.redis.keys("*") if key in pool.stack.redis.cli("GET", name)]
+
+
+def test_the_second_query_is_made_with_the_key_that_answered_the_first(make_stack):
+    pool = Pool(make_stack, every_provider=True)
+    pool.standin.switch("12", state="SUCCESS")
+    pool.standin.switch("13", state="SUCCESS")
+    keys = []
+    for task_id in ("12", "13"):
+        assert pool.stack.get(f"/v1/tasks/fal/fal-ai/flux/{task_id}").json()["status"] == "succeeded"
+        keys.append({query.headers["authorization"] for query in pool.standin.seen() if task_id in query.target})
+    assert [len(each) for each in keys] == [1, 1] and keys[0] != keys[1]
+
+
+# A task that none of them knows
+
+
+def test_a_task_is_missing_when_each_key_has_said_so_once(pool):
+    pool.owns(0, "elsewhere")
+    pool.standin.owners["nowhere"] = "nobody"
+    assert outcome(pool.stack.task("nowhere")) == MISSING
+    assert sorted(pool.asked("nowhere")) == [0, 1, 2]
+    assert outcome(pool.stack.task("nowhere")) == MISSING  # from memory
+    assert len(pool.asked("nowhere")) == 3
+
+
+# Keys that are refused
+
+
+def test_a_revoked_key_costs_no_task_an_answer_and_is_named_once(pool):
+    pool.standin.keys.remove(pool.keys[0])
+    assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
+    assert pool.asked().count(0) == 1
+    assert pool.stack.daemon.log().count(f"upstream main: it refused the key of {pool.files[0]}\n") == 1
+    assert str(pool.files[1]) not in pool.stack.daemon.log()
+    assert pool.stack.metric("key_refusals_total") == 1
+
+
+def test_a_task_of_a_revoked_key_is_not_called_missing_and_the_key_comes_back(pool):
+    pool.owns(0, "t")
+    assert pool.stack.task("t").status == 200
+    pool.standin.keys.remove(pool.keys[0])
+    refused = pool.ask_again("t", lambda answer: outcome(answer) == AUTH)
+    assert "retry-after" not in refused.headers or int(refused.headers["retry-after"]) >= 1
+    pool.stack.wait_until(lambda: outcome(pool.stack.task("t")) == AUTH and pool.stack.metric("keys_set_aside") == 1,
+                          what="the key that is set aside")
+    assert pool.stack.wait_log(f"the key of {pool.files[0]} is set aside, and probed now and then")
+    assert pool.stack.task("another").status == 200
+
+    pool.standin.keys.add(pool.keys[0])
+    pool.stack.wait_until(lambda: pool.stack.task("t").status == 200, what="a probe of the key")
+    assert pool.stack.wait_log(f"upstream main takes the key of {pool.files[0]} again")
+    assert pool.stack.metric("keys_set_aside") == 0
+
+
+def test_when_all_keys_are_revoked_the_upstream_is_asked_only_now_and_then(pool):
+    pool.standin.keys = set()
+    for number in range(30):
+        assert outcome(pool.stack.task(f"task_{number}")) == AUTH
+    assert len(pool.asked()) <= 12  # twice each, and some probes
+    assert pool.stack.metric("keys_set_aside") == 3
+    pool.standin.keys = set(pool.keys)
+    pool.stack.wait_until(lambda: pool.stack.task("task_1").status == 200, what="a probe")
+
+
+def test_a_key_that_may_not_see_one_task_is_not_set_aside_for_that(pool):
+    for number in range(5):
+        pool.standin.switch(f"foreign_{number}", status=403)
+        assert outcome(pool.stack.task(f"foreign_{number}")) == AUTH
+    assert sorted(pool.asked("foreign_4")) == [0, 1, 2]
+    assert pool.stack.metric("keys_set_aside") == 0
+    assert {pool.stack.task(f"task_{number}").status for number in range(5)} == {200}
+
+
+# Keys that ask too often
+
+
+def test_a_busy_key_rests_and_the_others_are_asked(pool):
+    pool.standin.busy = {pool.keys[0]: 30}
+    assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
+    assert pool.asked().count(0) == 1
+
+
+def test_when_all_keys_rest_the_time_until_the_first_comes_back_is_told(pool):
+    pool.standin.busy = {pool.keys[0]: 40, pool.keys[1]: 20, pool.keys[2]: 60}
+    told = [pool.stack.task(f"task_{number}") for number in range(3)]
+    assert {outcome(answer) for answer in told} == {UNAVAILABLE}
+    assert all(18 <= int(answer.headers["retry-after"]) <= 20 for answer in told)
+    assert pool.asked() == [0, 1, 2]
+
+
+def test_a_task_is_not_called_missing_while_its_key_rests(pool):
+    pool.owns(1, "t")
+    pool.ask_again("t", lambda answer: answer.status == 200)
+    pool.standin.busy = {pool.keys[1]: 2}
+    stale = pool.ask_again("t", lambda answer: answer.headers["x-cache"] == "STALE")
+    assert (stale.status, stale.headers["cache-status"]) == (200, "taskproxy; fwd=stale; detail=upstream-unavailable")
+    pool.standin.owners["unknown"] = pool.keys[1]
+    assert outcome(pool.stack.task("unknown")) == UNAVAILABLE
+    pool.standin.busy = {}
+    pool.stack.wait_until(lambda: pool.stack.task("t").headers["x-cache"] == "MISS", what="the end of the rest")
+
+
+# Where they are
+
+
+def test_the_keys_are_locked_in_memory(make_stack):
+    """The sanitizer's library locks nothing, so this is the real program."""
+    stack = make_stack(binary=ROOT / "build/taskproxy", nginx=False)
+    for pid in (stack.daemon.pid, *stack.daemon.workers()):
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert int(re.search(r"^VmLck:\s+(\d+) kB", status, re.MULTILINE)[1]) >= 8
+    assert "cannot be locked" not in stack.daemon.log()
+
+
+def test_each_key_signs_its_own_tokens(make_stack):
+    stack = make_stack(every_provider=True, redis=False, daemon=False)
+    other, file = "ak-of-another:sk-of-another-account", stack.folder / "other-signing-key"
+    stack.write_key(other, file=file)
+    stack.configure(workers=1, upstreams={"signed": {"key_files": [str(stack.signing_key_file), str(file)]}})
+    stack.standin.keys = {stack.key, other}
+    stack.daemon.start()
+    assert {stack.get(f"/v1/videos/text2video/{number}").status for number in range(10)} == {200}
