@@ -1,12 +1,15 @@
 """The upstream's key goes into one header of one request to one origin, and is nowhere else."""
 
 import base64
+import contextlib
 import json
 import os
 import re
 from pathlib import Path
 
 import pytest
+
+from parts import ROOT
 
 PATH = "/sora/v1/videos/"
 AWKWARD = 'sk-"a\\b/c{key}%41<d>&e=canary'
@@ -58,10 +61,10 @@ def spellings(key: str) -> list:
     ] + [base64.b64encode(text.encode()).decode().rstrip("=")[:-1] for text in (key, f"Bearer {key}")]
 
 
-def files(stack):
-    """All files in the stack's folder but the key file itself."""
+def files(stack, *secret_files):
+    """All files in the stack's folder but those that hold secrets."""
     for file in stack.folder.rglob("*"):
-        if file.is_file() and file != stack.key_file:
+        if file.is_file() and file not in (stack.key_file, *secret_files):
             yield str(file), file.read_text(errors="replace")
 
 
@@ -150,6 +153,65 @@ def test_the_key_is_nowhere_after_a_reload_to_another_one(make_stack):
     for key in (old, new):
         for places in (files(stack), processes(stack), printed(stack), redis_values(stack)):
             assert_nowhere(places, key)
+
+
+def repeat(stack, keys):
+    """The upstream repeats all keys that it knows, whichever it was asked with."""
+    message = " ".join(keys)
+    stack.standin.switch(raw=json.dumps({"code": "success", "message": message, "data": {"status": "IN_PROGRESS"}}))
+
+
+def test_no_key_of_a_pool_is_anywhere_also_when_its_files_are_replaced(make_stack):
+    stack = make_nosy_stack(make_stack, None)
+    keys = [f"sk-canary-{number}-{stack.key[3:]}" for number in range(4)]
+    secret_files = [stack.folder / f"key-{number}" for number in range(3)]
+    for file, key in zip(secret_files, keys):
+        stack.write_key(key, file=file)
+    stack.configure(upstreams={"main": {"key_files": [str(file) for file in secret_files]}})
+    stack.standin.keys, stack.standin.busy = set(keys), {keys[0]: 1}
+    repeat(stack, keys[:3])
+    stack.daemon.reload()
+    answers = [("an answer", repr(stack.task(f"task_{number}"))) for number in range(6)]
+
+    stack.standin.keys = {keys[3]}
+    repeat(stack, [keys[0], keys[1], keys[3]])
+    stack.write_key(keys[3], file=secret_files[2])
+    stack.wait_metric("rotations_total", 1, result="done")
+    stack.write_key(f"{keys[3]}\n{keys[3]}", file=secret_files[1])
+    stack.wait_metric("rotations_total", 1, result="refused")
+    stack.wait_until(lambda: stack.task("another").status == 200, what="an answer with the new key")
+    answers += [("an answer", repr(stack.task(f"task_{number}"))) for number in range(6, 12)]
+    assert all("[redacted] [redacted] [redacted]" in text for _, text in answers if "status=200" in text)
+    for key in keys:
+        for places in (answers, files(stack, *secret_files), processes(stack), pages(stack), redis_values(stack)):
+            assert_nowhere(places, key)
+
+
+def memory(pid):
+    """What the process has in its memory, mapping by mapping: the mapping's place, whether it is locked, and the bytes."""
+    smaps = Path(f"/proc/{pid}/smaps").read_text()
+    mapping = r"^(([0-9a-f]+)-([0-9a-f]+) r.*)\n(?:.*\n)*?VmFlags: (.*)$"
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
+        for place, first, last, flags in re.findall(mapping, smaps, re.MULTILINE):
+            with contextlib.suppress(OSError, OverflowError):  # of the kernel's own, or behind the end of a file
+                mem.seek(int(first, 16))
+                yield place, "lo" in flags.split(), mem.read(int(last, 16) - int(first, 16))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the processes")
+def test_in_memory_a_key_is_only_where_it_is_locked_and_one_that_was_replaced_is_nowhere(make_stack):
+    """Of the real program: the sanitizer locks nothing, and keeps what was freed."""
+    stack = make_stack(binary=ROOT / "build/taskproxy", redis=False)
+    old, new = stack.key, "sk-another-canary-0123456789abcdef"
+    assert stack.task("t").status == 200
+    stack.standin.keys = {new}
+    stack.write_key(new)
+    stack.wait_until(lambda: stack.task("another").status == 200, what="workers with the new key")
+    stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old workers")
+    assert {stack.task(f"task_{number}").status for number in range(20)} == {200}
+    for pid in (stack.daemon.pid, *stack.daemon.workers()):
+        found = [(key, locked, place) for place, locked, data in memory(pid) for key in (old, new) if key.encode() in data]
+        assert {(key, locked) for key, locked, _ in found} == {(new, True)}, found
 
 
 # The key file
