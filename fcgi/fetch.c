@@ -279,20 +279,23 @@ static enum step keep(struct fetch *f)
     return DELIVER;
 }
 
-static void note_failure(struct fetch *f)
+/* For how long nobody asks again, as far as that is known. */
+static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
+    int64_t pause_ms = 0;
     if (problem_is_excusable(result->problem) || result->doubted)
-        memory_keep_failure(f->parts->memory, &f->task, f->last, result->problem, result->retry_after_ms,
-                            wall_ms());
+        pause_ms = memory_keep_failure(f->parts->memory, &f->task, f->last, result->problem,
+                                       result->retry_after_ms, wall_ms());
+    return pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
 /* Nothing, where we did not ask; a snapshot whose status is in no list is not stored. */
-static void tell_others(struct fetch *f)
+static void tell_others(struct fetch *f, int64_t pause_ms)
 {
     bool stored = f->snapshot != NULL && f->snapshot->known;
     if (f->asked)
-        shared_tell(&f->look, stored ? f->snapshot : NULL, f->result.problem, f->result.retry_after_ms);
+        shared_tell(&f->look, stored ? f->snapshot : NULL, f->result.problem, pause_ms);
     else
         shared_leave(&f->look);
 }
@@ -317,8 +320,7 @@ static void fetch_free(struct fetch *f)
 
 static enum step deliver(struct fetch *f)
 {
-    tell_others(f);
-    note_failure(f);
+    tell_others(f, note_failure(f));
     f->result.task = &f->task;
     f->result.snapshot = f->snapshot;
     f->result.last = f->last;
@@ -376,7 +378,7 @@ void fetch_hear(struct fetch *f, const struct news *news)
 
 void fetch_abandon(struct fetch *f)
 {
-    tell_others(f);
+    tell_others(f, 0);
     if (f->upstream_call != NULL)
         upstream_cancel(f->upstream_call);
     fetch_free(f);

@@ -111,16 +111,19 @@ void fetches_listen(struct fetches *fs, struct fetches_listener listener)
     fs->listener = listener;
 }
 
-/* Of a task that is not being fetched, and that nobody takes care of, what we know is old. */
+/* Of a task that nobody watches, what we know is old; a failure is everybody's. */
 static void on_news(void *ctx, const struct news *news)
 {
     struct fetches *fs = ctx;
     struct fetches_entry *entry = find(fs, news->key, news->key_len);
     if (entry != NULL)
         return fetch_hear(entry->fetch, news);
-    if (fs->listener.on_news != NULL && fs->listener.on_news(fs->listener.ctx, news))
+    if (problem_is_excusable(news->problem))
+        memory_hear_failure(fs->memory, news->key, news->key_len, news->problem, news->retry_after_ms,
+                            wall_ms());
+    if (news->problem != PROBLEM_NONE)
         return;
-    if (news->problem == PROBLEM_NONE)
+    if (fs->listener.on_news == NULL || !fs->listener.on_news(fs->listener.ctx, news))
         memory_outdate(fs->memory, news->key, news->key_len, wall_ms());
 }
 

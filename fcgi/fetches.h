@@ -36,7 +36,7 @@ struct memory *fetches_memory(struct fetches *fetches);
 struct fetches_listener {
     /* At the end of every fetch, after its waiters. */
     void (*on_fetched)(void *ctx, const struct fetch_result *result);
-    /* Another worker has fetched that task. True when the listener has taken care of it. */
+    /* Another worker has brought a view of that task home. True when the listener has taken care of it. */
     bool (*on_news)(void *ctx, const struct news *news);
     void *ctx;
 };

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3 };
+enum { MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3, PAUSE_MAX_MS = 5 * 60 * 1000 };
 
 struct memory {
     const struct conf_cache *conf; /* (ref) */
@@ -91,20 +91,38 @@ bool memory_keep_missing(struct memory *m, const struct task *task, struct snaps
     return true;
 }
 
-void memory_keep_failure(struct memory *m, const struct task *task, struct snapshot *last,
-                         enum problem problem, int64_t retry_after_ms, int64_t now_ms)
+static void note_failure(struct cache_note *note, enum problem problem, int64_t quiet_until_ms)
+{
+    note->problem = problem;
+    note->quiet_until_ms = quiet_until_ms;
+    if (problem != PROBLEM_TASK_NOT_FOUND)
+        note->times_missing = 0;
+}
+
+int64_t memory_keep_failure(struct memory *m, const struct task *task, struct snapshot *last,
+                            enum problem problem, int64_t retry_after_ms, int64_t now_ms)
 {
     if (last == NULL)
-        return;
+        return 0;
     const struct snapshot_rules rules = task_rules(task, m->conf);
     int64_t pause_ms = snapshot_interval_ms(last, &rules, now_ms);
     struct cache_note *note = note_of(m, task, last);
     if (note == NULL)
-        return; /* it is too large to be kept */
-    note->problem = problem;
-    note->quiet_until_ms = now_ms + (retry_after_ms > pause_ms ? retry_after_ms : pause_ms);
-    if (problem != PROBLEM_TASK_NOT_FOUND)
-        note->times_missing = 0;
+        return 0; /* it is too large to be kept */
+    if (retry_after_ms > pause_ms)
+        pause_ms = retry_after_ms;
+    note_failure(note, problem, now_ms + pause_ms);
+    return pause_ms;
+}
+
+void memory_hear_failure(struct memory *m, const char *key, size_t key_len, enum problem problem,
+                         int64_t pause_ms, int64_t now_ms)
+{
+    const struct snapshot *known = cache_get(m->snapshots, key, key_len, now_ms);
+    if (known == NULL || state_ended(known->state) || snapshot_is_fresh(known, now_ms))
+        return;
+    note_failure(cache_note(m->snapshots, key, key_len), problem,
+                 now_ms + (pause_ms < PAUSE_MAX_MS ? pause_ms : PAUSE_MAX_MS));
 }
 
 void memory_outdate(struct memory *m, const char *key, size_t key_len, int64_t now_ms)

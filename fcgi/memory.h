@@ -32,10 +32,14 @@ void memory_keep(struct memory *memory, const struct task *task, struct snapshot
 bool memory_keep_missing(struct memory *memory, const struct task *task, struct snapshot *last,
                          int64_t now_ms);
 
-/* Asking has failed: `last`, when there is one, stands in until the task would have been asked again anyway, or `retry_after_ms`
- * are over. */
-void memory_keep_failure(struct memory *memory, const struct task *task, struct snapshot *last,
-                         enum problem problem, int64_t retry_after_ms, int64_t now_ms);
+/* Asking has failed: `last`, when there is one, stands in until the task would have been asked again anyway,
+ * or `retry_after_ms` are over. Returns for how long; 0 where none stands in. */
+int64_t memory_keep_failure(struct memory *memory, const struct task *task, struct snapshot *last,
+                            enum problem problem, int64_t retry_after_ms, int64_t now_ms);
+
+/* Another worker has failed: what we know, unless it is fresh, stands in for `pause_ms`. By the task's key. */
+void memory_hear_failure(struct memory *memory, const char *key, size_t key_len, enum problem problem,
+                         int64_t pause_ms, int64_t now_ms);
 
 /* Somebody knows better: a snapshot of a task that runs is no longer fresh. By the task's key. */
 void memory_outdate(struct memory *memory, const char *key, size_t key_len, int64_t now_ms);

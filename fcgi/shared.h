@@ -21,7 +21,7 @@ struct news {
     const char *key; /* (ref) of the task, during the callback */
     size_t key_len;
     enum problem problem;   /* NONE: look again; otherwise that asking came to this */
-    int64_t retry_after_ms; /* of the problem; 0: unknown */
+    int64_t retry_after_ms; /* of the problem: nobody should ask before; 0: unknown */
 };
 
 typedef void shared_news(void *ctx, const struct news *news);

@@ -172,21 +172,14 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     free_when_empty(w);
 }
 
-/* Another worker has asked: what it has brought home lies in Redis, and its failure is ours. */
+/* What another worker has brought home lies in Redis. */
 static bool on_news(void *ctx, const struct news *news)
 {
     struct watches *ws = ctx;
     struct watch *w = find_key(ws, news->key, news->key_len);
-    if (w == NULL)
-        return false;
-    int64_t now = wall_ms();
-    struct memory *memory = fetches_memory(ws->fetches);
-    struct memory_look look = memory_look(memory, &w->task, now);
-    if (news->problem == PROBLEM_NONE)
+    if (w != NULL)
         fetches_refresh(ws->fetches, &w->task, 0);
-    else if (look.snapshot != NULL && look.left_ms == 0 && problem_is_excusable(news->problem))
-        memory_keep_failure(memory, &w->task, look.snapshot, news->problem, news->retry_after_ms, now);
-    return true;
+    return w != NULL;
 }
 
 struct watches *watches_new(uv_loop_t *loop, struct fetches *fetches)

@@ -172,6 +172,30 @@ TEST(somebody_knows_better_of_a_task_that_runs_only)
     snapshot_unref(running);
 }
 
+TEST(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh)
+{
+    static const char key[] = "main:sora:a";
+    const struct snapshot_facts facts = {.state = STATE_RUNNING,
+                                         .known = true,
+                                         .created_ms = now,
+                                         .fetched_ms = now,
+                                         .views = {"{}", "{}"},
+                                         .view_lens = {2, 2}};
+    struct snapshot *running = snapshot_new(&facts, &rules);
+    memory_keep(memory, &task, running);
+    memory_hear_failure(memory, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
+    assert_int_equal(memory_look(memory, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
+    memory_hear_failure(memory, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
+    struct memory_look look = memory_look(memory, &task, now + 3000);
+    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(look.left_ms, 6000);
+    memory_hear_failure(memory, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 86400000, now + 3000);
+    assert_int_equal(memory_look(memory, &task, now + 3000).left_ms, 300000);
+    memory_hear_failure(memory, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
+    assert_nothing_known(&other, now);
+    snapshot_unref(running);
+}
+
 TEST(guessed_ids_cannot_push_out_results)
 {
     memory_keep(memory, &task, snapshot);
@@ -223,6 +247,7 @@ int main(void)
         CHECK(news_ends_a_failure),
         CHECK(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval),
         CHECK(somebody_knows_better_of_a_task_that_runs_only),
+        CHECK(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh),
         CHECK(guessed_ids_cannot_push_out_results),
         CHECK(results_push_out_older_ones_and_are_counted),
         CHECK(freeing_nothing_is_legal),
