@@ -55,6 +55,14 @@ void files_free(struct files *files)
     free(files);
 }
 
+/* A NUL stands behind them. */
+static char *copy_bytes(const char *bytes, size_t len, enum file_kind kind)
+{
+    char *copy = data_alloc(len + 1, kind);
+    memcpy(copy, bytes, len);
+    return copy;
+}
+
 static struct file *add(struct files *files, const char *path, enum file_kind kind, char *data, size_t len)
 {
     struct file *file = xcalloc(1, sizeof(*file));
@@ -206,7 +214,7 @@ struct files *files_renew(const struct files *files)
     for (size_t i = 0; i < files->n; i++) {
         const struct file *file = files->items[i];
         if (file->kind == FILE_PLAIN)
-            add(renewed, file->path, file->kind, xstrndup(file->data, file->len), file->len);
+            add(renewed, file->path, file->kind, copy_bytes(file->data, file->len, file->kind), file->len);
     }
     return renewed;
 }
@@ -294,9 +302,7 @@ static bool read_image(struct files *files, const char *at, const char *end)
         path_at++;
         char *path = xstrndup(path_at, (size_t)(line_end - path_at));
         enum file_kind of = kind == FILE_SECRET ? FILE_SECRET : kind == FILE_LIVE ? FILE_LIVE : FILE_PLAIN;
-        char *data = data_alloc(len + 1, of);
-        memcpy(data, line_end + 1, len);
-        add(files, path, of, data, len);
+        add(files, path, of, copy_bytes(line_end + 1, len, of), len);
         free(path);
         at = line_end + 1 + len;
     }

@@ -22,19 +22,24 @@ static char *path_of(const char *name)
     return xasprintf("%s/%s", folder, name);
 }
 
-static void write_file(const char *name, const char *text, mode_t mode)
+static void write_bytes(const char *name, const char *bytes, size_t len, mode_t mode)
 {
     char *path = path_of(name);
     FILE *file = fopen(path, "w");
-    fputs(text, file);
+    fwrite(bytes, 1, len, file);
     fclose(file);
     chmod(path, mode);
     free(path);
 }
 
+static void write_file(const char *name, const char *text, mode_t mode)
+{
+    write_bytes(name, text, strlen(text), mode);
+}
+
 static int remove_folder(void **unused __attribute__((unused)))
 {
-    static const char *const names[] = {"a", "live", "secret", "folder"};
+    static const char *const names[] = {"a", "bytes", "live", "secret", "folder"};
     for (size_t i = 0; i < NELEMS(names); i++) {
         char *path = path_of(names[i]);
         remove(path);
@@ -183,8 +188,11 @@ static void assert_holds(struct files *files, const char *name, enum file_kind k
 TEST(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew)
 {
     const char *first = NULL;
+    char *why;
     struct files *files = files_new();
     write_three("one");
+    write_bytes("bytes", "a\0b", 3, 0644);
+    get(files, "bytes", FILE_PLAIN, 100, &why);
     assert_holds(files, "a", FILE_PLAIN, "one");
     assert_holds(files, "live", FILE_LIVE, "one");
     struct files *renewed = files_renew(files);
@@ -195,6 +203,7 @@ TEST(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew)
     write_three("two");
     renewed = files_renew(files);
     assert_holds(renewed, "a", FILE_PLAIN, "one");
+    assert_memory_equal(get(renewed, "bytes", FILE_PLAIN, 100, &why)->data, "a\0b", 4);
     assert_holds(renewed, "live", FILE_LIVE, "two");
     assert_holds(renewed, "secret", FILE_SECRET, "two");
     assert_int_equal(files_changed(files, renewed, &first), 2);
