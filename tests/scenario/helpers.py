@@ -11,6 +11,7 @@ from stack import Metrics, Stack
 
 TASK = "/sora/v1/videos/task_1"
 GOOD_REQUEST = request(task_params(TASK))
+NOT_TAKEN = "a secret that has changed is not taken, the old one stays in force: "
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
@@ -100,6 +101,18 @@ def wait_gone(stack, *pids):
 
 def sockets(stack):
     return sorted(path.name for path in stack.socket_dir.iterdir())
+
+
+# Files
+
+
+def put(file, text, mode=0o600):
+    """Puts a file in the place of another, at once."""
+    fresh = file.with_name(".fresh")
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(text if isinstance(text, bytes) else text.encode())
+    fresh.chmod(mode)
+    fresh.rename(file)
 
 
 # Redis

@@ -6,10 +6,9 @@ import signal
 
 import pytest
 
-from helpers import clients, wait_gone
+from helpers import NOT_TAKEN, clients, put, wait_gone
 
 NEW = "sk-the-new-key-0123456789"
-NOT_TAKEN = "a secret that has changed is not taken, the old one stays in force: "
 numbers = itertools.count()
 
 
@@ -26,15 +25,6 @@ def wait_key(stack, key):
 
 def rotations(stack):
     return stack.metric("rotations_total", result="done")
-
-
-def put(file, text, mode=0o600):
-    """Puts a file in the place of another, at once."""
-    fresh = file.with_name(".fresh")
-    fresh.touch(mode=0o600)
-    fresh.write_bytes(text if isinstance(text, bytes) else text.encode())
-    fresh.chmod(mode)
-    fresh.rename(file)
 
 
 def relink(link, target):
