@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from parts import Answer
 from stack import Stack, merged
 from watching import NATIVE, SLOW
@@ -27,17 +25,21 @@ def settings(folder: Path, **more) -> dict:
     return {"providers": SLOW, **more, "config": merged(config, more.get("config", {}))}
 
 
-@pytest.fixture
-def make_hooked(make_stack, tmp_path):
+# Fixtures
+
+
+def hooked_maker(make_stack, tmp_path):
     """As make_stack."""
     return lambda **more: make_stack(**settings(tmp_path, **more))
 
 
-@pytest.fixture(scope="module")
-def hooked(tmp_path_factory):
+def one_hooked(tmp_path_factory):
     """One running stack for most of a file; each test has tasks of its own."""
     with Stack(**settings(tmp_path_factory.mktemp("hook"), config={"log_level": "debug"})) as stack:
         yield stack
+
+
+# Asking
 
 
 def naming(task: str) -> bytes:

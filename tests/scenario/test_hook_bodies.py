@@ -1,6 +1,7 @@
 """The bodies of webhooks come from outside: any of them is read within bounds, none is kept, and the secret in their address is
 written down nowhere."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -8,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from fastcgi import PARAMS, STDIN, Closed, Connection, begin, pairs, record, stream, task_params
-from hooking import HOOK, SECRET, hook, hooked, make_hooked, naming, post, post_to_worker, problem
+from hooking import (
+    HOOK, SECRET, hook, hooked_maker, naming, one_hooked, post, post_to_worker, problem, secret_file, settings,
+)
+from recorded import expectation
+from shipped import PROVIDERS, cases
 from watching import NATIVE, run
 
-__all__ = ["hooked", "make_hooked"]  # fixtures
+make_hooked = pytest.fixture(hooked_maker)
+hooked = pytest.fixture(scope="module")(one_hooked)
 BAD, LARGE = (400, "bad_request"), 413
 LIMIT = 32 * 1024
 
@@ -40,6 +46,25 @@ def test_a_number_will_do(hooked):
     hooked.standin.wait_count(1, "12345")
 
 
+def test_each_shipped_provider_finds_the_task_where_its_file_says(make_stack, tmp_path):
+    stack = make_stack(every_provider=True, daemon=False, nginx=False)
+    settings(tmp_path)
+    taking = {name: provider["hook"] for name, provider in PROVIDERS.items() if provider.get("hook")}
+    stack.configure(routes=[
+        {**route, "hook_secret_file": str(secret_file(tmp_path))} if route["provider"] in taking else route
+        for route in stack.config["routes"]])
+    stack.daemon.start()
+    stack.nginx.start()
+    for provider, pointers in taking.items():
+        task = expectation(provider, cases(provider)[0])["task"]
+        for pointer in pointers:
+            body = json.dumps(functools.reduce(lambda inner, name: {name: inner}, reversed(pointer.split("/")[1:]), task))
+            assert post(stack, body.encode(), f"/v1/hooks/{provider}/{SECRET}").status == 204, (provider, pointer)
+        stack.wait_until(lambda: any(task in query.target for query in stack.standin.seen()), what=f"{provider}'s query")
+        stack.standin.reset_counts()
+    assert len(taking) >= 12
+
+
 @pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "x" * 1000, "é"])
 def test_the_type_of_the_body_does_not_matter(hooked, content_type):
     headers = {} if content_type is None else {"Content-Type": content_type.encode()}
@@ -51,10 +76,12 @@ def test_the_type_of_the_body_does_not_matter(hooked, content_type):
     b"\xef\xbb\xbf" + naming("bad"), naming("bad") + b"x", naming("bad") * 2, naming("bad")[:-1], b"<task_id>bad</task_id>",
     b'{"task_id": "bad", "task_id": "bad"}', b'{"task_id": "bad" /* x */}', b"{'task_id': 'bad'}", b'{"task_id": NaN}',
     b'{"task_id": null}', b'{"task_id": true}', b'{"task_id": 1.5}', b'{"task_id": []}', b'{"task_id": ["bad"]}',
-    b'{"task_id": ""}', b'{"task_id": "b d"}', b'{"task_id": "../bad"}', b'{"task_id": "bad/../bad"}', b'{"task_id": "b\\u0000d"}',
+    b'{"task_id": ""}', b'{"task_id": "b d"}', b'{"task_id": "../bad"}', b'{"task_id": "bad/../bad"}',
+    b'{"task_id": "b\\u0000d"}',
     b'{"task_id": "bad\xff"}', b'{"task_id": "\xc3\xa9"}', b'{"task_id": "%s"}' % (b"x" * 129), b'{"taskid": "bad"}',
-    b'{"task_id": "bad\\ud800"}', b'{"data": "bad"}', b'{"data": [{"task_id": "bad"}]}', b'{"data": {"data": {"task_id": "bad"}}}',
-    b"[" * 8000, b'{"data":' * 1000 + b"1" + b"}" * 1000, b'{"task_id": %b}' % (b"[" * 5000 + b"]" * 5000), bytes(range(256)) * 60,
+    b'{"task_id": "bad\\ud800"}', b'{"data": "bad"}', b'{"data": [{"task_id": "bad"}]}',
+    b'{"data": {"data": {"task_id": "bad"}}}', b"[" * 8000, b'{"data":' * 1000 + b"1" + b"}" * 1000,
+    b'{"task_id": %b}' % (b"[" * 5000 + b"]" * 5000), bytes(range(256)) * 60,
     b'[{"task_id": "bad"}]',
 ], ids=range(46))
 def test_a_body_that_names_no_task_is_refused(hooked, body):

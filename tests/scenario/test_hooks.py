@@ -5,11 +5,14 @@ import json
 
 import pytest
 
-from hooking import HOOK, SECRET, hook, hooked, known, make_hooked, naming, post, post_to_worker, problem, secret_file
+from hooking import (
+    HOOK, SECRET, hook, hooked_maker, known, naming, one_hooked, post, post_to_worker, problem, secret_file,
+)
 from sharing import second_host, wait_hearing
 from watching import NATIVE, SLOW, UNIFIED, Stream, begin, end, hold, run, status
 
-__all__ = ["hooked", "make_hooked"]  # fixtures
+make_hooked = pytest.fixture(hooked_maker)
+hooked = pytest.fixture(scope="module")(one_hooked)
 UNKNOWN = (404, "not_found")
 
 
@@ -157,8 +160,9 @@ def test_a_flood_over_many_tasks_is_taken_and_dropped_past_a_rate(make_hooked):
 
 @pytest.mark.parametrize("path", [
     "/v1/hooks/sora/wrong", f"/v1/hooks/sora/{SECRET}x", f"/v1/hooks/sora/{SECRET[:-1]}", f"/v1/hooks/sora/{SECRET}/",
-    f"/v1/hooks/sora/{SECRET}/x", f"/v1/hooks/sora/{SECRET.upper()}", f"/v1/hooks/sora/x{SECRET}", "/v1/hooks/sora/", "/v1/hooks/sora",
-    "/v1/hooks/", "/v1/hooks", f"/v1/hooks/kling/{SECRET}", "/v1/hooks/kling/", f"/v1/hooks/nobody/{SECRET}", f"/v1/hooks//{SECRET}",
+    f"/v1/hooks/sora/{SECRET}/x", f"/v1/hooks/sora/{SECRET.upper()}", f"/v1/hooks/sora/x{SECRET}",
+    "/v1/hooks/sora/", "/v1/hooks/sora", "/v1/hooks/", "/v1/hooks", "/v1/hooks/kling/",
+    f"/v1/hooks/kling/{SECRET}", f"/v1/hooks/nobody/{SECRET}", f"/v1/hooks//{SECRET}",
     f"/v1/hooks/{SECRET}", f"/v1/hooks/Sora/{SECRET}", "/v1/hooks/sora/" + "x" * 4000, "/v1/hooks/sora/null",
     f"/v1/hooks/sora/%68{SECRET[1:]}",
 ])

@@ -1,10 +1,11 @@
 """?wait= and Prefer: wait= - a client asks once and is told; and who is held never costs a query, nor an error."""
 
+import re
 import time
 
 import pytest
 
-from stack import Stack
+from stack import ROOT, Stack
 from watching import (
     NATIVE, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, hold, quick, run, status,
     wait_queries,
@@ -242,3 +243,13 @@ def test_past_the_limit_nobody_is_held_but_what_is_known_is_told(make_stack):
     end(stack)
     assert {status(ask.result()) for ask in held} == {"SUCCESS"}
     stack.wait_until(lambda: stack.get(NATIVE + "unknown?wait=60").status == 200, what="room for others")
+
+
+# The web server
+
+
+def test_the_shipped_time_out_outlasts_whoever_is_held():
+    text = (ROOT / "nginx" / "taskproxy-fastcgi.conf").read_text()
+    read_timeout = int(re.search(r"^fastcgi_read_timeout (\d+)s;", text, re.MULTILINE)[1])
+    longest, query, heartbeat = 60, 10, 15  # seconds; the time-out of an upstream is its default
+    assert read_timeout > longest + 2 * query and read_timeout > 2 * heartbeat
