@@ -173,7 +173,7 @@ def test_of_all_kinds_of_watchers_the_last_one_ends_the_schedule_and_a_query_und
         client.request("GET", path)
     stream = begin(stack, UNIFIED + "shared")
     stack.wait_metric("waiters", 4)
-    assert stack.metric("watched_tasks") == 1
+    stack.wait_metric("watched_tasks", 1)
     for number, client in enumerate([*clients, stream]):
         wait_queries(stack, 2, "shared")
         with stack.standin.hold("shared") as barrier:

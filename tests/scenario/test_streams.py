@@ -193,9 +193,10 @@ def test_who_leaves_a_stream_is_forgotten(stack):
     run(stack, "7%", "left")
     stack.wait_metric("streams", lambda streams: streams == 1)  # the quiet one
     with begin(stack, NATIVE + "left"):
-        assert (stack.metric("streams"), stack.metric("watched_tasks")) == (2, 2)
+        stack.wait_metric("watched_tasks", 2)
+        assert stack.metric("streams") == 2
     stack.wait_metric("streams", lambda streams: streams == 1)
-    assert stack.metric("watched_tasks") == 1
+    stack.wait_metric("watched_tasks", lambda watched: watched == 1)
     assert_not_asked_any_more(stack, "left")
 
 
