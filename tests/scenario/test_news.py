@@ -65,6 +65,38 @@ def test_many_tasks_watched_on_two_hosts_cost_one_query_an_interval_each(make_st
         assert_one_query_an_interval(stack, task)
 
 
+def test_a_failure_is_told_too_and_nobody_asks_in_that_interval(make_stack):
+    stack = sharing(make_stack, providers=EVEN, config={"upstreams": {"main": {"breaker_failures": 0}}})
+    run(stack)
+    watching = [watch(stack, index, "t") for index in (0, 1)]
+    stack.standin.switch(status=500)
+    wait_queries(stack, 5)
+    stack.standin.switch(status=None)
+    end(stack)
+    assert {status(answer.result()) for answer in watching} == {"SUCCESS"}
+    assert_one_query_an_interval(stack, "t")
+
+
+def test_nor_does_anybody_while_clients_poll_a_failing_upstream_at_two_workers(make_stack):
+    stack = sharing(make_stack, providers=EVEN, config={"upstreams": {"main": {"breaker_failures": 0}}})
+    run(stack)
+    for index in (0, 1):
+        assert stack.ask_worker(NATIVE + "t", index).status == 200
+    stack.standin.switch(status=500)
+    enough, statuses = threading.Event(), set()
+
+    def poll(index):
+        while not enough.is_set():
+            statuses.add(stack.ask_worker(NATIVE + "t", index).status)
+
+    polling = [stack.background(poll, index) for index in (0, 1)]
+    wait_queries(stack, 8)
+    enough.set()
+    assert [poll.result() for poll in polling] == [None] * 2
+    assert statuses == {200}
+    assert_one_query_an_interval(stack, "t")
+
+
 # The subscription
 
 
