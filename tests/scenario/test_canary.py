@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from parts import ROOT
+from switches import SWITCHES
 
 PATH = "/sora/v1/videos/"
 AWKWARD = 'sk-"a\\b/c{key}%41<d>&e=canary'
@@ -18,9 +19,12 @@ TROUBLES = {
     "unknown": {"state": "ON_HOLIDAY"}, "missing": {}, "error": {"status": 500}, "auth": {"status": 401},
     "forbidden": {"status": 403}, "not-found": {"status": 404}, "no-json": {"garbage": True},
     "huge": {"huge": 5 * 1024 * 1024}, "deep": {"deep": True, "repeat_key": False},
-    "truncated": {"truncated": True}, "reset": {"reset": True}, "hang": {"hang": True}, "endless": {"endless": True},
-    "chunked": {"state": "SUCCESS", "chunked": True},
+    "truncated": {"truncated": True}, "reset": {"reset": True}, "swallowed": {"swallow": True},
+    "hang": {"hang": True}, "endless": {"endless": True},
+    "chunked": {"state": "SUCCESS", "chunked": True}, "slow": {"endless": True, "pace": 0.05},
+    "late": {"delay": 0.1, "seconds": 5, "progress": "7%", "expires": 2e9, "times": 1},
 }
+IN_THE_TEST = {"repeat_key", "headers", "raw", "redirect", "wire", "retry_after"}  # as they have the key, or come last
 
 
 def escaped(key: str, form: str = "\\u{:04x}") -> str:
@@ -121,10 +125,14 @@ def test_the_key_is_nowhere_whatever_the_upstream_does_with_it(make_stack, key):
     for task_id, body in odd_documents(stack.key).items():
         stack.standin.switch(task_id, raw=body, repeat_key=False)
     stack.standin.switch("redirect", redirect=f"https://127.0.0.1:1/{stack.key}")
-    tasks = [*TROUBLES, *odd_documents(stack.key), "redirect"]
+    stack.standin.switch("wire", wire=f"HTTP/1.1 200 {stack.key}\r\n{stack.key}: {stack.key}\r\n\r\n{stack.key}")
+    assert IN_THE_TEST | {name for switches in TROUBLES.values() for name in switches} == SWITCHES
+    tasks = [*TROUBLES, *odd_documents(stack.key), "redirect", "wire"]
 
     asks = [(task_id, stack.background(stack.task, task_id)) for task_id in 2 * tasks]
     answers = [(f"the answer to {task_id}", repr(ask.result()) + ask.result().body.decode()) for task_id, ask in asks]
+    stack.standin.switch("busy", retry_after=1, raw=stack.key)
+    answers.append(("the answer to busy", repr(stack.task("busy"))))
     answers.append(("CGI", repr(stack.daemon.cgi(PATH + "succeeded"))))
     assert any("[redacted]" in text for _, text in answers)
     stack.wait_until(stack.redis.keys, what="results in Redis")
