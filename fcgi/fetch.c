@@ -1,10 +1,10 @@
 /* fetch: see fetch.h. The story of one fetch:
  *
- *     ask_redis -> read_redis -> ask_upstream -> read_upstream -> keep -> deliver
- *       ^ |          | | |             ^          |  |              ^         ^
- *       | '-- away --|-|-|-------------'-- again -'  '-- problem ---|---------|
- *       |            | | '------------ fresh there -----------------'         |
- *       '-- news ----' '-- await_news --> read_news -- a problem -------------'
+ *     ask_redis -> read_redis -> charge -> ask_upstream -> read_upstream -> keep -> deliver
+ *       ^ |          | | |        ^  |          ^          |  |              ^         ^
+ *       | '-- away --|-|-|--------'  '- spent --|-- again -'  '-- problem ---|---------|
+ *       |            | | '--------------------- fresh there -----------------'         |
+ *       '-- news ----' '-- await_news --> read_news ----------- a problem -------------'
  *
  * "Again" is with another key, or for the other half of an answer that stands in two. News are awaited while another
  * worker asks; they are only a reason to look again, unless they tell a problem.
@@ -29,6 +29,8 @@ enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 }
     X(READ_REDIS, read_redis)                                                                                \
     X(AWAIT_NEWS, await_news)                                                                                \
     X(READ_NEWS, read_news)                                                                                  \
+    X(CHARGE, charge)                                                                                        \
+    X(READ_CHARGE, read_charge)                                                                              \
     X(ASK_UPSTREAM, ask_upstream)                                                                            \
     X(READ_UPSTREAM, read_upstream)                                                                          \
     X(KEEP, keep)                                                                                            \
@@ -43,13 +45,13 @@ enum step { STEPS(STEP_ID) WAIT, DONE };
 struct fetch {
     const struct fetch_parts *parts; /* (ref) */
     struct task task;
-    enum step step; /* the next one to run */
-    fetch_end *on_end;
-    void *ctx;
-    int64_t since_ms;                     /* what was known before will not do; 0: it will */
+    enum step step;                       /* the next one to run */
+    struct fetch_order order;             /* but for the task */
+    struct charge charge;                 /* of the query to come */
     struct shared_look look;              /* what Redis says, and the lease */
     bool awaits_news;                     /* of another worker that asks */
-    const struct news *news;              /* (ref) in READ_NEWS */
+    enum problem heard;                   /* of another worker that has failed, since we looked */
+    int64_t heard_retry_ms;               /* nobody should ask before */
     int64_t look_again_ms;                /* the next pause of AWAIT_NEWS */
     int64_t awaited_ms;                   /* the pauses so far */
     uv_timer_t timer;                     /* AWAIT_NEWS; has a loop once it was used */
@@ -89,15 +91,16 @@ static void on_looked(struct shared_look *look)
 
 static enum step ask_redis(struct fetch *f)
 {
+    f->heard = PROBLEM_NONE;
     if (!shared_look(f->parts->shared, &f->look, &f->task, on_looked))
-        return ASK_UPSTREAM;
+        return CHARGE;
     f->step = READ_REDIS;
     return WAIT;
 }
 
 static bool will_do(const struct fetch *f, const struct snapshot *s)
 {
-    return s != NULL && (s->fetched_ms >= f->since_ms || state_ended(s->state)) &&
+    return s != NULL && (s->fetched_ms >= f->order.since_ms || state_ended(s->state)) &&
            snapshot_is_fresh(s, wall_ms());
 }
 
@@ -121,14 +124,25 @@ static enum step read_redis(struct fetch *f)
         stat_inc(STAT_HITS_REDIS);
         return take_known(f, f->last);
     }
-    return f->look.turn == SHARED_THEIRS ? AWAIT_NEWS : ASK_UPSTREAM;
+    if (f->look.turn == SHARED_THEIRS)
+        return AWAIT_NEWS;
+    return f->heard != PROBLEM_NONE ? READ_NEWS : CHARGE; /* who held the lease has just failed */
 }
 
-static void on_look_again(uv_timer_t *timer)
+static void on_pause_over(uv_timer_t *timer)
 {
     struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
     f->awaits_news = false;
     run(f);
+}
+
+static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
+{
+    if (f->timer.loop == NULL)
+        uv_timer_init(f->parts->loop, &f->timer);
+    uv_timer_start(&f->timer, on_pause_over, (uint64_t)ms, 0);
+    f->step = next;
+    return WAIT;
 }
 
 /* No longer than a query may take: then its worker is not heard from any more. */
@@ -137,27 +151,48 @@ static enum step await_news(struct fetch *f)
     int64_t left_ms = f->task.route->upstream->timeout_ms - f->awaited_ms;
     int64_t pause_ms = f->look_again_ms < left_ms ? f->look_again_ms : left_ms;
     if (pause_ms <= 0)
-        return ASK_UPSTREAM;
-    if (f->timer.loop == NULL)
-        uv_timer_init(f->parts->loop, &f->timer);
-    uv_timer_start(&f->timer, on_look_again, (uint64_t)pause_ms, 0);
+        return CHARGE;
     f->awaited_ms += pause_ms;
     f->look_again_ms = f->look_again_ms * 2 < LOOK_AGAIN_LAST_MS ? f->look_again_ms * 2 : LOOK_AGAIN_LAST_MS;
     f->awaits_news = true;
-    f->step = ASK_REDIS;
-    return WAIT;
+    return pause_before(f, ASK_REDIS, pause_ms);
 }
 
 static enum step read_news(struct fetch *f)
 {
-    switch (f->news->problem) {
+    switch (f->heard) {
     case PROBLEM_NONE:
         return ASK_REDIS;
     case PROBLEM_TASK_NOT_FOUND:
         return take_missing(f);
     default:
-        return fail(f, f->news->problem, f->news->retry_after_ms);
+        return fail(f, f->heard, f->heard_retry_ms);
     }
+}
+
+/* ---- what the query costs ---- */
+
+static void on_charged(struct charge *charge)
+{
+    run(CONTAINER_OF(charge, struct fetch, charge));
+}
+
+/* Who has nothing left is refused a moment later: fetch_begin has to return first. */
+static enum step charge(struct fetch *f)
+{
+    int64_t now = wall_ms();
+    struct account **payer = &f->order.payer;
+    if (account_is_spent(*payer, now) && !f->order.next_payer(f->order.ctx, now, payer)) {
+        stat_inc(STAT_LIMITED_QUERIES);
+        return pause_before(f, fail(f, PROBLEM_RATE_LIMITED, account_left_ms(*payer, now)), 0);
+    }
+    f->step = READ_CHARGE;
+    return account_charge(*payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
+}
+
+static enum step read_charge(struct fetch *f)
+{
+    return f->charge.granted ? ASK_UPSTREAM : CHARGE;
 }
 
 /* ---- the upstream ---- */
@@ -166,6 +201,9 @@ static void on_upstream(void *user, const struct upstream_answer *answer)
 {
     struct fetch *f = user;
     f->upstream_call = NULL;
+    if (answer->outcome == UPSTREAM_HELD || answer->outcome == UPSTREAM_OUT_OF_MEANS ||
+        answer->outcome == UPSTREAM_NO_KEY)
+        account_give_back(f->order.payer); /* nothing was asked */
     f->answer = answer;
     run(f);
 }
@@ -214,6 +252,7 @@ static enum step take_half(struct fetch *f, const struct verdict *v)
     f->first_status = f->answer->http_status;
     buf_add(&f->first, f->answer->body, f->answer->len);
     buf_puts(&f->result_path, v->result_path);
+    account_charge_again(f->order.payer);
     return ASK_UPSTREAM;
 }
 
@@ -279,11 +318,13 @@ static enum step keep(struct fetch *f)
     return DELIVER;
 }
 
-/* For how long nobody asks again, as far as that is known. */
+/* For how long nobody asks again, as far as that is known. What a team has used up says nothing of the task. */
 static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
     int64_t pause_ms = 0;
+    if (result->problem == PROBLEM_RATE_LIMITED)
+        return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
         pause_ms = memory_keep_failure(f->parts->memory, &f->task, f->last, result->problem,
                                        result->retry_after_ms, wall_ms());
@@ -307,6 +348,7 @@ static void on_closed(uv_handle_t *handle)
 
 static void fetch_free(struct fetch *f)
 {
+    account_cancel(&f->charge);
     snapshot_unref(f->last);
     snapshot_unref(f->snapshot);
     buf_done(&f->first);
@@ -324,7 +366,7 @@ static enum step deliver(struct fetch *f)
     f->result.task = &f->task;
     f->result.snapshot = f->snapshot;
     f->result.last = f->last;
-    f->on_end(f->ctx, &f->result);
+    f->order.on_end(f->order.ctx, &f->result);
     return DONE;
 }
 
@@ -345,20 +387,18 @@ static void run(struct fetch *f)
 
 /* ---- from outside ---- */
 
-struct fetch *fetch_begin(const struct fetch_parts *parts, const struct task *task, int64_t since_ms,
-                          fetch_end *on_end, void *ctx)
+struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order)
 {
     struct fetch *f = xcalloc(1, sizeof(*f));
     *f = (struct fetch){.parts = parts,
-                        .task = *task,
+                        .task = *order->task,
                         .step = ASK_REDIS,
-                        .on_end = on_end,
-                        .ctx = ctx,
-                        .since_ms = since_ms,
+                        .order = *order,
                         .look_again_ms = LOOK_AGAIN_FIRST_MS};
-    buf_init(&f->first, (size_t)task->route->upstream->max_body);
+    f->order.task = NULL;
+    buf_init(&f->first, (size_t)f->task.route->upstream->max_body);
     buf_init(&f->result_path, TARGET_MAX);
-    struct snapshot *last = memory_look(parts->memory, task, wall_ms()).snapshot;
+    struct snapshot *last = memory_look(parts->memory, &f->task, wall_ms()).snapshot;
     f->last = last ? snapshot_ref(last) : NULL;
     stat_inc(STAT_FETCHES);
     run(f);
@@ -367,11 +407,12 @@ struct fetch *fetch_begin(const struct fetch_parts *parts, const struct task *ta
 
 void fetch_hear(struct fetch *f, const struct news *news)
 {
+    f->heard = news->problem;
+    f->heard_retry_ms = news->retry_after_ms;
     if (!f->awaits_news)
-        return;
+        return; /* read_redis looks at it */
     uv_timer_stop(&f->timer);
     f->awaits_news = false;
-    f->news = news;
     f->step = READ_NEWS;
     run(f);
 }

@@ -2,6 +2,7 @@
 #ifndef FETCH_H
 #define FETCH_H
 
+#include "accounts.h"
 #include "memory.h"
 #include "problem.h"
 #include "said.h"
@@ -34,10 +35,19 @@ struct fetch_result {
 
 typedef void fetch_end(void *ctx, const struct fetch_result *result);
 
-/* Begins a fetch, which frees itself after the one call of `on_end`, which comes later. What was known before
- * `since_ms` will not do, however fresh; 0: it will. */
-struct fetch *fetch_begin(const struct fetch_parts *parts, const struct task *task, int64_t since_ms,
-                          fetch_end *on_end, void *ctx);
+/* What is to be fetched, and for whom. */
+struct fetch_order {
+    const struct task *task; /* (ref) during fetch_begin */
+    int64_t since_ms;        /* what was known before will not do, however fresh; 0: it will */
+    struct account *payer;   /* (ref) whose queries these are; NULL: nobody's */
+    /* Where that one has none left: someone else who wants the task. False: nobody who has. */
+    bool (*next_payer)(void *ctx, int64_t now_ms, struct account **ret_payer);
+    fetch_end *on_end;
+    void *ctx; /* of the two */
+};
+
+/* Begins a fetch, which frees itself after the one call of `on_end`, which comes later. */
+struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order);
 
 /* News of its task from another worker: it may end from within. */
 void fetch_hear(struct fetch *fetch, const struct news *news);

@@ -43,6 +43,20 @@ static void on_end(void *ctx, const struct fetch_result *result)
         fs->listener.on_fetched(fs->listener.ctx, result);
 }
 
+static bool next_payer(void *ctx, int64_t now_ms, struct account **ret_payer)
+{
+    const struct fetches_entry *entry = ctx;
+    const struct fetch_waiter *waiter;
+    DL_FOREACH(entry->waiters, waiter)
+    {
+        if (!account_is_spent(waiter->payer, now_ms)) {
+            *ret_payer = waiter->payer;
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct fetches_entry *find(struct fetches *fs, const char *key, size_t key_len)
 {
     struct fetches_entry *entry;
@@ -61,18 +75,21 @@ static struct fetches_entry *add(struct fetches *fs, const struct buf *key)
 }
 
 /* The entry of a task, whose fetch is begun when there is none; NULL at the limit. */
-static struct fetches_entry *find_or_begin(struct fetches *fs, const struct task *task, int64_t since_ms,
+static struct fetches_entry *find_or_begin(struct fetches *fs, struct fetch_order order,
                                            enum fetches_join *ret_how)
 {
     struct buf key;
     buf_init(&key, TASK_KEY_MAX);
-    task_key(task, &key);
+    task_key(order.task, &key);
     struct fetches_entry *entry = find(fs, key.data, key.len);
     *ret_how = entry ? FETCH_COLLAPSED : FETCH_REFUSED;
     if (entry == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches) {
         *ret_how = FETCH_STARTED;
         entry = add(fs, &key);
-        entry->fetch = fetch_begin(&fs->parts, task, since_ms, on_end, entry);
+        order.next_payer = next_payer;
+        order.on_end = on_end;
+        order.ctx = entry;
+        entry->fetch = fetch_begin(&fs->parts, &order);
     }
     buf_done(&key);
     return entry;
@@ -81,7 +98,8 @@ static struct fetches_entry *find_or_begin(struct fetches *fs, const struct task
 enum fetches_join fetches_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
 {
     enum fetches_join how;
-    struct fetches_entry *entry = find_or_begin(fs, task, 0, &how);
+    const struct fetch_order order = {.task = task, .payer = waiter->payer};
+    struct fetches_entry *entry = find_or_begin(fs, order, &how);
     if (entry == NULL)
         return how;
     waiter->entry = entry;
@@ -89,10 +107,11 @@ enum fetches_join fetches_join(struct fetches *fs, const struct task *task, stru
     return how;
 }
 
-enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, int64_t since_ms)
+enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, int64_t since_ms,
+                                  struct account *payer)
 {
     enum fetches_join how;
-    find_or_begin(fs, task, since_ms, &how);
+    find_or_begin(fs, (struct fetch_order){.task = task, .since_ms = since_ms, .payer = payer}, &how);
     return how;
 }
 
@@ -118,7 +137,7 @@ static void on_news(void *ctx, const struct news *news)
     struct fetches_entry *entry = find(fs, news->key, news->key_len);
     if (entry != NULL)
         return fetch_hear(entry->fetch, news);
-    if (problem_is_excusable(news->problem))
+    if (problem_is_excusable(news->problem) || news->problem == PROBLEM_TASK_NOT_FOUND)
         memory_hear_failure(fs->memory, news->key, news->key_len, news->problem, news->retry_after_ms,
                             wall_ms());
     if (news->problem != PROBLEM_NONE)

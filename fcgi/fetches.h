@@ -14,6 +14,7 @@ struct fetches_entry; /* one fetch and its waiters */
 struct fetch_waiter {
     struct fetches_entry *entry; /* (ref) NULL: does not wait */
     struct fetch_waiter *prev, *next;
+    struct account *payer; /* (ref) whose query it is, should one be made for it; NULL: nobody's */
     void (*on_fetched)(struct fetch_waiter *waiter, const struct fetch_result *result);
 };
 
@@ -53,8 +54,9 @@ enum fetches_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
 enum fetches_join fetches_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
 /* Fetches a task with nobody waiting. A fetch that is begun for it takes nothing that was known before
- * `since_ms`, however fresh; 0: it does. */
-enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, int64_t since_ms);
+ * `since_ms`, however fresh; 0: it does; and `payer` pays for it (NULL: nobody). */
+enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, int64_t since_ms,
+                                  struct account *payer);
 
 /* Waits no longer; the fetch goes on. */
 void fetches_leave(struct fetch_waiter *waiter);

@@ -52,7 +52,7 @@ static void fetch_anew(struct hint *h)
 {
     struct fetches *fetches = h->hints->fetches;
     h->again =
-        !has_ended(fetches, &h->task) && fetches_refresh(fetches, &h->task, wall_ms()) != FETCH_STARTED;
+        !has_ended(fetches, &h->task) && fetches_refresh(fetches, &h->task, wall_ms(), NULL) != FETCH_STARTED;
     uv_timer_start(&h->timer, on_interval_over, (uint64_t)h->task.route->provider->poll.min_ms, 0);
 }
 

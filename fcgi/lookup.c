@@ -79,10 +79,37 @@ bool lookup_fetch(struct lookup *l, struct fetches *fetches)
     return true;
 }
 
+static void take_claim(struct lookup *l)
+{
+    l->granted = l->claim.granted;
+    if (l->granted)
+        return;
+    lookup_forget(l, PROBLEM_TASK_NOT_FOUND);
+    l->source = SOURCE_UPSTREAM; /* as if it had been asked for */
+    l->stored = false;
+}
+
+static void on_claimed(struct claim *claim)
+{
+    struct lookup *l = CONTAINER_OF(claim, struct lookup, claim);
+    take_claim(l);
+    l->on_done(l);
+}
+
+bool lookup_claim(struct lookup *l, struct owners *owners)
+{
+    if (l->granted || (l->snapshot == NULL && l->last == NULL))
+        return false;
+    if (owners_claim(owners, &l->claim, &l->task, l->team, on_claimed))
+        return true;
+    take_claim(l);
+    return false;
+}
+
 void lookup_excuse(struct lookup *l, int64_t now_ms)
 {
     const struct snapshot *last = l->last;
-    if (l->snapshot != NULL || last == NULL || now_ms >= last->keep_until_ms ||
+    if (!l->granted || l->snapshot != NULL || last == NULL || now_ms >= last->keep_until_ms ||
         !(l->doubted || problem_is_excusable(l->problem)))
         return;
     l->snapshot = snapshot_ref(l->last);
@@ -142,6 +169,7 @@ void lookup_forget(struct lookup *l, enum problem problem)
 void lookup_leave(struct lookup *l)
 {
     l->waits = false;
+    owners_cancel(&l->claim);
     fetches_leave(&l->waiter);
     watch_leave(&l->watcher);
 }
@@ -167,11 +195,16 @@ struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner
     return lookups;
 }
 
-void lookups_judge(struct lookup *lookups, size_t n, const struct team *team)
+void lookups_judge(struct lookup *lookups, size_t n, const struct conf *conf, const struct team *team,
+                   struct account *account)
 {
     for (size_t i = 0; i < n; i++) {
-        if (lookups[i].problem == PROBLEM_NONE)
-            lookups[i].problem = access_may(team, &lookups[i].task);
+        struct lookup *l = &lookups[i];
+        l->team = team;
+        l->granted = conf->access.ownership == OWNERSHIP_NONE;
+        l->waiter.payer = l->watcher.payer = account;
+        if (l->problem == PROBLEM_NONE)
+            l->problem = access_may(team, &l->task);
     }
 }
 
@@ -197,6 +230,17 @@ size_t lookups_fetch(struct lookup *lookups, size_t n, struct fetches *fetches,
     return n_waiting;
 }
 
+size_t lookups_claim(struct lookup *lookups, size_t n, struct owners *owners,
+                     void (*on_done)(struct lookup *lookup))
+{
+    size_t n_waiting = 0;
+    for (size_t i = 0; i < n; i++) {
+        lookups[i].on_done = on_done;
+        n_waiting += lookup_claim(&lookups[i], owners);
+    }
+    return n_waiting;
+}
+
 bool lookups_watch(struct lookup *lookups, size_t n, struct watches *watches,
                    void (*on_news)(struct lookup *lookup))
 {
@@ -218,6 +262,12 @@ void lookups_again(struct lookup *lookups, size_t n, struct fetches *fetches, in
 {
     for (size_t i = 0; i < n; i++)
         lookup_again(&lookups[i], fetches, now_ms);
+}
+
+void lookups_forget(struct lookup *lookups, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        lookup_forget(&lookups[i], PROBLEM_NONE);
 }
 
 void lookups_leave(struct lookup *lookups, size_t n)
@@ -288,9 +338,16 @@ void lookups_answer(const struct lookup *lookups, size_t n, const struct answer_
     answer_many(answer, &facts, items, n);
 }
 
-void lookups_etag(const struct lookup *lookups, size_t n, char etag[static ETAG_SIZE])
+bool lookups_are_known(const struct lookup *lookups, size_t n, bool many, enum view_kind view,
+                       const char *if_none_match)
 {
     struct answer_item items[ROUTE_IDS_MAX];
+    char etag[ETAG_SIZE];
+    if (if_none_match == NULL)
+        return true;
+    if (!many)
+        return answer_etag_matches(if_none_match, lookups[0].snapshot->views[view].etag);
     list_items(lookups, n, items);
     answer_list_etag(items, n, etag);
+    return answer_etag_matches(if_none_match, etag);
 }

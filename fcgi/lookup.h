@@ -4,6 +4,7 @@
 
 #include "answer.h"
 #include "fetches.h"
+#include "owners.h"
 #include "watch.h"
 
 struct lookup {
@@ -19,6 +20,9 @@ struct lookup {
     bool waits;             /* for a fetch */
     struct fetch_waiter waiter;
     struct watcher watcher;
+    const struct team *team; /* (ref) who asks; NULL: it does not matter */
+    struct claim claim;
+    bool granted;                           /* the task is the team's to read */
     void *owner;                            /* (ref) who is called */
     void (*on_done)(struct lookup *lookup); /* the fetch is over */
     void (*on_news)(
@@ -31,6 +35,10 @@ bool lookup_in_memory(struct lookup *lookup, struct fetches *fetches, int64_t no
 /* Joins or begins a fetch. True: on_done will be called, later; false: the limit is reached, which is the
  * problem. */
 bool lookup_fetch(struct lookup *lookup, struct fetches *fetches);
+
+/* Claims a task of which something is known for the team that asks. True: on_done will be called, later; false:
+ * that was all. A task that is another team's is forgotten: to this one it does not exist. */
+bool lookup_claim(struct lookup *lookup, struct owners *owners);
 
 /* Lets the last snapshot stand in for a failure, when there is one that may. */
 void lookup_excuse(struct lookup *lookup, int64_t now_ms);
@@ -54,18 +62,23 @@ void lookup_done(struct lookup *lookup);
  */
 struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner, size_t *ret_n);
 
-/* Those that the team may not ask about have that as their problem. */
-void lookups_judge(struct lookup *lookups, size_t n, const struct team *team);
+/* The team asks, at the cost of the account (each NULL: nobody's). What it may not ask about has that as its
+ * problem. */
+void lookups_judge(struct lookup *lookups, size_t n, const struct conf *conf, const struct team *team,
+                   struct account *account);
 
 /* What is said above, for each of the lookups of a request that has no problem yet: true when memory has all
  * of them; how many wait for a fetch; whether there is anything to watch. */
 bool lookups_in_memory(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);
 size_t lookups_fetch(struct lookup *lookups, size_t n, struct fetches *fetches,
                      void (*on_done)(struct lookup *lookup));
+size_t lookups_claim(struct lookup *lookups, size_t n, struct owners *owners,
+                     void (*on_done)(struct lookup *lookup));
 bool lookups_watch(struct lookup *lookups, size_t n, struct watches *watches,
                    void (*on_news)(struct lookup *lookup));
 void lookups_excuse(struct lookup *lookups, size_t n, int64_t now_ms);
 void lookups_again(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);
+void lookups_forget(struct lookup *lookups, size_t n);
 void lookups_leave(struct lookup *lookups, size_t n);
 
 /* How long the slowest of them may take to fetch. */
@@ -80,7 +93,9 @@ void lookup_answer(const struct lookup *lookup, enum view_kind view, const struc
 void lookups_answer(const struct lookup *lookups, size_t n, const struct answer_facts *facts,
                     struct answer *answer);
 
-/* The ETag that the answer about many would have. */
-void lookups_etag(const struct lookup *lookups, size_t n, char etag[static ETAG_SIZE]);
+/* Whether the answer, about one task or about many, is what the client has already. Without an If-None-Match
+ * (NULL) it is: then the client waits for the end. */
+bool lookups_are_known(const struct lookup *lookups, size_t n, bool many, enum view_kind view,
+                       const char *if_none_match);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3, PAUSE_MAX_MS = 5 * 60 * 1000 };
+enum { MISSING_BYTES = 1024 * 1024, TIMES_MISSING_BELIEVED = 3 };
 
 struct memory {
     const struct conf_cache *conf; /* (ref) */
@@ -121,8 +121,7 @@ void memory_hear_failure(struct memory *m, const char *key, size_t key_len, enum
     const struct snapshot *known = cache_get(m->snapshots, key, key_len, now_ms);
     if (known == NULL || state_ended(known->state) || snapshot_is_fresh(known, now_ms))
         return;
-    note_failure(cache_note(m->snapshots, key, key_len), problem,
-                 now_ms + (pause_ms < PAUSE_MAX_MS ? pause_ms : PAUSE_MAX_MS));
+    note_failure(cache_note(m->snapshots, key, key_len), problem, now_ms + pause_ms);
 }
 
 void memory_outdate(struct memory *m, const char *key, size_t key_len, int64_t now_ms)

@@ -1,9 +1,9 @@
 /* request: see request.h. The story of one request:
  *
- *     route -> authorize -> look_in_memory -> join_fetches -> hold -> respond
- *       |  '-- take_hint -------- '-- all fresh --------------^ ^--'     ^
- *       |          |                                          '-> stream -- news --> stream ...
- *       '----------'-- refused ------------------------------------------'
+ *     route -> authorize -> look_in_memory -> join_fetches -> claim -> hold -> respond
+ *       |  '-- take_hint -------- '-- all fresh --------------^ |       ^--'     ^
+ *       |          |                                            |       '-> stream -- news --> stream ...
+ *       '----------'-- refused ---------------------------------'----------------'
  *
  * Most requests ask about one task; /v1/tasks?ids= asks about many, each a lookup of its own. A request that
  * wants to wait is held until there is news, and one that wants a stream is sent each. A step that refuses
@@ -31,6 +31,7 @@ enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
     X(AUTHORIZE, authorize)                                                                                  \
     X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
     X(JOIN_FETCHES, join_fetches)                                                                            \
+    X(CLAIM, claim)                                                                                          \
     X(HOLD, hold)                                                                                            \
     X(STREAM, stream)                                                                                        \
     X(RESPOND, respond)
@@ -49,8 +50,9 @@ struct request {
     bool waits;                  /* in the list, with a timer */
     bool waited;                 /* it was */
     struct wish wish;
+    struct seat seat; /* among those that its team may have waiting */
     size_t n_lookups;
-    size_t n_missing; /* lookups that wait for a fetch */
+    size_t n_missing; /* lookups that wait for a fetch, or for word of whose the task is */
     struct lookup *lookups;
     struct lookup only; /* that of most requests */
     uint64_t begun_ms;  /* loop time */
@@ -146,8 +148,9 @@ static enum step authorize(struct request *r)
         return refuse(r, problem);
     if (!access_is_origin(conf, team, task, r->wish.origin))
         r->facts.origin = NULL;
-    if (task == NULL)
-        lookups_judge(r->lookups, r->n_lookups, team);
+    r->seat.account = accounts_of(r->requests->parts.accounts, team);
+    r->facts.limit = account_queries_limit(r->seat.account);
+    lookups_judge(r->lookups, r->n_lookups, conf, team, r->seat.account);
     return LOOK_IN_MEMORY;
 }
 
@@ -156,7 +159,7 @@ static enum step authorize(struct request *r)
 static enum step look_in_memory(struct request *r)
 {
     bool all = lookups_in_memory(r->lookups, r->n_lookups, r->requests->parts.fetches, r->facts.now_ms);
-    return all ? HOLD : JOIN_FETCHES;
+    return all ? CLAIM : JOIN_FETCHES;
 }
 
 /* ---- waiting ---- */
@@ -185,6 +188,7 @@ static void start_waiting(struct request *r)
 static void stop_waiting(struct request *r)
 {
     lookups_leave(r->lookups, r->n_lookups);
+    seat_leave(&r->seat);
     if (!r->waits)
         return;
     r->waits = false;
@@ -197,6 +201,16 @@ static void stop_waiting(struct request *r)
 static bool too_many_wait(const struct request *r)
 {
     return !r->waits && r->requests->n_waiting >= r->requests->parts.conf->limits.waiters;
+}
+
+/* Over the limit of its team: what is known is not told, so that nobody asks in a circle. */
+static enum step refuse_watcher(struct request *r)
+{
+    stat_inc(STAT_LIMITED_WATCHERS);
+    lookups_forget(r->lookups, r->n_lookups);
+    r->facts.limit = account_watchers_limit(r->seat.account);
+    r->facts.retry_after_ms = RETRY_MS;
+    return refuse(r, PROBLEM_TOO_MANY_WATCHERS);
 }
 
 /* ---- join_fetches ---- */
@@ -222,10 +236,25 @@ static enum step join_fetches(struct request *r)
         return refuse_overload(r);
     r->n_missing = lookups_fetch(r->lookups, r->n_lookups, r->requests->parts.fetches, on_looked_up);
     if (r->n_missing == 0)
-        return HOLD;
+        return CLAIM;
     start_waiting(r);
     int64_t most_ms = lookups_timeout_ms(r->lookups, r->n_lookups, r->requests->parts.conf) + GRACE_MS;
     uv_timer_start(&r->timer, on_fetch_deadline, (uint64_t)most_ms, 0);
+    r->step = CLAIM;
+    return WAIT;
+}
+
+/* ---- claim: whose the tasks are, where they are somebody's ---- */
+
+static enum step claim(struct request *r)
+{
+    if (r->client == NULL)
+        return RESPOND;
+    r->n_missing = lookups_claim(r->lookups, r->n_lookups, r->requests->parts.owners, on_looked_up);
+    if (r->n_missing == 0)
+        return HOLD;
+    start_waiting(r);
+    uv_timer_stop(&r->timer); /* Redis answers, or is late: there will be an end */
     r->step = HOLD;
     return WAIT;
 }
@@ -248,18 +277,6 @@ static void on_news(struct lookup *lookup)
 static bool watch_all(struct request *r)
 {
     return lookups_watch(r->lookups, r->n_lookups, r->requests->watches, on_news);
-}
-
-/* Whether there is nothing yet that the client waits for: the end, or anything else than what it has. */
-static bool is_waiting_for_news(const struct request *r)
-{
-    char etag[ETAG_SIZE];
-    if (r->facts.if_none_match == NULL)
-        return true;
-    if (r->wish.kind != ROUTE_MANY)
-        return answer_etag_matches(r->facts.if_none_match, r->only.snapshot->views[r->wish.view].etag);
-    lookups_etag(r->lookups, r->n_lookups, etag);
-    return answer_etag_matches(r->facts.if_none_match, etag);
 }
 
 static void excuse_all(struct request *r)
@@ -285,12 +302,16 @@ static enum step hold(struct request *r)
     excuse_all(r);
     if (r->wish.stream && r->only.snapshot != NULL)
         return STREAM;
-    if (r->wish.wait_s == 0 || r->requests->leaving || !watch_all(r) || !is_waiting_for_news(r))
+    if (r->wish.wait_s == 0 || r->requests->leaving || !watch_all(r) ||
+        !lookups_are_known(r->lookups, r->n_lookups, r->wish.kind == ROUTE_MANY, r->wish.view,
+                           r->wish.if_none_match))
         return RESPOND;
     if (too_many_wait(r)) {
         r->wish.wait_s = 0; /* nothing was granted */
         return RESPOND;
     }
+    if (!seat_take(&r->seat))
+        return refuse_watcher(r);
     start_waiting(r);
     if (!r->held)
         uv_timer_start(&r->timer, on_hold_over, hold_ms(r), 0);
@@ -317,15 +338,6 @@ static void begin_stream(struct request *r)
     uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
 }
 
-/* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
-static bool has_seen_the_end(struct request *r)
-{
-    const struct snapshot *snapshot = r->only.snapshot;
-    const struct view_bytes *view = &snapshot->views[r->wish.view];
-    stream_resume(&r->stream, r->wish.last_event_id, view);
-    return state_ended(snapshot->state) && stream_has(&r->stream, view);
-}
-
 static bool send_news(struct request *r)
 {
     const struct snapshot *snapshot = r->only.snapshot; /* NULL: there turned out to be no such task */
@@ -341,14 +353,17 @@ static enum step stream(struct request *r)
     if (r->client == NULL)
         return RESPOND;
     if (!r->stream.open) {
-        if (has_seen_the_end(r)) {
-            r->facts.no_content = true;
+        /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
+        r->facts.no_content =
+            stream_resume(&r->stream, r->wish.last_event_id, r->only.snapshot, r->wish.view);
+        if (r->facts.no_content)
             return RESPOND;
-        }
         if (too_many_wait(r)) {
             lookup_forget(&r->only, PROBLEM_NONE);
             return refuse_overload(r);
         }
+        if (!seat_take(&r->seat))
+            return refuse_watcher(r);
         begin_stream(r);
     }
     if (!send_news(r) || r->requests->leaving)

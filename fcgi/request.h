@@ -4,6 +4,7 @@
 
 #include "fcgi.h"
 #include "fetches.h"
+#include "owners.h"
 
 struct requests; /* those that wait */
 
@@ -12,6 +13,8 @@ struct requests_parts {
     uv_loop_t *loop;
     const struct conf *conf;
     struct fetches *fetches;
+    struct accounts *accounts;
+    struct owners *owners;
 };
 
 struct requests *requests_new(struct requests_parts parts);

@@ -9,7 +9,13 @@
 
 #include "stats.h"
 
-enum { CLOCKS_APART_MS = 5000, VALUE_MAX = 16 * 1024 * 1024, RENEW_MS = 1000, KEYS_MAX = 4 * TASK_KEY_MAX };
+enum {
+    CLOCKS_APART_MS = 5000,
+    VALUE_MAX = 16 * 1024 * 1024,
+    RENEW_MS = 1000,
+    RETRY_AFTER_MAX_MS = 5 * 60 * 1000,
+    KEYS_MAX = 4 * TASK_KEY_MAX
+};
 
 #define LEASE_MS "3000"
 
@@ -287,6 +293,8 @@ static void on_message(void *ctx, const char *text, size_t len)
         !take_word(&text, end, ms, sizeof(ms)) || !read_code(code, &news.problem) ||
         parse_int(ms, &news.retry_after_ms) < 0 || news.retry_after_ms < 0 || text == end)
         return;
+    if (news.retry_after_ms > RETRY_AFTER_MAX_MS)
+        news.retry_after_ms = RETRY_AFTER_MAX_MS;
     news.key = text;
     news.key_len = (size_t)(end - text);
     if (strcmp(sender, s->sender) == 0)

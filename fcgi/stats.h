@@ -28,6 +28,9 @@
     X(COLLAPSED, counter, "collapsed_total", "", "Requests that joined a fetch already under way")           \
     X(STALE, counter, "stale_total", "", "Answers from an old snapshot because the upstream failed")         \
     X(OVERLOADED, counter, "overloaded_total", "", "Requests refused because a limit was reached")           \
+    X(LIMITED_QUERIES, counter, "rate_limited_total", "limit=\"queries\"",                                   \
+      "Fetches and waits refused because a team has used up what it has")                                    \
+    X(LIMITED_WATCHERS, counter, "rate_limited_total", "limit=\"watchers\"", NULL)                           \
     X(UPSTREAM_QUERIES, counter, "upstream_requests_total", "", "Queries sent to an upstream")               \
     X(UPSTREAM_FAILURES, counter, "upstream_failures_total", "", "Queries that brought no usable answer")    \
     X(UPSTREAM_CONNECTS, counter, "upstream_connections_total", "", "Connections opened to an upstream")     \

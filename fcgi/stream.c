@@ -12,15 +12,14 @@ static bool send_text(struct fcgi_request *client, struct buf *text)
     return open;
 }
 
-void stream_resume(struct stream *s, const char *last_event_id, const struct view_bytes *view)
+bool stream_resume(struct stream *s, const char *last_event_id, const struct snapshot *snapshot,
+                   enum view_kind kind)
 {
-    if (events_is_known(last_event_id, view))
-        memcpy(s->last_etag, view->etag, ETAG_SIZE);
-}
-
-bool stream_has(const struct stream *s, const struct view_bytes *view)
-{
-    return strcmp(view->etag, s->last_etag) == 0;
+    const struct view_bytes *view = &snapshot->views[kind];
+    if (!events_is_known(last_event_id, view))
+        return false;
+    memcpy(s->last_etag, view->etag, ETAG_SIZE);
+    return state_ended(snapshot->state);
 }
 
 void stream_open(struct stream *s, struct fcgi_request *client, const struct answer_facts *facts)
@@ -46,7 +45,7 @@ void stream_close(struct stream *s, struct fcgi_request *client)
 bool stream_send_view(struct stream *s, struct fcgi_request *client, const struct view_bytes *view)
 {
     struct buf text;
-    if (stream_has(s, view))
+    if (strcmp(view->etag, s->last_etag) == 0)
         return stream_send_heartbeat(client);
     memcpy(s->last_etag, view->etag, ETAG_SIZE);
     events_begin(&text);

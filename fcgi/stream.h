@@ -11,11 +11,9 @@ struct stream {
     char last_etag[ETAG_SIZE]; /* of the view that the client has */
 };
 
-/* The client has that view by its Last-Event-ID (may be NULL): it is not told again. */
-void stream_resume(struct stream *stream, const char *last_event_id, const struct view_bytes *view);
-
-/* Whether the client has that view. */
-bool stream_has(const struct stream *stream, const struct view_bytes *view);
+/* What the client has by its Last-Event-ID (may be NULL) is not told again. True when that was the end. */
+bool stream_resume(struct stream *stream, const char *last_event_id, const struct snapshot *snapshot,
+                   enum view_kind kind);
 
 void stream_open(struct stream *stream, struct fcgi_request *client, const struct answer_facts *facts);
 void stream_close(struct stream *stream, struct fcgi_request *client);

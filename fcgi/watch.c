@@ -61,15 +61,35 @@ static void wait_ms(struct watch *w, int64_t ms)
     uv_timer_start(&w->timer, on_time, with_jitter(ms > 0 ? ms : 1), 0);
 }
 
+/* The first of the watchers that has a query left. When none has: until one may have. */
+static int64_t find_payer(const struct watch *w, struct account **ret_payer)
+{
+    int64_t now = wall_ms(), soonest_ms = FETCH_MAX_MS;
+    const struct watcher *watcher;
+    DL_FOREACH(w->watchers, watcher)
+    {
+        *ret_payer = watcher->payer;
+        if (!account_is_spent(watcher->payer, now))
+            return 0;
+        int64_t left_ms = account_left_ms(watcher->payer, now);
+        soonest_ms = left_ms < soonest_ms ? left_ms : soonest_ms;
+    }
+    return soonest_ms;
+}
+
 static void on_time(uv_timer_t *timer)
 {
     struct watch *w = timer->data;
+    struct account *payer = NULL;
     struct fetches *fetches = w->watches->fetches;
     struct memory_look look = memory_look(fetches_memory(fetches), &w->task, wall_ms());
     if (look.left_ms > 0)
         return wait_ms(w, look.left_ms); /* someone else has asked, or asking has just failed */
+    int64_t spent_ms = find_payer(w, &payer);
+    if (spent_ms > 0)
+        return wait_ms(w, spent_ms);
     /* The end of the fetch goes on with the schedule; the timer is for the case that it never ends. */
-    wait_ms(w, fetches_refresh(fetches, &w->task, 0) != FETCH_REFUSED ? FETCH_MAX_MS : RETRY_MS);
+    wait_ms(w, fetches_refresh(fetches, &w->task, 0, payer) != FETCH_REFUSED ? FETCH_MAX_MS : RETRY_MS);
 }
 
 /* ---- the watches ---- */
@@ -177,9 +197,12 @@ static bool on_news(void *ctx, const struct news *news)
 {
     struct watches *ws = ctx;
     struct watch *w = find_key(ws, news->key, news->key_len);
-    if (w != NULL)
-        fetches_refresh(ws->fetches, &w->task, 0);
-    return w != NULL;
+    struct account *payer = NULL; /* should it not lie there */
+    if (w == NULL)
+        return false;
+    find_payer(w, &payer);
+    fetches_refresh(ws->fetches, &w->task, 0, payer);
+    return true;
 }
 
 struct watches *watches_new(uv_loop_t *loop, struct fetches *fetches)

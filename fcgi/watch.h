@@ -16,6 +16,7 @@ struct watch;
 struct watcher {
     struct watch *watch; /* (ref) NULL: does not watch */
     struct watcher *prev, *next;
+    struct account *payer; /* (ref) whose queries these are; NULL: nobody's */
     struct watcher **list; /* the list it is in */
     /* News: a snapshot, or NULL when the task turns out not to exist. The watcher may leave, and so may
      * others. */

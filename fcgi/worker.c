@@ -1,7 +1,8 @@
 /* worker: see worker.h. Its parts, who holds whom:
  *
  *     fcgi_server --on_request--> requests --join--> fetches --> shared --> redis
- *                                                       '------> upstreams --> http
+ *                                       |               '------> upstreams --> http
+ *                                       '--> accounts, owners --> redis
  *
  * They are made from right to left and freed from left to right. */
 #include "worker.h"
@@ -31,6 +32,8 @@ struct worker {
     struct shared *shared;
     struct upstreams *upstreams;
     struct fetches *fetches;
+    struct accounts *accounts;
+    struct owners *owners;
     struct requests *requests;
     struct fcgi_server *server;
     bool leaving;
@@ -103,6 +106,8 @@ static void close_parts(struct worker *w)
     fcgi_free(w->server);
     fetches_free(w->fetches);
     upstreams_free(w->upstreams);
+    accounts_free(w->accounts);
+    owners_free(w->owners);
     shared_free(w->shared);         /* nobody hears news any more */
     while (redis_is_busy(w->redis)) /* what was just fetched, and leases given back, are still on their way */
         uv_run(&w->loop, UV_RUN_ONCE);
@@ -130,8 +135,13 @@ static void make_parts(struct worker *w)
     w->upstreams = upstreams_new(&w->loop, w->conf);
     w->fetches = fetches_new((struct fetches_parts){
         .loop = &w->loop, .conf = w->conf, .shared = w->shared, .upstreams = w->upstreams});
-    w->requests =
-        requests_new((struct requests_parts){.loop = &w->loop, .conf = w->conf, .fetches = w->fetches});
+    w->accounts = accounts_new(w->conf, w->redis);
+    w->owners = owners_new(w->conf, w->redis);
+    w->requests = requests_new((struct requests_parts){.loop = &w->loop,
+                                                       .conf = w->conf,
+                                                       .fetches = w->fetches,
+                                                       .accounts = w->accounts,
+                                                       .owners = w->owners});
     uv_signal_init(&w->loop, &w->terminate);
     uv_timer_init(&w->loop, &w->drain);
 }

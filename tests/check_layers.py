@@ -19,7 +19,7 @@ LAYERS = [
     "schema schema_print pattern provider conf route problem redact headers expiry view unified snapshot"
     " cache records memory prefer answer standing events conf_check hook secret keypool teams link access",
     "fcgi acceptor redis http upstream sockets filewatch sandbox",
-    "shared verdict fetch fetches watch hints lookup wish stream request status try sign",
+    "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status try sign",
     "worker crew master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

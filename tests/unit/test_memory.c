@@ -189,8 +189,6 @@ TEST(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh)
     struct memory_look look = memory_look(memory, &task, now + 3000);
     assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
     assert_int_equal(look.left_ms, 6000);
-    memory_hear_failure(memory, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 86400000, now + 3000);
-    assert_int_equal(memory_look(memory, &task, now + 3000).left_ms, 300000);
     memory_hear_failure(memory, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
     assert_nothing_known(&other, now);
     snapshot_unref(running);

@@ -1,0 +1,169 @@
+/* owners: see owners.h. */
+#include "owners.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+
+enum { OWNERS_MAX = 65536, KEY_MAX = 4 * TASK_KEY_MAX };
+
+#define KEPT_S_TEXT "2592000"
+
+/* KEYS: the owner. ARGV: who claims the task, for how long it is kept. The owner's name. */
+static const char claim_script[] = "local owner=redis.call('GET',KEYS[1]) or ARGV[1] "
+                                   "redis.call('SET',KEYS[1],owner,'EX',ARGV[2]) return owner";
+
+/* What is remembered of one task. */
+struct owner {
+    const struct team *team; /* (ref) NULL: one that is no longer in the file */
+    bool sure;               /* Redis has said so; otherwise it could not be asked */
+    UT_hash_handle hh;
+    size_t key_len;
+    char key[];
+};
+
+struct owners {
+    const struct conf *conf; /* (ref) */
+    struct redis *redis;     /* (ref) */
+    struct owner *table;     /* the one asked for longest ago comes first */
+};
+
+struct owners *owners_new(const struct conf *conf, struct redis *redis)
+{
+    struct owners *owners = xcalloc(1, sizeof(*owners));
+    *owners = (struct owners){.conf = conf, .redis = redis};
+    return owners;
+}
+
+static void forget(struct owners *owners, struct owner *owner)
+{
+    HASH_DEL(owners->table, owner);
+    free(owner);
+}
+
+void owners_free(struct owners *owners)
+{
+    if (owners == NULL)
+        return;
+    while (owners->table != NULL)
+        forget(owners, owners->table);
+    free(owners);
+}
+
+/* ---- what is remembered ---- */
+
+/* The owner moves to the end of the table, where it stays for longest. */
+static struct owner *recall(struct owners *owners, const struct buf *key)
+{
+    struct owner *owner;
+    HASH_FIND(hh, owners->table, key->data, key->len, owner);
+    if (owner == NULL)
+        return NULL;
+    HASH_DEL(owners->table, owner);
+    HASH_ADD(hh, owners->table, key, owner->key_len, owner);
+    return owner;
+}
+
+static struct owner *remember(struct owners *owners, const struct buf *key, const struct team *team,
+                              bool sure)
+{
+    struct owner *owner = recall(owners, key);
+    if (owner == NULL) {
+        if (HASH_COUNT(owners->table) >= OWNERS_MAX)
+            forget(owners, owners->table);
+        owner = xcalloc(1, sizeof(*owner) + key->len + 1);
+        owner->key_len = key->len;
+        memcpy(owner->key, key->data, key->len + 1);
+        HASH_ADD(hh, owners->table, key, owner->key_len, owner);
+    }
+    owner->team = team;
+    owner->sure = sure;
+    return owner;
+}
+
+/* ---- claims ---- */
+
+static void key_of(const struct task *task, struct buf *key)
+{
+    buf_init(key, TASK_KEY_MAX);
+    task_key(task, key);
+}
+
+/* Without Redis: whoever comes first in this worker. */
+static void decide_here(struct claim *claim)
+{
+    struct buf key;
+    key_of(claim->task, &key);
+    const struct owner *owner = recall(claim->owners, &key);
+    if (owner == NULL)
+        owner = remember(claim->owners, &key, claim->team, false);
+    claim->granted = owner->team == claim->team;
+    buf_done(&key);
+}
+
+static void take_owner(struct claim *claim, const char *name)
+{
+    struct buf key;
+    const struct team *team = teams_by_name(claim->owners->conf->teams, name);
+    key_of(claim->task, &key);
+    remember(claim->owners, &key, team, true);
+    claim->granted = team == claim->team;
+    buf_done(&key);
+}
+
+static void on_owner(void *user, const struct redis_reply *reply)
+{
+    struct claim *claim = user;
+    claim->command = NULL;
+    if (reply->result == REDIS_FOUND && reply->value != NULL)
+        take_owner(claim, reply->value);
+    else
+        decide_here(claim);
+    claim->on_claimed(claim);
+}
+
+static struct redis_command *ask_redis(struct owners *owners, struct claim *claim)
+{
+    struct buf key;
+    if (owners->conf->redis.address == NULL)
+        return NULL;
+    buf_init(&key, KEY_MAX);
+    buf_puts(&key, owners->conf->redis.prefix);
+    task_key(claim->task, &key);
+    buf_puts(&key, "#owner");
+    const struct redis_word words[] = {{claim_script, strlen(claim_script)},
+                                       {"1", 1},
+                                       {key.data, key.len},
+                                       {claim->team->name, strlen(claim->team->name)},
+                                       {KEPT_S_TEXT, strlen(KEPT_S_TEXT)}};
+    struct redis_command *command =
+        redis_send(owners->redis, REDIS_EVAL, words, NELEMS(words), on_owner, claim);
+    buf_done(&key);
+    return command;
+}
+
+bool owners_claim(struct owners *owners, struct claim *claim, const struct task *task,
+                  const struct team *team, void (*on_claimed)(struct claim *claim))
+{
+    struct buf key;
+    *claim = (struct claim){
+        .owners = owners, .task = task, .team = team, .granted = true, .on_claimed = on_claimed};
+    if (owners->conf->access.ownership == OWNERSHIP_NONE)
+        return false;
+    key_of(task, &key);
+    const struct owner *owner = recall(owners, &key);
+    buf_done(&key);
+    if (owner != NULL && owner->sure)
+        claim->granted = owner->team == team;
+    else if ((claim->command = ask_redis(owners, claim)) == NULL)
+        decide_here(claim);
+    return claim->command != NULL;
+}
+
+void owners_cancel(struct claim *claim)
+{
+    if (claim->command != NULL)
+        redis_cancel(claim->command);
+    claim->command = NULL;
+}

@@ -1,0 +1,244 @@
+"""What a team may use up: queries that it causes at the upstream in a minute, and requests that it has waiting."""
+
+import pytest
+
+from shipped import PROVIDERS
+from teaming import bearer, link, refusal, teams_stack
+from watching import NATIVE, QUICK, UNIFIED, Stream, end, run, wait_queries
+
+LIMITED = (429, "rate_limited")
+COUNTER = "taskproxy:#queries:"  # and the team's name
+
+
+def budget_stack(make_stack, limit=3, workers=1, redis=True, **settings):
+    """Teams of which "web" has a budget; all tasks have ended."""
+    stack = teams_stack(make_stack, {"web": {"queries_per_minute": limit}}, redis=redis,
+                        config={"workers": workers, **settings.pop("config", {})}, **settings)
+    stack.standin.switch(state="SUCCESS")
+    if redis:
+        stack.wait_metric("redis_up", workers)
+    return stack
+
+
+def ask(stack, task, team="web", **headers):
+    return stack.task(task, {**bearer(team), **headers})
+
+
+def spend(stack, tasks="abc", team="web"):
+    for task in tasks:
+        assert ask(stack, task, team).status == 200
+
+
+def assert_limited(answer, limit):
+    """With the headers of draft-ietf-httpapi-ratelimit-headers, and a Retry-After that is the end of the minute."""
+    assert refusal(answer) == LIMITED
+    assert (answer.headers["ratelimit-limit"], answer.headers["ratelimit-remaining"]) == (str(limit), "0")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert answer.headers["ratelimit-reset"] == answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
+def test_queries_over_the_budget_are_not_made(make_stack, redis):
+    stack = budget_stack(make_stack, redis=redis)
+    spend(stack)
+    for path in (NATIVE + "d", UNIFIED + "e"):
+        assert_limited(stack.get(path, bearer("web")), 3)
+    assert stack.standin.count() == 3
+    assert stack.metric("rate_limited_total", limit="queries") >= 2
+
+
+def test_hits_are_free(make_stack):
+    stack = budget_stack(make_stack)
+    for _ in range(5):
+        spend(stack)
+    assert stack.standin.count() == 3 and ask(stack, "a").headers["x-cache"] == "HIT"
+
+
+def test_what_another_worker_has_brought_home_is_free(make_stack):
+    stack = budget_stack(make_stack, workers=2)
+    headers = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
+    for index in (0, 1):
+        for task in "abc":
+            stack.wait_until(lambda: stack.ask_worker(NATIVE + task, index, **headers).status == 200, what=task)
+    assert stack.standin.count() == 3 and stack.redis.cli("GET", COUNTER + "web") == "3"
+
+
+def test_a_shared_fetch_is_charged_to_who_started_it(make_stack):
+    stack = budget_stack(make_stack)
+    with stack.standin.hold("shared") as barrier:
+        first = stack.background(ask, stack, "shared", "film")
+        barrier.wait_arrived(1)
+        others = [stack.background(ask, stack, "shared", "web") for _ in range(5)]
+        stack.wait_metric("waiters", 6)
+        barrier.release()
+        assert {answer.result().status for answer in [first, *others]} == {200}
+    spend(stack)  # all three are left
+    assert_limited(ask(stack, "d"), 3)
+
+
+def test_another_team_is_not_limited_by_it_and_what_it_fetches_is_for_all(make_stack):
+    stack = budget_stack(make_stack)
+    spend(stack)
+    assert_limited(ask(stack, "d"), 3)
+    assert ask(stack, "d", "film").status == 200
+    assert ask(stack, "d").headers["x-cache"] == "HIT"
+
+
+def test_where_the_one_who_began_has_nothing_left_who_waits_with_him_pays(make_stack):
+    stack = budget_stack(make_stack)
+    spend(stack, "ab")
+    stack.redis.cli("SET", COUNTER + "web", 1000, "KEEPTTL")  # what workers elsewhere have used up
+    stack.redis.freeze()
+    asks = [stack.background(ask, stack, "joined", team) for team in ("web", "film")]
+    stack.wait_metric("waiters", 2)
+    stack.redis.thaw()
+    assert [answer.result().status for answer in asks] == [200, 200]
+    assert stack.standin.count("joined") == 1
+    assert_limited(ask(stack, "c"), 3)
+
+
+def test_workers_share_the_budget(make_stack):
+    stack = budget_stack(make_stack, limit=10, workers=4)
+    answers = [answer.result() for answer in [stack.background(ask, stack, f"t{number}") for number in range(40)]]
+    assert sorted(answer.status for answer in answers) == 10 * [200] + 30 * [429]
+    assert stack.standin.count() == 10
+
+
+def test_the_budget_outlives_a_reload(make_stack):
+    stack = budget_stack(make_stack)
+    spend(stack)
+    stack.daemon.reload()
+    stack.wait_metric("redis_up", 1)
+    stack.wait_until(lambda: ask(stack, "d").status == 429, what="a worker that asks Redis")
+    assert stack.standin.count() <= 4
+
+
+def test_a_new_minute_has_a_new_budget(make_stack):
+    stack = budget_stack(make_stack)
+    spend(stack)
+    assert 0 < int(stack.redis.cli("PTTL", COUNTER + "web")) <= 60000
+    stack.redis.cli("PEXPIRE", COUNTER + "web", 1500)
+    stack.daemon.reload()  # to workers who have heard nothing of it
+    stack.wait_until(lambda: ask(stack, "d").status == 200, seconds=20, what="the next minute")
+
+
+def test_with_redis_away_each_worker_goes_on_counting(make_stack):
+    stack = budget_stack(make_stack, config={"redis": {"timeout": "50ms"}})
+    spend(stack, "ab")
+    stack.redis.stop()
+    stack.wait_metric("redis_up", lambda up: up == 0)
+    spend(stack, "c")
+    assert_limited(ask(stack, "d"), 3)
+    assert ask(stack, "e", "film").status == 200
+
+
+def test_something_else_in_place_of_the_count_does_no_harm(make_stack):
+    stack = budget_stack(make_stack)
+    stack.redis.cli("SET", COUNTER + "web", "<no number>")
+    spend(stack)
+    assert_limited(ask(stack, "d"), 3)
+
+
+def test_a_stale_answer_is_better_than_none(make_stack):
+    stack = teams_stack(make_stack, {"web": {"queries_per_minute": 1}}, redis=False, providers=QUICK, config={"workers": 1})
+    run(stack)
+    spend(stack, "a")
+    stack.wait_until(lambda: ask(stack, "a").headers["x-cache"] == "STALE", what="the task to be old")
+    answer = ask(stack, "a")
+    assert answer.status == 200 and "detail=rate-limited" in answer.headers["cache-status"]
+    assert int(answer.headers["retry-after"]) >= 1 and stack.standin.count() == 1
+    assert ask(stack, "a", "film").headers["x-cache"] == "MISS"
+
+
+def test_watching_costs_and_goes_on_when_there_is_something_left(make_stack):
+    stack = teams_stack(make_stack, {"web": {"queries_per_minute": 3}}, redis=False, providers=QUICK, config={"workers": 1})
+    run(stack)
+    with Stream(stack, NATIVE + "a", **bearer("web")) as mine:
+        mine.next()
+        stack.wait_metric("waiters", 1)
+        stack.standin.wait_count(3, "a")
+        with Stream(stack, NATIVE + "a", **bearer("film")) as theirs:
+            theirs.next()
+            wait_queries(stack, 3, "a")  # which the other team pays for
+            end(stack, "a")
+            assert mine.next().data["data"]["status"] == theirs.next().data["data"]["status"] == "SUCCESS"
+
+
+def test_a_second_query_is_charged_as_well(make_stack):
+    assert "result" in PROVIDERS["fal"]
+    stack = teams_stack(make_stack, {"web": {"queries_per_minute": 3, "providers": ["fal"]}}, every_provider=True,
+                        config={"workers": 1})
+    stack.wait_metric("redis_up", 1)
+    stack.standin.switch(state="SUCCESS")
+    path = "/v1/tasks/fal/fal-ai/pika/"
+    assert [stack.get(path + task, bearer("web")).status for task in "abc"] == [200, 200, 429]
+    assert stack.redis.cli("GET", COUNTER + "web") == "4"
+
+
+def test_what_was_not_asked_costs_nothing(make_stack):
+    stack = budget_stack(make_stack, config={"upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}})
+    stack.standin.switch(status=500)
+    assert ask(stack, "a").status == 502
+    assert {ask(stack, f"b{number}").status for number in range(5)} == {503}
+    assert stack.redis.cli("GET", COUNTER + "web") == "1"
+
+
+def test_a_list_tells_it_of_each_task(make_stack):
+    stack = budget_stack(make_stack, limit=2)
+    tasks = stack.get("/v1/tasks?ids=sora/a,sora/b,sora/c,sora/d", bearer("web")).json()["tasks"]
+    assert sorted(task.get("code", task["status"]) for task in tasks) == ["rate_limited", "rate_limited", "succeeded", "succeeded"]
+
+
+def test_without_a_limit_nothing_is_counted(make_stack):
+    stack = budget_stack(make_stack, limit=0)
+    spend(stack, "abcdef")
+    assert stack.redis.keys("*queries*") == []
+
+
+# Requests that wait
+
+
+def watcher_stack(make_stack, watchers=2):
+    stack = teams_stack(make_stack, {"web": {"watchers": watchers}}, redis=False, providers=QUICK, config={"workers": 1})
+    run(stack)
+    spend(stack, "t")
+    return stack
+
+
+def hold(stack, team="web"):
+    before = stack.metric("watched_tasks"), stack.metric("waiters")
+    held = stack.background(stack.get, f"{NATIVE}t?wait=30", bearer(team))
+    stack.wait_metric("waiters", before[1] + 1)
+    stack.wait_metric("fetches", lambda fetches: fetches == 0)
+    return held
+
+
+@pytest.mark.parametrize("more", [
+    lambda stack: stack.get(f"{NATIVE}t?wait=30", bearer("web")), lambda stack: stack.get(f"{UNIFIED}t?wait=1", bearer("web")),
+    lambda stack: stack.get("/v1/tasks?ids=sora/t&wait=1", bearer("web")),
+    lambda stack: stack.task("t", {**bearer("web"), "Accept": "text/event-stream"}),
+    lambda stack: stack.get(f"{NATIVE}t?wait=1&{link('sora/t')}"),
+], ids=["native", "unified", "list", "stream", "link"])
+def test_over_the_limit_nobody_of_the_team_waits(make_stack, more):
+    stack = watcher_stack(make_stack)
+    held = [hold(stack), hold(stack)]
+    answer = more(stack)
+    assert_limited(answer, 2)
+    assert answer.headers["retry-after"] == "1"
+    assert stack.metric("rate_limited_total", limit="watchers") == 1
+    assert ask(stack, "t").status == 200  # who does not wait is not limited
+    other = hold(stack, "film")
+    end(stack)
+    assert {answer.result().status for answer in [*held, other]} == {200}
+
+
+def test_who_has_left_makes_room(make_stack):
+    stack = watcher_stack(make_stack, 1)
+    with Stream(stack, NATIVE + "t", **bearer("web")) as stream:
+        stream.next()
+        assert_limited(stack.get(f"{NATIVE}t?wait=1", bearer("web")), 1)
+    stack.wait_metric("streams", lambda streams: streams == 0)
+    held = hold(stack)
+    end(stack)
+    assert held.result().status == 200
+    assert stack.get(f"{NATIVE}u?wait=1", bearer("web")).status == 200

@@ -1,0 +1,117 @@
+"""Ownership "first-reader": a task is for the team alone that was the first to read it."""
+
+import pytest
+
+from helpers import REDIS_KEY
+from teaming import bearer, refusal, teams_stack
+from watching import NATIVE, QUICK, UNIFIED, Stream, run
+
+NOT_THERE = (404, "task_not_found")
+
+
+def owning_stack(make_stack, workers=1, redis=True, **settings):
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=redis, **settings,
+                        config={"workers": workers, "redis": {"timeout": "500ms"}} if redis else {"workers": workers})
+    stack.standin.switch(state="SUCCESS")
+    if redis:
+        stack.wait_metric("redis_up", workers)
+    return stack
+
+
+def ask(stack, task, team, path=NATIVE, **headers):
+    return stack.get(path + task, {**bearer(team), **headers})
+
+
+@pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
+def test_a_task_is_for_the_team_that_read_it_first(make_stack, redis):
+    stack = owning_stack(make_stack, redis=redis)
+    assert ask(stack, "t", "web").status == 200
+    for path in (NATIVE, UNIFIED):
+        assert refusal(ask(stack, "t", "film", path)) == NOT_THERE
+        assert ask(stack, "t", "web", path).status == 200
+    assert ask(stack, "u", "film").status == 200 and refusal(ask(stack, "u", "web")) == NOT_THERE
+
+
+def test_the_owner_is_in_redis_for_a_month(make_stack):
+    stack = owning_stack(make_stack)
+    ask(stack, "t", "web")
+    assert stack.redis.cli("GET", f"{REDIS_KEY}t#owner") == "web"
+    assert 29 * 86400 < int(stack.redis.cli("TTL", f"{REDIS_KEY}t#owner")) <= 30 * 86400
+
+
+def test_workers_agree_on_the_owner_also_after_a_reload(make_stack):
+    stack = owning_stack(make_stack, workers=4)
+    ask(stack, "t", "film")
+    given = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
+    assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
+    stack.daemon.reload()
+    stack.wait_metric("redis_up", 4)
+    assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
+
+
+def test_of_many_at_once_one_team_gets_it(make_stack):
+    stack = owning_stack(make_stack, workers=2)
+    asks = [stack.background(ask, stack, "t", team) for team in 20 * ["web", "film"]]
+    statuses = [answer.result().status for answer in asks]
+    assert {(*statuses[::2],), (*statuses[1::2],)} == {20 * (200,), 20 * (404,)}
+
+
+def test_the_others_are_told_what_they_would_be_told_of_a_task_that_is_not_there(make_stack):
+    stack = owning_stack(make_stack)
+    ask(stack, "t", "web")
+    theirs, nobodys = ask(stack, "t", "film"), ask(stack, "missing", "film")
+    differs = {"date", "x-request-id"}
+    assert {name: value for name, value in theirs.headers.items() if name not in differs} == {
+        name: value for name, value in nobodys.headers.items() if name not in differs}
+    assert {**theirs.json(), "request_id": ""} == {**nobodys.json(), "request_id": ""}
+
+
+def test_a_task_that_is_not_there_is_nobodys(make_stack):
+    stack = owning_stack(make_stack)
+    assert refusal(ask(stack, "missing", "film")) == NOT_THERE
+    assert stack.redis.keys("*#owner") == []
+
+
+def test_nobody_waits_for_what_is_not_his(make_stack):
+    stack = owning_stack(make_stack, providers=QUICK)
+    run(stack)
+    ask(stack, "t", "web")
+    assert refusal(ask(stack, "t?wait=30", "film")) == NOT_THERE
+    assert refusal(ask(stack, "t", "film", Accept="text/event-stream")) == NOT_THERE
+    with Stream(stack, NATIVE + "t", **bearer("web")) as stream:
+        assert stream.next().type == "status"
+
+
+def test_a_list_has_those_that_are_ones_own(make_stack):
+    stack = owning_stack(make_stack)
+    ask(stack, "a", "web")
+    ask(stack, "b", "film")
+    tasks = stack.get("/v1/tasks?ids=sora/a,sora/b,sora/c", bearer("film")).json()["tasks"]
+    assert [task.get("code", task["status"]) for task in tasks] == ["task_not_found", "succeeded", "succeeded"]
+
+
+def test_a_stale_answer_is_no_way_round_it(make_stack):
+    stack = owning_stack(make_stack, providers=QUICK)
+    run(stack)
+    ask(stack, "t", "web")
+    stack.standin.switch(status=500)
+    stack.wait_until(lambda: ask(stack, "t", "web").headers["x-cache"] == "STALE", what="a stale answer")
+    assert refusal(ask(stack, "t", "film")) == NOT_THERE
+
+
+def test_with_redis_away_a_worker_goes_by_what_it_knows(make_stack):
+    stack = owning_stack(make_stack)
+    ask(stack, "t", "web")
+    stack.redis.stop()
+    stack.wait_metric("redis_up", lambda up: up == 0)
+    assert (ask(stack, "t", "web").status, ask(stack, "t", "film").status) == (200, 404)
+    assert (ask(stack, "new", "film").status, ask(stack, "new", "web").status) == (200, 404)
+    stack.redis.start()
+    stack.wait_metric("redis_up", 1)
+    assert (ask(stack, "new", "web").status, ask(stack, "new", "film").status) == (200, 404)  # Redis had not heard of it
+
+
+def test_ownership_needs_teams(make_stack):
+    stack = make_stack(config={"access": {"ownership": "first-reader"}}, daemon=False, nginx=False, redis=False)
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and '/access/ownership: needs the mode "teams" or "nginx"' in done.stderr
