@@ -127,6 +127,8 @@ static const struct field conf_fields[] = {
     FIELD("access", S_OBJECT, CONF, access, "{}", "who may ask", .table = &access_table),
     FIELD("drain", S_DURATION, CONF, drain_ms, "\"30s\"", "how long an old worker may finish what it holds",
           .min = 100, .max = HOURS),
+    FIELD("hung_after", S_DURATION, CONF, hung_after_ms, "\"10s\"",
+          "how long a worker may stand still until it is replaced", .min = 5 * SECONDS, .max = HOURS),
     FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "the least that is logged",
           .words = "debug|info|warn|error"),
 };

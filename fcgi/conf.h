@@ -100,8 +100,9 @@ struct conf {
     struct conf_cache cache;
     struct conf_limits limits;
     struct conf_access access;
-    int64_t drain_ms; /* how long a worker that was told to leave may hold what it has */
-    int log_level;    /* enum log_level */
+    int64_t drain_ms;      /* how long a worker that was told to leave may hold what it has */
+    int64_t hung_after_ms; /* how long a worker's loop may stand still */
+    int log_level;         /* enum log_level */
 
     struct files *files;   /* everything that was read */
     struct list providers; /* of struct provider *, each once */

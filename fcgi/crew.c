@@ -1,7 +1,8 @@
 /* crew: see crew.h.
  *
  * A worker is a child with a control descriptor: it says there that it is ready, and hears there that we are
- * gone. One that dies is replaced: at once, or after a growing pause when it died young. */
+ * gone. One that dies is replaced: at once, or after a growing pause when it died young. One whose loop stands
+ * still is killed, and so replaced. */
 #include "crew.h"
 
 #include <signal.h>
@@ -13,11 +14,14 @@
 
 #include <utlist.h>
 
-#include "sockets.h"
 #include "stats.h"
 #include "worker.h"
 
 enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
+
+/* Looks without a sign of life until a worker counts as hung; and how much longer than other workers one that
+ * starts or leaves, and may have to do without its loop, is left alone. */
+enum { HUNG_LOOKS = 3, PATIENCE = 3 };
 
 /* A worker process. */
 struct child {
@@ -27,7 +31,9 @@ struct child {
     int slot;       /* of its counters */
     int generation; /* of its configuration */
     bool ready;
-    bool told;           /* to leave */
+    bool told;     /* to leave */
+    int64_t beats; /* signs of life given */
+    int silent;    /* looks since the last one: not time, which also passes while all of us stand still */
     uint64_t started_ms; /* loop time */
     uv_process_t process;
     uv_pipe_t control;
@@ -61,7 +67,9 @@ struct crew {
     struct child *children;
     bool slots[STATS_SLOTS];
     bool stopping;
-    int open_handles; /* timers of places */
+    int hung_looks;   /* after so many silent looks a worker is killed */
+    uv_timer_t look;  /* for signs of life */
+    int open_handles; /* timers */
 };
 
 static void start_worker(struct place *place);
@@ -76,12 +84,26 @@ int crew_size(const struct crew *crew)
     return n;
 }
 
+static bool is_hung(const struct child *child)
+{
+    return child->silent >= HUNG_LOOKS;
+}
+
 int crew_ready(const struct crew *crew)
 {
     int n = 0;
     const struct child *child;
     DL_FOREACH(crew->children, child)
-    n += child->ready && !child->told;
+    n += child->ready && !child->told && !is_hung(child);
+    return n;
+}
+
+int crew_hung(const struct crew *crew)
+{
+    int n = 0;
+    const struct child *child;
+    DL_FOREACH(crew->children, child)
+    n += child->ready && !child->told && is_hung(child);
     return n;
 }
 
@@ -109,7 +131,7 @@ static bool open_place(struct place *place, const struct conf *conf, char **ret_
     if (place->fd >= 0)
         return true;
     place->path = xasprintf("%s/worker-%d.sock", conf->socket_dir, place->index);
-    place->fd = socket_listen(place->path, conf->socket_group, ret_error);
+    place->fd = sockets_listen(place->crew->parts.sockets, place->path, conf->socket_group, ret_error);
     if (place->fd >= 0)
         return true;
     free(place->path);
@@ -121,7 +143,7 @@ static void close_place(struct place *place)
 {
     if (place->fd < 0)
         return;
-    unlink(place->path);
+    sockets_remove(place->crew->parts.sockets, place->path);
     close(place->fd);
     free(place->path);
     place->path = NULL;
@@ -280,6 +302,41 @@ static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_n
     crew->parts.on_change(crew->parts.ctx);
 }
 
+/* ---- signs of life ---- */
+
+static void kill_hung(struct child *child)
+{
+    log_error("worker %d has stood still for %d s: killed", child->index,
+              child->silent * (WORKER_BEAT_MS / 1000));
+    stat_inc(STAT_WORKER_HANGS);
+    uv_process_kill(&child->process, SIGKILL);
+}
+
+/* Whether it has begun or ceased to be hung. */
+static bool look_at(struct child *child)
+{
+    bool was_hung = is_hung(child), at_work = child->ready && !child->told;
+    int64_t beats = stats_beats(child->slot);
+    child->silent = beats == child->beats ? child->silent + 1 : 0;
+    child->beats = beats;
+    if (child->silent == child->crew->hung_looks * (at_work ? 1 : PATIENCE))
+        kill_hung(child);
+    return is_hung(child) != was_hung;
+}
+
+static void on_look(uv_timer_t *timer)
+{
+    struct crew *crew = CONTAINER_OF(timer, struct crew, look);
+    struct child *child;
+    bool changed = false;
+    DL_FOREACH(crew->children, child)
+    changed |= look_at(child);
+    if (changed)
+        crew->parts.on_change(crew->parts.ctx);
+}
+
+/* ---- their start ---- */
+
 static int take_slot(struct crew *crew)
 {
     for (int slot = STATS_MASTER_SLOT + 1; slot < STATS_SLOTS; slot++) {
@@ -350,7 +407,9 @@ void crew_start(struct crew *crew, const struct conf *conf, struct files_image f
     files_image_done(&crew->files);
     crew->files = files;
     crew->n_wanted = (int)conf->workers;
+    crew->hung_looks = (int)(conf->hung_after_ms / WORKER_BEAT_MS);
     crew->generation++;
+    uv_timer_start(&crew->look, on_look, WORKER_BEAT_MS, WORKER_BEAT_MS);
     for (int i = 0; i < CREW_MAX; i++) {
         end_pause(&crew->places[i]);
         crew->places[i].deaths = 0;
@@ -392,14 +451,17 @@ struct crew *crew_new(struct crew_parts parts)
     for (int i = 0; i < CREW_MAX; i++) {
         crew->places[i] = (struct place){.crew = crew, .index = i, .fd = -1};
         uv_timer_init(parts.loop, &crew->places[i].timer);
+        crew->places[i].timer.data = crew;
     }
-    crew->open_handles = CREW_MAX;
+    uv_timer_init(parts.loop, &crew->look);
+    crew->look.data = crew;
+    crew->open_handles = CREW_MAX + 1;
     return crew;
 }
 
-static void on_place_closed(uv_handle_t *handle)
+static void on_timer_closed(uv_handle_t *handle)
 {
-    struct crew *crew = CONTAINER_OF((uv_timer_t *)handle, struct place, timer)->crew;
+    struct crew *crew = handle->data;
     if (--crew->open_handles > 0)
         return;
     free(crew->program);
@@ -414,6 +476,7 @@ void crew_free(struct crew *crew)
     for (int i = 0; i < CREW_MAX; i++) {
         end_pause(&crew->places[i]);
         close_place(&crew->places[i]);
-        uv_close((uv_handle_t *)&crew->places[i].timer, on_place_closed);
+        uv_close((uv_handle_t *)&crew->places[i].timer, on_timer_closed);
     }
+    uv_close((uv_handle_t *)&crew->look, on_timer_closed);
 }

@@ -8,16 +8,18 @@
 #include <uv.h>
 
 #include "conf.h"
+#include "sockets.h"
 
 enum { CREW_MAX = 64 };
 
 struct crew;
 
 struct crew_parts {
-    uv_loop_t *loop;       /* (ref) */
-    const char *conf_path; /* (ref) handed to every worker */
-    int stats_fd;          /* (ref) the page of counters */
-    /* All workers of the newest generation are ready, or a worker has ended. */
+    uv_loop_t *loop;         /* (ref) */
+    const char *conf_path;   /* (ref) handed to every worker */
+    int stats_fd;            /* (ref) the page of counters */
+    struct sockets *sockets; /* (ref) */
+    /* All workers of the newest generation are ready, or a worker has ended, hangs, or hangs no more. */
     void (*on_change)(void *ctx);
     void *ctx;
 };
@@ -42,6 +44,7 @@ bool crew_is_stuck(const struct crew *crew);
 
 int crew_size(const struct crew *crew);         /* processes, leaving ones included */
 int crew_ready(const struct crew *crew);        /* workers that take requests */
+int crew_hung(const struct crew *crew);         /* workers that should, but whose loop stands still */
 bool crew_is_complete(const struct crew *crew); /* all of the newest generation are ready */
 
 #endif

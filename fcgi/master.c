@@ -19,7 +19,7 @@
 
 #include "crew.h"
 #include "filewatch.h"
-#include "sockets.h"
+#include "notify.h"
 #include "stats.h"
 #include "status.h"
 #include "vault.h"
@@ -31,7 +31,9 @@ struct master {
     const char *conf_path; /* (ref) */
     struct conf *conf;
     int stats_fd;
+    struct sockets *sockets;
     struct crew *crew;
+    struct notify notify;
     char *status_path; /* NULL: not open */
     struct fcgi_server *status;
     struct filewatch *watch;
@@ -39,15 +41,69 @@ struct master {
     bool reload_again;  /* HUP came while a generation was starting */
     bool secrets_again; /* secrets changed meanwhile */
     bool stopping;
+    enum { STARTING, RUNNING, RELOADING } phase; /* as the service manager knows it */
     uv_signal_t hup, terminate, interrupt;
-    uv_timer_t kill_timer;
+    uv_timer_t kill_timer, watchdog;
 };
 
 static void on_status_request(void *ctx, struct fcgi_request *client)
 {
     const struct master *m = ctx;
-    struct health health = {.workers = (int)m->conf->workers, .workers_ready = crew_ready(m->crew)};
+    struct health health = {.workers = (int)m->conf->workers,
+                            .workers_ready = crew_ready(m->crew),
+                            .workers_hung = crew_hung(m->crew)};
     status_serve(&health, client);
+}
+
+/* ---- what the service manager is told ---- */
+
+/* Nothing better is to come: a start goes on until its workers are ready, a reload that may never be complete
+ * is over. */
+static bool is_settled(const struct master *m)
+{
+    return crew_is_complete(m->crew) || (m->phase == RELOADING && crew_is_stuck(m->crew));
+}
+
+static void report_state(struct master *m)
+{
+    int hung = crew_hung(m->crew);
+    char *status = xasprintf("%d of %d workers take requests", crew_ready(m->crew), (int)m->conf->workers);
+    if (hung > 0) {
+        char *more = xasprintf("%s, %d hung", status, hung);
+        free(status);
+        status = more;
+    }
+    if (m->phase != RUNNING && is_settled(m)) {
+        m->phase = RUNNING;
+        notify_ready(&m->notify, status);
+    } else {
+        notify_status(&m->notify, status);
+    }
+    free(status);
+}
+
+static void report_reload(struct master *m)
+{
+    if (m->phase == RUNNING) {
+        m->phase = RELOADING;
+        notify_reloading(&m->notify);
+    }
+}
+
+static void report_refusal(struct master *m, const char *error)
+{
+    if (m->phase == RELOADING) {
+        m->phase = RUNNING;
+        notify_ready(&m->notify, error);
+    }
+}
+
+/* Only while the loops turn: all of those that should, and at least one. */
+static void on_watchdog(uv_timer_t *timer)
+{
+    const struct master *m = CONTAINER_OF(timer, struct master, watchdog);
+    if (crew_hung(m->crew) == 0 && (m->stopping || crew_ready(m->crew) > 0))
+        notify_alive(&m->notify);
 }
 
 /* ---- reload ---- */
@@ -93,15 +149,24 @@ static char *take(struct master *m, struct conf *conf)
     return NULL;
 }
 
+static void refuse_reload(struct master *m, const char *why)
+{
+    char *text = xasprintf("not reloaded, the old configuration stays in force: %s", why);
+    stat_inc(STAT_RELOADS_REFUSED);
+    log_error("%s", text);
+    report_refusal(m, text);
+    free(text);
+}
+
 static void reload(struct master *m)
 {
     char *error = NULL;
+    report_reload(m);
     struct conf *conf = conf_load(m->conf_path, files_new(), &error);
     if (conf != NULL)
         error = take(m, conf);
     if (error != NULL) {
-        stat_inc(STAT_RELOADS_REFUSED);
-        log_error("not reloaded, the old configuration stays in force: %s", error);
+        refuse_reload(m, error);
         free(error);
         return;
     }
@@ -213,6 +278,7 @@ static void on_terminate(uv_signal_t *signal, int number)
         return;
     log_info("stopping: %s", number == SIGINT ? "interrupted" : "told to");
     m->stopping = true;
+    notify_stopping(&m->notify, m->conf->drain_ms + 2 * KILL_GRACE_MS);
     crew_stop(m->crew);
     uv_timer_start(&m->kill_timer, on_kill_time, (uint64_t)m->conf->drain_ms + KILL_GRACE_MS, 0);
     stop_when_empty(m);
@@ -222,9 +288,9 @@ static void on_crew_change(void *ctx)
 {
     struct master *m = ctx;
     if (m->stopping)
-        stop_when_empty(m);
-    else
-        catch_up(m);
+        return stop_when_empty(m);
+    report_state(m);
+    catch_up(m);
 }
 
 /* ---- the whole ---- */
@@ -237,7 +303,7 @@ static void on_status_drained(void *ctx)
 static bool open_status(struct master *m, char **ret_error)
 {
     m->status_path = xasprintf("%s/status.sock", m->conf->socket_dir);
-    int fd = socket_listen(m->status_path, m->conf->socket_group, ret_error);
+    int fd = sockets_listen(m->sockets, m->status_path, m->conf->socket_group, ret_error);
     if (fd < 0) {
         free(m->status_path);
         m->status_path = NULL;
@@ -261,6 +327,7 @@ static bool open_everything(struct master *m, char **ret_error)
     m->crew = crew_new((struct crew_parts){.loop = &m->loop,
                                            .conf_path = m->conf_path,
                                            .stats_fd = m->stats_fd,
+                                           .sockets = m->sockets,
                                            .on_change = on_crew_change,
                                            .ctx = m});
     return open_status(m, ret_error) && crew_open_sockets(m->crew, m->conf, ret_error) == 0;
@@ -268,12 +335,15 @@ static bool open_everything(struct master *m, char **ret_error)
 
 static void init(struct master *m)
 {
+    notify_init(&m->notify);
+    m->sockets = sockets_new();
     uv_loop_init(&m->loop);
     uv_signal_init(&m->loop, &m->hup);
     uv_signal_init(&m->loop, &m->terminate);
     uv_signal_init(&m->loop, &m->interrupt);
     m->terminate.data = m->interrupt.data = m;
     uv_timer_init(&m->loop, &m->kill_timer);
+    uv_timer_init(&m->loop, &m->watchdog);
     m->watch = filewatch_new(&m->loop, on_secrets_change, m);
 }
 
@@ -283,16 +353,19 @@ static void close_everything(struct master *m)
     filewatch_free(m->watch);
     forget_refusal(m);
     if (m->status_path != NULL)
-        unlink(m->status_path);
+        sockets_remove(m->sockets, m->status_path);
     fcgi_free(m->status);
     uv_close((uv_handle_t *)&m->hup, NULL);
     uv_close((uv_handle_t *)&m->terminate, NULL);
     uv_close((uv_handle_t *)&m->interrupt, NULL);
     uv_close((uv_handle_t *)&m->kill_timer, NULL);
+    uv_close((uv_handle_t *)&m->watchdog, NULL);
     uv_run(&m->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&m->loop) != 0)
         abort(); /* a handle that nobody closed */
     close(m->stats_fd);
+    sockets_free(m->sockets);
+    notify_done(&m->notify);
     free(m->status_path);
     conf_free(m->conf);
     if (!vault_is_empty())
@@ -308,6 +381,33 @@ static void protect_process(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static void warn_of_oddities(const struct master *m)
+{
+    size_t at = 0;
+    for (const char *path; (path = sockets_unused(m->sockets, &at)) != NULL;)
+        log_warn(
+            "%s, passed by the service manager, is no socket of this configuration: nobody answers there",
+            path);
+    if (!vault_is_locked())
+        log_warn("the keys cannot be locked in memory: too little may be locked (RLIMIT_MEMLOCK)");
+}
+
+static void run(struct master *m)
+{
+    /* After fcgi_listen: libfcgi would put handlers of its own in place. */
+    uv_signal_start(&m->hup, on_hup, SIGHUP);
+    uv_signal_start(&m->terminate, on_terminate, SIGTERM);
+    uv_signal_start(&m->interrupt, on_terminate, SIGINT);
+    uint64_t feeding_ms = (uint64_t)m->notify.watchdog_ms / 3;
+    if (feeding_ms > 0)
+        uv_timer_start(&m->watchdog, on_watchdog, feeding_ms, feeding_ms);
+    filewatch_set(m->watch, m->conf->files);
+    log_info("started: %d workers on %s", (int)m->conf->workers, m->conf->socket_dir);
+    warn_of_oddities(m);
+    uv_run(&m->loop, UV_RUN_DEFAULT);
+    log_info("stopped");
+}
+
 int master_main(const char *path, struct conf *conf)
 {
     struct master master = {.conf_path = path, .conf = conf, .stats_fd = -1}, *m = &master;
@@ -319,18 +419,10 @@ int master_main(const char *path, struct conf *conf)
         error = start_generation(m, conf);
     bool started = error == NULL;
     if (started) {
-        /* After fcgi_listen: libfcgi would put handlers of its own in place. */
-        uv_signal_start(&m->hup, on_hup, SIGHUP);
-        uv_signal_start(&m->terminate, on_terminate, SIGTERM);
-        uv_signal_start(&m->interrupt, on_terminate, SIGINT);
-        filewatch_set(m->watch, conf->files);
-        log_info("started: %d workers on %s", (int)conf->workers, conf->socket_dir);
-        if (!vault_is_locked())
-            log_warn("the keys cannot be locked in memory: too little may be locked (RLIMIT_MEMLOCK)");
-        uv_run(&m->loop, UV_RUN_DEFAULT);
-        log_info("stopped");
+        run(m);
     } else {
         log_error("%s", error);
+        notify_status(&m->notify, error);
         free(error);
     }
     close_everything(m);

@@ -1,14 +1,28 @@
-/* sockets: the UNIX sockets that the web server connects to. */
+/* sockets: the UNIX sockets that the web server connects to. We open them, or the service manager has done so
+ * and passes them on (systemd's LISTEN_FDS): then they are its own, and outlive us. */
 #ifndef SOCKETS_H
 #define SOCKETS_H
 
 #include "util.h"
 
+struct sockets;
+
+/* Takes over what the service manager has passed to this process, and says so in no environment any more. */
+struct sockets *sockets_new(void);
+void sockets_free(struct sockets *sockets); /* NULL is allowed */
+
 /* Makes the folder when it is missing; -1 with *ret_error (allocated). */
 MUST_CHECK int socket_dir_make(const char *dir, char **ret_error);
 
-/* A listening socket at `path`, mode 0660, of `group` (NULL: the process's). A file that a dead process left
- * is replaced; a live socket is not. The descriptor, or -1 with *ret_error (allocated). */
-MUST_CHECK int socket_listen(const char *path, const char *group, char **ret_error);
+/* A listening socket at `path`, the caller's to close: the one that was passed with this path; or else a new
+ * one, mode 0660, of `group` (NULL: the process's). A file that a dead process left is replaced; a live socket
+ * is not. The descriptor, or -1 with *ret_error (allocated). */
+MUST_CHECK int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error);
+
+/* Removes the socket's file, unless the service manager owns it. */
+void sockets_remove(struct sockets *sockets, const char *path);
+
+/* The path of a passed socket that nobody has listened on, from *at on, which moves on; NULL behind the last. */
+const char *sockets_unused(const struct sockets *sockets, size_t *at);
 
 #endif

@@ -8,6 +8,7 @@
 
 struct slot {
     int64_t values[STAT_COUNT];
+    int64_t beats;
 } __attribute__((aligned(64)));
 
 enum stat_type { counter, gauge };
@@ -77,6 +78,16 @@ void stat_answer(int http_status)
     static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX,
                                            STAT_ANSWERS_5XX};
     stat_inc(classes[http_status / 100 - 2]);
+}
+
+void stats_beat(void)
+{
+    __atomic_store_n(&own->beats, own->beats + 1, __ATOMIC_RELAXED);
+}
+
+int64_t stats_beats(int slot)
+{
+    return __atomic_load_n(&page[slot].beats, __ATOMIC_RELAXED);
 }
 
 void stats_fold(int slot)

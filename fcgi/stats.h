@@ -57,6 +57,7 @@
     X(WORKERS_READY, gauge, "workers_ready", "", "Workers that take requests")                               \
     X(WORKER_STARTS, counter, "worker_starts_total", "", "Workers started")                                  \
     X(WORKER_DEATHS, counter, "worker_deaths_total", "", "Workers that ended without having been told to")   \
+    X(WORKER_HANGS, counter, "worker_hangs_total", "", "Workers killed because their loop stood still")      \
     X(RELOADS, counter, "reloads_total", "result=\"done\"", "Reloads, by result")                            \
     X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)                                 \
     X(ROTATIONS, counter, "rotations_total", "result=\"done\"",                                              \
@@ -81,6 +82,10 @@ void stat_answer(int http_status);
 void stat_add(enum stat_id which, int64_t n);
 void stat_set(enum stat_id which, int64_t value);
 int64_t stat_get(enum stat_id which);
+
+/* A sign of life of this process's loop; and how many the process of that slot has given. */
+void stats_beat(void);
+int64_t stats_beats(int slot);
 
 /* For the master: the slot's counters join its own totals and its gauges are forgotten; it can be used again.
  */

@@ -18,8 +18,8 @@ static int write_health(struct buf *out, const struct health *health)
 static int write_readiness(struct buf *out, const struct health *health)
 {
     bool ready = health->workers_ready > 0;
-    buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d}\n", ready ? "ready" : "not ready",
-             health->workers, health->workers_ready);
+    buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d}\n",
+             ready ? "ready" : "not ready", health->workers, health->workers_ready, health->workers_hung);
     return ready ? 200 : 503;
 }
 

@@ -7,6 +7,7 @@
 struct health {
     int workers;       /* wanted */
     int workers_ready; /* that take requests */
+    int workers_hung;  /* whose loop stands still */
 };
 
 void status_serve(const struct health *health, struct fcgi_request *client);

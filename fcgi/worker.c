@@ -40,6 +40,7 @@ struct worker {
     uv_signal_t terminate;
     uv_poll_t control; /* ends with the master */
     uv_timer_t drain;  /* the last moment */
+    uv_timer_t beat;   /* the next sign of life */
 };
 
 /* ---- the process ---- */
@@ -116,6 +117,7 @@ static void close_parts(struct worker *w)
     if (w->control.loop != NULL)
         uv_close((uv_handle_t *)&w->control, NULL);
     uv_close((uv_handle_t *)&w->drain, NULL);
+    uv_close((uv_handle_t *)&w->beat, NULL);
 }
 
 static void on_drained(void *ctx)
@@ -144,6 +146,7 @@ static void make_parts(struct worker *w)
                                                        .owners = w->owners});
     uv_signal_init(&w->loop, &w->terminate);
     uv_timer_init(&w->loop, &w->drain);
+    uv_timer_init(&w->loop, &w->beat);
 }
 
 /* Lets every closing callback run, so that nothing is left when the loop is. */
@@ -215,6 +218,12 @@ static struct conf *load_inherited(const char *path)
     return conf;
 }
 
+static void on_beat(uv_timer_t *timer)
+{
+    (void)timer;
+    stats_beat();
+}
+
 static void say_ready(void)
 {
     const char ready = WORKER_READY;
@@ -250,6 +259,7 @@ int worker_main(int index, int slot, const char *path)
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
+    uv_timer_start(&w.beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
     fetches_hear(w.fetches);
     enter_sandbox(w.conf);
     say_ready();

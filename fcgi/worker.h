@@ -12,6 +12,9 @@ enum { WORKER_FD_CONTROL = 3, WORKER_FD_LISTEN, WORKER_FD_STATS, WORKER_FD_FILES
  * it ends, the descriptor does, and the worker leaves. */
 enum { WORKER_READY = 'R' };
 
+/* How often its loop gives a sign of life (stats_beat). */
+enum { WORKER_BEAT_MS = 1000 };
+
 /* Runs a worker until it is told to leave (TERM) and has finished what it holds; its exit status. `index` is
  * that of its socket, `slot` that of its counters, `path` the configuration's name. */
 int worker_main(int index, int slot, const char *path);

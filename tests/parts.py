@@ -80,6 +80,7 @@ class Process:
     def __init__(self, stack):
         self.stack = stack
         self.process = None
+        self.passed = []  # descriptors that it inherits under the same numbers, from the next start on
         self.log_path = stack.folder / f"{self.name}.log"
 
     @property
@@ -102,7 +103,7 @@ class Process:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                cwd=self.stack.folder, start_new_session=True, preexec_fn=in_child,
+                cwd=self.stack.folder, start_new_session=True, preexec_fn=in_child, pass_fds=self.passed,
             )
 
     def wait_ready(self, ready) -> None:

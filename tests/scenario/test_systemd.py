@@ -1,0 +1,199 @@
+"""Under a service manager: what the daemon reports, the sockets it is handed, and workers that hang."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers import sockets, wait_gone, worker_pid
+from managing import Manager
+
+
+@pytest.fixture
+def managed(make_stack):
+    """managed(**of_the_manager) gives a stack whose daemon runs under a Manager, and that."""
+    managers = []
+
+    def start(config=None, starts=True, **settings):
+        stack = make_stack(redis=False, daemon=False, config=config)
+        listen = settings.pop("listen", ())
+        if listen:
+            stack.socket_dir.mkdir()
+        managers.append(Manager(stack, listen=[str(stack.socket_dir / name) for name in listen], **settings))
+        if starts:
+            stack.daemon.start()
+        return stack, managers[-1]
+
+    yield start
+    for manager in managers:
+        manager.close()
+
+
+def readiness(stack):
+    return json.loads(stack.get("/readyz").body)
+
+
+# What is reported
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
+def test_start_reload_and_stop_are_reported_in_this_order(managed, abstract):
+    stack, manager = managed(abstract=abstract)
+    assert manager.wait("READY")["STATUS"] == "2 of 2 workers take requests"
+    before = time.monotonic_ns() // 1000
+    stack.configure(workers=3)
+    stack.daemon.hup()
+    assert before <= int(manager.wait("RELOADING")["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+    assert manager.wait("READY", count=2)["STATUS"] == "3 of 3 workers take requests"
+    assert stack.daemon.term() == 0
+    assert int(manager.wait("STOPPING")["EXTEND_TIMEOUT_USEC"]) > 30_000_000  # "drain"
+    assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
+
+
+def test_a_refused_reload_ends_as_ready_and_says_why(managed):
+    stack, manager = managed()
+    stack.configure(workers="many")
+    stack.daemon.hup()
+    status = manager.wait("READY", count=2)["STATUS"]
+    assert status.startswith("not reloaded, the old configuration stays in force: ") and "/workers: must be" in status
+    assert manager.states() == ["READY", "RELOADING", "READY"]
+
+
+def test_a_start_that_fails_is_never_ready_and_says_why(managed):
+    stack, manager = managed(starts=False)
+    stack.socket_dir.mkdir()
+    Path(stack.worker_socket(1)).touch()
+    assert stack.daemon.run().returncode == 1
+    manager.wait("STATUS", f"{stack.worker_socket(1)} is there already and is no socket")
+    assert manager.states() == []
+
+
+def test_what_is_for_the_master_is_not_in_the_environment_of_the_workers(managed):
+    stack, _ = managed(watchdog=10, listen=["worker-0.sock"])
+    for pid in stack.daemon.workers():
+        names = {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0")}
+        assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS"}
+
+
+def test_a_manager_that_cannot_be_reached_changes_nothing(make_stack):
+    stack = make_stack(redis=False, daemon=False)
+    for address in ("/nowhere/notify.sock", "vsock:2:1234", "@", "/" + "x" * 200):
+        stack.daemon.variables["NOTIFY_SOCKET"] = address
+        stack.daemon.start()
+        assert stack.task("task_1").status == 200
+        stack.daemon.stop()
+    assert stack.daemon.log().count("NOTIFY_SOCKET is no UNIX socket") == 3
+
+
+# The watchdog
+
+
+def test_a_worker_that_hangs_is_seen_and_replaced_and_meanwhile_the_watchdog_is_not_fed(managed):
+    stack, manager = managed({"hung_after": "5s"}, watchdog=0.9)
+    manager.wait("WATCHDOG", count=3)
+    hung = worker_pid(stack, 0)
+    os.kill(hung, signal.SIGSTOP)
+    manager.wait("STATUS", "1 of 2 workers take requests, 1 hung")
+    assert readiness(stack) == {"status": "ready", "workers": 2, "workers_ready": 1, "workers_hung": 1}
+
+    wait_gone(stack, hung)
+    assert "worker 0 has stood still for 5 s: killed" in stack.daemon.log()
+    stack.wait_metric("workers_ready", 2)
+    assert stack.metric("worker_hangs_total") == 1
+    assert stack.ask_worker("/sora/v1/videos/task_1", index=0).status == 200
+    manager.wait("STATUS", "2 of 2 workers take requests")
+    fed = len(manager.reports("WATCHDOG"))
+    manager.wait("WATCHDOG", count=fed + 1)
+    told = [report.get("STATUS", "fed") for report in manager.reports("WATCHDOG", "STATUS")]
+    assert told[told.index("1 of 2 workers take requests, 1 hung") + 1].startswith("1 of 2 workers take requests")
+
+
+def test_a_worker_that_goes_on_is_left_alone(managed):
+    stack, manager = managed({"hung_after": "1m"}, watchdog=0.9)
+    workers = stack.daemon.workers()
+    os.kill(workers[1], signal.SIGSTOP)
+    manager.wait("STATUS", "1 of 2 workers take requests, 1 hung")
+    fed = len(manager.reports("WATCHDOG"))
+    os.kill(workers[1], signal.SIGCONT)
+    manager.wait("STATUS", "2 of 2 workers take requests")
+    manager.wait("WATCHDOG", count=fed + 1)
+    assert stack.daemon.workers() == workers
+    assert stack.metric("worker_hangs_total") == 0
+
+
+def test_the_watchdog_of_another_process_is_not_fed(managed):
+    stack, manager = managed(starts=False, watchdog=0.3)
+    stack.daemon.variables["WATCHDOG_PID"] = str(os.getpid())
+    stack.daemon.start()
+    manager.wait("READY")
+    stack.daemon.reload()
+    manager.wait("READY", count=2)
+    assert manager.reports("WATCHDOG") == []
+
+
+# Sockets that are handed over
+
+ALL = ["status.sock", "worker-0.sock", "worker-1.sock"]
+
+
+def inodes(stack):
+    return {name: (stack.socket_dir / name).stat().st_ino for name in sockets(stack)}
+
+
+def test_sockets_that_are_handed_over_are_used_and_outlive_the_daemon(managed):
+    stack, _ = managed(starts=False, listen=ALL)
+    before = inodes(stack)
+    early = stack.background(stack.ask_worker, "/sora/v1/videos/task_1", 1)  # comes before there is a daemon
+    for _ in range(2):
+        stack.daemon.start()
+        assert early.result().status == 200
+        assert stack.task("task_1").status == 200
+        stack.daemon.stop()
+        assert inodes(stack) == before
+        early = stack.background(stack.ask_worker, "/sora/v1/videos/task_1", 1)
+    stack.daemon.start()
+    assert early.result().status == 200
+
+
+def test_workers_without_a_socket_of_the_managers_open_their_own(managed):
+    stack, _ = managed({"workers": 3}, listen=ALL)
+    assert sockets(stack) == [*ALL, "worker-2.sock"]
+    assert {stack.ask_worker("/sora/v1/videos/task_1", index).status for index in range(3)} == {200}
+    stack.daemon.stop()
+    assert sockets(stack) == ALL
+
+
+def test_fewer_workers_and_more_again_have_the_same_sockets(managed):
+    stack, _ = managed(listen=ALL)
+    before = inodes(stack)
+    for workers in (1, 2):
+        stack.configure(workers=workers)
+        stack.daemon.reload()
+    assert inodes(stack) == before
+    assert stack.ask_worker("/sora/v1/videos/task_1", index=1).status == 200
+
+
+def test_sockets_handed_to_another_process_are_not_touched(managed):
+    stack, manager = managed(starts=False, listen=ALL)
+    manager.hand_over(stack.daemon, pid=str(os.getpid()))
+    stack.daemon.spawn([*stack.daemon.wrapper, stack.daemon.binary, "-c", str(stack.daemon.config_file)],
+                       stack.daemon.environment())
+    assert stack.daemon.process.wait(20) == 1
+    assert re.search(r"already running: \S+/status.sock is in use", stack.daemon.log())
+    stack.daemon.kill()
+
+
+def test_what_is_handed_over_and_of_no_use_is_named(managed):
+    stack, manager = managed(starts=False, listen=[*ALL, "worker-7.sock"])
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.sockets.append(datagrams)
+    manager.hand_over(stack.daemon)
+    stack.daemon.start()
+    assert "worker-7.sock, passed by the service manager, is no socket of this configuration" in stack.daemon.log()
+    assert "descriptor 7, passed by the service manager, is no listening UNIX socket: not used" in stack.daemon.log()
+    assert stack.task("task_1").status == 200
