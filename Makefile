@@ -1,4 +1,4 @@
-# make        the program: build/taskproxy
+# make        the program, build/taskproxy, and its manual, build/man/taskproxy.json.5 beside conf/man
 # make run    all of it on this machine, with a stand-in for the upstream, until Ctrl-C   (PORT= UPSTREAM= KEY_FILE=)
 # make test   lint, unit tests, scenario tests
 # make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
@@ -30,7 +30,7 @@ AGAIN   = @$(MAKE) -s -j$(shell nproc)
 
 all:
 	$(INSTALL) build
-	$(AGAIN) build/taskproxy
+	$(AGAIN) build/taskproxy build/man/taskproxy.json.5
 
 run:
 	$(INSTALL) build run
@@ -57,6 +57,13 @@ build/taskproxy: $(OBJECTS)
 build/asan/taskproxy: $(ASAN_OBJECTS)
 	@echo '  LD   $@'
 	@$(CC) $(ASAN) -o $@ $^ $(LIBS)
+
+# The reference of all keys, printed by the program, stands between the marks of the page.
+build/man/taskproxy.json.5: conf/man/taskproxy.json.5.in build/taskproxy
+	@mkdir -p $(@D)
+	@build/taskproxy --print-manual > $@.keys
+	@sed '/^\.\\" BEGIN$$/r $@.keys' $< > $@
+	@rm $@.keys
 
 build/%.o: fcgi/%.c
 	@mkdir -p $(@D)

@@ -132,7 +132,7 @@ static const struct field conf_fields[] = {
     FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "the least that is logged",
           .words = "debug|info|warn|error"),
 };
-static const struct table conf_table = TABLE(CONF, conf_fields);
+const struct table conf_table = TABLE(CONF, conf_fields);
 
 /* ---- from the file to the end ---- */
 

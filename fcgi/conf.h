@@ -109,6 +109,8 @@ struct conf {
     struct teams *teams;   /* NULL: there are none */
 };
 
+extern const struct table conf_table; /* of the file, for the manual */
+
 /* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to
  * the configuration from here on. NULL with *ret_error (allocated), which names file, line and key. */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);

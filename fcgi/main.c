@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "manual.h"
 #include "master.h"
 #include "route.h"
 #include "sign.h"
@@ -63,15 +64,28 @@ static int check(const char *path, struct conf *conf)
     return status;
 }
 
+static int put_out(struct buf *out)
+{
+    int result = fwrite(out->data, 1, out->len, stdout) == out->len ? EXIT_SUCCESS : EXIT_FAILURE;
+    buf_done(out);
+    return result;
+}
+
 static int print(void (*write)(const struct conf *, struct buf *), struct conf *conf)
 {
     struct buf out;
     buf_init(&out, 16 * 1024 * 1024);
     write(conf, &out);
-    int result = fwrite(out.data, 1, out.len, stdout) == out.len ? EXIT_SUCCESS : EXIT_FAILURE;
-    buf_done(&out);
     conf_free(conf);
-    return result;
+    return put_out(&out);
+}
+
+static int print_manual(void)
+{
+    struct buf out;
+    buf_init(&out, 1024 * 1024);
+    manual_print(&out);
+    return put_out(&out);
 }
 
 static int sign(struct conf *conf, const struct sign_order *order)
@@ -130,11 +144,21 @@ static int run_cgi(void)
 
 int main(int argc, char **argv)
 {
-    enum { OPT_PRINT_NGINX = 256, OPT_TRY, OPT_NEW_TOKEN, OPT_SIGN, OPT_TEAM, OPT_TASK, OPT_TTL };
+    enum {
+        OPT_PRINT_NGINX = 256,
+        OPT_PRINT_MANUAL,
+        OPT_TRY,
+        OPT_NEW_TOKEN,
+        OPT_SIGN,
+        OPT_TEAM,
+        OPT_TASK,
+        OPT_TTL
+    };
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 't'},
                                             {"print-config", no_argument, NULL, 'T'},
                                             {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
+                                            {"print-manual", no_argument, NULL, OPT_PRINT_MANUAL},
                                             {"try", required_argument, NULL, OPT_TRY},
                                             {"new-token", no_argument, NULL, OPT_NEW_TOKEN},
                                             {"sign", no_argument, NULL, OPT_SIGN},
@@ -167,6 +191,8 @@ int main(int argc, char **argv)
         case OPT_PRINT_NGINX:
             mode = PRINT_NGINX;
             break;
+        case OPT_PRINT_MANUAL: /* for the makers of taskproxy.json(5), not for its readers */
+            return print_manual();
         case OPT_TRY:
             mode = TRY;
             provider = optarg;

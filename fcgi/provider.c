@@ -165,7 +165,7 @@ static const struct field provider_fields[] = {
           .table = &unified_table),
     FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often a task may be asked", .table = &poll_table),
 };
-static const struct table provider_table = TABLE(PROVIDER, provider_fields);
+const struct table provider_table = TABLE(PROVIDER, provider_fields);
 
 /* ---- what the tables cannot know ---- */
 

@@ -130,6 +130,8 @@ struct provider {
     char digest[17]; /* of the file: a value in Redis made with another one is not used */
 };
 
+extern const struct table provider_table; /* of the file, for the manual */
+
 /* Reads the file; NULL with *ret_error (allocated) that names file, line and key. */
 struct provider *provider_load(struct files *files, const char *path, char **ret_error);
 void provider_free(struct provider *provider); /* NULL is allowed */

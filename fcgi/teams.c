@@ -24,7 +24,7 @@ static const struct field team_fields[] = {
     FIELD("watchers", S_INT, TEAM, watchers, "0", "requests that one worker holds; 0: no limit",
           .max = 1000000),
 };
-static const struct table team_table = TABLE(TEAM, team_fields);
+const struct table team_table = TABLE(TEAM, team_fields);
 
 static const char *text_at(const struct list *list, size_t i)
 {

@@ -28,6 +28,8 @@ struct teams {
     struct list list; /* of struct team */
 };
 
+extern const struct table team_table; /* of one team, for the manual */
+
 /* Reads the teams out of `file`, and the secrets that it names into `files`. `providers` (of struct provider
  * *) are those that are served. NULL with *ret_error (allocated), which names file, line and key. */
 struct teams *teams_load(struct files *files, const struct file *file, const struct list *providers,

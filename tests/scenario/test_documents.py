@@ -1,0 +1,123 @@
+"""The manual says what the program does: its pages are well-formed, whole and up to date."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from parts import ROOT
+from stack import read_json
+
+BINARY = os.environ.get("TASKPROXY_BINARY") or ROOT / "build/asan/taskproxy"
+MAN = ROOT / "conf" / "man"
+
+
+def program(*arguments) -> str:
+    done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def keys() -> str:
+    """The part of taskproxy.json(5) that the program prints."""
+    return program("--print-manual")
+
+
+@pytest.fixture
+def pages(tmp_path, keys) -> dict:
+    """The files of both pages; the one is put together as the Makefile does it."""
+    head, tail = re.split(r'(?<=^\.\\" BEGIN\n)', (MAN / "taskproxy.json.5.in").read_text(), flags=re.MULTILINE)
+    (tmp_path / "taskproxy.json.5").write_text(head + keys + tail)
+    return {"taskproxy.8": MAN / "taskproxy.8", "taskproxy.json.5": tmp_path / "taskproxy.json.5"}
+
+
+def text_of(page) -> str:
+    """As a terminal without colours shows it."""
+    done = subprocess.run(["mandoc", "-Tascii", "-Owidth=200", page], capture_output=True, text=True, check=True)
+    return re.sub(".\b", "", done.stdout)
+
+
+def documented(roff: str) -> dict:
+    """{pointer: what stands behind the name of the key}"""
+    found = {}
+    for section in re.split(r"^\.SH ", roff, flags=re.MULTILINE)[1:]:
+        title, *tables = re.split(r"^\.SS ", section, flags=re.MULTILINE)
+        for table in tables:
+            pointer, rows = table.split("\n", 1)
+            keys = re.findall(r"^\.TP\n\\fB(.*)\\fR: (.*)$", rows, re.MULTILINE)
+            found.update({(title.strip(), f"{pointer.rstrip('/')}/{name}"): about for name, about in keys})
+    return found
+
+
+def members(document, pointer=""):
+    """(pointer, value) of all that the configuration has; members that are named at will are NAME, those of lists N."""
+    for name, value in document.items():
+        here = f"{pointer}/{name}"
+        yield here, value
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            yield from members(value[0], f"{here}/N")
+        elif isinstance(value, dict):
+            named = here == "/upstreams"
+            yield from members(next(iter(value.values())) if named else value, f"{here}/NAME" if named else here)
+
+
+def test_the_pages_are_well_formed(pages):
+    for page in pages.values():
+        lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True)
+        assert [line for line in lint.stdout.splitlines() if "missing date" not in line] == []
+        groff = subprocess.run(["groff", "-ww", "-z", "-man", "-Tutf8", page], capture_output=True, text=True)
+        assert (groff.returncode, groff.stderr) == (0, "")
+
+
+def test_the_page_and_help_know_the_same_options(pages):
+    text = text_of(pages["taskproxy.8"]).partition("\nOPTIONS\n")[2].partition("\nSIGNALS\n")[0]
+    tags = " ".join(re.findall(r"^ +(-.*)$", text, re.MULTILINE))
+    option = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+    assert {*option.findall(tags)} == {*option.findall(program("--help"))} - {"-i"}  # of curl
+
+
+def test_every_key_that_is_in_force_is_documented(make_stack, keys):
+    stack = make_stack(daemon=False, nginx=False)
+    in_force = {pointer for pointer, _ in members(json.loads(stack.daemon.run("--print-config").stdout))}
+    assert in_force == {pointer for title, pointer in documented(keys) if title == "KEYS OF THE CONFIGURATION"}
+
+
+def test_the_shipped_files_have_no_key_that_is_not_documented(keys):
+    known = documented(keys)
+    for pointer, _ in members(read_json(ROOT / "conf" / "taskproxy.json")):
+        assert ("KEYS OF THE CONFIGURATION", pointer) in known
+    for file in (ROOT / "conf" / "providers").glob("*.json"):
+        for key in read_json(file):
+            assert ("KEYS OF A PROVIDER FILE", f"/{key}") in known, file
+
+
+def test_a_default_in_the_example_is_the_default(keys):
+    known = documented(keys)
+    for pointer, value in members(read_json(ROOT / "conf" / "taskproxy.json")):
+        fallback = re.search(r"; default (.*)$", known["KEYS OF THE CONFIGURATION", pointer])
+        if fallback and not isinstance(value, dict):
+            assert json.loads(fallback[1].replace("\\-", "-")) == value, pointer
+
+
+def test_bounds_are_those_that_are_kept(make_stack, keys):
+    stack = make_stack(daemon=False, nginx=False)
+    about = documented(keys)["KEYS OF THE CONFIGURATION", "/upstreams/NAME/timeout"]
+    least, most = re.search(r"from (\S+) to (\S+);", about).groups()
+    for timeout, good in ((least, True), (most, True), ("9ms", False), ("301s", False)):
+        stack.configure(upstreams={"main": {"timeout": timeout}})
+        done = stack.daemon.run("--check-config")
+        assert (done.returncode == 0) == good, timeout
+        assert good or f'must be from "{least}" to "{most}"' in done.stderr
+
+
+def test_every_key_of_every_table_says_what_it_is(keys):
+    assert {title for title, _ in documented(keys)} == {
+        "KEYS OF THE CONFIGURATION", "KEYS OF THE TEAMS FILE", "KEYS OF A PROVIDER FILE",
+    }
+    helps = re.findall(r"^\.TP\n.*\n\\&(.*)$", keys, re.MULTILINE)
+    assert len(helps) == keys.count(".TP\n") > 80 and all(helps)
+    for pointer in set(re.findall(r", see (/\S*[\w])", keys)):
+        assert f".SS {pointer}\n" in keys
