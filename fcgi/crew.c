@@ -14,6 +14,7 @@
 
 #include <utlist.h>
 
+#include "elders.h"
 #include "stats.h"
 #include "worker.h"
 
@@ -122,6 +123,22 @@ bool crew_is_stuck(const struct crew *crew)
     for (int i = 0; i < crew->n_wanted; i++)
         deaths |= crew->places[i].deaths > 0;
     return deaths && !crew_is_complete(crew);
+}
+
+const char *crew_program(const struct crew *crew)
+{
+    return crew->program;
+}
+
+void crew_name(const struct crew *crew, struct buf *list)
+{
+    const struct child *child;
+    DL_FOREACH(crew->children, child)
+    {
+        uv_os_fd_t control;
+        if (uv_fileno((const uv_handle_t *)&child->control, &control) == 0)
+            elders_name(list, child->process.pid, control);
+    }
 }
 
 /* ---- sockets ---- */

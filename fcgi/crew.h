@@ -42,6 +42,12 @@ void crew_kill(struct crew *crew);
 /* Workers of the newest generation die before it is complete: it may never be. */
 bool crew_is_stuck(const struct crew *crew);
 
+/* The path that this program was started from. (ref) */
+const char *crew_program(const struct crew *crew);
+
+/* Adds every worker to a list for the next program (elders.h). */
+void crew_name(const struct crew *crew, struct buf *list);
+
 int crew_size(const struct crew *crew);         /* processes, leaving ones included */
 int crew_ready(const struct crew *crew);        /* workers that take requests */
 int crew_hung(const struct crew *crew);         /* workers that should, but whose loop stands still */

@@ -3,6 +3,7 @@
  *     start:   sockets -> page of counters -> a generation of workers
  *     HUP:     new configuration -> a new generation on the same sockets
  *     change:  the same one with new secrets -> likewise
+ *     HUP, and another program lies where this one did: exec it -> start, with sockets and workers taken over
  *     TERM:    the workers leave -> the last is gone -> so are we
  *
  * A bad configuration or secret changes nothing. HUPs and changes that come while a generation is still starting
@@ -18,13 +19,18 @@
 #include <unistd.h>
 
 #include "crew.h"
+#include "elders.h"
 #include "filewatch.h"
 #include "notify.h"
 #include "stats.h"
 #include "status.h"
+#include "upgrade.h"
 #include "vault.h"
 
 enum { STATUS_CONNECTIONS = 256, KILL_GRACE_MS = 2000 };
+
+/* In the environment of a program that takes over. */
+static const char elders_variable[] = "TASKPROXY_WORKERS";
 
 struct master {
     uv_loop_t loop;
@@ -33,6 +39,7 @@ struct master {
     int stats_fd;
     struct sockets *sockets;
     struct crew *crew;
+    struct elders *elders; /* workers of the program that we were */
     struct notify notify;
     char *status_path; /* NULL: not open */
     struct fcgi_server *status;
@@ -40,6 +47,7 @@ struct master {
     char *refusal;      /* why secrets that have changed were not taken, or NULL */
     bool reload_again;  /* HUP came while a generation was starting */
     bool secrets_again; /* secrets changed meanwhile */
+    bool checking;      /* another program is looking at the configuration */
     bool stopping;
     enum { STARTING, RUNNING, RELOADING } phase; /* as the service manager knows it */
     uv_signal_t hup, terminate, interrupt;
@@ -174,6 +182,48 @@ static void reload(struct master *m)
     log_info("configuration reloaded: %d workers", (int)m->conf->workers);
 }
 
+/* ---- upgrade ---- */
+
+/* What is not handed over - counters, connections to the status socket - begins anew. */
+static void become(struct master *m)
+{
+    struct buf list;
+    buf_init(&list, 64 * 1024);
+    crew_name(m->crew, &list);
+    elders_name_all(m->elders, &list);
+    setenv(elders_variable, list.len > 0 ? list.data : "", 1);
+    buf_done(&list);
+    sockets_hand_over(m->sockets);
+    notify_hand_over(&m->notify);
+    log_info("another program lies at %s: it takes over", crew_program(m->crew));
+    const char *why = upgrade_exec(crew_program(m->crew), m->conf_path);
+    log_error("%s cannot be started: %s; a restart is needed", crew_program(m->crew), why);
+    report_refusal(m, "not upgraded");
+}
+
+static void catch_up(struct master *m);
+
+static void on_checked(void *ctx, bool good)
+{
+    struct master *m = ctx;
+    m->checking = false;
+    if (m->stopping)
+        return;
+    if (good)
+        become(m);
+    else
+        refuse_reload(m, "the program that lies there now refuses the configuration");
+    catch_up(m);
+}
+
+static void upgrade(struct master *m)
+{
+    report_reload(m);
+    m->checking = upgrade_check(&m->loop, crew_program(m->crew), m->conf_path, on_checked, m);
+    if (!m->checking)
+        refuse_reload(m, "the program that lies there now cannot be started");
+}
+
 /* ---- rotation: the configuration in force, with secrets that have changed ---- */
 
 /* The same refusal is said once, until something was taken. */
@@ -219,7 +269,15 @@ static void take_secrets(struct master *m)
 /* A generation that is still starting is not overtaken, unless it may never be complete. */
 static bool may_reload(const struct master *m)
 {
-    return crew_is_complete(m->crew) || crew_is_stuck(m->crew);
+    return !m->checking && (crew_is_complete(m->crew) || crew_is_stuck(m->crew));
+}
+
+static void reload_or_upgrade(struct master *m)
+{
+    if (upgrade_is_due(crew_program(m->crew)))
+        upgrade(m);
+    else
+        reload(m);
 }
 
 static void on_hup(uv_signal_t *signal, int number)
@@ -229,7 +287,7 @@ static void on_hup(uv_signal_t *signal, int number)
     if (m->stopping)
         return;
     if (may_reload(m))
-        reload(m);
+        reload_or_upgrade(m);
     else
         m->reload_again = true;
 }
@@ -253,7 +311,7 @@ static void catch_up(struct master *m)
         return;
     m->reload_again = m->secrets_again = false;
     if (whole)
-        reload(m);
+        reload_or_upgrade(m);
     if (secrets && may_reload(m))
         take_secrets(m);
 }
@@ -262,12 +320,14 @@ static void catch_up(struct master *m)
 
 static void on_kill_time(uv_timer_t *timer)
 {
-    crew_kill(CONTAINER_OF(timer, struct master, kill_timer)->crew);
+    struct master *m = CONTAINER_OF(timer, struct master, kill_timer);
+    crew_kill(m->crew);
+    elders_kill(m->elders);
 }
 
 static void stop_when_empty(struct master *m)
 {
-    if (crew_size(m->crew) == 0)
+    if (crew_size(m->crew) == 0 && elders_count(m->elders) == 0)
         uv_stop(&m->loop);
 }
 
@@ -280,6 +340,7 @@ static void on_terminate(uv_signal_t *signal, int number)
     m->stopping = true;
     notify_stopping(&m->notify, m->conf->drain_ms + 2 * KILL_GRACE_MS);
     crew_stop(m->crew);
+    elders_retire(m->elders);
     uv_timer_start(&m->kill_timer, on_kill_time, (uint64_t)m->conf->drain_ms + KILL_GRACE_MS, 0);
     stop_when_empty(m);
 }
@@ -289,6 +350,10 @@ static void on_crew_change(void *ctx)
     struct master *m = ctx;
     if (m->stopping)
         return stop_when_empty(m);
+    if (crew_is_complete(m->crew)) {
+        elders_retire(m->elders);
+        sockets_tidy(m->sockets);
+    }
     report_state(m);
     catch_up(m);
 }
@@ -324,6 +389,8 @@ static bool open_everything(struct master *m, char **ret_error)
         *ret_error = xstrdup("the page of counters cannot be made");
         return false;
     }
+    m->elders = elders_new(&m->loop, getenv(elders_variable), on_crew_change, m);
+    unsetenv(elders_variable);
     m->crew = crew_new((struct crew_parts){.loop = &m->loop,
                                            .conf_path = m->conf_path,
                                            .stats_fd = m->stats_fd,
@@ -350,6 +417,7 @@ static void init(struct master *m)
 static void close_everything(struct master *m)
 {
     crew_free(m->crew);
+    elders_free(m->elders);
     filewatch_free(m->watch);
     forget_refusal(m);
     if (m->status_path != NULL)
@@ -398,6 +466,7 @@ static void run(struct master *m)
     uv_signal_start(&m->hup, on_hup, SIGHUP);
     uv_signal_start(&m->terminate, on_terminate, SIGTERM);
     uv_signal_start(&m->interrupt, on_terminate, SIGINT);
+    signals_unblock();
     uint64_t feeding_ms = (uint64_t)m->notify.watchdog_ms / 3;
     if (feeding_ms > 0)
         uv_timer_start(&m->watchdog, on_watchdog, feeding_ms, feeding_ms);

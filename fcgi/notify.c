@@ -35,6 +35,7 @@ static void open_socket(struct notify *notify)
         log_warn("the service manager is not told anything: NOTIFY_SOCKET is no UNIX socket");
         return;
     }
+    notify->name = xstrdup(text);
     notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     /* A manager that does not read holds us up for a moment only. */
     const struct timeval patience = {.tv_sec = 1};
@@ -67,6 +68,19 @@ void notify_done(struct notify *notify)
     if (notify->fd >= 0)
         close(notify->fd);
     notify->fd = -1;
+    free(notify->name);
+    notify->name = NULL;
+}
+
+void notify_hand_over(const struct notify *notify)
+{
+    if (notify->name != NULL)
+        setenv("NOTIFY_SOCKET", notify->name, 1);
+    if (notify->watchdog_ms == 0)
+        return;
+    char *us = xasprintf("%lld", (long long)notify->watchdog_ms * 1000);
+    setenv("WATCHDOG_USEC", us, 1);
+    free(us);
 }
 
 /* `text`, which is given up, has a line for each thing that is said. */

@@ -13,12 +13,16 @@ struct notify {
     int fd; /* -1: nobody is to be told */
     struct sockaddr_un address;
     socklen_t address_len;
+    char *name;          /* of the socket, as the environment had it; NULL: it had none */
     int64_t watchdog_ms; /* notify_alive is wanted at least this often; 0: not at all */
 };
 
 /* Reads the environment, and takes out of it what is for this process alone. */
 void notify_init(struct notify *notify);
 void notify_done(struct notify *notify);
+
+/* Puts back into the environment what the next program is to find there. */
+void notify_hand_over(const struct notify *notify);
 
 /* `status` is one line for people. */
 void notify_ready(const struct notify *notify, const char *status);

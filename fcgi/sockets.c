@@ -11,20 +11,27 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "buf.h"
 #include "log.h"
 
 enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
 
-/* A socket that was passed; it stays open as long as we live, for a reload that wants it again. */
+/* The descriptors of the program before an upgrade that were its own. */
+static const char own_sockets[] = "TASKPROXY_SOCKETS";
+
+/* A socket that was passed, or that is open; it stays open as long as we live, for a reload that wants it again,
+ * or until it is removed, if it is our own. */
 struct passed {
     int fd;
     char *path;
     bool used;
+    bool own;
 };
 
 struct sockets {
     struct passed items[PASSED_MAX];
     size_t n;
+    int n_managed; /* descriptors that the service manager has passed, good or not */
 };
 
 /* ---- those that the service manager has passed ---- */
@@ -53,25 +60,69 @@ static char *path_of(int fd)
     return xstrdup(address.sun_path);
 }
 
+static void add(struct sockets *sockets, int fd, bool own)
+{
+    char *path = path_of(fd);
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || path == NULL || sockets->n == PASSED_MAX) {
+        log_warn("descriptor %d, which was passed on, is no listening UNIX socket: not used", fd);
+        free(path);
+        return;
+    }
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    sockets->items[sockets->n++] = (struct passed){.fd = fd, .path = path, .own = own};
+}
+
+/* "FD,FD": what sockets_hand_over has written. */
+static void add_own(struct sockets *sockets)
+{
+    const char *list = getenv(own_sockets);
+    char *copy = xstrdup(list ? list : ""), *rest = copy, *word;
+    int64_t fd;
+    while ((word = strsep(&rest, ",")) != NULL) {
+        if (parse_int(word, &fd) == 0 && fd > STDERR_FILENO && fd <= INT32_MAX)
+            add(sockets, (int)fd, true);
+    }
+    free(copy);
+    unsetenv(own_sockets);
+}
+
 struct sockets *sockets_new(void)
 {
     struct sockets *sockets = xcalloc(1, sizeof(*sockets));
-    int n = passed_count();
-    for (int fd = PASSED_FIRST; fd < PASSED_FIRST + n; fd++) {
-        char *path = path_of(fd);
-        if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || path == NULL) {
-            log_warn("descriptor %d, passed by the service manager, is no listening UNIX socket: not used",
-                     fd);
-            free(path);
-            continue;
-        }
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-        sockets->items[sockets->n++] = (struct passed){.fd = fd, .path = path};
-    }
+    sockets->n_managed = passed_count();
+    for (int i = 0; i < sockets->n_managed; i++)
+        add(sockets, PASSED_FIRST + i, false);
+    add_own(sockets);
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     return sockets;
+}
+
+static void set_number(const char *name, long number)
+{
+    char *text = xasprintf("%ld", number);
+    setenv(name, text, 1);
+    free(text);
+}
+
+void sockets_hand_over(const struct sockets *sockets)
+{
+    struct buf list;
+    buf_init(&list, 64 * 1024);
+    for (size_t i = 0; i < sockets->n; i++) {
+        const struct passed *item = &sockets->items[i];
+        fcntl(item->fd, F_SETFD, 0);
+        if (item->own)
+            buf_addf(&list, "%s%d", list.len > 0 ? "," : "", item->fd);
+    }
+    if (list.len > 0)
+        setenv(own_sockets, list.data, 1);
+    if (sockets->n_managed > 0) {
+        set_number("LISTEN_PID", getpid());
+        set_number("LISTEN_FDS", sockets->n_managed);
+    }
+    buf_done(&list);
 }
 
 void sockets_free(struct sockets *sockets)
@@ -96,7 +147,7 @@ const char *sockets_unused(const struct sockets *sockets, size_t *at)
 {
     while (*at < sockets->n) {
         const struct passed *passed = &sockets->items[(*at)++];
-        if (!passed->used)
+        if (!passed->used && !passed->own)
             return passed->path;
     }
     return NULL;
@@ -183,18 +234,38 @@ static int listen_anew(const char *path, const char *group, char **ret_error)
 
 int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error)
 {
-    struct passed *passed = find_passed(sockets, path);
-    if (passed == NULL)
-        return listen_anew(path, group, ret_error);
-    passed->used = true;
-    int fd = fcntl(passed->fd, F_DUPFD_CLOEXEC, 0);
-    if (fd < 0)
-        *ret_error = xasprintf("cannot take over the socket %s: %s", path, strerror(errno));
+    struct passed *item = find_passed(sockets, path);
+    if (item == NULL && sockets->n < PASSED_MAX) {
+        int own = listen_anew(path, group, ret_error);
+        if (own < 0)
+            return -1;
+        item = &sockets->items[sockets->n++];
+        *item = (struct passed){.fd = own, .path = xstrdup(path), .own = true};
+    }
+    int fd = item ? fcntl(item->fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (fd < 0) {
+        *ret_error = xasprintf("cannot take the socket %s: %s", path, strerror(errno));
+        return -1;
+    }
+    item->used = true;
     return fd;
 }
 
 void sockets_remove(struct sockets *sockets, const char *path)
 {
-    if (find_passed(sockets, path) == NULL)
-        unlink(path);
+    struct passed *item = find_passed(sockets, path);
+    if (item == NULL || !item->own)
+        return;
+    unlink(item->path);
+    close(item->fd);
+    free(item->path);
+    *item = sockets->items[--sockets->n];
+}
+
+void sockets_tidy(struct sockets *sockets)
+{
+    for (size_t i = sockets->n; i-- > 0;) {
+        if (sockets->items[i].own && !sockets->items[i].used)
+            sockets_remove(sockets, sockets->items[i].path);
+    }
 }

@@ -1,5 +1,6 @@
 /* sockets: the UNIX sockets that the web server connects to. We open them, or the service manager has done so
- * and passes them on (systemd's LISTEN_FDS): then they are its own, and outlive us. */
+ * and passes them on (systemd's LISTEN_FDS): then they are its own, and outlive us. The program that we were
+ * before an upgrade passes its sockets on as well. */
 #ifndef SOCKETS_H
 #define SOCKETS_H
 
@@ -22,7 +23,14 @@ MUST_CHECK int sockets_listen(struct sockets *sockets, const char *path, const c
 /* Removes the socket's file, unless the service manager owns it. */
 void sockets_remove(struct sockets *sockets, const char *path);
 
-/* The path of a passed socket that nobody has listened on, from *at on, which moves on; NULL behind the last. */
+/* Keeps every socket open for the next program that this process becomes, and says so in the environment. */
+void sockets_hand_over(const struct sockets *sockets);
+
+/* Closes and removes those of the program before an upgrade that nobody has listened on. */
+void sockets_tidy(struct sockets *sockets);
+
+/* The path of a socket of the service manager's that nobody has listened on, from *at on, which moves on; NULL
+ * behind the last. */
 const char *sockets_unused(const struct sockets *sockets, size_t *at);
 
 #endif

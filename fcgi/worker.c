@@ -21,6 +21,7 @@
 #include "request.h"
 #include "sandbox.h"
 #include "stats.h"
+#include "upgrade.h"
 #include "vault.h"
 
 enum { HEADROOM_FDS = 64 };
@@ -260,6 +261,7 @@ int worker_main(int index, int slot, const char *path)
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
     uv_timer_start(&w.beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
+    signals_unblock();
     fetches_hear(w.fetches);
     enter_sandbox(w.conf);
     say_ready();

@@ -20,7 +20,7 @@ LAYERS = [
     " cache records memory prefer answer standing events conf_check hook secret keypool teams link access",
     "fcgi acceptor redis http upstream sockets filewatch sandbox notify",
     "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status try sign",
-    "worker crew master main",
+    "worker elders upgrade crew master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}
 
