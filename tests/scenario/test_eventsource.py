@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stack import ROOT
+from teaming import link, teams_stack
 from watching import UNIFIED, end, quick, run
 
 EVENTSOURCE = "4.1.0"
@@ -31,14 +32,26 @@ def modules() -> str:
     return str(FOLDER / "node_modules")
 
 
+def eventsource(modules, url) -> subprocess.Popen:
+    return subprocess.Popen(["node", str(CLIENT), url], env={**os.environ, "NODE_PATH": modules}, stdout=subprocess.PIPE, text=True)
+
+
+def test_an_eventsource_needs_no_header_where_it_has_a_link(make_stack, modules):
+    stack = teams_stack(make_stack, **quick(), redis=False, port=0)
+    end(stack, "linked")
+    url = f"{stack.nginx.url}{UNIFIED}linked"
+    with eventsource(modules, f"{url}?{link('sora/linked')}") as client:
+        said = map(json.loads, client.stdout)
+        assert next(said) == {"open": True}
+        assert next(said)["status"]["status"] == "succeeded"
+    with eventsource(modules, f"{url}?{link('sora/other')}") as client:
+        assert [json.loads(line) for line in client.stdout] == [{"error": 403, "closed": True}]
+
+
 def test_an_eventsource_follows_a_task_to_its_end_and_does_not_come_back(make_stack, modules):
     stack = make_stack(**quick(), port=0)  # as the client speaks to no UNIX socket
     run(stack, "7%", "followed")
-    client = subprocess.Popen(
-        ["node", str(CLIENT), f"{stack.nginx.url}{UNIFIED}followed"],
-        env={**os.environ, "NODE_PATH": modules}, stdout=subprocess.PIPE, text=True,
-    )
-    with client:
+    with eventsource(modules, f"{stack.nginx.url}{UNIFIED}followed") as client:
         said = map(json.loads, client.stdout)
         assert next(said) == {"open": True}
         assert next(said)["status"]["progress"] == 7
