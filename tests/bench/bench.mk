@@ -1,6 +1,6 @@
 # The programs of `make bench`. Included by the Makefile, whose variables these rules use.
 
-BENCH_PROGRAMS = $(addprefix build/bench/,floor ask follow libfcgi views)
+BENCH_PROGRAMS = $(addprefix build/bench/,floor ask follow libfcgi views tokens)
 BENCH_LINK     = $(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -Ifcgi $(LDFLAGS) -o $@ $(filter %.c %.o,$^)
 
 $(BENCH_PROGRAMS): build/bench/%: tests/bench/%.c
@@ -9,5 +9,5 @@ $(BENCH_PROGRAMS): build/bench/%: tests/bench/%.c
 	@$(BENCH_LINK) $(LIBS)
 
 # All objects but main's: the floor stands on the very edge that taskproxy stands on.
-build/bench/floor build/bench/views: $(filter-out build/main.o,$(OBJECTS))
+build/bench/floor build/bench/views build/bench/tokens: $(filter-out build/main.o,$(OBJECTS))
 build/bench/ask build/bench/follow: tests/bench/client.c tests/bench/client.h

@@ -16,12 +16,13 @@ import hits
 import hosts
 import memory
 import polled
+import teams
 import told
 import views
 from measure import PROGRAMS
 
 HERDS = 7
-NEEDED = ("wrk", "nginx", "redis-server", *(PROGRAMS / name for name in ("floor", "ask", "follow", "libfcgi", "views")))
+NEEDED = ("wrk", "nginx", "redis-server", *(PROGRAMS / name for name in ("floor", "ask", "follow", "libfcgi", "views", "tokens")))
 
 
 def seconds(default: int, most: int | None = None) -> int:
@@ -31,6 +32,7 @@ def seconds(default: int, most: int | None = None) -> int:
 
 FIGURES = {
     "hits": lambda: hits.measure(seconds(20)),
+    "teams": lambda: teams.measure(seconds(20)),
     "herd": lambda: herd.measure(HERDS),
     "polled": lambda: polled.measure(seconds(30, 30)),
     "told": lambda: told.measure(seconds(20, 20)),

@@ -117,9 +117,9 @@ class Floor:
         self.stop()
 
 
-def wrk(url: str) -> tuple:
+def wrk(url: str, *more: str) -> tuple:
     """A second of wrk over 64 connections: how many requests were answered, in how many seconds."""
-    done = subprocess.run(["wrk", "-t1", "-c64", "-d1s", url], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(["wrk", "-t1", "-c64", "-d1s", *more, url], stdout=subprocess.PIPE, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise RuntimeError(f"wrk {url}:\n{done.stdout}")
     requests, seconds = re.search(r"(\d+) requests in ([\d.]+)s,", done.stdout).groups()
