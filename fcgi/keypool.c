@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { PAUSE_FIRST_MS = 1000, PAUSE_LAST_MS = 5 * 60 * 1000, DOUBT_MS = 60 * 1000, REFUSALS_ASIDE = 2 };
+enum { PAUSE_FIRST_MS = 1000, PAUSE_LAST_MS = 5 * 60 * 1000, DOUBT_MS = 60 * 1000, REFUSALS_ASIDE = 3 };
 enum { REST_LEAST_MS = 1000, REST_MOST_MS = 5 * 60 * 1000 };
 
 void key_mark(const char *key, char out[static KEY_MARK_SIZE])

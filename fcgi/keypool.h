@@ -1,7 +1,7 @@
 /* keypool: the keys of one upstream - with which of them a task is asked, and what has become of each.
  *
- *     in use --refused twice in a row--> set aside --pause over--> one query probes --good--> in use
- *       |  ^                                                          '--refused, a longer pause--> set aside
+ *     in use --refused three times in a row--> set aside --pause over--> a query probes --good--> in use
+ *       |  ^                                                             '--refused, a longer pause--> set aside
  *       '--'--- busy (429): rests until it may be used again
  *
  * After any refusal a key is the last choice for a while. One that may be about the task alone (403) has no other

@@ -115,7 +115,6 @@ def test_replicate_predictions_get_and_wait(everyone, ask):
 ERRORS = (  # what the upstream does, status and words of ours
     ({"status": 404}, 404, "The upstream knows no such task."),
     ({"status": 500}, 502, "The upstream answered with an error."),
-    ({"status": 401}, 502, "The upstream refused the proxy's own credentials. The operator has to act."),
     ({"garbage": True}, 502, "The upstream's answer could not be used."),
 )
 CLASSES = {  # of the clients, by status
@@ -126,17 +125,27 @@ CLASSES = {  # of the clients, by status
 }
 
 
+def assert_error(everyone, ask, client, task_id, switches, status, words):
+    everyone.standin.switch(task_id, **switches)
+    error = ask(client, "retrieve", task_id, 0)["error"]
+    assert (error["status"], error["classes"][0]) == (status, CLASSES[client][status])
+    assert words in error["message"]
+
+
 @pytest.mark.parametrize("client", CLASSES)
 def test_our_errors_are_the_clients_own_with_our_words(everyone, ask, client):
-    def try_one(i, switches, status, words):
-        task_id = f"{client}-error-{i}"
-        everyone.standin.switch(task_id, **switches)
-        error = ask(client, "retrieve", task_id, 0)["error"]
-        assert (error["status"], error["classes"][0]) == (status, CLASSES[client][status])
-        assert words in error["message"]
+    def try_one(i, each):
+        assert_error(everyone, ask, client, f"{client}-error-{i}", *each)
 
-    for attempt in [everyone.background(try_one, i, *each) for i, each in enumerate(ERRORS)]:
+    for attempt in [everyone.background(try_one, *each) for each in enumerate(ERRORS)]:
         attempt.result()
+
+
+@pytest.mark.parametrize("client", CLASSES)
+def test_a_refusal_of_our_key_is_an_error_of_ours_to_the_client(everyone, ask, client):
+    words = "The upstream refused the proxy's own credentials. The operator has to act."
+    assert_error(everyone, ask, client, f"{client}-refused", {"status": 401}, 502, words)
+    everyone.wait_until(lambda: everyone.task(f"after-{client}").status == 200, what="a key that is not set aside")
 
 
 @pytest.mark.parametrize("client", ["openai", "runway"])

@@ -73,7 +73,7 @@ class Sora(NewApi):
     def play(self, task: Task, now: float, headers: dict, switch) -> Reply:
         """The task's answer at `now`; what the switch has is said instead of what the task's age would give."""
         state, progress = switch.state, switch.progress
-        if not re.fullmatch(TASK_ID, task.id) or "missing" in task.id:
+        if not re.fullmatch(TASK_ID, task.id) or "missing" in task.id or task.id.startswith("404"):
             return self.missing()
         if state in ("SUCCESS", "FAILURE"):
             task = replace(task, born=task.born - task.seconds)  # it ended when it was first asked for
