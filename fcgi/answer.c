@@ -62,7 +62,7 @@ static void add_number(struct buf *head, const char *before, int64_t number, con
 
 static void begin(struct answer *a, const struct answer_facts *facts, int status)
 {
-    *a = (struct answer){.status = status};
+    *a = (struct answer){.status = status, .source = facts->source};
     buf_init(&a->head, HEAD_MAX);
     buf_init(&a->text, TEXT_MAX);
     if (status != 200) { /* which is what no status means */

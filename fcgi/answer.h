@@ -37,6 +37,7 @@ struct answer_facts {
 
 struct answer {
     int status;
+    enum answer_source source;
     struct buf head;  /* ends with an empty line */
     struct buf text;  /* a body made here, or */
     const char *body; /* (ref) that or a snapshot's view */

@@ -122,6 +122,7 @@ static enum step read_redis(struct fetch *f)
     snapshot_unref(found);
     if (will_do(f, f->last)) {
         stat_inc(STAT_HITS_REDIS);
+        stat_inc(STAT_SPARED);
         return take_known(f, f->last);
     }
     if (f->look.turn == SHARED_THEIRS)
@@ -273,13 +274,17 @@ static enum step take_verdict(struct fetch *f, const struct verdict *v)
 /* What is counted, and what the log is told of the upstream, when it answered and that was all. */
 static void note_verdict(struct fetch *f, const struct verdict *v)
 {
+    static const enum upstream_end ends[] = {
+        [READING_OK] = END_OK,           [READING_HALF] = END_OK,   [READING_MISSING] = END_MISSING,
+        [READING_REFUSED] = END_REFUSED, [READING_BUSY] = END_BUSY, [READING_ERROR] = END_ERROR,
+        [READING_INVALID] = END_INVALID};
     if (v->problem == PROBLEM_OVERLOADED)
         stat_inc(STAT_OVERLOADED);
-    if (f->answer->outcome != UPSTREAM_ANSWERED || v->reading == READING_HALF ||
-        v->reading == READING_REFUSED)
+    if (f->answer->outcome != UPSTREAM_ANSWERED)
         return;
-    if (v->reading == READING_ERROR || v->reading == READING_INVALID)
-        stat_inc(STAT_UPSTREAM_FAILURES);
+    upstream_count(f->parts->upstreams, f->task.route->upstream, ends[v->reading]);
+    if (v->reading == READING_HALF || v->reading == READING_REFUSED)
+        return;
     upstream_report(f->parts->upstreams, f->task.route->upstream, v->trouble[0] != '\0' ? v->trouble : NULL);
 }
 

@@ -31,6 +31,7 @@ bool lookup_in_memory(struct lookup *l, struct fetches *fetches, int64_t now_ms)
         l->snapshot = snapshot_ref(look.snapshot);
     }
     stat_inc(STAT_HITS_MEMORY);
+    stat_inc(STAT_SPARED);
     return true;
 }
 
@@ -66,6 +67,7 @@ bool lookup_fetch(struct lookup *l, struct fetches *fetches)
     case FETCH_COLLAPSED:
         l->source = SOURCE_COLLAPSED;
         stat_inc(STAT_COLLAPSED);
+        stat_inc(STAT_SPARED);
         break;
     case FETCH_STARTED:
         break;

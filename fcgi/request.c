@@ -17,8 +17,10 @@
 #include "hints.h"
 #include "hook.h"
 #include "lookup.h"
+#include "reply.h"
 #include "stats.h"
 #include "stream.h"
+#include "tally.h"
 #include "watch.h"
 #include "wish.h"
 
@@ -68,6 +70,7 @@ struct requests {
     struct requests_parts parts;
     struct watches *watches;
     struct hints *hints;
+    struct tally *tally;
     struct request *waiting;
     int64_t n_waiting;
     bool leaving; /* nobody is held any more */
@@ -107,11 +110,7 @@ static enum step route(struct request *r)
     enum problem problem = wish_read(r->requests->parts.conf, r->client, &r->wish, &r->only.task);
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
-    r->facts.if_none_match = r->wish.if_none_match;
-    r->facts.head_only = r->wish.head_only;
-    r->facts.allow = r->wish.kind == ROUTE_HOOK ? "POST" : NULL;
-    r->facts.origin = r->wish.origin;
-    r->facts.by_origin = r->requests->parts.conf->access.mode != ACCESS_OPEN;
+    wish_facts(&r->wish, r->requests->parts.conf, &r->facts);
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
     if (problem != PROBLEM_NONE)
@@ -375,34 +374,37 @@ static enum step stream(struct request *r)
 
 /* ---- respond ---- */
 
-static enum step respond(struct request *r)
+static void count(const struct request *r, int status, enum answer_source source)
+{
+    const struct conf_route *route = r->wish.hook ? r->wish.hook : r->only.task.route;
+    const struct tally_request request = {r->wish.kind, route, status, source};
+    tally_count(r->requests->tally, &request);
+}
+
+static void give_answer(struct request *r)
 {
     struct answer answer;
-    stop_waiting(r);
-    if (r->client == NULL)
-        return DONE;
-    if (r->stream.open) {
-        stream_close(&r->stream, r->client);
-        stat_answer(200);
-        return DONE;
-    }
     if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known may still be told */
         lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
     excuse_all(r);
     r->facts.waited_s = r->wish.wait_s;
-    if (r->wish.preflight && r->facts.problem == PROBLEM_NONE)
-        answer_preflight(&answer, &r->facts, fcgi_param(r->client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
-    else if (r->facts.problem != PROBLEM_NONE && (r->wish.kind == ROUTE_MANY || r->only.snapshot == NULL))
-        answer_problem(&answer, &r->facts);
-    else if (r->wish.kind == ROUTE_HOOK)
-        answer_nothing(&answer, &r->facts);
-    else if (r->wish.kind == ROUTE_MANY)
-        lookups_answer(r->lookups, r->n_lookups, &r->facts, &answer);
-    else
-        lookup_answer(&r->only, r->wish.view, &r->facts, &answer);
-    stat_answer(answer.status);
+    reply_make(&r->wish, &r->facts, r->lookups, r->n_lookups, r->client, &answer);
+    count(r, answer.status, answer.source);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
+}
+
+static enum step respond(struct request *r)
+{
+    stop_waiting(r);
+    if (r->stream.open) {
+        count(r, 200, r->only.source);
+        stream_close(&r->stream, r->client);
+    } else if (r->client == NULL) {
+        count(r, TALLY_GONE, SOURCE_NONE);
+    } else {
+        give_answer(r);
+    }
     return DONE;
 }
 
@@ -463,6 +465,7 @@ struct requests *requests_new(struct requests_parts parts)
     rs->parts = parts;
     rs->watches = watches_new(parts.loop, parts.fetches);
     rs->hints = hints_new(parts.loop, parts.fetches);
+    rs->tally = tally_new(parts.conf);
     return rs;
 }
 
@@ -487,6 +490,7 @@ void requests_free(struct requests *rs)
         fcgi_on_gone(rs->waiting->client, NULL, NULL);
         request_free(rs->waiting);
     }
+    tally_free(rs->tally);
     hints_free(rs->hints);
     watches_free(rs->watches);
     free(rs);

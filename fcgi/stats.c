@@ -2,37 +2,31 @@
 #include "stats.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-struct slot {
-    int64_t values[STAT_COUNT];
-    int64_t beats;
-} __attribute__((aligned(64)));
+#include "buf.h"
 
-enum stat_type { counter, gauge };
+/* A slot begins where a page of memory does, however large those are. Of what is never used no memory is taken. */
+enum { PAGE_MOST = 65536, SLOT_SIZE = (sizeof(struct sheet) + PAGE_MOST - 1) / PAGE_MOST * PAGE_MOST };
 
-struct row {
-    enum stat_type type;
-    const char *metric;
-    const char *labels; /* "" for none */
-    const char *help;   /* NULL: a further row of the metric above */
-};
+#define STATS_KEY(id, type, metric, labels, help) {metric, labels},
+#define FAMILY_METRIC(id, type, metric, help)     metric,
+static const char *const families[] = {FAMILIES(FAMILY_METRIC)};
 
-#define STATS_ROW(id, type, metric, labels, help) {type, metric, labels, help},
-static const struct row rows[] = {STATS(STATS_ROW)};
-
-static struct slot nowhere; /* counted into until a page is attached */
-static struct slot *page;
-static struct slot *own = &nowhere;
+static struct sheet nowhere; /* counted into until a page is attached */
+static struct sheet *own = &nowhere;
+static char *page; /* the master's view of all slots, or NULL */
 
 int stats_create(void)
 {
     int fd = memfd_create("taskproxy-stats", MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, sizeof(struct slot) * STATS_SLOTS) < 0) {
+    if (ftruncate(fd, (off_t)SLOT_SIZE * STATS_SLOTS) < 0) {
         int error = errno;
         close(fd);
         return -error;
@@ -40,27 +34,43 @@ int stats_create(void)
     return fd;
 }
 
+/* The rows come first, so that the identifier of one is its place. */
+static void open_own(void)
+{
+    static const char *const rows[][2] = {STATS(STATS_KEY)};
+    char key[SHEET_KEY];
+    sheet_reset(own);
+    for (size_t i = 0; i < STAT_COUNT; i++) {
+        bool labelled = rows[i][1][0] != '\0';
+        snprintf(key, sizeof(key), labelled ? "%s{%s}" : "%s", rows[i][0], rows[i][1]);
+        if (sheet_series(own, key, 1, i) != i)
+            abort(); /* two rows of one name, or more than fit */
+    }
+}
+
 int stats_attach(int fd, int slot)
 {
     if (slot < 0 || slot >= STATS_SLOTS)
         return -EINVAL;
-    void *map = mmap(NULL, sizeof(struct slot) * STATS_SLOTS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    bool master = slot == STATS_MASTER_SLOT;
+    size_t size = master ? (size_t)SLOT_SIZE * STATS_SLOTS : SLOT_SIZE;
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)SLOT_SIZE * slot);
     if (map == MAP_FAILED)
         return -errno;
-    page = map;
-    own = &page[slot];
+    page = master ? map : NULL;
+    own = map;
+    open_own();
     return 0;
 }
 
 void stat_add(enum stat_id which, int64_t n)
 {
-    /* One writer a slot: a relaxed store that a reader never sees torn is enough. */
-    __atomic_store_n(&own->values[which], own->values[which] + n, __ATOMIC_RELAXED);
+    sheet_add(own, which, n);
 }
 
 void stat_set(enum stat_id which, int64_t value)
 {
-    __atomic_store_n(&own->values[which], value, __ATOMIC_RELAXED);
+    series_set(&own->values[which], value);
 }
 
 int64_t stat_get(enum stat_id which)
@@ -68,51 +78,67 @@ int64_t stat_get(enum stat_id which)
     return own->values[which];
 }
 
-static int64_t read_value(const struct slot *slot, size_t which)
+/* ---- families ---- */
+
+static void add_label(struct buf *key, const char *name, const char *value)
 {
-    return __atomic_load_n(&slot->values[which], __ATOMIC_RELAXED);
+    buf_addf(key, "%s%s=\"", key->data[key->len - 1] == '{' ? "" : ",", name);
+    for (; *value != '\0'; value++) {
+        if (*value == '"' || *value == '\\')
+            buf_putc(key, '\\');
+        buf_putc(key, *value >= 0 && *value < ' ' ? ' ' : *value);
+    }
+    buf_putc(key, '"');
 }
 
-void stat_answer(int http_status)
+int64_t *stat_series_of(enum family_id family, const char *const *labels)
 {
-    static const enum stat_id classes[] = {STAT_ANSWERS_2XX, STAT_ANSWERS_3XX, STAT_ANSWERS_4XX,
-                                           STAT_ANSWERS_5XX};
-    stat_inc(classes[http_status / 100 - 2]);
+    struct buf key;
+    buf_init(&key, SHEET_KEY);
+    buf_addf(&key, "%s{", families[family]);
+    for (; *labels != NULL; labels += 2)
+        add_label(&key, labels[0], labels[1]);
+    buf_putc(&key, '}');
+    if (own->n == 0)
+        open_own();
+    size_t at = key.failed ? SHEET_VALUES : sheet_series(own, key.data, 1, 0);
+    buf_done(&key);
+    return &own->values[at < SHEET_VALUES ? at : STAT_SERIES_LOST];
+}
+
+/* ---- sums ---- */
+
+static struct sheet *slot_sheet(int slot)
+{
+    return (struct sheet *)(void *)(page + (size_t)SLOT_SIZE * (size_t)slot);
 }
 
 void stats_beat(void)
 {
-    __atomic_store_n(&own->beats, own->beats + 1, __ATOMIC_RELAXED);
+    series_set(&own->beats, own->beats + 1);
 }
 
 int64_t stats_beats(int slot)
 {
-    return __atomic_load_n(&page[slot].beats, __ATOMIC_RELAXED);
+    return __atomic_load_n(&slot_sheet(slot)->beats, __ATOMIC_RELAXED);
 }
 
 void stats_fold(int slot)
 {
-    for (size_t i = 0; i < STAT_COUNT; i++) {
-        if (rows[i].type == counter)
-            stat_add((enum stat_id)i, read_value(&page[slot], i));
-    }
-    memset(&page[slot], 0, sizeof(page[slot]));
+    sheet_fold(own, slot_sheet(slot), SHEET_TOTALS);
+    sheet_reset(slot_sheet(slot));
 }
 
-void stats_print(struct buf *out)
+void stats_sum_of(int slot, struct sheet *ret)
 {
-    static const char *const type_names[] = {[counter] = "counter", [gauge] = "gauge"};
-    for (size_t i = 0; i < STAT_COUNT; i++) {
-        const struct row *row = &rows[i];
-        int64_t sum = 0;
-        for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++)
-            sum += read_value(&page[slot], i);
-        if (row->help != NULL) {
-            buf_addf(out, "# HELP taskproxy_%s %s.\n", row->metric, row->help);
-            buf_addf(out, "# TYPE taskproxy_%s %s\n", row->metric, type_names[row->type]);
-        }
-        bool labelled = row->labels[0] != '\0';
-        buf_addf(out, "taskproxy_%s%s%s%s %lld\n", row->metric, labelled ? "{" : "", row->labels,
-                 labelled ? "}" : "", (long long)sum);
-    }
+    sheet_reset(ret);
+    if (page != NULL)
+        sheet_fold(ret, slot_sheet(slot), SHEET_ALL);
+}
+
+void stats_sum(struct sheet *ret)
+{
+    sheet_reset(ret);
+    for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++)
+        sheet_fold(ret, slot_sheet(slot), SHEET_ALL);
 }

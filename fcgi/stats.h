@@ -1,24 +1,22 @@
-/* stats: counters, one table with their meaning beside them.
+/* stats: counters, gauges and histograms, in two tables with their meaning beside them.
  *
- * The counters live in one page of memory that the master makes and every worker maps: one slot for each
- * worker process, written by that process alone. The master adds up the slots, and folds the slot of a worker
- * that has ended into the totals, so that a sum never goes back when a worker is replaced. */
+ * They live in memory that the master makes: one sheet (sheet.h) for each worker process, written by that process alone.
+ * The master adds up the sheets, and folds that of a worker that has ended into its own, so that a sum never goes
+ * back when a worker is replaced. */
 #ifndef STATS_H
 #define STATS_H
 
-#include "buf.h"
+#include "sheet.h"
 
-/* X(identifier, type, metric, labels, help) - rows of one metric stand together. */
+/* What is counted in one way only: X(identifier, type, metric, labels, help) - rows of one metric stand together. */
 #define STATS(X)                                                                                             \
     X(CONNECTIONS, gauge, "connections", "", "FastCGI connections open")                                     \
     X(CONNECTIONS_REFUSED, counter, "connections_refused_total", "",                                         \
       "FastCGI connections closed for a malformed, oversized, half-sent or never-read exchange")             \
-    X(REQUESTS, counter, "requests_total", "", "Requests taken in")                                          \
-    X(ANSWERS_2XX, counter, "answers_total", "class=\"2xx\"", "Answers given, by class of status")           \
-    X(ANSWERS_3XX, counter, "answers_total", "class=\"3xx\"", NULL)                                          \
-    X(ANSWERS_4XX, counter, "answers_total", "class=\"4xx\"", NULL)                                          \
-    X(ANSWERS_5XX, counter, "answers_total", "class=\"5xx\"", NULL)                                          \
-    X(REQUESTS_GONE, counter, "requests_gone_total", "", "Requests whose client left before the answer")     \
+    X(REQUESTS, counter, "requests_received_total", "",                                                      \
+      "FastCGI requests taken in, the operator's included")                                                  \
+    X(REQUESTS_GONE, counter, "requests_gone_total", "",                                                     \
+      "Requests whose client left before the answer or during an event stream")                              \
     X(WAITERS, gauge, "waiters", "", "Requests that wait for a fetch")                                       \
     X(STREAMS, gauge, "streams", "", "Event streams that are open")                                          \
     X(WATCHED, gauge, "watched_tasks", "", "Tasks that somebody watches")                                    \
@@ -26,18 +24,15 @@
     X(HITS_MEMORY, counter, "cache_hits_total", "level=\"memory\"", "Fresh snapshots found, by level")       \
     X(HITS_REDIS, counter, "cache_hits_total", "level=\"redis\"", NULL)                                      \
     X(COLLAPSED, counter, "collapsed_total", "", "Requests that joined a fetch already under way")           \
+    X(SPARED, counter, "queries_spared_total", "",                                                           \
+      "Questions about a task that were answered without a query of their own")                              \
     X(STALE, counter, "stale_total", "", "Answers from an old snapshot because the upstream failed")         \
     X(OVERLOADED, counter, "overloaded_total", "", "Requests refused because a limit was reached")           \
     X(LIMITED_QUERIES, counter, "rate_limited_total", "limit=\"queries\"",                                   \
       "Fetches and waits refused because a team has used up what it has")                                    \
     X(LIMITED_WATCHERS, counter, "rate_limited_total", "limit=\"watchers\"", NULL)                           \
-    X(UPSTREAM_QUERIES, counter, "upstream_requests_total", "", "Queries sent to an upstream")               \
-    X(UPSTREAM_FAILURES, counter, "upstream_failures_total", "", "Queries that brought no usable answer")    \
     X(UPSTREAM_CONNECTS, counter, "upstream_connections_total", "", "Connections opened to an upstream")     \
-    X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "", "Queries under way at an upstream")               \
-    X(KEY_REFUSALS, counter, "key_refusals_total", "", "Queries whose key the upstream refused")             \
     X(KEY_RETRIES, counter, "key_retries_total", "", "Queries made again with another key")                  \
-    X(KEYS_ASIDE, gauge, "keys_set_aside", "", "Keys not in use because they were refused, in all workers")  \
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
     X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
     X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers that hear what others publish")                \
@@ -62,22 +57,40 @@
     X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)                                 \
     X(ROTATIONS, counter, "rotations_total", "result=\"done\"",                                              \
       "Times that secrets had changed on the disk, by what came of it")                                      \
-    X(ROTATIONS_REFUSED, counter, "rotations_total", "result=\"refused\"", NULL)
+    X(ROTATIONS_REFUSED, counter, "rotations_total", "result=\"refused\"", NULL)                             \
+    X(SERIES_LOST, counter, "series_lost_total", "", "Counts lost because there are too many series")
+
+/* What is counted by labels that the configuration makes: X(identifier, type, metric, help). */
+#define FAMILIES(X)                                                                                          \
+    X(ANSWERED, counter, "requests_total",                                                                   \
+      "Requests answered, by what was asked for, status (499: the client left) and result of the cache")     \
+    X(UPSTREAM_QUERIES, counter, "upstream_requests_total", "Queries sent to an upstream")                   \
+    X(UPSTREAM_OUTCOMES, counter, "upstream_outcomes_total",                                                 \
+      "Queries that have ended, by what they came to")                                                       \
+    X(UPSTREAM_UNASKED, counter, "upstream_unasked_total",                                                   \
+      "Queries that were wanted and not sent, by reason")                                                    \
+    X(UPSTREAM_FAILURES, counter, "upstream_failures_total", "Queries that brought no usable answer")        \
+    X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "Queries under way at an upstream")                   \
+    X(BREAKER_OPEN, gauge, "upstream_breaker_open", "Workers that ask the upstream only now and then")       \
+    X(KEY_REFUSALS, counter, "key_refusals_total", "Queries whose key the upstream refused")                 \
+    X(KEYS_ASIDE, gauge, "keys_set_aside", "Workers that do not use the key because it was refused")         \
+    X(KEYS_RESTING, gauge, "keys_resting", "Workers that let the key rest because it was used too often")
 
 #define STATS_ID(id, type, metric, labels, help) STAT_##id,
 enum stat_id { STATS(STATS_ID) STAT_COUNT };
 
-/* Slots of the page: the master's own, and the workers of two generations during a reload. */
+#define FAMILY_ID(id, type, metric, help) FAMILY_##id,
+enum family_id { FAMILIES(FAMILY_ID) FAMILY_COUNT };
+
+/* Sheets of the page: the master's own, and the workers of two generations during a reload. */
 enum { STATS_SLOTS = 256, STATS_MASTER_SLOT = 0 };
 
 /* Makes the page; a file descriptor to hand to the workers, or a negative errno. */
 MUST_CHECK int stats_create(void);
 
-/* Maps the page and makes `slot` this process's own. Until then counting is legal and goes nowhere. */
+/* Maps the slot, which is this process's own from here on; the master maps them all. Until then counting is legal and
+ * goes nowhere. */
 MUST_CHECK int stats_attach(int fd, int slot);
-
-/* Counts an answer by the class of its HTTP status. */
-void stat_answer(int http_status);
 
 void stat_add(enum stat_id which, int64_t n);
 void stat_set(enum stat_id which, int64_t value);
@@ -87,12 +100,27 @@ int64_t stat_get(enum stat_id which);
 void stats_beat(void);
 int64_t stats_beats(int slot);
 
-/* For the master: the slot's counters join its own totals and its gauges are forgotten; it can be used again.
- */
+/* A series of a family: stat_series(FAMILY_X, "label", value, "label", value). It is found by its text, so who counts
+ * often keeps it. Where there is no room for one more, what is counted in it is lost, and that is counted. */
+#define stat_series(family, ...) stat_series_of(family, (const char *const[]){__VA_ARGS__, NULL})
+int64_t *stat_series_of(enum family_id family, const char *const *labels) NEVER_NULL;
+
+/* For the master: the slot's totals join its own and its gauges are forgotten; it can be used again. */
 void stats_fold(int slot);
 
-/* The sums over all slots, in the text format of Prometheus. */
-void stats_print(struct buf *out);
+/* The sums over all slots, or of one; `ret` need not be set before. */
+void stats_sum(struct sheet *ret);
+void stats_sum_of(int slot, struct sheet *ret);
+
+static inline void series_set(int64_t *series, int64_t value)
+{
+    __atomic_store_n(series, value, __ATOMIC_RELAXED);
+}
+
+static inline void series_add(int64_t *series, int64_t n)
+{
+    series_set(series, *series + n);
+}
 
 static inline void stat_inc(enum stat_id which)
 {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "answer.h"
-#include "stats.h"
+#include "metrics.h"
 
 enum { TEXT_MAX = 1024 * 1024 };
 
@@ -26,7 +26,7 @@ static int write_readiness(struct buf *out, const struct health *health)
 static int write_metrics(struct buf *out, const struct health *health)
 {
     (void)health;
-    stats_print(out);
+    metrics_print(out);
     return 200;
 }
 

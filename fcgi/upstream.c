@@ -30,6 +30,7 @@ struct origin {
     struct standing standing;    /* by the loop's time */
     struct keypool pool;         /* likewise */
     struct jwt *tokens;          /* as many as keys */
+    struct upstream_stats stats;
 };
 
 struct upstream_call {
@@ -110,14 +111,26 @@ static void leave_upstream(struct upstream_call *call, enum standing_end end)
     double random = (double)rand() / ((double)RAND_MAX + 1);
     call->http = NULL;
     origin->in_flight--;
-    stat_dec(STAT_UPSTREAM_IN_FLIGHT);
+    upstream_stats_left(&origin->stats);
     if (!standing_end(&origin->standing, end, random, (int64_t)uv_now(call->upstreams->loop)))
         return;
+    series_set(origin->stats.breaker_open, origin->standing.breaker != BREAKER_CLOSED);
     if (origin->standing.breaker == BREAKER_CLOSED)
         log_info("upstream %s is asked again", name);
     else
         log_warn("upstream %s has failed %lld times in a row: it is asked only now and then until it is back",
                  name, (long long)origin->standing.failures);
+}
+
+/* What an answer came to, its reader counts. */
+static void count_trouble(struct origin *origin, enum http_outcome outcome)
+{
+    static const enum upstream_end ends[] = {[HTTP_TIMED_OUT] = END_TIMEOUT,
+                                             [HTTP_FAILED] = END_FAILED,
+                                             [HTTP_UNUSABLE] = END_INVALID,
+                                             [HTTP_OUT_OF_MEANS] = END_OUT_OF_MEANS};
+    if (outcome != HTTP_ANSWERED)
+        upstream_stats_end(&origin->stats, ends[outcome]);
 }
 
 static void on_http_answer(void *user, const struct http_answer *http)
@@ -134,11 +147,10 @@ static void on_http_answer(void *user, const struct http_answer *http)
                                            .len = http->len,
                                            .retry_after_ms = http->retry_after_ms,
                                            .key = call->origin->pool.keys[call->turn->key].mark};
-    if (http->trouble != NULL) {
-        stat_inc(STAT_UPSTREAM_FAILURES);
-        upstream_report(call->upstreams, call->origin->conf, http->trouble);
-    }
     struct origin *origin = call->origin;
+    count_trouble(origin, http->outcome);
+    if (http->trouble != NULL)
+        upstream_report(call->upstreams, origin->conf, http->trouble);
     leave_upstream(call, standing_of(call, http));
     call->on_answer(call->user, &answer); /* first: it may say that nothing more is to be asked */
     call_free(call);
@@ -189,8 +201,7 @@ static void send_query(struct upstream_call *call)
     call->http = http_get(u->http, &question, on_http_answer, call);
     buf_done_secret(&headers);
     call->origin->in_flight++;
-    stat_inc(STAT_UPSTREAM_IN_FLIGHT);
-    stat_inc(STAT_UPSTREAM_QUERIES);
+    upstream_stats_sent(&call->origin->stats);
     enter_list(call, &u->running);
 }
 
@@ -207,6 +218,10 @@ static void on_unasked(uv_timer_t *timer)
 /* Even this comes later, never from within upstream_get. */
 static void tell_unasked(struct upstream_call *call, enum upstream_outcome outcome, int64_t retry_after_ms)
 {
+    static const enum upstream_unasked reasons[] = {[UPSTREAM_NO_KEY] = UNASKED_NO_KEY,
+                                                    [UPSTREAM_HELD] = UNASKED_HELD,
+                                                    [UPSTREAM_TIMED_OUT] = UNASKED_QUEUED};
+    series_add(call->origin->stats.unasked[reasons[outcome]], 1);
     call->unasked =
         (struct upstream_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
     enter_list(call, &call->upstreams->unasked);
@@ -279,6 +294,7 @@ void upstream_cancel(struct upstream_call *call)
 {
     if (call->http != NULL) {
         http_cancel(call->http);
+        upstream_stats_end(&call->origin->stats, END_CANCELLED);
         leave_upstream(call, STANDING_UNKNOWN);
     }
     call_free(call);
@@ -294,6 +310,19 @@ void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, 
         log_warn("upstream %s: %s", upstream->name, trouble);
     else
         log_info("upstream %s answers again", upstream->name);
+}
+
+void upstream_count(struct upstreams *u, const struct conf_upstream *upstream, enum upstream_end end)
+{
+    upstream_stats_end(&origin_of(u, upstream)->stats, end);
+}
+
+void upstreams_refresh_stats(struct upstreams *u)
+{
+    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
+        struct origin *origin = &u->origins[i];
+        upstream_stats_resting(&origin->stats, &origin->pool, (int64_t)uv_now(u->loop));
+    }
 }
 
 void upstream_secrets(struct upstreams *u, const struct conf_upstream *upstream, struct secrets *out)
@@ -313,7 +342,7 @@ static void report_key(struct upstreams *u, const struct conf_upstream *upstream
     const char *name = conf_key_name(upstream, i);
     char trouble[160];
     if (word == KEY_REFUSED || word == KEY_DOUBTED) {
-        stat_inc(STAT_KEY_REFUSALS);
+        series_add(origin_of(u, upstream)->stats.keys[i].refusals, 1);
         snprintf(trouble, sizeof(trouble), "it refused the key of %s", name);
         upstream_report(u, upstream, trouble);
     }
@@ -323,7 +352,7 @@ static void report_key(struct upstreams *u, const struct conf_upstream *upstream
         log_warn("upstream %s: the key of %s is set aside, and probed now and then", upstream->name, name);
     else
         log_info("upstream %s takes the key of %s again", upstream->name, name);
-    stat_add(STAT_KEYS_ASIDE, word == KEY_REFUSED ? 1 : -1);
+    series_set(origin_of(u, upstream)->stats.keys[i].aside, word == KEY_REFUSED);
 }
 
 bool upstream_judge_key(struct upstreams *u, const struct conf_upstream *upstream, struct key_turn *turn,
@@ -332,6 +361,7 @@ bool upstream_judge_key(struct upstreams *u, const struct conf_upstream *upstrea
     struct keypool *pool = &origin_of(u, upstream)->pool;
     int64_t now_ms = (int64_t)uv_now(u->loop);
     bool changed = keypool_said(pool, turn, word, rest_ms, now_ms);
+    upstream_stats_resting(&origin_of(u, upstream)->stats, pool, now_ms);
     report_key(u, upstream, turn->key, word, changed);
     return word != KEY_GOOD && keypool_has(pool, turn, now_ms);
 }
@@ -358,6 +388,7 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
         u->origins[i].conf = upstream;
         u->origins[i].tokens = xcalloc(upstream->keys.n, sizeof(*u->origins[i].tokens));
         keypool_init(&u->origins[i].pool, conf_keys(upstream), upstream->keys.n);
+        upstream_stats_init(&u->origins[i].stats, upstream, &u->origins[i].pool);
         uv_timer_init(loop, &u->origins[i].queue_timer);
         u->origins[i].queue_timer.data = &u->origins[i];
         standing_init(&u->origins[i].standing, rules, (int64_t)uv_now(loop));
@@ -376,6 +407,7 @@ static void on_timer_closed(struct upstreams *u)
         for (size_t k = 0; k < u->origins[i].pool.n; k++)
             jwt_done(&u->origins[i].tokens[k]);
         free(u->origins[i].tokens);
+        upstream_stats_done(&u->origins[i].stats);
         free(u->origins[i].last_failed);
     }
     free(u->origins);

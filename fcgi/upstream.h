@@ -10,6 +10,7 @@
 
 #include "conf.h"
 #include "headers.h"
+#include "upstream_stats.h"
 
 struct upstreams;
 struct upstream_call; /* one query */
@@ -56,6 +57,12 @@ bool upstream_judge_key(struct upstreams *upstreams, const struct conf_upstream 
 /* What it comes to that there is none; as keypool_end. */
 enum key_end upstream_key_end(struct upstreams *upstreams, const struct conf_upstream *upstream,
                               const struct key_turn *turn, int64_t *ret_retry_after_ms);
+
+/* Counts what an answer came to, once it is read: one of the first six. What was no answer is counted already. */
+void upstream_count(struct upstreams *upstreams, const struct conf_upstream *upstream, enum upstream_end end);
+
+/* What is counted and changes by time alone. */
+void upstreams_refresh_stats(struct upstreams *upstreams);
 
 /* What the upstream was given to know us by: (ref) until the loop turns. */
 void upstream_secrets(struct upstreams *upstreams, const struct conf_upstream *upstream,

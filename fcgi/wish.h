@@ -3,6 +3,7 @@
 #define WISH_H
 
 #include "access.h"
+#include "answer.h"
 #include "fcgi.h"
 
 struct wish {
@@ -25,5 +26,8 @@ struct wish {
  * that is asked about, where it is one. */
 enum problem wish_read(const struct conf *conf, const struct fcgi_request *client, struct wish *ret_wish,
                        struct task *ret_task);
+
+/* What of the answer is settled by it. */
+void wish_facts(const struct wish *wish, const struct conf *conf, struct answer_facts *facts);
 
 #endif

@@ -129,7 +129,7 @@ def test_when_no_descriptor_is_left_for_the_upstream_it_is_503_and_recovers(make
     with stack.standin.hold() as barrier:
         asked = [stack.background(fastcgi.ask, stack.worker_socket(0), f"/sora/v1/videos/task_{n}") for n in range(60)]
         barrier.wait_arrived(1)
-        wait_metric(stack, "answers_total", lambda now: now >= 1)  # of those who are not held
+        wait_metric(stack, "requests_total", lambda now: now >= 1)  # of those who are not held
     answers = [answer.result() for answer in asked]
     assert {status for status, _, _ in answers} == {200, 503}
     for answer in answers:

@@ -1,0 +1,18 @@
+/* reply: see reply.h. */
+#include "reply.h"
+
+void reply_make(const struct wish *wish, const struct answer_facts *facts, const struct lookup *lookups,
+                size_t n, const struct fcgi_request *client, struct answer *ret_answer)
+{
+    bool many = wish->kind == ROUTE_MANY;
+    if (wish->preflight && facts->problem == PROBLEM_NONE)
+        answer_preflight(ret_answer, facts, fcgi_param(client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
+    else if (facts->problem != PROBLEM_NONE && (many || lookups->snapshot == NULL))
+        answer_problem(ret_answer, facts);
+    else if (wish->kind == ROUTE_HOOK)
+        answer_nothing(ret_answer, facts);
+    else if (many)
+        lookups_answer(lookups, n, facts, ret_answer);
+    else
+        lookup_answer(lookups, wish->view, facts, ret_answer);
+}

@@ -1,0 +1,28 @@
+/* tally: the requests that were answered, counted by what was asked for, by status and by result of the cache.
+ *
+ * The labels are few whatever clients do: the routes of the configuration, the statuses that there are. */
+#ifndef TALLY_H
+#define TALLY_H
+
+#include "answer.h"
+#include "route.h"
+
+enum { TALLY_GONE = 499 }; /* the status of a request whose client has left, as nginx writes it */
+
+struct tally;
+
+/* `conf` (ref) outlives it. */
+struct tally *tally_new(const struct conf *conf);
+void tally_free(struct tally *tally); /* NULL is allowed */
+
+/* What a request was about, and what came of it. */
+struct tally_request {
+    enum route_kind kind;
+    const struct conf_route *route; /* (ref) NULL: none, or several */
+    int status;
+    enum answer_source source;
+};
+
+void tally_count(struct tally *tally, const struct tally_request *request);
+
+#endif

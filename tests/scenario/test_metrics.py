@@ -1,0 +1,160 @@
+"""What /metrics counts adds up: with what clients asked, with what the upstream saw, and over workers that come and go."""
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from helpers import TASK
+
+PROMTOOL = "/usr/bin/promtool"
+CODES = ("200", "304", "400", "404", "405", "502", "503", "504")
+
+
+def texts(stack):
+    return stack.get("/metrics").body.decode()
+
+
+def promtool(*arguments, given=""):
+    return subprocess.run([PROMTOOL, *arguments], input=given, capture_output=True, text=True)
+
+
+def ask_in_many_ways(stack, first=0):
+    """Requests of which each result of the cache and several statuses come out; the number of them."""
+    task = f"task_{first}"
+    assert stack.task(task).status == 200  # a miss
+    assert stack.task(task).status == 200  # a hit
+    assert stack.task(task, {"If-None-Match": stack.task(task).headers["etag"]}).status == 304
+    assert stack.get(f"/v1/tasks/sora/{task}").status == 200
+    assert stack.get(f"/v1/tasks?ids=sora/{task},sora/other_{first}").status == 200
+    assert stack.task(f"missing_{first}").status == 404
+    assert stack.get("/sora/v1/videos/bad*id").status == 400
+    assert stack.get("/nothing/here").status == 404
+    assert stack.task(task, method="DELETE").status == 405
+    stack.standin.switch(f"broken_{first}", status=500)
+    assert stack.task(f"broken_{first}").status == 502
+    with stack.standin.hold(f"slow_{first}") as barrier:
+        asked = [stack.background(stack.task, f"slow_{first}")]
+        barrier.wait_arrived(1)
+        asked += [stack.background(stack.task, f"slow_{first}") for _ in range(2)]
+        stack.wait_metric("waiters", 3)
+        barrier.release()
+    assert [answer.result().status for answer in asked] == [200] * 3
+    return 11 + len(asked)
+
+
+def assert_adds_up(stack, asked):
+    metrics = stack.metrics()
+    assert metrics.sum("requests_total") == asked
+    assert sum(metrics.sum("requests_total", code=code) for code in CODES) == asked
+    results = {name: metrics.sum("requests_total", cache=name) for name in ("hit", "miss", "collapsed", "stale", "none")}
+    assert sum(results.values()) == asked
+    assert metrics.sum("upstream_requests_total", upstream="main") == stack.standin.count()
+    assert metrics.sum("upstream_outcomes_total") == stack.standin.count()
+    assert metrics.sum("upstream_in_flight") == 0
+    return results
+
+
+@pytest.fixture
+def running(make_stack):
+    """Tasks that run and stay fresh for the whole test."""
+    return make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
+
+
+def test_the_text_is_as_prometheus_wants_it(running):
+    ask_in_many_ways(running)
+    checked = promtool("check", "metrics", given=texts(running))
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_requests_add_up_over_codes_and_results_and_queries_are_those_that_the_upstream_saw(running):
+    asked = ask_in_many_ways(running)
+    results = assert_adds_up(running, asked)
+    assert results["collapsed"] == 2
+    assert results["none"] == 3
+    assert running.metric("requests_total", code="200", cache="hit") == running.metric("requests_total", cache="hit") - 1
+
+
+def test_every_query_is_one_that_a_question_was_not_spared(running):
+    ask_in_many_ways(running)
+    metrics = running.metrics()
+    spared = metrics.sum("cache_hits_total") + metrics.sum("collapsed_total")
+    assert metrics.sum("queries_spared_total") == spared > 0
+
+
+def test_requests_are_told_apart_by_route_and_provider(make_stack):
+    routes = [{"provider": "sora", "upstream": "main"}, {"provider": "sora", "upstream": "main", "path": "/again/{task_id}"}]
+    stack = make_stack(config={"routes": routes})
+    assert stack.get("/sora/v1/videos/task_1").status == stack.get("/again/task_1").status == 200
+    assert stack.get("/nothing").status == 404
+    stack.get("/v1/tasks?ids=sora/task_1")
+    for route, provider in (("/sora/v1/videos/{task_id}", "sora"), ("/again/{task_id}", "sora"), ("other", ""), ("/v1/tasks", "")):
+        assert stack.metric("requests_total", route=route, provider=provider) == 1
+
+
+def test_sums_stay_right_when_workers_are_killed(running):
+    asked = ask_in_many_ways(running)
+    for number, pid in enumerate(running.daemon.workers(), 1):
+        os.kill(pid, signal.SIGKILL)
+        running.wait_metric("worker_deaths_total", number)
+    running.wait_metric("workers_ready", lambda ready: ready == 2)
+    assert_adds_up(running, asked)
+    asked += ask_in_many_ways(running, first=1)
+    assert_adds_up(running, asked)
+    assert running.metric("waiters") == 0
+
+
+def test_sums_stay_right_when_a_reload_takes_a_route_away_and_another_brings_it_back(running):
+    asked = ask_in_many_ways(running)
+    running.configure(routes=[{"provider": "sora", "upstream": "main", "path": "/moved/{task_id}"}])
+    running.daemon.reload()
+    assert running.get("/moved/task_9").status == 200
+    assert_adds_up(running, asked + 1)
+    assert running.metric("requests_total", route="/moved/{task_id}") == 1
+    running.configure(routes=[{"provider": "sora", "upstream": "main"}])
+    running.daemon.reload()
+    asked += 1 + ask_in_many_ways(running, first=1)
+    assert_adds_up(running, asked)
+
+
+def test_what_a_query_came_to_is_counted(make_stack):
+    stack = make_stack(config={"upstreams": {"main": {"timeout": "1s", "breaker_failures": 0}}})
+    switches = {
+        "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "error": {"status": 500}, "invalid": {"garbage": True},
+        "failed": {"reset": True}, "timeout": {"hang": True}, "busy": {"retry_after": 1},
+    }
+    for outcome, switch in switches.items():
+        stack.standin.switch(f"task_{outcome}", **switch)
+        stack.task(f"task_{outcome}")
+        assert stack.metric("upstream_outcomes_total", upstream="main", outcome=outcome) >= 1, outcome
+    assert stack.metric("upstream_outcomes_total") == stack.metric("upstream_requests_total")
+
+
+def test_a_client_that_leaves_is_a_499(stack):
+    with stack.standin.hold() as barrier:
+        connection = stack.nginx.connection()
+        connection.request("GET", TASK)
+        barrier.wait_arrived(1)
+        connection.close()
+        stack.wait_metric("requests_gone_total", 1)
+        stack.wait_metric("requests_total", 1, code="499")
+
+
+def test_no_label_holds_a_task_or_a_secret(running):
+    ask_in_many_ways(running)
+    text = texts(running)
+    for word in ("task_0", "missing_0", "broken_0", "slow_0", "bad*id", running.key):
+        assert word not in text
+    assert re.search(r'key="key",digest="[0-9a-f]{8}"', text)
+
+
+def test_labels_are_bounded_whatever_clients_ask(running):
+    ask_in_many_ways(running)
+    before = set(running.metrics())
+    for number in range(50):
+        running.get(f"/nothing/{number}")
+        running.task(f"missing_{number}_more")
+    after = set(running.metrics())
+    assert after == before
