@@ -16,6 +16,7 @@ import hits
 import hosts
 import memory
 import polled
+import reload
 import teams
 import told
 import views
@@ -39,6 +40,7 @@ FIGURES = {
     "held": held.measure,
     "hosts": lambda: hosts.measure(seconds(15, 15)),
     "frozen": lambda: frozen.measure(seconds(20, 20)),
+    "reload": lambda: reload.measure(90),
     "memory": memory.measure,
     "views": views.measure,
 }
