@@ -4,14 +4,17 @@
 # make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
 # make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
 #
-# Each of these first installs the Debian packages that it misses.
+# Each of these first installs the Debian packages that it misses. What follows installs none.
+#
+# make install  what `make` has built, its configuration, units and documents     (PREFIX= SYSCONFDIR= DESTDIR=)
 
 CC       ?= gcc
 PKGS      = libcurl json-c hiredis libuv libcrypto libseccomp
 WARNINGS  = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla
 HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 CPPFLAGS  = -D_GNU_SOURCE
-CFLAGS    = -std=gnu11 -O2 -g $(WARNINGS) $(HARDENING)
+OPTIMIZE  = -O2 -g
+CFLAGS    = -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(HARDENING)
 LDFLAGS   = -pie -Wl,-z,relro,-z,now
 ASAN      = -std=gnu11 -O1 -g $(WARNINGS) -fsanitize=address,undefined -fno-sanitize-recover=all \
             -fno-omit-frame-pointer
@@ -75,7 +78,7 @@ build/asan/%.o: fcgi/%.c
 	@echo '  CC   $@'
 	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
-include $(wildcard tests/*/*.mk)
+include $(wildcard tests/*/*.mk) conf/install.mk
 -include $(wildcard build/*.d build/asan/*.d)
 
 unit-programs: $(UNIT_PROGRAMS)

@@ -11,8 +11,12 @@
 #include "try.h"
 #include "worker.h"
 
+#ifndef SYSCONFDIR
+#define SYSCONFDIR "/etc"
+#endif
+
 #define VERSION      "0.1"
-#define DEFAULT_CONF "/etc/taskproxy/taskproxy.json"
+#define DEFAULT_CONF SYSCONFDIR "/taskproxy/taskproxy.json"
 
 static const char usage[] =
     "Usage: taskproxy [-c FILE] [OPTION]\n"

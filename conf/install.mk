@@ -1,0 +1,58 @@
+# make install, included by the Makefile.
+#
+#   PREFIX      /usr/local   the program, units, documents
+#   SYSCONFDIR  /etc         where the configuration goes, and where the program looks for it unless told otherwise
+#   DESTDIR                  in front of all of these, for whoever makes a package
+#
+# Nothing outside of them is written and no file is given to another user. A configuration file that is there already
+# stays as it is; when the shipped one differs, it goes beside it as NAME.new.
+
+PREFIX      ?= /usr/local
+SYSCONFDIR  ?= /etc
+SBINDIR     ?= $(PREFIX)/sbin
+DATADIR     ?= $(PREFIX)/share/taskproxy
+DOCDIR      ?= $(PREFIX)/share/doc/taskproxy
+MANDIR      ?= $(PREFIX)/share/man
+UNITDIR     ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+
+CONF_TARGET := $(DESTDIR)$(SYSCONFDIR)/taskproxy
+MAN_PAGES   := $(wildcard conf/man/*.[58]) $(patsubst conf/man/%.in,build/man/%,$(wildcard conf/man/*.in))
+
+# $(call put,FILES,FOLDER) and $(call put_conf,FILES,FOLDER); no file, no folder.
+put      = $(if $(strip $(1)),install -d $(DESTDIR)$(2) && install -m 644 $(1) $(DESTDIR)$(2))
+put_conf = @install -d $(2); for file in $(1); do target=$(2)/$${file\#\#*/}; \
+           [ ! -e $$target ] || cmp -s $$file $$target || target=$$target.new; install -m 644 $$file $$target; done
+
+install: build/taskproxy build/installed/taskproxy.json build/installed/taskproxy.service $(MAN_PAGES)
+	install -d $(DESTDIR)$(SBINDIR) && install -m 755 build/taskproxy $(DESTDIR)$(SBINDIR)
+	$(call put_conf,build/installed/taskproxy.json,$(CONF_TARGET))
+	$(call put_conf,$(wildcard conf/providers/*.json),$(CONF_TARGET)/providers)
+	install -d -m 700 $(CONF_TARGET)/keys
+	$(call put,$(wildcard nginx/*.conf),$(DATADIR)/nginx)
+	$(call put,conf/unified-view.schema.json $(wildcard conf/openapi.yaml),$(DATADIR))
+	$(call put,$(wildcard conf/prometheus/*),$(DATADIR)/prometheus)
+	$(call put,build/installed/taskproxy.service conf/systemd/taskproxy.socket,$(UNITDIR))
+	install -d $(DESTDIR)$(SYSUSERSDIR) && install -m 644 conf/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/taskproxy.conf
+	$(call put,$(filter %.5,$(MAN_PAGES)),$(MANDIR)/man5)
+	$(call put,$(filter %.8,$(MAN_PAGES)),$(MANDIR)/man8)
+	$(call put,README.md,$(DOCDIR))
+	$(call put,conf/providers/README.md,$(DOCDIR)/providers)
+
+# What the units have: the key comes from systemd, and there are as many workers as sockets.
+build/installed/taskproxy.json: conf/taskproxy.json conf/install.mk
+	@mkdir -p $(@D)
+	@sed -e 's|\["keys/main"\],      |["credential:main"],|' -e 's|"workers": 0,|"workers": 2,|' $< > $@
+
+build/installed/taskproxy.service: conf/systemd/taskproxy.service build/installed/places
+	@sed -e 's|/usr/sbin/|$(SBINDIR)/|g' -e 's|/etc/taskproxy|$(SYSCONFDIR)/taskproxy|g' $< > $@
+
+# Changes when the places do: what has them in it is made anew then.
+build/installed/places: FORCE
+	@mkdir -p $(@D)
+	@echo '$(SYSCONFDIR) $(SBINDIR)' | cmp -s - $@ || echo '$(SYSCONFDIR) $(SBINDIR)' > $@
+
+build/main.o: build/installed/places
+build/main.o: CPPFLAGS += -DSYSCONFDIR='"$(SYSCONFDIR)"'
+
+.PHONY: install FORCE

@@ -1,0 +1,141 @@
+"""What `make install` puts where, and that it works as it is installed."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from installing import copy_tree
+from stack import ROOT, read_json
+
+UNITS = ("taskproxy.service", "taskproxy.socket")
+
+
+def run(*command, **settings):
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def install(tmp_path_factory):
+    """install(VARIABLE=value, …) runs `make install` in a copy, as what is built depends on the variables."""
+    tree = copy_tree(tmp_path_factory.mktemp("tree"))
+    return lambda **variables: run("make", "-s", "install", *(f"{name}={value}" for name, value in variables.items()), cwd=tree)
+
+
+@pytest.fixture(scope="module")
+def prefix(install, tmp_path_factory):
+    """Installed as somebody who is not root would do it, all in one folder; no test changes it."""
+    folder = tmp_path_factory.mktemp("installed")
+    install(PREFIX=folder, SYSCONFDIR=folder / "etc")
+    return folder
+
+
+def test_everything_has_its_place_below_destdir(install, tmp_path):
+    install(DESTDIR=tmp_path, PREFIX="/usr")
+    providers = {f"etc/taskproxy/providers/{path.name}" for path in ROOT.glob("conf/providers/*.json")}
+    nginx = {f"usr/share/taskproxy/nginx/{path.name}" for path in ROOT.glob("nginx/*")}
+    expected = providers | nginx | {
+        "etc/taskproxy/taskproxy.json",
+        "usr/sbin/taskproxy",
+        "usr/lib/sysusers.d/taskproxy.conf",
+        *(f"usr/lib/systemd/system/{unit}" for unit in UNITS),
+        "usr/share/taskproxy/unified-view.schema.json",
+        "usr/share/doc/taskproxy/README.md",
+    }
+    assert expected <= files(tmp_path)
+    others = files(tmp_path) - expected
+    assert all(name.startswith(("usr/share/man/man", "usr/share/taskproxy/", "usr/share/doc/taskproxy/")) for name in others)
+    assert (tmp_path / "etc/taskproxy/keys").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "usr/sbin/taskproxy").stat().st_mode & 0o777 == 0o755
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in expected - {"usr/sbin/taskproxy"}} == {0o644}
+
+
+def test_a_configuration_that_is_there_stays_and_the_new_one_goes_beside_it(install, tmp_path):
+    install(DESTDIR=tmp_path)
+    before = files(tmp_path)
+    conf = tmp_path / "etc/taskproxy/taskproxy.json"
+    shipped = conf.read_text()
+    install(DESTDIR=tmp_path)
+    assert files(tmp_path) == before
+
+    conf.write_text("{}")
+    (conf.parent / "providers/sora.json").write_text("{}")
+    install(DESTDIR=tmp_path)
+    assert files(tmp_path) - before == {"etc/taskproxy/taskproxy.json.new", "etc/taskproxy/providers/sora.json.new"}
+    assert conf.read_text() == "{}" and conf.with_name("taskproxy.json.new").read_text() == shipped
+
+
+def test_the_program_finds_its_configuration_and_needs_one_key_file(prefix):
+    taskproxy, keys = prefix / "sbin/taskproxy", prefix / "etc/taskproxy/keys"
+    environment = {"CREDENTIALS_DIRECTORY": str(keys)}
+    refused = subprocess.run([taskproxy, "-t"], capture_output=True, text=True, timeout=30, env=environment)
+    assert refused.returncode == 1
+    assert re.search(r'etc/taskproxy/taskproxy.json:\d+: /upstreams/main/key_files/0: "credential:main" cannot be read',
+                     refused.stderr)
+    key = keys / "main"
+    key.touch(mode=0o600)
+    key.write_text("sk-0123456789\n")
+    assert run(taskproxy, "-t", env=environment) == f"{prefix}/etc/taskproxy/taskproxy.json: ok\n"
+    key.unlink()
+
+
+def test_the_installed_configuration_differs_from_the_shipped_one_in_two_values(prefix):
+    shipped = read_json(ROOT / "conf/taskproxy.json")
+    shipped["workers"] = 2
+    shipped["upstreams"]["main"]["key_files"] = ["credential:main"]
+    assert read_json(prefix / "etc/taskproxy/taskproxy.json") == shipped
+
+
+# The units
+
+
+def unit(prefix, name):
+    return prefix / "lib/systemd/system" / name
+
+
+def test_systemd_has_nothing_to_say_against_the_units(prefix):
+    assert run("systemd-analyze", "verify", "--man=no", *(unit(prefix, name) for name in UNITS)) == ""
+
+
+def test_the_service_is_shut_in_well(prefix):
+    told = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit(prefix, "taskproxy.service"))
+    assert float(re.search(r"Overall exposure level for taskproxy.service: (\S+)", told)[1]) <= 2.0
+
+
+def test_the_service_starts_what_is_installed_where_it_is(prefix):
+    service = unit(prefix, "taskproxy.service").read_text()
+    assert f"\nExecStart={prefix}/sbin/taskproxy -c {prefix}/etc/taskproxy/taskproxy.json\n" in service
+    assert f"\nLoadCredential=main:{prefix}/etc/taskproxy/keys/main\n" in service
+
+
+def test_there_is_a_socket_for_the_master_and_for_each_worker(prefix):
+    conf = read_json(prefix / "etc/taskproxy/taskproxy.json")
+    listens = re.findall(r"^ListenStream=(.*)$", unit(prefix, "taskproxy.socket").read_text(), re.MULTILINE)
+    workers = [f"{conf['socket_dir']}/worker-{index}.sock" for index in range(conf["workers"])]
+    assert listens == [f"{conf['socket_dir']}/status.sock", *workers]
+
+
+# nginx
+
+
+def test_nginx_takes_the_installed_files_as_site_conf_says(prefix, tmp_path):
+    key = prefix / "etc/taskproxy/keys/main"
+    key.touch(mode=0o600)
+    key.write_text("sk-0123456789\n")
+    upstream = run(prefix / "sbin/taskproxy", "--print-nginx", env={"CREDENTIALS_DIRECTORY": str(key.parent)})
+    key.unlink()
+    folder = tmp_path / "taskproxy"
+    shutil.copytree(prefix / "share/taskproxy/nginx", folder)
+    (folder / "upstream.conf").write_text(upstream)
+    site = (folder / "site.conf").read_text().replace("/var/log/nginx", str(tmp_path))
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ include site; }}")
+    (tmp_path / "site").write_text(site.replace("listen 80;", f"listen unix:{tmp_path}/nginx.sock;"))
+    told = run("nginx", "-t", "-p", tmp_path, "-c", "nginx.conf", "-e", tmp_path / "error.log")
+    assert "test is successful" in told and "warn" not in told
