@@ -4,6 +4,8 @@
 # make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
 # make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
 #
+# make deb    a Debian package: build/taskproxy_VERSION_ARCHITECTURE.deb
+#
 # Each of these first installs the Debian packages that it misses. What follows installs none.
 #
 # make install  what `make` has built, its configuration, units and documents     (PREFIX= SYSCONFDIR= DESTDIR=)

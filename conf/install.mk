@@ -1,4 +1,4 @@
-# make install, included by the Makefile.
+# make install and make deb, included by the Makefile.
 #
 #   PREFIX      /usr/local   the program, units, documents
 #   SYSCONFDIR  /etc         where the configuration goes, and where the program looks for it unless told otherwise
@@ -39,6 +39,10 @@ install: build/taskproxy build/installed/taskproxy.json build/installed/taskprox
 	$(call put,README.md,$(DOCDIR))
 	$(call put,conf/providers/README.md,$(DOCDIR)/providers)
 
+deb:
+	$(INSTALL) build deb
+	@conf/build-deb
+
 # What the units have: the key comes from systemd, and there are as many workers as sockets.
 build/installed/taskproxy.json: conf/taskproxy.json conf/install.mk
 	@mkdir -p $(@D)
@@ -55,4 +59,4 @@ build/installed/places: FORCE
 build/main.o: build/installed/places
 build/main.o: CPPFLAGS += -DSYSCONFDIR='"$(SYSCONFDIR)"'
 
-.PHONY: install FORCE
+.PHONY: install deb FORCE

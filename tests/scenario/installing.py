@@ -1,8 +1,20 @@
-"""For the tests of what is installed: copies of the sources to build in, so that no test disturbs another."""
+"""For the tests of what is installed: places to build and to install in, so that no test disturbs another."""
 
+import os
 import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from stack import ROOT
+
+
+def run(*command, **settings):
+    """A command that must succeed: what it has written."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def copy_tree(folder):
@@ -16,3 +28,42 @@ def copy_tree(folder):
         if path.is_file():
             shutil.copy2(path, folder / "build")
     return folder
+
+
+class FreshRoot:
+    """What this machine has on its disk, to be changed at will: the changes are in memory, and gone at the end.
+
+    Its folders /proc, /dev and /tmp are the machine's; /run is empty.
+    """
+
+    MOUNTS = """
+        set -e; cd "$1"
+        mount -t tmpfs none . && cd "$1" && mkdir upper work root
+        mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+        for shared in proc dev tmp; do mount --rbind /$shared root/$shared; done
+        mount -t tmpfs none root/run
+        echo mounted; read line
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._holder = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", self.MOUNTS, "sh", folder],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        if self._holder.stdout.readline() != "mounted\n":
+            pytest.skip(f"no overlay can be mounted here: {self._holder.stderr.read()}")
+        self.inside = ["nsenter", "--mount", "--target", str(self._holder.pid), "chroot", str(folder / "root")]
+        self.path = Path(f"/proc/{self._holder.pid}/root/{folder}/root")
+        self._upper = Path(f"/proc/{self._holder.pid}/root/{folder}/upper")
+
+    def close(self):
+        self._holder.communicate("\n", timeout=20)
+
+    def run(self, *command, **settings):
+        return run(*self.inside, *command, **settings)
+
+    def new_files(self):
+        """What is here and not on the machine."""
+        paths = {"/" / path.relative_to(self._upper) for path in self._upper.rglob("*")}
+        return {str(path) for path in paths if not os.path.lexists(path)}

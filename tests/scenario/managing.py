@@ -23,6 +23,8 @@ class Manager:
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         name = str(stack.folder / "notify.sock")
         self._ear.bind(f"\0{name}" if abstract else name)
+        if not abstract:
+            os.chmod(name, 0o777)  # whoever the daemon runs as
         self._reports = []
         self._passed = []
         self.variables = stack.daemon.variables

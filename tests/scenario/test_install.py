@@ -6,16 +6,10 @@ import subprocess
 
 import pytest
 
-from installing import copy_tree
+from installing import copy_tree, run
 from stack import ROOT, read_json
 
 UNITS = ("taskproxy.service", "taskproxy.socket")
-
-
-def run(*command, **settings):
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, **settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def files(folder):

@@ -1,0 +1,112 @@
+"""Becomes a service as systemd would start it: sockets, credentials, user, system calls, and then its ExecStart.
+
+Run as root with the text of this file, in the root folder that the units are in: python3 -c TEXT NAME NOTIFY_SOCKET
+"""
+
+import ctypes
+import errno
+import grp
+import os
+import pwd
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+LISTEN_FIRST = 3
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000  # SCMP_ACT_ALLOW, SCMP_ACT_ERRNO
+
+
+def read_unit(name):
+    """{setting: [value, …]} of all sections."""
+    settings = {}
+    for line in Path("/lib/systemd/system", name).read_text().splitlines():
+        if match := re.match(r"(\w+)=(.*)", line):
+            settings.setdefault(match[1], []).append(match[2])
+    return settings
+
+
+def open_sockets(unit):
+    folder = Path(unit["ListenStream"][0]).parent
+    folder.mkdir(mode=int(unit["DirectoryMode"][0], 8), exist_ok=True)
+    for path in unit["ListenStream"]:
+        opened = socket.socket(socket.AF_UNIX)
+        opened.bind(path)
+        shutil.chown(path, group=unit["SocketGroup"][0])
+        os.chmod(path, int(unit["SocketMode"][0], 8))
+        opened.listen(int(unit["Backlog"][0]))
+        yield opened
+
+
+def load_credentials(unit, user):
+    folder = Path("/run/credentials")
+    folder.mkdir(mode=0o755)
+    for credential in unit["LoadCredential"]:
+        name, path = credential.split(":")
+        shutil.copy(path, folder / name)
+        os.chmod(folder / name, 0o400)
+        shutil.chown(folder / name, user)
+    return str(folder)
+
+
+def become(unit):
+    user = pwd.getpwnam(unit["User"][0])
+    shutil.chown(Path("/run", unit["RuntimeDirectory"][0]), user.pw_uid, user.pw_gid)
+    os.setgroups([grp.getgrnam(name).gr_gid for name in unit["SupplementaryGroups"]])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    os.umask(int(unit["UMask"][0], 8))
+
+
+def members(group):
+    """The system calls of a group of systemd's, those of the groups in it included."""
+    told = subprocess.run(["systemd-analyze", "--no-pager", "syscall-filter", group], capture_output=True, text=True, check=True)
+    for line in told.stdout.splitlines()[1:]:
+        if (name := line.strip()) and not name.startswith("#"):
+            yield from members(name) if name.startswith("@") else [name]
+
+
+def allowed_calls(unit):
+    calls = set()
+    for line in unit["SystemCallFilter"]:
+        names = {call for word in line.lstrip("~").split() for call in (members(word) if word[0] == "@" else [word])}
+        calls = calls - names if line.startswith("~") else calls | names
+    return calls
+
+
+def make_filter(unit):
+    """Loads what it returns when called."""
+    seccomp = ctypes.CDLL("libseccomp.so.2")
+    seccomp.seccomp_init.restype = ctypes.c_void_p
+    refuse = REFUSE | getattr(errno, unit["SystemCallErrorNumber"][0])
+    context = ctypes.c_void_p(seccomp.seccomp_init(ctypes.c_uint32(refuse)))
+    for name in allowed_calls(unit):
+        number = seccomp.seccomp_syscall_resolve_name(name.encode())
+        seccomp.seccomp_rule_add(context, ctypes.c_uint32(ALLOW), number, 0)  # not this machine's: no matter
+    return lambda: seccomp.seccomp_load(context)
+
+
+def main(name, notify_socket):
+    service, listener = read_unit(f"{name}.service"), read_unit(f"{name}.socket")
+    for number, opened in enumerate(list(open_sockets(listener)), LISTEN_FIRST):
+        os.dup2(opened.detach(), number)
+        os.set_inheritable(number, True)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CREDENTIALS_DIRECTORY": load_credentials(service, service["User"][0]),
+        "NOTIFY_SOCKET": notify_socket,
+        "WATCHDOG_USEC": str(int(service["WatchdogSec"][0].removesuffix("s")) * 1_000_000),
+        "LISTEN_FDS": str(len(listener["ListenStream"])),
+        "LISTEN_PID": str(os.getpid()),
+    }
+    command, load_filter = shlex.split(service["ExecStart"][0]), make_filter(service)
+    become(service)
+    if load_filter() != 0:
+        sys.exit("the filter of system calls cannot be loaded")
+    os.execve(command[0], command, environment)
+
+
+main(*sys.argv[1:])
