@@ -43,7 +43,7 @@ run:
 	@exec /usr/bin/python3 tests/run.py
 
 test:
-	$(INSTALL) build run test
+	$(INSTALL) build run test deb
 	$(AGAIN) build/taskproxy build/asan/taskproxy unit-programs
 	@/usr/bin/python3 tests/run_tests.py
 

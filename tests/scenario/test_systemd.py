@@ -195,5 +195,5 @@ def test_what_is_handed_over_and_of_no_use_is_named(managed):
     manager.hand_over(stack.daemon)
     stack.daemon.start()
     assert "worker-7.sock, passed by the service manager, is no socket of this configuration" in stack.daemon.log()
-    assert "descriptor 7, passed by the service manager, is no listening UNIX socket: not used" in stack.daemon.log()
+    assert "descriptor 7, which was passed on, is no listening UNIX socket: not used" in stack.daemon.log()
     assert stack.task("task_1").status == 200
