@@ -131,6 +131,8 @@ static const struct field conf_fields[] = {
           "how long a worker may stand still until it is replaced", .min = 5 * SECONDS, .max = HOURS),
     FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "the least that is logged",
           .words = "debug|info|warn|error"),
+    FIELD("log_format", S_ENUM, CONF, log_format, "\"text\"", "how a line looks: for people, or for programs",
+          .words = "text|json"),
 };
 const struct table conf_table = TABLE(CONF, conf_fields);
 

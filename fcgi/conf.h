@@ -103,6 +103,7 @@ struct conf {
     int64_t drain_ms;      /* how long a worker that was told to leave may hold what it has */
     int64_t hung_after_ms; /* how long a worker's loop may stand still */
     int log_level;         /* enum log_level */
+    int log_format;        /* enum log_format */
 
     struct files *files;   /* everything that was read */
     struct list providers; /* of struct provider *, each once */

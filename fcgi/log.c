@@ -1,18 +1,39 @@
-/* log: see log.h. */
+/* log: see log.h. What this process is, and what it keeps back; the rest is logline.c's and flood.c's. */
 #include "log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-static enum log_level least_level = LOG_INFO;
-static char mark[32];
+#include "flood.h"
+#include "plain.h"
 
-void log_setup(enum log_level least, const char *who)
+static enum log_level least_level = LOG_INFO;
+static enum log_format line_format = LOG_TEXT;
+static bool for_journal;
+static char mark[32];
+static struct flood flood;
+
+/* Whether stderr is what systemd says it has connected to the journal: it may have been redirected since. */
+static bool is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat st;
+    return stream != NULL && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+void log_setup(enum log_level least, enum log_format format, const char *who)
 {
     least_level = least;
-    snprintf(mark, sizeof(mark), "%s%s", who ? who : "", who ? ": " : "");
+    line_format = format;
+    for_journal = is_journal();
+    snprintf(mark, sizeof(mark), "%s", who ? who : "");
 }
 
 bool log_wants(enum log_level level)
@@ -20,31 +41,64 @@ bool log_wants(enum log_level level)
     return level >= least_level;
 }
 
-/* What comes from outside may hold line breaks and escape sequences: a line stays a line of text. */
-static void make_printable(char *text)
+static void write_line(enum log_level level, const char *message, int64_t repeated)
 {
-    for (; *text != '\0'; text++) {
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
+    const struct logline line = {.level = level,
+                                 .now_ms = wall_ms(),
+                                 .process = mark,
+                                 .pid = getpid(),
+                                 .message = message,
+                                 .repeated = repeated};
+    char text[LOGLINE_MAX];
+    size_t len = logline_write(line_format, for_journal, &line, text);
+    if (write(STDERR_FILENO, text, len) < 0)
+        return; /* nobody is left to tell */
+}
+
+static int64_t steady_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void tell(enum flood_when when)
+{
+    struct flood_report report;
+    char text[96];
+    while (flood_report(&flood, when, steady_ms(), &report)) {
+        snprintf(text, sizeof(text), "%lld lines left out: more than %d of a level in one second",
+                 (long long)report.n, FLOOD_PER_SECOND);
+        write_line(report.level, report.message ? report.message : text, report.message ? report.n : 0);
     }
 }
 
 void log_line(enum log_level level, const char *format, ...)
 {
-    static const char *const names[] = {"debug", "info", "warn", "error"};
+    char raw[LOGLINE_MESSAGE_MAX], message[LOGLINE_MESSAGE_MAX];
+    va_list args;
     if (!log_wants(level))
         return;
-    char line[2048], when[32];
-    int64_t now = wall_ms();
-    utc_text(now / 1000, when);
-    int n = snprintf(line, sizeof(line), "%.19s.%03dZ %s %s", when, (int)(now % 1000), names[level], mark);
-    va_list args;
     va_start(args, format);
-    vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format, args);
+    vsnprintf(raw, sizeof(raw), format, args);
     va_end(args);
-    make_printable(line);
-    size_t len = strlen(line);
-    line[len] = '\n';
-    if (write(STDERR_FILENO, line, len + 1) < 0)
-        return; /* nobody is left to tell */
+    plain_copy(message, sizeof(message), raw, strlen(raw));
+    if (level == LOG_DEBUG)
+        return write_line(level, message, 0); /* who asks for these wants all of them */
+    int64_t now_ms = steady_ms();
+    if (!flood_take(&flood, level, message, now_ms))
+        return;
+    tell(FLOOD_LINE_COMES);
+    flood_wrote(&flood, level, message, now_ms);
+    write_line(level, message, 0);
+}
+
+void log_tick(void)
+{
+    tell(FLOOD_TIME_PASSES);
+}
+
+void log_finish(void)
+{
+    tell(FLOOD_ENDS);
 }

@@ -51,7 +51,7 @@ struct master {
     bool stopping;
     enum { STARTING, RUNNING, RELOADING } phase; /* as the service manager knows it */
     uv_signal_t hup, terminate, interrupt;
-    uv_timer_t kill_timer, watchdog;
+    uv_timer_t kill_timer, watchdog, log_timer;
 };
 
 static void on_status_request(void *ctx, struct fcgi_request *client)
@@ -114,6 +114,19 @@ static void on_watchdog(uv_timer_t *timer)
         notify_alive(&m->notify);
 }
 
+/* ---- the log ---- */
+
+static void set_up_log(const struct conf *conf)
+{
+    log_setup((enum log_level)conf->log_level, (enum log_format)conf->log_format, "master");
+}
+
+static void on_log_time(uv_timer_t *timer)
+{
+    (void)timer;
+    log_tick();
+}
+
 /* ---- reload ---- */
 
 /* Why the new configuration cannot take the place of the old one, allocated, or NULL. */
@@ -153,7 +166,7 @@ static char *take(struct master *m, struct conf *conf)
     conf_free(m->conf);
     m->conf = conf;
     filewatch_set(m->watch, conf->files);
-    log_setup((enum log_level)conf->log_level, "master");
+    set_up_log(conf);
     return NULL;
 }
 
@@ -411,6 +424,9 @@ static void init(struct master *m)
     m->terminate.data = m->interrupt.data = m;
     uv_timer_init(&m->loop, &m->kill_timer);
     uv_timer_init(&m->loop, &m->watchdog);
+    uv_timer_init(&m->loop, &m->log_timer);
+    uv_timer_start(&m->log_timer, on_log_time, LOG_TICK_MS, LOG_TICK_MS);
+    uv_unref((uv_handle_t *)&m->log_timer);
     m->watch = filewatch_new(&m->loop, on_secrets_change, m);
 }
 
@@ -428,6 +444,7 @@ static void close_everything(struct master *m)
     uv_close((uv_handle_t *)&m->interrupt, NULL);
     uv_close((uv_handle_t *)&m->kill_timer, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
+    uv_close((uv_handle_t *)&m->log_timer, NULL);
     uv_run(&m->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&m->loop) != 0)
         abort(); /* a handle that nobody closed */
@@ -438,6 +455,7 @@ static void close_everything(struct master *m)
     conf_free(m->conf);
     if (!vault_is_empty())
         abort(); /* a secret that nobody wiped */
+    log_finish();
 }
 
 /* The keys are in memory here, too: for the next worker that has to be started. */
@@ -481,7 +499,7 @@ int master_main(const char *path, struct conf *conf)
 {
     struct master master = {.conf_path = path, .conf = conf, .stats_fd = -1}, *m = &master;
     char *error = NULL;
-    log_setup((enum log_level)conf->log_level, "master");
+    set_up_log(conf);
     protect_process();
     init(m);
     if (open_everything(m, &error))

@@ -390,6 +390,8 @@ static void give_answer(struct request *r)
     r->facts.waited_s = r->wish.wait_s;
     reply_make(&r->wish, &r->facts, r->lookups, r->n_lookups, r->client, &answer);
     count(r, answer.status, answer.source);
+    log_debug("request %s: answered with %d after %llu ms", r->id, answer.status,
+              (unsigned long long)(uv_now(r->requests->parts.loop) - r->begun_ms));
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
 }

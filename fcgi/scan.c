@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "buf.h"
+#include "plain.h"
 
 /* ---- tokens ---- */
 
@@ -87,30 +88,12 @@ static bool scan_escape(struct scanner *s)
     return low >= 0xdc00 && low <= 0xdfff;
 }
 
-/* At a byte of 0x80 or more: past one character of UTF-8 (RFC 3629: the shortest form, no surrogates, up to
- * U+10FFFF); json-c looks only at how many bytes there are. */
+/* At a byte of 0x80 or more: past one character; json-c looks only at how many bytes there are. */
 static bool scan_utf8(struct scanner *s)
 {
-    static const struct {
-        unsigned char first, last, second_first, second_last;
-        int len;
-    } forms[] = {{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-                 {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-                 {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
-    const unsigned char *c = (const unsigned char *)s->at;
-    for (size_t i = 0; i < NELEMS(forms); i++) {
-        if (c[0] < forms[i].first || c[0] > forms[i].last)
-            continue;
-        if (s->end - s->at < forms[i].len || c[1] < forms[i].second_first || c[1] > forms[i].second_last)
-            return false;
-        for (int k = 2; k < forms[i].len; k++) {
-            if (c[k] < 0x80 || c[k] > 0xbf)
-                return false;
-        }
-        s->at += forms[i].len;
-        return true;
-    }
-    return false;
+    int len = utf8_len(s->at, s->end);
+    s->at += len;
+    return len > 0;
 }
 
 static enum token scan_string(struct scanner *s)

@@ -159,6 +159,7 @@ static void finish_loop(struct worker *w)
     conf_free(w->conf);
     if (!vault_is_empty())
         abort(); /* a secret that nobody wiped */
+    log_finish();
 }
 
 static struct fcgi_handlers handlers_of(struct worker *w)
@@ -223,6 +224,7 @@ static void on_beat(uv_timer_t *timer)
 {
     (void)timer;
     stats_beat();
+    log_tick();
 }
 
 static void say_ready(void)
@@ -237,7 +239,7 @@ int worker_main(int index, int slot, const char *path)
 {
     char mark[24];
     snprintf(mark, sizeof(mark), "worker %d", index);
-    log_setup(LOG_INFO, mark);
+    log_setup(LOG_INFO, LOG_TEXT, mark);
     if (stats_attach(WORKER_FD_STATS, slot) < 0) {
         log_error("the page of counters cannot be mapped");
         return EXIT_FAILURE;
@@ -246,7 +248,7 @@ int worker_main(int index, int slot, const char *path)
     struct worker w = {.conf = load_inherited(path)};
     if (w.conf == NULL)
         return EXIT_FAILURE;
-    log_setup((enum log_level)w.conf->log_level, mark);
+    log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
     if (!drop_root(w.conf->user)) {
         conf_free(w.conf);
         return EXIT_FAILURE;
@@ -274,6 +276,7 @@ int worker_main(int index, int slot, const char *path)
 int worker_cgi(struct conf *conf)
 {
     struct worker w = {.conf = conf};
+    log_setup((enum log_level)conf->log_level, (enum log_format)conf->log_format, NULL);
     protect_process();
     make_parts(&w);
     w.server = fcgi_serve_cgi(&w.loop, handlers_of(&w));

@@ -1,0 +1,135 @@
+"""What the daemon writes to standard error: one line per event, for people, for programs, for the journal."""
+
+import json
+import os
+import re
+
+import pytest
+
+TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warn|error) (master|worker \d+): \S.*")
+HOSTILE = "a\nb\x1b[2J\u009b31m\u202e"
+LOGGED = r'"a\nb\u001b[2J\xc2\x9b31m\xe2\x80\xae"'  # as JSON writes it, and what JSON lets through as an escape
+
+
+def lines(stack):
+    return stack.daemon.log().splitlines()
+
+
+def objects(stack):
+    return [json.loads(line) for line in lines(stack)]
+
+
+def refuse_reloads(stack, count):
+    """So many reloads, one after the other, of a configuration that is wrong each time in the same way."""
+    stack.configure(workers="many")
+    before = stack.metric("reloads_total", result="refused")
+    for number in range(1, count + 1):
+        stack.daemon.hup()
+        stack.wait_metric("reloads_total", before + number, result="refused")
+    stack.configure(workers=1)
+
+
+# Forms
+
+
+def test_a_line_has_time_level_and_process(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1, "log_level": "debug"})
+    assert stack.task("task_1").status == 200
+    stack.wait_log("worker 0: fetch main:sora:task_1")
+    stack.daemon.stop()
+    assert [line for line in lines(stack) if not TEXT_LINE.fullmatch(line)] == []
+
+
+def test_for_programs_each_line_is_an_object(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1, "log_level": "debug", "log_format": "json"})
+    pid, (worker,) = stack.daemon.pid, stack.daemon.workers()
+    assert stack.task("task_1").status == 200
+    stack.daemon.reload()
+    stack.daemon.stop()
+    assert {tuple(entry)[:4] for entry in objects(stack)} == {("time", "level", "process", "pid")}
+    assert {("master", pid), ("worker 0", worker)} <= {(entry["process"], entry["pid"]) for entry in objects(stack)}
+    assert {"started", "stopped", "configuration reloaded"} <= {e["message"].split(":")[0] for e in objects(stack)}
+
+
+def test_a_reload_changes_the_form(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    stack.configure(log_format="json")
+    stack.daemon.reload()
+    assert json.loads(stack.wait_log("configuration reloaded"))["level"] == "info"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_value_from_outside_stays_inside_its_line(make_stack, form):
+    stack = make_stack(redis=False, config={"workers": 1, "log_format": form})
+    stack.standin.switch(state=HOSTILE)
+    assert stack.task("task_1").status == 200
+    line = stack.wait_log("does not list the status")
+    message = json.loads(line)["message"] if form == "json" else line
+    assert f"does not list the status {LOGGED}: taken as running" in message
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", stack.daemon.log())
+
+
+def test_requests_are_logged_at_debug_only(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    before = stack.daemon.log()
+    assert stack.task("task_1").status == 200 and stack.daemon.log() == before
+    stack.configure(log_level="debug")
+    stack.daemon.reload()
+    request_id = stack.task("task_1").headers["x-request-id"]
+    assert "debug worker 0:" in stack.wait_log(f"request {request_id}: answered with 200 after")
+
+
+# The journal
+
+
+def as_journal(stack, inode):
+    status = os.stat(stack.folder)
+    stack.daemon.variables["JOURNAL_STREAM"] = f"{status.st_dev}:{inode}"
+    stack.daemon.start()
+    stack.daemon.stop()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_for_the_journal_a_line_begins_with_its_priority(make_stack, form):
+    stack = make_stack(redis=False, nginx=False, daemon=False, config={"log_format": form})
+    stack.daemon.log_path.touch()
+    as_journal(stack, stack.daemon.log_path.stat().st_ino)
+    assert {line[:3] for line in lines(stack)} == {"<6>"}
+    if form == "json":
+        assert [json.loads(line[3:])["process"] for line in lines(stack)][0] == "master"
+    else:
+        assert lines(stack)[0].startswith("<6>master: started: 2 workers on ")  # the time is the journal's to add
+
+
+def test_who_has_redirected_it_gets_lines_for_people(make_stack):
+    stack = make_stack(redis=False, nginx=False, daemon=False)
+    as_journal(stack, 1)
+    assert lines(stack) and all(TEXT_LINE.fullmatch(line) for line in lines(stack))
+
+
+# The same again
+
+
+def test_a_line_that_comes_again_and_again_is_counted_until_another_comes(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    refuse_reloads(stack, 4)
+    refused = [line for line in lines(stack) if "not reloaded" in line]
+    stack.daemon.reload()
+    told = stack.wait_log("(repeated 3 times)")
+    assert len(refused) == 1 and told.partition("Z ")[2] == refused[0].partition("Z ")[2] + " (repeated 3 times)"
+    assert lines(stack).index(told) < lines(stack).index(stack.wait_log("configuration reloaded"))
+
+
+def test_or_until_some_seconds_have_passed(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1, "log_format": "json"})
+    refuse_reloads(stack, 3)
+    told = json.loads(stack.wait_log('"repeated"'))
+    assert (told["level"], told["repeated"]) == ("error", 2) and told["message"].startswith("not reloaded")
+    assert lines(stack)[-1] == json.dumps(told, separators=(",", ":"))
+
+
+def test_what_was_counted_is_told_at_the_end(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    refuse_reloads(stack, 2)
+    stack.daemon.stop()
+    assert len([line for line in lines(stack) if line.endswith("(repeated once)")]) == 1

@@ -1,0 +1,83 @@
+/* One line of the log, in its forms. */
+#include "unit.h"
+
+#include <string.h>
+
+#include "../../fcgi/logline.h"
+
+static const int64_t then = 1736867746123; /* 2025-01-14T15:15:46.123Z */
+static const char trace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+static void assert_line(enum log_format format, bool for_journal, struct logline line, const char *expected)
+{
+    char out[LOGLINE_MAX + 1];
+    line.now_ms = then;
+    line.pid = 42;
+    size_t len = logline_write(format, for_journal, &line, out);
+    out[len] = '\0';
+    assert_string_equal(out, expected);
+}
+
+#define LINE(...) ((struct logline){.process = "worker 1", __VA_ARGS__})
+#define BARE(...) ((struct logline){.process = "", __VA_ARGS__})
+
+TEST(a_line_for_people_has_time_level_and_process)
+{
+    assert_line(LOG_TEXT, false, LINE(.level = LOG_WARN, .message = "Redis is away"),
+                "2025-01-14T15:15:46.123Z warn worker 1: Redis is away\n");
+    assert_line(LOG_TEXT, false, BARE(.level = LOG_INFO, .message = "x"),
+                "2025-01-14T15:15:46.123Z info x\n");
+}
+
+TEST(what_it_stands_for_and_whose_it_is_come_behind)
+{
+    assert_line(LOG_TEXT, false, LINE(.level = LOG_ERROR, .message = "x", .repeated = 57, .trace = trace),
+                "2025-01-14T15:15:46.123Z error worker 1: x (repeated 57 times) "
+                "trace=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n");
+    assert_line(LOG_TEXT, false, LINE(.level = LOG_ERROR, .message = "x", .repeated = 1),
+                "2025-01-14T15:15:46.123Z error worker 1: x (repeated once)\n");
+}
+
+TEST(the_journal_is_told_the_priority_and_knows_the_time)
+{
+    static const char *const expected[] = {"<7>worker 1: x\n", "<6>worker 1: x\n", "<4>worker 1: x\n",
+                                           "<3>worker 1: x\n"};
+    for (int level = LOG_DEBUG; level <= LOG_ERROR; level++)
+        assert_line(LOG_TEXT, true, LINE(.level = (enum log_level)level, .message = "x"), expected[level]);
+}
+
+TEST(a_line_for_programs_is_one_object)
+{
+    assert_line(
+        LOG_JSON, false, LINE(.level = LOG_WARN, .message = "the status \"a\\b\""),
+        "{\"time\":\"2025-01-14T15:15:46.123Z\",\"level\":\"warn\",\"process\":\"worker 1\",\"pid\":42,"
+        "\"message\":\"the status \\\"a\\\\b\\\"\"}\n");
+    assert_line(
+        LOG_JSON, true, BARE(.level = LOG_INFO, .message = "x", .repeated = 2, .trace = trace),
+        "<6>{\"time\":\"2025-01-14T15:15:46.123Z\",\"level\":\"info\",\"pid\":42,\"repeated\":2,"
+        "\"traceparent\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"message\":\"x\"}\n");
+}
+
+TEST(the_longest_message_of_the_worst_characters_fits)
+{
+    char message[LOGLINE_MESSAGE_MAX], out[LOGLINE_MAX];
+    memset(message, '"', sizeof(message) - 1);
+    message[sizeof(message) - 1] = '\0';
+    const struct logline line =
+        LINE(.level = LOG_ERROR, .message = message, .trace = trace, .repeated = INT64_MAX);
+    size_t len = logline_write(LOG_JSON, true, &line, out);
+    assert_true(len > 2 * strlen(message) && len < LOGLINE_MAX - 1);
+    assert_memory_equal(out + len - 5, "\\\"\"}\n", 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_line_for_people_has_time_level_and_process),
+        cmocka_unit_test(what_it_stands_for_and_whose_it_is_come_behind),
+        cmocka_unit_test(the_journal_is_told_the_priority_and_knows_the_time),
+        cmocka_unit_test(a_line_for_programs_is_one_object),
+        cmocka_unit_test(the_longest_message_of_the_worst_characters_fits),
+    };
+    return cmocka_run_group_tests_name("logline", tests, NULL, NULL);
+}
