@@ -21,7 +21,7 @@
 #include "crew.h"
 #include "elders.h"
 #include "filewatch.h"
-#include "notify.h"
+#include "report.h"
 #include "stats.h"
 #include "status.h"
 #include "upgrade.h"
@@ -40,7 +40,7 @@ struct master {
     struct sockets *sockets;
     struct crew *crew;
     struct elders *elders; /* workers of the program that we were */
-    struct notify notify;
+    struct report report;
     char *status_path; /* NULL: not open */
     struct fcgi_server *status;
     struct filewatch *watch;
@@ -49,7 +49,6 @@ struct master {
     bool secrets_again; /* secrets changed meanwhile */
     bool checking;      /* another program is looking at the configuration */
     bool stopping;
-    enum { STARTING, RUNNING, RELOADING } phase; /* as the service manager knows it */
     uv_signal_t hup, terminate, interrupt;
     uv_timer_t kill_timer, watchdog, log_timer;
 };
@@ -63,55 +62,14 @@ static void on_status_request(void *ctx, struct fcgi_request *client)
     status_serve(&health, client);
 }
 
-/* ---- what the service manager is told ---- */
-
-/* Nothing better is to come: a start goes on until its workers are ready, a reload that may never be complete
- * is over. */
-static bool is_settled(const struct master *m)
-{
-    return crew_is_complete(m->crew) || (m->phase == RELOADING && crew_is_stuck(m->crew));
-}
-
-static void report_state(struct master *m)
-{
-    int hung = crew_hung(m->crew);
-    char *status = xasprintf("%d of %d workers take requests", crew_ready(m->crew), (int)m->conf->workers);
-    if (hung > 0) {
-        char *more = xasprintf("%s, %d hung", status, hung);
-        free(status);
-        status = more;
-    }
-    if (m->phase != RUNNING && is_settled(m)) {
-        m->phase = RUNNING;
-        notify_ready(&m->notify, status);
-    } else {
-        notify_status(&m->notify, status);
-    }
-    free(status);
-}
-
-static void report_reload(struct master *m)
-{
-    if (m->phase == RUNNING) {
-        m->phase = RELOADING;
-        notify_reloading(&m->notify);
-    }
-}
-
-static void report_refusal(struct master *m, const char *error)
-{
-    if (m->phase == RELOADING) {
-        m->phase = RUNNING;
-        notify_ready(&m->notify, error);
-    }
-}
+/* ---- the watchdog ---- */
 
 /* Only while the loops turn: all of those that should, and at least one. */
 static void on_watchdog(uv_timer_t *timer)
 {
     const struct master *m = CONTAINER_OF(timer, struct master, watchdog);
     if (crew_hung(m->crew) == 0 && (m->stopping || crew_ready(m->crew) > 0))
-        notify_alive(&m->notify);
+        notify_alive(&m->report.notify);
 }
 
 /* ---- the log ---- */
@@ -175,14 +133,14 @@ static void refuse_reload(struct master *m, const char *why)
     char *text = xasprintf("not reloaded, the old configuration stays in force: %s", why);
     stat_inc(STAT_RELOADS_REFUSED);
     log_error("%s", text);
-    report_refusal(m, text);
+    report_refusal(&m->report, text);
     free(text);
 }
 
 static void reload(struct master *m)
 {
     char *error = NULL;
-    report_reload(m);
+    report_reload(&m->report);
     struct conf *conf = conf_load(m->conf_path, files_new(), &error);
     if (conf != NULL)
         error = take(m, conf);
@@ -207,11 +165,11 @@ static void become(struct master *m)
     setenv(elders_variable, list.len > 0 ? list.data : "", 1);
     buf_done(&list);
     sockets_hand_over(m->sockets);
-    notify_hand_over(&m->notify);
+    notify_hand_over(&m->report.notify);
     log_info("another program lies at %s: it takes over", crew_program(m->crew));
     const char *why = upgrade_exec(crew_program(m->crew), m->conf_path);
     log_error("%s cannot be started: %s; a restart is needed", crew_program(m->crew), why);
-    report_refusal(m, "not upgraded");
+    report_refusal(&m->report, "not upgraded");
 }
 
 static void catch_up(struct master *m);
@@ -231,7 +189,7 @@ static void on_checked(void *ctx, bool good)
 
 static void upgrade(struct master *m)
 {
-    report_reload(m);
+    report_reload(&m->report);
     m->checking = upgrade_check(&m->loop, crew_program(m->crew), m->conf_path, on_checked, m);
     if (!m->checking)
         refuse_reload(m, "the program that lies there now cannot be started");
@@ -351,7 +309,7 @@ static void on_terminate(uv_signal_t *signal, int number)
         return;
     log_info("stopping: %s", number == SIGINT ? "interrupted" : "told to");
     m->stopping = true;
-    notify_stopping(&m->notify, m->conf->drain_ms + 2 * KILL_GRACE_MS);
+    notify_stopping(&m->report.notify, m->conf->drain_ms + 2 * KILL_GRACE_MS);
     crew_stop(m->crew);
     elders_retire(m->elders);
     uv_timer_start(&m->kill_timer, on_kill_time, (uint64_t)m->conf->drain_ms + KILL_GRACE_MS, 0);
@@ -367,7 +325,7 @@ static void on_crew_change(void *ctx)
         elders_retire(m->elders);
         sockets_tidy(m->sockets);
     }
-    report_state(m);
+    report_crew(&m->report, m->crew, (int)m->conf->workers);
     catch_up(m);
 }
 
@@ -415,7 +373,7 @@ static bool open_everything(struct master *m, char **ret_error)
 
 static void init(struct master *m)
 {
-    notify_init(&m->notify);
+    notify_init(&m->report.notify);
     m->sockets = sockets_new();
     uv_loop_init(&m->loop);
     uv_signal_init(&m->loop, &m->hup);
@@ -450,7 +408,7 @@ static void close_everything(struct master *m)
         abort(); /* a handle that nobody closed */
     close(m->stats_fd);
     sockets_free(m->sockets);
-    notify_done(&m->notify);
+    notify_done(&m->report.notify);
     free(m->status_path);
     conf_free(m->conf);
     if (!vault_is_empty())
@@ -485,7 +443,7 @@ static void run(struct master *m)
     uv_signal_start(&m->terminate, on_terminate, SIGTERM);
     uv_signal_start(&m->interrupt, on_terminate, SIGINT);
     signals_unblock();
-    uint64_t feeding_ms = (uint64_t)m->notify.watchdog_ms / 3;
+    uint64_t feeding_ms = (uint64_t)m->report.notify.watchdog_ms / 3;
     if (feeding_ms > 0)
         uv_timer_start(&m->watchdog, on_watchdog, feeding_ms, feeding_ms);
     filewatch_set(m->watch, m->conf->files);
@@ -509,7 +467,7 @@ int master_main(const char *path, struct conf *conf)
         run(m);
     } else {
         log_error("%s", error);
-        notify_status(&m->notify, error);
+        notify_status(&m->report.notify, error);
         free(error);
     }
     close_everything(m);

@@ -22,7 +22,7 @@ LAYERS = [
     "fcgi acceptor redis http upstream sockets filewatch sandbox notify",
     "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status try sign"
     " reply",
-    "worker elders upgrade crew master main",
+    "worker elders upgrade crew report master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}
 
