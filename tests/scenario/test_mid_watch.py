@@ -73,18 +73,16 @@ def test_an_end_that_comes_just_as_waits_end_is_told_to_those_who_still_wait_and
     stack = make_stack(providers=slow, config={"workers": 1})
     run(stack)
     assert stack.task("edge").status == 200
-    asks = []
+    asks = []  # in the order in which they came
     with stack.standin.hold("edge") as barrier:
-        for number in range(60):
+        while not (asks and asks[0].done()):
             asks.append(stack.background(stack.get, NATIVE + "edge?wait=1"))
-            stack.wait_until(lambda: stack.metric("waiters") > number or asks[0].done(), what="one more who waits")
+            stack.wait_until(lambda: stack.metric("waiters") >= len(asks) or asks[0].done(), what="one more who waits")
         end(stack, "edge")
-        barrier.wait_arrived(1)
-        stack.wait_until(asks[0].done, what="the first one's time")
         barrier.release()
     statuses = [status(ask.result()) for ask in asks]
     assert set(statuses) == {"IN_PROGRESS", "SUCCESS"}
-    assert statuses == sorted(statuses)  # in the order in which they came
+    assert statuses == sorted(statuses)
     assert {ask.result().status for ask in asks} == {200}
 
 
@@ -101,7 +99,8 @@ def test_a_429_holds_back_all_queries_for_as_long_as_it_says_and_nobody_is_told(
         began = stack.standin.seen("busy")[-1].at
         end(stack)
     gaps = [query.at - began for query in stack.standin.seen() if query.at > began]
-    assert [gap >= 1.95 for gap in gaps if gap > 0.5] == [True, True]  # at first one may still have been under way
+    waited = [gap >= 1.95 for gap in gaps if gap > 0.5]  # one of the other's may still have been under way
+    assert waited and all(waited)
 
 
 def test_the_breaker_spares_the_upstream_one_probe_closes_it_and_nobody_is_told(make_stack):
