@@ -95,7 +95,10 @@ char *file_place(const char *path, char **ret_why)
     if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
         *ret_why = xstrdup("is no name of a credential");
     else if (folder == NULL)
-        *ret_why = xstrdup("cannot be found: there is no CREDENTIALS_DIRECTORY in the environment");
+        *ret_why =
+            xasprintf("cannot be found: there is no CREDENTIALS_DIRECTORY in the environment (systemd sets "
+                      "it; by hand, let it be the folder that holds \"%s\")",
+                      name);
     else
         return xasprintf("%s/%s", folder, name);
     return NULL;

@@ -107,7 +107,10 @@ TEST(a_credential_is_a_file_of_the_folder_that_systemd_names)
 {
     free(given_file("sk-12345678", 11, 0400));
     unsetenv("CREDENTIALS_DIRECTORY");
-    assert_refused("credential:key", "cannot be found: there is no CREDENTIALS_DIRECTORY in the environment");
+    assert_refused(
+        "credential:key",
+        "cannot be found: there is no CREDENTIALS_DIRECTORY in the environment (systemd sets it; by "
+        "hand, let it be the folder that holds \"key\")");
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
     assert_read("credential:key", "sk-12345678");
     assert_refused("credential:other", "cannot be read: No such file or directory");
