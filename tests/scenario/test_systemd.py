@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -176,6 +177,25 @@ def test_fewer_workers_and_more_again_have_the_same_sockets(managed):
         stack.daemon.reload()
     assert inodes(stack) == before
     assert stack.ask_worker("/sora/v1/videos/task_1", index=1).status == 200
+
+
+def test_an_upgrade_is_a_reload_and_keeps_what_was_handed_over(managed):
+    stack, manager = managed(starts=False, listen=ALL, watchdog=0.9)
+    program, new = stack.folder / "taskproxy", stack.folder / "taskproxy.new"
+    shutil.copy(stack.daemon.binary, program)
+    shutil.copy(stack.daemon.binary, new)
+    stack.daemon.binary = str(program)
+    stack.daemon.start()
+    before = inodes(stack)
+    new.rename(program)
+    stack.daemon.hup()
+    assert manager.wait("READY", count=2)["STATUS"] == "2 of 2 workers take requests"
+    assert Path(f"/proc/{stack.daemon.pid}/exe").samefile(program)
+    assert stack.task("task_1").status == 200
+    manager.wait("WATCHDOG", count=len(manager.reports("WATCHDOG")) + 1)
+    stack.daemon.stop()
+    assert inodes(stack) == before
+    assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
 
 
 def test_sockets_handed_to_another_process_are_not_touched(managed):
