@@ -15,6 +15,7 @@ DOCDIR      ?= $(PREFIX)/share/doc/taskproxy
 MANDIR      ?= $(PREFIX)/share/man
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 
 CONF_TARGET := $(DESTDIR)$(SYSCONFDIR)/taskproxy
 MAN_PAGES   := $(wildcard conf/man/*.[58]) $(patsubst conf/man/%.in,build/man/%,$(wildcard conf/man/*.in))
@@ -25,7 +26,7 @@ put_conf = @install -d $(2); for file in $(1); do target=$(2)/$${file\#\#*/}; \
            [ ! -e $$target ] || cmp -s $$file $$target || target=$$target.new; install -m 644 $$file $$target; done
 
 install: build/taskproxy build/installed/taskproxy.json build/installed/taskproxy.service $(MAN_PAGES)
-	install -d $(DESTDIR)$(SBINDIR) && install -m 755 build/taskproxy $(DESTDIR)$(SBINDIR)
+	install -D -m 755 build/taskproxy $(DESTDIR)$(SBINDIR)/taskproxy
 	$(call put_conf,build/installed/taskproxy.json,$(CONF_TARGET))
 	$(call put_conf,$(wildcard conf/providers/*.json),$(CONF_TARGET)/providers)
 	install -d -m 700 $(CONF_TARGET)/keys
@@ -33,7 +34,8 @@ install: build/taskproxy build/installed/taskproxy.json build/installed/taskprox
 	$(call put,conf/unified-view.schema.json $(wildcard conf/openapi.yaml),$(DATADIR))
 	$(call put,$(wildcard conf/prometheus/*),$(DATADIR)/prometheus)
 	$(call put,build/installed/taskproxy.service conf/systemd/taskproxy.socket,$(UNITDIR))
-	install -d $(DESTDIR)$(SYSUSERSDIR) && install -m 644 conf/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/taskproxy.conf
+	install -D -m 644 conf/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/taskproxy.conf
+	install -D -m 644 conf/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/taskproxy.conf
 	$(call put,$(filter %.5,$(MAN_PAGES)),$(MANDIR)/man5)
 	$(call put,$(filter %.8,$(MAN_PAGES)),$(MANDIR)/man8)
 	$(call put,README.md,$(DOCDIR))

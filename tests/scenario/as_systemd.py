@@ -30,8 +30,6 @@ def read_unit(name):
 
 
 def open_sockets(unit):
-    folder = Path(unit["ListenStream"][0]).parent
-    folder.mkdir(mode=int(unit["DirectoryMode"][0], 8), exist_ok=True)
     for path in unit["ListenStream"]:
         opened = socket.socket(socket.AF_UNIX)
         opened.bind(path)
@@ -54,7 +52,6 @@ def load_credentials(unit, user):
 
 def become(unit):
     user = pwd.getpwnam(unit["User"][0])
-    shutil.chown(Path("/run", unit["RuntimeDirectory"][0]), user.pw_uid, user.pw_gid)
     os.setgroups([grp.getgrnam(name).gr_gid for name in unit["SupplementaryGroups"]])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)

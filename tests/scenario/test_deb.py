@@ -118,6 +118,7 @@ def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb
     before, users = root.new_files(), (etc / "passwd").read_text()
 
     root.run("dpkg", "-i", deb)
+    assert root.run("stat", "-c", "%U", "/run/taskproxy") == "taskproxy\n"
     assert root.run("taskproxy", "--version") == f"taskproxy {deb.split('_')[1]}\n"
     configure(etc, stack)
     by_hand = ["env", "CREDENTIALS_DIRECTORY=/etc/taskproxy/keys", "taskproxy"]

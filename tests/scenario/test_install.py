@@ -39,6 +39,7 @@ def test_everything_has_its_place_below_destdir(install, tmp_path):
         "etc/taskproxy/taskproxy.json",
         "usr/sbin/taskproxy",
         "usr/lib/sysusers.d/taskproxy.conf",
+        "usr/lib/tmpfiles.d/taskproxy.conf",
         *(f"usr/lib/systemd/system/{unit}" for unit in UNITS),
         "usr/share/taskproxy/unified-view.schema.json",
         "usr/share/doc/taskproxy/README.md",
