@@ -28,6 +28,7 @@ def managed(make_stack):
         managers.append(Manager(stack, listen=[str(stack.socket_dir / name) for name in listen], **settings))
         if starts:
             stack.daemon.start()
+            managers[-1].wait("READY")
         return stack, managers[-1]
 
     yield start
