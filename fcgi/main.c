@@ -9,13 +9,13 @@
 #include "route.h"
 #include "sign.h"
 #include "try.h"
+#include "version.h"
 #include "worker.h"
 
 #ifndef SYSCONFDIR
 #define SYSCONFDIR "/etc"
 #endif
 
-#define VERSION      "0.1"
 #define DEFAULT_CONF SYSCONFDIR "/taskproxy/taskproxy.json"
 
 static const char usage[] =
@@ -216,7 +216,7 @@ int main(int argc, char **argv)
             order.ttl = optarg;
             break;
         case 'V':
-            puts("taskproxy " VERSION);
+            puts("taskproxy " TASKPROXY_VERSION);
             return EXIT_SUCCESS;
         case 'h':
             fputs(usage, stdout);

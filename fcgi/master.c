@@ -21,13 +21,14 @@
 #include "crew.h"
 #include "elders.h"
 #include "filewatch.h"
+#include "panel.h"
 #include "report.h"
 #include "stats.h"
-#include "status.h"
 #include "upgrade.h"
 #include "vault.h"
+#include "version.h"
 
-enum { STATUS_CONNECTIONS = 256, KILL_GRACE_MS = 2000 };
+enum { KILL_GRACE_MS = 2000 };
 
 /* In the environment of a program that takes over. */
 static const char elders_variable[] = "TASKPROXY_WORKERS";
@@ -41,8 +42,7 @@ struct master {
     struct crew *crew;
     struct elders *elders; /* workers of the program that we were */
     struct report report;
-    char *status_path; /* NULL: not open */
-    struct fcgi_server *status;
+    struct panel *panel;
     struct filewatch *watch;
     char *refusal;      /* why secrets that have changed were not taken, or NULL */
     bool reload_again;  /* HUP came while a generation was starting */
@@ -53,13 +53,12 @@ struct master {
     uv_timer_t kill_timer, watchdog, log_timer;
 };
 
-static void on_status_request(void *ctx, struct fcgi_request *client)
+static void on_look(void *ctx, struct health *ret_health)
 {
     const struct master *m = ctx;
-    struct health health = {.workers = (int)m->conf->workers,
-                            .workers_ready = crew_ready(m->crew),
-                            .workers_hung = crew_hung(m->crew)};
-    status_serve(&health, client);
+    *ret_health = (struct health){.workers = (int)m->conf->workers,
+                                  .workers_ready = crew_ready(m->crew),
+                                  .workers_hung = crew_hung(m->crew)};
 }
 
 /* ---- the watchdog ---- */
@@ -124,6 +123,7 @@ static char *take(struct master *m, struct conf *conf)
     conf_free(m->conf);
     m->conf = conf;
     filewatch_set(m->watch, conf->files);
+    stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
     set_up_log(conf);
     return NULL;
 }
@@ -132,6 +132,7 @@ static void refuse_reload(struct master *m, const char *why)
 {
     char *text = xasprintf("not reloaded, the old configuration stays in force: %s", why);
     stat_inc(STAT_RELOADS_REFUSED);
+    stat_set(STAT_RELOADED_OK, 0);
     log_error("%s", text);
     report_refusal(&m->report, text);
     free(text);
@@ -150,6 +151,7 @@ static void reload(struct master *m)
         return;
     }
     stat_inc(STAT_RELOADS);
+    stat_set(STAT_RELOADED_OK, 1);
     log_info("configuration reloaded: %d workers", (int)m->conf->workers);
 }
 
@@ -331,26 +333,6 @@ static void on_crew_change(void *ctx)
 
 /* ---- the whole ---- */
 
-static void on_status_drained(void *ctx)
-{
-    (void)ctx;
-}
-
-static bool open_status(struct master *m, char **ret_error)
-{
-    m->status_path = xasprintf("%s/status.sock", m->conf->socket_dir);
-    int fd = sockets_listen(m->sockets, m->status_path, m->conf->socket_group, ret_error);
-    if (fd < 0) {
-        free(m->status_path);
-        m->status_path = NULL;
-        return false;
-    }
-    struct fcgi_handlers handlers = {
-        .on_request = on_status_request, .on_drained = on_status_drained, .ctx = m};
-    m->status = fcgi_listen(&m->loop, fd, STATUS_CONNECTIONS, handlers);
-    return true;
-}
-
 static bool open_everything(struct master *m, char **ret_error)
 {
     if (socket_dir_make(m->conf->socket_dir, ret_error) < 0)
@@ -360,6 +342,9 @@ static bool open_everything(struct master *m, char **ret_error)
         *ret_error = xstrdup("the page of counters cannot be made");
         return false;
     }
+    series_set(stat_series(FAMILY_BUILD, "version", TASKPROXY_VERSION), 1);
+    stat_set(STAT_RELOADED_OK, 1);
+    stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
     m->elders = elders_new(&m->loop, getenv(elders_variable), on_crew_change, m);
     unsetenv(elders_variable);
     m->crew = crew_new((struct crew_parts){.loop = &m->loop,
@@ -368,7 +353,10 @@ static bool open_everything(struct master *m, char **ret_error)
                                            .sockets = m->sockets,
                                            .on_change = on_crew_change,
                                            .ctx = m});
-    return open_status(m, ret_error) && crew_open_sockets(m->crew, m->conf, ret_error) == 0;
+    m->panel =
+        panel_open((struct panel_parts){.loop = &m->loop, .sockets = m->sockets, .look = on_look, .ctx = m},
+                   m->conf, ret_error);
+    return m->panel != NULL && crew_open_sockets(m->crew, m->conf, ret_error) == 0;
 }
 
 static void init(struct master *m)
@@ -394,9 +382,7 @@ static void close_everything(struct master *m)
     elders_free(m->elders);
     filewatch_free(m->watch);
     forget_refusal(m);
-    if (m->status_path != NULL)
-        sockets_remove(m->sockets, m->status_path);
-    fcgi_free(m->status);
+    panel_close(m->panel);
     uv_close((uv_handle_t *)&m->hup, NULL);
     uv_close((uv_handle_t *)&m->terminate, NULL);
     uv_close((uv_handle_t *)&m->interrupt, NULL);
@@ -409,7 +395,6 @@ static void close_everything(struct master *m)
     close(m->stats_fd);
     sockets_free(m->sockets);
     notify_done(&m->report.notify);
-    free(m->status_path);
     conf_free(m->conf);
     if (!vault_is_empty())
         abort(); /* a secret that nobody wiped */

@@ -17,7 +17,7 @@
 
 #include "stats.h"
 
-enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000, COMPLAIN_AGAIN_MS = 60000 };
+enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
 
 enum redis_state { DOWN, CONNECTING, UP };
 
@@ -39,6 +39,7 @@ struct redis_command {
     struct redis_command *prev, *next;
     int verb;
     uint64_t deadline_ms;     /* loop time */
+    uint64_t sent_ns;         /* uv_hrtime */
     redis_callback *on_reply; /* NULL: nobody waits, or cancelled */
     void *user;
 };
@@ -53,10 +54,7 @@ struct redis {
     uint64_t pause_ms;
     char reason[128]; /* why it is away, as logged; "" while all is well */
     char latest[128]; /* why the last attempt failed */
-    struct {
-        char word[32]; /* the first one of the error that was logged */
-        uint64_t at_ms;
-    } complaints[REDIS_VERBS];
+    struct redis_notes notes;
     bool late; /* a deadline is over, and the socket gets a last look */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
@@ -187,7 +185,7 @@ static void go_up(struct redis *r)
 {
     r->state = UP;
     r->pause_ms = PAUSE_FIRST_MS;
-    memset(r->complaints, 0, sizeof(r->complaints));
+    redis_notes_forget(&r->notes);
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
     if (r->reason[0] != '\0')
         log_info("Redis at %s is back%s", r->conf->address, r->commands ? " for news" : "");
@@ -265,14 +263,9 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 
 static void complain(struct redis *r, int verb, const char *error)
 {
-    char word[sizeof(r->complaints[0].word)];
-    uint64_t now = uv_now(r->loop);
-    snprintf(word, sizeof(word), "%.*s", (int)strcspn(error, " "), error);
-    if (strcmp(word, r->complaints[verb].word) == 0 && now - r->complaints[verb].at_ms < COMPLAIN_AGAIN_MS)
-        return;
-    strcpy(r->complaints[verb].word, word);
-    r->complaints[verb].at_ms = now;
-    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb], word);
+    const char *word = redis_notes_complaint(&r->notes, (enum redis_verb)verb, error, uv_now(r->loop));
+    if (word != NULL)
+        log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb], word);
 }
 
 /* Called by hiredis for the subscription, for each message, and at the end of the connection. */
@@ -343,6 +336,9 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
         end_handshake_step(r, reply);
     } else {
         struct redis_reply result = judge(r, command->verb, reply);
+        if (reply != NULL)
+            redis_notes_answered(&r->notes, (enum redis_verb)command->verb,
+                                 (int64_t)(uv_hrtime() - command->sent_ns));
         if (command->on_reply != NULL)
             command->on_reply(command->user, &result);
     }
@@ -372,7 +368,6 @@ static bool is_usable(const struct redis *r)
 struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const struct redis_word *words,
                                  size_t n_words, redis_callback *on_reply_, void *user)
 {
-    static const enum stat_id counters[] = {STAT_REDIS_GETS, STAT_REDIS_SETS, STAT_REDIS_EVALS};
     const char *argv[1 + REDIS_WORDS_MAX] = {verbs[verb]};
     size_t lens[1 + REDIS_WORDS_MAX] = {strlen(verbs[verb])};
     if (!is_usable(r) || n_words > REDIS_WORDS_MAX)
@@ -386,7 +381,8 @@ struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const st
         return NULL;
     command->on_reply = on_reply_;
     command->user = user;
-    stat_inc(counters[verb]);
+    command->sent_ns = uv_hrtime();
+    redis_notes_sent(verb);
     return command;
 }
 
@@ -455,6 +451,7 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     *r = facts;
     r->loop = loop;
     r->pause_ms = PAUSE_FIRST_MS;
+    redis_notes_init(&r->notes);
     uv_timer_init(loop, &r->timer);
     r->timer.data = r;
     if (r->conf->address != NULL)

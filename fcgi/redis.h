@@ -9,6 +9,7 @@
 #include <uv.h>
 
 #include "conf.h"
+#include "redis_notes.h"
 
 struct redis;         /* one connection */
 struct redis_command; /* one command under way */
@@ -40,8 +41,6 @@ struct redis *redis_listen(struct redis *commands, const char *channel, redis_me
 /* Pending commands are forgotten without a callback; freed when the loop has run its closing callbacks. NULL
  * is allowed. */
 void redis_free(struct redis *redis);
-
-enum redis_verb { REDIS_GET, REDIS_SET, REDIS_EVAL, REDIS_VERBS };
 
 enum { REDIS_WORDS_MAX = 12 };
 

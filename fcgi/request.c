@@ -58,6 +58,7 @@ struct request {
     struct lookup *lookups;
     struct lookup only; /* that of most requests */
     uint64_t begun_ms;  /* loop time */
+    int64_t begun_ns;   /* wall time */
     bool held;          /* it watches */
     bool time_over;     /* it is answered with what there is */
     struct stream stream;
@@ -96,12 +97,10 @@ static enum step refuse_overload(struct request *r)
 
 static enum step take_ids(struct request *r)
 {
-    size_t n;
-    struct lookup *lookups = lookups_new(r->requests->parts.conf, r->wish.uri, r, &n);
+    struct lookup *lookups = lookups_new(r->requests->parts.conf, r->wish.uri, r, &r->n_lookups);
     if (lookups == NULL)
         return refuse(r, PROBLEM_BAD_IDS);
     r->lookups = lookups;
-    r->n_lookups = n;
     return AUTHORIZE;
 }
 
@@ -377,8 +376,11 @@ static enum step stream(struct request *r)
 static void count(const struct request *r, int status, enum answer_source source)
 {
     const struct conf_route *route = r->wish.hook ? r->wish.hook : r->only.task.route;
-    const struct tally_request request = {r->wish.kind, route, status, source};
+    int64_t took_ns = wall_ns() - r->begun_ns;
+    const struct tally_request request = {r->wish.kind, route, status, source, r->held || r->stream.open,
+                                          took_ns};
     tally_count(r->requests->tally, &request);
+    log_debug("request %s: answered with %d after %lld ms", r->id, status, (long long)(took_ns / 1000000));
 }
 
 static void give_answer(struct request *r)
@@ -390,8 +392,6 @@ static void give_answer(struct request *r)
     r->facts.waited_s = r->wish.wait_s;
     reply_make(&r->wish, &r->facts, r->lookups, r->n_lookups, r->client, &answer);
     count(r, answer.status, answer.source);
-    log_debug("request %s: answered with %d after %llu ms", r->id, answer.status,
-              (unsigned long long)(uv_now(r->requests->parts.loop) - r->begun_ms));
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
 }
@@ -455,7 +455,8 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->n_lookups = 1;
     r->only.owner = r;
     r->begun_ms = uv_now(rs->parts.loop);
-    r->facts.now_ms = wall_ms();
+    r->begun_ns = wall_ns(); /* one look at the clock for both */
+    r->facts.now_ms = r->begun_ns / 1000000;
     run(r);
 }
 

@@ -14,8 +14,20 @@
 enum { PAGE_MOST = 65536, SLOT_SIZE = (sizeof(struct sheet) + PAGE_MOST - 1) / PAGE_MOST * PAGE_MOST };
 
 #define STATS_KEY(id, type, metric, labels, help) {metric, labels},
-#define FAMILY_METRIC(id, type, metric, help)     metric,
-static const char *const families[] = {FAMILIES(FAMILY_METRIC)};
+#define FAMILY_ROW(id, type, metric, help)        {metric, type},
+static const struct {
+    const char *metric;
+    enum stat_type type;
+} families[] = {FAMILIES(FAMILY_ROW)};
+
+#define US *(int64_t)1000
+#define MS *(int64_t)1000000
+
+const int64_t stat_bounds_ns[STAT_BOUNDS] = {50 US,  100 US,  250 US,  500 US,  1 MS,     2500 US,
+                                             5 MS,   10 MS,   25 MS,   50 MS,   100 MS,   250 MS,
+                                             500 MS, 1000 MS, 2500 MS, 5000 MS, 10000 MS, 30000 MS};
+
+static int64_t nothing[STAT_HISTOGRAM]; /* takes the times for which there is no room */
 
 static struct sheet nowhere; /* counted into until a page is attached */
 static struct sheet *own = &nowhere;
@@ -95,15 +107,30 @@ int64_t *stat_series_of(enum family_id family, const char *const *labels)
 {
     struct buf key;
     buf_init(&key, SHEET_KEY);
-    buf_addf(&key, "%s{", families[family]);
-    for (; *labels != NULL; labels += 2)
-        add_label(&key, labels[0], labels[1]);
-    buf_putc(&key, '}');
+    buf_addf(&key, "%s", families[family].metric);
+    if (labels[0] != NULL)
+        buf_putc(&key, '{');
+    for (const char *const *label = labels; *label != NULL; label += 2)
+        add_label(&key, label[0], label[1]);
+    if (labels[0] != NULL)
+        buf_putc(&key, '}');
     if (own->n == 0)
         open_own();
-    size_t at = key.failed ? SHEET_VALUES : sheet_series(own, key.data, 1, 0);
+    bool times = families[family].type == histogram;
+    size_t at = key.failed ? SHEET_VALUES : sheet_series(own, key.data, times ? STAT_HISTOGRAM : 1, 0);
     buf_done(&key);
-    return &own->values[at < SHEET_VALUES ? at : STAT_SERIES_LOST];
+    if (at < SHEET_VALUES)
+        return &own->values[at];
+    return times ? nothing : &own->values[STAT_SERIES_LOST];
+}
+
+void series_observe(int64_t *series, int64_t ns)
+{
+    size_t bucket = 0;
+    while (bucket < STAT_BOUNDS && ns > stat_bounds_ns[bucket])
+        bucket++;
+    series_add(&series[bucket], 1);
+    series_add(&series[STAT_SUM], ns > 0 ? ns : 0);
 }
 
 /* ---- sums ---- */

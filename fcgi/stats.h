@@ -55,12 +55,15 @@
     X(WORKER_HANGS, counter, "worker_hangs_total", "", "Workers killed because their loop stood still")      \
     X(RELOADS, counter, "reloads_total", "result=\"done\"", "Reloads, by result")                            \
     X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)                                 \
+    X(RELOADED_OK, gauge, "last_reload_successful", "", "Whether the last reload was taken")                 \
+    X(RELOADED_AT, gauge, "last_reload_success_timestamp_seconds", "",                                       \
+      "When the configuration in force was read, or secrets in it")                                          \
     X(ROTATIONS, counter, "rotations_total", "result=\"done\"",                                              \
       "Times that secrets had changed on the disk, by what came of it")                                      \
     X(ROTATIONS_REFUSED, counter, "rotations_total", "result=\"refused\"", NULL)                             \
     X(SERIES_LOST, counter, "series_lost_total", "", "Counts lost because there are too many series")
 
-/* What is counted by labels that the configuration makes: X(identifier, type, metric, help). */
+/* What is counted by labels that the configuration makes, and how long things take: X(identifier, type, metric, help). */
 #define FAMILIES(X)                                                                                          \
     X(ANSWERED, counter, "requests_total",                                                                   \
       "Requests answered, by what was asked for, status (499: the client left) and result of the cache")     \
@@ -74,13 +77,26 @@
     X(BREAKER_OPEN, gauge, "upstream_breaker_open", "Workers that ask the upstream only now and then")       \
     X(KEY_REFUSALS, counter, "key_refusals_total", "Queries whose key the upstream refused")                 \
     X(KEYS_ASIDE, gauge, "keys_set_aside", "Workers that do not use the key because it was refused")         \
-    X(KEYS_RESTING, gauge, "keys_resting", "Workers that let the key rest because it was used too often")
+    X(KEYS_RESTING, gauge, "keys_resting", "Workers that let the key rest because it was used too often")    \
+    X(REQUEST_TIME, histogram, "request_duration_seconds",                                                   \
+      "Time that answers took, by result of the cache (held: the client waited for news)")                   \
+    X(UPSTREAM_TIME, histogram, "upstream_duration_seconds", "Time that queries to an upstream took")        \
+    X(REDIS_TIME, histogram, "redis_duration_seconds", "Time that answers of Redis took")                    \
+    X(LOOP_LAG, histogram, "loop_lag_seconds", "How late a worker's loop was, looked at once a second")      \
+    X(BUILD, gauge, "build_info", "The version that runs, as a label")
 
 #define STATS_ID(id, type, metric, labels, help) STAT_##id,
 enum stat_id { STATS(STATS_ID) STAT_COUNT };
 
 #define FAMILY_ID(id, type, metric, help) FAMILY_##id,
 enum family_id { FAMILIES(FAMILY_ID) FAMILY_COUNT };
+
+enum stat_type { counter, gauge, histogram };
+
+/* The values of a histogram: as many as fell between each bound and the one before, those behind the last, and the sum of
+ * all, in nanoseconds. */
+enum { STAT_BOUNDS = 18, STAT_BEHIND = STAT_BOUNDS, STAT_SUM, STAT_HISTOGRAM };
+extern const int64_t stat_bounds_ns[STAT_BOUNDS];
 
 /* Sheets of the page: the master's own, and the workers of two generations during a reload. */
 enum { STATS_SLOTS = 256, STATS_MASTER_SLOT = 0 };
@@ -100,7 +116,7 @@ int64_t stat_get(enum stat_id which);
 void stats_beat(void);
 int64_t stats_beats(int slot);
 
-/* A series of a family: stat_series(FAMILY_X, "label", value, "label", value). It is found by its text, so who counts
+/* A series of a family: stat_series(FAMILY_X, "label", value, "label", value), or (FAMILY_X, NULL) without labels. It is found by its text, so who counts
  * often keeps it. Where there is no room for one more, what is counted in it is lost, and that is counted. */
 #define stat_series(family, ...) stat_series_of(family, (const char *const[]){__VA_ARGS__, NULL})
 int64_t *stat_series_of(enum family_id family, const char *const *labels) NEVER_NULL;
@@ -121,6 +137,9 @@ static inline void series_add(int64_t *series, int64_t n)
 {
     series_set(series, *series + n);
 }
+
+/* Counts a time in a series that is a histogram. */
+void series_observe(int64_t *series, int64_t ns);
 
 static inline void stat_inc(enum stat_id which)
 {

@@ -16,10 +16,10 @@ static const int statuses[] = {200, 204, 304,        400, 401, 403, 404, 405,
 
 enum { STATUSES = NELEMS(statuses) };
 
-enum result { HIT, MISS, COLLAPSED, STALE, NONE, RESULTS };
+enum result { HIT, MISS, COLLAPSED, STALE, NONE, RESULTS, HELD = RESULTS, TIMES };
 
-static const char *const result_names[] = {
-    [HIT] = "hit", [MISS] = "miss", [COLLAPSED] = "collapsed", [STALE] = "stale", [NONE] = "none"};
+static const char *const result_names[] = {[HIT] = "hit",     [MISS] = "miss", [COLLAPSED] = "collapsed",
+                                           [STALE] = "stale", [NONE] = "none", [HELD] = "held"};
 
 /* Where requests for one thing are counted; NULL: there was none yet. */
 struct line {
@@ -28,6 +28,7 @@ struct line {
 
 struct tally {
     const struct conf *conf; /* (ref) */
+    int64_t *times[TIMES];   /* histograms */
     struct line *lines;      /* of the routes, of their webhooks, then MANY and OTHER */
 };
 
@@ -38,6 +39,8 @@ struct tally *tally_new(const struct conf *conf)
     struct tally *t = xcalloc(1, sizeof(*t));
     t->conf = conf;
     t->lines = xcalloc(2 * conf->routes.n + FURTHER_LINES, sizeof(*t->lines));
+    for (size_t i = 0; i < TIMES; i++)
+        t->times[i] = stat_series(FAMILY_REQUEST_TIME, "cache", result_names[i]);
     return t;
 }
 
@@ -100,4 +103,5 @@ void tally_count(struct tally *t, const struct tally_request *request)
     if (*series == NULL)
         *series = series_of(request, status, result);
     series_add(*series, 1);
+    series_observe(t->times[request->held ? HELD : result], request->ns);
 }

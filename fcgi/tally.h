@@ -21,6 +21,8 @@ struct tally_request {
     const struct conf_route *route; /* (ref) NULL: none, or several */
     int status;
     enum answer_source source;
+    bool held;  /* for news: how long says nothing of us */
+    int64_t ns; /* how long it took */
 };
 
 void tally_count(struct tally *tally, const struct tally_request *request);

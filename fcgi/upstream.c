@@ -43,6 +43,7 @@ struct upstream_call {
     char *url;
     struct upstream_answer unasked; /* what it is told when it is not sent */
     uint64_t begun_ms;              /* loop time */
+    uint64_t sent_ns;               /* uv_hrtime */
     struct http_call *http;         /* NULL while it waits */
     upstream_callback *on_answer;
     void *user;
@@ -111,7 +112,7 @@ static void leave_upstream(struct upstream_call *call, enum standing_end end)
     double random = (double)rand() / ((double)RAND_MAX + 1);
     call->http = NULL;
     origin->in_flight--;
-    upstream_stats_left(&origin->stats);
+    upstream_stats_left(&origin->stats, (int64_t)(uv_hrtime() - call->sent_ns));
     if (!standing_end(&origin->standing, end, random, (int64_t)uv_now(call->upstreams->loop)))
         return;
     series_set(origin->stats.breaker_open, origin->standing.breaker != BREAKER_CLOSED);
@@ -201,6 +202,7 @@ static void send_query(struct upstream_call *call)
     call->http = http_get(u->http, &question, on_http_answer, call);
     buf_done_secret(&headers);
     call->origin->in_flight++;
+    call->sent_ns = uv_hrtime();
     upstream_stats_sent(&call->origin->stats);
     enter_list(call, &u->running);
 }

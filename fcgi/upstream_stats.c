@@ -36,6 +36,7 @@ void upstream_stats_init(struct upstream_stats *s, const struct conf_upstream *c
     *s = (struct upstream_stats){.queries = stat_series(FAMILY_UPSTREAM_QUERIES, "upstream", name),
                                  .failures = stat_series(FAMILY_UPSTREAM_FAILURES, "upstream", name),
                                  .in_flight = stat_series(FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
+                                 .time = stat_series(FAMILY_UPSTREAM_TIME, "upstream", name),
                                  .breaker_open = stat_series(FAMILY_BREAKER_OPEN, "upstream", name)};
     for (size_t i = 0; i < NELEMS(s->ends); i++)
         s->ends[i] = stat_series(FAMILY_UPSTREAM_OUTCOMES, "upstream", name, "outcome", end_labels[i]);
@@ -55,8 +56,9 @@ void upstream_stats_sent(struct upstream_stats *s)
     series_add(s->in_flight, 1);
 }
 
-void upstream_stats_left(struct upstream_stats *s)
+void upstream_stats_left(struct upstream_stats *s, int64_t took_ns)
 {
+    series_observe(s->time, took_ns);
     series_add(s->in_flight, -1);
 }
 

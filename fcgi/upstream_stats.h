@@ -35,6 +35,7 @@ struct upstream_stats {
     int64_t *queries, *failures, *in_flight, *breaker_open;
     int64_t *ends[UPSTREAM_END_COUNT];
     int64_t *unasked[UPSTREAM_UNASKED_COUNT];
+    int64_t *time;
     struct key_stats *keys; /* as many as the pool has */
 };
 
@@ -44,7 +45,7 @@ void upstream_stats_done(struct upstream_stats *stats);
 
 /* A query that is sent, and one that has ended. */
 void upstream_stats_sent(struct upstream_stats *stats);
-void upstream_stats_left(struct upstream_stats *stats);
+void upstream_stats_left(struct upstream_stats *stats, int64_t took_ns);
 
 /* What one came to. */
 void upstream_stats_end(struct upstream_stats *stats, enum upstream_end end);

@@ -26,6 +26,9 @@ char *xasprintf(const char *format, ...) PRINTF(1, 2) NEVER_NULL;
 /* Milliseconds since 1970, by the wall clock. */
 int64_t wall_ms(void);
 
+/* Likewise in nanoseconds. */
+int64_t wall_ns(void);
+
 /* "250ms", "10s", "2m", "24h", "7d" to milliseconds; "64KiB", "4MiB", "1GiB", "512B" to bytes. */
 MUST_CHECK int parse_duration(const char *text, int64_t *ret_ms);
 MUST_CHECK int parse_size(const char *text, int64_t *ret_bytes);

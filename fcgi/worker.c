@@ -42,6 +42,8 @@ struct worker {
     uv_poll_t control; /* ends with the master */
     uv_timer_t drain;  /* the last moment */
     uv_timer_t beat;   /* the next sign of life */
+    uint64_t beat_due_ns;
+    int64_t *lag; /* series: how late the beats were */
 };
 
 /* ---- the process ---- */
@@ -222,9 +224,20 @@ static struct conf *load_inherited(const char *path)
 
 static void on_beat(uv_timer_t *timer)
 {
-    (void)timer;
+    struct worker *w = CONTAINER_OF(timer, struct worker, beat);
+    uint64_t now_ns = uv_hrtime();
+    series_observe(w->lag, (int64_t)(now_ns - w->beat_due_ns));
+    w->beat_due_ns = now_ns + (uint64_t)WORKER_BEAT_MS * 1000000;
+    upstreams_refresh_stats(w->upstreams);
     stats_beat();
     log_tick();
+}
+
+static void start_beating(struct worker *w)
+{
+    w->lag = stat_series(FAMILY_LOOP_LAG, NULL);
+    w->beat_due_ns = uv_hrtime() + (uint64_t)WORKER_BEAT_MS * 1000000;
+    uv_timer_start(&w->beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
 }
 
 static void say_ready(void)
@@ -262,7 +275,7 @@ int worker_main(int index, int slot, const char *path)
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
-    uv_timer_start(&w.beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
+    start_beating(&w);
     signals_unblock();
     fetches_hear(w.fetches);
     enter_sandbox(w.conf);

@@ -15,13 +15,13 @@ MAX_LINES = 500
 
 # What each layer may know: itself and those below.
 LAYERS = [
-    "util buf log said sheet stats scan json files vault address plain logline flood",
+    "util buf log said sheet stats scan json files vault address plain logline flood version",
     "schema schema_print manual pattern provider conf route problem redact headers expiry view unified"
-    " snapshot cache records memory metrics tally prefer answer standing events conf_check hook secret"
-    " keypool upstream_stats teams link access",
+    " snapshot cache records redis_notes memory metrics tally prefer answer standing events conf_check"
+    " hook secret keypool upstream_stats teams link access",
     "fcgi acceptor redis http upstream sockets filewatch sandbox notify",
-    "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status try sign"
-    " reply",
+    "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status panel try"
+    " sign reply",
     "worker elders upgrade crew report master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

@@ -158,3 +158,69 @@ def test_labels_are_bounded_whatever_clients_ask(running):
         running.task(f"missing_{number}_more")
     after = set(running.metrics())
     assert after == before
+
+
+# How long things take
+
+
+def buckets(metrics, name, **labels):
+    """The histogram's sums, from the lowest bound to +Inf."""
+    bounds = {bound for series in metrics if series.startswith(f"taskproxy_{name}_bucket") for bound in re.findall(r'le="([^"]+)"', series)}
+    return [metrics.sum(f"{name}_bucket", le=bound, **labels) for bound in sorted(bounds, key=float)]
+
+
+def test_each_answer_and_each_query_is_in_its_histogram(running):
+    ask_in_many_ways(running)
+    metrics = running.metrics()
+    for result in ("hit", "miss", "collapsed", "stale", "none"):
+        assert metrics.sum("request_duration_seconds_count", cache=result) == metrics.sum("requests_total", cache=result)
+    assert metrics.sum("upstream_duration_seconds_count", upstream="main") == running.standin.count()
+    assert metrics.sum("redis_duration_seconds_count") == metrics.sum("redis_commands_total") > 0
+
+
+def test_a_slow_upstream_is_seen_in_the_times_of_misses_and_of_no_hits(running):
+    running.standin.switch(delay=0.3)
+    for _ in range(3):
+        assert running.task("task_1").status == 200
+    metrics = running.metrics()
+    hits, misses = (buckets(metrics, "request_duration_seconds", cache=result) for result in ("hit", "miss"))
+    assert hits == sorted(hits) and misses == sorted(misses)  # each bound's sum has those below in it
+    assert (hits[-1], misses[-1]) == (2, 1)
+    assert metrics.sum("request_duration_seconds_bucket", cache="miss", le="0.25") == 0
+    assert metrics.sum("request_duration_seconds_sum", cache="miss") >= 0.3 > metrics.sum("request_duration_seconds_sum", cache="hit")
+    assert metrics.sum("upstream_duration_seconds_sum") >= 0.3
+
+
+def test_who_waits_for_news_is_counted_by_itself(running):
+    running.standin.switch(state="IN_PROGRESS")
+    assert running.task("task_1", {"Prefer": "wait=1"}).status == 200
+    assert running.metric("request_duration_seconds_count", cache="held") == 1
+    assert running.metric("request_duration_seconds_sum", cache="held") >= 0.9
+
+
+def test_a_loop_that_stands_still_is_seen_in_its_lag(make_stack):
+    stack = make_stack(config={"workers": 1, "hung_after": "1m"})
+    stack.wait_metric("loop_lag_seconds_count", 1)
+    (worker,) = stack.daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    stack.wait_until(lambda: stack.get("/readyz").json()["workers_hung"] == 1, what="a hung worker")
+    os.kill(worker, signal.SIGCONT)
+    stack.wait_metric("loop_lag_seconds_sum", 1)
+
+
+# What runs
+
+
+def test_the_version_and_the_time_of_the_last_reload_are_told(stack):
+    version = stack.daemon.run("--version").stdout.split()[1]
+    assert stack.metric("build_info", version=version) == 1
+    started = stack.metric("last_reload_success_timestamp_seconds")
+    stack.configure(no_such_key=1)
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", 1, result="refused")
+    assert stack.metric("last_reload_successful") == 0
+    assert stack.metric("last_reload_success_timestamp_seconds") == started
+    stack.configure(no_such_key=None)
+    stack.daemon.reload()
+    assert stack.metric("last_reload_successful") == 1
+    assert stack.metric("last_reload_success_timestamp_seconds") >= started

@@ -1,0 +1,7 @@
+/* version: of this program. */
+#ifndef VERSION_H
+#define VERSION_H
+
+#define TASKPROXY_VERSION "0.1"
+
+#endif
