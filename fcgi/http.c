@@ -29,6 +29,7 @@ struct http_call {
     unsigned allowed;      /* kinds of addresses it may connect to, as bits */
     bool tried;            /* one was allowed */
     const char *no_socket; /* why none was opened, or NULL */
+    http_data *on_data;    /* NULL: the body is kept for on_answer */
     http_callback *on_answer;
     void *user;
 };
@@ -138,11 +139,24 @@ void http_cancel(struct http_call *call)
     free(call);
 }
 
+static long status_of(const struct http_call *call)
+{
+    long status = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    return status;
+}
+
 static size_t on_body(char *data, size_t size, size_t n, void *user)
 {
     struct http_call *call = user;
-    buf_add(&call->body, data, size * n);
-    return call->body.failed ? 0 : size * n; /* a short count ends the transfer */
+    bool more;
+    if (call->on_data != NULL && status_of(call) == 200) {
+        more = call->on_data(call->user, data, size * n);
+    } else {
+        buf_add(&call->body, data, size * n);
+        more = !call->body.failed;
+    }
+    return more ? size * n : 0; /* a short count ends the transfer */
 }
 
 /* Why no socket was opened, which curl does not tell. */
@@ -203,16 +217,15 @@ static const char *trouble_of(const struct http_call *call, CURLcode code)
 
 static void finish(struct http_call *call, CURLcode code)
 {
-    long status = 0, connects = 0;
+    long connects = 0;
     curl_off_t retry_after = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
     curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
     stat_add(STAT_UPSTREAM_CONNECTS, connects);
     if (retry_after > RETRY_AFTER_MAX_S)
         retry_after = RETRY_AFTER_MAX_S;
     const struct http_answer answer = {.outcome = outcome_of(call, code),
-                                       .status = (int)status,
+                                       .status = (int)status_of(call),
                                        .body = call->body.data ? call->body.data : "",
                                        .len = call->body.len,
                                        .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
@@ -320,6 +333,7 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
                                .headers = list_of(q->headers),
                                .timeout_ms = q->timeout_ms,
                                .allowed = q->allowed,
+                               .on_data = q->on_data,
                                .on_answer = on_answer,
                                .user = user};
     buf_init(&call->body, (size_t)q->max_body);

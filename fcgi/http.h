@@ -1,7 +1,7 @@
 /* http: GET requests on libcurl, one after the other on connections that are kept.
  *
- * A name that leads to an address of a kind that is not allowed is not connected to. TLS is verified; a redirect is never followed; no proxy, cookie or compression is taken from anywhere; a
- * body has a cap. What to ask, and whether, is decided elsewhere (upstream.c). */
+ * A name that leads to an address of a kind that is not allowed is not connected to. TLS is verified; a redirect
+ * is never followed; no proxy, cookie or compression is taken from anywhere; a body has a cap, unless it is taken as it comes. What to ask, and whether, is decided elsewhere (upstream.c). */
 #ifndef HTTP_H
 #define HTTP_H
 
@@ -12,6 +12,9 @@
 struct http;
 struct http_call; /* one query under way */
 
+/* The next part of a body; false: no more is wanted. Nothing of http may be called from within. */
+typedef bool http_data(void *user, const char *data, size_t len);
+
 /* All (ref), needed only during http_get; but the certificates as long as the query runs. */
 struct http_question {
     const char *url;
@@ -19,9 +22,10 @@ struct http_question {
     const char *ca;            /* certificates to trust, PEM; NULL: the system's */
     size_t ca_len;
     unsigned allowed;   /* kinds of addresses (address.h) that may be connected to, as bits */
-    int64_t timeout_ms; /* of the whole */
+    int64_t timeout_ms; /* of the whole; 0: it may take for ever */
     int64_t connect_timeout_ms;
-    int64_t max_body; /* bytes */
+    int64_t max_body;   /* bytes */
+    http_data *on_data; /* is given the body of a 200 as it comes, and the answer has none; NULL: nobody is */
 };
 
 enum http_outcome {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "follow.h"
 #include "manual.h"
 #include "master.h"
 #include "route.h"
@@ -35,6 +36,15 @@ static const char usage[] =
     "      --new-token      print a new token for a team, and its line in the teams file\n"
     "      --sign --team NAME --task PROVIDER/ID --ttl 1h\n"
     "                       print the query of a link that lets a browser ask about that task for so long\n"
+    "      --watch TASK [--url URL] [--team-token-file FILE]\n"
+    "                       follow a task to its end. TASK is the URL of one, in either view and signed or "
+    "not, or PROVIDER/ID\n"
+    "                       of the taskproxy at --url (default $TASKPROXY_URL, or http://127.0.0.1). Ends "
+    "with "
+    "status 0: it has\n"
+    "                       succeeded; 1: failed or cancelled; 2: wrong usage; 3: there is no such task; 4: "
+    "not reached or\n"
+    "                       refused; 130: interrupted\n"
     "      --print-nginx    print the blocks that nginx needs, and exit\n"
     "  -V, --version        print the version, and exit\n"
     "  -h, --help           print this, and exit\n"
@@ -42,7 +52,7 @@ static const char usage[] =
     "Started with GATEWAY_INTERFACE in its environment it is a CGI program: it answers one request with the\n"
     "configuration that TASKPROXY_CONFIG names.\n";
 
-enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX, TRY, SIGN };
+enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX, TRY, SIGN, WATCH };
 
 static struct conf *load(const char *path)
 {
@@ -156,7 +166,10 @@ int main(int argc, char **argv)
         OPT_SIGN,
         OPT_TEAM,
         OPT_TASK,
-        OPT_TTL
+        OPT_TTL,
+        OPT_WATCH,
+        OPT_URL,
+        OPT_TOKEN_FILE
     };
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 't'},
@@ -169,6 +182,9 @@ int main(int argc, char **argv)
                                             {"team", required_argument, NULL, OPT_TEAM},
                                             {"task", required_argument, NULL, OPT_TASK},
                                             {"ttl", required_argument, NULL, OPT_TTL},
+                                            {"watch", required_argument, NULL, OPT_WATCH},
+                                            {"url", required_argument, NULL, OPT_URL},
+                                            {"team-token-file", required_argument, NULL, OPT_TOKEN_FILE},
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -179,6 +195,7 @@ int main(int argc, char **argv)
 
     const char *path = DEFAULT_CONF, *provider = NULL;
     struct sign_order order = {0};
+    struct follow_order follow = {0};
     enum mode mode = RUN;
     int option;
     while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
@@ -215,6 +232,16 @@ int main(int argc, char **argv)
         case OPT_TTL:
             order.ttl = optarg;
             break;
+        case OPT_WATCH:
+            mode = WATCH;
+            follow.target = optarg;
+            break;
+        case OPT_URL:
+            follow.base = optarg;
+            break;
+        case OPT_TOKEN_FILE:
+            follow.token_file = optarg;
+            break;
         case 'V':
             puts("taskproxy " TASKPROXY_VERSION);
             return EXIT_SUCCESS;
@@ -223,18 +250,24 @@ int main(int argc, char **argv)
             return EXIT_SUCCESS;
         default:
             fputs(usage, stderr);
-            return EXIT_FAILURE;
+            return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
         }
     }
     if (mode == TRY)
         return run_try(path, provider, argc - optind, argv + optind);
+    if (mode != WATCH && (follow.base != NULL || follow.token_file != NULL)) {
+        fputs("taskproxy: --url and --team-token-file belong to --watch\n", stderr);
+        return EXIT_FAILURE;
+    }
     if (mode != SIGN && (order.team != NULL || order.task != NULL || order.ttl != NULL)) {
         fputs("taskproxy: --team, --task and --ttl belong to --sign\n", stderr);
         return EXIT_FAILURE;
     }
     if (optind < argc) {
         fprintf(stderr, "taskproxy: \"%s\" is one argument too many\n", argv[optind]);
-        return EXIT_FAILURE;
+        return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
     }
+    if (mode == WATCH)
+        return (int)follow_task(&follow);
     return run(mode, path, &order);
 }

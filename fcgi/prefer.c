@@ -6,10 +6,11 @@
 
 #include "pattern.h"
 
-/* "wait" at the beginning of a preference or a parameter. */
-static bool is_wait(const char *text)
+/* The name at the beginning of a preference or a parameter that has a value. */
+static bool is_named(const char *text, const char *name)
 {
-    return strncasecmp(text, "wait", 4) == 0 && (text[4] == '=' || text[4] == ' ' || text[4] == '\t');
+    size_t len = strlen(name);
+    return strncasecmp(text, name, len) == 0 && (text[len] == '=' || text[len] == ' ' || text[len] == '\t');
 }
 
 /* A whole number of seconds, cut to the most; -1 when it is none. */
@@ -45,29 +46,43 @@ static size_t item_len(const char *text)
     return len;
 }
 
-/* Preferences are separated by commas, their parameters by semicolons; of two equal ones the first counts. */
-static int wait_of_header(const char *prefer)
+/* The value of a preference, "" for none. They are separated by commas, their parameters by semicolons; of two equal ones
+ * the first counts. */
+static void find_preference(const char *prefer, const char *name, char *value, size_t size)
 {
-    char value[24];
+    value[0] = '\0';
     for (const char *at = prefer; at != NULL && *at != '\0';) {
         at += strspn(at, " \t,");
         size_t len = item_len(at);
-        if (is_wait(at)) {
-            const char *number = memchr(at, '=', len);
-            if (number == NULL)
-                return 0;
-            number += 1 + strspn(number + 1, " \t\"");
-            size_t number_len = strcspn(number, " \t\",;");
-            if (number_len >= sizeof(value))
-                return 0;
-            memcpy(value, number, number_len);
-            value[number_len] = '\0';
-            int seconds = seconds_of(value);
-            return seconds < 0 ? 0 : seconds;
+        if (is_named(at, name)) {
+            const char *text = memchr(at, '=', len);
+            if (text == NULL)
+                return;
+            text += 1 + strspn(text + 1, " \t\"");
+            size_t text_len = strcspn(text, " \t\",;");
+            if (text_len >= size)
+                return;
+            memcpy(value, text, text_len);
+            value[text_len] = '\0';
+            return;
         }
         at += len;
     }
-    return 0;
+}
+
+static int wait_of_header(const char *prefer)
+{
+    char value[24];
+    find_preference(prefer, "wait", value, sizeof(value));
+    int seconds = seconds_of(value);
+    return seconds < 0 ? 0 : seconds;
+}
+
+bool prefer_unified(const char *prefer)
+{
+    char value[24];
+    find_preference(prefer, "view", value, sizeof(value));
+    return strcasecmp(value, "unified") == 0;
 }
 
 int prefer_wait(const char *query, const char *prefer)

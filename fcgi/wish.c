@@ -66,7 +66,8 @@ enum problem wish_read(const struct conf *conf, const struct fcgi_request *clien
         wish->kind = ROUTE_HOOK;
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
-    wish->view = wish->kind == ROUTE_NATIVE ? VIEW_NATIVE : VIEW_UNIFIED;
+    bool unified = wish->kind != ROUTE_NATIVE || prefer_unified(fcgi_param(client, "HTTP_PREFER"));
+    wish->view = unified ? VIEW_UNIFIED : VIEW_NATIVE;
     read_asker(conf, client, ret_task->route ? ret_task : NULL, wish);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;

@@ -15,13 +15,14 @@ MAX_LINES = 500
 
 # What each layer may know: itself and those below.
 LAYERS = [
-    "util buf log said sheet stats scan json files vault address plain logline flood version",
+    "util buf log said sheet stats scan json files vault address plain logline flood version target sse"
+    " screen",
     "schema schema_print manual pattern provider conf route problem redact headers expiry view unified"
     " snapshot cache records redis_notes memory metrics tally prefer answer standing events conf_check"
-    " hook secret keypool upstream_stats teams link access",
+    " hook secret keypool upstream_stats teams link access progress",
     "fcgi acceptor redis http upstream sockets filewatch sandbox notify",
     "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status panel try"
-    " sign reply",
+    " sign reply follow",
     "worker elders upgrade crew report master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

@@ -90,6 +90,15 @@ TEST(the_query_goes_before_the_header)
     assert_int_equal(prefer_wait("a=b", "wait=20"), 20);
 }
 
+TEST(the_unified_view_is_a_preference)
+{
+    assert_true(prefer_unified("view=unified"));
+    assert_true(prefer_unified("wait=5, View = \"Unified\"; x=y"));
+    assert_false(prefer_unified(NULL));
+    assert_false(prefer_unified("view=native, view=unified"));
+    assert_false(prefer_unified("x=\"view=unified\", unified, view, view=, review=unified"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +107,7 @@ int main(void)
         cmocka_unit_test(the_header_says_it_as_rfc_7240_has_it),
         cmocka_unit_test(a_header_that_says_nonsense_is_ignored),
         cmocka_unit_test(the_query_goes_before_the_header),
+        cmocka_unit_test(the_unified_view_is_a_preference),
     };
     return cmocka_run_group_tests_name("prefer", tests, NULL, NULL);
 }

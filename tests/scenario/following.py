@@ -1,0 +1,146 @@
+"""taskproxy --watch, run as in a pipe or in a terminal; and a server that says what a test wants said."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import socket
+import struct
+import subprocess
+import termios
+import threading
+
+from parts import PATIENCE, SANITIZER_REPORT, wait_until
+
+SUCCEEDED, FAILED, USAGE, UNKNOWN, UNREACHED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+def command(stack, target, *options):
+    return [stack.daemon.binary, "--watch", target, *options]
+
+
+def base_url(stack):
+    return ["--url", stack.nginx.url]
+
+
+def watch(stack, target, *options, **environment) -> subprocess.CompletedProcess:
+    """Runs it to its end, in a pipe."""
+    done = subprocess.run(command(stack, target, *options), env=stack.daemon.environment(**environment),
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert not SANITIZER_REPORT.search(done.stderr), done.stderr
+    return done
+
+
+@contextlib.contextmanager
+def follower(stack, target, *options):
+    """It runs, in a pipe; its end is the test's to wait for."""
+    process = subprocess.Popen(command(stack, target, *options), env=stack.daemon.environment(), text=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Terminal:
+    """It runs in a terminal of so many columns, which is its controlling one."""
+
+    def __init__(self, stack, target, *options, columns=80):
+        self._master, slave = pty.openpty()
+        self.resize(columns)
+        self.process = subprocess.Popen(
+            command(stack, target, *options), env=stack.daemon.environment(), stdin=slave, stdout=slave, stderr=slave,
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        self.text = ""
+
+    def resize(self, columns):
+        """The kernel tells the process (SIGWINCH)."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def press(self, key: bytes):
+        os.write(self._master, key)
+
+    def _read(self):
+        if select.select([self._master], [], [], 0)[0]:
+            with contextlib.suppress(OSError):  # EIO: the other side is closed
+                self.text += os.read(self._master, 65536).decode()
+
+    def wait(self, pattern) -> re.Match:
+        """Until what has come since the last wait holds the pattern; what stands before its end is forgotten."""
+
+        def look():
+            self._read()
+            return re.search(pattern, self.text)
+
+        match = wait_until(look, what=f"{pattern!r} on the terminal")
+        self.text = self.text[match.end():]
+        return match
+
+    def end(self) -> int:
+        status = self.process.wait(PATIENCE)
+        self._read()
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+def view(status="running", **members) -> dict:
+    return {"provider": "sora", "task_id": "t", "status": status, "progress": None, "error": None, "results": [], **members}
+
+
+def event(document, kind="status", event_id="e1") -> str:
+    return f"event: {kind}\nid: {event_id}\ndata: {json.dumps(document)}\n\n"
+
+
+def stream(*events, length=None) -> bytes:
+    """An answer that ends with its connection or, with a length, is not whole by then."""
+    head = f"Content-Length: {length}\r\n" if length else ""
+    return f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{head}\r\n{''.join(events)}".encode()
+
+
+def problem(status, code, detail, *headers) -> bytes:
+    body = json.dumps({"status": status, "code": code, "detail": detail})
+    lines = "".join(f"{header}\r\n" for header in headers)
+    return f"HTTP/1.1 {status} Trouble\r\n{lines}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+
+
+class Scripted:
+    """Gives one answer after the other, each on a connection of its own, and has the heads of the requests."""
+
+    def __init__(self, *answers: bytes):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.heads = []
+        self._thread = threading.Thread(target=self._serve, args=(answers,))
+        self._thread.start()
+
+    def _serve(self, answers):
+        with self._listener:
+            for answer in answers:
+                with contextlib.suppress(OSError):
+                    connection = self._listener.accept()[0]
+                    with connection:
+                        head = b""
+                        while not head.endswith(b"\r\n\r\n") and (more := connection.recv(4096)):
+                            head += more
+                        self.heads.append(head.decode())
+                        connection.sendall(answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # whoever did not come is not waited for
+        self._thread.join()

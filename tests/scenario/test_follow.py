@@ -1,0 +1,181 @@
+"""taskproxy --watch follows a task of a running taskproxy to its end."""
+
+import signal
+
+import pytest
+
+from following import (FAILED, INTERRUPTED, SUCCEEDED, UNKNOWN, UNREACHED, USAGE, Scripted, Terminal, base_url, follower,
+                       watch)
+from teaming import TOKENS, link, teams_stack
+from watching import end, quick, run
+
+
+@pytest.fixture
+def served(make_stack):
+    return make_stack(**quick(), redis=False, port=0)
+
+
+@pytest.fixture
+def bare(make_stack):
+    """The program alone."""
+    return make_stack(redis=False, standin=False, daemon=False, nginx=False)
+
+
+# In a pipe
+
+
+def test_a_line_for_each_change_and_in_the_end_what_was_made(served):
+    run(served, "7%", "t")
+    with follower(served, "sora/t", *base_url(served)) as process:
+        assert process.stdout.readline() == "sora/t running 7 %\n"
+        run(served, "50%", "t")
+        assert process.stdout.readline() == "sora/t running 50 %\n"
+        end(served, "t")
+        said = process.stdout.read().splitlines()
+        assert process.wait(10) == SUCCEEDED and process.stderr.read() == ""
+    urls = [result["url"] for result in served.get("/v1/tasks/sora/t").json()["results"]]
+    assert urls and said == ["sora/t succeeded", *urls]
+
+
+def test_who_knows_no_provider_prefers_the_unified_view(served):
+    end(served, "t")
+    native, unified = served.task("t"), served.get("/v1/tasks/sora/t")
+    preferred = served.task("t", {"Prefer": "view=unified"})
+    assert preferred.body == unified.body != native.body
+    assert preferred.headers["etag"] == unified.headers["etag"] and "Prefer" in preferred.headers["vary"]
+
+
+@pytest.mark.parametrize("path", ["/sora/v1/videos/t", "/v1/tasks/sora/t", "/v1/tasks/sora/t?x=1#fragment"])
+def test_any_url_of_a_task_will_do(served, path):
+    end(served, "t")
+    done = watch(served, served.nginx.url + path)
+    assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (SUCCEEDED, "sora/t succeeded", "")
+
+
+def test_where_it_runs_may_stand_in_the_environment(served):
+    end(served, "t")
+    assert watch(served, "sora/t", TASKPROXY_URL=served.nginx.url + "/").returncode == SUCCEEDED
+
+
+def test_a_failed_task_is_told_with_its_reason(served):
+    served.standin.switch(state="FAILURE")
+    done = watch(served, "sora/fail_1", *base_url(served))
+    reason = served.get("/v1/tasks/sora/fail_1").json()["error"]
+    assert reason and (done.returncode, done.stdout) == (FAILED, f"sora/fail_1 failed: {reason}\n")
+
+
+def test_a_task_that_nobody_knows_is_no_task(served):
+    done = watch(served, "sora/missing_1", *base_url(served))
+    assert (done.returncode, done.stdout) == (UNKNOWN, "") and done.stderr.startswith("taskproxy: ")
+
+
+def test_a_reload_in_the_middle_is_not_noticed(served):
+    run(served, "7%", "t")
+    with follower(served, "sora/t", *base_url(served)) as process:
+        assert process.stdout.readline() == "sora/t running 7 %\n"
+        served.daemon.reload()
+        served.wait_metric("streams", 1)
+        end(served, "t")
+        assert process.stdout.readline() == "sora/t succeeded\n"
+        assert process.wait(10) == SUCCEEDED and process.stderr.read() == ""
+
+
+def test_who_reads_no_more_ends_it(served):
+    run(served, "7%", "t")
+    with follower(served, "sora/t", *base_url(served)) as process:
+        assert process.stdout.readline() == "sora/t running 7 %\n"
+        process.stdout.close()
+        run(served, "50%", "t")
+        assert process.wait(10) == UNREACHED
+
+
+# Who may
+
+
+@pytest.fixture
+def teams(make_stack):
+    stack = teams_stack(make_stack, **quick(), redis=False, port=0)
+    end(stack)
+    return stack
+
+
+def test_a_team_shows_its_token(teams):
+    file = teams.folder / "token"
+    teams.write_key(TOKENS["web"], file=file)
+    done = watch(teams, "sora/t", *base_url(teams), "--team-token-file", str(file))
+    assert (done.returncode, done.stdout.splitlines()[0]) == (SUCCEEDED, "sora/t succeeded")
+
+
+def test_who_shows_none_is_told_what_the_server_says(teams):
+    done = watch(teams, "sora/t", *base_url(teams))
+    said = teams.get("/v1/tasks/sora/t")
+    assert said.status == 401 and (done.returncode, done.stderr) == (UNREACHED, f"taskproxy: {said.json()['detail']}\n")
+
+
+@pytest.mark.parametrize("path", ["/sora/v1/videos/t", "/v1/tasks/sora/t"])
+def test_a_signed_link_opens_its_task(teams, path):
+    assert watch(teams, f"{teams.nginx.url}{path}?{link('sora/t')}").returncode == SUCCEEDED
+
+
+def test_a_token_that_others_may_read_is_not_used(bare):
+    file = bare.folder / "token"
+    bare.write_key("tp-token", mode=0o644, file=file)
+    done = watch(bare, "sora/t", "--team-token-file", str(file))
+    assert (done.returncode, done.stdout) == (USAGE, "") and str(file) in done.stderr
+
+
+# What is no use
+
+
+@pytest.mark.parametrize("arguments", [
+    ["t"], ["sora/"], ["/t"], ["ftp://localhost/t"], ["http:///t"], ["http://user:pw@localhost/t"], ["http://localhost/\n"],
+    ["sora/t", "--url", "localhost"], ["sora/t", "--url", "http://localhost?x"], ["sora/t", "more"], ["sora/t", "--what"],
+    ["sora/t", "--team-token-file", "/nowhere"]])
+def test_wrong_usage_is_told_from_a_failed_task(bare, arguments):
+    done = watch(bare, *arguments)
+    assert (done.returncode, done.stdout) == (USAGE, "") and done.stderr
+
+
+def test_where_nobody_answers_it_gives_up_after_a_moment(bare):
+    with Scripted() as gone:
+        pass
+    done = watch(bare, "sora/t", "--url", gone.url)
+    assert done.returncode == UNREACHED
+    assert done.stderr.splitlines() == ["taskproxy: Couldn't connect to server; trying again",
+                                        "taskproxy: Couldn't connect to server"]
+
+
+# In a terminal
+
+
+def test_a_terminal_has_a_bar_that_is_drawn_anew(served):
+    run(served, "50%", "t")
+    with Terminal(served, "sora/t", *base_url(served)) as terminal:
+        bar = terminal.wait(r"\r\x1b\[K(sora/t  running  \[(#+)(\.+)\]   50 %  0:0\d)")
+        assert len(bar[2]) == len(bar[3]) == 20
+        terminal.wait(r"\r\x1b\[Ksora/t  running .* 0:0[1-9]")  # a second later, without news
+        end(served, "t")
+        terminal.wait(r"\r\x1b\[Ksora/t succeeded\r\nhttps://\S+\r\n")
+        assert terminal.end() == SUCCEEDED
+
+
+def test_a_bar_fits_into_its_terminal_however_that_changes(served):
+    run(served, "50%", "t")
+    with Terminal(served, "sora/t", *base_url(served)) as terminal:
+        terminal.wait(r"\[#{20}\.{20}\]   50 %")
+        terminal.resize(48)
+        bar = terminal.wait(r"\r\x1b\[K(sora/t  running  \[#+\.+\]   50 %  0:\d\d)(?=\r)")
+        assert len(bar[1]) == 47
+        terminal.resize(10)
+        terminal.wait(r"\r\x1b\[Ksora/t  r(?=\r)")
+
+
+@pytest.mark.parametrize("stop", [lambda t: t.press(b"\x03"), lambda t: t.process.send_signal(signal.SIGTERM)])
+def test_who_interrupts_it_has_a_clean_line(served, stop):
+    run(served, "50%", "t")
+    with Terminal(served, "sora/t", *base_url(served)) as terminal:
+        terminal.wait(r"50 %")
+        stop(terminal)
+        assert terminal.end() == INTERRUPTED
+        assert terminal.text.endswith("\r\x1b[K")
+    served.wait_metric("streams", lambda streams: streams == 0)
