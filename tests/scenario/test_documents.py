@@ -79,6 +79,13 @@ def test_the_page_and_help_know_the_same_options(pages):
     assert {*option.findall(tags)} == {*option.findall(program("--help"))} - {"-i"}  # of curl
 
 
+def test_every_variable_of_the_environment_is_in_the_page(pages):
+    sources = "".join(file.read_text() for file in (ROOT / "fcgi").glob("*.c"))
+    text = text_of(pages["taskproxy.8"]).partition("\nENVIRONMENT\n")[2]
+    read = set(re.findall(r'getenv\("(\w+)"\)', sources))
+    assert len(read) > 5 and not [name for name in read if not re.search(rf"\b{name}\b", text)]
+
+
 def test_every_key_that_is_in_force_is_documented(make_stack, keys):
     stack = make_stack(daemon=False, nginx=False)
     in_force = {pointer for pointer, _ in members(json.loads(stack.daemon.run("--print-config").stdout))}

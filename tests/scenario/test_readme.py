@@ -1,0 +1,101 @@
+"""What the README and the manual show and promise is so."""
+
+import re
+import subprocess
+
+from interface import TRANSPORT
+from parts import ROOT
+from shipped import PROVIDERS, UNIFIED_VIEW
+from teaming import bearer, teams_stack
+
+README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "conf" / "man" / "taskproxy.8").read_text()
+SOURCES = "".join(file.read_text() for file in (ROOT / "fcgi").glob("*.[ch]"))
+
+
+def section(title: str) -> str:
+    return re.search(rf"^#+ {title}\n(.*?)(?=^#+ |\Z)", README, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_first_answer_has_the_headers_of_the_example(make_stack):
+    shown = re.findall(r"^    ([A-Z][A-Za-z-]+): (.*)$", section("Try it"), re.MULTILINE)
+    answer = make_stack(providers={}).task("task_demo")
+    names = [name.lower() for name, _ in shown]
+    assert set(names) - TRANSPORT == answer.headers.keys() - TRANSPORT
+    for name, value in shown:
+        if name not in ("X-Request-Id", "ETag"):
+            assert answer.headers[name.lower()] == value
+
+
+def test_the_unified_view_of_the_example_has_the_members_that_there_are():
+    example = re.search(r'{"provider":"sora","task_id".*?"results_expire_at"', README, re.DOTALL)[0]
+    listed = re.sub(r"\[.*\]", "", example, flags=re.DOTALL)
+    assert re.findall(r'"(\w+)":', listed) + ["results_expire_at"] == UNIFIED_VIEW.schema["required"]
+
+
+def test_the_error_of_the_example_is_what_is_said(tmp_path, make_stack):
+    stack = make_stack(daemon=False, nginx=False, redis=False, standin=False)
+    shown = re.search(r"^    taskproxy: conf/(taskproxy\.json:.*)$", README, re.MULTILINE)[1]
+    text = (ROOT / "conf" / "taskproxy.json").read_text()
+    (tmp_path / "taskproxy.json").write_text(text.replace('"timeout": "50ms"', '"timeout": 50'))
+    done = subprocess.run([stack.daemon.binary, "-c", "taskproxy.json", "-t"], cwd=tmp_path, capture_output=True, text=True)
+    without_line = re.compile(r"(?<=json:)\d+")
+    assert (done.returncode, without_line.sub("", done.stderr)) == (1, f"taskproxy: {without_line.sub('', shown)}\n")
+
+
+def test_the_table_of_errors_has_every_code_with_its_status():
+    table = {}
+    for codes, statuses in re.findall(r"^\| (`.*?`) \| ([0-9, ]+) \|", section("What clients ask"), re.MULTILINE):
+        for code in re.findall(r"`(\w+)`", codes):
+            table[code] = set(map(int, statuses.split(", ")))
+    for code, status in re.findall(r'X\([A-Z_]+, "(\w+)", (\d+),', SOURCES):
+        assert int(status) in table[code]
+    assert table.keys() == set(re.findall(r'X\([A-Z_]+, "(\w+)", \d+,', SOURCES))
+
+
+def test_every_metric_that_is_named_exists(make_stack):
+    stack = make_stack()
+    stack.task("t")
+    stack.wait_metric("workers_ready", 2)
+    known = {name.partition("{")[0] for name in stack.metrics()}
+    cells = re.findall(r"^\| (`[^|]*) \|", section("What to watch"), re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", " ".join(cells))) | set(re.findall(r"`(\w+_total)`", README))
+    assert len(named) > 15
+    assert {f"taskproxy_{name}" for name in named} <= known
+
+
+def test_every_line_of_the_log_that_is_named_exists():
+    formats = re.sub(r"%[-.*0-9]*l*[dsu]", "…", SOURCES)
+    phrases = [phrase for row in re.findall(r"^\| ([^|]*) \|", section("What to do when"), re.MULTILINE)
+               for phrase in re.findall(r'"([^"]+)"', row)]
+    assert len(phrases) > 6
+    for phrase in phrases:
+        assert re.sub(r"\d+", "…", phrase) in formats
+
+
+def test_every_file_that_is_named_is_there():
+    for name in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (ROOT / name).exists()
+    modules = re.findall(r"`([a-z_]+\.[ch])`", section("Reading the code"))
+    assert len(modules) > 30
+    assert not [name for name in modules if not (ROOT / "fcgi" / name).exists()]
+    assert f"has {len(PROVIDERS)} of them" in README and f"; {len(PROVIDERS)} come with" in (
+        ROOT / "conf" / "man" / "taskproxy.json.5.in").read_text()
+
+
+def test_the_rights_in_redis_that_are_named_are_enough(make_stack):
+    rights = re.findall(r"\b[A-Z]{3,}\b", PAGE.partition("An ACL has to allow")[2].partition("But for")[0])
+    stack = teams_stack(make_stack, {"web": {"queries_per_minute": 100}}, access={"ownership": "first-reader"}, daemon=False,
+                        providers={"sora": {"poll": {"min": "100ms", "max": "100ms"}}})
+    stack.redis.cli("ACL", "SETUSER", "proxy", "on", ">of-the-proxy", "~taskproxy:*", "resetchannels", "&taskproxy:news",
+                    "-@all", *(f"+{right.lower()}" for right in rights))
+    stack.write_key("of-the-proxy", file=stack.folder / "redis-password")
+    stack.configure(redis={"username": "proxy", "password_file": "redis-password", "database": 1})
+    stack.daemon.start()
+    stack.nginx.start()
+    stack.wait_metric("redis_listening", 2)
+    stack.standin.switch("runs", state="IN_PROGRESS")
+    assert stack.task("runs?wait=1", bearer("web")).status == 200
+    stack.standin.switch("gone", status=500)
+    assert stack.task("gone", bearer("web")).status == 502
+    assert stack.redis.cli("ACL", "LOG") == "" and "NOPERM" not in stack.daemon.log()
