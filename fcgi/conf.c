@@ -28,7 +28,7 @@ static const struct field upstream_fields[] = {
           "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", ),
     FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "certificates to trust in place of the system's", ),
     FIELD("addresses", S_ENUM, UPSTREAM, addresses, "\"public\"",
-          "where the name in base_url may lead; private: also into private networks",
+          "where the name in base_url may lead: public addresses; private ones as well; any",
           .words = "public|private|any"),
     FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"", "until a connection stands",
           .min = 10, .max = 5 * MINUTES),
@@ -64,9 +64,9 @@ static const struct table route_table = TABLE(ROUTE, route_fields);
 #define REDIS struct conf_redis
 static const struct field redis_fields[] = {
     FIELD("address", S_STRING, REDIS, address, REQUIRED, "IP:PORT or unix:PATH", .min = 1, .max = 256),
-    FIELD("username", S_STRING, REDIS, username, "null", "for AUTH", .min = 1, .max = 256),
-    FIELD("password_file", S_PATH, REDIS, password_file, "null", "for AUTH", ),
-    FIELD("database", S_INT, REDIS, database, "0", "for SELECT", .max = 65535),
+    FIELD("username", S_STRING, REDIS, username, "null", "whom to log in as", .min = 1, .max = 256),
+    FIELD("password_file", S_PATH, REDIS, password_file, "null", "with what password", ),
+    FIELD("database", S_INT, REDIS, database, "0", "its number in Redis", .max = 65535),
     FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"",
           "the longest that Redis may hold up a request", .min = 1, .max = 10 * SECONDS),
     FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "of every key", .max = 64),
@@ -75,14 +75,14 @@ static const struct table redis_table = TABLE(REDIS, redis_fields);
 
 #define CACHE struct conf_cache
 static const struct field cache_fields[] = {
-    FIELD("memory", S_SIZE, CACHE, memory, "\"64MiB\"", "for snapshots, in each worker", .min = MIB,
+    FIELD("memory", S_SIZE, CACHE, memory, "\"64MiB\"", "for answers, in each worker", .min = MIB,
           .max = 1024 * 1024 * MIB),
     FIELD("terminal_ttl", S_DURATION, CACHE, terminal_ttl_ms, "\"24h\"", "how long an ended task is kept",
           .min = SECONDS, .max = 365 * DAYS),
     FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"",
           "how long an unknown task is remembered", .max = HOURS),
     FIELD("stale_for", S_DURATION, CACHE, stale_for_ms, "\"10m\"",
-          "how long after it was fresh a snapshot may stand in for a failed query", .max = 7 * DAYS),
+          "how long an old answer may stand in where asking has failed", .max = 7 * DAYS),
 };
 static const struct table cache_table = TABLE(CACHE, cache_fields);
 
@@ -100,7 +100,8 @@ static const struct field access_fields[] = {
     FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"",
           "open: whoever the web server lets in; teams: by token or link; nginx: whom it calls a team",
           .words = "open|teams|nginx"),
-    FIELD("teams_file", S_PATH, ACCESS, teams_file, "null", "the teams", ),
+    FIELD("teams_file", S_PATH, ACCESS, teams_file, "null",
+          "who the teams are; needed unless the mode is open", ),
     FIELD("ownership", S_ENUM, ACCESS, ownership, "\"none\"",
           "first-reader: a task is for the team alone that was the first to read it",
           .words = "none|first-reader"),

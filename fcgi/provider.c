@@ -67,7 +67,7 @@ static const struct table exception_table = TABLE(EXCEPTION, exception_fields);
 
 #define STATUS struct provider_status
 static const struct field status_fields[] = {
-    FIELD("at", S_POINTER, STATUS, at, REQUIRED, "the status", ),
+    FIELD("at", S_POINTER, STATUS, at, REQUIRED, "where the status stands", ),
     FIELD("queued", S_SCALARS, STATUS, lists[STATE_QUEUED], "[]", "values that mean: waits for its turn", ),
     FIELD("running", S_SCALARS, STATUS, lists[STATE_RUNNING], "[]", "values that mean: is being made", ),
     FIELD("succeeded", S_SCALARS, STATUS, lists[STATE_SUCCEEDED], "[]", "values that mean: is there", ),
@@ -82,7 +82,7 @@ static const struct table status_table = TABLE(STATUS, status_fields);
 #define AUTH struct provider_auth
 static const struct field auth_fields[] = {
     FIELD("header", S_STRING, AUTH, header, REQUIRED, "the header that carries the key", .min = 1, .max = 64),
-    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key}", .min = 1, .max = 256),
+    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key} or {jwt}", .min = 1, .max = 256),
 };
 static const struct table auth_table = TABLE(AUTH, auth_fields);
 
@@ -95,7 +95,7 @@ static const struct table poll_table = TABLE(POLL, poll_fields);
 
 #define PROGRESS struct progress_field
 static const struct field progress_fields[] = {
-    FIELD("at", S_POINTER, PROGRESS, at, REQUIRED, "the progress", ),
+    FIELD("at", S_POINTER, PROGRESS, at, REQUIRED, "where it stands", ),
     FIELD("as", S_ENUM, PROGRESS, form, REQUIRED, "\"42%\", 42 or 0.42",
           .words = "percent-text|percent|fraction"),
 };
@@ -103,7 +103,7 @@ static const struct table progress_table = TABLE(PROGRESS, progress_fields);
 
 #define TIME struct time_field
 static const struct field time_fields[] = {
-    FIELD("at", S_POINTER, TIME, at, REQUIRED, "the time; 0 and \"\" mean that it is unset", ),
+    FIELD("at", S_POINTER, TIME, at, REQUIRED, "where it stands; 0 and \"\" mean that it is unset", ),
     FIELD("as", S_ENUM, TIME, form, REQUIRED, "how it is written",
           .words = "unix-seconds|unix-milliseconds|iso8601|beijing"),
     FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, for a lifetime",
@@ -151,15 +151,18 @@ static const struct field provider_fields[] = {
     FIELD("task_id", S_STRING, PROVIDER, task_id_text, REQUIRED, "the grammar of {task_id}", .max = 256),
     FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "grammars of further variables", .max = 256),
     FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the key is presented", .table = &auth_table),
-    FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}", "further headers of the query", .max = 512),
+    FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}",
+          "further headers of the query; {uuid} is a fresh one", .max = 512),
     FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "where a webhook's body names the task", ),
-    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds unless a 200 is an error",
+    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds for a good answer, where errors come inside a 200",
           .table = &condition_table),
-    FIELD("missing", S_LIST, PROVIDER, missing, "[]", "there is no such task", .table = &condition_table),
-    FIELD("refused", S_LIST, PROVIDER, refused, "[]", "our key was refused", .table = &condition_table),
-    FIELD("busy", S_LIST, PROVIDER, busy, "[]", "we ask too often", .table = &condition_table),
+    FIELD("missing", S_LIST, PROVIDER, missing, "[]", "any: there is no such task",
+          .table = &condition_table),
+    FIELD("refused", S_LIST, PROVIDER, refused, "[]", "any: our key was refused", .table = &condition_table),
+    FIELD("busy", S_LIST, PROVIDER, busy, "[]", "any: we ask too often", .table = &condition_table),
     FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "what the status means", .table = &status_table),
-    FIELD("result", S_OBJECT, PROVIDER, result, "null", "a second query", .table = &result_query_table),
+    FIELD("result", S_OBJECT, PROVIDER, result, "null", "a second query, once the first says succeeded",
+          .table = &result_query_table),
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "the members of the native view", ),
     FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "the unified view's members",
           .table = &unified_table),

@@ -155,6 +155,12 @@ def test_all_that_occurs_is_documented_and_all_that_is_documented_occurs(stack, 
     assert sorted(codes - interface.codes) == []
 
 
+def test_the_version_is_that_of_the_program(make_stack):
+    stack = make_stack(daemon=False, nginx=False, redis=False, standin=False)
+    version = yaml.safe_load(FILE.read_text())["info"]["version"]
+    assert stack.daemon.run("--version").stdout == f"taskproxy {version}\n"
+
+
 def test_the_codes_are_those_of_the_program():
     table = (ROOT / "fcgi" / "problem.h").read_text()
     listed = yaml.safe_load(FILE.read_text())["components"]["schemas"]["Code"]["enum"]
