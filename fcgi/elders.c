@@ -11,7 +11,7 @@
 
 #include <utlist.h>
 
-#include "util.h"
+#include "log.h"
 
 enum { LOOK_MS = 20 };
 
@@ -23,7 +23,8 @@ struct elder {
 
 struct elders {
     struct elder *first;
-    bool told; /* to leave */
+    bool told;           /* to leave, */
+    uint64_t kill_at_ms; /* until then; loop time; 0: they were killed */
     uv_timer_t timer;
     void (*on_change)(void *ctx);
     void *ctx;
@@ -66,6 +67,8 @@ static void on_look(uv_timer_t *timer)
         forget(elders, elder);
         changed = true;
     }
+    if (elders->told && elders->kill_at_ms != 0 && uv_now(timer->loop) >= elders->kill_at_ms)
+        elders_kill(elders);
     if (elders->first == NULL)
         uv_timer_stop(timer);
     if (changed)
@@ -128,14 +131,19 @@ static void signal_all(const struct elders *elders, int number)
     kill(elder->pid, number);
 }
 
-void elders_retire(struct elders *elders)
+void elders_retire(struct elders *elders, int64_t within_ms)
 {
-    if (!elders->told)
-        signal_all(elders, SIGTERM);
+    if (elders->told)
+        return;
     elders->told = true;
+    elders->kill_at_ms = uv_now(elders->timer.loop) + (uint64_t)within_ms;
+    signal_all(elders, SIGTERM);
 }
 
 void elders_kill(struct elders *elders)
 {
+    if (elders->first != NULL)
+        log_error("workers of the program before the upgrade do not leave: killed");
+    elders->kill_at_ms = 0;
     signal_all(elders, SIGKILL);
 }

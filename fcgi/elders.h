@@ -25,7 +25,9 @@ void elders_name(struct buf *list, int pid, int control_fd);
 void elders_name_all(struct elders *elders, struct buf *list);
 
 size_t elders_count(const struct elders *elders);
-void elders_retire(struct elders *elders); /* tells them to leave, once */
+
+/* Tells them to leave, once; who has not done so within `within_ms` is killed. */
+void elders_retire(struct elders *elders, int64_t within_ms);
 void elders_kill(struct elders *elders);
 
 #endif

@@ -313,7 +313,7 @@ static void on_terminate(uv_signal_t *signal, int number)
     m->stopping = true;
     notify_stopping(&m->report.notify, m->conf->drain_ms + 2 * KILL_GRACE_MS);
     crew_stop(m->crew);
-    elders_retire(m->elders);
+    elders_retire(m->elders, m->conf->drain_ms + KILL_GRACE_MS);
     uv_timer_start(&m->kill_timer, on_kill_time, (uint64_t)m->conf->drain_ms + KILL_GRACE_MS, 0);
     stop_when_empty(m);
 }
@@ -324,7 +324,7 @@ static void on_crew_change(void *ctx)
     if (m->stopping)
         return stop_when_empty(m);
     if (crew_is_complete(m->crew)) {
-        elders_retire(m->elders);
+        elders_retire(m->elders, m->conf->drain_ms + KILL_GRACE_MS);
         sockets_tidy(m->sockets);
     }
     report_crew(&m->report, m->crew, (int)m->conf->workers);

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -133,16 +134,14 @@ def test_signals_that_come_during_an_upgrade_are_not_lost(upgradable):
     assert stack.daemon.term() == 0
 
 
-def test_a_worker_that_is_killed_in_an_upgrade_leaves_nothing(upgradable):
-    stack = upgradable(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
-    for pid in stack.daemon.workers():
-        os.kill(pid, 19)  # STOP: it cannot leave
+def test_a_worker_that_cannot_leave_is_killed_when_its_time_is_over(upgradable):
+    stack = upgradable(config={"drain": "100ms"})
     old = stack.daemon.workers()
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
     lay(stack, stack.daemon.binary)
     stack.daemon.hup()
-    new = Path(stack.daemon.binary).stat().st_ino
-    stack.wait_until(lambda: program_of(stack.daemon.pid) == new, what="the new program")
-    for pid in old:
-        os.kill(pid, 9)
+    stack.wait_log("workers of the program before the upgrade do not leave: killed")
     stack.wait_until(lambda: not set(old) & set(stack.daemon.workers()), what="them to be gone")
     stack.wait_metric("workers_ready", 2)
+    assert stack.task("t").status == 200
