@@ -60,6 +60,18 @@ static void add_number(struct buf *head, const char *before, int64_t number, con
     buf_puts(head, after);
 }
 
+void answer_add_request(struct buf *head, const struct answer_facts *facts)
+{
+    buf_puts(head, "X-Request-Id: ");
+    buf_puts(head, facts->request_id);
+    buf_puts(head, "\r\n");
+    if (facts->team == NULL)
+        return;
+    buf_puts(head, "X-Taskproxy-Team: ");
+    buf_add_percent(head, facts->team);
+    buf_puts(head, "\r\n");
+}
+
 static void begin(struct answer *a, const struct answer_facts *facts, int status)
 {
     *a = (struct answer){.status = status, .source = facts->source};
@@ -70,9 +82,7 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
         buf_puts(&a->head, status_text(status));
         buf_puts(&a->head, "\r\n");
     }
-    buf_puts(&a->head, "X-Request-Id: ");
-    buf_puts(&a->head, facts->request_id);
-    buf_puts(&a->head, "\r\n");
+    answer_add_request(&a->head, facts);
     if (facts->waited_s > 0)
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }

@@ -19,6 +19,7 @@ enum { ANSWER_ID_SIZE = 65 };
 
 struct answer_facts {
     const char *request_id;    /* never NULL */
+    const char *team;          /* who asks, for the web server's log; NULL: nobody in particular */
     const char *if_none_match; /* the header's value, or NULL */
     bool head_only;            /* the method is HEAD */
     enum answer_source source;
@@ -78,6 +79,9 @@ void answer_nothing(struct answer *answer, const struct answer_facts *facts);
 /* What a browser asks before it lets a page ask; `wanted_headers` are those that the page would send, or NULL.
  */
 void answer_preflight(struct answer *answer, const struct answer_facts *facts, const char *wanted_headers);
+
+/* The header lines that say which request it was, and whose. */
+void answer_add_request(struct buf *head, const struct answer_facts *facts);
 
 /* The header lines that say what an answer depends on, and which page may read it. */
 void answer_add_readers(struct buf *head, const struct answer_facts *facts);

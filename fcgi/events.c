@@ -14,11 +14,9 @@ void events_begin(struct buf *out)
 void events_head(const struct answer_facts *facts, struct buf *out)
 {
     events_begin(out);
-    buf_puts(out, "X-Request-Id: ");
-    buf_puts(out, facts->request_id);
-    buf_puts(out,
-             "\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
-             "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\n");
+    answer_add_request(out, facts);
+    buf_puts(out, "Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+                  "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\n");
     answer_add_readers(out, facts);
     buf_puts(out, "\r\n");
 }

@@ -19,6 +19,7 @@
 
 #include "said.h"
 #include "stats.h"
+#include "trace.h"
 #include "verdict.h"
 
 enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
@@ -47,6 +48,7 @@ struct fetch {
     struct task task;
     enum step step;                       /* the next one to run */
     struct fetch_order order;             /* but for the task */
+    struct trace trace;                   /* of the request that it was begun for, if any */
     struct charge charge;                 /* of the query to come */
     struct shared_look look;              /* what Redis says, and the lease */
     bool awaits_news;                     /* of another worker that asks */
@@ -379,6 +381,7 @@ static void run(struct fetch *f)
 {
     static enum step (*const steps[])(struct fetch *) = {STEPS(STEP_FUNCTION)};
     static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
+    const struct trace *outer = trace_enter(&f->trace);
     enum step step = f->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](f);
@@ -386,6 +389,7 @@ static void run(struct fetch *f)
                   f->task.id, names[step], names[next]);
         step = next;
     }
+    trace_enter(outer);
     if (step == DONE)
         fetch_free(f);
 }
@@ -399,6 +403,7 @@ struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_or
                         .task = *order->task,
                         .step = ASK_REDIS,
                         .order = *order,
+                        .trace = trace_now(),
                         .look_again_ms = LOOK_AGAIN_FIRST_MS};
     f->order.task = NULL;
     buf_init(&f->first, (size_t)f->task.route->upstream->max_body);

@@ -46,7 +46,7 @@ struct fetch_order {
     void *ctx; /* of the two */
 };
 
-/* Begins a fetch, which frees itself after the one call of `on_end`, which comes later. */
+/* Begins a fetch, which frees itself after the one call of `on_end`, which comes later. It belongs to the present trace. */
 struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order);
 
 /* News of its task from another worker: it may end from within. */

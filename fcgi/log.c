@@ -11,6 +11,7 @@
 
 #include "flood.h"
 #include "plain.h"
+#include "trace.h"
 
 static enum log_level least_level = LOG_INFO;
 static enum log_format line_format = LOG_TEXT;
@@ -43,12 +44,15 @@ bool log_wants(enum log_level level)
 
 static void write_line(enum log_level level, const char *message, int64_t repeated)
 {
+    const struct trace trace = trace_now();
     const struct logline line = {.level = level,
                                  .now_ms = wall_ms(),
                                  .process = mark,
                                  .pid = getpid(),
                                  .message = message,
-                                 .repeated = repeated};
+                                 .repeated = repeated,
+                                 /* the others had traces of their own */
+                                 .trace = repeated == 0 && trace.parent[0] ? trace.parent : NULL};
     char text[LOGLINE_MAX];
     size_t len = logline_write(line_format, for_journal, &line, text);
     if (write(STDERR_FILENO, text, len) < 0)

@@ -182,6 +182,14 @@ void lookup_done(struct lookup *l)
     lookup_forget(l, PROBLEM_NONE);
 }
 
+void lookups_free(struct lookup *lookups, size_t n, const struct lookup *embedded)
+{
+    for (size_t i = 0; i < n; i++)
+        lookup_done(&lookups[i]);
+    if (lookups != embedded)
+        free(lookups);
+}
+
 /* ---- many ---- */
 
 struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner, size_t *ret_n)

@@ -58,7 +58,10 @@ void lookup_leave(struct lookup *lookup);
 /* Leaves, and lets go of what it holds. */
 void lookup_done(struct lookup *lookup);
 
-/* The lookups of /v1/tasks?ids=, which the caller frees (lookup_done each); NULL when the list is malformed.
+/* Likewise all of them, and frees them, unless they are the one that is embedded in the request. */
+void lookups_free(struct lookup *lookups, size_t n, const struct lookup *embedded);
+
+/* The lookups of /v1/tasks?ids=, which the caller frees (lookups_free); NULL when the list is malformed.
  */
 struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner, size_t *ret_n);
 

@@ -146,6 +146,7 @@ static enum step authorize(struct request *r)
         return refuse(r, problem);
     if (!access_is_origin(conf, team, task, r->wish.origin))
         r->facts.origin = NULL;
+    r->facts.team = team ? team->name : NULL;
     r->seat.account = accounts_of(r->requests->parts.accounts, team);
     r->facts.limit = account_queries_limit(r->seat.account);
     lookups_judge(r->lookups, r->n_lookups, conf, team, r->seat.account);
@@ -421,10 +422,7 @@ static void request_free(struct request *r)
 {
     stop_waiting(r);
     stream_close(&r->stream, NULL);
-    for (size_t i = 0; i < r->n_lookups; i++)
-        lookup_done(&r->lookups[i]);
-    if (r->lookups != &r->only)
-        free(r->lookups);
+    lookups_free(r->lookups, r->n_lookups, &r->only);
     if (r->timer.loop != NULL)
         uv_close((uv_handle_t *)&r->timer, on_closed);
     else
@@ -435,12 +433,14 @@ static void run(struct request *r)
 {
     static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
     static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
+    const struct trace *outer = trace_enter(&r->wish.trace);
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);
         log_debug("request %s: %s -> %s", r->id, names[step], names[next]);
         step = next;
     }
+    trace_enter(outer);
     if (step == DONE)
         request_free(r);
 }

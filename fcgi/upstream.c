@@ -15,6 +15,7 @@
 #include "http.h"
 #include "standing.h"
 #include "stats.h"
+#include "trace.h"
 
 /* A query with less time than this would only be sent to be given up. */
 enum { HEADERS_MAX = 16384, LEFT_LEAST_MS = 5 };
@@ -44,6 +45,7 @@ struct upstream_call {
     struct upstream_answer unasked; /* what it is told when it is not sent */
     uint64_t begun_ms;              /* loop time */
     uint64_t sent_ns;               /* uv_hrtime */
+    struct trace trace;             /* that it belongs to */
     struct http_call *http;         /* NULL while it waits */
     upstream_callback *on_answer;
     void *user;
@@ -149,11 +151,13 @@ static void on_http_answer(void *user, const struct http_answer *http)
                                            .retry_after_ms = http->retry_after_ms,
                                            .key = call->origin->pool.keys[call->turn->key].mark};
     struct origin *origin = call->origin;
+    const struct trace *outer = trace_enter(&call->trace);
     count_trouble(origin, http->outcome);
     if (http->trouble != NULL)
         upstream_report(call->upstreams, origin->conf, http->trouble);
     leave_upstream(call, standing_of(call, http));
     call->on_answer(call->user, &answer); /* first: it may say that nothing more is to be asked */
+    trace_enter(outer);
     call_free(call);
     start_next(origin);
 }
@@ -177,6 +181,8 @@ static void make_headers(const struct upstream_call *call, struct buf *headers)
     for (size_t i = 0; i < provider->headers.n; i++)
         add_header(headers, call, pairs[i].name, pairs[i].value);
     add_header(headers, call, provider->auth.header, provider->auth.value);
+    if (call->trace.parent[0] != '\0')
+        buf_addf(headers, "traceparent: %s\n", call->trace.parent);
 }
 
 static int64_t left_ms(const struct upstream_call *call)
@@ -280,6 +286,7 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route 
                                    .turn = turn,
                                    .url = xasprintf("%s%s", origin->conf->base_url, target),
                                    .begun_ms = uv_now(u->loop),
+                                   .trace = trace_now(),
                                    .on_answer = on_answer,
                                    .user = user};
     if (origin->queue == NULL && origin->in_flight < origin->conf->max_in_flight) {

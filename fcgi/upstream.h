@@ -42,8 +42,8 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
 /* Queries under way end without a callback. NULL is allowed. */
 void upstreams_free(struct upstreams *upstreams);
 
-/* Asks the route's upstream for `target`, a path and query, with the next key of the turn. Exactly one callback
- * comes, later, unless the call is cancelled; until then the turn must not move. */
+/* Asks the route's upstream for `target`, a path and query, with the next key of the turn. It carries the
+ * present trace. Exactly one callback comes, later, unless the call is cancelled; until then the turn must not move. */
 struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route,
                                    const char *target, struct key_turn *turn, upstream_callback *on_answer,
                                    void *user);

@@ -56,6 +56,7 @@ enum problem wish_read(const struct conf *conf, const struct fcgi_request *clien
 {
     const char *method = fcgi_param(client, "REQUEST_METHOD");
     *wish = (struct wish){.head_only = is_method(method, "HEAD"),
+                          .trace = trace_read(fcgi_param(client, "HTTP_TRACEPARENT")),
                           .uri = fcgi_param(client, "REQUEST_URI"),
                           .if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH"),
                           .last_event_id = fcgi_param(client, "HTTP_LAST_EVENT_ID")};

@@ -5,6 +5,7 @@
 #include "access.h"
 #include "answer.h"
 #include "fcgi.h"
+#include "trace.h"
 
 struct wish {
     bool head_only; /* the method is HEAD */
@@ -19,6 +20,7 @@ struct wish {
     const char *last_event_id;     /* (ref) */
     const char *origin;            /* (ref) the web page that asks, if it is one of the teams' */
     bool foreign;                  /* a web page asks that is none of the teams' */
+    struct trace trace;            /* that the request belongs to */
     struct credentials given;      /* (ref) unless whoever the web server lets in may ask */
 };
 

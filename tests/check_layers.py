@@ -16,7 +16,7 @@ MAX_LINES = 500
 # What each layer may know: itself and those below.
 LAYERS = [
     "util buf log said sheet stats scan json files vault address plain logline flood version target sse"
-    " screen",
+    " screen trace",
     "schema schema_print manual pattern provider conf route problem redact headers expiry view unified"
     " snapshot cache records redis_notes memory metrics tally prefer answer standing events conf_check"
     " hook secret keypool upstream_stats teams link access progress",

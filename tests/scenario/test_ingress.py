@@ -8,8 +8,10 @@ import pytest
 
 from parts import ROOT
 from stack import Stack
+from teaming import bearer, teams_stack
 
 LINK = "?team=web&exp=1900000000&sig=5ec2e7"
+TRACE = f"00-{32 * 'a'}-{16 * 'b'}-01"
 SECRET = "5ec2e7"  # in links and in webhooks' paths
 CLOSE = b"Host: localhost\r\nConnection: close\r\n\r\n"
 
@@ -143,15 +145,31 @@ def test_neither_log_has_the_query_of_a_link_or_the_secret_of_a_webhook(make_sta
 
 def test_a_line_of_the_access_log_tells_what_an_operator_asks_for(make_stack):
     stack = make_stack(redis=False)
-    answers = [stack.task("t", {"User-Agent": 'x "y"'}) for _ in range(2)]
+    answers = [stack.task("t", {"User-Agent": 'x "y"', "traceparent": TRACE}) for _ in range(2)]
     stack.wait_until(lambda: access_log(stack).count("\n") == 2, what="two lines")
     lines = access_log(stack).splitlines()
     for answer, line, cache in zip(answers, lines, ("MISS", "HIT"), strict=True):
         who, when, method, path, version, status, length, *rest = line.split(" ")
         assert (who, method, path, version, status) == ("unix:", '"GET', "/sora/v1/videos/t", 'HTTP/1.1"', "200")
         assert int(length) == len(answer.body) and when.startswith("[20")
-        assert rest[0] == f"cache={cache}" and float(rest[1].removeprefix("time=")) < 10
-        assert rest[2:] == [f"id={answer.headers['x-request-id']}", '"x', '\\x22y\\x22"']
+        seconds = [float(rest.pop(2).removeprefix(name)) for name in ("time=", "worker=")]
+        assert all(0 <= number < 10 for number in seconds)
+        assert rest[:4] == [f"cache={cache}", "team=-", f"id={answer.headers['x-request-id']}", f"trace={TRACE}"]
+        assert rest[4:] == ['"x', '\\x22y\\x22"']
+
+
+def test_it_tells_the_team_which_the_answer_does_not(make_stack):
+    stack = teams_stack(make_stack, {"web": {"link_secret_file": None}}, redis=False)
+    answer = stack.task("t", bearer("web"))
+    assert answer.status == 200 and not [name for name in answer.headers if "team" in name]
+    stack.wait_until(lambda: " team=web " in access_log(stack), what="the line")
+
+
+@pytest.mark.parametrize("trace", [TRACE + "-x", TRACE.upper(), 5000 * "0", '" "'])
+def test_no_trace_that_is_none_is_logged(make_stack, trace):
+    stack = make_stack(redis=False)
+    assert stack.task("t", {"traceparent": trace}).status == 200
+    stack.wait_until(lambda: " trace=- " in access_log(stack), what="the line")
 
 
 # What stands in comments
