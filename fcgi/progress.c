@@ -8,7 +8,7 @@
 #include "json.h"
 #include "plain.h"
 
-enum { MAX_DEPTH = 8, RESULTS_MAX = 64, URL_SIZE = 8192, BAR_LEAST = 10, BAR_MOST = 40 };
+enum { MAX_DEPTH = 8, RESULTS_MAX = 64, URL_SIZE = 8192, BAR_LEAST = 10 };
 
 /* ---- reading ---- */
 
@@ -128,18 +128,17 @@ static void write_tail(const struct progress *p, int64_t elapsed_s, char *out, s
 
 void progress_bar(const struct progress *p, int64_t elapsed_s, int width, char out[static PROGRESS_LINE_MAX])
 {
-    char tail[64], bar[BAR_MOST + 8] = "";
+    static const char full[] = "########################################";
+    static const char empty[] = "........................................";
+    char tail[64], bar[2 * sizeof(full) + 8] = "";
     write_tail(p, elapsed_s, tail, sizeof(tail));
-    int least = (int)(strlen(p->task) + 2 + strlen(state_name(p->state)) + strlen(tail));
-    int cells = width - 1 - least - (int)strlen("  []");
-    if (cells > BAR_MOST)
-        cells = BAR_MOST;
+    size_t others = strlen(p->task) + 2 + strlen(state_name(p->state)) + strlen("  []") + strlen(tail);
+    int cells = width - 1 - (int)others, most = (int)sizeof(full) - 1;
+    if (cells > most)
+        cells = most;
     if (cells >= BAR_LEAST) {
-        int full = p->percent < 0 ? 0 : cells * p->percent / 100;
-        memcpy(bar, "  [", 3);
-        memset(bar + 3, '#', (size_t)full);
-        memset(bar + 3 + full, '.', (size_t)(cells - full));
-        memcpy(bar + 3 + cells, "]", 2);
+        int done = p->percent < 0 ? 0 : cells * p->percent / 100;
+        snprintf(bar, sizeof(bar), "  [%.*s%.*s]", done, full, cells - done, empty);
     }
     snprintf(out, PROGRESS_LINE_MAX, "%s  %s%s%s", p->task, state_name(p->state), bar, tail);
     out[width > 1 && width <= PROGRESS_LINE_MAX ? width - 1 : PROGRESS_LINE_MAX - 1] = '\0';
