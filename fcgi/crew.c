@@ -9,12 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <utlist.h>
 
 #include "elders.h"
+#include "refusal.h"
 #include "stats.h"
 #include "worker.h"
 
@@ -49,13 +49,7 @@ struct place {
     char *path;
     int deaths;            /* of young workers, one after the other */
     uv_timer_t timer;      /* while pausing: until the next start */
-    struct refusal *pause; /* NULL: not pausing */
-};
-
-/* While a place pauses its connections are closed, so that the web server goes elsewhere. */
-struct refusal {
-    int fd; /* (ref) the listening socket */
-    uv_poll_t poll;
+    struct refusal *pause; /* while it closes its connections, or NULL */
 };
 
 struct crew {
@@ -90,22 +84,47 @@ static bool is_hung(const struct child *child)
     return child->silent >= HUNG_LOOKS;
 }
 
-int crew_ready(const struct crew *crew)
+static enum worker_state state_of(const struct child *child)
+{
+    if (child->told)
+        return WORKER_LEAVING;
+    if (!child->ready)
+        return WORKER_STARTING;
+    return is_hung(child) ? WORKER_HUNG : WORKER_READY_TO_SERVE;
+}
+
+static int count(const struct crew *crew, enum worker_state state)
 {
     int n = 0;
     const struct child *child;
     DL_FOREACH(crew->children, child)
-    n += child->ready && !child->told && !is_hung(child);
+    n += state_of(child) == state;
     return n;
+}
+
+int crew_ready(const struct crew *crew)
+{
+    return count(crew, WORKER_READY_TO_SERVE);
 }
 
 int crew_hung(const struct crew *crew)
 {
-    int n = 0;
+    return count(crew, WORKER_HUNG);
+}
+
+void crew_look(const struct crew *crew, struct health *health)
+{
     const struct child *child;
+    health->workers_ready = crew_ready(crew);
+    health->workers_hung = crew_hung(crew);
     DL_FOREACH(crew->children, child)
-    n += child->ready && !child->told && is_hung(child);
-    return n;
+    {
+        if (health->n_workers == HEALTH_WORKERS)
+            return;
+        health->workers[health->n_workers++] =
+            (struct worker_health){child->index, child->process.pid, child->slot, state_of(child),
+                                   (int64_t)(uv_now(crew->parts.loop) - child->started_ms)};
+    }
 }
 
 bool crew_is_complete(const struct crew *crew)
@@ -178,25 +197,12 @@ int crew_open_sockets(struct crew *crew, const struct conf *conf, char **ret_err
 
 /* ---- pausing ---- */
 
-static void on_refuse(uv_poll_t *poll, int status, int events)
-{
-    (void)status, (void)events;
-    int fd = accept4(CONTAINER_OF(poll, struct refusal, poll)->fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd >= 0)
-        close(fd);
-}
-
-static void on_refusal_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF((uv_poll_t *)handle, struct refusal, poll));
-}
-
 static void end_pause(struct place *place)
 {
     if (place->pause == NULL)
         return;
     uv_timer_stop(&place->timer);
-    uv_close((uv_handle_t *)&place->pause->poll, on_refusal_closed);
+    refusal_free(place->pause);
     place->pause = NULL;
 }
 
@@ -221,16 +227,11 @@ static bool is_served(const struct place *place)
 
 static void pause_place(struct place *place)
 {
-    uv_loop_t *loop = place->crew->parts.loop;
     uint64_t pause_ms = PAUSE_FIRST_MS;
     for (int i = 2; i < place->deaths && pause_ms < PAUSE_LAST_MS; i++)
         pause_ms *= 2;
     log_warn("worker %d starts again in %d ms", place->index, (int)pause_ms);
-    place->pause = xcalloc(1, sizeof(*place->pause));
-    place->pause->fd = place->fd;
-    uv_poll_init(loop, &place->pause->poll, place->fd);
-    if (!is_served(place))
-        uv_poll_start(&place->pause->poll, UV_READABLE, on_refuse);
+    place->pause = refusal_new(place->crew->parts.loop, place->fd, !is_served(place));
     uv_timer_start(&place->timer, on_pause_over, pause_ms, 0);
 }
 

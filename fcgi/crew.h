@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "conf.h"
+#include "health.h"
 #include "sockets.h"
 
 enum { CREW_MAX = 64 };
@@ -47,6 +48,9 @@ const char *crew_program(const struct crew *crew);
 
 /* Adds every worker to a list for the next program (elders.h). */
 void crew_name(const struct crew *crew, struct buf *list);
+
+/* Each of them, the oldest first; the processes alone: what is up with the whole is the caller's. */
+void crew_look(const struct crew *crew, struct health *health);
 
 int crew_size(const struct crew *crew);         /* processes, leaving ones included */
 int crew_ready(const struct crew *crew);        /* workers that take requests */

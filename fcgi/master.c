@@ -43,6 +43,7 @@ struct master {
     struct elders *elders; /* workers of the program that we were */
     struct report report;
     struct panel *panel;
+    uint64_t started_ms; /* loop time */
     struct filewatch *watch;
     char *refusal;      /* why secrets that have changed were not taken, or NULL */
     bool reload_again;  /* HUP came while a generation was starting */
@@ -56,9 +57,9 @@ struct master {
 static void on_look(void *ctx, struct health *ret_health)
 {
     const struct master *m = ctx;
-    *ret_health = (struct health){.workers = (int)m->conf->workers,
-                                  .workers_ready = crew_ready(m->crew),
-                                  .workers_hung = crew_hung(m->crew)};
+    ret_health->conf = m->conf;
+    ret_health->uptime_ms = (int64_t)(uv_now(&m->loop) - m->started_ms);
+    crew_look(m->crew, ret_health);
 }
 
 /* ---- the watchdog ---- */
@@ -364,6 +365,7 @@ static void init(struct master *m)
     notify_init(&m->report.notify);
     m->sockets = sockets_new();
     uv_loop_init(&m->loop);
+    m->started_ms = uv_now(&m->loop);
     uv_signal_init(&m->loop, &m->hup);
     uv_signal_init(&m->loop, &m->terminate);
     uv_signal_init(&m->loop, &m->interrupt);

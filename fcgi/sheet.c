@@ -7,6 +7,7 @@ void sheet_reset(struct sheet *s)
 {
     s->n = 0;
     s->beats = 0;
+    s->board = (struct watched_board){0};
     s->layout = SHEET_LAYOUT;
 }
 
@@ -37,6 +38,15 @@ static size_t find(const struct sheet *s, const char *key, size_t width, size_t 
             return at;
     }
     return SHEET_VALUES;
+}
+
+int64_t sheet_value(const struct sheet *s, const char *key)
+{
+    for (size_t at = 0; at < s->n; at++) {
+        if (strcmp(s->keys[at], key) == 0)
+            return s->values[at];
+    }
+    return 0;
 }
 
 size_t sheet_series(struct sheet *s, const char *key, size_t width, size_t guess)

@@ -7,14 +7,15 @@
 #ifndef SHEET_H
 #define SHEET_H
 
-#include "util.h"
+#include "watched.h"
 
 enum { SHEET_VALUES = 2048, SHEET_KEY = 248 };
 
 struct sheet {
-    uint32_t layout;              /* SHEET_LAYOUT, or its reader knows nothing of it */
-    uint32_t n;                   /* values in use */
-    int64_t beats;                /* signs of life */
+    uint32_t layout; /* SHEET_LAYOUT, or its reader knows nothing of it */
+    uint32_t n;      /* values in use */
+    int64_t beats;   /* signs of life */
+    struct watched_board board;
     int64_t values[SHEET_VALUES]; /* of a series with several, those behind the first have no key */
     char keys[SHEET_VALUES][SHEET_KEY];
 };
@@ -28,6 +29,9 @@ void sheet_reset(struct sheet *sheet);
 /* The place of a series' first value; the series is made if there is none. `guess` is where it may be, to be looked at
  * first. SHEET_VALUES when there is no room, or the key is too long. */
 size_t sheet_series(struct sheet *sheet, const char *key, size_t width, size_t guess);
+
+/* A series' first value; 0 when there is none. */
+int64_t sheet_value(const struct sheet *sheet, const char *key);
 
 /* How many values the series at that place has. */
 size_t sheet_width(const struct sheet *sheet, size_t at);

@@ -103,22 +103,33 @@ static void add_label(struct buf *key, const char *name, const char *value)
     buf_putc(key, '"');
 }
 
-int64_t *stat_series_of(enum family_id family, const char *const *labels)
+/* False when it is too long. */
+static bool make_key(enum family_id family, const char *const *labels, char out[static SHEET_KEY])
 {
     struct buf key;
-    buf_init(&key, SHEET_KEY);
-    buf_addf(&key, "%s", families[family].metric);
+    buf_init(&key, SHEET_KEY - 1);
+    buf_puts(&key, families[family].metric);
     if (labels[0] != NULL)
         buf_putc(&key, '{');
     for (const char *const *label = labels; *label != NULL; label += 2)
         add_label(&key, label[0], label[1]);
     if (labels[0] != NULL)
         buf_putc(&key, '}');
+    bool whole = !key.failed;
+    strcpy(out, key.data);
+    buf_done(&key);
+    return whole;
+}
+
+int64_t *stat_series_of(enum family_id family, const char *const *labels)
+{
+    char key[SHEET_KEY];
+    bool times = families[family].type == histogram;
+    size_t at = SHEET_VALUES;
     if (own->n == 0)
         open_own();
-    bool times = families[family].type == histogram;
-    size_t at = key.failed ? SHEET_VALUES : sheet_series(own, key.data, times ? STAT_HISTOGRAM : 1, 0);
-    buf_done(&key);
+    if (make_key(family, labels, key))
+        at = sheet_series(own, key, times ? STAT_HISTOGRAM : 1, 0);
     if (at < SHEET_VALUES)
         return &own->values[at];
     return times ? nothing : &own->values[STAT_SERIES_LOST];
@@ -168,4 +179,32 @@ void stats_sum(struct sheet *ret)
     sheet_reset(ret);
     for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++)
         sheet_fold(ret, slot_sheet(slot), SHEET_ALL);
+}
+
+int64_t stat_read(const struct sheet *sum, enum stat_id which)
+{
+    return which < sum->n ? sum->values[which] : 0; /* the master's rows come first in it */
+}
+
+int64_t series_read_of(const struct sheet *sum, enum family_id family, const char *const *labels)
+{
+    char key[SHEET_KEY];
+    return make_key(family, labels, key) ? sheet_value(sum, key) : 0;
+}
+
+/* ---- the most watched tasks ---- */
+
+void stats_tell_watched(const struct watched_list *list)
+{
+    watched_write(&own->board, list);
+}
+
+void stats_watched(struct watched_list *ret)
+{
+    struct watched_list list;
+    *ret = (struct watched_list){0};
+    for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++) {
+        if (watched_read(&slot_sheet(slot)->board, &list))
+            watched_merge(ret, &list);
+    }
 }

@@ -128,6 +128,15 @@ void stats_fold(int slot);
 void stats_sum(struct sheet *ret);
 void stats_sum_of(int slot, struct sheet *ret);
 
+/* What is in a sum. */
+int64_t stat_read(const struct sheet *sum, enum stat_id which);
+#define series_read(sum, family, ...) series_read_of(sum, family, (const char *const[]){__VA_ARGS__, NULL})
+int64_t series_read_of(const struct sheet *sum, enum family_id family, const char *const *labels);
+
+/* The tasks that are most watched: in this process, and in all. */
+void stats_tell_watched(const struct watched_list *list);
+void stats_watched(struct watched_list *ret);
+
 static inline void series_set(int64_t *series, int64_t value)
 {
     __atomic_store_n(series, value, __ATOMIC_RELAXED);

@@ -1,44 +1,94 @@
 /* status: see status.h. */
 #include "status.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
 #include "metrics.h"
+#include "overview.h"
+#include "stats.h"
 
 enum { TEXT_MAX = 1024 * 1024 };
 
-static int write_health(struct buf *out, const struct health *health)
+/* A page that is asked for, and what comes of it. */
+struct view {
+    const struct health *health; /* (ref) */
+    bool text;                   /* plain text is wanted, where there is a choice */
+    const char *type;            /* of the content */
+    struct buf *out;
+};
+
+static int write_health(struct view *view)
 {
-    (void)health;
-    buf_puts(out, "{\"status\":\"alive\"}\n");
+    buf_addf(view->out, "{\"status\":\"alive\",\"uptime_s\":%lld}\n",
+             (long long)(view->health->uptime_ms / 1000));
     return 200;
 }
 
-static int write_readiness(struct buf *out, const struct health *health)
+static void add_trouble(void *ctx, const char *trouble)
 {
+    struct buf *list = ctx;
+    if (list->len > 0)
+        buf_putc(list, ',');
+    buf_add_json_string(list, trouble, strlen(trouble));
+}
+
+static int write_readiness(struct view *view)
+{
+    const struct health *health = view->health;
     bool ready = health->workers_ready > 0;
-    buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d}\n",
-             ready ? "ready" : "not ready", health->workers, health->workers_ready, health->workers_hung);
+    struct sheet *total = xcalloc(1, sizeof(*total));
+    struct buf troubles;
+    buf_init(&troubles, TEXT_MAX);
+    stats_sum(total);
+    bool degraded = health_troubles(health, total, add_trouble, &troubles) > 0;
+    buf_addf(view->out,
+             "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d,\"why\":[",
+             !ready     ? "not ready"
+             : degraded ? "degraded"
+                        : "ready",
+             (int)health->conf->workers, health->workers_ready, health->workers_hung);
+    buf_puts(view->out, troubles.len > 0 ? troubles.data : "");
+    buf_puts(view->out, "]}\n");
+    buf_done(&troubles);
+    free(total);
     return ready ? 200 : 503;
 }
 
-static int write_metrics(struct buf *out, const struct health *health)
+static int write_metrics(struct view *view)
 {
-    (void)health;
-    metrics_print(out);
+    metrics_print(view->out);
+    return 200;
+}
+
+static int write_overview(struct view *view)
+{
+    overview_print(view->health, view->text, view->out);
+    if (view->text)
+        view->type = "text/plain; charset=utf-8";
     return 200;
 }
 
 struct page {
     const char *path;
     const char *type;
-    int (*write)(struct buf *out, const struct health *health); /* returns the HTTP status */
+    int (*write)(struct view *view); /* returns the HTTP status */
 };
 
 static const struct page pages[] = {{"/healthz", "application/json", write_health},
                                     {"/readyz", "application/json", write_readiness},
-                                    {"/metrics", "text/plain; version=0.0.4", write_metrics}};
+                                    {"/metrics", "text/plain; version=0.0.4", write_metrics},
+                                    {"/status", "application/json", write_overview}};
+
+static bool wants_text(const struct fcgi_request *client, const char *uri)
+{
+    char format[16] = "";
+    const char *query = strchr(uri, '?'), *accept = fcgi_param(client, "HTTP_ACCEPT");
+    if (query != NULL && query_value(query + 1, "format", format, sizeof(format)))
+        return strcmp(format, "text") == 0;
+    return accept != NULL && strncmp(accept, "text/plain", strlen("text/plain")) == 0;
+}
 
 static const struct page *find_page(const char *uri)
 {
@@ -70,8 +120,12 @@ void status_serve(const struct health *health, struct fcgi_request *client)
     if (facts.problem != PROBLEM_NONE) {
         answer_problem(&answer, &facts);
     } else {
-        int status = page->write(&text, health);
-        answer_text(&answer, &facts, status, page->type, &text);
+        struct view view = {.health = health,
+                            .text = wants_text(client, fcgi_param(client, "REQUEST_URI")),
+                            .type = page->type,
+                            .out = &text};
+        int status = page->write(&view);
+        answer_text(&answer, &facts, status, view.type, &text);
     }
     fcgi_send(client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);

@@ -1,15 +1,14 @@
-/* status: what an operator asks the master - /healthz, /readyz, /metrics. */
+/* status: what an operator asks the master - /healthz, /readyz, /metrics, /status. */
 #ifndef STATUS_H
 #define STATUS_H
 
 #include "fcgi.h"
+#include "health.h"
 
-struct health {
-    int workers;       /* wanted */
-    int workers_ready; /* that take requests */
-    int workers_hung;  /* whose loop stands still */
-};
-
+/*  /healthz  this process lives
+ *  /readyz   200 while at least one worker takes requests; what is wrong all the same, as JSON
+ *  /metrics  for Prometheus
+ *  /status   all on one screen: JSON, or plain text for ?format=text or Accept: text/plain  */
 void status_serve(const struct health *health, struct fcgi_request *client);
 
 #endif

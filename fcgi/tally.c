@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "stats.h"
 
@@ -104,4 +105,24 @@ void tally_count(struct tally *t, const struct tally_request *request)
         *series = series_of(request, status, result);
     series_add(*series, 1);
     series_observe(t->times[request->held ? HELD : result], request->ns);
+}
+
+void tally_read(const struct sheet *sum, struct tally_reading *ret)
+{
+    int64_t results[RESULTS] = {0};
+    char label[32];
+    *ret = (struct tally_reading){0};
+    for (size_t at = 0; at < sum->n; at++) {
+        if (!sheet_key_is(sum->keys[at], "requests_total"))
+            continue;
+        ret->requests += sum->values[at];
+        for (size_t i = 0; i < RESULTS; i++) {
+            snprintf(label, sizeof(label), "cache=\"%s\"", result_names[i]);
+            results[i] += strstr(sum->keys[at], label) != NULL ? sum->values[at] : 0;
+        }
+    }
+    ret->hits = results[HIT];
+    ret->misses = results[MISS];
+    ret->collapsed = results[COLLAPSED];
+    ret->stale = results[STALE];
 }

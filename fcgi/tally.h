@@ -6,6 +6,7 @@
 
 #include "answer.h"
 #include "route.h"
+#include "sheet.h"
 
 enum { TALLY_GONE = 499 }; /* the status of a request whose client has left, as nginx writes it */
 
@@ -26,5 +27,13 @@ struct tally_request {
 };
 
 void tally_count(struct tally *tally, const struct tally_request *request);
+
+/* What was counted, in a sum of stats.h: all requests, and those about tasks by result of the cache. */
+struct tally_reading {
+    int64_t requests;
+    int64_t hits, misses, collapsed, stale;
+};
+
+void tally_read(const struct sheet *sum, struct tally_reading *ret);
 
 #endif

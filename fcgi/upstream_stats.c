@@ -11,11 +11,17 @@ static const char *const end_labels[] = {UPSTREAM_ENDS(END_LABEL)};
 static const char *const unasked_labels[] = {
     [UNASKED_NO_KEY] = "no_key", [UNASKED_HELD] = "held", [UNASKED_QUEUED] = "queue_timeout"};
 
+/* Of a key's file the name alone. */
+static const char *key_name(const struct conf_upstream *conf, size_t i)
+{
+    const char *path = conf_key_name(conf, i), *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
 static int64_t *key_series(enum family_id family, const struct conf_upstream *conf, size_t i,
                            const char *mark)
 {
-    const char *path = conf_key_name(conf, i), *slash = strrchr(path, '/');
-    return stat_series(family, "upstream", conf->name, "key", slash ? slash + 1 : path, "digest", mark);
+    return stat_series(family, "upstream", conf->name, "key", key_name(conf, i), "digest", mark);
 }
 
 static void init_keys(struct upstream_stats *s, const struct conf_upstream *conf, const struct keypool *pool)
@@ -79,4 +85,31 @@ void upstream_stats_resting(struct upstream_stats *s, const struct keypool *pool
 {
     for (size_t i = 0; i < pool->n; i++)
         series_set(s->keys[i].resting, pool->keys[i].rests_until_ms > now_ms);
+}
+
+void upstream_stats_read(const struct conf_upstream *conf, const struct sheet *sum,
+                         struct upstream_reading *ret)
+{
+    const char *name = conf->name;
+    *ret =
+        (struct upstream_reading){.queries = series_read(sum, FAMILY_UPSTREAM_QUERIES, "upstream", name),
+                                  .failures = series_read(sum, FAMILY_UPSTREAM_FAILURES, "upstream", name),
+                                  .in_flight = series_read(sum, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
+                                  .breaker_open = series_read(sum, FAMILY_BREAKER_OPEN, "upstream", name)};
+}
+
+static int64_t read_key(const struct conf_upstream *conf, const struct key_reading *key,
+                        const struct sheet *sum, enum family_id family)
+{
+    return series_read(sum, family, "upstream", conf->name, "key", key->name, "digest", key->mark);
+}
+
+void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct sheet *sum,
+                             struct key_reading *ret)
+{
+    *ret = (struct key_reading){.name = key_name(conf, i)};
+    key_mark(conf_keys(conf)[i], ret->mark);
+    ret->refusals = read_key(conf, ret, sum, FAMILY_KEY_REFUSALS);
+    ret->aside = read_key(conf, ret, sum, FAMILY_KEYS_ASIDE);
+    ret->resting = read_key(conf, ret, sum, FAMILY_KEYS_RESTING);
 }

@@ -6,6 +6,7 @@
 
 #include "conf.h"
 #include "keypool.h"
+#include "sheet.h"
 
 /* X(how a query ends, its label) */
 #define UPSTREAM_ENDS(X)                                                                                     \
@@ -52,5 +53,21 @@ void upstream_stats_end(struct upstream_stats *stats, enum upstream_end end);
 
 /* Keys that rest at that moment, in the pool's time. */
 void upstream_stats_resting(struct upstream_stats *stats, const struct keypool *pool, int64_t now_ms);
+
+/* What all workers together have counted, in a sum of stats.h. */
+struct upstream_reading {
+    int64_t queries, failures, in_flight, breaker_open;
+};
+
+struct key_reading {
+    const char *name; /* (ref) */
+    char mark[KEY_MARK_SIZE];
+    int64_t refusals, aside, resting;
+};
+
+void upstream_stats_read(const struct conf_upstream *conf, const struct sheet *sum,
+                         struct upstream_reading *ret);
+void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct sheet *sum,
+                             struct key_reading *ret);
 
 #endif

@@ -12,12 +12,13 @@
 
 #include "stats.h"
 
-enum { RETRY_MS = 1000, JITTER_PART = 10, JITTER_MAX_MS = 500, FETCH_MAX_MS = 5 * 60 * 1000 };
+enum { TELL_MS = 1000, RETRY_MS = 1000, JITTER_PART = 10, JITTER_MAX_MS = 500, FETCH_MAX_MS = 5 * 60 * 1000 };
 
 struct watch {
     struct watches *watches; /* (ref) */
     struct task task;
     struct watcher *watchers;
+    int64_t n_watchers;
     bool telling; /* the watchers are being told: the watch may not go away under their callbacks */
     uv_timer_t timer;
     UT_hash_handle hh;
@@ -29,6 +30,7 @@ struct watches {
     uv_loop_t *loop;         /* (ref) */
     struct fetches *fetches; /* (ref) */
     struct watch *table;
+    uv_timer_t timer; /* while there are any: the next time that the most watched are told */
 };
 
 static void on_time(uv_timer_t *timer);
@@ -92,6 +94,26 @@ static void on_time(uv_timer_t *timer)
     wait_ms(w, fetches_refresh(fetches, &w->task, 0, payer) != FETCH_REFUSED ? FETCH_MAX_MS : RETRY_MS);
 }
 
+/* ---- the most watched ---- */
+
+static void on_tell_time(uv_timer_t *timer)
+{
+    struct watches *ws = CONTAINER_OF(timer, struct watches, timer);
+    struct watched_list list = {0};
+    const struct watch *w;
+    for (w = ws->table; w != NULL; w = w->hh.next)
+        watched_offer(&list, w->task.route->provider->name, w->task.id, w->n_watchers);
+    stats_tell_watched(&list);
+    if (ws->table == NULL)
+        uv_timer_stop(timer);
+}
+
+static void tell_most_watched(struct watches *ws)
+{
+    if (!uv_is_active((uv_handle_t *)&ws->timer))
+        uv_timer_start(&ws->timer, on_tell_time, 0, TELL_MS);
+}
+
 /* ---- the watches ---- */
 
 static void on_closed(uv_handle_t *handle)
@@ -117,6 +139,7 @@ static struct watch *watch_new(struct watches *ws, const struct task *task, cons
     w->timer.data = w;
     HASH_ADD(hh, ws->table, key, w->key_len, w);
     stat_inc(STAT_WATCHED);
+    tell_most_watched(ws);
     return w;
 }
 
@@ -137,6 +160,7 @@ void watch_join(struct watches *ws, const struct task *task, const struct snapsh
     }
     buf_done(&key);
     watcher->watch = w;
+    w->n_watchers++;
     enter_list(watcher, &w->watchers);
 }
 
@@ -152,6 +176,7 @@ void watch_leave(struct watcher *watcher)
     if (w == NULL)
         return;
     watcher->watch = NULL;
+    w->n_watchers--;
     DL_DELETE(*watcher->list, watcher);
     free_when_empty(w);
 }
@@ -209,9 +234,16 @@ struct watches *watches_new(uv_loop_t *loop, struct fetches *fetches)
 {
     struct watches *ws = xcalloc(1, sizeof(*ws));
     *ws = (struct watches){.loop = loop, .fetches = fetches};
+    uv_timer_init(loop, &ws->timer);
+    uv_unref((uv_handle_t *)&ws->timer); /* no reason to stay */
     fetches_listen(fetches,
                    (struct fetches_listener){.on_fetched = on_fetched, .on_news = on_news, .ctx = ws});
     return ws;
+}
+
+static void on_all_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_timer_t *)handle, struct watches, timer));
 }
 
 void watches_free(struct watches *ws)
@@ -222,5 +254,5 @@ void watches_free(struct watches *ws)
     fetches_listen(ws->fetches, (struct fetches_listener){0});
     HASH_ITER(hh, ws->table, w, next)
     watch_free(w);
-    free(ws);
+    uv_close((uv_handle_t *)&ws->timer, on_all_closed);
 }

@@ -16,13 +16,13 @@ MAX_LINES = 500
 # What each layer may know: itself and those below.
 LAYERS = [
     "util buf log said sheet stats scan json files vault address plain logline flood version target sse"
-    " screen trace",
+    " screen trace watched listing",
     "schema schema_print manual pattern provider conf route problem redact headers expiry view unified"
     " snapshot cache records redis_notes memory metrics tally prefer answer standing events conf_check"
     " hook secret keypool upstream_stats teams link access progress",
-    "fcgi acceptor redis http upstream sockets filewatch sandbox notify",
-    "shared accounts owners verdict fetch fetches watch hints lookup wish stream request status panel try"
-    " sign reply follow",
+    "fcgi acceptor redis http upstream sockets refusal filewatch sandbox notify",
+    "shared accounts owners verdict fetch fetches watch hints lookup wish stream request health overview"
+    " status panel try sign reply follow",
     "worker elders upgrade crew report master main",
 ]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}

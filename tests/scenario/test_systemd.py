@@ -101,7 +101,8 @@ def test_a_worker_that_hangs_is_seen_and_replaced_and_meanwhile_the_watchdog_is_
     hung = worker_pid(stack, 0)
     os.kill(hung, signal.SIGSTOP)
     manager.wait("STATUS", "1 of 2 workers take requests, 1 hung")
-    assert readiness(stack) == {"status": "ready", "workers": 2, "workers_ready": 1, "workers_hung": 1}
+    why = ["1 of 2 workers stand still"]
+    assert readiness(stack) == {"status": "degraded", "workers": 2, "workers_ready": 1, "workers_hung": 1, "why": why}
 
     wait_gone(stack, hung)
     assert "worker 0 has stood still for 5 s: killed" in stack.daemon.log()

@@ -1,0 +1,157 @@
+"""What the master tells its operator: /healthz, /readyz, /status."""
+
+import os
+import signal
+
+import pytest
+
+from helpers import worker_pid
+
+
+def readiness(stack):
+    answer = stack.get("/readyz")
+    return answer.status, answer.json()["status"], answer.json()["why"]
+
+
+def wait_ready(stack, *expected):
+    stack.wait_until(lambda: readiness(stack) == expected, what=f"/readyz being {expected}")
+
+
+def status(stack):
+    return stack.get("/status").json()
+
+
+def one(stack, section, **members):
+    """The only row of the section with these members."""
+    (row,) = [row for row in status(stack)[section] if members.items() <= row.items()]
+    return row
+
+
+# /healthz and /readyz
+
+
+def test_all_well_is_ready_and_nothing_else(stack):
+    stack.wait_metric("redis_up", 2)
+    assert readiness(stack) == (200, "ready", [])
+    assert stack.get("/healthz").json()["status"] == "alive"
+
+
+def test_without_redis_it_is_degraded_and_still_ready(stack):
+    stack.wait_metric("redis_up", 2)
+    stack.redis.stop()
+    wait_ready(stack, 200, "degraded", ["Redis is away"])
+    stack.redis.start()
+    wait_ready(stack, 200, "ready", [])
+
+
+def test_where_no_redis_is_configured_none_is_missed(make_stack):
+    stack = make_stack(redis=False)
+    assert readiness(stack) == (200, "ready", [])
+
+
+def test_an_upstream_that_fails_degrades(make_stack):
+    stack = make_stack(redis=False, config={"upstreams": {"main": {"breaker_failures": 2, "breaker_pause": "1s"}}})
+    stack.standin.switch(reset=True)
+    for number in range(8):
+        stack.task(f"task_{number}")
+    wait_ready(stack, 200, "degraded", ["upstream main fails"])
+    assert one(stack, "upstreams", upstream="main")["breaker"] == "open"
+    stack.standin.clear()
+    stack.wait_until(lambda: [stack.task(f"later_{n}").status for n in range(8)] == [200] * 8, what="answers again")
+    wait_ready(stack, 200, "ready", [])
+
+
+def test_a_key_that_is_refused_degrades_and_is_named_by_file_and_digest_alone(make_stack):
+    stack = make_stack(config={"workers": 1})
+    stack.wait_metric("redis_up", 1)
+    stack.standin.keys.clear()
+    numbers = iter(range(100))
+    stack.wait_until(lambda: stack.task(f"task_{next(numbers)}").status == 502 and stack.metric("keys_set_aside") == 1)
+    wait_ready(stack, 200, "degraded", ["upstream main refuses the key of key"])
+    key = one(stack, "keys", upstream="main", key="key")
+    assert key["state"] == "set aside" and key["refusals"] >= 2
+    assert stack.key not in stack.get("/status").body.decode()
+
+
+def test_a_refused_reload_degrades_until_one_is_taken(stack):
+    stack.wait_metric("redis_up", 2)
+    stack.configure(no_such_key=1)
+    stack.daemon.hup()
+    wait_ready(stack, 200, "degraded", ["the last reload was refused"])
+    stack.configure(no_such_key=None)
+    stack.daemon.reload()
+    stack.wait_metric("redis_up", 2)
+    wait_ready(stack, 200, "ready", [])
+
+
+def test_with_no_worker_it_is_not_ready(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1, "hung_after": "1m"})
+    (worker,) = stack.daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    wait_ready(stack, 503, "not ready", ["1 of 1 workers stand still"])
+    assert one(stack, "workers", worker=0)["state"] == "hung"
+    assert stack.get("/healthz").status == 200
+    os.kill(worker, signal.SIGCONT)
+    wait_ready(stack, 200, "ready", [])
+
+
+# /status
+
+
+def test_workers_are_shown_with_their_requests(make_stack):
+    stack = make_stack(config={"workers": 2})
+    for index in (0, 1, 1):
+        assert stack.ask_worker("/sora/v1/videos/task_1", index).status == 200
+    for index in (0, 1):
+        worker = one(stack, "workers", worker=index)
+        assert (worker["pid"], worker["state"], worker["requests"]) == (worker_pid(stack, index), "ready", 1 + index)
+    assert status(stack)["requests"]["answered"] == 3
+
+
+def test_requests_queries_and_the_hit_ratio_are_those_of_metrics(make_stack):
+    stack = make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
+    for _ in range(4):
+        assert stack.task("task_1").status == 200
+    shown = status(stack)
+    assert shown["requests"] == {
+        "answered": 4, "hits": 3, "misses": 1, "collapsed": 0, "stale": 0, "hit_ratio": 0.75, "queries_spared": 3,
+    }
+    assert shown["upstreams"][0]["queries"] == stack.standin.count() == 1
+
+
+def test_the_ten_most_watched_tasks_are_shown_without_their_ids(make_stack):
+    stack = make_stack(config={"workers": 2}, task_seconds=600)
+    held = [
+        stack.background(stack.task, f"sec{task:02}ret", {"Prefer": "wait=60"}) for task in range(12) for _ in range(task % 4 + 1)
+    ]
+    stack.wait_metric("watched_tasks", 12)
+    stack.wait_metric("waiters", len(held))
+
+    def watchers():
+        return [row["watchers"] for row in status(stack)["most_watched"]]
+
+    stack.wait_until(lambda: watchers() == [4, 4, 4, 3, 3, 3, 2, 2, 2, 1], what="the ten most watched")
+    tasks = {row["task"] for row in status(stack)["most_watched"]}
+    assert {"sora/sec03r…", "sora/sec07r…", "sora/sec11r…"} <= tasks
+    assert "ret" not in stack.get("/status").body.decode()
+    stack.standin.advance(600)
+    assert {answer.result().status for answer in held} == {200}
+    stack.wait_until(lambda: watchers() == [], what="nobody who watches")
+
+
+@pytest.mark.parametrize("path, accept", [("/status?format=text", None), ("/status", "text/plain")])
+def test_people_get_a_table(stack, path, accept):
+    stack.task("task_1")
+    answer = stack.get(path, {"Accept": accept} if accept else {})
+    lines = answer.body.decode().splitlines()
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    sections = [line for line in lines if line and not line.startswith(" ")]
+    assert sections == list(status(stack))
+    head, row = lines[lines.index("upstreams") + 1 :][:2]
+    assert dict(zip(head.split(), row.split()))["queries"] == "1"
+    assert max(map(len, lines)) < 120
+
+
+def test_programs_get_json_whatever_else_they_would_take(stack):
+    for path, accept in (("/status", "*/*"), ("/status", "text/html"), ("/status?format=json", "text/plain")):
+        assert stack.get(path, {"Accept": accept}).json()["taskproxy"]["version"]
