@@ -48,6 +48,7 @@ def see_one(stack, interface, view) -> None:
     running = ask("runs?wait=1")
     stack.standin.switch("ended", state="SUCCESS")
     etag = ask("ended?wait=1").headers["etag"]
+    assert "provider" in ask("ended", {**MINE, "Prefer": "view=unified"}).json()
     ask("ended", STREAM)
     ask("ended?wait=1", {**STREAM, "Last-Event-ID": etag.strip('"')})
     ask("runs?wait=1", {**MINE, "If-None-Match": running.headers["etag"]})
