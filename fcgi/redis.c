@@ -461,6 +461,7 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
 
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
 {
+    stat_set(STAT_REDIS_WANTED, conf->address != NULL);
     return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
 }
 

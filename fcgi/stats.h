@@ -34,6 +34,7 @@
     X(UPSTREAM_CONNECTS, counter, "upstream_connections_total", "", "Connections opened to an upstream")     \
     X(KEY_RETRIES, counter, "key_retries_total", "", "Queries made again with another key")                  \
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
+    X(REDIS_WANTED, gauge, "redis_wanted", "", "Workers whose configuration names a Redis")                  \
     X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
     X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers that hear what others publish")                \
     X(REDIS_GETS, counter, "redis_commands_total", "command=\"get\"", "Commands sent to Redis")              \

@@ -1,0 +1,77 @@
+"""conf/prometheus: the alert rules and the dashboard, which know no metric that there is not."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2]
+RULES = FOLDER / "conf/prometheus/taskproxy.rules.yml"
+DASHBOARD = FOLDER / "conf/prometheus/taskproxy.dashboard.json"
+CASES = FOLDER / "tests/prometheus/rules_test.yml"
+
+
+def promtool(*arguments):
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dashboard():
+    return json.loads(DASHBOARD.read_text())
+
+
+def expressions(dashboard):
+    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+
+
+def metrics_in(text):
+    return set(re.findall(r"\btaskproxy_\w+", text))
+
+
+def known_metrics(stack):
+    known = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)", stack.get("/metrics").body.decode(), re.MULTILINE):
+        known |= {f"{name}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {name}
+    return known
+
+
+def test_each_alert_comes_when_it_should_and_only_then():
+    promtool("check", "rules", RULES)
+    promtool("test", "rules", CASES)
+
+
+def test_every_alert_is_tested():
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    assert alerts and set(alerts) == set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
+
+
+def test_rules_and_dashboard_know_no_metric_that_there_is_not(stack, dashboard):
+    known = known_metrics(stack)
+    for text in (RULES.read_text(), CASES.read_text(), "\n".join(expressions(dashboard))):
+        assert metrics_in(text) - known == set()
+
+
+def test_the_expressions_of_the_dashboard_are_ones_that_prometheus_reads(dashboard, tmp_path):
+    rules = [
+        {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m").replace("$instance", ".*")}
+        for number, expression in enumerate(expressions(dashboard))
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # which is YAML as well
+    assert f"{len(rules)} rules found" in promtool("check", "rules", file)
+
+
+def test_the_panels_of_the_dashboard_are_told_apart_and_none_covers_another(dashboard):
+    ids, titles = ([panel[name] for panel in dashboard["panels"]] for name in ("id", "title"))
+    assert len(set(ids)) == len(set(titles)) == len(ids) > 20
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells) and max(x for x, _ in cells) < 24
