@@ -86,7 +86,7 @@ def printed(stack):
 
 
 def pages(stack):
-    for path in ("/metrics", "/healthz", "/readyz"):
+    for path in ("/metrics", "/healthz", "/readyz", "/status"):
         yield path, repr(stack.get(path))
 
 
