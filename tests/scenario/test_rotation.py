@@ -204,6 +204,7 @@ def test_the_rest_of_the_configuration_is_not_taken_with_a_key(rotating):
     (rotating.providers_dir / "sora.json").write_text("no provider")
     put(rotating.key_file, NEW)
     wait_key(rotating, NEW)
+    rotating.wait_until(lambda: len(rotating.daemon.workers()) == rotating.config["workers"], what="the old workers' end")
     rotating.daemon.hup()
     rotating.wait_metric("reloads_total", 1, result="refused")
     assert key_in_use(rotating) == NEW
