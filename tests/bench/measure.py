@@ -21,7 +21,8 @@ WINDOW_TICKS = 10 * os.cpu_count()  # a tenth of a second
 def bench_stack(http: str = "", **settings) -> Stack:
     """What all figures have in common: one worker of the plain build behind one nginx process, nothing logged."""
     settings["config"] = {"workers": 1, **settings.get("config", {})}
-    return Stack(binary=ROOT / "build" / "taskproxy", nginx_processes=1, access_log=False, http=http, **settings)
+    settings.setdefault("binary", ROOT / "build" / "taskproxy")
+    return Stack(nginx_processes=1, access_log=False, http=http, **settings)
 
 
 def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "") -> str:
