@@ -204,8 +204,7 @@ static void on_upstream(void *user, const struct upstream_answer *answer)
 {
     struct fetch *f = user;
     f->upstream_call = NULL;
-    if (answer->outcome == UPSTREAM_HELD || answer->outcome == UPSTREAM_OUT_OF_MEANS ||
-        answer->outcome == UPSTREAM_NO_KEY)
+    if (answer->key == NULL || answer->outcome == UPSTREAM_OUT_OF_MEANS)
         account_give_back(f->order.payer); /* nothing was asked */
     f->answer = answer;
     run(f);

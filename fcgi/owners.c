@@ -10,9 +10,11 @@ enum { OWNERS_MAX = 65536, KEY_MAX = 4 * TASK_KEY_MAX };
 
 #define KEPT_S_TEXT "2592000"
 
-/* KEYS: the owner. ARGV: who claims the task, for how long it is kept. The owner's name. */
-static const char claim_script[] = "local owner=redis.call('GET',KEYS[1]) or ARGV[1] "
-                                   "redis.call('SET',KEYS[1],owner,'EX',ARGV[2]) return owner";
+/* KEYS: the owner. ARGV: who claims the task, for how long it is kept. The owner's name. A Redis that is full or may
+ * only be read still knows who it is. */
+static const char claim_script[] = "local owner=redis.call('GET',KEYS[1]) "
+                                   "if owner then redis.pcall('EXPIRE',KEYS[1],ARGV[2]) return owner end "
+                                   "redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) return ARGV[1]";
 
 /* What is remembered of one task. */
 struct owner {

@@ -60,14 +60,21 @@ static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
+/* Any bytes, with a NUL behind them. */
+static char *copy_bytes(const char *data, size_t len)
+{
+    char *copy = xcalloc(len + 1, 1);
+    if (len > 0)
+        memcpy(copy, data, len);
+    return copy;
+}
+
 /* A strong validator: the digest of the bytes. */
 static void set_view(struct view_bytes *view, const char *data, size_t len)
 {
     unsigned char digest[32];
-    view->data = xcalloc(len + 1, 1);
+    view->data = copy_bytes(data, len);
     view->len = len;
-    if (len > 0)
-        memcpy(view->data, data, len);
     sha256(view->data, len, digest);
     view->etag[0] = '"';
     hex_encode(digest, (ETAG_SIZE - 3) / 2, view->etag + 1);
@@ -111,7 +118,7 @@ struct snapshot *snapshot_outdated(const struct snapshot *s, int64_t now_ms)
     copy->refs = 1;
     copy->fresh_until_ms = now_ms;
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        copy->views[i].data = xstrndup(s->views[i].data, s->views[i].len);
+        copy->views[i].data = copy_bytes(s->views[i].data, s->views[i].len);
     return copy;
 }
 

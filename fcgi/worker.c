@@ -106,6 +106,8 @@ static void on_request(void *ctx, struct fcgi_request *client)
 
 static void close_parts(struct worker *w)
 {
+    uv_timer_stop(&w->beat); /* it looks at parts that are about to go */
+    uv_timer_stop(&w->drain);
     requests_free(w->requests);
     fcgi_free(w->server);
     fetches_free(w->fetches);

@@ -47,6 +47,19 @@ def test_queries_over_the_budget_are_not_made(make_stack, redis):
     assert stack.metric("rate_limited_total", limit="queries") >= 2
 
 
+def test_a_query_whose_time_was_over_before_its_turn_is_given_back(make_stack):
+    upstream = {"max_in_flight": 1, "timeout": "1s"}
+    stack = budget_stack(make_stack, config={"upstreams": {"main": upstream}})
+    with stack.standin.hold() as barrier:
+        asks = [stack.background(ask, stack, task) for task in "abc"]
+        barrier.wait_arrived(1)
+        assert {answer.result().status for answer in asks} == {504}
+    left = 3 - stack.standin.count()
+    assert left > 0
+    spend(stack, "def"[:left])
+    assert_limited(ask(stack, "g"), 3)
+
+
 def test_hits_are_free(make_stack):
     stack = budget_stack(make_stack)
     for _ in range(5):

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import fastcgi
 from watching import NATIVE, SLOW, UNIFIED, Stream, begin, end, hold, quick, run, status
 
 TASKS = 50
@@ -96,3 +97,16 @@ def test_a_stream_whose_worker_dies_ends_cleanly_and_goes_on_where_it_was(make_s
     streams = [Stream(stack, path, Last_Event_ID=event.id) for path, event in zip(paths, known)]
     end(stack)
     assert [[event.data["data"]["status"] for event in stream.rest()] for stream in streams] == [["SUCCESS"]] * 50
+
+
+def test_a_worker_that_gives_back_a_lease_waits_for_redis_and_for_nothing_that_is_gone(make_stack):
+    stack = make_stack(config={"workers": 1, "redis": {"timeout": "2s"}})
+    stack.wait_metric("redis_up", 1)
+    with stack.standin.hold("t") as barrier:
+        with fastcgi.Connection(str(stack.worker_socket(0))) as connection:
+            connection.send(fastcgi.request(fastcgi.task_params(NATIVE + "t")))
+            barrier.wait_arrived(1)
+        stack.wait_metric("requests_gone_total", 1)
+        stack.redis.freeze()
+        assert stack.daemon.term() == 0
+    stack.redis.thaw()

@@ -49,6 +49,16 @@ def test_workers_agree_on_the_owner_also_after_a_reload(make_stack):
     assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
 
 
+def test_a_redis_that_is_full_still_knows_the_owner(make_stack):
+    stack = owning_stack(make_stack)
+    assert ask(stack, "t", "web").status == 200
+    stack.redis.cli("CONFIG", "SET", "maxmemory", "1")
+    stack.daemon.reload()
+    stack.wait_metric("redis_up", 1)
+    assert refusal(ask(stack, "t", "film")) == NOT_THERE
+    assert ask(stack, "t", "web").status == 200
+
+
 def test_of_many_at_once_one_team_gets_it(make_stack):
     stack = owning_stack(make_stack, workers=2)
     asks = [stack.background(ask, stack, "t", team) for team in 20 * ["web", "film"]]

@@ -282,6 +282,20 @@ TEST(a_head_without_an_end_is_not_searched_for_ever)
     free(value);
 }
 
+TEST(one_that_is_outdated_has_the_same_bytes_whatever_they_are)
+{
+    static const char value[] = H "running 1 1 0 0 - 3 2\na\0b{}";
+    const char *why;
+    struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
+    assert_non_null(s);
+    struct snapshot *outdated = snapshot_outdated(s, 1);
+    assert_int_equal(outdated->views[VIEW_NATIVE].len, 3);
+    assert_memory_equal(outdated->views[VIEW_NATIVE].data, "a\0b", 3);
+    assert_false(snapshot_is_fresh(outdated, 1));
+    snapshot_unref(outdated);
+    snapshot_unref(s);
+}
+
 TEST(empty_views_are_whole_all_the_same)
 {
     static const char value[] = H "running 1 1 0 0 - 0 0\n";
@@ -314,6 +328,7 @@ int main(void)
         cmocka_unit_test(the_upstreams_wish_is_known_to_who_reads_the_value),
         cmocka_unit_test(values_of_others_and_of_enemies_are_refused),
         cmocka_unit_test(a_head_without_an_end_is_not_searched_for_ever),
+        cmocka_unit_test(one_that_is_outdated_has_the_same_bytes_whatever_they_are),
         cmocka_unit_test(empty_views_are_whole_all_the_same),
     };
     return cmocka_run_group_tests_name("snapshot", tests, NULL, NULL);
