@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
 
@@ -183,7 +184,12 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
 
 void answer_add_readers(struct buf *head, const struct answer_facts *facts)
 {
-    buf_puts(head, facts->by_origin ? "Vary: Accept, Prefer, Origin\r\n" : "Vary: Accept, Prefer\r\n");
+    buf_puts(head, "Vary: Accept, Prefer");
+    if (facts->by_origin)
+        buf_puts(head, ", Origin, Authorization");
+    if (facts->by_origin && facts->key_header != NULL && strcasecmp(facts->key_header, "Authorization") != 0)
+        buf_addf(head, ", %s", facts->key_header);
+    buf_puts(head, "\r\n");
     if (facts->origin == NULL)
         return;
     buf_puts(head, "Access-Control-Allow-Origin: ");

@@ -28,12 +28,13 @@ struct answer_facts {
     int64_t retry_after_ms; /* of a problem; 0: no header */
     int64_t ttl_ms;         /* of a problem that was in memory: how long it stays there */
     int64_t now_ms;
-    const char *allow;  /* the methods that there are; NULL: those of a task */
-    int waited_s;       /* how long the client was willing to wait, as it was granted; 0: not at all */
-    bool no_content;    /* 204: a stream that has ended for good */
-    int64_t limit;      /* a 429: how much there is in all of what is used up */
-    bool by_origin;     /* who may read the answer depends on the page that asks */
-    const char *origin; /* (ref) the page that may read it, or NULL */
+    const char *allow;      /* the methods that there are; NULL: those of a task */
+    int waited_s;           /* how long the client was willing to wait, as it was granted; 0: not at all */
+    bool no_content;        /* 204: a stream that has ended for good */
+    int64_t limit;          /* a 429: how much there is in all of what is used up */
+    bool by_origin;         /* who may read the answer depends on the page that asks, and on who does */
+    const char *key_header; /* the header in which the provider's own clients have their key, or NULL */
+    const char *origin;     /* (ref) the page that may read it, or NULL */
 };
 
 struct answer {

@@ -337,7 +337,7 @@ static bool look_at(struct child *child)
     int64_t beats = stats_beats(child->slot);
     child->silent = beats == child->beats ? child->silent + 1 : 0;
     child->beats = beats;
-    if (child->silent == child->crew->hung_looks * (at_work ? 1 : PATIENCE))
+    if (child->silent > 0 && child->silent % (child->crew->hung_looks * (at_work ? 1 : PATIENCE)) == 0)
         kill_hung(child);
     return is_hung(child) != was_hung;
 }

@@ -109,6 +109,13 @@ void elders_name(struct buf *list, int pid, int control_fd)
     buf_addf(list, "%s%d:%d", list->len > 0 ? "," : "", pid, control_fd);
 }
 
+void elders_unname(const struct buf *list)
+{
+    const char *at = list->len > 0 ? list->data : "";
+    while ((at = strchr(at, ':')) != NULL)
+        fcntl(atoi(++at), F_SETFD, FD_CLOEXEC);
+}
+
 void elders_name_all(struct elders *elders, struct buf *list)
 {
     const struct elder *elder;

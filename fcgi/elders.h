@@ -21,6 +21,9 @@ void elders_free(struct elders *elders);
 /* Adds a worker to a list for the next program; the descriptor will stay open in it. */
 void elders_name(struct buf *list, int pid, int control_fd);
 
+/* There is no next program after all: no descriptor of the list stays open over an exec. */
+void elders_unname(const struct buf *list);
+
 /* Adds all that are left. */
 void elders_name_all(struct elders *elders, struct buf *list);
 

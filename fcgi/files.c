@@ -257,7 +257,8 @@ static int write_image(const struct files *files, int fd)
 static void lock_pages(struct files_image *image)
 {
     image->len = (size_t)lseek(image->fd, 0, SEEK_CUR);
-    void *pages = mmap(NULL, image->len, PROT_READ, MAP_SHARED, image->fd, 0);
+    /* Private: a kernel before 6.7 maps nothing shared that is sealed against writing. */
+    void *pages = mmap(NULL, image->len, PROT_READ, MAP_PRIVATE, image->fd, 0);
     image->pages = pages == MAP_FAILED ? NULL : pages;
     if (image->pages != NULL) {
         mlock(pages, image->len);

@@ -87,6 +87,7 @@ static void take_claim(struct lookup *l)
     if (l->granted)
         return;
     lookup_forget(l, PROBLEM_TASK_NOT_FOUND);
+    l->retry_after_ms = l->ttl_ms = 0;
     l->source = SOURCE_UPSTREAM; /* as if it had been asked for */
     l->stored = false;
 }

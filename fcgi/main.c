@@ -78,6 +78,8 @@ static int check(const char *path, struct conf *conf)
 {
     char *error = conf_check_providers(conf);
     if (error == NULL)
+        error = master_refuses(conf);
+    if (error == NULL)
         printf("%s: ok\n", path);
     else
         fprintf(stderr, "taskproxy: %s\n", error);

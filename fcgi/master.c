@@ -10,6 +10,7 @@
  * make one reload more. */
 #include "master.h"
 
+#include <grp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -95,12 +96,21 @@ static char *refuse_change(const struct master *m, const struct conf *conf)
     return NULL;
 }
 
+char *master_refuses(const struct conf *conf)
+{
+    if (geteuid() == 0 && getpwnam(conf->user) == NULL)
+        return xasprintf("there is no user \"%s\" for the workers (\"user\")", conf->user);
+    if (conf->socket_group != NULL && getgrnam(conf->socket_group) == NULL)
+        return xasprintf("there is no group \"%s\" (\"socket_group\")", conf->socket_group);
+    return NULL;
+}
+
 /* Workers for `conf`, whose sockets are opened first; an error, allocated, or NULL. */
 static char *start_generation(struct master *m, const struct conf *conf)
 {
-    char *error = NULL;
-    if (geteuid() == 0 && getpwnam(conf->user) == NULL)
-        return xasprintf("there is no user \"%s\" for the workers (\"user\")", conf->user);
+    char *error = master_refuses(conf);
+    if (error != NULL)
+        return error;
     if (crew_open_sockets(m->crew, conf, &error) < 0)
         return error;
     struct files_image files;
@@ -166,13 +176,16 @@ static void become(struct master *m)
     crew_name(m->crew, &list);
     elders_name_all(m->elders, &list);
     setenv(elders_variable, list.len > 0 ? list.data : "", 1);
-    buf_done(&list);
     sockets_hand_over(m->sockets);
     notify_hand_over(&m->report.notify);
     log_info("another program lies at %s: it takes over", crew_program(m->crew));
     const char *why = upgrade_exec(crew_program(m->crew), m->conf_path);
-    log_error("%s cannot be started: %s; a restart is needed", crew_program(m->crew), why);
-    report_refusal(&m->report, "not upgraded");
+    unsetenv(elders_variable);
+    elders_unname(&list);
+    buf_done(&list);
+    sockets_take_back(m->sockets);
+    notify_take_back();
+    refuse_reload(m, why);
 }
 
 static void catch_up(struct master *m);

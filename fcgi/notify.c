@@ -58,6 +58,11 @@ void notify_init(struct notify *notify)
 {
     *notify = (struct notify){.fd = -1, .watchdog_ms = read_watchdog()};
     open_socket(notify);
+    notify_take_back();
+}
+
+void notify_take_back(void)
+{
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
     unsetenv("WATCHDOG_PID");

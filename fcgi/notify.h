@@ -24,6 +24,9 @@ void notify_done(struct notify *notify);
 /* Puts back into the environment what the next program is to find there. */
 void notify_hand_over(const struct notify *notify);
 
+/* Takes it out again. */
+void notify_take_back(void);
+
 /* `status` is one line for people. */
 void notify_ready(const struct notify *notify, const char *status);
 void notify_status(const struct notify *notify, const char *status);

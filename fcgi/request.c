@@ -109,7 +109,7 @@ static enum step route(struct request *r)
     enum problem problem = wish_read(r->requests->parts.conf, r->client, &r->wish, &r->only.task);
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
-    wish_facts(&r->wish, r->requests->parts.conf, &r->facts);
+    wish_facts(&r->wish, r->requests->parts.conf, &r->only.task, &r->facts);
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
     if (problem != PROBLEM_NONE)

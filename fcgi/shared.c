@@ -154,8 +154,10 @@ bool shared_look(struct shared *s, struct shared_look *look, const struct task *
     if (look->get != NULL)
         look->take = redis_send(s->redis, REDIS_SET, take, NELEMS(take), on_lease, look);
     keys_done(&keys);
-    if (look->get != NULL && look->take == NULL)
+    if (look->get != NULL && look->take == NULL) {
         redis_cancel(look->get);
+        look->get = NULL;
+    }
     return look->take != NULL;
 }
 

@@ -55,7 +55,7 @@ static char *path_of(int fd)
     getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &int_len);
     getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &int_len);
     if (type != SOCK_STREAM || !listening || getsockname(fd, (struct sockaddr *)&address, &address_len) < 0 ||
-        address.sun_family != AF_UNIX || address.sun_path[0] != '/')
+        address.sun_family != AF_UNIX || address.sun_path[0] == '\0')
         return NULL;
     return xstrdup(address.sun_path);
 }
@@ -83,7 +83,14 @@ static void add_own(struct sockets *sockets)
             add(sockets, (int)fd, true);
     }
     free(copy);
+}
+
+static void forget_environment(void)
+{
     unsetenv(own_sockets);
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
 }
 
 struct sockets *sockets_new(void)
@@ -93,10 +100,15 @@ struct sockets *sockets_new(void)
     for (int i = 0; i < sockets->n_managed; i++)
         add(sockets, PASSED_FIRST + i, false);
     add_own(sockets);
-    unsetenv("LISTEN_PID");
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_FDNAMES");
+    forget_environment();
     return sockets;
+}
+
+void sockets_take_back(const struct sockets *sockets)
+{
+    for (size_t i = 0; i < sockets->n; i++)
+        fcntl(sockets->items[i].fd, F_SETFD, FD_CLOEXEC);
+    forget_environment();
 }
 
 static void set_number(const char *name, long number)

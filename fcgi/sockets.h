@@ -26,6 +26,9 @@ void sockets_remove(struct sockets *sockets, const char *path);
 /* Keeps every socket open for the next program that this process becomes, and says so in the environment. */
 void sockets_hand_over(const struct sockets *sockets);
 
+/* There is no next program after all. */
+void sockets_take_back(const struct sockets *sockets);
+
 /* Closes and removes those of the program before an upgrade that nobody has listened on. */
 void sockets_tidy(struct sockets *sockets);
 

@@ -11,8 +11,12 @@
 
 #include "log.h"
 
+enum { CHECK_MAX_MS = 30000 };
+
 struct check {
     uv_process_t process;
+    uv_timer_t timer; /* the end of its time */
+    int open_handles;
     upgrade_checked *on_checked;
     void *ctx;
 };
@@ -26,13 +30,27 @@ bool upgrade_is_due(const char *program)
 
 static void on_closed(uv_handle_t *handle)
 {
-    free(CONTAINER_OF((uv_process_t *)handle, struct check, process));
+    struct check *check = handle->data;
+    if (--check->open_handles == 0)
+        free(check);
+}
+
+static void close_check(struct check *check)
+{
+    uv_close((uv_handle_t *)&check->process, on_closed);
+    uv_close((uv_handle_t *)&check->timer, on_closed);
+}
+
+static void on_time_over(uv_timer_t *timer)
+{
+    struct check *check = timer->data;
+    uv_process_kill(&check->process, SIGKILL);
 }
 
 static void on_exit_of_check(uv_process_t *process, int64_t status, int signal_number)
 {
     struct check *check = CONTAINER_OF(process, struct check, process);
-    uv_close((uv_handle_t *)process, on_closed);
+    close_check(check);
     check->on_checked(check->ctx, status == 0 && signal_number == 0);
 }
 
@@ -46,12 +64,14 @@ bool upgrade_check(uv_loop_t *loop, const char *program, const char *conf_path, 
         {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO}};
     const uv_process_options_t options = {
         .exit_cb = on_exit_of_check, .file = name, .args = args, .stdio_count = 3, .stdio = stdio};
-    check->on_checked = on_checked;
-    check->ctx = ctx;
+    *check = (struct check){.open_handles = 2, .on_checked = on_checked, .ctx = ctx};
+    check->process.data = check->timer.data = check;
+    uv_timer_init(loop, &check->timer);
+    uv_timer_start(&check->timer, on_time_over, CHECK_MAX_MS, 0);
     int error = uv_spawn(loop, &check->process, &options);
     if (error < 0) {
         log_error("%s cannot be started: %s", program, uv_strerror(error));
-        uv_close((uv_handle_t *)&check->process, on_closed);
+        close_check(check);
     }
     free(name);
     free(path);

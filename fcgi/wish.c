@@ -77,11 +77,13 @@ enum problem wish_read(const struct conf *conf, const struct fcgi_request *clien
     return problem == PROBLEM_NONE ? read_preferences(client, wish) : problem;
 }
 
-void wish_facts(const struct wish *wish, const struct conf *conf, struct answer_facts *facts)
+void wish_facts(const struct wish *wish, const struct conf *conf, const struct task *task,
+                struct answer_facts *facts)
 {
     facts->if_none_match = wish->if_none_match;
     facts->head_only = wish->head_only;
     facts->allow = wish->kind == ROUTE_HOOK ? "POST" : NULL;
     facts->origin = wish->origin;
     facts->by_origin = conf->access.mode != ACCESS_OPEN;
+    facts->key_header = task->route ? task->route->provider->auth.header : NULL;
 }

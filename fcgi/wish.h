@@ -30,6 +30,7 @@ enum problem wish_read(const struct conf *conf, const struct fcgi_request *clien
                        struct task *ret_task);
 
 /* What of the answer is settled by it. */
-void wish_facts(const struct wish *wish, const struct conf *conf, struct answer_facts *facts);
+void wish_facts(const struct wish *wish, const struct conf *conf, const struct task *task,
+                struct answer_facts *facts);
 
 #endif

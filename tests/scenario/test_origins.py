@@ -23,7 +23,7 @@ def shared():
 
 def allowed(answer) -> bool:
     """Whether a page may read the answer: with the very origin, never with `*`."""
-    assert answer.headers["vary"] == "Accept, Prefer, Origin"
+    assert answer.headers["vary"] == "Accept, Prefer, Origin, Authorization"
     named = [answer.headers.get(name) for name in ALLOWED]
     assert named[0] != "*" and named in ([None, None], [named[0], "true"])
     return named[0] is not None
@@ -70,7 +70,7 @@ def test_a_page_may_read_a_stream_by_a_link(shared):
     run(shared, "7%", "streamed")
     with Stream(shared, f"{NATIVE}streamed?{link('sora/streamed')}", Origin=APP) as stream:
         headers = dict((name.lower(), value) for name, value in stream.response.getheaders())
-        assert (headers["access-control-allow-origin"], headers["vary"]) == (APP, "Accept, Prefer, Origin")
+        assert (headers["access-control-allow-origin"], headers["vary"]) == (APP, "Accept, Prefer, Origin, Authorization")
         stream.next()
 
 

@@ -124,6 +124,30 @@ def test_a_configuration_that_the_new_program_refuses_changes_nothing(upgradable
     upgrade(stack)
 
 
+@pytest.mark.parametrize("members", [{"user": "nobody-at-all"}, {"socket_group": "nobody-at-all"}], ids=str)
+def test_nor_does_one_whose_user_or_group_is_not_there(upgradable, members):
+    stack = upgradable()
+    stack.configure(**members)
+    lay(stack, stack.daemon.binary)
+    stack.daemon.hup()
+    stack.wait_log("the program that lies there now refuses the configuration")
+    assert "nobody-at-all" in stack.daemon.log()
+    assert stack.task("t").status == 200
+
+
+def test_the_paths_of_sockets_may_be_relative(upgradable):
+    stack = upgradable(daemon=False, nginx=False)
+    stack.configure(socket_dir="run")
+    stack.daemon.wrapper = ["env", "-C", str(stack.folder)]
+    stack.daemon.config_file = Path("taskproxy.json")
+    stack.daemon.start()
+    old = set(stack.daemon.workers())
+    lay(stack, stack.daemon.binary)
+    stack.daemon.hup()
+    stack.wait_until(lambda: (new := set(stack.daemon.workers())) and not old & new, what="the old workers' end")
+    assert stack.ask_worker("/sora/v1/videos/t").status == 200
+
+
 def test_signals_that_come_during_an_upgrade_are_not_lost(upgradable):
     stack = upgradable()
     lay(stack, stack.daemon.binary)

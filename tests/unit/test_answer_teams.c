@@ -32,7 +32,7 @@ static void assert_problem_line(struct answer_facts problem_facts, enum problem 
 
 TEST(a_page_that_may_read_an_answer_is_told_so)
 {
-    assert_problem_line(facts, PROBLEM_FORBIDDEN, "\r\nVary: Accept, Prefer, Origin\r\n");
+    assert_problem_line(facts, PROBLEM_FORBIDDEN, "\r\nVary: Accept, Prefer, Origin, Authorization\r\n");
     assert_problem_line(facts, PROBLEM_FORBIDDEN,
                         "\r\nAccess-Control-Allow-Origin: https://app.example.com\r\n"
                         "Access-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: Age, ");
@@ -45,7 +45,7 @@ TEST(a_page_that_may_not_is_told_nothing)
     other.origin = NULL;
     other.problem = PROBLEM_NO_CREDENTIAL;
     answer_problem(&a, &other);
-    assert_line(&a.head, "\r\nVary: Accept, Prefer, Origin\r\n");
+    assert_line(&a.head, "\r\nVary: Accept, Prefer, Origin, Authorization\r\n");
     assert_no_line(&a.head, "Access-Control");
     answer_done(&a);
 }
@@ -54,9 +54,8 @@ TEST(the_head_of_a_stream_says_it_too)
 {
     struct buf head;
     events_head(&facts, &head);
-    assert_line(
-        &head,
-        "\r\nVary: Accept, Prefer, Origin\r\nAccess-Control-Allow-Origin: https://app.example.com\r\n");
+    assert_line(&head, "\r\nVary: Accept, Prefer, Origin, Authorization\r\nAccess-Control-Allow-Origin: "
+                       "https://app.example.com\r\n");
     assert_string_equal(head.data + head.len - 4, "\r\n\r\n");
     buf_done(&head);
 }
