@@ -100,10 +100,13 @@ static enum step ask_redis(struct fetch *f)
     return WAIT;
 }
 
+/* What another worker was asking when we came may have been answered before the moment that counts. */
 static bool will_do(const struct fetch *f, const struct snapshot *s)
 {
-    return s != NULL && (s->fetched_ms >= f->order.since_ms || state_ended(s->state)) &&
-           snapshot_is_fresh(s, wall_ms());
+    if (s == NULL || !snapshot_is_fresh(s, wall_ms()))
+        return false;
+    return f->order.since_ms == 0 || state_ended(s->state) ||
+           (s->fetched_ms >= f->order.since_ms && f->awaited_ms == 0);
 }
 
 static enum step take_known(struct fetch *f, struct snapshot *s)

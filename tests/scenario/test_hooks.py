@@ -36,6 +36,19 @@ def test_who_watches_is_told_at_once(hooked):
     hooked.daemon.reload()
 
 
+def test_one_that_comes_while_another_worker_asks_asks_once_more(make_hooked):
+    stack = make_hooked(config={"workers": 2})
+    wait_hearing(stack)
+    run(stack, "7%", "t")
+    with stack.standin.hold("t") as barrier:
+        asking = stack.background(stack.ask_worker, NATIVE + "t", 0)
+        barrier.wait_arrived(1)
+        assert post_to_worker(stack, naming("t"), 1).status == 204
+        stack.wait_metric("leases_refused_total", 1)
+    assert asking.result().status == 200
+    stack.standin.wait_count(2, "t")
+
+
 def test_who_asks_next_gets_what_is_new(hooked):
     run(hooked, "7%", "next")
     known(hooked, "next")
