@@ -1,11 +1,12 @@
 """A stack that asks who asks, and what its teams present."""
 
+import contextlib
 import hashlib
 import hmac
 import json
 import time
 
-from stack import merged
+from stack import Stack, merged
 
 TOKENS = {"web": "tp-web-0123456789abcdef", "film": "tp-film-0123456789abcdef"}
 SECRET = "a-secret-for-links-of-64-characters-0123456789abcdef0123456789ab"
@@ -67,3 +68,11 @@ def refusal(answer) -> tuple:
     document = answer.json()
     assert document["status"] == answer.status and document["detail"] == document["message"]
     return answer.status, document["code"]
+
+
+def one_stack():
+    """A fixture: one stack for the tests that change nothing; all tasks have ended."""
+    with contextlib.ExitStack() as stacks:
+        stack = teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), redis=False)
+        stack.standin.switch(state="SUCCESS")
+        yield stack

@@ -1,24 +1,14 @@
 """Signed links: one task for whoever has the link, until its time is over."""
 
-import contextlib
-
 import pytest
 
-from stack import Stack
-from teaming import OLD_SECRET, SECRET, in_seconds, link, refusal, sign, teams_stack, write_teams
+from teaming import OLD_SECRET, SECRET, in_seconds, link, one_stack, refusal, sign, teams_stack, write_teams
 from watching import NATIVE, UNIFIED, Stream, both_views, end, run
 
 UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
 YEAR = 366 * 86400
 
-
-@pytest.fixture(scope="module")
-def shared():
-    """One stack for the tests that change nothing; all tasks have ended."""
-    with contextlib.ExitStack() as stacks:
-        stack = teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), redis=False)
-        stack.standin.switch(state="SUCCESS")
-        yield stack
+shared = pytest.fixture(scope="module")(one_stack)
 
 
 def ask(stack, query, path=NATIVE + "t", **headers):

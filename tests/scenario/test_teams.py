@@ -7,19 +7,12 @@ import pytest
 from recorded import expectation
 from shipped import PROVIDERS, cases, native_path, unified_path
 from stack import Stack
-from teaming import TEAMS, TOKENS, bearer, digest, refusal, teams_stack, write_teams
+from teaming import TEAMS, TOKENS, bearer, digest, one_stack, refusal, teams_stack, write_teams
 from watching import NATIVE, UNIFIED
 
 UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
 
-
-@pytest.fixture(scope="module")
-def shared():
-    """One stack for the tests that change nothing."""
-    with contextlib.ExitStack() as stacks:
-        stack = teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), redis=False)
-        stack.standin.switch(state="SUCCESS")
-        yield stack
+shared = pytest.fixture(scope="module")(one_stack)
 
 
 # Tokens

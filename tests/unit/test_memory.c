@@ -48,6 +48,18 @@ static void assert_nothing_known(const struct task *of, int64_t at_ms)
     assert_int_equal(look.problem, PROBLEM_NONE);
 }
 
+/* Of a task that has just begun: fresh for 2 s. */
+static struct snapshot *new_running(void)
+{
+    const struct snapshot_facts facts = {.state = STATE_RUNNING,
+                                         .known = true,
+                                         .created_ms = now,
+                                         .fetched_ms = now,
+                                         .views = {"{}", "{}"},
+                                         .view_lens = {2, 2}};
+    return snapshot_new(&facts, &rules);
+}
+
 TEST(nothing_is_known_at_first)
 {
     assert_nothing_known(&task, now);
@@ -152,13 +164,7 @@ TEST(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval)
 TEST(somebody_knows_better_of_a_task_that_runs_only)
 {
     static const char key[] = "main:sora:a", unknown[] = "main:sora:b";
-    const struct snapshot_facts facts = {.state = STATE_RUNNING,
-                                         .known = true,
-                                         .created_ms = now,
-                                         .fetched_ms = now,
-                                         .views = {"{}", "{}"},
-                                         .view_lens = {2, 2}};
-    struct snapshot *running = snapshot_new(&facts, &rules);
+    struct snapshot *running = new_running();
     memory_keep(memory, &task, snapshot);
     memory_outdate(memory, key, strlen(key), now + 1000);
     assert_int_equal(memory_look(memory, &task, now + 1000).left_ms, 9000); /* it has ended */
@@ -175,13 +181,7 @@ TEST(somebody_knows_better_of_a_task_that_runs_only)
 TEST(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh)
 {
     static const char key[] = "main:sora:a";
-    const struct snapshot_facts facts = {.state = STATE_RUNNING,
-                                         .known = true,
-                                         .created_ms = now,
-                                         .fetched_ms = now,
-                                         .views = {"{}", "{}"},
-                                         .view_lens = {2, 2}};
-    struct snapshot *running = snapshot_new(&facts, &rules);
+    struct snapshot *running = new_running();
     memory_keep(memory, &task, running);
     memory_hear_failure(memory, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
     assert_int_equal(memory_look(memory, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
