@@ -14,7 +14,7 @@ CC       ?= gcc
 PKGS      = libcurl json-c hiredis libuv libcrypto libseccomp
 WARNINGS  = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla
 HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
-CPPFLAGS  = -D_GNU_SOURCE
+CPPFLAGS  = -D_GNU_SOURCE -Ifcgi
 OPTIMIZE  = -O2 -g
 CFLAGS    = -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(HARDENING)
 LDFLAGS   = -pie -Wl,-z,relro,-z,now
@@ -25,7 +25,7 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 LIBS        = -lfcgi $(PKG_LIBS) -lm
 
-SOURCES      := $(wildcard fcgi/*.c)
+SOURCES      := $(wildcard fcgi/*.c fcgi/*/*.c)
 OBJECTS      := $(SOURCES:fcgi/%.c=build/%.o)
 ASAN_OBJECTS := $(SOURCES:fcgi/%.c=build/asan/%.o)
 
@@ -81,7 +81,7 @@ build/asan/%.o: fcgi/%.c
 	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
 include $(wildcard tests/*/*.mk) conf/install.mk
--include $(wildcard build/*.d build/asan/*.d)
+-include $(OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d)
 
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)

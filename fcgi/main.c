@@ -4,14 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "follow.h"
-#include "manual.h"
-#include "master.h"
-#include "route.h"
-#include "sign.h"
-#include "try.h"
-#include "version.h"
-#include "worker.h"
+#include "cli/follow.h"
+#include "cli/manual.h"
+#include "server/master.h"
+#include "task/route.h"
+#include "cli/sign.h"
+#include "cli/try.h"
+#include "lib/version.h"
+#include "server/worker.h"
 
 #ifndef SYSCONFDIR
 #define SYSCONFDIR "/etc"

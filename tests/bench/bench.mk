@@ -1,7 +1,7 @@
 # The programs of `make bench`. Included by the Makefile, whose variables these rules use.
 
 BENCH_PROGRAMS = $(addprefix build/bench/,floor ask follow libfcgi views tokens)
-BENCH_LINK     = $(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -Ifcgi $(LDFLAGS) -o $@ $(filter %.c %.o,$^)
+BENCH_LINK     = $(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) $(LDFLAGS) -o $@ $(filter %.c %.o,$^)
 
 $(BENCH_PROGRAMS): build/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)

@@ -14,8 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "fcgi.h"
-#include "stats.h"
+#include "net/fcgi.h"
+#include "lib/stats.h"
 
 enum { BACKLOG = 4096, CONNECTIONS_MAX = 4096, ANSWER_MAX = 64 * 1024 };
 

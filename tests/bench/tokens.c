@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "teams.h"
+#include "config/teams.h"
 
 enum { TEAMS = 100, SUBJECTS = 4, TRIES_MAX = 1000000 };
 

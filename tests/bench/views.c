@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "view.h"
+#include "task/view.h"
 
 enum { BATCH = 200, ROUNDS_MAX = 10000 };
 

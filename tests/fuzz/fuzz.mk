@@ -22,6 +22,6 @@ build/fuzz/%: tests/fuzz/%.c $(FUZZ_OBJECTS)
 	@echo '  CC   $@'
 	@clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer $(PKG_CFLAGS) -MMD -MF $@.d -o $@ $< $(FUZZ_OBJECTS) $(LIBS)
 
--include $(wildcard build/fuzz/*.d)
+-include $(wildcard build/fuzz/*.d) $(FUZZ_OBJECTS:.o=.d)
 .SECONDARY: $(FUZZ_OBJECTS)
 .PHONY: fuzz fuzz-programs

@@ -2,7 +2,7 @@
  * printed and read again. */
 #include "fuzz.h"
 
-#include "../../fcgi/conf.h"
+#include "config/conf.h"
 #include "../unit/given.h"
 
 static struct conf *load(const char *text, size_t len, const char *provider, char **ret_error)

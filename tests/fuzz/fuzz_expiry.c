@@ -1,7 +1,7 @@
 /* A URL: its expiry is none, or between 2001 and 2100. */
 #include "fuzz.h"
 
-#include "../../fcgi/expiry.h"
+#include "task/expiry.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

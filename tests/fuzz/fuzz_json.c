@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "../../fcgi/json.h"
-#include "../../fcgi/scan.h"
+#include "lib/json.h"
+#include "lib/scan.h"
 
 enum { DEPTH = 32 };
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../fcgi/snapshot.h"
+#include "task/snapshot.h"
 
 static const char digest[] = "0123456789abcdef";
 static const struct snapshot_rules rules = {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/link.h"
+#include "access/link.h"
 #include "../unit/given.h"
 
 static struct provider sora = {.name = (char *)"sora"};

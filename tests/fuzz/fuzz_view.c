@@ -6,7 +6,7 @@
 #include <glob.h>
 #include <string.h>
 
-#include "../../fcgi/view.h"
+#include "task/view.h"
 
 enum { PROVIDERS_MAX = 256 };
 

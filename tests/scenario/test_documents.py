@@ -80,7 +80,7 @@ def test_the_page_and_help_know_the_same_options(pages):
 
 
 def test_every_variable_of_the_environment_is_in_the_page(pages):
-    sources = "".join(file.read_text() for file in (ROOT / "fcgi").glob("*.c"))
+    sources = "".join(file.read_text() for file in (ROOT / "fcgi").rglob("*.c"))
     text = text_of(pages["taskproxy.8"]).partition("\nENVIRONMENT\n")[2]
     read = set(re.findall(r'getenv\("(\w+)"\)', sources))
     assert len(read) > 5 and not [name for name in read if not re.search(rf"\b{name}\b", text)]

@@ -164,7 +164,7 @@ def test_the_version_is_that_of_the_program(make_stack):
 
 
 def test_the_codes_are_those_of_the_program():
-    table = (ROOT / "fcgi" / "problem.h").read_text()
+    table = (ROOT / "fcgi" / "task" / "problem.h").read_text()
     listed = yaml.safe_load(FILE.read_text())["components"]["schemas"]["Code"]["enum"]
     assert {line.split('"')[1] for line in table.splitlines() if line.startswith("    X(")} == set(listed)
 

@@ -10,7 +10,7 @@ from teaming import bearer, teams_stack
 
 README = (ROOT / "README.md").read_text()
 PAGE = (ROOT / "conf" / "man" / "taskproxy.8").read_text()
-SOURCES = "".join(file.read_text() for file in (ROOT / "fcgi").glob("*.[ch]"))
+SOURCES = "".join(file.read_text() for file in (ROOT / "fcgi").rglob("*.[ch]"))
 
 
 def section(title: str) -> str:

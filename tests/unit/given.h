@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../fcgi/files.h"
+#include "lib/files.h"
 
 struct given {
     const char *path;

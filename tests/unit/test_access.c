@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/access.h"
-#include "../../fcgi/link.h"
+#include "access/access.h"
+#include "access/link.h"
 #include "given.h"
 
 #define PROVIDER(name, header, value)                                                                        \

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-#include "../../fcgi/address.h"
+#include "lib/address.h"
 
 static enum address_kind kind_of(const char *text)
 {

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/answer.h"
-#include "../../fcgi/json.h"
+#include "request/answer.h"
+#include "lib/json.h"
 
 static const int64_t now = 1736867746000;
 static const struct snapshot_rules rules = {

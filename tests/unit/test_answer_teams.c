@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "../../fcgi/answer.h"
-#include "../../fcgi/events.h"
+#include "request/answer.h"
+#include "request/events.h"
 
 static const struct answer_facts facts = {
     .request_id = "req-1", .now_ms = 1736867746000, .by_origin = true, .origin = "https://app.example.com"};

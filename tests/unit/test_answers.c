@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/view.h"
+#include "task/view.h"
 
 enum { ANSWER_MAX = 1024 * 1024 };
 

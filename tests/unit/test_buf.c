@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "../../fcgi/buf.h"
-#include "../../fcgi/json.h"
+#include "lib/buf.h"
+#include "lib/json.h"
 
 TEST(a_buffer_grows_up_to_its_maximum_and_no_further)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/conf.h"
+#include "config/conf.h"
 #include "given.h"
 
 #define UPSTREAM(members) "\"upstreams\":{\"main\":{" members "}}"

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../fcgi/files.h"
+#include "lib/files.h"
 #include "given.h"
 
 static char folder[] = "/tmp/test_files.XXXXXX";

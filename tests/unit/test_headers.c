@@ -7,8 +7,8 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
-#include "../../fcgi/headers.h"
-#include "../../fcgi/json.h"
+#include "upstream/headers.h"
+#include "lib/json.h"
 
 static const int64_t now_s = 1736867746;
 

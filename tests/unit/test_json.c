@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/buf.h"
-#include "../../fcgi/json.h"
-#include "../../fcgi/scan.h"
+#include "lib/buf.h"
+#include "lib/json.h"
+#include "lib/scan.h"
 
 enum { DEPTH = 32 };
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../fcgi/keypool.h"
+#include "upstream/keypool.h"
 
 static const int64_t now = 1000000;
 static char *const keys[] = {(char[]){"sk-first"}, (char[]){"sk-second"}, (char[]){"sk-third"}};

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../fcgi/link.h"
+#include "access/link.h"
 
 #define NEW_SECRET "0123456789abcdef0123456789abcdef"
 #define OLD_SECRET "fedcba9876543210fedcba9876543210"

@@ -1,7 +1,7 @@
 /* Facts in sections, as JSON and as plain text. */
 #include "unit.h"
 
-#include "../../fcgi/listing.h"
+#include "server/listing.h"
 
 static void write(struct buf *out, bool text)
 {

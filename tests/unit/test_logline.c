@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../fcgi/logline.h"
+#include "lib/logline.h"
 
 static const int64_t then = 1736867746123; /* 2025-01-14T15:15:46.123Z */
 static const char trace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../fcgi/memory.h"
+#include "task/memory.h"
 
 static const int64_t now = 1736867746000;
 static const struct snapshot_rules rules = {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/pattern.h"
+#include "config/pattern.h"
 
 static struct grammar grammars[4];
 static const char *const regexes[][2] = {{"task_id", "[A-Za-z0-9_-]{1,128}"},

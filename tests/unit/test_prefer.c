@@ -4,16 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/prefer.h"
+#include "request/prefer.h"
 
-struct wish {
+struct client_request {
     const char *text;
     int seconds;
 };
 
 TEST(the_query_says_it_in_seconds)
 {
-    static const struct wish wishes[] = {
+    static const struct client_request wishes[] = {
         {"wait=10", 10},  {"wait=1", 1},   {"wait=0", 0},     {"a=b&wait=10&c", 10},     {"wait=%31%30", 10},
         {"wait=60", 60},  {"wait=61", 60}, {"wait=3600", 60}, {"wait=999999999999", 60}, {"wait=007", 7},
         {"waiting=5", 0}, {"await=5", 0},  {"Wait=5", 0},     {"a=wait=5", 0},           {"", 0},
@@ -51,20 +51,20 @@ TEST(a_query_that_says_nonsense_is_malformed)
 
 TEST(the_header_says_it_as_rfc_7240_has_it)
 {
-    static const struct wish wishes[] = {{"wait=10", 10},
-                                         {"Wait=10", 10},
-                                         {"respond-async, wait=10", 10},
-                                         {"respond-async,wait=10", 10},
-                                         {"wait = 10", 10},
-                                         {"wait=\"10\"", 10},
-                                         {"wait=10; foo=bar, baz", 10},
-                                         {" \t, wait=10", 10},
-                                         {"wait=100", 60},
-                                         {"wait=5, wait=20", 5},
-                                         {"handling=lenient; wait", 0},
-                                         {"respond-async", 0},
-                                         {"waiting=5", 0},
-                                         {"", 0}};
+    static const struct client_request wishes[] = {{"wait=10", 10},
+                                                   {"Wait=10", 10},
+                                                   {"respond-async, wait=10", 10},
+                                                   {"respond-async,wait=10", 10},
+                                                   {"wait = 10", 10},
+                                                   {"wait=\"10\"", 10},
+                                                   {"wait=10; foo=bar, baz", 10},
+                                                   {" \t, wait=10", 10},
+                                                   {"wait=100", 60},
+                                                   {"wait=5, wait=20", 5},
+                                                   {"handling=lenient; wait", 0},
+                                                   {"respond-async", 0},
+                                                   {"waiting=5", 0},
+                                                   {"", 0}};
     for (size_t i = 0; i < NELEMS(wishes); i++) {
         if (prefer_wait(NULL, wishes[i].text) != wishes[i].seconds)
             fail_msg("%s: %d", wishes[i].text, prefer_wait(NULL, wishes[i].text));

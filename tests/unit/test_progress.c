@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/progress.h"
-#include "../../fcgi/target.h"
+#include "cli/progress.h"
+#include "cli/target.h"
 
 static struct progress read_view(const char *text)
 {

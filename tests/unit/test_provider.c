@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/provider.h"
+#include "config/provider.h"
 #include "given.h"
 
 #define HEAD "{\"name\":\"p\",\"path\":\"/p/{task_id}\",\"task_id\":\"[a-z0-9]{1,8}\""

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "../../fcgi/redact.h"
+#include "task/redact.h"
 
 static void assert_redacted(const struct secrets *secrets, const char *text, size_t len, const char *expected)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/route.h"
+#include "task/route.h"
 #include "given.h"
 
 #define PROVIDER(name, path, more)                                                                           \

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/schema.h"
+#include "config/schema.h"
 
 struct door {
     char *name;

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../fcgi/secret.h"
+#include "lib/secret.h"
 
 static char folder[] = "/tmp/test_secret.XXXXXX";
 

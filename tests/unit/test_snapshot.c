@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/snapshot.h"
+#include "task/snapshot.h"
 
 static const int64_t now = 1736867746000;
 static const struct snapshot_rules rules = {

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../fcgi/sse.h"
+#include "cli/sse.h"
 
 static struct sse sse;
 static char got[512]; /* the events so far: type=data; */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/teams.h"
+#include "config/teams.h"
 #include "given.h"
 
 #define TOKEN_A "tp-alpha"

@@ -1,7 +1,7 @@
 /* Which header is a trace, and which trace is the present one. */
 #include "unit.h"
 
-#include "../../fcgi/trace.h"
+#include "lib/trace.h"
 
 #define REST "-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../fcgi/util.h"
+#include "lib/util.h"
 
 struct measure {
     const char *text;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../fcgi/view.h"
+#include "task/view.h"
 #include "given.h"
 
 #define STATUS                                                                                               \

@@ -1,0 +1,135 @@
+/* access: see access.h. */
+#include "access/access.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "access/link.h"
+
+/* ---- tokens ---- */
+
+void access_key_param(const struct provider *provider, char out[static ACCESS_PARAM_SIZE])
+{
+    static const char prefix[] = "HTTP_";
+    const char *name = provider->auth.header;
+    size_t len = 0;
+    memcpy(out, prefix, sizeof(prefix));
+    for (len = strlen(prefix); *name != '\0' && len < ACCESS_PARAM_SIZE - 1; name++)
+        out[len++] = *name == '-' ? '_' : (char)toupper((unsigned char)*name);
+    out[len] = '\0';
+}
+
+struct token {
+    const char *text; /* NULL: there is none */
+    size_t len;
+};
+
+/* What stands in a header where `form` has {key}: "Bearer {key}". The scheme may be in any case. */
+static struct token token_in(const char *header, const char *form)
+{
+    const struct token none = {0};
+    const char *key = strstr(form, "{key}");
+    if (header == NULL || key == NULL || strncasecmp(header, form, (size_t)(key - form)) != 0)
+        return none;
+    header += key - form;
+    header += strspn(header, " ");
+    size_t len = strlen(header), behind = strlen(key + strlen("{key}"));
+    if (len <= behind || strcmp(header + len - behind, key + strlen("{key}")) != 0)
+        return none;
+    return (struct token){.text = header, .len = len - behind};
+}
+
+static struct token find_token(const struct credentials *given, const struct task *task)
+{
+    struct token token = {0};
+    if (task != NULL)
+        token = token_in(given->key_header, task->route->provider->auth.value);
+    return token.text ? token : token_in(given->authorization, "Bearer {key}");
+}
+
+/* ---- links ---- */
+
+/* A link names a task as /v1/tasks does: of several routes with one provider it means the first. */
+static bool is_named_task(const struct conf *conf, const struct task *task)
+{
+    size_t i = 0;
+    while (conf_route(conf, i)->provider != task->route->provider)
+        i++;
+    return conf_route(conf, i) == task->route;
+}
+
+static enum problem take_link(const struct conf *conf, const struct link *link, const struct task *task,
+                              int64_t now_s, const struct team **ret_team)
+{
+    const struct team *team = teams_by_name(conf->teams, link->team);
+    if (team == NULL || task == NULL || !is_named_task(conf, task))
+        return PROBLEM_WRONG_LINK;
+    switch (link_check(link, team, task->route->provider->name, task->id, now_s)) {
+    case LINK_GOOD:
+        *ret_team = team;
+        return PROBLEM_NONE;
+    case LINK_EXPIRED:
+        return PROBLEM_LINK_EXPIRED;
+    default:
+        return PROBLEM_WRONG_LINK;
+    }
+}
+
+/* ---- who ---- */
+
+/* The team that its token or the web server names; PROBLEM_NO_CREDENTIAL when neither says anything. */
+static enum problem take_name(const struct conf *conf, const struct credentials *given,
+                              const struct task *task, const struct team **ret_team)
+{
+    if (conf->access.mode == ACCESS_NGINX) {
+        *ret_team = given->team ? teams_by_name(conf->teams, given->team) : NULL;
+        return *ret_team != NULL ? PROBLEM_NONE : given->team ? PROBLEM_NO_TEAM : PROBLEM_NO_CREDENTIAL;
+    }
+    const struct token token = find_token(given, task);
+    if (token.text == NULL)
+        return PROBLEM_NO_CREDENTIAL;
+    *ret_team = teams_by_token(conf->teams, token.text, token.len);
+    return *ret_team != NULL ? PROBLEM_NONE : PROBLEM_WRONG_TOKEN;
+}
+
+enum problem access_who(const struct conf *conf, const struct credentials *given, const struct task *task,
+                        int64_t now_s, const struct team **ret_team)
+{
+    struct link link;
+    *ret_team = NULL;
+    if (conf->access.mode == ACCESS_OPEN)
+        return PROBLEM_NONE;
+    enum problem problem = take_name(conf, given, task, ret_team);
+    if (problem == PROBLEM_NO_CREDENTIAL) {
+        switch (link_read(given->query, &link)) {
+        case LINK_READ:
+            problem = take_link(conf, &link, task, now_s, ret_team);
+            break;
+        case LINK_MALFORMED:
+            return PROBLEM_BAD_LINK;
+        case LINK_ABSENT:
+            return conf->access.mode == ACCESS_NGINX ? PROBLEM_NO_TEAM : problem;
+        }
+    }
+    if (problem == PROBLEM_NONE && task != NULL)
+        problem = access_may(*ret_team, task);
+    return problem;
+}
+
+enum problem access_may(const struct team *team, const struct task *task)
+{
+    return team == NULL || team_may_use(team, task->route->provider) ? PROBLEM_NONE : PROBLEM_FORBIDDEN;
+}
+
+/* ---- pages ---- */
+
+bool access_is_origin(const struct conf *conf, const struct team *team, const struct task *task,
+                      const char *origin)
+{
+    if (conf->access.mode == ACCESS_OPEN || origin == NULL)
+        return false;
+    if (team != NULL)
+        return team_has_origin(team, origin);
+    return teams_have_origin(conf->teams, task ? task->route->provider : NULL, origin);
+}

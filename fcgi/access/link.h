@@ -1,0 +1,56 @@
+/* link: signed links - how a browser, which can keep no token, asks about one task.
+ *
+ * A team's own back end adds three parameters to the URL of a task, in any order, beside any others:
+ *
+ *     team=web&exp=1767225600&sig=1f0c...
+ *
+ * `exp` is when the link ends, in seconds since 1970, without leading zeros. `sig` is the HMAC-SHA256, as 64
+ * hexadecimal digits in lower case, with the text of the link secret (without the line break of its file) as
+ * the key, over exactly these bytes, where LF is the one byte 0x0a and nothing follows the last one:
+ *
+ *     taskproxy-link-v1 LF
+ *     TEAM LF
+ *     PROVIDER/TASK_ID LF
+ *     EXP LF
+ *
+ * for instance "taskproxy-link-v1\nweb\nsora/task_01\n1767225600\n". PROVIDER/TASK_ID is the name that the
+ * task has in /v1/tasks/PROVIDER/TASK_ID, not percent-encoded. So one signature is good for that path, for
+ * the provider's own path, for both as an event stream, and for no other task. */
+#ifndef LINK_H
+#define LINK_H
+
+#include "config/teams.h"
+
+enum { LINK_SIG_SIZE = 65, LINK_SKEW_S = 30, LINK_LIFE_MAX_S = 366 * 24 * 3600 };
+
+struct link {
+    char team[65];
+    int64_t exp; /* seconds since 1970 */
+    char sig[LINK_SIG_SIZE];
+};
+
+enum link_form {
+    LINK_ABSENT,    /* none of the parameters is there */
+    LINK_MALFORMED, /* one is missing, stands twice or is not written as above */
+    LINK_READ
+};
+
+/* The link in a query, which may be NULL. */
+enum link_form link_read(const char *query, struct link *ret_link);
+
+enum link_verdict {
+    LINK_GOOD,
+    LINK_WRONG,  /* the team has not signed that, or it lives for more than a year */
+    LINK_EXPIRED /* it was good once */
+};
+
+/* Whether the team has signed that link for the task. `team` is that of its name; its two secrets are both
+ * tried, each in the same time. */
+enum link_verdict link_check(const struct link *link, const struct team *team, const char *provider,
+                             const char *task_id, int64_t now_s);
+
+/* The signature that the text above has. */
+void link_sign(const char *secret, const char *team, const char *provider, const char *task_id, int64_t exp,
+               char sig[static LINK_SIG_SIZE]);
+
+#endif

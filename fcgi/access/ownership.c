@@ -1,0 +1,171 @@
+/* ownership: see ownership.h. */
+#include "access/ownership.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+
+enum { OWNERSHIP_MAX = 65536, KEY_MAX = 4 * TASK_KEY_MAX };
+
+#define KEPT_S_TEXT "2592000"
+
+/* KEYS: the owner. ARGV: who claims the task, for how long it is kept. The owner's name. A Redis that is full or may
+ * only be read still knows who it is. */
+static const char claim_script[] = "local owner=redis.call('GET',KEYS[1]) "
+                                   "if owner then redis.pcall('EXPIRE',KEYS[1],ARGV[2]) return owner end "
+                                   "redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) return ARGV[1]";
+
+/* What is remembered of one task. */
+struct owner {
+    const struct team *team; /* (ref) NULL: one that is no longer in the file */
+    bool sure;               /* Redis has said so; otherwise it could not be asked */
+    UT_hash_handle hh;
+    size_t key_len;
+    char key[];
+};
+
+struct ownership {
+    const struct conf *conf; /* (ref) */
+    struct redis *redis;     /* (ref) */
+    struct owner *table;     /* the one asked for longest ago comes first */
+};
+
+struct ownership *ownership_new(const struct conf *conf, struct redis *redis)
+{
+    struct ownership *ownership = xcalloc(1, sizeof(*ownership));
+    *ownership = (struct ownership){.conf = conf, .redis = redis};
+    return ownership;
+}
+
+static void forget(struct ownership *ownership, struct owner *owner)
+{
+    HASH_DEL(ownership->table, owner);
+    free(owner);
+}
+
+void ownership_free(struct ownership *ownership)
+{
+    if (ownership == NULL)
+        return;
+    while (ownership->table != NULL)
+        forget(ownership, ownership->table);
+    free(ownership);
+}
+
+/* ---- what is remembered ---- */
+
+/* The owner moves to the end of the table, where it stays for longest. */
+static struct owner *recall(struct ownership *ownership, const struct buf *key)
+{
+    struct owner *owner;
+    HASH_FIND(hh, ownership->table, key->data, key->len, owner);
+    if (owner == NULL)
+        return NULL;
+    HASH_DEL(ownership->table, owner);
+    HASH_ADD(hh, ownership->table, key, owner->key_len, owner);
+    return owner;
+}
+
+static struct owner *remember(struct ownership *ownership, const struct buf *key, const struct team *team,
+                              bool sure)
+{
+    struct owner *owner = recall(ownership, key);
+    if (owner == NULL) {
+        if (HASH_COUNT(ownership->table) >= OWNERSHIP_MAX)
+            forget(ownership, ownership->table);
+        owner = xcalloc(1, sizeof(*owner) + key->len + 1);
+        owner->key_len = key->len;
+        memcpy(owner->key, key->data, key->len + 1);
+        HASH_ADD(hh, ownership->table, key, owner->key_len, owner);
+    }
+    owner->team = team;
+    owner->sure = sure;
+    return owner;
+}
+
+/* ---- claims ---- */
+
+static void key_of(const struct task *task, struct buf *key)
+{
+    buf_init(key, TASK_KEY_MAX);
+    task_key(task, key);
+}
+
+/* Without Redis: whoever comes first in this worker. */
+static void decide_here(struct claim *claim)
+{
+    struct buf key;
+    key_of(claim->task, &key);
+    const struct owner *owner = recall(claim->ownership, &key);
+    if (owner == NULL)
+        owner = remember(claim->ownership, &key, claim->team, false);
+    claim->granted = owner->team == claim->team;
+    buf_done(&key);
+}
+
+static void take_owner(struct claim *claim, const char *name)
+{
+    struct buf key;
+    const struct team *team = teams_by_name(claim->ownership->conf->teams, name);
+    key_of(claim->task, &key);
+    remember(claim->ownership, &key, team, true);
+    claim->granted = team == claim->team;
+    buf_done(&key);
+}
+
+static void on_owner(void *user, const struct redis_reply *reply)
+{
+    struct claim *claim = user;
+    claim->command = NULL;
+    if (reply->result == REDIS_FOUND && reply->value != NULL)
+        take_owner(claim, reply->value);
+    else
+        decide_here(claim);
+    claim->on_claimed(claim);
+}
+
+static struct redis_command *ask_redis(struct ownership *ownership, struct claim *claim)
+{
+    struct buf key;
+    if (ownership->conf->redis.address == NULL)
+        return NULL;
+    buf_init(&key, KEY_MAX);
+    buf_puts(&key, ownership->conf->redis.prefix);
+    task_key(claim->task, &key);
+    buf_puts(&key, "#owner");
+    const struct redis_word words[] = {{claim_script, strlen(claim_script)},
+                                       {"1", 1},
+                                       {key.data, key.len},
+                                       {claim->team->name, strlen(claim->team->name)},
+                                       {KEPT_S_TEXT, strlen(KEPT_S_TEXT)}};
+    struct redis_command *command =
+        redis_send(ownership->redis, REDIS_EVAL, words, NELEMS(words), on_owner, claim);
+    buf_done(&key);
+    return command;
+}
+
+bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,
+                     const struct team *team, void (*on_claimed)(struct claim *claim))
+{
+    struct buf key;
+    *claim = (struct claim){
+        .ownership = ownership, .task = task, .team = team, .granted = true, .on_claimed = on_claimed};
+    if (ownership->conf->access.ownership == OWNERSHIP_NONE)
+        return false;
+    key_of(task, &key);
+    const struct owner *owner = recall(ownership, &key);
+    buf_done(&key);
+    if (owner != NULL && owner->sure)
+        claim->granted = owner->team == team;
+    else if ((claim->command = ask_redis(ownership, claim)) == NULL)
+        decide_here(claim);
+    return claim->command != NULL;
+}
+
+void ownership_cancel(struct claim *claim)
+{
+    if (claim->command != NULL)
+        redis_cancel(claim->command);
+    claim->command = NULL;
+}

@@ -1,0 +1,191 @@
+/* quota: see quota.h. */
+#include "access/quota.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW_MS = 60000, KEY_MAX = 512 };
+
+#define WINDOW_TEXT "60000"
+
+/* KEYS: the counter. ARGV: for how long. "COUNT MS", the milliseconds that are left of the window. */
+static const char charge_script[] = "local n=redis.call('INCR',KEYS[1]) local ms=redis.call('PTTL',KEYS[1]) "
+                                    "if ms<0 then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
+                                    "return n..' '..ms";
+
+/* KEYS: the counter. */
+static const char give_back_script[] = "if redis.call('EXISTS',KEYS[1])==1 then "
+                                       "return redis.call('DECR',KEYS[1]) end return 0";
+
+struct quota {
+    struct quotas *quotas;   /* (ref) */
+    const struct team *team; /* (ref) */
+    int64_t queries;         /* in the window, as far as is known here */
+    int64_t window_ends_ms;
+    int64_t waiting;
+};
+
+struct quotas {
+    const struct conf *conf; /* (ref) */
+    struct redis *redis;     /* (ref) */
+    size_t n;
+    struct quota items[]; /* in the order of the teams */
+};
+
+struct quotas *quotas_new(const struct conf *conf, struct redis *redis)
+{
+    size_t n = conf->teams ? conf->teams->list.n : 0;
+    struct quotas *quotas = xcalloc(1, sizeof(*quotas) + n * sizeof(struct quota));
+    *quotas = (struct quotas){.conf = conf, .redis = redis, .n = n};
+    for (size_t i = 0; i < n; i++)
+        quotas->items[i] = (struct quota){.quotas = quotas, .team = teams_at(conf->teams, i)};
+    return quotas;
+}
+
+void quotas_free(struct quotas *quotas)
+{
+    free(quotas);
+}
+
+struct quota *quotas_of(struct quotas *quotas, const struct team *team)
+{
+    return team ? &quotas->items[team - teams_at(quotas->conf->teams, 0)] : NULL;
+}
+
+/* ---- queries ---- */
+
+static bool is_limited(const struct quota *a)
+{
+    return a != NULL && a->team->queries_per_minute > 0;
+}
+
+bool quota_is_spent(const struct quota *a, int64_t now_ms)
+{
+    return is_limited(a) && now_ms < a->window_ends_ms && a->queries >= a->team->queries_per_minute;
+}
+
+int64_t quota_left_ms(const struct quota *a, int64_t now_ms)
+{
+    return a != NULL && a->window_ends_ms > now_ms ? a->window_ends_ms - now_ms : 0;
+}
+
+static void count_here(struct quota *a)
+{
+    int64_t now = wall_ms();
+    if (now >= a->window_ends_ms) {
+        a->window_ends_ms = now + WINDOW_MS;
+        a->queries = 0;
+    }
+    a->queries++;
+}
+
+/* "COUNT MS"; false when it is something else. */
+static bool take_count(struct quota *a, const struct redis_reply *reply)
+{
+    long long count, left_ms;
+    if (reply->result != REDIS_FOUND || reply->value == NULL ||
+        sscanf(reply->value, "%lld %lld", &count, &left_ms) != 2 || left_ms > WINDOW_MS)
+        return false;
+    a->queries = count;
+    a->window_ends_ms = wall_ms() + left_ms;
+    return true;
+}
+
+static bool is_within(const struct quota *a)
+{
+    return a->queries <= a->team->queries_per_minute;
+}
+
+static struct redis_command *send_script(struct quota *a, const char *script, redis_callback *on_reply,
+                                         void *user)
+{
+    struct buf key;
+    if (a->quotas->conf->redis.address == NULL)
+        return NULL;
+    buf_init(&key, KEY_MAX);
+    buf_addf(&key, "%s#queries:%s", a->quotas->conf->redis.prefix, a->team->name);
+    const struct redis_word words[] = {
+        {script, strlen(script)}, {"1", 1}, {key.data, key.len}, {WINDOW_TEXT, strlen(WINDOW_TEXT)}};
+    struct redis_command *command =
+        redis_send(a->quotas->redis, REDIS_EVAL, words, NELEMS(words), on_reply, user);
+    buf_done(&key);
+    return command;
+}
+
+static void on_count(void *user, const struct redis_reply *reply)
+{
+    struct charge *charge = user;
+    charge->command = NULL;
+    if (!take_count(charge->quota, reply))
+        count_here(charge->quota);
+    charge->granted = is_within(charge->quota);
+    charge->on_charged(charge);
+}
+
+bool quota_charge(struct quota *a, struct charge *charge, void (*on_charged)(struct charge *charge))
+{
+    *charge = (struct charge){.quota = a, .granted = true, .on_charged = on_charged};
+    if (!is_limited(a))
+        return false;
+    charge->command = send_script(a, charge_script, on_count, charge);
+    if (charge->command != NULL)
+        return true;
+    count_here(a);
+    charge->granted = is_within(a);
+    return false;
+}
+
+void quota_cancel(struct charge *charge)
+{
+    if (charge->command != NULL)
+        redis_cancel(charge->command);
+    charge->command = NULL;
+}
+
+void quota_charge_again(struct quota *a)
+{
+    if (!is_limited(a))
+        return;
+    count_here(a);
+    send_script(a, charge_script, NULL, NULL);
+}
+
+void quota_give_back(struct quota *a)
+{
+    if (!is_limited(a) || a->queries == 0)
+        return;
+    a->queries--;
+    send_script(a, give_back_script, NULL, NULL);
+}
+
+/* ---- waiting ---- */
+
+bool slot_take(struct slot *slot)
+{
+    struct quota *a = slot->quota;
+    if (slot->taken || a == NULL)
+        return true;
+    if (a->team->watchers > 0 && a->waiting >= a->team->watchers)
+        return false;
+    a->waiting++;
+    slot->taken = true;
+    return true;
+}
+
+void slot_leave(struct slot *slot)
+{
+    if (slot->taken)
+        slot->quota->waiting--;
+    slot->taken = false;
+}
+
+int64_t quota_queries_limit(const struct quota *a)
+{
+    return a ? a->team->queries_per_minute : 0;
+}
+
+int64_t quota_watchers_limit(const struct quota *a)
+{
+    return a ? a->team->watchers : 0;
+}

@@ -1,0 +1,38 @@
+/* progress: what is shown, in a terminal, of a task that is followed. The unified view comes from a server that may be
+ * anybody's: what is kept of it is fit to be printed (sanitize.h). */
+#ifndef PROGRESS_H
+#define PROGRESS_H
+
+#include "lib/buf.h"
+#include "config/provider.h"
+
+enum { PROGRESS_TASK_SIZE = 160, PROGRESS_TEXT_SIZE = 512, PROGRESS_LINE_MAX = 2048 };
+
+struct progress {
+    char task[PROGRESS_TASK_SIZE]; /* "sora/task_1", ASCII */
+    enum state state;
+    int percent;                    /* -1: not told */
+    char error[PROGRESS_TEXT_SIZE]; /* "" for none */
+    struct list results;            /* of char *: their URLs */
+};
+
+/* False: this is no unified view, and nothing is to be freed. */
+MUST_CHECK bool progress_read(const char *data, size_t len, struct progress *ret);
+void progress_done(struct progress *progress); /* all zero is allowed */
+
+/* "sora/task_1 running 42 %", "sora/task_1 failed: the prompt was refused". */
+void progress_line(const struct progress *progress, char out[static PROGRESS_LINE_MAX]);
+
+/* "sora/task_1  running  [#######.........]  42 %  1:05", in fewer than `width` columns. */
+void progress_bar(const struct progress *progress, int64_t elapsed_s, int width,
+                  char out[static PROGRESS_LINE_MAX]);
+
+/* What a problem document says of itself: its code, and its detail. "" for what is not there, or when it is none. */
+struct trouble {
+    char code[64];
+    char detail[PROGRESS_TEXT_SIZE];
+};
+
+void trouble_read(const char *data, size_t len, struct trouble *ret);
+
+#endif

@@ -1,0 +1,78 @@
+/* sign: see sign.h. */
+#include "cli/sign.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "access/link.h"
+#include "task/route.h"
+
+enum { TOKEN_BYTES = 32, DIGEST_BYTES = 32 };
+
+int sign_new_token(void)
+{
+    unsigned char random[TOKEN_BYTES], digest[DIGEST_BYTES];
+    char hex[2 * TOKEN_BYTES + 1];
+    random_bytes(random, sizeof(random));
+    hex_encode(random, sizeof(random), hex);
+    char *token = xasprintf("tp-%s", hex);
+    sha256(token, strlen(token), digest);
+    hex_encode(digest, sizeof(digest), hex);
+    printf("%s\n\"token_sha256\": [\"%s\"]\n", token, hex);
+    free(token);
+    return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int complain(const char *format, ...) PRINTF(1, 2);
+
+static int complain(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("taskproxy: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return EXIT_FAILURE;
+}
+
+/* Seconds; -1 when no link may live for so long, or so short. */
+static int64_t read_ttl(const char *text)
+{
+    int64_t ms;
+    if (parse_duration(text, &ms) < 0 || ms < 1000 || ms / 1000 > LINK_LIFE_MAX_S)
+        return -1;
+    return ms / 1000;
+}
+
+int sign_link(const struct conf *conf, const struct sign_order *order)
+{
+    struct task task;
+    char sig[LINK_SIG_SIZE];
+    if (order->team == NULL || order->task == NULL || order->ttl == NULL)
+        return complain("--sign needs --team, --task and --ttl");
+    int64_t ttl_s = read_ttl(order->ttl);
+    if (ttl_s < 0)
+        return complain("--ttl must be a duration from \"1s\" to \"366d\"");
+    if (conf->teams == NULL)
+        return complain("the configuration names no teams_file");
+    const struct team *team = teams_by_name(conf->teams, order->team);
+    if (team == NULL)
+        return complain("there is no team \"%s\" in %s", order->team, conf->access.teams_file);
+    if (team->link_secrets[0] == NULL)
+        return complain("team \"%s\" has no link_secret_file", team->name);
+    enum problem problem = route_named(conf, order->task, &task);
+    if (problem != PROBLEM_NONE)
+        return complain(problem == PROBLEM_BAD_ID ? "\"%s\": this is no task id of that provider"
+                                                  : "\"%s\": no route has that provider",
+                        order->task);
+    const char *provider = task.route->provider->name;
+    if (!team_may_use(team, task.route->provider))
+        return complain("team \"%s\" may not ask about \"%s\"", team->name, provider);
+    int64_t exp = wall_ms() / 1000 + ttl_s;
+    link_sign(team->link_secrets[0], team->name, provider, task.id, exp, sig);
+    printf("team=%s&exp=%lld&sig=%s\n", team->name, (long long)exp, sig);
+    return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,150 @@
+/* conf: the configuration, read once and never changed.
+ *
+ * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Everything the
+ * configuration names - provider files, keys, certificates - is read with it, so that a configuration that
+ * loaded is complete. A reload makes a new one, in new workers. */
+#ifndef CONF_H
+#define CONF_H
+
+#include "lib/log.h"
+#include "config/teams.h"
+
+/* Where a name may lead; the words of "addresses" in this order. */
+enum addresses { ADDRESSES_PUBLIC, ADDRESSES_PRIVATE, ADDRESSES_ANY };
+
+struct conf_upstream {
+    char *name;
+    char *base_url;        /* scheme, host, port; no path, no '/' at the end */
+    struct list key_files; /* of char * */
+    char *ca_file;         /* NULL: the system's */
+    int addresses;         /* enum addresses */
+    int64_t connect_timeout_ms;
+    int64_t timeout_ms; /* of a whole query, the wait for its turn included */
+    int64_t max_in_flight;
+    int64_t max_body;           /* bytes */
+    int64_t queries_per_second; /* of one worker; 0: as many as come */
+    int64_t breaker_failures;   /* in a row, until no more is asked for a while; 0: never */
+    int64_t breaker_pause_ms;   /* the longest such while */
+
+    unsigned allowed;      /* the kinds of addresses (address.h) it may have, as bits */
+    const struct file *ca; /* (ref) the content of ca_file, or NULL */
+    struct list keys;      /* of char *, in the vault: the content of key_files */
+};
+
+struct conf_route {
+    char *provider_name;
+    char *upstream_name;
+    char *path_text;          /* NULL: the provider's */
+    char *upstream_path_text; /* NULL: the provider's */
+    char *hook_secret_file;   /* NULL: no webhooks are taken */
+
+    struct provider *provider;            /* (ref) */
+    const struct conf_upstream *upstream; /* (ref) */
+    struct pattern path;                  /* what clients ask */
+    struct pattern upstream_path;         /* what the upstream is asked */
+    char *hook_secret;                    /* in the vault; NULL: no webhooks */
+};
+
+struct conf_redis {
+    char *address; /* NULL: no Redis, memory only */
+    char *username;
+    char *password_file;
+    int64_t database;
+    int64_t timeout_ms;
+    char *prefix;
+
+    char *host; /* the address taken apart: an IP address and a port, or */
+    int port;
+    char *socket;   /* a path */
+    char *password; /* wiped when freed */
+};
+
+struct conf_cache {
+    int64_t memory; /* bytes */
+    int64_t terminal_ttl_ms;
+    int64_t missing_ttl_ms;
+    int64_t stale_for_ms;
+};
+
+struct conf_limits {
+    int64_t waiters;
+    int64_t fetches;
+};
+
+enum access_mode {
+    ACCESS_OPEN,  /* whoever the web server lets in */
+    ACCESS_TEAMS, /* who presents a team's token or link */
+    ACCESS_NGINX, /* whom nginx calls a team (TASKPROXY_TEAM), or who presents a link */
+};
+
+enum ownership_mode { OWNERSHIP_NONE, OWNERSHIP_FIRST_READER };
+
+struct conf_access {
+    int mode;         /* enum access_mode */
+    char *teams_file; /* NULL: there are no teams */
+    int ownership;    /* enum ownership_mode */
+};
+
+enum sandbox { SANDBOX_ON, SANDBOX_OFF };
+
+struct conf {
+    int64_t workers; /* 0: the number of cores */
+    char *socket_dir;
+    char *socket_group; /* NULL: the group of the process */
+    int sandbox;        /* enum sandbox */
+    char *user;         /* whom workers run as when started by root */
+    char *providers_dir;
+    struct list upstreams; /* of struct conf_upstream */
+    struct list routes;    /* of struct conf_route */
+    struct conf_redis redis;
+    struct conf_cache cache;
+    struct conf_limits limits;
+    struct conf_access access;
+    int64_t drain_ms;      /* how long a worker that was told to leave may hold what it has */
+    int64_t hung_after_ms; /* how long a worker's loop may stand still */
+    int log_level;         /* enum log_level */
+    int log_format;        /* enum log_format */
+
+    struct files *files;   /* everything that was read */
+    struct list providers; /* of struct provider *, each once */
+    struct teams *teams;   /* NULL: there are none */
+};
+
+extern const struct table conf_table; /* of the file, for the manual */
+
+/* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to
+ * the configuration from here on. NULL with *ret_error (allocated), which names file, line and key. */
+struct conf *conf_load(const char *path, struct files *files, char **ret_error);
+void conf_free(struct conf *conf); /* NULL is allowed */
+
+/* The second half of conf_load: what the table cannot know. An error (allocated), or NULL. */
+char *conf_finish(struct conf *conf, const struct schema_source *source);
+
+/* Reads every file of providers_dir, also those that no route names; an error (allocated), or NULL. */
+char *conf_check_providers(const struct conf *conf);
+
+/* The configuration in force, defaults included; secrets are only ever names of files. */
+void conf_print(const struct conf *conf, struct buf *out);
+
+static inline const struct conf_route *conf_route(const struct conf *conf, size_t i)
+{
+    return (const struct conf_route *)conf->routes.items + i;
+}
+
+static inline char *const *conf_keys(const struct conf_upstream *upstream)
+{
+    return upstream->keys.items;
+}
+
+/* The name that a key goes by: that of its file. */
+static inline const char *conf_key_name(const struct conf_upstream *upstream, size_t i)
+{
+    return ((char *const *)upstream->key_files.items)[i];
+}
+
+static inline const struct conf_upstream *conf_upstream(const struct conf *conf, size_t i)
+{
+    return (const struct conf_upstream *)conf->upstreams.items + i;
+}
+
+#endif

@@ -1,0 +1,442 @@
+/* provider: see provider.h. */
+#include "config/provider.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { PROVIDER_FILE_MAX = 256 * 1024 };
+
+#define STATE_WORDS "none|queued|running|succeeded|failed|cancelled"
+
+static const char *const state_names[] = {"none", "queued", "running", "succeeded", "failed", "cancelled"};
+
+const char *state_name(enum state state)
+{
+    return state_names[state];
+}
+
+bool state_ended(enum state state)
+{
+    return state >= STATE_SUCCEEDED;
+}
+
+bool scalar_is_among(struct json_object *value, const struct list *scalars)
+{
+    for (size_t i = 0; i < scalars->n; i++) {
+        if (json_object_equal(value, ((struct json_object **)scalars->items)[i]))
+            return true;
+    }
+    return false;
+}
+
+enum state provider_state_of(const struct provider *p, struct json_object *status)
+{
+    for (int state = STATE_QUEUED; state < STATE_COUNT; state++) {
+        if (scalar_is_among(status, &p->status.lists[state]))
+            return (enum state)state;
+    }
+    return STATE_NONE;
+}
+
+/* ---- the tables of the format ---- */
+
+#define CONDITION_FIELDS(owner, prefix)                                                                      \
+    FIELD("http", S_INT, owner, prefix http, "0", "the HTTP status", .max = 599),                            \
+        FIELD("at", S_POINTER, owner, prefix at, "null", "the member that is looked at", ),                  \
+        FIELD("equals", S_SCALARS, owner, prefix equals, "[]", "the values it may have", ),                  \
+        FIELD("is", S_ENUM, owner, prefix is, "\"any\"",                                                     \
+              "filled: there, and not null, \"\", [] or {}; empty: the opposite",                            \
+              .words = "any|filled|empty"),                                                                  \
+        FIELD("and", S_LIST, owner, prefix also, "[]", "further conditions that must hold",                  \
+              .table = &condition_table)
+
+#define COND struct condition
+static const struct table condition_table;
+static const struct field condition_fields[] = {CONDITION_FIELDS(COND, )};
+static const struct table condition_table = TABLE(COND, condition_fields);
+
+#define EXCEPTION struct status_exception
+static const struct field exception_fields[] = {
+    FIELD("from", S_ENUM, EXCEPTION, from, REQUIRED, "the state that the lists give", .words = STATE_WORDS),
+    CONDITION_FIELDS(EXCEPTION, when.),
+    FIELD("state", S_ENUM, EXCEPTION, state, REQUIRED, "the state when this holds", .words = STATE_WORDS),
+};
+static const struct table exception_table = TABLE(EXCEPTION, exception_fields);
+
+#define STATUS struct provider_status
+static const struct field status_fields[] = {
+    FIELD("at", S_POINTER, STATUS, at, REQUIRED, "where the status stands", ),
+    FIELD("queued", S_SCALARS, STATUS, lists[STATE_QUEUED], "[]", "values that mean: waits for its turn", ),
+    FIELD("running", S_SCALARS, STATUS, lists[STATE_RUNNING], "[]", "values that mean: is being made", ),
+    FIELD("succeeded", S_SCALARS, STATUS, lists[STATE_SUCCEEDED], "[]", "values that mean: is there", ),
+    FIELD("failed", S_SCALARS, STATUS, lists[STATE_FAILED], "[]", "values that mean: will never be there", ),
+    FIELD("cancelled", S_SCALARS, STATUS, lists[STATE_CANCELLED], "[]", "values that mean: was stopped", ),
+    FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state without such a member",
+          .words = STATE_WORDS),
+    FIELD("except", S_LIST, STATUS, exceptions, "[]", "members that change it", .table = &exception_table),
+};
+static const struct table status_table = TABLE(STATUS, status_fields);
+
+#define AUTH struct provider_auth
+static const struct field auth_fields[] = {
+    FIELD("header", S_STRING, AUTH, header, REQUIRED, "the header that carries the key", .min = 1, .max = 64),
+    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key} or {jwt}", .min = 1, .max = 256),
+};
+static const struct table auth_table = TABLE(AUTH, auth_fields);
+
+#define POLL struct provider_poll
+static const struct field poll_fields[] = {
+    FIELD("min", S_DURATION, POLL, min_ms, "\"2s\"", "for a young task", .min = 100, .max = 3600000),
+    FIELD("max", S_DURATION, POLL, max_ms, "\"15s\"", "for an old one", .min = 100, .max = 3600000),
+};
+static const struct table poll_table = TABLE(POLL, poll_fields);
+
+#define PROGRESS struct progress_field
+static const struct field progress_fields[] = {
+    FIELD("at", S_POINTER, PROGRESS, at, REQUIRED, "where it stands", ),
+    FIELD("as", S_ENUM, PROGRESS, form, REQUIRED, "\"42%\", 42 or 0.42",
+          .words = "percent-text|percent|fraction"),
+};
+static const struct table progress_table = TABLE(PROGRESS, progress_fields);
+
+#define TIME struct time_field
+static const struct field time_fields[] = {
+    FIELD("at", S_POINTER, TIME, at, REQUIRED, "where it stands; 0 and \"\" mean that it is unset", ),
+    FIELD("as", S_ENUM, TIME, form, REQUIRED, "how it is written",
+          .words = "unix-seconds|unix-milliseconds|iso8601|beijing"),
+    FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, for a lifetime",
+          .max = 366 * 86400000LL),
+};
+static const struct table time_table = TABLE(TIME, time_fields);
+
+#define RESULT struct result_field
+static const struct field result_fields[] = {
+    FIELD("type", S_STRING, RESULT, type, REQUIRED, "video, image, audio, ...", .min = 1, .max = 32),
+    FIELD("url", S_POINTER, RESULT, url, REQUIRED, "the URL", ),
+    FIELD("width", S_POINTER, RESULT, width, "null", "in pixels", ),
+    FIELD("height", S_POINTER, RESULT, height, "null", "in pixels", ),
+    FIELD("duration_seconds", S_POINTER, RESULT, duration_seconds, "null", "how long it plays", ),
+    FIELD("bytes", S_POINTER, RESULT, bytes, "null", "its size", ),
+};
+static const struct table result_table = TABLE(RESULT, result_fields);
+
+#define UNIFIED struct unified_fields
+static const struct field unified_fields[] = {
+    FIELD("progress", S_OBJECT, UNIFIED, progress, "null", "how far it is", .table = &progress_table),
+    FIELD("error", S_POINTERS, UNIFIED, error, "[]", "why it failed: the first that holds text", ),
+    FIELD("created_at", S_OBJECT, UNIFIED, created_at, "null", "when it was asked for", .table = &time_table),
+    FIELD("started_at", S_OBJECT, UNIFIED, started_at, "null", "when it was begun", .table = &time_table),
+    FIELD("finished_at", S_OBJECT, UNIFIED, finished_at, "null", "when it ended", .table = &time_table),
+    FIELD("expires_at", S_OBJECT, UNIFIED, expires_at, "null", "when results go away", .table = &time_table),
+    FIELD("results", S_LIST, UNIFIED, results, "[]", "what was made", .table = &result_table),
+};
+static const struct table unified_table = TABLE(UNIFIED, unified_fields);
+
+#define QUERY struct result_query
+static const struct field result_query_fields[] = {
+    FIELD("path", S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
+    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member that the second answer becomes", .min = 1,
+          .max = 64),
+    FIELD("ok", S_OBJECT, QUERY, ok, "{}", "what holds unless it is an error", .table = &condition_table),
+    FIELD("failed", S_LIST, QUERY, failed, "[]", "any: the task has failed", .table = &condition_table),
+};
+static const struct table result_query_table = TABLE(QUERY, result_query_fields);
+
+#define PROVIDER struct provider
+static const struct field provider_fields[] = {
+    FIELD("name", S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json", .min = 1, .max = 64),
+    FIELD("path", S_STRING, PROVIDER, path_text, REQUIRED, "what is asked, with {variables}", .max = 512),
+    FIELD("task_id", S_STRING, PROVIDER, task_id_text, REQUIRED, "the grammar of {task_id}", .max = 256),
+    FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "grammars of further variables", .max = 256),
+    FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the key is presented", .table = &auth_table),
+    FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}",
+          "further headers of the query; {uuid} is a fresh one", .max = 512),
+    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "where a webhook's body names the task", ),
+    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds for a good answer, where errors come inside a 200",
+          .table = &condition_table),
+    FIELD("missing", S_LIST, PROVIDER, missing, "[]", "any: there is no such task",
+          .table = &condition_table),
+    FIELD("refused", S_LIST, PROVIDER, refused, "[]", "any: our key was refused", .table = &condition_table),
+    FIELD("busy", S_LIST, PROVIDER, busy, "[]", "any: we ask too often", .table = &condition_table),
+    FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "what the status means", .table = &status_table),
+    FIELD("result", S_OBJECT, PROVIDER, result, "null", "a second query, once the first says succeeded",
+          .table = &result_query_table),
+    FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "the members of the native view", ),
+    FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "the unified view's members",
+          .table = &unified_table),
+    FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often a task may be asked", .table = &poll_table),
+};
+const struct table provider_table = TABLE(PROVIDER, provider_fields);
+
+/* ---- what the tables cannot know ---- */
+
+/* The child of that name, made when it is not there. */
+static struct keep *keep_child(struct keep *node, const char *name)
+{
+    for (size_t i = 0; i < node->n_children; i++) {
+        if (strcmp(node->children[i].name, name) == 0)
+            return &node->children[i];
+    }
+    node->children = xrealloc(node->children, (node->n_children + 1) * sizeof(struct keep));
+    struct keep *child = &node->children[node->n_children++];
+    *child = (struct keep){.name = xstrdup(name)};
+    return child;
+}
+
+static void keep_done(struct keep *node)
+{
+    for (size_t i = 0; i < node->n_children; i++)
+        keep_done(&node->children[i]);
+    free(node->children);
+    free(node->name);
+}
+
+static void make_keep(struct provider *p)
+{
+    const struct json_path *paths = p->keep_paths.items;
+    for (size_t i = 0; i < p->keep_paths.n; i++) {
+        struct keep *node = &p->keep;
+        for (size_t k = 0; k < paths[i].n_segments; k++)
+            node = keep_child(node, paths[i].segments[k]);
+    }
+}
+
+static char *make_grammars(struct provider *p, const struct schema_source *source)
+{
+    const struct pair *pairs = p->variables.items;
+    if (p->variables.n >= PATTERN_VARIABLES)
+        return schema_error(source, "/variables", "at most %d, and task_id", PATTERN_VARIABLES - 1);
+    if (grammar_init(&p->grammars[p->n_grammars], "task_id", p->task_id_text) < 0)
+        return schema_error(source, "/task_id", "is no extended regular expression");
+    p->n_grammars++;
+    for (size_t i = 0; i < p->variables.n; i++) {
+        char pointer[128] = "/variables/";
+        strncat(pointer, pairs[i].name, 64);
+        if (strcmp(pairs[i].name, "task_id") == 0)
+            return schema_error(source, pointer, "stands at the top, not here");
+        if (grammar_init(&p->grammars[p->n_grammars], pairs[i].name, pairs[i].value) < 0)
+            return schema_error(source, pointer, "is no extended regular expression");
+        p->n_grammars++;
+    }
+    return NULL;
+}
+
+static bool is_token(const char *text)
+{
+    size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+    return len > 0 && text[len] == '\0';
+}
+
+/* A value that stands in two lists would mean two things. */
+static char *refuse_doubled_status(const struct provider *p, const struct schema_source *source)
+{
+    for (int state = STATE_QUEUED; state < STATE_COUNT; state++) {
+        const struct list *list = &p->status.lists[state];
+        for (size_t i = 0; i < list->n; i++) {
+            struct json_object *value = ((struct json_object **)list->items)[i];
+            enum state first = provider_state_of(p, value);
+            if (first != (enum state)state)
+                return schema_error(source, "/status", "%s is both %s and %s",
+                                    json_object_to_json_string(value), state_name(first),
+                                    state_name((enum state)state));
+        }
+    }
+    return NULL;
+}
+
+/* The parts between braces are variables of the path, or pointers. */
+static char *check_result_path(const struct provider *p, const struct schema_source *source)
+{
+    const char *at = p->result.path;
+    if (at == NULL)
+        return NULL;
+    if (at[0] != '/')
+        return schema_error(source, "/result/path", "must begin with '/'");
+    while ((at = strchr(at, '{')) != NULL) {
+        size_t len = strcspn(++at, "}");
+        char *name = xstrndup(at, len);
+        struct json_path path;
+        bool pointer = name[0] == '/' && json_path_init(&path, name) == 0;
+        if (pointer)
+            json_path_done(&path);
+        bool good = at[len] == '}' && (pointer || pattern_has_variable(&p->path, name));
+        free(name);
+        if (!good)
+            return schema_error(source, "/result/path",
+                                "between { and } stands a variable of \"path\" or a pointer");
+    }
+    return NULL;
+}
+
+/* A condition that names nothing would always hold, which nobody means; only "ok" may be left out that way.
+ */
+static bool says_something(const struct condition *c)
+{
+    const struct condition *also = c->also.items;
+    for (size_t i = 0; i < c->also.n; i++) {
+        if (!says_something(&also[i]))
+            return false;
+    }
+    bool looks = c->at.n_segments > 0;
+    if ((c->equals.n > 0 || c->is != PRESENCE_ANY) && !looks)
+        return false;
+    return c->http != 0 || looks || c->also.n > 0;
+}
+
+static char *check_conditions(const struct list *list, const char *key, const struct schema_source *source)
+{
+    const struct condition *conditions = list->items;
+    for (size_t i = 0; i < list->n; i++) {
+        char pointer[64];
+        snprintf(pointer, sizeof(pointer), "%s/%zu", key, i);
+        if (!says_something(&conditions[i]))
+            return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
+    }
+    return NULL;
+}
+
+static char *check_exceptions(const struct provider *p, const struct schema_source *source)
+{
+    const struct status_exception *exceptions = p->status.exceptions.items;
+    for (size_t i = 0; i < p->status.exceptions.n; i++) {
+        char pointer[64];
+        snprintf(pointer, sizeof(pointer), "/status/except/%zu", i);
+        if (!says_something(&exceptions[i].when))
+            return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
+        if (exceptions[i].from == STATE_NONE || exceptions[i].state == STATE_NONE)
+            return schema_error(source, pointer, "\"none\" is no state here");
+    }
+    return NULL;
+}
+
+static char *check_all_conditions(const struct provider *p, const struct schema_source *source)
+{
+    char *error = check_conditions(&p->missing, "/missing", source);
+    if (error == NULL)
+        error = check_conditions(&p->refused, "/refused", source);
+    if (error == NULL)
+        error = check_conditions(&p->busy, "/busy", source);
+    if (error == NULL)
+        error = check_conditions(&p->result.failed, "/result/failed", source);
+    return error ? error : check_exceptions(p, source);
+}
+
+/* One path inside another: the wider one keeps all, so the narrower says something that is not so. */
+static char *check_keep(const struct provider *p, const struct schema_source *source)
+{
+    const struct json_path *paths = p->keep_paths.items;
+    for (size_t i = 0; i < p->keep_paths.n; i++) {
+        for (size_t k = 0; k < p->keep_paths.n; k++) {
+            char pointer[64];
+            snprintf(pointer, sizeof(pointer), "/keep/%zu", k);
+            size_t len = strlen(paths[i].text);
+            if (i != k && strncmp(paths[i].text, paths[k].text, len) == 0 &&
+                (paths[k].text[len] == '/' || paths[k].text[len] == '\0'))
+                return schema_error(source, pointer, "is kept already by \"%s\"", paths[i].text);
+        }
+    }
+    return NULL;
+}
+
+/* Header lines are built from these: their names are tokens (values have no control characters). */
+static char *check_headers(const struct provider *p, const struct schema_source *source)
+{
+    const struct pair *pairs = p->headers.items;
+    for (size_t i = 0; i < p->headers.n; i++) {
+        if (strcasecmp(pairs[i].name, p->auth.header) == 0)
+            return schema_error(source, "/headers", "%s is the header of \"auth\"", pairs[i].name);
+    }
+    return NULL;
+}
+
+static char *check_hook(const struct provider *p, const struct schema_source *source)
+{
+    const struct json_path *paths = p->hook.items;
+    if (p->hook.n > 0 && p->path.n_variables != 1)
+        return schema_error(source, "/hook", "needs a \"path\" with one variable: no other is in a webhook");
+    for (size_t i = 0; i < p->hook.n; i++) {
+        if (strchr(paths[i].text, '*') != NULL)
+            return schema_error(source, "/hook", "a webhook names one task: there can be no '*'");
+    }
+    return NULL;
+}
+
+static char *finish(struct provider *p, const struct schema_source *source)
+{
+    const char *base = strrchr(source->path, '/');
+    char *expected = xasprintf("%s.json", p->name), *error = NULL;
+    const char *why;
+    if (strcmp(base ? base + 1 : source->path, expected) != 0)
+        error = schema_error(source, "/name", "must be the file's name without \".json\"");
+    else if (!is_token(p->name))
+        error = schema_error(source, "/name", "a name has letters, digits, '_' and '-'");
+    else if (!is_token(p->auth.header))
+        error = schema_error(source, "/auth/header", "is no name of a header");
+    else if (strstr(p->auth.value, "{key}") == NULL && strstr(p->auth.value, "{jwt}") == NULL)
+        error = schema_error(source, "/auth/value", "must hold {key} or {jwt}");
+    else if (p->poll.max_ms < p->poll.min_ms)
+        error = schema_error(source, "/poll/max", "must not be less than min");
+    if (error == NULL)
+        error = make_grammars(p, source);
+    if (error == NULL && pattern_init(&p->path, p->path_text, p->grammars, p->n_grammars, &why) < 0)
+        error = schema_error(source, "/path", "%s", why);
+    if (error == NULL)
+        error = check_result_path(p, source);
+    if (error == NULL)
+        error = check_hook(p, source);
+    if (error == NULL)
+        error = check_headers(p, source);
+    if (error == NULL)
+        error = check_all_conditions(p, source);
+    if (error == NULL)
+        error = check_keep(p, source);
+    if (error == NULL)
+        error = refuse_doubled_status(p, source);
+    free(expected);
+    return error;
+}
+
+struct provider *provider_load(struct files *files, const char *path, char **ret_error)
+{
+    char *why;
+    const struct file *file = files_get(files, path, FILE_PLAIN, PROVIDER_FILE_MAX, &why);
+    if (file == NULL) {
+        *ret_error = xasprintf("%s: %s", path, why);
+        free(why);
+        return NULL;
+    }
+    struct schema_source source = {.path = path, .text = file->data, .len = file->len};
+    struct provider *p = xcalloc(1, sizeof(*p));
+    *ret_error = NULL;
+    if (schema_read(&provider_table, &source, p, ret_error) == 0)
+        *ret_error = finish(p, &source);
+    if (*ret_error != NULL) {
+        provider_free(p);
+        return NULL;
+    }
+    make_keep(p);
+    unsigned char digest[32];
+    sha256(file->data, file->len, digest);
+    hex_encode(digest, (sizeof(p->digest) - 1) / 2, p->digest);
+    return p;
+}
+
+void provider_free(struct provider *p)
+{
+    if (p == NULL)
+        return;
+    pattern_done(&p->path);
+    for (size_t i = 0; i < p->n_grammars; i++)
+        grammar_done(&p->grammars[i]);
+    keep_done(&p->keep);
+    schema_done(&provider_table, p);
+    free(p);
+}
+
+int provider_pattern(const struct provider *p, const char *text, struct pattern *ret_pattern,
+                     const char **ret_why)
+{
+    return pattern_init(ret_pattern, text, p->grammars, p->n_grammars, ret_why);
+}

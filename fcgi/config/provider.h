@@ -1,0 +1,149 @@
+/* provider: a provider file, read and checked - how one kind of task is asked for and what its answers mean.
+ *
+ * Data only: a new provider is a new file. conf/providers/README.md describes the format; view.c applies it.
+ */
+#ifndef PROVIDER_H
+#define PROVIDER_H
+
+#include "lib/files.h"
+#include "config/pattern.h"
+#include "config/schema.h"
+
+enum state {
+    STATE_NONE,
+    STATE_QUEUED,
+    STATE_RUNNING,
+    STATE_SUCCEEDED,
+    STATE_FAILED,
+    STATE_CANCELLED,
+    STATE_COUNT
+};
+
+/* "queued" and so on. */
+const char *state_name(enum state state);
+
+/* Succeeded, failed or cancelled: nothing comes after it. */
+bool state_ended(enum state state);
+
+enum presence { PRESENCE_ANY, PRESENCE_FILLED, PRESENCE_EMPTY };
+
+/* Holds when all that it names holds. */
+struct condition {
+    int64_t http;        /* the status code; 0: any */
+    struct json_path at; /* n_segments 0: nothing in the body is looked at */
+    struct list equals;  /* of struct json_object *; empty: any value */
+    int is;              /* enum presence */
+    struct list also;    /* of struct condition: further ones that must hold */
+};
+
+/* "When the status list says `from` but this holds, it is `state`." */
+struct status_exception {
+    int from; /* enum state */
+    struct condition when;
+    int state; /* enum state */
+};
+
+struct provider_status {
+    struct json_path at;
+    struct list lists[STATE_COUNT]; /* the values that mean a state; STATE_NONE has none */
+    int absent;                     /* enum state: what it means when nothing stands at `at` */
+    struct list exceptions;         /* of struct status_exception */
+};
+
+enum progress_form { PROGRESS_PERCENT_TEXT, PROGRESS_PERCENT, PROGRESS_FRACTION };
+enum time_form { TIME_UNIX_SECONDS, TIME_UNIX_MILLISECONDS, TIME_ISO8601, TIME_BEIJING };
+
+struct progress_field {
+    struct json_path at;
+    int form; /* enum progress_form */
+};
+
+struct time_field {
+    struct json_path at;
+    int form;        /* enum time_form */
+    int64_t plus_ms; /* added to what stands there */
+};
+
+/* One row of results; its stars run over every member, and the other pointers follow the same members. */
+struct result_field {
+    char *type;
+    struct json_path url;
+    struct json_path width, height, duration_seconds, bytes;
+};
+
+struct unified_fields {
+    struct progress_field progress;
+    struct list error; /* of struct json_path: the first that holds text */
+    struct time_field created_at, started_at, finished_at, expires_at;
+    struct list results; /* of struct result_field */
+};
+
+/* The second query, sent once the first says succeeded. Its path is a pattern in which "{/pointer}" is a
+ * member of the first answer. */
+struct result_query {
+    char *path; /* NULL: there is no second query */
+    char *into; /* the member of the document that the second answer becomes */
+    struct condition ok;
+    struct list failed; /* of struct condition: the task has failed */
+};
+
+/* Members to copy, as a tree: a node without children keeps the whole value. */
+struct keep {
+    char *name; /* "*" for the members of an array */
+    struct keep *children;
+    size_t n_children;
+};
+
+struct provider_auth {
+    char *header;
+    char *value; /* with "{key}" or "{jwt}" */
+};
+
+/* How long a running task's snapshot is fresh: from min_ms for a young task to max_ms for an old one. */
+struct provider_poll {
+    int64_t min_ms, max_ms;
+};
+
+struct provider {
+    char *name;
+    char *path_text;
+    char *task_id_text;
+    struct list variables; /* of struct pair: name and grammar */
+    struct provider_auth auth;
+    struct list headers; /* of struct pair */
+    struct list hook;    /* of struct json_path: where a webhook's body names the task */
+    struct condition ok; /* must hold for an answer to be one */
+    struct list missing; /* of struct condition: the upstream knows no such task */
+    struct list refused; /* of struct condition: our key was refused */
+    struct list busy;    /* of struct condition: we ask too often */
+    struct provider_status status;
+    struct result_query result;
+    struct list keep_paths; /* of struct json_path */
+    struct unified_fields unified;
+    struct provider_poll poll;
+
+    /* Made from the above: */
+    struct grammar grammars[PATTERN_VARIABLES];
+    size_t n_grammars;
+    struct pattern path;
+    struct keep keep;
+    char digest[17]; /* of the file: a value in Redis made with another one is not used */
+};
+
+extern const struct table provider_table; /* of the file, for the manual */
+
+/* Reads the file; NULL with *ret_error (allocated) that names file, line and key. */
+struct provider *provider_load(struct files *files, const char *path, char **ret_error);
+void provider_free(struct provider *provider); /* NULL is allowed */
+
+/* The state that a status value stands for; STATE_NONE for one that the file does not list. */
+enum state provider_state_of(const struct provider *provider, struct json_object *status);
+
+/* Whether a value equals one of a list of S_SCALARS. */
+bool scalar_is_among(struct json_object *value, const struct list *scalars);
+
+/* What clients of this provider ask, when a route gives it another path: with the provider's grammars. */
+MUST_CHECK int provider_pattern(const struct provider *provider, const char *text,
+                                struct pattern *ret_pattern, const char **ret_why);
+
+#endif

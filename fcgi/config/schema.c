@@ -1,0 +1,493 @@
+/* schema: see schema.h.
+ *
+ * One function reads a value of each type; read_value chooses by the row. Each reports through fail(), which
+ * knows the place: the pointer is built up and cut back as the reader goes in and out. */
+#include "config/schema.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/files.h"
+#include "lib/scan.h"
+
+enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096 };
+
+struct reader {
+    const struct schema_source *source;
+    char pointer[1024]; /* to the value being read */
+    char *error;        /* allocated; NULL while all is well */
+};
+
+static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place);
+static int read_object(struct reader *r, const struct table *table, struct json_object *object, void *out);
+
+/* ---- errors ---- */
+
+static char *place_error(const struct schema_source *source, const char *pointer, const char *what)
+{
+    size_t line = scan_line_of(source->text, source->len, pointer);
+    return xasprintf("%s:%zu: %s%s%s", source->path, line, pointer, *pointer ? ": " : "", what);
+}
+
+char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
+{
+    char what[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    return place_error(source, pointer, what);
+}
+
+static int fail(struct reader *r, const char *format, ...) PRINTF(2, 3);
+
+static int fail(struct reader *r, const char *format, ...)
+{
+    char what[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    if (r->error == NULL)
+        r->error = place_error(r->source, r->pointer, what);
+    return -1;
+}
+
+/* One step in; the place to come back to. */
+static size_t go_in(struct reader *r, const char *name)
+{
+    size_t back = strlen(r->pointer);
+    snprintf(r->pointer + back, sizeof(r->pointer) - back, "/%s", name);
+    return back;
+}
+
+static size_t go_in_index(struct reader *r, size_t index)
+{
+    char name[24];
+    snprintf(name, sizeof(name), "%zu", index);
+    return go_in(r, name);
+}
+
+static void go_out(struct reader *r, size_t back)
+{
+    r->pointer[back] = '\0';
+}
+
+/* ---- single values ---- */
+
+static bool out_of_bounds(const struct field *field, int64_t value)
+{
+    return (field->min != 0 || field->max != 0) && (value < field->min || value > field->max);
+}
+
+static bool has_control(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return true;
+    }
+    return false;
+}
+
+/* The text of a string, or NULL after an error. */
+static const char *read_text(struct reader *r, struct json_object *value)
+{
+    const char *text = json_text(value);
+    if (!json_object_is_type(value, json_type_string))
+        fail(r, "must be a string, not %s", json_type_to_name(json_object_get_type(value)));
+    else if (text == NULL || has_control(text))
+        fail(r, "must not hold control characters");
+    else if (strlen(text) > MAX_TEXT)
+        fail(r, "must not be longer than %d characters", MAX_TEXT);
+    else
+        return text;
+    return NULL;
+}
+
+static int read_string(struct reader *r, const struct field *field, struct json_object *value, char **place)
+{
+    const char *text = read_text(r, value);
+    if (text == NULL)
+        return -1;
+    if (out_of_bounds(field, (int64_t)strlen(text)))
+        return fail(r, "must have %lld to %lld characters", (long long)field->min, (long long)field->max);
+    *place = xstrdup(text);
+    return 0;
+}
+
+static int read_path(struct reader *r, struct json_object *value, char **place)
+{
+    const char *text = read_text(r, value);
+    if (text == NULL)
+        return -1;
+    if (text[0] == '\0')
+        return fail(r, "must be the name of a file");
+    const char *slash = strrchr(r->source->path, '/');
+    if (text[0] == '/' || slash == NULL || strncmp(text, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0)
+        *place = xstrdup(text);
+    else
+        *place = xasprintf("%.*s/%s", (int)(slash - r->source->path), r->source->path, text);
+    return 0;
+}
+
+/* Durations and sizes: text with a unit. */
+struct measure {
+    int (*parse)(const char *, int64_t *);
+    void (*format)(int64_t, char *);
+    const char *what;
+};
+
+static const struct measure duration_measure = {
+    parse_duration, format_duration, "a duration: a number and ms, s, m, h or d, such as \"250ms\""};
+static const struct measure size_measure = {parse_size, format_size,
+                                            "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""};
+
+static int read_measure(struct reader *r, const struct field *field, const struct measure *measure,
+                        struct json_object *value, int64_t *place)
+{
+    const char *text = json_text(value);
+    if (text == NULL || measure->parse(text, place) < 0)
+        return fail(r, "must be %s", measure->what);
+    if (!out_of_bounds(field, *place))
+        return 0;
+    char min[32], max[32];
+    measure->format(field->min, min);
+    measure->format(field->max, max);
+    return fail(r, "must be from \"%s\" to \"%s\"", min, max);
+}
+
+static int read_int(struct reader *r, const struct field *field, struct json_object *value, int64_t *place)
+{
+    if (!json_object_is_type(value, json_type_int))
+        return fail(r, "must be a whole number");
+    *place = json_object_get_int64(value);
+    if (out_of_bounds(field, *place))
+        return fail(r, "must be from %lld to %lld", (long long)field->min, (long long)field->max);
+    return 0;
+}
+
+static int word_index(const char *words, const char *text)
+{
+    int index = 0;
+    for (const char *word = words; *word != '\0'; index++) {
+        size_t len = strcspn(word, "|");
+        if (strlen(text) == len && memcmp(word, text, len) == 0)
+            return index;
+        word += len + (word[len] == '|');
+    }
+    return -1;
+}
+
+static int read_enum(struct reader *r, const struct field *field, struct json_object *value, int *place)
+{
+    const char *text = json_text(value);
+    *place = text ? word_index(field->words, text) : -1;
+    if (*place >= 0)
+        return 0;
+    char shown[256] = "";
+    for (const char *word = field->words; *word != '\0';) {
+        size_t len = strcspn(word, "|"), used = strlen(shown);
+        snprintf(shown + used, sizeof(shown) - used, "%s\"%.*s\"", used ? ", " : "", (int)len, word);
+        word += len + (word[len] == '|');
+    }
+    return fail(r, "must be one of %s", shown);
+}
+
+static int read_pointer(struct reader *r, struct json_object *value, struct json_path *place)
+{
+    const char *text = read_text(r, value);
+    if (text == NULL)
+        return -1;
+    if (json_path_init(place, text) < 0)
+        return fail(r, "\"%s\" is no JSON pointer of 1 to %d segments, such as \"/data/status\"", text,
+                    JSON_PATH_SEGMENTS);
+    return 0;
+}
+
+/* ---- lists ---- */
+
+size_t schema_element_size(const struct field *field)
+{
+    switch (field->type) {
+    case S_STRINGS:
+    case S_PATHS:
+        return sizeof(char *);
+    case S_POINTERS:
+        return sizeof(struct json_path);
+    case S_SCALARS:
+        return sizeof(struct json_object *);
+    case S_MAP_TEXT:
+        return sizeof(struct pair);
+    default:
+        return field->table->size;
+    }
+}
+
+static int read_scalar(struct reader *r, struct json_object *value, struct json_object **place)
+{
+    enum json_type type = json_object_get_type(value);
+    if (type == json_type_array || type == json_type_object || type == json_type_double)
+        return fail(r, "must be a string, a whole number, true, false or null");
+    *place = json_object_get(value);
+    return 0;
+}
+
+static int read_element(struct reader *r, const struct field *field, struct json_object *value, void *place)
+{
+    switch (field->type) {
+    case S_STRINGS:
+        return read_string(r, field, value, place);
+    case S_PATHS:
+        return read_path(r, value, place);
+    case S_POINTERS:
+        return read_pointer(r, value, place);
+    case S_SCALARS:
+        return read_scalar(r, value, place);
+    default:
+        return read_object(r, field->table, value, place);
+    }
+}
+
+static int read_list(struct reader *r, const struct field *field, struct json_object *value,
+                     struct list *place)
+{
+    size_t size = schema_element_size(field);
+    if (field->type == S_POINTERS && json_object_is_type(value, json_type_string)) {
+        *place = (struct list){.items = xcalloc(1, size), .n = 1};
+        return read_element(r, field, value, place->items);
+    }
+    if (!json_object_is_type(value, json_type_array))
+        return fail(r, "must be an array");
+    size_t n = json_object_array_length(value);
+    if (n > MAX_LIST)
+        return fail(r, "must not have more than %d members", MAX_LIST);
+    *place = (struct list){.items = xcalloc(n, size), .n = n};
+    for (size_t i = 0; i < n; i++) {
+        size_t back = go_in_index(r, i);
+        char *element = (char *)place->items + i * size;
+        if (read_element(r, field, json_object_array_get_idx(value, i), element) < 0)
+            return -1;
+        go_out(r, back);
+    }
+    return 0;
+}
+
+/* A key of a map is a name: it stands in paths, keys of Redis and log lines. */
+static bool good_name(const char *name)
+{
+    size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
+    return len > 0 && len <= 64 && name[len] == '\0';
+}
+
+static int read_map(struct reader *r, const struct field *field, struct json_object *value,
+                    struct list *place)
+{
+    size_t size = schema_element_size(field);
+    if (!json_object_is_type(value, json_type_object))
+        return fail(r, "must be an object");
+    *place = (struct list){.items = xcalloc((size_t)json_object_object_length(value), size)};
+    json_object_object_foreach(value, name, member)
+    {
+        char *element = (char *)place->items + place->n * size;
+        size_t back = go_in(r, name);
+        if (!good_name(name))
+            return fail(r, "a name has 1 to 64 letters, digits, '_' and '-'");
+        place->n++;
+        *(char **)(void *)element = xstrdup(name);
+        if (field->type == S_MAP_TEXT) {
+            struct pair *pair = (void *)element;
+            if (read_string(r, field, member, &pair->value) < 0)
+                return -1;
+        } else if (read_object(r, field->table, member, element) < 0) {
+            return -1;
+        }
+        go_out(r, back);
+    }
+    return 0;
+}
+
+/* ---- objects ---- */
+
+static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place)
+{
+    switch (field->type) {
+    case S_STRING:
+        return read_string(r, field, value, place);
+    case S_PATH:
+        return read_path(r, value, place);
+    case S_DURATION:
+        return read_measure(r, field, &duration_measure, value, place);
+    case S_SIZE:
+        return read_measure(r, field, &size_measure, value, place);
+    case S_INT:
+        return read_int(r, field, value, place);
+    case S_ENUM:
+        return read_enum(r, field, value, place);
+    case S_POINTER:
+        return read_pointer(r, value, place);
+    case S_OBJECT:
+        return read_object(r, field->table, value, place);
+    case S_MAP:
+    case S_MAP_TEXT:
+        return read_map(r, field, value, place);
+    default:
+        return read_list(r, field, value, place);
+    }
+}
+
+static int refuse_unknown(struct reader *r, const struct table *table, struct json_object *object)
+{
+    char words[2048] = "";
+    for (size_t i = 0; i < table->n_fields; i++) {
+        size_t used = strlen(words);
+        if (!schema_is_key(&table->fields[i]))
+            snprintf(words + used, sizeof(words) - used, "%s%s", used ? "|" : "", table->fields[i].name);
+    }
+    json_object_object_foreach(object, name, member)
+    {
+        (void)member;
+        if (word_index(words, name) >= 0)
+            continue;
+        go_in(r, name);
+        char *near = nearest_word(name, words);
+        fail(r, near ? "there is no such key; did you mean \"%s\"?" : "there is no such key", near);
+        free(near);
+        return -1;
+    }
+    return 0;
+}
+
+static int read_fallback(struct reader *r, const struct field *field, void *place)
+{
+    if (strcmp(field->fallback, "null") == 0)
+        return 0;
+    struct json_object *value = json_tokener_parse(field->fallback);
+    int result = read_value(r, field, value, place);
+    json_object_put(value);
+    return result;
+}
+
+static int read_field(struct reader *r, const struct field *field, struct json_object *object, void *out)
+{
+    struct json_object *value;
+    void *place = (char *)out + field->offset;
+    bool there = json_object_object_get_ex(object, field->name, &value);
+    if (!there && field->fallback == NULL)
+        return fail(r, "the key \"%s\" is missing", field->name);
+    size_t back = go_in(r, field->name);
+    bool may_be_null = field->nullable || (field->fallback != NULL && strcmp(field->fallback, "null") == 0);
+    int result = 0;
+    if (!there)
+        result = read_fallback(r, field, place);
+    else if (value != NULL || !may_be_null)
+        result = read_value(r, field, value, place);
+    if (result == 0)
+        go_out(r, back);
+    return result;
+}
+
+static int read_object(struct reader *r, const struct table *table, struct json_object *object, void *out)
+{
+    if (!json_object_is_type(object, json_type_object))
+        return fail(r, "must be an object");
+    if (refuse_unknown(r, table, object) < 0)
+        return -1;
+    for (size_t i = 0; i < table->n_fields; i++) {
+        if (!schema_is_key(&table->fields[i]) && read_field(r, &table->fields[i], object, out) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_root(const struct field *root, const struct schema_source *source, void *out,
+                     char **ret_error)
+{
+    struct json_error error;
+    struct json_object *doc = json_read(source->text, source->len, MAX_DEPTH, JSON_WITH_COMMENTS, &error);
+    if (doc == NULL) {
+        *ret_error = xasprintf("%s:%zu: %s", source->path, error.line, error.why);
+        return -1;
+    }
+    struct reader r = {.source = source};
+    int result = read_value(&r, root, doc, out);
+    json_object_put(doc);
+    *ret_error = r.error;
+    return result;
+}
+
+int schema_read(const struct table *table, const struct schema_source *source, void *out, char **ret_error)
+{
+    return read_root(&(struct field){.type = S_OBJECT, .table = table}, source, out, ret_error);
+}
+
+int schema_read_map(const struct table *table, const struct schema_source *source, struct list *out,
+                    char **ret_error)
+{
+    return read_root(&(struct field){.type = S_MAP, .table = table}, source, out, ret_error);
+}
+
+/* ---- freeing ---- */
+
+static void done_element(const struct field *field, void *element)
+{
+    switch (field->type) {
+    case S_STRINGS:
+    case S_PATHS:
+        free(*(char **)element);
+        break;
+    case S_POINTERS:
+        json_path_done(element);
+        break;
+    case S_SCALARS:
+        json_object_put(*(struct json_object **)element);
+        break;
+    case S_MAP_TEXT:
+        free(((struct pair *)element)->name);
+        free(((struct pair *)element)->value);
+        break;
+    default:
+        schema_done(field->table, element);
+    }
+}
+
+static void done_field(const struct field *field, void *place)
+{
+    struct list *list = place;
+    switch (field->type) {
+    case S_DURATION:
+    case S_SIZE:
+    case S_INT:
+    case S_ENUM:
+        break;
+    case S_STRING:
+    case S_PATH:
+        free(*(char **)place);
+        break;
+    case S_POINTER:
+        json_path_done(place);
+        break;
+    case S_OBJECT:
+        schema_done(field->table, place);
+        break;
+    default:
+        for (size_t i = 0; i < list->n; i++)
+            done_element(field, (char *)list->items + i * schema_element_size(field));
+        free(list->items);
+    }
+}
+
+void schema_done(const struct table *table, void *out)
+{
+    for (size_t i = 0; i < table->n_fields; i++)
+        done_field(&table->fields[i], (char *)out + table->fields[i].offset);
+    memset(out, 0, table->size);
+}
+
+void schema_done_map(const struct table *table, struct list *out)
+{
+    done_field(&(struct field){.type = S_MAP, .table = table}, out);
+    *out = (struct list){0};
+}

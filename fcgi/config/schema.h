@@ -1,0 +1,115 @@
+/* schema: reads a JSON file into a struct, by a table.
+ *
+ * A table has one row for each key: its name, type, place in the struct, default, bounds and help. From it
+ * come the parsing, the defaults, every error message, --print-config and the reference. An error names file,
+ * line, pointer and what is allowed. */
+#ifndef SCHEMA_H
+#define SCHEMA_H
+
+#include "lib/buf.h"
+#include "lib/json.h"
+
+enum schema_type {
+    S_STRING,   /* char *              a string without control characters; length within min and max */
+    S_PATH,     /* char *              a file name, relative to the file it stands in, or a credential */
+    S_DURATION, /* int64_t             milliseconds, written "250ms" */
+    S_SIZE,     /* int64_t             bytes, written "64MiB" */
+    S_INT,      /* int64_t */
+    S_ENUM,     /* int                 the place of the word in `words` */
+    S_POINTER,  /* struct json_path    a JSON pointer in which "*" is every member of an array */
+    S_STRINGS,  /* struct list of char *; elements by `min` and `max` */
+    S_PATHS,    /* struct list of char * */
+    S_POINTERS, /* struct list of struct json_path; one pointer may stand without the array */
+    S_SCALARS,  /* struct list of struct json_object * (strings, integers, booleans, null) */
+    S_OBJECT,   /* struct of `table`   in place */
+    S_LIST,     /* struct list of structs of `table`, from an array */
+    S_MAP,      /* struct list of structs of `table`, from an object: the first field, a char *, is the key */
+    S_MAP_TEXT, /* struct list of struct pair, from an object of strings */
+};
+
+/* An array that belongs to the struct. */
+struct list {
+    void *items;
+    size_t n;
+};
+
+struct pair {
+    char *name;
+    char *value;
+};
+
+struct table;
+
+struct field {
+    const char *name;
+    enum schema_type type;
+    bool nullable;        /* may be null although it has a default */
+    size_t offset;        /* in the struct */
+    const char *fallback; /* JSON text of the default; NULL: the key is required; "null": may be absent */
+    int64_t min, max;     /* bounds of the value or of its length; both 0: none */
+    const char *words;    /* S_ENUM: "open|teams" */
+    const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
+    const char *help;          /* one line for the reference */
+};
+
+struct table {
+    const struct field *fields;
+    size_t n_fields;
+    size_t size; /* of the struct */
+};
+
+/* A row: FIELD("timeout", S_DURATION, struct conf_redis, timeout_ms, "\"50ms\"", "help", .min = 1, .max =
+ * 60000) */
+#define FIELD(word, kind, owner, member, default_text, help_text, ...)                                       \
+    {                                                                                                        \
+        .name = word, .type = kind, .offset = offsetof(owner, member), .fallback = default_text,             \
+        .help = help_text, __VA_ARGS__                                                                       \
+    }
+
+/* The row of a map's struct that takes the key. */
+#define KEY_FIELD(owner, member) FIELD(NULL, S_STRING, owner, member, NULL, NULL, )
+
+#define REQUIRED NULL
+
+#define TABLE(owner, rows)                                                                                   \
+    {                                                                                                        \
+        .fields = (rows), .n_fields = NELEMS(rows), .size = sizeof(owner)                                    \
+    }
+
+/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. Whether it was there stands in the
+ * struct's first field, when that is a required one. */
+
+struct schema_source {
+    const char *path; /* of the file, for messages and relative paths */
+    const char *text;
+    size_t len;
+};
+
+/* Fills the zeroed struct `out`; 0, or -1 with *ret_error (allocated): "FILE:LINE: /pointer: what is wrong".
+ * In both cases schema_done() frees what was filled. */
+MUST_CHECK int schema_read(const struct table *table, const struct schema_source *source, void *out,
+                           char **ret_error);
+void schema_done(const struct table *table, void *out);
+
+/* The same for a file that is a map: its members, each read by `table`, whose first field takes the key. */
+MUST_CHECK int schema_read_map(const struct table *table, const struct schema_source *source,
+                               struct list *out, char **ret_error);
+void schema_done_map(const struct table *table, struct list *out);
+
+/* The message of an error that the table cannot know, in the same form. */
+char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
+    PRINTF(3, 4);
+
+/* For both directions: the size of one element of a list of the row's type, and whether a row is a map's key,
+ * which stands in front of its struct and is no member of the object. */
+size_t schema_element_size(const struct field *field);
+
+static inline bool schema_is_key(const struct field *field)
+{
+    return field->name == NULL;
+}
+
+/* The struct as the JSON it could have been read from. */
+void schema_print(const struct table *table, const void *in, struct buf *out);
+
+#endif

@@ -1,0 +1,57 @@
+/* teams: who may ask - the file teams.json, read and checked.
+ *
+ *     { "web": { "token_sha256": ["9f86..."], "providers": ["sora"], "origins": ["https://app.example.com"],
+ *                "link_secret_file": "secrets/web-links", "queries_per_minute": 600, "watchers": 2000 } }
+ *
+ * Tokens stand in it as digests only, two of them while one takes the place of the other. */
+#ifndef TEAMS_H
+#define TEAMS_H
+
+#include "config/provider.h"
+
+enum { TEAMS_FILE_MAX = 1024 * 1024, TEAM_TOKENS_MAX = 2, TEAM_LINK_SECRETS = 2 };
+
+struct team {
+    char *name;
+    struct list token_sha256;   /* of char *: 64 hex digits, lower case */
+    struct list providers;      /* of char *: what it may ask about */
+    struct list origins;        /* of char *: web pages that may ask in its name */
+    char *link_secret_file;     /* NULL: it signs no links */
+    char *old_link_secret_file; /* what links were signed with before, or NULL */
+    int64_t queries_per_minute; /* that it may cause at the upstream; 0: no limit */
+    int64_t watchers;           /* requests of it that one worker holds; 0: no limit */
+
+    char *link_secrets[TEAM_LINK_SECRETS]; /* the content of the two files, or NULL; wiped when freed */
+};
+
+struct teams {
+    struct list list; /* of struct team */
+};
+
+extern const struct table team_table; /* of one team, for the manual */
+
+/* Reads the teams out of `file`, and the secrets that it names into `files`. `providers` (of struct provider
+ * *) are those that are served. NULL with *ret_error (allocated), which names file, line and key. */
+struct teams *teams_load(struct files *files, const struct file *file, const struct list *providers,
+                         char **ret_error);
+void teams_free(struct teams *teams); /* NULL is allowed */
+
+static inline const struct team *teams_at(const struct teams *teams, size_t i)
+{
+    return (const struct team *)teams->list.items + i;
+}
+
+/* The team of that name, or NULL. */
+const struct team *teams_by_name(const struct teams *teams, const char *name);
+
+/* The team whose token that is, or NULL. Takes the same time whether there is one or not. */
+const struct team *teams_by_token(const struct teams *teams, const char *token, size_t len);
+
+bool team_may_use(const struct team *team, const struct provider *provider);
+
+/* Whether `origin` (the header's value) is listed: by that team, or by any that may use the provider (NULL:
+ * any provider). */
+bool team_has_origin(const struct team *team, const char *origin);
+bool teams_have_origin(const struct teams *teams, const struct provider *provider, const char *origin);
+
+#endif

@@ -1,0 +1,438 @@
+/* fetch: see fetch.h. The story of one fetch:
+ *
+ *     ask_redis -> read_redis -> charge -> ask_upstream -> read_upstream -> keep -> deliver
+ *       ^ |          | | |        ^  |          ^          |  |              ^         ^
+ *       | '-- away --|-|-|--------'  '- spent --|-- again -'  '-- problem ---|---------|
+ *       |            | | '--------------------- fresh there -----------------'         |
+ *       '-- news ----' '-- await_news --> read_news ----------- a problem -------------'
+ *
+ * "Again" is with another key, or for the other half of an answer that stands in two. News are awaited while another
+ * worker asks; they are only a reason to look again, unless they tell a problem.
+ *
+ * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came
+ * and runs on from the step behind the WAIT. */
+#include "fetch/fetch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/log_once.h"
+#include "lib/stats.h"
+#include "lib/trace.h"
+#include "upstream/verdict.h"
+
+enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
+
+/* X(step, its function) */
+#define STEPS(X)                                                                                             \
+    X(ASK_REDIS, ask_redis)                                                                                  \
+    X(READ_REDIS, read_redis)                                                                                \
+    X(AWAIT_NEWS, await_news)                                                                                \
+    X(READ_NEWS, read_news)                                                                                  \
+    X(CHARGE, charge)                                                                                        \
+    X(READ_CHARGE, read_charge)                                                                              \
+    X(ASK_UPSTREAM, ask_upstream)                                                                            \
+    X(READ_UPSTREAM, read_upstream)                                                                          \
+    X(KEEP, keep)                                                                                            \
+    X(DELIVER, deliver)
+
+#define STEP_ID(id, function)       id,
+#define STEP_NAME(id, function)     #function,
+#define STEP_FUNCTION(id, function) function,
+
+enum step { STEPS(STEP_ID) WAIT, DONE };
+
+struct fetch {
+    const struct fetch_parts *parts; /* (ref) */
+    struct task task;
+    enum step step;                       /* the next one to run */
+    struct fetch_order order;             /* but for the task */
+    struct trace trace;                   /* of the request that it was begun for, if any */
+    struct charge charge;                 /* of the query to come */
+    struct lease_look look;               /* what Redis says, and the lease */
+    bool awaits_news;                     /* of another worker that asks */
+    enum problem heard;                   /* of another worker that has failed, since we looked */
+    int64_t heard_retry_ms;               /* nobody should ask before */
+    int64_t look_again_ms;                /* the next pause of AWAIT_NEWS */
+    int64_t awaited_ms;                   /* the pauses so far */
+    uv_timer_t timer;                     /* AWAIT_NEWS; has a loop once it was used */
+    bool asked;                           /* the upstream, in vain or not */
+    struct key_turn turn;                 /* the keys it was asked with */
+    struct upstream_call *upstream_call;  /* under way, or NULL */
+    const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
+    struct buf first;                     /* the first answer, while the second query is made */
+    int first_status;                     /* its HTTP status */
+    struct buf result_path;               /* of the second query; empty before */
+    struct snapshot *last;                /* the newest that was known before, or NULL */
+    struct snapshot *snapshot;            /* what was brought home, or NULL */
+    struct fetch_result result;
+};
+
+static void run(struct fetch *f);
+
+static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after_ms)
+{
+    f->result.problem = problem;
+    f->result.retry_after_ms = retry_after_ms;
+    return DELIVER;
+}
+
+static enum step take_missing(struct fetch *f)
+{
+    f->result.doubted = !memory_keep_missing(f->parts->memory, &f->task, f->last, wall_ms());
+    return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
+}
+
+/* ---- Redis ---- */
+
+static void on_looked(struct lease_look *look)
+{
+    run(CONTAINER_OF(look, struct fetch, look));
+}
+
+static enum step ask_redis(struct fetch *f)
+{
+    f->heard = PROBLEM_NONE;
+    if (!lease_look(f->parts->lease, &f->look, &f->task, on_looked))
+        return CHARGE;
+    f->step = READ_REDIS;
+    return WAIT;
+}
+
+/* What another worker was asking when we came may have been answered before the moment that counts. */
+static bool will_do(const struct fetch *f, const struct snapshot *s)
+{
+    if (s == NULL || !snapshot_is_fresh(s, wall_ms()))
+        return false;
+    return f->order.since_ms == 0 || state_ended(s->state) ||
+           (s->fetched_ms >= f->order.since_ms && f->awaited_ms == 0);
+}
+
+static enum step take_known(struct fetch *f, struct snapshot *s)
+{
+    f->snapshot = snapshot_ref(s);
+    f->result.from_redis = true;
+    return KEEP;
+}
+
+static enum step read_redis(struct fetch *f)
+{
+    struct snapshot *found = f->look.found;
+    f->look.found = NULL;
+    if (found != NULL && (f->last == NULL || f->last->fetched_ms < found->fetched_ms)) {
+        snapshot_unref(f->last);
+        f->last = snapshot_ref(found);
+    }
+    snapshot_unref(found);
+    if (will_do(f, f->last)) {
+        stat_inc(STAT_HITS_REDIS);
+        stat_inc(STAT_SPARED);
+        return take_known(f, f->last);
+    }
+    if (f->look.turn == LEASE_THEIRS)
+        return AWAIT_NEWS;
+    return f->heard != PROBLEM_NONE ? READ_NEWS : CHARGE; /* who held the lease has just failed */
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+    struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
+    f->awaits_news = false;
+    run(f);
+}
+
+static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
+{
+    if (f->timer.loop == NULL)
+        uv_timer_init(f->parts->loop, &f->timer);
+    uv_timer_start(&f->timer, on_pause_over, (uint64_t)ms, 0);
+    f->step = next;
+    return WAIT;
+}
+
+/* No longer than a query may take: then its worker is not heard from any more. */
+static enum step await_news(struct fetch *f)
+{
+    int64_t left_ms = f->task.route->upstream->timeout_ms - f->awaited_ms;
+    int64_t pause_ms = f->look_again_ms < left_ms ? f->look_again_ms : left_ms;
+    if (pause_ms <= 0)
+        return CHARGE;
+    f->awaited_ms += pause_ms;
+    f->look_again_ms = f->look_again_ms * 2 < LOOK_AGAIN_LAST_MS ? f->look_again_ms * 2 : LOOK_AGAIN_LAST_MS;
+    f->awaits_news = true;
+    return pause_before(f, ASK_REDIS, pause_ms);
+}
+
+static enum step read_news(struct fetch *f)
+{
+    switch (f->heard) {
+    case PROBLEM_NONE:
+        return ASK_REDIS;
+    case PROBLEM_TASK_NOT_FOUND:
+        return take_missing(f);
+    default:
+        return fail(f, f->heard, f->heard_retry_ms);
+    }
+}
+
+/* ---- what the query costs ---- */
+
+static void on_charged(struct charge *charge)
+{
+    run(CONTAINER_OF(charge, struct fetch, charge));
+}
+
+/* Who has nothing left is refused a moment later: fetch_begin has to return first. */
+static enum step charge(struct fetch *f)
+{
+    int64_t now = wall_ms();
+    struct quota **payer = &f->order.payer;
+    if (quota_is_spent(*payer, now) && !f->order.next_payer(f->order.ctx, now, payer)) {
+        stat_inc(STAT_LIMITED_QUERIES);
+        return pause_before(f, fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(*payer, now)), 0);
+    }
+    f->step = READ_CHARGE;
+    return quota_charge(*payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
+}
+
+static enum step read_charge(struct fetch *f)
+{
+    return f->charge.granted ? ASK_UPSTREAM : CHARGE;
+}
+
+/* ---- the upstream ---- */
+
+static void on_upstream(void *user, const struct upstream_answer *answer)
+{
+    struct fetch *f = user;
+    f->upstream_call = NULL;
+    if (answer->key == NULL || answer->outcome == UPSTREAM_OUT_OF_MEANS)
+        quota_give_back(f->order.payer); /* nothing was asked */
+    f->answer = answer;
+    run(f);
+}
+
+static enum step ask_upstream(struct fetch *f)
+{
+    struct buf target;
+    buf_init(&target, TARGET_MAX);
+    if (f->result_path.len > 0)
+        buf_puts(&target, f->result_path.data);
+    else
+        pattern_build(&f->task.route->upstream_path, f->task.id, &target);
+    if (f->last != NULL && f->turn.tried == 0)
+        memcpy(f->turn.owner, f->last->key, sizeof(f->turn.owner));
+    f->upstream_call =
+        upstream_get(f->parts->upstreams, f->task.route, target.data, &f->turn, on_upstream, f);
+    buf_done(&target);
+    f->asked = true;
+    f->step = READ_UPSTREAM;
+    return WAIT;
+}
+
+static void note_unknown_status(struct fetch *f, const char *value)
+{
+    struct log_once *said = f->parts->unknown_statuses;
+    const char *provider = f->task.route->provider->name;
+    char *status = xasprintf("%s: %s", provider, value);
+    stat_inc(STAT_UNKNOWN_STATUS);
+    if (log_once_new(said, status))
+        log_warn("provider %s does not list the status %s: taken as running%s", provider, value,
+                 log_once_full(said) ? "; further values are only counted" : "");
+    free(status);
+}
+
+static enum step take_snapshot(struct fetch *f, const struct verdict *v)
+{
+    if (!v->snapshot->known)
+        note_unknown_status(f, v->status);
+    f->snapshot = snapshot_ref(v->snapshot);
+    return KEEP;
+}
+
+/* The task has succeeded, and what it has made stands in another answer. */
+static enum step take_half(struct fetch *f, const struct verdict *v)
+{
+    f->first_status = f->answer->http_status;
+    buf_add(&f->first, f->answer->body, f->answer->len);
+    buf_puts(&f->result_path, v->result_path);
+    quota_charge_again(f->order.payer);
+    return ASK_UPSTREAM;
+}
+
+static enum step take_verdict(struct fetch *f, const struct verdict *v)
+{
+    switch (v->reading) {
+    case READING_OK:
+        return take_snapshot(f, v);
+    case READING_HALF:
+        return take_half(f, v);
+    case READING_MISSING:
+        return take_missing(f);
+    default:
+        return fail(f, v->problem, v->retry_after_ms);
+    }
+}
+
+/* What is counted, and what the log is told of the upstream, when it answered and that was all. */
+static void note_verdict(struct fetch *f, const struct verdict *v)
+{
+    static const enum upstream_end ends[] = {
+        [READING_OK] = END_OK,           [READING_HALF] = END_OK,   [READING_MISSING] = END_MISSING,
+        [READING_REFUSED] = END_REFUSED, [READING_BUSY] = END_BUSY, [READING_ERROR] = END_ERROR,
+        [READING_INVALID] = END_INVALID};
+    if (v->problem == PROBLEM_OVERLOADED)
+        stat_inc(STAT_OVERLOADED);
+    if (f->answer->outcome != UPSTREAM_ANSWERED)
+        return;
+    upstream_count(f->parts->upstreams, f->task.route->upstream, ends[v->reading]);
+    if (v->reading == READING_HALF || v->reading == READING_REFUSED)
+        return;
+    upstream_report(f->parts->upstreams, f->task.route->upstream, v->trouble[0] != '\0' ? v->trouble : NULL);
+}
+
+static enum step read_upstream(struct fetch *f)
+{
+    struct verdict verdict;
+    const struct snapshot_rules rules = task_rules(&f->task, &f->parts->conf->cache);
+    struct upstreams *upstreams = f->parts->upstreams;
+    struct secrets secrets;
+    const struct view_answer first = {
+        .http_status = f->first_status, .body = f->first.data, .len = f->first.len};
+    const struct verdict_question question = {.task = &f->task,
+                                              .rules = &rules,
+                                              .secrets = &secrets,
+                                              .last = f->last,
+                                              .before = f->result_path.len > 0 ? &first : NULL};
+    upstream_secrets(upstreams, f->task.route->upstream, &secrets);
+    verdict_read(&question, f->answer, &verdict);
+    note_verdict(f, &verdict);
+    bool again = verdict_ask_again(&verdict, upstreams, f->task.route->upstream, &f->turn, f->answer);
+    enum step next = again ? ASK_UPSTREAM : take_verdict(f, &verdict);
+    verdict_done(&verdict);
+    return next;
+}
+
+/* ---- keeping and delivering ---- */
+
+static enum step keep(struct fetch *f)
+{
+    struct memory *memory = f->parts->memory;
+    memory_keep(memory, &f->task, f->snapshot);
+    stat_set(STAT_CACHE_ENTRIES, (int64_t)memory_entries(memory));
+    stat_set(STAT_CACHE_BYTES, (int64_t)memory_bytes(memory));
+    stat_set(STAT_CACHE_EVICTIONS, (int64_t)memory_evictions(memory));
+    f->result.stored = true;
+    return DELIVER;
+}
+
+/* For how long nobody asks again, as far as that is known. What a team has used up says nothing of the task. */
+static int64_t note_failure(struct fetch *f)
+{
+    const struct fetch_result *result = &f->result;
+    int64_t pause_ms = 0;
+    if (result->problem == PROBLEM_RATE_LIMITED)
+        return 0;
+    if (problem_is_excusable(result->problem) || result->doubted)
+        pause_ms = memory_keep_failure(f->parts->memory, &f->task, f->last, result->problem,
+                                       result->retry_after_ms, wall_ms());
+    return pause_ms > 0 ? pause_ms : result->retry_after_ms;
+}
+
+/* Nothing, where we did not ask; a snapshot whose status is in no list is not stored. */
+static void tell_others(struct fetch *f, int64_t pause_ms)
+{
+    bool stored = f->snapshot != NULL && f->snapshot->known;
+    if (f->asked)
+        lease_tell(&f->look, stored ? f->snapshot : NULL, f->result.problem, pause_ms);
+    else
+        lease_leave(&f->look);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_timer_t *)handle, struct fetch, timer));
+}
+
+static void fetch_free(struct fetch *f)
+{
+    quota_cancel(&f->charge);
+    snapshot_unref(f->last);
+    snapshot_unref(f->snapshot);
+    buf_done(&f->first);
+    buf_done(&f->result_path);
+    stat_dec(STAT_FETCHES);
+    if (f->timer.loop != NULL)
+        uv_close((uv_handle_t *)&f->timer, on_closed);
+    else
+        free(f);
+}
+
+static enum step deliver(struct fetch *f)
+{
+    tell_others(f, note_failure(f));
+    f->result.task = &f->task;
+    f->result.snapshot = f->snapshot;
+    f->result.last = f->last;
+    f->order.on_end(f->order.ctx, &f->result);
+    return DONE;
+}
+
+static void run(struct fetch *f)
+{
+    static enum step (*const steps[])(struct fetch *) = {STEPS(STEP_FUNCTION)};
+    static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
+    const struct trace *outer = trace_enter(&f->trace);
+    enum step step = f->step;
+    while (step != WAIT && step != DONE) {
+        enum step next = steps[step](f);
+        log_debug("fetch %s:%s:%s: %s -> %s", f->task.route->upstream->name, f->task.route->provider->name,
+                  f->task.id, names[step], names[next]);
+        step = next;
+    }
+    trace_enter(outer);
+    if (step == DONE)
+        fetch_free(f);
+}
+
+/* ---- from outside ---- */
+
+struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order)
+{
+    struct fetch *f = xcalloc(1, sizeof(*f));
+    *f = (struct fetch){.parts = parts,
+                        .task = *order->task,
+                        .step = ASK_REDIS,
+                        .order = *order,
+                        .trace = trace_now(),
+                        .look_again_ms = LOOK_AGAIN_FIRST_MS};
+    f->order.task = NULL;
+    buf_init(&f->first, (size_t)f->task.route->upstream->max_body);
+    buf_init(&f->result_path, TARGET_MAX);
+    struct snapshot *last = memory_look(parts->memory, &f->task, wall_ms()).snapshot;
+    f->last = last ? snapshot_ref(last) : NULL;
+    stat_inc(STAT_FETCHES);
+    run(f);
+    return f;
+}
+
+void fetch_hear(struct fetch *f, const struct news *news)
+{
+    f->heard = news->problem;
+    f->heard_retry_ms = news->retry_after_ms;
+    if (!f->awaits_news)
+        return; /* read_redis looks at it */
+    uv_timer_stop(&f->timer);
+    f->awaits_news = false;
+    f->step = READ_NEWS;
+    run(f);
+}
+
+void fetch_abandon(struct fetch *f)
+{
+    tell_others(f, 0);
+    if (f->upstream_call != NULL)
+        upstream_cancel(f->upstream_call);
+    fetch_free(f);
+}

@@ -1,0 +1,157 @@
+/* buf: see buf.h. */
+#include "lib/buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/vault.h"
+
+void buf_init(struct buf *b, size_t max)
+{
+    *b = (struct buf){.max = max};
+}
+
+void buf_done(struct buf *b)
+{
+    free(b->data);
+    *b = (struct buf){.max = b->max};
+}
+
+void buf_init_secret(struct buf *b, size_t max)
+{
+    *b = (struct buf){.data = vault_alloc(max + 1), .cap = max + 1, .max = max};
+}
+
+void buf_done_secret(struct buf *b)
+{
+    vault_free(b->data);
+    *b = (struct buf){.max = b->max};
+}
+
+void buf_reset(struct buf *b)
+{
+    b->len = 0;
+    b->failed = false;
+}
+
+/* Room for `more` bytes and the NUL; false, and failed, when that passes the maximum. */
+static bool reserve(struct buf *b, size_t more)
+{
+    if (b->failed || more > b->max - b->len) {
+        b->failed = true;
+        return false;
+    }
+    size_t need = b->len + more + 1;
+    if (need > b->cap) {
+        size_t cap = b->cap ? b->cap * 2 : 1024;
+        b->cap = cap < need ? need : cap;
+        b->data = xrealloc(b->data, b->cap);
+    }
+    return true;
+}
+
+void buf_add(struct buf *b, const void *data, size_t len)
+{
+    if (!reserve(b, len))
+        return;
+    if (len > 0)
+        memcpy(b->data + b->len, data, len);
+    b->len += len;
+    b->data[b->len] = '\0';
+}
+
+void buf_puts(struct buf *b, const char *text)
+{
+    buf_add(b, text, strlen(text));
+}
+
+void buf_putc(struct buf *b, char c)
+{
+    buf_add(b, &c, 1);
+}
+
+void buf_add_int(struct buf *b, int64_t value)
+{
+    char digits[24], *at = digits + sizeof(digits);
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do {
+        *--at = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (value < 0)
+        *--at = '-';
+    buf_add(b, at, (size_t)(digits + sizeof(digits) - at));
+}
+
+void buf_addf(struct buf *b, const char *format, ...)
+{
+    char small[512];
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(small, sizeof(small), format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof(small)) {
+        buf_add(b, small, (size_t)n);
+    } else if (n >= 0 && reserve(b, (size_t)n)) {
+        vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
+        b->len += (size_t)n;
+    }
+    va_end(again);
+}
+
+/* The two-character escape of a byte, or 0. */
+static char short_escape(unsigned char c)
+{
+    switch (c) {
+    case '"':
+    case '\\':
+        return (char)c;
+    case '\n':
+        return 'n';
+    case '\r':
+        return 'r';
+    case '\t':
+        return 't';
+    case '\b':
+        return 'b';
+    case '\f':
+        return 'f';
+    default:
+        return 0;
+    }
+}
+
+void buf_add_json_string(struct buf *b, const char *text, size_t len)
+{
+    buf_putc(b, '"');
+    size_t plain = 0; /* start of the run not yet copied */
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
+            continue;
+        buf_add(b, text + plain, i - plain);
+        plain = i + 1;
+        char escape = short_escape(c);
+        if (escape != 0)
+            buf_add(b, (const char[]){'\\', escape}, 2);
+        else
+            buf_addf(b, "\\u%04x", c);
+    }
+    buf_add(b, text + plain, len - plain);
+    buf_putc(b, '"');
+}
+
+void buf_add_percent(struct buf *b, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (alnum || c == '-' || c == '.' || c == '_' || c == '~')
+            buf_putc(b, *text);
+        else
+            buf_addf(b, "%%%02X", c);
+    }
+}

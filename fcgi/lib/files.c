@@ -1,0 +1,334 @@
+/* files: see files.h.
+ *
+ * The memory file: a magic line, then for each file one header "KIND LENGTH PATH\n" and its bytes. */
+#include "lib/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAGIC "taskproxy files 1\n"
+
+enum { FILES_MAX = 512 };
+
+struct files {
+    struct file *items[FILES_MAX];
+    size_t n;
+    bool sealed; /* from the master: nothing is read from the disk */
+};
+
+struct files *files_new(void)
+{
+    return xcalloc(1, sizeof(struct files));
+}
+
+static char *data_alloc(size_t size, enum file_kind kind)
+{
+    return kind == FILE_SECRET ? vault_alloc(size) : xcalloc(size, 1);
+}
+
+static void data_free(char *data, enum file_kind kind)
+{
+    if (kind == FILE_SECRET)
+        vault_free(data);
+    else
+        free(data);
+}
+
+static void file_free(struct file *file)
+{
+    data_free(file->data, file->kind);
+    free(file->path);
+    free(file);
+}
+
+void files_free(struct files *files)
+{
+    if (files == NULL)
+        return;
+    for (size_t i = 0; i < files->n; i++)
+        file_free(files->items[i]);
+    free(files);
+}
+
+/* A NUL stands behind them. */
+static char *copy_bytes(const char *bytes, size_t len, enum file_kind kind)
+{
+    char *copy = data_alloc(len + 1, kind);
+    memcpy(copy, bytes, len);
+    return copy;
+}
+
+static struct file *add(struct files *files, const char *path, enum file_kind kind, char *data, size_t len)
+{
+    struct file *file = xcalloc(1, sizeof(*file));
+    *file = (struct file){.path = xstrdup(path), .data = data, .len = len, .kind = kind};
+    files->items[files->n++] = file;
+    return file;
+}
+
+static const struct file *find(const struct files *files, const char *path)
+{
+    for (size_t i = 0; i < files->n; i++) {
+        if (strcmp(files->items[i]->path, path) == 0)
+            return files->items[i];
+    }
+    return NULL;
+}
+
+/* ---- where they are ---- */
+
+static bool is_credential(const char *path)
+{
+    return strncmp(path, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0;
+}
+
+char *file_place(const char *path, char **ret_why)
+{
+    if (!is_credential(path))
+        return xstrdup(path);
+    const char *name = path + strlen(FILES_CREDENTIAL), *folder = getenv("CREDENTIALS_DIRECTORY");
+    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
+        *ret_why = xstrdup("is no name of a credential");
+    else if (folder == NULL)
+        *ret_why =
+            xasprintf("cannot be found: there is no CREDENTIALS_DIRECTORY in the environment (systemd sets "
+                      "it; by hand, let it be the folder that holds \"%s\")",
+                      name);
+    else
+        return xasprintf("%s/%s", folder, name);
+    return NULL;
+}
+
+/* ---- stamps ---- */
+
+static struct file_stamp stamp_of(const struct stat *st)
+{
+    return (struct file_stamp){.device = st->st_dev,
+                               .inode = st->st_ino,
+                               .size = st->st_size,
+                               .modified = st->st_mtim,
+                               .changed = st->st_ctim};
+}
+
+struct file_stamp file_stamp_now(const char *path)
+{
+    struct file_stamp stamp = {.size = 0};
+    struct stat st;
+    char *why = NULL, *place = file_place(path, &why);
+    if (place != NULL && stat(place, &st) == 0)
+        stamp = stamp_of(&st);
+    free(place);
+    free(why);
+    return stamp;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+           same_time(&a->modified, &b->modified) && same_time(&a->changed, &b->changed);
+}
+
+/* ---- from the disk ---- */
+
+/* Why an open file may not be used, or NULL. Allocated. systemd shows the group rights of a credential as the
+ * mask of an access list, which lets in the service's user alone. */
+static char *refusal(const struct stat *st, const char *path, enum file_kind kind, size_t max)
+{
+    unsigned others = is_credential(path) ? 037 : 077;
+    if (!S_ISREG(st->st_mode))
+        return xstrdup("is not a regular file");
+    if (st->st_size < 0 || (size_t)st->st_size > max)
+        return xasprintf("is larger than %zu bytes", max);
+    if (kind == FILE_SECRET && (st->st_mode & others) != 0)
+        return xasprintf("may be read by others (mode %04o): a secret is its owner's alone, chmod 600",
+                         (unsigned)(st->st_mode & 07777));
+    if (kind == FILE_SECRET && st->st_uid != geteuid() && st->st_uid != 0)
+        return xstrdup("belongs to another user");
+    return NULL;
+}
+
+static struct file *read_from_disk(struct files *files, const char *path, enum file_kind kind, size_t max,
+                                   char **ret_why)
+{
+    char *place = file_place(path, ret_why);
+    if (place == NULL)
+        return NULL;
+    int fd = open(place, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    free(place);
+    if (fd < 0) {
+        *ret_why = xasprintf("cannot be read: %s", strerror(errno));
+        return NULL;
+    }
+    struct stat st;
+    struct file *file = NULL;
+    char *why =
+        fstat(fd, &st) < 0 ? xasprintf("cannot be read: %s", strerror(errno)) : refusal(&st, path, kind, max);
+    if (why == NULL) {
+        char *data = data_alloc(max + 2, kind);
+        long len = read_full(fd, data, max + 1);
+        if (len >= 0 && (size_t)len <= max) {
+            file = add(files, path, kind, data, (size_t)len);
+            file->stamp = stamp_of(&st);
+        } else {
+            why = len < 0 ? xasprintf("cannot be read: %s", strerror((int)-len))
+                          : xasprintf("is larger than %zu bytes", max);
+            data_free(data, kind);
+        }
+    }
+    close(fd);
+    *ret_why = why;
+    return file;
+}
+
+const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
+                             char **ret_why)
+{
+    const struct file *known = find(files, path);
+    *ret_why = NULL;
+    if (known != NULL)
+        return known;
+    if (files->sealed || files->n == FILES_MAX) {
+        *ret_why = xstrdup(files->sealed ? "was not handed to this worker" : "is one file too many");
+        return NULL;
+    }
+    return read_from_disk(files, path, kind, max, ret_why);
+}
+
+const struct file *files_at(const struct files *files, size_t i)
+{
+    return i < files->n ? files->items[i] : NULL;
+}
+
+/* ---- the next set ---- */
+
+struct files *files_renew(const struct files *files)
+{
+    struct files *renewed = files_new();
+    for (size_t i = 0; i < files->n; i++) {
+        const struct file *file = files->items[i];
+        if (file->kind == FILE_PLAIN)
+            add(renewed, file->path, file->kind, copy_bytes(file->data, file->len, file->kind), file->len);
+    }
+    return renewed;
+}
+
+size_t files_changed(const struct files *was, const struct files *is, const char **ret_first)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < is->n; i++) {
+        const struct file *file = is->items[i], *old = find(was, file->path);
+        if (file->kind == FILE_PLAIN ||
+            (old != NULL && old->len == file->len && memcmp(old->data, file->data, file->len) == 0))
+            continue;
+        if (n++ == 0)
+            *ret_first = file->path;
+    }
+    return n;
+}
+
+/* ---- to a worker ---- */
+
+/* Without a copy in between: what is freed of that would still hold secrets. */
+static int write_image(const struct files *files, int fd)
+{
+    int result = write_full(fd, MAGIC, strlen(MAGIC));
+    for (size_t i = 0; i < files->n && result == 0; i++) {
+        const struct file *file = files->items[i];
+        char *head = xasprintf("%d %zu %s\n", (int)file->kind, file->len, file->path);
+        result = write_full(fd, head, strlen(head));
+        if (result == 0)
+            result = write_full(fd, file->data, file->len);
+        free(head);
+    }
+    return result;
+}
+
+/* The pages of a memory file could be swapped out, unless they are locked where they are mapped. */
+static void lock_pages(struct files_image *image)
+{
+    image->len = (size_t)lseek(image->fd, 0, SEEK_CUR);
+    /* Private: a kernel before 6.7 maps nothing shared that is sealed against writing. */
+    void *pages = mmap(NULL, image->len, PROT_READ, MAP_PRIVATE, image->fd, 0);
+    image->pages = pages == MAP_FAILED ? NULL : pages;
+    if (image->pages != NULL) {
+        mlock(pages, image->len);
+        madvise(pages, image->len, MADV_DONTDUMP);
+    }
+}
+
+int files_seal(const struct files *files, struct files_image *ret_image)
+{
+    struct files_image image = {.fd = memfd_create("taskproxy-files", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
+    int result = image.fd < 0 ? -errno : write_image(files, image.fd);
+    if (result == 0 &&
+        fcntl(image.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+        result = -errno;
+    if (result < 0) {
+        files_image_done(&image);
+        return result;
+    }
+    lock_pages(&image);
+    *ret_image = image;
+    return 0;
+}
+
+void files_image_done(struct files_image *image)
+{
+    if (image->pages != NULL)
+        munmap(image->pages, image->len);
+    if (image->fd >= 0)
+        close(image->fd);
+    *image = (struct files_image){.fd = -1};
+}
+
+/* The files behind the magic line; false when the image is not whole. */
+static bool read_image(struct files *files, const char *at, const char *end)
+{
+    while (at < end && files->n < FILES_MAX) {
+        const char *line_end = memchr(at, '\n', (size_t)(end - at));
+        if (line_end == NULL)
+            return false;
+        char *number, *path_at; /* both numbers end at a blank, which stands before the line's end */
+        long kind = strtol(at, &number, 10);
+        unsigned long len = strtoul(number, &path_at, 10);
+        if (path_at >= line_end || *path_at != ' ' || len > (size_t)(end - line_end - 1))
+            return false;
+        path_at++;
+        char *path = xstrndup(path_at, (size_t)(line_end - path_at));
+        enum file_kind of = kind == FILE_SECRET ? FILE_SECRET : kind == FILE_LIVE ? FILE_LIVE : FILE_PLAIN;
+        add(files, path, of, copy_bytes(line_end + 1, len, of), len);
+        free(path);
+        at = line_end + 1 + len;
+    }
+    return at == end;
+}
+
+struct files *files_unseal(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || st.st_size < (off_t)strlen(MAGIC))
+        return NULL;
+    size_t len = (size_t)st.st_size;
+    char *image = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (image == MAP_FAILED)
+        return NULL;
+    struct files *files = files_new();
+    files->sealed = true;
+    bool whole =
+        memcmp(image, MAGIC, strlen(MAGIC)) == 0 && read_image(files, image + strlen(MAGIC), image + len);
+    munmap(image, len);
+    if (whole)
+        return files;
+    files_free(files);
+    return NULL;
+}

@@ -1,0 +1,52 @@
+/* json: strict reading of JSON on top of json-c.
+ *
+ * json-c is lenient: NaN, single quotes, doubled keys (the last wins), numbers clamped to 64 bits. What comes
+ * from outside is checked here against RFC 8259 first, so that everyone reads the same document; only then
+ * json-c builds its tree. Trees are json-c's own: json_object_put() frees. */
+#ifndef JSON_H
+#define JSON_H
+
+#include <json-c/json.h>
+
+#include "lib/util.h"
+
+enum json_form {
+    JSON_PLAIN,         /* RFC 8259 */
+    JSON_WITH_COMMENTS, /* and comments of C and C++, for files that people write */
+};
+
+struct json_error {
+    const char *why; /* static text */
+    size_t line;     /* from 1 */
+};
+
+/* The document that is the whole of `text`, at most `max_depth` containers deep; NULL with the reason. */
+struct json_object *json_read(const char *text, size_t len, int max_depth, enum json_form form,
+                              struct json_error *ret_error);
+
+/* A pointer taken apart. A segment "*" stands for every member of an array. */
+struct json_path {
+    size_t n_segments;
+    char **segments; /* unescaped */
+    char *text;      /* as it was written */
+};
+
+enum { JSON_PATH_SEGMENTS = 16 };
+
+/* RFC 6901, at most JSON_PATH_SEGMENTS deep. */
+MUST_CHECK int json_path_init(struct json_path *path, const char *text);
+void json_path_done(struct json_path *path);
+bool json_path_is_star(const struct json_path *path, size_t segment);
+
+/* Looks a path up. `indices` are what its stars stand for, in order; NULL takes the first member at each
+ * star. False when there is no such member; a null that is there gives true and NULL. */
+bool json_at(struct json_object *doc, const struct json_path *path, const size_t *indices,
+             struct json_object **ret_value);
+
+/* The step that json_at makes at each segment. */
+bool json_member(struct json_object *value, const char *segment, struct json_object **ret_member);
+
+/* The text of a string, or NULL when the value is something else or holds a NUL. */
+const char *json_text(struct json_object *value);
+
+#endif

@@ -1,0 +1,261 @@
+/* util: see util.h. A leaf: knows nothing of the program. */
+#include "lib/util.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/sha.h>
+
+static void *must(void *ptr)
+{
+    if (ptr == NULL) {
+        fputs("taskproxy: out of memory\n", stderr);
+        abort();
+    }
+    return ptr;
+}
+
+void *xcalloc(size_t n, size_t size)
+{
+    return must(calloc(n ? n : 1, size ? size : 1));
+}
+
+void *xrealloc(void *old, size_t size)
+{
+    return must(realloc(old, size ? size : 1));
+}
+
+char *xstrdup(const char *text)
+{
+    return must(strdup(text));
+}
+
+char *xstrndup(const char *text, size_t len)
+{
+    return must(strndup(text, len));
+}
+
+char *xasprintf(const char *format, ...)
+{
+    va_list args;
+    char *text = NULL;
+    va_start(args, format);
+    if (vasprintf(&text, format, args) < 0)
+        text = NULL;
+    va_end(args);
+    return must(text);
+}
+
+int64_t wall_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int64_t wall_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+struct unit {
+    const char *name;
+    int64_t factor;
+};
+
+/* A whole number followed by one of the units, nothing else. */
+static int parse_with_unit(const char *text, const struct unit *units, size_t n_units, int64_t *ret)
+{
+    if (!isdigit((unsigned char)text[0]))
+        return -1;
+    char *end;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (errno != 0)
+        return -1;
+    for (size_t i = 0; i < n_units; i++) {
+        if (strcmp(end, units[i].name) != 0)
+            continue;
+        if (number > INT64_MAX / units[i].factor)
+            return -1;
+        *ret = number * units[i].factor;
+        return 0;
+    }
+    return -1;
+}
+
+int parse_duration(const char *text, int64_t *ret_ms)
+{
+    static const struct unit units[] = {
+        {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {"d", 24 * 3600 * 1000}};
+    return parse_with_unit(text, units, NELEMS(units), ret_ms);
+}
+
+int parse_size(const char *text, int64_t *ret_bytes)
+{
+    static const struct unit units[] = {
+        {"B", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024 * 1024 * 1024}};
+    return parse_with_unit(text, units, NELEMS(units), ret_bytes);
+}
+
+void format_duration(int64_t ms, char out[static 32])
+{
+    static const struct {
+        int64_t factor;
+        const char *name;
+    } units[] = {{86400000, "d"}, {3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
+    for (size_t i = 0; i < NELEMS(units); i++) {
+        if ((ms != 0 && ms % units[i].factor == 0) || units[i].factor == 1) {
+            snprintf(out, 32, "%lld%s", (long long)(ms / units[i].factor), units[i].name);
+            return;
+        }
+    }
+}
+
+void format_size(int64_t bytes, char out[static 32])
+{
+    static const char *const names[] = {"B", "KiB", "MiB", "GiB"};
+    size_t unit = 0;
+    while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < NELEMS(names)) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(out, 32, "%lld%s", (long long)bytes, names[unit]);
+}
+
+int parse_int(const char *text, int64_t *ret)
+{
+    static const struct unit none[] = {{"", 1}};
+    return parse_with_unit(text, none, NELEMS(none), ret);
+}
+
+int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second)
+{
+    struct tm tm = {.tm_year = year - 1900,
+                    .tm_mon = month - 1,
+                    .tm_mday = day,
+                    .tm_hour = hour,
+                    .tm_min = minute,
+                    .tm_sec = second};
+    return timegm(&tm);
+}
+
+void utc_text(int64_t unix_seconds, char out[static 32])
+{
+    time_t t = (time_t)unix_seconds;
+    struct tm tm;
+    if (gmtime_r(&t, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+        out[0] = '\0';
+}
+
+/* Levenshtein distance of two short words; words longer than the row are "far". */
+static size_t distance(const char *a, const char *b, size_t b_len)
+{
+    size_t row[64];
+    if (b_len + 1 > NELEMS(row))
+        return SIZE_MAX;
+    for (size_t j = 0; j <= b_len; j++)
+        row[j] = j;
+    for (size_t i = 1; a[i - 1] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b_len; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[b_len];
+}
+
+char *nearest_word(const char *text, const char *words)
+{
+    const char *best = NULL;
+    size_t best_len = 0, best_distance = strlen(text) / 2 + 2;
+    for (const char *word = words; *word != '\0';) {
+        size_t len = strcspn(word, "|");
+        size_t d = distance(text, word, len);
+        if (d < best_distance) {
+            best = word;
+            best_len = len;
+            best_distance = d;
+        }
+        word += len + (word[len] == '|');
+    }
+    return best == NULL ? NULL : xstrndup(best, best_len);
+}
+
+void hex_encode(const void *data, size_t len, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < len; i++) {
+        *out++ = digits[bytes[i] >> 4];
+        *out++ = digits[bytes[i] & 15];
+    }
+    *out = '\0';
+}
+
+void sha256(const void *data, size_t len, unsigned char out[static 32])
+{
+    SHA256(data, len, out);
+}
+
+void random_bytes(void *out, size_t len)
+{
+    char *at = out;
+    while (len > 0) {
+        ssize_t n = getrandom(at, len, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            abort(); /* a kernel without getrandom(2) */
+        at += n;
+        len -= (size_t)n;
+    }
+}
+
+long read_full(int fd, void *out, size_t len)
+{
+    size_t got = 0;
+    while (got < len) {
+        ssize_t n = read(fd, (char *)out + got, len - got);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        got += (size_t)n;
+    }
+    return (long)got;
+}
+
+int write_full(int fd, const void *data, size_t len)
+{
+    const char *at = data;
+    while (len > 0) {
+        ssize_t n = write(fd, at, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        at += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}

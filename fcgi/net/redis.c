@@ -1,0 +1,495 @@
+/* redis: see redis.h.
+ *
+ *     DOWN --pause over--> CONNECTING (AUTH, SELECT, PING) --PONG--> UP --error, time-out--> DOWN
+ *                                                           '--SUBSCRIBE--^ where it listens
+ *
+ * hiredis 0.14 knows neither time-outs nor, in its adapter for libuv, refused connections: the adapter
+ * (struct link) and the deadlines are here. */
+#include "net/redis.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+#include <utlist.h>
+
+#include "lib/stats.h"
+
+enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
+
+enum redis_state { DOWN, CONNECTING, UP };
+
+/* The adapter between one hiredis context and the loop. */
+struct link {
+    uv_poll_t poll;
+    redisAsyncContext *context; /* (ref) NULL once hiredis has let go */
+    int events;
+};
+
+/* The handshake's commands have a verb of their own. */
+enum { HANDSHAKE = REDIS_VERBS };
+
+static const char *const verbs[REDIS_VERBS] = {
+    [REDIS_GET] = "GET", [REDIS_SET] = "SET", [REDIS_EVAL] = "EVAL"};
+
+struct redis_command {
+    struct redis *redis; /* (ref) */
+    struct redis_command *prev, *next;
+    int verb;
+    uint64_t deadline_ms;     /* loop time */
+    uint64_t sent_ns;         /* uv_hrtime */
+    redis_callback *on_reply; /* NULL: nobody waits, or cancelled */
+    void *user;
+};
+
+struct redis {
+    uv_loop_t *loop;               /* (ref) */
+    const struct conf_redis *conf; /* (ref) */
+    enum redis_state state;
+    redisAsyncContext *context;          /* NULL while DOWN */
+    struct redis_command *commands_sent; /* in the order of their replies */
+    bool first_attempt;                  /* commands may wait for the very first connection */
+    uint64_t pause_ms;
+    char reason[128]; /* why it is away, as logged; "" while all is well */
+    char latest[128]; /* why the last attempt failed */
+    struct redis_notes notes;
+    bool late; /* a deadline is over, and the socket gets a last look */
+    bool freed;
+    uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
+
+    /* A connection that listens: */
+    const struct redis *commands; /* (ref) the other connection; NULL: this one is for commands */
+    const char *channel;          /* (ref) */
+    redis_message *on_message;
+    void *ctx;
+};
+
+static void connect_now(struct redis *r);
+static void set_timer(struct redis *r);
+
+/* ---- the adapter ---- */
+
+static void on_link_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_link_ready(uv_poll_t *poll, int status, int events)
+{
+    struct link *link = poll->data;
+    if (status < 0) { /* libuv has stopped the handle: hiredis learns why from the socket */
+        redisAsyncHandleRead(link->context);
+        return;
+    }
+    if (link->context != NULL && (events & UV_READABLE))
+        redisAsyncHandleRead(link->context);
+    if (link->context != NULL && (events & UV_WRITABLE))
+        redisAsyncHandleWrite(link->context);
+}
+
+static void link_change(struct link *link, int add, int remove)
+{
+    int events = (link->events | add) & ~remove;
+    if (events == link->events)
+        return;
+    link->events = events;
+    if (events == 0)
+        uv_poll_stop(&link->poll);
+    else
+        uv_poll_start(&link->poll, events, on_link_ready);
+}
+
+static void link_add_read(void *data)
+{
+    link_change(data, UV_READABLE, 0);
+}
+
+static void link_del_read(void *data)
+{
+    link_change(data, 0, UV_READABLE);
+}
+
+static void link_add_write(void *data)
+{
+    link_change(data, UV_WRITABLE, 0);
+}
+
+static void link_del_write(void *data)
+{
+    link_change(data, 0, UV_WRITABLE);
+}
+
+/* Called by hiredis before it closes the socket. */
+static void link_cleanup(void *data)
+{
+    struct link *link = data;
+    link->context = NULL;
+    uv_poll_stop(&link->poll);
+    uv_close((uv_handle_t *)&link->poll, on_link_closed);
+}
+
+static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
+{
+    struct link *link = xcalloc(1, sizeof(*link));
+    link->context = context;
+    link->poll.data = link;
+    if (uv_poll_init(loop, &link->poll, context->c.fd) < 0) {
+        free(link);
+        return false;
+    }
+    context->ev.data = link;
+    context->ev.addRead = link_add_read;
+    context->ev.delRead = link_del_read;
+    context->ev.addWrite = link_add_write;
+    context->ev.delWrite = link_del_write;
+    context->ev.cleanup = link_cleanup;
+    return true;
+}
+
+/* ---- the state ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+/* Another reason is news when it comes twice: a Redis that is just starting has several for a moment. That
+ * nothing is heard is news only while commands pass. */
+static bool is_news(struct redis *r, const char *reason)
+{
+    bool again = strcmp(reason, r->latest) == 0;
+    snprintf(r->latest, sizeof(r->latest), "%s", reason);
+    if (strcmp(reason, r->reason) == 0)
+        return false;
+    return r->commands ? again && r->commands->state == UP : again || r->reason[0] == '\0';
+}
+
+/* The connection is gone already. Logs a reason that is new, and tries again after a pause. */
+static void go_down(struct redis *r, const char *reason)
+{
+    if (r->freed)
+        return;
+    if (r->state == UP)
+        stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 0);
+    r->state = DOWN;
+    r->first_attempt = false;
+    if (is_news(r, reason)) {
+        log_warn("Redis at %s is away%s: %s; going on without %s", r->conf->address,
+                 r->commands ? " for news" : "", reason, r->commands ? "them" : "it");
+        snprintf(r->reason, sizeof(r->reason), "%s", reason);
+    }
+    uv_timer_start(&r->timer, on_timer, r->pause_ms, 0);
+    r->pause_ms = r->pause_ms * 2 < PAUSE_LAST_MS ? r->pause_ms * 2 : PAUSE_LAST_MS;
+}
+
+static void go_up(struct redis *r)
+{
+    r->state = UP;
+    r->pause_ms = PAUSE_FIRST_MS;
+    redis_notes_forget(&r->notes);
+    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
+    if (r->reason[0] != '\0')
+        log_info("Redis at %s is back%s", r->conf->address, r->commands ? " for news" : "");
+    r->reason[0] = '\0';
+}
+
+/* Drops the connection; every command that was sent is answered with "away". */
+static void drop(struct redis *r, const char *reason)
+{
+    redisAsyncContext *context = r->context;
+    r->context = NULL;
+    go_down(r, reason);
+    if (context != NULL)
+        redisAsyncFree(context);
+}
+
+/* Replies come in the order of the commands, and so do deadlines, but for commands that wait behind the
+ * handshake of the very first connection. */
+static uint64_t earliest_deadline(const struct redis *r)
+{
+    uint64_t earliest = r->commands_sent->deadline_ms;
+    const struct redis_command *command;
+    if (r->state == CONNECTING) {
+        DL_FOREACH(r->commands_sent, command)
+        earliest = command->deadline_ms < earliest ? command->deadline_ms : earliest;
+    }
+    return earliest;
+}
+
+static void set_timer(struct redis *r)
+{
+    if (r->state == DOWN)
+        return;
+    uint64_t now = uv_now(r->loop), deadline = r->commands_sent ? earliest_deadline(r) : 0;
+    if (r->commands_sent == NULL)
+        uv_timer_stop(&r->timer);
+    else
+        uv_timer_start(&r->timer, on_timer, deadline > now ? deadline - now : 0, 0);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct redis *r = timer->data;
+    if (r->state == DOWN)
+        connect_now(r);
+    else if (r->commands_sent == NULL || uv_now(r->loop) < earliest_deadline(r))
+        set_timer(r);
+    else if (r->late)
+        drop(r, "it does not answer in time");
+    else { /* timers run before sockets are looked at: where we stood still, the answer may be there already */
+        r->late = true;
+        uv_timer_start(timer, on_timer, 0, 0);
+    }
+}
+
+static void on_connected(const redisAsyncContext *context, int status)
+{
+    struct redis *r = context->data;
+    if (status == REDIS_OK || r->context != context)
+        return;        /* up only after PONG */
+    r->context = NULL; /* hiredis frees it itself, later */
+    go_down(r, context->errstr);
+}
+
+static void on_disconnected(const redisAsyncContext *context, int status)
+{
+    struct redis *r = context->data;
+    if (r->context != context)
+        return; /* dropped by us */
+    r->context = NULL;
+    go_down(r, status == REDIS_OK ? "closed" : context->errstr);
+}
+
+/* ---- commands and replies ---- */
+
+static void complain(struct redis *r, int verb, const char *error)
+{
+    const char *word = redis_notes_complaint(&r->notes, (enum redis_verb)verb, error, uv_now(r->loop));
+    if (word != NULL)
+        log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb], word);
+}
+
+/* Called by hiredis for the subscription, for each message, and at the end of the connection. */
+static void on_heard(redisAsyncContext *context, void *reply_, void *data)
+{
+    (void)context;
+    const redisReply *reply = reply_;
+    struct redis *r = data;
+    if (reply == NULL || r->freed || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
+        return;
+    const redisReply *last = reply->element[2]; /* behind a word and the channel */
+    if (last->type == REDIS_REPLY_STRING)
+        r->on_message(r->ctx, last->str, (size_t)last->len);
+    else if (r->state == CONNECTING) /* "subscribe", and how many channels that makes */
+        go_up(r);
+}
+
+static void subscribe(struct redis *r)
+{
+    if (redisAsyncCommand(r->context, on_heard, r, "SUBSCRIBE %s", r->channel) != REDIS_OK)
+        drop(r, "the connection broke");
+}
+
+static void end_handshake_step(struct redis *r, const redisReply *reply)
+{
+    if (reply == NULL)
+        return; /* on_connected or on_disconnected says why */
+    if (reply->type == REDIS_REPLY_ERROR) {
+        char reason[128];
+        /* Redis' words, but not past the first: an AUTH error might repeat what was sent. */
+        snprintf(reason, sizeof(reason), "it refused the connection (%.*s)", (int)strcspn(reply->str, " "),
+                 reply->str);
+        drop(r, reason);
+    } else if (reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0) {
+        if (r->channel != NULL)
+            subscribe(r);
+        else
+            go_up(r);
+    }
+}
+
+static struct redis_reply judge(struct redis *r, int verb, const redisReply *reply)
+{
+    int type = reply ? reply->type : REDIS_REPLY_ERROR;
+    if (type == REDIS_REPLY_STRING || type == REDIS_REPLY_STATUS)
+        return (struct redis_reply){.result = REDIS_FOUND, .value = reply->str, .len = (size_t)reply->len};
+    if (type == REDIS_REPLY_INTEGER)
+        return (struct redis_reply){.result = REDIS_FOUND, .number = reply->integer};
+    if (type == REDIS_REPLY_NIL)
+        return (struct redis_reply){.result = REDIS_NOTHING};
+    stat_inc(STAT_REDIS_FAILURES);
+    if (reply != NULL && !r->freed)
+        complain(r, verb, type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
+    return (struct redis_reply){.result = REDIS_AWAY};
+}
+
+static void on_reply(redisAsyncContext *context, void *reply_, void *data)
+{
+    (void)context;
+    const redisReply *reply = reply_;
+    struct redis_command *command = data;
+    struct redis *r = command->redis;
+    DL_DELETE(r->commands_sent, command);
+    r->late = false;
+    if (!r->freed)
+        set_timer(r);
+    if (command->verb == HANDSHAKE) {
+        end_handshake_step(r, reply);
+    } else {
+        struct redis_reply result = judge(r, command->verb, reply);
+        if (reply != NULL)
+            redis_notes_answered(&r->notes, (enum redis_verb)command->verb,
+                                 (int64_t)(uv_hrtime() - command->sent_ns));
+        if (command->on_reply != NULL)
+            command->on_reply(command->user, &result);
+    }
+    free(command);
+}
+
+static struct redis_command *send_command(struct redis *r, int verb, int64_t timeout_ms, int argc,
+                                          const char **argv, const size_t *lens)
+{
+    struct redis_command *command = xcalloc(1, sizeof(*command));
+    *command = (struct redis_command){
+        .redis = r, .verb = verb, .deadline_ms = uv_now(r->loop) + (uint64_t)timeout_ms};
+    if (redisAsyncCommandArgv(r->context, on_reply, command, argc, argv, lens) != REDIS_OK) {
+        free(command);
+        return NULL;
+    }
+    DL_APPEND(r->commands_sent, command);
+    set_timer(r);
+    return command;
+}
+
+static bool is_usable(const struct redis *r)
+{
+    return r->context != NULL && (r->state == UP || (r->state == CONNECTING && r->first_attempt));
+}
+
+struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const struct redis_word *words,
+                                 size_t n_words, redis_callback *on_reply_, void *user)
+{
+    const char *argv[1 + REDIS_WORDS_MAX] = {verbs[verb]};
+    size_t lens[1 + REDIS_WORDS_MAX] = {strlen(verbs[verb])};
+    if (!is_usable(r) || n_words > REDIS_WORDS_MAX)
+        return NULL;
+    for (size_t i = 0; i < n_words; i++) {
+        argv[i + 1] = words[i].data;
+        lens[i + 1] = words[i].len;
+    }
+    struct redis_command *command = send_command(r, verb, r->conf->timeout_ms, (int)n_words + 1, argv, lens);
+    if (command == NULL)
+        return NULL;
+    command->on_reply = on_reply_;
+    command->user = user;
+    command->sent_ns = uv_hrtime();
+    redis_notes_sent(verb);
+    return command;
+}
+
+void redis_cancel(struct redis_command *command)
+{
+    command->on_reply = NULL;
+}
+
+bool redis_is_busy(const struct redis *r)
+{
+    return r->commands_sent != NULL;
+}
+
+/* ---- connecting ---- */
+
+static bool send_handshake(struct redis *r, int argc, const char **argv)
+{
+    size_t lens[3];
+    for (int i = 0; i < argc; i++)
+        lens[i] = strlen(argv[i]);
+    return send_command(r, HANDSHAKE, CONNECT_MAX_MS, argc, argv, lens) != NULL;
+}
+
+static bool shake_hands(struct redis *r)
+{
+    const struct conf_redis *conf = r->conf;
+    char database[24];
+    snprintf(database, sizeof(database), "%lld", (long long)conf->database);
+    bool ok = true;
+    if (conf->password != NULL && conf->username != NULL)
+        ok = send_handshake(r, 3, (const char *[]){"AUTH", conf->username, conf->password});
+    else if (conf->password != NULL)
+        ok = send_handshake(r, 2, (const char *[]){"AUTH", conf->password});
+    if (ok && conf->database != 0)
+        ok = send_handshake(r, 2, (const char *[]){"SELECT", database});
+    return ok && send_handshake(r, 1, (const char *[]){"PING"});
+}
+
+static void connect_now(struct redis *r)
+{
+    const struct conf_redis *conf = r->conf;
+    redisAsyncContext *context =
+        conf->socket ? redisAsyncConnectUnix(conf->socket) : redisAsyncConnect(conf->host, conf->port);
+    if (context == NULL || context->err != 0) {
+        go_down(r, context ? context->errstr : "out of memory");
+        if (context != NULL)
+            redisAsyncFree(context);
+        return;
+    }
+    context->data = r;
+    r->context = context;
+    r->state = CONNECTING;
+    if (!link_attach(r->loop, context))
+        return drop(r, "its socket cannot be watched");
+    if (conf->socket == NULL) /* who only listens would not notice a host that has vanished */
+        redisEnableKeepAlive(&context->c);
+    redisAsyncSetConnectCallback(context, on_connected);
+    redisAsyncSetDisconnectCallback(context, on_disconnected);
+    if (!shake_hands(r))
+        drop(r, "the connection broke");
+}
+
+static struct redis *begin(uv_loop_t *loop, struct redis facts)
+{
+    struct redis *r = xcalloc(1, sizeof(*r));
+    *r = facts;
+    r->loop = loop;
+    r->pause_ms = PAUSE_FIRST_MS;
+    redis_notes_init(&r->notes);
+    uv_timer_init(loop, &r->timer);
+    r->timer.data = r;
+    if (r->conf->address != NULL)
+        connect_now(r);
+    return r;
+}
+
+struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
+{
+    stat_set(STAT_REDIS_WANTED, conf->address != NULL);
+    return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
+}
+
+struct redis *redis_listen(struct redis *commands, const char *channel, redis_message *on_message, void *ctx)
+{
+    return begin(commands->loop, (struct redis){.conf = commands->conf,
+                                                .commands = commands,
+                                                .channel = channel,
+                                                .on_message = on_message,
+                                                .ctx = ctx});
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void redis_free(struct redis *r)
+{
+    if (r == NULL)
+        return;
+    struct redis_command *command;
+    DL_FOREACH(r->commands_sent, command)
+    redis_cancel(command);
+    r->freed = true;
+    redisAsyncContext *context = r->context;
+    r->context = NULL;
+    if (context != NULL)
+        redisAsyncFree(context);
+    uv_close((uv_handle_t *)&r->timer, on_timer_closed);
+}

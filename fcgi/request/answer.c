@@ -1,0 +1,379 @@
+/* answer: see answer.h. */
+#include "request/answer.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
+
+static const char *status_text(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } texts[] = {{200, "OK"},
+                 {204, "No Content"},
+                 {304, "Not Modified"},
+                 {400, "Bad Request"},
+                 {401, "Unauthorized"},
+                 {403, "Forbidden"},
+                 {404, "Not Found"},
+                 {405, "Method Not Allowed"},
+                 {413, "Content Too Large"},
+                 {429, "Too Many Requests"},
+                 {502, "Bad Gateway"},
+                 {503, "Service Unavailable"},
+                 {504, "Gateway Timeout"}};
+    for (size_t i = 0; i < NELEMS(texts); i++) {
+        if (texts[i].status == status)
+            return texts[i].text;
+    }
+    return "Unknown";
+}
+
+/* Letters, digits, '.', '_' and '-'. */
+static bool is_id_char(unsigned char c)
+{
+    static const unsigned char allowed[256] = {['.'] = 1,         ['_'] = 1,         ['-'] = 1,
+                                               ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1};
+    return allowed[c];
+}
+
+void answer_id(const char *given, char out[static ANSWER_ID_SIZE])
+{
+    size_t len = 0;
+    while (given != NULL && len < ANSWER_ID_SIZE && is_id_char((unsigned char)given[len]))
+        len++;
+    if (len > 0 && len < ANSWER_ID_SIZE && given[len] == '\0') {
+        memcpy(out, given, len + 1);
+        return;
+    }
+    unsigned char random[16];
+    random_bytes(random, sizeof(random));
+    hex_encode(random, sizeof(random), out);
+}
+
+static void add_number(struct buf *head, const char *before, int64_t number, const char *after)
+{
+    buf_puts(head, before);
+    buf_add_int(head, number);
+    buf_puts(head, after);
+}
+
+void answer_add_request(struct buf *head, const struct answer_facts *facts)
+{
+    buf_puts(head, "X-Request-Id: ");
+    buf_puts(head, facts->request_id);
+    buf_puts(head, "\r\n");
+    if (facts->team == NULL)
+        return;
+    buf_puts(head, "X-Taskproxy-Team: ");
+    buf_add_percent(head, facts->team);
+    buf_puts(head, "\r\n");
+}
+
+static void begin(struct answer *a, const struct answer_facts *facts, int status)
+{
+    *a = (struct answer){.status = status, .source = facts->source};
+    buf_init(&a->head, HEAD_MAX);
+    buf_init(&a->text, TEXT_MAX);
+    if (status != 200) { /* which is what no status means */
+        add_number(&a->head, "Status: ", status, " ");
+        buf_puts(&a->head, status_text(status));
+        buf_puts(&a->head, "\r\n");
+    }
+    answer_add_request(&a->head, facts);
+    if (facts->waited_s > 0)
+        add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
+}
+
+/* The body's headers and the end of the head. HEAD tells the length of what it leaves out. */
+static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body,
+                size_t len)
+{
+    buf_puts(&a->head, "Content-Type: ");
+    buf_puts(&a->head, type);
+    add_number(&a->head, "\r\nContent-Length: ", (int64_t)len, "\r\n\r\n");
+    a->body = facts->head_only ? "" : body;
+    a->body_len = facts->head_only ? 0 : len;
+}
+
+static int64_t seconds_up(int64_t ms)
+{
+    return ms <= 0 ? 0 : (ms + 999) / 1000;
+}
+
+static int64_t seconds_down(int64_t ms)
+{
+    return ms <= 0 ? 0 : ms / 1000;
+}
+
+/* "upstream-timeout" for "upstream_timeout": Cache-Status wants tokens, and '-' is what others write. */
+static void add_detail(struct buf *head, enum problem problem)
+{
+    buf_puts(head, "; detail=");
+    for (const char *c = problem_code(problem); *c != '\0'; c++)
+        buf_putc(head, *c == '_' ? '-' : *c);
+}
+
+static void add_cache_status(struct answer *a, const struct answer_facts *facts, int64_t ttl_ms)
+{
+    struct buf *head = &a->head;
+    buf_puts(head, "Cache-Status: taskproxy");
+    switch (facts->source) {
+    case SOURCE_NONE:
+        buf_puts(head, "; fwd=bypass");
+        add_detail(head, facts->problem);
+        buf_puts(head, "\r\nX-Cache: MISS\r\n");
+        return;
+    case SOURCE_MEMORY:
+    case SOURCE_REDIS:
+        add_number(head, "; hit; ttl=", seconds_down(ttl_ms),
+                   facts->source == SOURCE_REDIS ? "; detail=redis" : "");
+        buf_puts(head, "\r\nX-Cache: HIT\r\n");
+        return;
+    case SOURCE_STALE:
+        buf_puts(head, "; fwd=stale");
+        add_detail(head, facts->problem);
+        buf_puts(head, "\r\nX-Cache: STALE\r\n");
+        return;
+    case SOURCE_UPSTREAM:
+    case SOURCE_COLLAPSED:
+        buf_addf(head, "; fwd=miss%s%s", facts->stored ? "; stored" : "",
+                 facts->source == SOURCE_COLLAPSED ? "; collapsed" : "");
+        if (facts->problem != PROBLEM_NONE)
+            add_detail(head, facts->problem);
+        buf_addf(head, "\r\nX-Cache: %s\r\n", facts->source == SOURCE_COLLAPSED ? "COLLAPSED" : "MISS");
+    }
+}
+
+bool answer_etag_matches(const char *list, const char *etag)
+{
+    size_t len = strlen(etag);
+    while (list != NULL && *list != '\0') {
+        list += strspn(list, " \t,");
+        if (*list == '*')
+            return true;
+        if (strncmp(list, "W/", 2) == 0)
+            list += 2;
+        if (strncmp(list, etag, len) == 0)
+            return true;
+        list += strcspn(list, ",");
+    }
+    return false;
+}
+
+/* An ended task may be kept until its URLs end; a running one is asked again, no sooner than it can have
+ * news. */
+static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
+{
+    int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
+    add_number(&a->head, "Age: ", age, "\r\n");
+    if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
+        int64_t wait = seconds_up(left_ms > facts->retry_after_ms ? left_ms : facts->retry_after_ms);
+        add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
+        return;
+    }
+    int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now_ms;
+    if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
+        left_ms = urls_left_ms;
+    /* A client takes the Age off again (RFC 9111, 4.2.3). */
+    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + age, "\r\n");
+}
+
+void answer_add_readers(struct buf *head, const struct answer_facts *facts)
+{
+    buf_puts(head, "Vary: Accept, Prefer");
+    if (facts->by_origin)
+        buf_puts(head, ", Origin, Authorization");
+    if (facts->by_origin && facts->key_header != NULL && strcasecmp(facts->key_header, "Authorization") != 0)
+        buf_addf(head, ", %s", facts->key_header);
+    buf_puts(head, "\r\n");
+    if (facts->origin == NULL)
+        return;
+    buf_puts(head, "Access-Control-Allow-Origin: ");
+    buf_puts(head, facts->origin);
+    buf_puts(
+        head,
+        "\r\nAccess-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: Age, Cache-Status, "
+        "ETag, Preference-Applied, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+        "X-Cache, X-Request-Id\r\n");
+}
+
+static void add_etag(struct buf *head, const char *etag)
+{
+    buf_puts(head, "ETag: ");
+    buf_puts(head, etag);
+    buf_puts(head, "\r\n");
+}
+
+void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                 enum view_kind kind)
+{
+    const struct view_bytes *view = &s->views[kind];
+    bool unchanged = answer_etag_matches(facts->if_none_match, view->etag);
+    begin(a, facts, facts->no_content ? 204 : unchanged ? 304 : 200);
+    add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
+    add_freshness(a, facts, s);
+    add_etag(&a->head, view->etag);
+    answer_add_readers(&a->head, facts);
+    if (unchanged || facts->no_content)
+        buf_puts(&a->head, "\r\n");
+    else
+        end(a, facts, "application/json", view->data, view->len);
+}
+
+/* draft-ietf-httpapi-ratelimit-headers-06; nothing remains, or there were no such problem. */
+static void add_limit(struct buf *head, const struct answer_facts *facts)
+{
+    add_number(head, "RateLimit-Limit: ", facts->limit, "\r\nRateLimit-Remaining: 0\r\n");
+    add_number(head, "RateLimit-Reset: ", seconds_up(facts->retry_after_ms), "\r\n");
+}
+
+static const char *methods(const struct answer_facts *facts)
+{
+    return facts->by_origin ? "GET, HEAD, OPTIONS" : "GET, HEAD";
+}
+
+void answer_problem(struct answer *a, const struct answer_facts *facts)
+{
+    begin(a, facts, problem_status(facts->problem));
+    add_cache_status(a, facts, facts->ttl_ms);
+    buf_puts(&a->head, "Cache-Control: no-store\r\n");
+    answer_add_readers(&a->head, facts);
+    if (facts->problem == PROBLEM_METHOD)
+        buf_addf(&a->head, "Allow: %s\r\n", facts->allow ? facts->allow : methods(facts));
+    if (a->status == 401)
+        buf_puts(&a->head, "WWW-Authenticate: Bearer realm=\"taskproxy\"\r\n");
+    if (facts->retry_after_ms > 0)
+        add_number(&a->head, "Retry-After: ", seconds_up(facts->retry_after_ms), "\r\n");
+    if (a->status == 429)
+        add_limit(&a->head, facts);
+    problem_body(facts->problem, facts->request_id, &a->text);
+    end(a, facts, "application/problem+json", a->text.data, a->text.len);
+}
+
+/* What is true of all tasks of a list. */
+struct list_facts {
+    int64_t news_ms; /* when the first of the running ones can have news; 0: none runs */
+    int64_t ttl_ms;  /* of the one that is fresh for the shortest time */
+    int64_t age_ms;  /* of the oldest */
+};
+
+static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item *items, size_t n)
+{
+    struct list_facts list = {.ttl_ms = INT64_MAX};
+    for (size_t i = 0; i < n; i++) {
+        const struct snapshot *s = items[i].snapshot;
+        if (s == NULL)
+            continue;
+        int64_t left_ms = s->fresh_until_ms > now_ms ? s->fresh_until_ms - now_ms : 1;
+        if (!state_ended(s->state) && (list.news_ms == 0 || left_ms < list.news_ms))
+            list.news_ms = left_ms;
+        if (left_ms < list.ttl_ms)
+            list.ttl_ms = left_ms;
+        if (now_ms - s->fetched_ms > list.age_ms)
+            list.age_ms = now_ms - s->fetched_ms;
+    }
+    list.ttl_ms = list.ttl_ms == INT64_MAX ? 0 : list.ttl_ms;
+    return list;
+}
+
+/* Of what the items are, but for the request's id that stands in problems. */
+void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
+{
+    struct buf text;
+    unsigned char digest[32];
+    buf_init(&text, MANY_MAX);
+    for (size_t i = 0; i < n; i++)
+        buf_puts(&text, items[i].snapshot ? items[i].snapshot->views[VIEW_UNIFIED].etag
+                                          : problem_code(items[i].problem));
+    sha256(text.data, text.len, digest);
+    buf_done(&text);
+    etag[0] = '"';
+    hex_encode(digest, (ETAG_SIZE - 3) / 2, etag + 1);
+    strcpy(etag + ETAG_SIZE - 2, "\"");
+}
+
+static void write_list(struct buf *text, const struct answer_facts *facts, const struct answer_item *items,
+                       size_t n)
+{
+    buf_puts(text, "{\"tasks\":[");
+    for (size_t i = 0; i < n; i++) {
+        const struct snapshot *s = items[i].snapshot;
+        if (i > 0)
+            buf_putc(text, ',');
+        if (s != NULL)
+            buf_add(text, s->views[VIEW_UNIFIED].data, s->views[VIEW_UNIFIED].len);
+        else
+            problem_body(items[i].problem, facts->request_id, text);
+    }
+    buf_puts(text, "]}");
+}
+
+void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
+                 size_t n)
+{
+    char etag[ETAG_SIZE];
+    answer_list_etag(items, n, etag);
+    bool unchanged = answer_etag_matches(facts->if_none_match, etag);
+    const struct list_facts list = facts_of_list(facts->now_ms, items, n);
+    begin(a, facts, unchanged ? 304 : 200);
+    add_cache_status(a, facts, list.ttl_ms);
+    add_number(&a->head, "Age: ", seconds_down(list.age_ms), "\r\nCache-Control: private, no-cache\r\n");
+    if (list.news_ms > 0)
+        add_number(&a->head, "Retry-After: ", seconds_up(list.news_ms), "\r\n");
+    add_etag(&a->head, etag);
+    answer_add_readers(&a->head, facts);
+    if (unchanged) {
+        buf_puts(&a->head, "\r\n");
+        return;
+    }
+    buf_done(&a->text);
+    buf_init(&a->text, MANY_MAX);
+    write_list(&a->text, facts, items, n);
+    if (a->text.failed) {
+        struct answer_facts refusal = *facts;
+        answer_done(a);
+        refusal.problem = PROBLEM_OVERLOADED;
+        return answer_problem(a, &refusal);
+    }
+    end(a, facts, "application/json", a->text.data, a->text.len);
+}
+
+void answer_nothing(struct answer *a, const struct answer_facts *facts)
+{
+    begin(a, facts, 204);
+    buf_puts(&a->head, "Cache-Control: no-store\r\n\r\n");
+}
+
+void answer_preflight(struct answer *a, const struct answer_facts *facts, const char *wanted_headers)
+{
+    static const char token[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ";
+    begin(a, facts, 204);
+    buf_addf(&a->head, "Allow: %s\r\n", methods(facts));
+    answer_add_readers(&a->head, facts);
+    if (facts->origin != NULL) {
+        buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
+        /* No header that a client may add does any harm: those that mean nothing here are never read. */
+        if (wanted_headers != NULL && strlen(wanted_headers) <= WANTED_HEADERS_MAX &&
+            wanted_headers[strspn(wanted_headers, token)] == '\0')
+            buf_addf(&a->head, "Access-Control-Allow-Headers: %s\r\n", wanted_headers);
+    }
+    buf_puts(&a->head, "\r\n");
+}
+
+void answer_text(struct answer *a, const struct answer_facts *facts, int status, const char *type,
+                 const struct buf *text)
+{
+    begin(a, facts, status);
+    buf_puts(&a->head, "Cache-Control: no-store\r\n");
+    end(a, facts, type, text->data, text->len);
+}
+
+void answer_done(struct answer *a)
+{
+    buf_done(&a->head);
+    buf_done(&a->text);
+}

@@ -1,0 +1,500 @@
+/* request: see request.h. The story of one request:
+ *
+ *     route -> authorize -> look_in_memory -> join_fetches -> claim -> hold -> respond
+ *       |  '-- take_hint -------- '-- all fresh --------------^ |       ^--'     ^
+ *       |          |                                            |       '-> stream -- news --> stream ...
+ *       '----------'-- refused ---------------------------------'----------------'
+ *
+ * Most requests ask about one task; /v1/tasks?ids= asks about many, each a lookup of its own. A request that
+ * wants to wait is held until there is news, and one that wants a stream is sent each. A step that refuses
+ * the request sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
+#include "request/request.h"
+
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "request/hints.h"
+#include "request/hook.h"
+#include "request/lookup.h"
+#include "request/reply.h"
+#include "lib/stats.h"
+#include "request/stream.h"
+#include "request/request_metrics.h"
+#include "fetch/watch.h"
+#include "request/client_request.h"
+
+enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
+
+/* X(step, its function) */
+#define STEPS(X)                                                                                             \
+    X(ROUTE, route)                                                                                          \
+    X(TAKE_HINT, take_hint)                                                                                  \
+    X(AUTHORIZE, authorize)                                                                                  \
+    X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
+    X(JOIN_FETCHES, join_fetches)                                                                            \
+    X(CLAIM, claim)                                                                                          \
+    X(HOLD, hold)                                                                                            \
+    X(STREAM, stream)                                                                                        \
+    X(RESPOND, respond)
+
+#define STEP_ID(id, function)       id,
+#define STEP_NAME(id, function)     #function,
+#define STEP_FUNCTION(id, function) function,
+
+enum step { STEPS(STEP_ID) WAIT, DONE };
+
+struct request {
+    struct requests *requests;   /* (ref) */
+    struct fcgi_request *client; /* (ref) NULL once answered or gone */
+    struct request *prev, *next; /* among those that wait */
+    enum step step;              /* the next one to run */
+    bool waits;                  /* in the list, with a timer */
+    bool waited;                 /* it was */
+    struct client_request asked;
+    struct slot slot; /* among those that its team may have waiting */
+    size_t n_lookups;
+    size_t n_missing; /* lookups that wait for a fetch, or for word of whose the task is */
+    struct lookup *lookups;
+    struct lookup only; /* that of most requests */
+    uint64_t begun_ms;  /* loop time */
+    int64_t begun_ns;   /* wall time */
+    bool held;          /* it watches */
+    bool time_over;     /* it is answered with what there is */
+    struct stream stream;
+    uv_timer_t timer; /* the deadline, or the heartbeat */
+    struct answer_facts facts;
+    char id[ANSWER_ID_SIZE];
+};
+
+struct requests {
+    struct requests_parts parts;
+    struct watches *watches;
+    struct hints *hints;
+    struct request_metrics *metrics;
+    struct request *waiting;
+    int64_t n_waiting;
+    bool leaving; /* nobody is held any more */
+};
+
+static void run(struct request *r);
+
+static enum step refuse(struct request *r, enum problem problem)
+{
+    r->facts.problem = problem;
+    return RESPOND;
+}
+
+/* Over a limit: the client is told when it may try again. */
+static enum step refuse_overload(struct request *r)
+{
+    stat_inc(STAT_OVERLOADED);
+    r->facts.retry_after_ms = RETRY_MS;
+    return refuse(r, PROBLEM_OVERLOADED);
+}
+
+/* ---- route ---- */
+
+static enum step take_ids(struct request *r)
+{
+    struct lookup *lookups = lookups_new(r->requests->parts.conf, r->asked.uri, r, &r->n_lookups);
+    if (lookups == NULL)
+        return refuse(r, PROBLEM_BAD_IDS);
+    r->lookups = lookups;
+    return AUTHORIZE;
+}
+
+static enum step route(struct request *r)
+{
+    enum problem problem = client_request_read(r->requests->parts.conf, r->client, &r->asked, &r->only.task);
+    answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
+    r->facts.request_id = r->id;
+    client_request_facts(&r->asked, r->requests->parts.conf, &r->only.task, &r->facts);
+    if (fcgi_is_refused(r->client))
+        return refuse_overload(r);
+    if (problem != PROBLEM_NONE)
+        return refuse(r, problem);
+    if (r->asked.kind == ROUTE_HOOK)
+        return TAKE_HINT;
+    return r->asked.kind == ROUTE_MANY ? take_ids(r) : AUTHORIZE;
+}
+
+/* ---- take_hint: a webhook, whose secret was the right one ---- */
+
+static enum step take_hint(struct request *r)
+{
+    size_t len;
+    const char *body = fcgi_body(r->client, &len);
+    enum problem problem = hook_read(r->asked.hook, body, len, &r->only.task);
+    if (problem != PROBLEM_NONE)
+        return refuse(r, problem);
+    hints_take(r->requests->hints, &r->only.task);
+    return RESPOND;
+}
+
+/* ---- authorize ---- */
+
+static enum step authorize(struct request *r)
+{
+    const struct conf *conf = r->requests->parts.conf;
+    const struct task *task = r->asked.kind == ROUTE_MANY ? NULL : &r->only.task;
+    const struct team *team;
+    if (r->asked.preflight)
+        return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
+    enum problem problem = access_who(conf, &r->asked.given, task, r->facts.now_ms / 1000, &team);
+    if (problem != PROBLEM_NONE)
+        return refuse(r, problem);
+    if (!access_is_origin(conf, team, task, r->asked.origin))
+        r->facts.origin = NULL;
+    r->facts.team = team ? team->name : NULL;
+    r->slot.quota = quotas_of(r->requests->parts.quotas, team);
+    r->facts.limit = quota_queries_limit(r->slot.quota);
+    lookups_judge(r->lookups, r->n_lookups, conf, team, r->slot.quota);
+    return LOOK_IN_MEMORY;
+}
+
+/* ---- look_in_memory ---- */
+
+static enum step look_in_memory(struct request *r)
+{
+    bool all = lookups_in_memory(r->lookups, r->n_lookups, r->requests->parts.fetches, r->facts.now_ms);
+    return all ? CLAIM : JOIN_FETCHES;
+}
+
+/* ---- waiting ---- */
+
+static void on_gone(void *user)
+{
+    struct request *r = user;
+    stat_inc(STAT_REQUESTS_GONE);
+    r->client = NULL;
+    run(r);
+}
+
+static void start_waiting(struct request *r)
+{
+    if (r->waits)
+        return;
+    r->waits = r->waited = true;
+    DL_APPEND(r->requests->waiting, r);
+    r->requests->n_waiting++;
+    stat_inc(STAT_WAITERS);
+    if (r->timer.loop == NULL)
+        uv_timer_init(r->requests->parts.loop, &r->timer);
+    fcgi_on_gone(r->client, on_gone, r);
+}
+
+static void stop_waiting(struct request *r)
+{
+    lookups_leave(r->lookups, r->n_lookups);
+    slot_leave(&r->slot);
+    if (!r->waits)
+        return;
+    r->waits = false;
+    uv_timer_stop(&r->timer);
+    DL_DELETE(r->requests->waiting, r);
+    r->requests->n_waiting--;
+    stat_dec(STAT_WAITERS);
+}
+
+static bool too_many_wait(const struct request *r)
+{
+    return !r->waits && r->requests->n_waiting >= r->requests->parts.conf->limits.waiters;
+}
+
+/* Over the limit of its team: what is known is not told, so that nobody asks in a circle. */
+static enum step refuse_watcher(struct request *r)
+{
+    stat_inc(STAT_LIMITED_WATCHERS);
+    lookups_forget(r->lookups, r->n_lookups);
+    r->facts.limit = quota_watchers_limit(r->slot.quota);
+    r->facts.retry_after_ms = RETRY_MS;
+    return refuse(r, PROBLEM_TOO_MANY_WATCHERS);
+}
+
+/* ---- join_fetches ---- */
+
+static void on_fetch_deadline(uv_timer_t *timer)
+{
+    struct request *r = CONTAINER_OF(timer, struct request, timer);
+    lookups_give_up(r->lookups, r->n_lookups, PROBLEM_UPSTREAM_TIMEOUT);
+    r->n_missing = 0;
+    run(r);
+}
+
+static void on_looked_up(struct lookup *lookup)
+{
+    struct request *r = lookup->owner;
+    if (--r->n_missing == 0)
+        run(r);
+}
+
+static enum step join_fetches(struct request *r)
+{
+    if (too_many_wait(r))
+        return refuse_overload(r);
+    r->n_missing = lookups_fetch(r->lookups, r->n_lookups, r->requests->parts.fetches, on_looked_up);
+    if (r->n_missing == 0)
+        return CLAIM;
+    start_waiting(r);
+    int64_t most_ms = lookups_timeout_ms(r->lookups, r->n_lookups, r->requests->parts.conf) + GRACE_MS;
+    uv_timer_start(&r->timer, on_fetch_deadline, (uint64_t)most_ms, 0);
+    r->step = CLAIM;
+    return WAIT;
+}
+
+/* ---- claim: whose the tasks are, where they are somebody's ---- */
+
+static enum step claim(struct request *r)
+{
+    if (r->client == NULL)
+        return RESPOND;
+    r->n_missing = lookups_claim(r->lookups, r->n_lookups, r->requests->parts.ownership, on_looked_up);
+    if (r->n_missing == 0)
+        return HOLD;
+    start_waiting(r);
+    uv_timer_stop(&r->timer); /* Redis answers, or is late: there will be an end */
+    r->step = HOLD;
+    return WAIT;
+}
+
+/* ---- hold ---- */
+
+static void on_hold_over(uv_timer_t *timer)
+{
+    struct request *r = CONTAINER_OF(timer, struct request, timer);
+    r->time_over = true;
+    run(r);
+}
+
+static void on_news(struct lookup *lookup)
+{
+    run(lookup->owner);
+}
+
+/* Watches every task that can still change. False when there is none. */
+static bool watch_all(struct request *r)
+{
+    return lookups_watch(r->lookups, r->n_lookups, r->requests->watches, on_news);
+}
+
+static void excuse_all(struct request *r)
+{
+    if (r->waited)
+        r->facts.now_ms = wall_ms();
+    lookups_excuse(r->lookups, r->n_lookups, r->facts.now_ms);
+}
+
+/* What is left of the time that the client gave, which began with its request. */
+static uint64_t hold_ms(const struct request *r)
+{
+    uint64_t now = uv_now(r->requests->parts.loop), until = r->begun_ms + (uint64_t)r->asked.wait_s * 1000;
+    return until > now ? until - now : 0;
+}
+
+static enum step hold(struct request *r)
+{
+    if (r->time_over) /* asking may have begun to fail meanwhile */
+        lookups_again(r->lookups, r->n_lookups, r->requests->parts.fetches, wall_ms());
+    if (r->client == NULL || r->time_over || (r->asked.wait_s == 0 && !r->asked.stream))
+        return RESPOND;
+    excuse_all(r);
+    if (r->asked.stream && r->only.snapshot != NULL)
+        return STREAM;
+    if (r->asked.wait_s == 0 || r->requests->leaving || !watch_all(r) ||
+        !lookups_are_known(r->lookups, r->n_lookups, r->asked.kind == ROUTE_MANY, r->asked.view,
+                           r->asked.if_none_match))
+        return RESPOND;
+    if (too_many_wait(r)) {
+        r->asked.wait_s = 0; /* nothing was granted */
+        return RESPOND;
+    }
+    if (!slot_take(&r->slot))
+        return refuse_watcher(r);
+    start_waiting(r);
+    if (!r->held)
+        uv_timer_start(&r->timer, on_hold_over, hold_ms(r), 0);
+    r->held = true;
+    r->step = HOLD;
+    return WAIT;
+}
+
+/* ---- stream ---- */
+
+static void on_heartbeat(uv_timer_t *timer)
+{
+    struct request *r = CONTAINER_OF(timer, struct request, timer);
+    if (stream_send_heartbeat(r->client))
+        return;
+    r->client = NULL;
+    run(r);
+}
+
+static void begin_stream(struct request *r)
+{
+    stream_open(&r->stream, r->client, &r->facts);
+    start_waiting(r);
+    uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+}
+
+static bool send_news(struct request *r)
+{
+    const struct snapshot *snapshot = r->only.snapshot; /* NULL: there turned out to be no such task */
+    bool sent = snapshot ? stream_send_view(&r->stream, r->client, &snapshot->views[r->asked.view])
+                         : stream_send_problem(r->client, r->only.problem, r->id);
+    if (!sent)
+        r->client = NULL;
+    return sent && snapshot != NULL && !state_ended(snapshot->state);
+}
+
+static enum step stream(struct request *r)
+{
+    if (r->client == NULL)
+        return RESPOND;
+    if (!r->stream.open) {
+        /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
+        r->facts.no_content =
+            stream_resume(&r->stream, r->asked.last_event_id, r->only.snapshot, r->asked.view);
+        if (r->facts.no_content)
+            return RESPOND;
+        if (too_many_wait(r)) {
+            lookup_forget(&r->only, PROBLEM_NONE);
+            return refuse_overload(r);
+        }
+        if (!slot_take(&r->slot))
+            return refuse_watcher(r);
+        begin_stream(r);
+    }
+    if (!send_news(r) || r->requests->leaving)
+        return RESPOND;
+    watch_all(r);
+    r->step = STREAM;
+    return WAIT;
+}
+
+/* ---- respond ---- */
+
+static void count(const struct request *r, int status, enum answer_source source)
+{
+    const struct conf_route *route = r->asked.hook ? r->asked.hook : r->only.task.route;
+    int64_t took_ns = wall_ns() - r->begun_ns;
+    const struct request_metrics_request request = {
+        r->asked.kind, route, status, source, r->held || r->stream.open, took_ns};
+    request_metrics_count(r->requests->metrics, &request);
+    log_debug("request %s: answered with %d after %lld ms", r->id, status, (long long)(took_ns / 1000000));
+}
+
+static void give_answer(struct request *r)
+{
+    struct answer answer;
+    if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known may still be told */
+        lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
+    excuse_all(r);
+    r->facts.waited_s = r->asked.wait_s;
+    reply_make(&r->asked, &r->facts, r->lookups, r->n_lookups, r->client, &answer);
+    count(r, answer.status, answer.source);
+    fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
+    answer_done(&answer);
+}
+
+static enum step respond(struct request *r)
+{
+    stop_waiting(r);
+    if (r->stream.open) {
+        count(r, 200, r->only.source);
+        stream_close(&r->stream, r->client);
+    } else if (r->client == NULL) {
+        count(r, REQUEST_METRICS_GONE, SOURCE_NONE);
+    } else {
+        give_answer(r);
+    }
+    return DONE;
+}
+
+/* ---- the driver ---- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_timer_t *)handle, struct request, timer));
+}
+
+static void request_free(struct request *r)
+{
+    stop_waiting(r);
+    stream_close(&r->stream, NULL);
+    lookups_free(r->lookups, r->n_lookups, &r->only);
+    if (r->timer.loop != NULL)
+        uv_close((uv_handle_t *)&r->timer, on_closed);
+    else
+        free(r);
+}
+
+static void run(struct request *r)
+{
+    static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
+    static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
+    const struct trace *outer = trace_enter(&r->asked.trace);
+    enum step step = r->step;
+    while (step != WAIT && step != DONE) {
+        enum step next = steps[step](r);
+        log_debug("request %s: %s -> %s", r->id, names[step], names[next]);
+        step = next;
+    }
+    trace_enter(outer);
+    if (step == DONE)
+        request_free(r);
+}
+
+void request_serve(struct requests *rs, struct fcgi_request *client)
+{
+    struct request *r = xcalloc(1, sizeof(*r));
+    r->requests = rs;
+    r->client = client;
+    r->step = ROUTE;
+    r->lookups = &r->only;
+    r->n_lookups = 1;
+    r->only.owner = r;
+    r->begun_ms = uv_now(rs->parts.loop);
+    r->begun_ns = wall_ns(); /* one look at the clock for both */
+    r->facts.now_ms = r->begun_ns / 1000000;
+    run(r);
+}
+
+/* ---- all of them ---- */
+
+struct requests *requests_new(struct requests_parts parts)
+{
+    struct requests *rs = xcalloc(1, sizeof(*rs));
+    rs->parts = parts;
+    rs->watches = watches_new(parts.loop, parts.fetches);
+    rs->hints = hints_new(parts.loop, parts.fetches);
+    rs->metrics = request_metrics_new(parts.conf);
+    return rs;
+}
+
+void requests_release(struct requests *rs)
+{
+    struct request *r, *next;
+    rs->leaving = true;
+    DL_FOREACH_SAFE(rs->waiting, r, next)
+    {
+        if (r->held || r->stream.open) {
+            r->time_over = true;
+            run(r);
+        }
+    }
+}
+
+void requests_free(struct requests *rs)
+{
+    if (rs == NULL)
+        return;
+    while (rs->waiting != NULL) {
+        fcgi_on_gone(rs->waiting->client, NULL, NULL);
+        request_free(rs->waiting);
+    }
+    request_metrics_free(rs->metrics);
+    hints_free(rs->hints);
+    watches_free(rs->watches);
+    free(rs);
+}

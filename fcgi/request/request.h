@@ -1,0 +1,32 @@
+/* request: what one client asked, from its line to its answer. */
+#ifndef REQUEST_H
+#define REQUEST_H
+
+#include "net/fcgi.h"
+#include "fetch/fetches.h"
+#include "access/ownership.h"
+
+struct requests; /* those that wait */
+
+/* All (ref), and outlive the requests. */
+struct requests_parts {
+    uv_loop_t *loop;
+    const struct conf *conf;
+    struct fetches *fetches;
+    struct quotas *quotas;
+    struct ownership *ownership;
+};
+
+struct requests *requests_new(struct requests_parts parts);
+
+/* Those that wait are forgotten without an answer. NULL is allowed. */
+void requests_free(struct requests *requests);
+
+/* The worker is about to leave: whoever is held gets the present view, streams end, and nobody is held any
+ * more. */
+void requests_release(struct requests *requests);
+
+/* Answers `client`, now or later. */
+void request_serve(struct requests *requests, struct fcgi_request *client);
+
+#endif

@@ -1,0 +1,116 @@
+/* sandbox: see sandbox.h.
+ *
+ * What is allowed is what the worker, libuv, libcurl with its resolver threads, OpenSSL and the C library with
+ * its lookup of names were seen to call, and the sisters of those calls that another version would take. All
+ * else fails as if the kernel did not have it, on which libraries fall back to what it has; what no worker
+ * would ever call, and an intruder would, ends the process. */
+#include "server/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <seccomp.h>
+
+/* Allowed, whatever they are asked. */
+static const char allowed[] =
+    /* descriptors and files */
+    "read readv pread64 write writev lseek close close_range dup fcntl pipe2 eventfd2 stat lstat fstat "
+    "newfstatat statx access faccessat faccessat2 readlink readlinkat getdents64 getcwd "
+    /* waiting */
+    "epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6 nanosleep "
+    "clock_nanosleep clock_gettime clock_getres gettimeofday time restart_syscall "
+    /* sockets */
+    "socketpair accept accept4 connect bind getsockopt setsockopt getsockname getpeername shutdown sendto "
+    "sendmsg sendmmsg recvfrom recvmsg recvmmsg "
+    /* memory */
+    "brk munmap mremap madvise mlock mlock2 munlock "
+    /* threads and signals */
+    "futex set_robust_list rseq membarrier sched_yield sched_getaffinity rt_sigaction rt_sigprocmask "
+    "rt_sigreturn sigaltstack exit exit_group "
+    /* what is harmless to know */
+    "getpid gettid getppid getuid geteuid getgid getegid uname sysinfo getrandom getrlimit "
+#ifdef __SANITIZE_ADDRESS__
+    /* how the search for leaks, at the end, stops the world */
+    "clone ptrace prctl wait4 getdents "
+#endif
+    ;
+
+/* Allowed with this argument. */
+static const struct {
+    int call;
+    struct scmp_arg_cmp argument;
+} conditions[] = {
+    /* no file is written, none made */
+    {SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)},
+    {SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)},
+    /* no memory is both written and run; the C library may still load the modules that look up names */
+    {SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
+    {SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC)},
+    {SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
+    /* threads, not processes; clone3, whose arguments cannot be seen, is not there */
+    {SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_UNIX)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET6)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_NETLINK)}, /* which addresses has this host? */
+    {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO)},
+    {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONREAD)},
+    {SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0)}, /* ask, not set */
+};
+
+static const char deadly[] =
+    "execve execveat fork vfork process_vm_readv process_vm_writev bpf perf_event_open "
+    "userfaultfd mount umount2 pivot_root chroot setns unshare init_module "
+    "finit_module delete_module kexec_load kexec_file_load open_by_handle_at add_key "
+    "request_key keyctl "
+#ifndef __SANITIZE_ADDRESS__
+    "ptrace "
+#endif
+    ;
+
+/* The calls of a list, each name with a space behind it. */
+static int add_calls(scmp_filter_ctx filter, uint32_t action, const char *names)
+{
+    char name[32];
+    int bad = 0, len;
+    for (; bad == 0 && sscanf(names, "%31s %n", name, &len) == 1; names += len)
+        bad = seccomp_rule_add(filter, action, seccomp_syscall_resolve_name(name), 0);
+    return bad;
+}
+
+static int add_rules(scmp_filter_ctx filter)
+{
+    int bad = add_calls(filter, SCMP_ACT_ALLOW, allowed);
+    for (size_t i = 0; i < NELEMS(conditions) && bad == 0; i++)
+        bad = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, conditions[i].call, 1, &conditions[i].argument);
+    if (bad == 0)
+        bad = add_calls(filter, SCMP_ACT_KILL_PROCESS, deadly);
+    if (bad == 0) /* abort() */
+        bad = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                               SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    return bad;
+}
+
+int sandbox_enter(void)
+{
+    if (sizeof(void *) < 8)
+        return -EOPNOTSUPP; /* 32-bit systems have other calls, which nobody has looked at */
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
+    if (filter == NULL)
+        return -EOPNOTSUPP;
+    int bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* search the calls as a tree */
+    if (bad == 0) /* no code of others runs here that the processor should be slowed down for */
+        bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_SSB, 1);
+    if (bad == 0)
+        bad = add_rules(filter);
+    if (bad == 0)
+        bad = seccomp_load(filter);
+    seccomp_release(filter);
+    return bad;
+}

@@ -1,0 +1,283 @@
+/* sockets: see sockets.h. */
+#include "server/sockets.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "lib/buf.h"
+#include "lib/log.h"
+
+enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
+
+/* The descriptors of the program before an upgrade that were its own. */
+static const char own_sockets[] = "TASKPROXY_SOCKETS";
+
+/* A socket that was passed, or that is open; it stays open as long as we live, for a reload that wants it again,
+ * or until it is removed, if it is our own. */
+struct passed {
+    int fd;
+    char *path;
+    bool used;
+    bool own;
+};
+
+struct sockets {
+    struct passed items[PASSED_MAX];
+    size_t n;
+    int n_managed; /* descriptors that the service manager has passed, good or not */
+};
+
+/* ---- those that the service manager has passed ---- */
+
+static int passed_count(void)
+{
+    const char *pid_text = getenv("LISTEN_PID"), *count_text = getenv("LISTEN_FDS");
+    int64_t pid, n;
+    if (pid_text == NULL || count_text == NULL || parse_int(pid_text, &pid) < 0 || pid != getpid() ||
+        parse_int(count_text, &n) < 0 || n < 0)
+        return 0;
+    return n > PASSED_MAX ? PASSED_MAX : (int)n;
+}
+
+/* Where a listening UNIX stream socket is (allocated); NULL: it is something else. */
+static char *path_of(int fd)
+{
+    struct sockaddr_un address = {0};
+    socklen_t address_len = sizeof(address) - 1, int_len = sizeof(int);
+    int type = 0, listening = 0;
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &int_len);
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &int_len);
+    if (type != SOCK_STREAM || !listening || getsockname(fd, (struct sockaddr *)&address, &address_len) < 0 ||
+        address.sun_family != AF_UNIX || address.sun_path[0] == '\0')
+        return NULL;
+    return xstrdup(address.sun_path);
+}
+
+static void add(struct sockets *sockets, int fd, bool own)
+{
+    char *path = path_of(fd);
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || path == NULL || sockets->n == PASSED_MAX) {
+        log_warn("descriptor %d, which was passed on, is no listening UNIX socket: not used", fd);
+        free(path);
+        return;
+    }
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    sockets->items[sockets->n++] = (struct passed){.fd = fd, .path = path, .own = own};
+}
+
+/* "FD,FD": what sockets_hand_over has written. */
+static void add_own(struct sockets *sockets)
+{
+    const char *list = getenv(own_sockets);
+    char *copy = xstrdup(list ? list : ""), *rest = copy, *word;
+    int64_t fd;
+    while ((word = strsep(&rest, ",")) != NULL) {
+        if (parse_int(word, &fd) == 0 && fd > STDERR_FILENO && fd <= INT32_MAX)
+            add(sockets, (int)fd, true);
+    }
+    free(copy);
+}
+
+static void forget_environment(void)
+{
+    unsetenv(own_sockets);
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+}
+
+struct sockets *sockets_new(void)
+{
+    struct sockets *sockets = xcalloc(1, sizeof(*sockets));
+    sockets->n_managed = passed_count();
+    for (int i = 0; i < sockets->n_managed; i++)
+        add(sockets, PASSED_FIRST + i, false);
+    add_own(sockets);
+    forget_environment();
+    return sockets;
+}
+
+void sockets_take_back(const struct sockets *sockets)
+{
+    for (size_t i = 0; i < sockets->n; i++)
+        fcntl(sockets->items[i].fd, F_SETFD, FD_CLOEXEC);
+    forget_environment();
+}
+
+static void set_number(const char *name, long number)
+{
+    char *text = xasprintf("%ld", number);
+    setenv(name, text, 1);
+    free(text);
+}
+
+void sockets_hand_over(const struct sockets *sockets)
+{
+    struct buf list;
+    buf_init(&list, 64 * 1024);
+    for (size_t i = 0; i < sockets->n; i++) {
+        const struct passed *item = &sockets->items[i];
+        fcntl(item->fd, F_SETFD, 0);
+        if (item->own)
+            buf_addf(&list, "%s%d", list.len > 0 ? "," : "", item->fd);
+    }
+    if (list.len > 0)
+        setenv(own_sockets, list.data, 1);
+    if (sockets->n_managed > 0) {
+        set_number("LISTEN_PID", getpid());
+        set_number("LISTEN_FDS", sockets->n_managed);
+    }
+    buf_done(&list);
+}
+
+void sockets_free(struct sockets *sockets)
+{
+    for (size_t i = 0; sockets != NULL && i < sockets->n; i++) {
+        close(sockets->items[i].fd);
+        free(sockets->items[i].path);
+    }
+    free(sockets);
+}
+
+static struct passed *find_passed(struct sockets *sockets, const char *path)
+{
+    for (size_t i = 0; i < sockets->n; i++) {
+        if (strcmp(sockets->items[i].path, path) == 0)
+            return &sockets->items[i];
+    }
+    return NULL;
+}
+
+const char *sockets_unused(const struct sockets *sockets, size_t *at)
+{
+    while (*at < sockets->n) {
+        const struct passed *passed = &sockets->items[(*at)++];
+        if (!passed->used && !passed->own)
+            return passed->path;
+    }
+    return NULL;
+}
+
+/* ---- our own ---- */
+
+int socket_dir_make(const char *dir, char **ret_error)
+{
+    if (mkdir(dir, 0755) == 0 || errno == EEXIST)
+        return 0;
+    *ret_error = xasprintf("cannot make the folder %s: %s", dir, strerror(errno));
+    return -1;
+}
+
+/* Clears the way for a socket at that address. An error message, allocated, or NULL. */
+static char *clear_way(const struct sockaddr_un *address)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) < 0)
+        return NULL; /* nothing there; or bind will say what is wrong */
+    if (!S_ISSOCK(st.st_mode))
+        return xasprintf("%s is there already and is no socket", address->sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return xasprintf("cannot make a socket: %s", strerror(errno));
+    bool dead = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+    close(fd);
+    if (!dead)
+        return xasprintf("already running: %s is in use", address->sun_path);
+    if (unlink(address->sun_path) < 0)
+        return xasprintf("cannot remove the old %s: %s", address->sun_path, strerror(errno));
+    return NULL;
+}
+
+static char *set_group(const char *path, const char *group)
+{
+    const struct group *entry = getgrnam(group);
+    if (entry == NULL)
+        return xasprintf("there is no group \"%s\" (\"socket_group\")", group);
+    if (chown(path, (uid_t)-1, entry->gr_gid) < 0)
+        return xasprintf("cannot give %s to the group \"%s\" (\"socket_group\"): %s", path, group,
+                         strerror(errno));
+    return NULL;
+}
+
+static char *bind_and_listen(int fd, const struct sockaddr_un *address, const char *group)
+{
+    mode_t before = umask(0117); /* the socket is never open to more, not even for a moment */
+    int bound = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    umask(before);
+    if (bound < 0)
+        return xasprintf("cannot listen on %s: %s", address->sun_path, strerror(errno));
+    char *error = group ? set_group(address->sun_path, group) : NULL;
+    if (error == NULL && listen(fd, BACKLOG) < 0)
+        error = xasprintf("cannot listen on %s: %s", address->sun_path, strerror(errno));
+    if (error != NULL)
+        unlink(address->sun_path);
+    return error;
+}
+
+static int listen_anew(const char *path, const char *group, char **ret_error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        *ret_error = xasprintf("%s is too long for a UNIX socket", path);
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    *ret_error = clear_way(&address);
+    if (*ret_error != NULL)
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    *ret_error = fd < 0 ? xasprintf("cannot make a socket: %s", strerror(errno))
+                        : bind_and_listen(fd, &address, group);
+    if (*ret_error == NULL)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* ---- both ---- */
+
+int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error)
+{
+    struct passed *item = find_passed(sockets, path);
+    if (item == NULL && sockets->n < PASSED_MAX) {
+        int own = listen_anew(path, group, ret_error);
+        if (own < 0)
+            return -1;
+        item = &sockets->items[sockets->n++];
+        *item = (struct passed){.fd = own, .path = xstrdup(path), .own = true};
+    }
+    int fd = item ? fcntl(item->fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (fd < 0) {
+        *ret_error = xasprintf("cannot take the socket %s: %s", path, strerror(errno));
+        return -1;
+    }
+    item->used = true;
+    return fd;
+}
+
+void sockets_remove(struct sockets *sockets, const char *path)
+{
+    struct passed *item = find_passed(sockets, path);
+    if (item == NULL || !item->own)
+        return;
+    unlink(item->path);
+    close(item->fd);
+    free(item->path);
+    *item = sockets->items[--sockets->n];
+}
+
+void sockets_tidy(struct sockets *sockets)
+{
+    for (size_t i = sockets->n; i-- > 0;) {
+        if (sockets->items[i].own && !sockets->items[i].used)
+            sockets_remove(sockets, sockets->items[i].path);
+    }
+}

@@ -1,0 +1,303 @@
+/* worker: see worker.h. Its parts, who holds whom:
+ *
+ *     fcgi_server --on_request--> requests --join--> fetches --> lease --> redis
+ *                                       |               '------> upstreams --> http
+ *                                       '--> quotas, ownership --> redis
+ *
+ * They are made from right to left and freed from left to right. */
+#include "server/worker.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "request/request.h"
+#include "server/sandbox.h"
+#include "lib/stats.h"
+#include "server/upgrade.h"
+#include "lib/vault.h"
+
+enum { HEADROOM_FDS = 64 };
+
+struct worker {
+    uv_loop_t loop;
+    struct conf *conf;
+    struct redis *redis;
+    struct lease *lease;
+    struct upstreams *upstreams;
+    struct fetches *fetches;
+    struct quotas *quotas;
+    struct ownership *ownership;
+    struct requests *requests;
+    struct fcgi_server *server;
+    bool leaving;
+    uv_signal_t terminate;
+    uv_poll_t control; /* ends with the master */
+    uv_timer_t drain;  /* the last moment */
+    uv_timer_t beat;   /* the next sign of life */
+    uint64_t beat_due_ns;
+    int64_t *lag; /* series: how late the beats were */
+};
+
+/* ---- the process ---- */
+
+/* Secrets are in this process's memory: no core file, no ptrace, no new rights. */
+static void protect_process(void)
+{
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void enter_sandbox(const struct conf *conf)
+{
+    int bad = conf->sandbox == SANDBOX_ON ? sandbox_enter() : 0;
+    if (bad < 0)
+        log_warn("without the sandbox, which this system does not have: %s", strerror(-bad));
+}
+
+static bool drop_root(const char *user)
+{
+    if (geteuid() != 0)
+        return true;
+    const struct passwd *pw = getpwnam(user);
+    if (pw == NULL) {
+        log_error("there is no user \"%s\" to run as", user);
+        return false;
+    }
+    if (initgroups(user, pw->pw_gid) < 0 || setgid(pw->pw_gid) < 0 || setuid(pw->pw_uid) < 0) {
+        log_error("cannot become user \"%s\": %s", user, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* The descriptors left for connections when every upstream query has one and a few are kept back. */
+static size_t connections_for(const struct conf *conf)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        abort(); /* a system without limits */
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    getrlimit(RLIMIT_NOFILE, &files);
+    int64_t kept = HEADROOM_FDS, all = files.rlim_cur > 1048576 ? 1048576 : (int64_t)files.rlim_cur;
+    for (size_t i = 0; i < conf->upstreams.n; i++)
+        kept += conf_upstream(conf, i)->max_in_flight;
+    return (size_t)(all > 2 * kept ? all - kept : all / 2);
+}
+
+/* ---- the parts ---- */
+
+static void on_request(void *ctx, struct fcgi_request *client)
+{
+    struct worker *w = ctx;
+    request_serve(w->requests, client);
+}
+
+static void close_parts(struct worker *w)
+{
+    uv_timer_stop(&w->beat); /* it looks at parts that are about to go */
+    uv_timer_stop(&w->drain);
+    requests_free(w->requests);
+    fcgi_free(w->server);
+    fetches_free(w->fetches);
+    upstreams_free(w->upstreams);
+    quotas_free(w->quotas);
+    ownership_free(w->ownership);
+    lease_free(w->lease);           /* nobody hears news any more */
+    while (redis_is_busy(w->redis)) /* what was just fetched, and leases given back, are still on their way */
+        uv_run(&w->loop, UV_RUN_ONCE);
+    redis_free(w->redis);
+    uv_close((uv_handle_t *)&w->terminate, NULL);
+    if (w->control.loop != NULL)
+        uv_close((uv_handle_t *)&w->control, NULL);
+    uv_close((uv_handle_t *)&w->drain, NULL);
+    uv_close((uv_handle_t *)&w->beat, NULL);
+}
+
+static void on_drained(void *ctx)
+{
+    struct worker *w = ctx;
+    uv_stop(&w->loop);
+}
+
+static void make_parts(struct worker *w)
+{
+    unsigned seed; /* of jitter: workers that start together must not go on together */
+    random_bytes(&seed, sizeof(seed));
+    srand(seed);
+    uv_loop_init(&w->loop);
+    w->redis = redis_new(&w->loop, &w->conf->redis);
+    w->lease = lease_new(&w->loop, w->conf, w->redis);
+    w->upstreams = upstreams_new(&w->loop, w->conf);
+    w->fetches = fetches_new((struct fetches_parts){
+        .loop = &w->loop, .conf = w->conf, .lease = w->lease, .upstreams = w->upstreams});
+    w->quotas = quotas_new(w->conf, w->redis);
+    w->ownership = ownership_new(w->conf, w->redis);
+    w->requests = requests_new((struct requests_parts){.loop = &w->loop,
+                                                       .conf = w->conf,
+                                                       .fetches = w->fetches,
+                                                       .quotas = w->quotas,
+                                                       .ownership = w->ownership});
+    uv_signal_init(&w->loop, &w->terminate);
+    uv_timer_init(&w->loop, &w->drain);
+    uv_timer_init(&w->loop, &w->beat);
+}
+
+/* Lets every closing callback run, so that nothing is left when the loop is. */
+static void finish_loop(struct worker *w)
+{
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    if (uv_loop_close(&w->loop) != 0)
+        abort(); /* a handle that nobody closed */
+    conf_free(w->conf);
+    if (!vault_is_empty())
+        abort(); /* a secret that nobody wiped */
+    log_finish();
+}
+
+static struct fcgi_handlers handlers_of(struct worker *w)
+{
+    return (struct fcgi_handlers){.on_request = on_request, .on_drained = on_drained, .ctx = w};
+}
+
+/* ---- leaving ---- */
+
+static void on_drain_over(uv_timer_t *timer)
+{
+    struct worker *w = CONTAINER_OF(timer, struct worker, drain);
+    log_warn("leaving with requests unanswered: they took longer than \"drain\"");
+    uv_stop(&w->loop);
+}
+
+static void leave(struct worker *w)
+{
+    if (w->leaving)
+        return;
+    w->leaving = true;
+    stat_set(STAT_WORKERS_READY, 0);
+    uv_timer_start(&w->drain, on_drain_over, (uint64_t)w->conf->drain_ms, 0);
+    fcgi_drain(w->server);
+    requests_release(w->requests);
+}
+
+static void on_terminate(uv_signal_t *signal, int number)
+{
+    (void)number;
+    leave(CONTAINER_OF(signal, struct worker, terminate));
+}
+
+static void on_control(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    struct worker *w = CONTAINER_OF(poll, struct worker, control);
+    log_warn("the master is gone");
+    uv_poll_stop(poll);
+    leave(w);
+}
+
+/* ---- the two ways to run ---- */
+
+static struct conf *load_inherited(const char *path)
+{
+    char *error = NULL;
+    struct files *files = files_unseal(WORKER_FD_FILES);
+    close(WORKER_FD_FILES);
+    if (files == NULL) {
+        log_error("what the master handed over is not readable: is it another version?");
+        return NULL;
+    }
+    struct conf *conf = conf_load(path, files, &error);
+    if (conf == NULL)
+        log_error("%s", error);
+    free(error);
+    return conf;
+}
+
+static void on_beat(uv_timer_t *timer)
+{
+    struct worker *w = CONTAINER_OF(timer, struct worker, beat);
+    uint64_t now_ns = uv_hrtime();
+    series_observe(w->lag, (int64_t)(now_ns - w->beat_due_ns));
+    w->beat_due_ns = now_ns + (uint64_t)WORKER_BEAT_MS * 1000000;
+    upstreams_refresh_stats(w->upstreams);
+    stats_beat();
+    log_tick();
+}
+
+static void start_beating(struct worker *w)
+{
+    w->lag = stat_series(FAMILY_LOOP_LAG, NULL);
+    w->beat_due_ns = uv_hrtime() + (uint64_t)WORKER_BEAT_MS * 1000000;
+    uv_timer_start(&w->beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
+}
+
+static void say_ready(void)
+{
+    const char ready = WORKER_READY;
+    stat_set(STAT_WORKERS_READY, 1);
+    if (write_full(WORKER_FD_CONTROL, &ready, 1) < 0)
+        log_warn("the master does not listen");
+}
+
+int worker_main(int index, int slot, const char *path)
+{
+    char mark[24];
+    snprintf(mark, sizeof(mark), "worker %d", index);
+    log_setup(LOG_INFO, LOG_TEXT, mark);
+    if (stats_attach(WORKER_FD_STATS, slot) < 0) {
+        log_error("the page of counters cannot be mapped");
+        return EXIT_FAILURE;
+    }
+    close(WORKER_FD_STATS);
+    struct worker w = {.conf = load_inherited(path)};
+    if (w.conf == NULL)
+        return EXIT_FAILURE;
+    log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
+    if (!drop_root(w.conf->user)) {
+        conf_free(w.conf);
+        return EXIT_FAILURE;
+    }
+    protect_process();
+    make_parts(&w);
+    w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));
+    /* After fcgi_listen: libfcgi would put handlers of its own in place. */
+    uv_signal_start(&w.terminate, on_terminate, SIGTERM);
+    signal(SIGINT, SIG_IGN); /* of a terminal, for the whole group: the master passes it on as TERM */
+    signal(SIGHUP, SIG_IGN);
+    uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
+    uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
+    start_beating(&w);
+    signals_unblock();
+    fetches_hear(w.fetches);
+    enter_sandbox(w.conf);
+    say_ready();
+    uv_run(&w.loop, UV_RUN_DEFAULT);
+    close_parts(&w);
+    finish_loop(&w);
+    return EXIT_SUCCESS;
+}
+
+int worker_cgi(struct conf *conf)
+{
+    struct worker w = {.conf = conf};
+    log_setup((enum log_level)conf->log_level, (enum log_format)conf->log_format, NULL);
+    protect_process();
+    make_parts(&w);
+    w.server = fcgi_serve_cgi(&w.loop, handlers_of(&w));
+    enter_sandbox(conf);
+    uv_run(&w.loop, UV_RUN_DEFAULT);
+    close_parts(&w);
+    finish_loop(&w);
+    return EXIT_SUCCESS;
+}

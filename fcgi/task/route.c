@@ -1,0 +1,242 @@
+/* route: see route.h. */
+#include "task/route.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { URI_MAX = 16384 };
+
+static const char unified_prefix[] = "/v1/tasks";
+
+/* ---- one task ---- */
+
+static enum problem take_native(const struct conf *conf, const char *path, const char *query,
+                                struct task *task)
+{
+    enum problem problem = PROBLEM_NOT_FOUND;
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        enum pattern_match match = pattern_match(&route->path, path, query, task->id);
+        if (match == PATTERN_MATCHES) {
+            task->route = route;
+            return PROBLEM_NONE;
+        }
+        if (match == PATTERN_BAD_ID)
+            problem = PROBLEM_BAD_ID;
+    }
+    return problem;
+}
+
+enum problem route_named(const struct conf *conf, const char *name, struct task *task)
+{
+    size_t len = strcspn(name, "/");
+    for (size_t i = 0; i < conf->routes.n && name[len] == '/'; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        const char *provider = route->provider->name, *id = name + len + 1;
+        if (strlen(provider) != len || memcmp(provider, name, len) != 0)
+            continue;
+        if (strlen(id) >= TASK_ID_MAX || !pattern_takes_id(&route->path, id))
+            return PROBLEM_BAD_ID;
+        task->route = route;
+        strcpy(task->id, id);
+        return PROBLEM_NONE;
+    }
+    return PROBLEM_NOT_FOUND;
+}
+
+/* Behind "/v1/tasks/". An encoded slash would make another task of it, so there may be none. */
+static enum problem take_unified(const struct conf *conf, const char *rest, struct task *task)
+{
+    char name[URI_MAX];
+    if (strcasestr(rest, "%2f") != NULL || percent_decode(rest, strlen(rest), name, sizeof(name)) < 0)
+        return PROBLEM_BAD_ID;
+    return route_named(conf, name, task);
+}
+
+/* The path of a URI; NULL when it is too long. */
+static const char *split_uri(const char *uri, char path[static URI_MAX], const char **ret_query)
+{
+    size_t len = strcspn(uri, "?#");
+    if (len >= URI_MAX)
+        return NULL;
+    memcpy(path, uri, len);
+    path[len] = '\0';
+    *ret_query = uri[len] == '?' ? uri + len + 1 : NULL;
+    return path;
+}
+
+enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
+                           enum problem *ret_problem)
+{
+    char buffer[URI_MAX];
+    const char *query, *path = split_uri(uri, buffer, &query);
+    const size_t prefix_len = strlen(unified_prefix);
+    *ret_problem = PROBLEM_NONE;
+    if (path == NULL) {
+        *ret_problem = PROBLEM_BAD_REQUEST;
+        return ROUTE_NONE;
+    }
+    if (strcmp(path, unified_prefix) == 0)
+        return ROUTE_MANY;
+    /* Providers' own paths first: one of them may begin like ours. */
+    *ret_problem = take_native(conf, path, query, ret_task);
+    if (*ret_problem == PROBLEM_NONE)
+        return ROUTE_NATIVE;
+    if (strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
+        return ROUTE_NONE;
+    enum problem problem = take_unified(conf, path + prefix_len + 1, ret_task);
+    if (problem == PROBLEM_NONE || *ret_problem == PROBLEM_NOT_FOUND)
+        *ret_problem = problem;
+    return problem == PROBLEM_NONE ? ROUTE_UNIFIED : ROUTE_NONE;
+}
+
+/* ---- many tasks ---- */
+
+int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems)
+{
+    char path[URI_MAX], ids[URI_MAX], *rest = ids, *name;
+    const char *query;
+    int n = 0;
+    if (split_uri(uri, path, &query) == NULL || !query_value(query, "ids", ids, sizeof(ids)))
+        return -1;
+    while ((name = strsep(&rest, ",")) != NULL) {
+        if (name[0] == '\0' || n == ROUTE_IDS_MAX)
+            return -1;
+        ret_tasks[n].route = NULL;
+        ret_problems[n] = route_named(conf, name, &ret_tasks[n]);
+        n++;
+    }
+    return n;
+}
+
+void task_key(const struct task *task, struct buf *out)
+{
+    buf_puts(out, task->route->upstream->name);
+    buf_putc(out, ':');
+    buf_puts(out, task->route->provider->name);
+    buf_putc(out, ':');
+    buf_puts(out, task->id);
+}
+
+struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf)
+{
+    const struct provider_poll *poll = &task->route->provider->poll;
+    return (struct snapshot_rules){.terminal_ttl_ms = conf->terminal_ttl_ms,
+                                   .stale_for_ms = conf->stale_for_ms,
+                                   .poll_min_ms = poll->min_ms,
+                                   .poll_max_ms = poll->max_ms};
+}
+
+/* ---- nginx ----
+ *
+ * A provider's own path is its own key: most requests pass the map without a match. The other ways to ask for
+ * the same task are mapped to that path. Only where an id stands in a query does the map look at queries at
+ * all. */
+
+static bool has_query(const struct pattern *pattern)
+{
+    return pattern->parts[pattern->n_parts - 1].query_name != NULL;
+}
+
+static void print_literal(const char *literal, struct buf *out)
+{
+    for (const char *c = literal; *c != '\0'; c++)
+        buf_addf(out, "%s%c", strchr(".+*()[]|^$?\\\"", *c) ? "\\" : "", *c);
+}
+
+/* A pattern with a query as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2
+ * ... Those of the query stand in any order, so they are looked ahead for. */
+static void print_query_regex(const struct pattern *pattern, struct buf *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < pattern->n_parts && pattern->parts[i].query_name == NULL; i++) {
+        const struct pattern_part *part = &pattern->parts[i];
+        buf_putc(out, '/');
+        if (part->literal != NULL)
+            print_literal(part->literal, out);
+        else
+            buf_addf(out, "(?<tp%zu>[^/?]+)", ++n);
+    }
+    buf_puts(out, "\\?");
+    for (size_t i = 0; i < pattern->n_parts; i++) {
+        const struct pattern_part *part = &pattern->parts[i];
+        if (part->query_name != NULL && part->grammar != NULL)
+            buf_addf(out, "(?=(?:.*&)?%s=(?<tp%zu>[^&]+))", part->query_name, ++n);
+    }
+}
+
+/* "/v1/tasks/PROVIDER/ID". */
+static void print_unified_regex(const struct conf_route *route, bool with_query, struct buf *out)
+{
+    buf_addf(out, "%s/%s", unified_prefix, route->provider->name);
+    for (size_t n = 1; n <= route->path.n_variables; n++)
+        buf_addf(out, "/(?<tp%zu>[^/?]+)", n);
+    buf_puts(out, with_query ? "\\?" : "$");
+}
+
+/* The value of a row: the native path with what was captured. */
+static void print_key(const struct pattern *pattern, struct buf *out)
+{
+    size_t n = 0;
+    buf_puts(out, "\" \"");
+    for (size_t i = 0; i < pattern->n_parts; i++) {
+        const struct pattern_part *part = &pattern->parts[i];
+        if (part->query_name != NULL)
+            buf_addf(out, "?%s=", part->query_name);
+        else
+            buf_putc(out, '/');
+        if (part->literal != NULL)
+            buf_puts(out, part->literal);
+        else
+            buf_addf(out, "${tp%zu}", ++n);
+    }
+    buf_puts(out, "\";\n");
+}
+
+/* The one that the unified path means. */
+static bool is_first_of_provider(const struct conf *conf, size_t i)
+{
+    for (size_t k = 0; k < i; k++) {
+        if (conf_route(conf, k)->provider == conf_route(conf, i)->provider)
+            return false;
+    }
+    return true;
+}
+
+static void print_map(const struct conf *conf, struct buf *out)
+{
+    bool with_query = false;
+    for (size_t i = 0; i < conf->routes.n; i++)
+        with_query |= has_query(&conf_route(conf, i)->path);
+    buf_addf(out, "map \"%s\" $taskproxy_task {\n    default $uri;\n", with_query ? "$uri?$args" : "$uri");
+    buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        if (is_first_of_provider(conf, i)) {
+            buf_puts(out, "    \"~^");
+            print_unified_regex(route, with_query, out);
+            print_key(&route->path, out);
+        }
+        if (has_query(&route->path)) {
+            buf_puts(out, "    \"~^");
+            print_query_regex(&route->path, out);
+            print_key(&route->path, out);
+        }
+    }
+    buf_puts(out, "}\n");
+}
+
+void route_print_nginx(const struct conf *conf, struct buf *out)
+{
+    buf_puts(out, "# Printed by taskproxy --print-nginx: include it in http {}.\n\n"
+                  "# One task always goes to the same worker, whichever way it is asked for.\n");
+    print_map(conf, out);
+    buf_puts(out, "\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
+    for (int64_t i = 0; i < conf->workers; i++)
+        buf_addf(out, "    server unix:%s/worker-%lld.sock max_fails=0;\n", conf->socket_dir, (long long)i);
+    buf_puts(out, "    keepalive 1024;\n}\n\n");
+    buf_addf(
+        out,
+        "upstream taskproxy_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
+        conf->socket_dir);
+}

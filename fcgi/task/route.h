@@ -1,0 +1,50 @@
+/* route: from the line a client sent to the task it asks about. */
+#ifndef ROUTE_H
+#define ROUTE_H
+
+#include "config/conf.h"
+#include "task/problem.h"
+#include "task/snapshot.h"
+
+enum { TASK_KEY_MAX = 1024 };
+
+/* One task of one route: the identity that fetches, the cache and Redis go by. */
+struct task {
+    const struct conf_route *route; /* (ref) */
+    char id[TASK_ID_MAX];           /* the values of the path's variables, joined by '/' */
+};
+
+enum { ROUTE_IDS_MAX = 100 };
+
+/* What `uri` (path and query, as they came) asks for. */
+enum route_kind {
+    ROUTE_NONE,    /* nothing of ours: problem says which */
+    ROUTE_NATIVE,  /* a provider's own path */
+    ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
+    ROUTE_MANY,    /* /v1/tasks?ids=... */
+    ROUTE_HOOK     /* a webhook: hook_route finds those */
+};
+
+/* The first three need one task; ROUTE_MANY leaves it alone: route_ids reads them. */
+enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
+                           enum problem *ret_problem);
+
+/* The task of the name "PROVIDER/ID", not percent-encoded. Of several routes with one provider the first
+ * counts. */
+enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
+
+/* The tasks of /v1/tasks?ids=, in the order asked. One that is not ours has no route and a problem of its
+ * own. How many there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays
+ * hold ROUTE_IDS_MAX. */
+int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
+
+/* The task's key in Redis, without the prefix, and in the memory cache: "main:sora:ID". */
+void task_key(const struct task *task, struct buf *out);
+
+/* How long snapshots of the task are fresh and kept. */
+struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);
+
+/* For `taskproxy --print-nginx`: the map from the URI to the task, and the upstream blocks. */
+void route_print_nginx(const struct conf *conf, struct buf *out);
+
+#endif

@@ -1,0 +1,245 @@
+/* snapshot: see snapshot.h.
+ *
+ * The value in Redis: one line, then the views one behind the other.
+ *
+ *     taskproxy/3 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY LEN LEN\n
+ *
+ * KEY is the mark of the key that was answered, or "-". */
+#include "task/snapshot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FORMAT "taskproxy/3"
+
+enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
+
+static const int64_t url_margin_ms = 60 * 1000;
+static const int64_t retry_after_max_ms = 5 * 60 * 1000;
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* An ended task is good for terminal_ttl, but its URLs must work for a while after it was served. When they
+ * are about to end the task is asked again at the usual pace, and when they had ended before they came, each
+ * minute. */
+static int64_t ended_until(const struct snapshot *s, const struct snapshot_rules *rules)
+{
+    int64_t until = s->fetched_ms + rules->terminal_ttl_ms;
+    if (s->urls_expire_at == 0)
+        return until;
+    int64_t expire_ms = s->urls_expire_at * 1000;
+    int64_t least = expire_ms <= s->fetched_ms ? url_margin_ms : rules->poll_min_ms;
+    return min64(until, max64(expire_ms - url_margin_ms, s->fetched_ms + least));
+}
+
+/* The interval grows with the age of the task: news is likely in a young one, and an old one can wait. */
+int64_t snapshot_interval_ms(const struct snapshot *s, const struct snapshot_rules *rules, int64_t now_ms)
+{
+    return max64(rules->poll_min_ms, min64((now_ms - s->created_ms) / POLL_GROWTH, rules->poll_max_ms));
+}
+
+static int64_t running_until(const struct snapshot *s, const struct snapshot_rules *rules)
+{
+    return s->fetched_ms + snapshot_interval_ms(s, rules, s->fetched_ms);
+}
+
+static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
+{
+    s->fresh_until_ms = state_ended(s->state)
+                            ? ended_until(s, rules)
+                            : max64(running_until(s, rules), s->fetched_ms + s->retry_after_ms);
+    s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
+}
+
+/* Any bytes, with a NUL behind them. */
+static char *copy_bytes(const char *data, size_t len)
+{
+    char *copy = xcalloc(len + 1, 1);
+    if (len > 0)
+        memcpy(copy, data, len);
+    return copy;
+}
+
+/* A strong validator: the digest of the bytes. */
+static void set_view(struct view_bytes *view, const char *data, size_t len)
+{
+    unsigned char digest[32];
+    view->data = copy_bytes(data, len);
+    view->len = len;
+    sha256(view->data, len, digest);
+    view->etag[0] = '"';
+    hex_encode(digest, (ETAG_SIZE - 3) / 2, view->etag + 1);
+    strcpy(view->etag + ETAG_SIZE - 2, "\"");
+}
+
+struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct snapshot_rules *rules)
+{
+    struct snapshot *s = xcalloc(1, sizeof(*s));
+    *s = (struct snapshot){.refs = 1,
+                           .state = facts->state,
+                           .known = facts->known,
+                           .created_ms = facts->created_ms,
+                           .fetched_ms = facts->fetched_ms,
+                           .urls_expire_at = facts->urls_expire_at,
+                           .retry_after_ms = min64(facts->retry_after_ms, retry_after_max_ms)};
+    if (facts->key != NULL)
+        snprintf(s->key, sizeof(s->key), "%s", facts->key);
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        set_view(&s->views[i], facts->views[i], facts->view_lens[i]);
+    set_times(s, rules);
+    return s;
+}
+
+struct snapshot *snapshot_new_missing(int64_t now_ms, int64_t until_ms)
+{
+    struct snapshot *s = xcalloc(1, sizeof(*s));
+    *s = (struct snapshot){.refs = 1,
+                           .state = STATE_NONE,
+                           .created_ms = now_ms,
+                           .fetched_ms = now_ms,
+                           .fresh_until_ms = until_ms,
+                           .keep_until_ms = until_ms};
+    return s;
+}
+
+struct snapshot *snapshot_outdated(const struct snapshot *s, int64_t now_ms)
+{
+    struct snapshot *copy = xcalloc(1, sizeof(*copy));
+    *copy = *s;
+    copy->refs = 1;
+    copy->fresh_until_ms = now_ms;
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        copy->views[i].data = copy_bytes(s->views[i].data, s->views[i].len);
+    return copy;
+}
+
+struct snapshot *snapshot_ref(struct snapshot *s)
+{
+    s->refs++;
+    return s;
+}
+
+void snapshot_unref(struct snapshot *s)
+{
+    if (s == NULL || --s->refs > 0)
+        return;
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        free(s->views[i].data);
+    free(s);
+}
+
+bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms)
+{
+    return now_ms < s->fresh_until_ms;
+}
+
+size_t snapshot_bytes(const struct snapshot *s)
+{
+    size_t bytes = sizeof(*s);
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        bytes += s->views[i].len + 1;
+    return bytes;
+}
+
+void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out)
+{
+    buf_addf(out, "%s %s %s %lld %lld %lld %lld %s", FORMAT, digest, state_name(s->state),
+             (long long)s->created_ms, (long long)s->fetched_ms, (long long)s->urls_expire_at,
+             (long long)s->retry_after_ms, s->key[0] ? s->key : "-");
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        buf_addf(out, " %zu", s->views[i].len);
+    buf_putc(out, '\n');
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        buf_add(out, s->views[i].data, s->views[i].len);
+}
+
+/* ---- decoding: the value is input from outside ---- */
+
+static enum state state_by_name(const char *name)
+{
+    for (int state = STATE_QUEUED; state < STATE_COUNT; state++) {
+        if (name != NULL && strcmp(name, state_name((enum state)state)) == 0)
+            return (enum state)state;
+    }
+    return STATE_NONE;
+}
+
+/* The next word of the head as a number; -1 when there is none. */
+static int64_t next_number(char **rest)
+{
+    const char *word = strtok_r(NULL, " ", rest);
+    int64_t value;
+    return word != NULL && parse_int(word, &value) == 0 ? value : -1;
+}
+
+/* A key's mark, or "-" for none. */
+static bool read_mark(const char *word, const char **ret_mark)
+{
+    size_t len = word ? strlen(word) : 0;
+    *ret_mark = len == KEY_MARK_SIZE - 1 ? word : NULL;
+    return *ret_mark ? strspn(word, "0123456789abcdef") == len : len == 1 && word[0] == '-';
+}
+
+static const char *read_head(char *head, const char *digest, struct snapshot_facts *facts)
+{
+    char *rest;
+    const char *format = strtok_r(head, " ", &rest), *made_with = strtok_r(NULL, " ", &rest);
+    if (format == NULL || strcmp(format, FORMAT) != 0)
+        return "another format";
+    if (made_with == NULL || strcmp(made_with, digest) != 0)
+        return "another provider file";
+    facts->state = state_by_name(strtok_r(NULL, " ", &rest));
+    facts->known = true;
+    facts->created_ms = next_number(&rest);
+    facts->fetched_ms = next_number(&rest);
+    facts->urls_expire_at = next_number(&rest);
+    facts->retry_after_ms = next_number(&rest);
+    bool good_mark = read_mark(strtok_r(NULL, " ", &rest), &facts->key);
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        facts->view_lens[i] = (size_t)next_number(&rest);
+    /* Beyond these the sums of times would overflow. */
+    const int64_t most = 1LL << 48;
+    if (facts->state == STATE_NONE || !good_mark || facts->created_ms < 0 || facts->created_ms > most ||
+        facts->fetched_ms < 0 || facts->fetched_ms > most || facts->urls_expire_at < 0 ||
+        facts->urls_expire_at > most / 1000 || facts->retry_after_ms < 0)
+        return "a malformed head";
+    return NULL;
+}
+
+static const char *find_views(const char *at, const char *end, struct snapshot_facts *facts)
+{
+    for (size_t i = 0; i < VIEW_COUNT; i++) {
+        if (facts->view_lens[i] > (size_t)(end - at))
+            return "a value that is not whole";
+        facts->views[i] = at;
+        at += facts->view_lens[i];
+    }
+    return at == end ? NULL : "a value that is not whole";
+}
+
+struct snapshot *snapshot_decode(const char *value, size_t len, const char *digest,
+                                 const struct snapshot_rules *rules, const char **ret_why)
+{
+    const char *line_end = memchr(value, '\n', len < HEAD_MAX ? len : HEAD_MAX);
+    if (line_end == NULL) {
+        *ret_why = "another format";
+        return NULL;
+    }
+    struct snapshot_facts facts = {.state = STATE_NONE};
+    char *head = xstrndup(value, (size_t)(line_end - value));
+    *ret_why = read_head(head, digest, &facts);
+    if (*ret_why == NULL)
+        *ret_why = find_views(line_end + 1, value + len, &facts);
+    struct snapshot *snapshot = *ret_why == NULL ? snapshot_new(&facts, rules) : NULL;
+    free(head); /* the facts point into it */
+    return snapshot;
+}

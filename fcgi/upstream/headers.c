@@ -1,0 +1,106 @@
+/* headers: see headers.h. */
+#include "upstream/headers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "lib/vault.h"
+
+enum { JWT_SECONDS = 1800, JWT_RENEW_SECONDS = 1500, JWT_BACK_SECONDS = 5, HEADER_LINE_MAX = 8192 };
+
+/* ---- JSON web tokens ---- */
+
+/* RFC 4648 with the URL's alphabet and no padding. */
+static void add_base64url(struct buf *out, const void *data, size_t len)
+{
+    unsigned char text[2048];
+    if (len > sizeof(text) / 4 * 3 - 3)
+        abort(); /* our own documents are short */
+    int n = EVP_EncodeBlock(text, data, (int)len);
+    while (n > 0 && text[n - 1] == '=')
+        n--;
+    for (int i = 0; i < n; i++)
+        buf_putc(out, (char)(text[i] == '+' ? '-' : text[i] == '/' ? '_' : text[i]));
+}
+
+void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s)
+{
+    static const char head[] = "{\"alg\":\"HS256\",\"typ\":\"JWT\"}";
+    const char *secret = strchr(key, ':');
+    if ((jwt->text != NULL && now_s < jwt->renew_at) || secret == NULL || strlen(key) > 1024)
+        return;
+    struct buf claims, token;
+    unsigned char signature[EVP_MAX_MD_SIZE];
+    unsigned signature_len = 0;
+    buf_init(&claims, HEADER_LINE_MAX);
+    buf_init_secret(&token, HEADER_LINE_MAX);
+    buf_puts(&claims, "{\"iss\":");
+    buf_add_json_string(&claims, key, (size_t)(secret - key));
+    buf_addf(&claims, ",\"exp\":%lld,\"nbf\":%lld}", (long long)now_s + JWT_SECONDS,
+             (long long)now_s - JWT_BACK_SECONDS);
+    add_base64url(&token, head, strlen(head));
+    buf_putc(&token, '.');
+    add_base64url(&token, claims.data, claims.len);
+    HMAC(EVP_sha256(), secret + 1, (int)strlen(secret + 1), (unsigned char *)token.data, token.len, signature,
+         &signature_len);
+    buf_putc(&token, '.');
+    add_base64url(&token, signature, signature_len);
+    vault_free(jwt->text);
+    *jwt = (struct jwt){.text = vault_strndup(token.data, token.len), .renew_at = now_s + JWT_RENEW_SECONDS};
+    buf_done_secret(&token);
+    buf_done(&claims);
+}
+
+void jwt_done(struct jwt *jwt)
+{
+    vault_free(jwt->text);
+    *jwt = (struct jwt){0};
+}
+
+/* ---- lines ---- */
+
+static void add_uuid(struct buf *out)
+{
+    unsigned char random[16];
+    char hex[33];
+    random_bytes(random, sizeof(random));
+    random[6] = (unsigned char)((random[6] & 0x0f) | 0x40); /* version 4 */
+    random[8] = (unsigned char)((random[8] & 0x3f) | 0x80); /* of RFC 9562 */
+    hex_encode(random, sizeof(random), hex);
+    buf_addf(out, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+void headers_add(const char *name, const char *value, const char *key, struct jwt *jwt, int64_t now_s,
+                 struct buf *out)
+{
+    buf_addf(out, "%s: ", name);
+    for (const char *at = value; *at != '\0';) {
+        if (strncmp(at, "{key}", 5) == 0) {
+            buf_puts(out, key);
+            at += 5;
+        } else if (strncmp(at, "{jwt}", 5) == 0) {
+            jwt_renew(jwt, key, now_s);
+            buf_puts(out, jwt->text ? jwt->text : "");
+            at += 5;
+        } else if (strncmp(at, "{uuid}", 6) == 0) {
+            add_uuid(out);
+            at += 6;
+        } else {
+            buf_putc(out, *at++);
+        }
+    }
+}
+
+void headers_add_secrets(const char *key, const struct jwt *jwt, struct secrets *secrets)
+{
+    const char *half = jwt->text ? strchr(key, ':') : NULL;
+    const char *const all[] = {key, half ? half + 1 : NULL, half ? jwt->text : NULL};
+    size_t n = 0;
+    while (secrets->items[n] != NULL)
+        n++;
+    for (size_t i = 0; i < NELEMS(all) && all[i] != NULL; i++)
+        secrets->items[n++] = all[i];
+}

@@ -1,0 +1,401 @@
+/* http: see http.h.
+ *
+ * curl's multi interface tells which sockets and which time-out it waits for (on_socket, on_timeout); the
+ * loop tells curl when something happens; then finished transfers are read off. curl is never called from
+ * inside its own callbacks. */
+#include "upstream/http.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <curl/curl.h>
+
+#include "lib/address.h"
+#include "lib/stats.h"
+#include "lib/vault.h"
+
+enum { HEADERS_LARGE = 256 * 1024, RETRY_AFTER_MAX_S = 86400 };
+
+struct http_call {
+    struct http *http; /* (ref) */
+    CURL *easy;
+    struct curl_slist *headers; /* they hold the key */
+    struct buf body;
+    bool again;            /* this is the second attempt */
+    int64_t timeout_ms;    /* of the whole query */
+    unsigned allowed;      /* kinds of addresses it may connect to, as bits */
+    bool tried;            /* one was allowed */
+    const char *no_socket; /* why none was opened, or NULL */
+    http_data *on_data;    /* NULL: the body is kept for on_answer */
+    http_callback *on_answer;
+    void *user;
+};
+
+/* A socket that curl waits for. */
+struct watch {
+    struct http *http; /* (ref) */
+    curl_socket_t socket;
+    uv_poll_t poll;
+};
+
+struct http {
+    uv_loop_t *loop; /* (ref) */
+    CURLM *multi;
+    uv_timer_t timer;
+};
+
+/* ---- between curl and the loop ---- */
+
+static void read_off_finished(struct http *h);
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_socket_ready(uv_poll_t *poll, int status, int events)
+{
+    struct watch *watch = poll->data;
+    struct http *h = watch->http;
+    int flags = status < 0 ? CURL_CSELECT_ERR : 0, running;
+    if (events & UV_READABLE)
+        flags |= CURL_CSELECT_IN;
+    if (events & UV_WRITABLE)
+        flags |= CURL_CSELECT_OUT;
+    curl_multi_socket_action(h->multi, watch->socket, flags, &running);
+    read_off_finished(h);
+}
+
+static void stop_watching(struct http *h, struct watch *watch)
+{
+    curl_multi_assign(h->multi, watch->socket, NULL);
+    uv_poll_stop(&watch->poll);
+    uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+}
+
+static struct watch *start_watching(struct http *h, curl_socket_t socket)
+{
+    struct watch *watch = xcalloc(1, sizeof(*watch));
+    *watch = (struct watch){.http = h, .socket = socket};
+    watch->poll.data = watch;
+    if (uv_poll_init(h->loop, &watch->poll, (int)socket) < 0) {
+        free(watch);
+        return NULL;
+    }
+    curl_multi_assign(h->multi, socket, watch);
+    return watch;
+}
+
+static int on_socket(CURL *easy, curl_socket_t socket, int what, void *user, void *socket_data)
+{
+    (void)easy;
+    struct http *h = user;
+    struct watch *watch = socket_data;
+    if (what == CURL_POLL_REMOVE) {
+        if (watch != NULL)
+            stop_watching(h, watch);
+        return 0;
+    }
+    if (watch == NULL)
+        watch = start_watching(h, socket);
+    if (watch == NULL)
+        return -1;
+    int events = ((what & CURL_POLL_IN) ? UV_READABLE : 0) | ((what & CURL_POLL_OUT) ? UV_WRITABLE : 0);
+    uv_poll_start(&watch->poll, events, on_socket_ready);
+    return 0;
+}
+
+static void on_curl_time(uv_timer_t *timer)
+{
+    struct http *h = timer->data;
+    int running;
+    curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    read_off_finished(h);
+}
+
+static int on_timeout(CURLM *multi, long timeout_ms, void *user)
+{
+    (void)multi;
+    struct http *h = user;
+    if (timeout_ms < 0)
+        uv_timer_stop(&h->timer);
+    else
+        uv_timer_start(&h->timer, on_curl_time, (uint64_t)timeout_ms,
+                       0); /* 0: in the next turn of the loop */
+    return 0;
+}
+
+/* ---- one query ---- */
+
+void http_cancel(struct http_call *call)
+{
+    curl_multi_remove_handle(call->http->multi, call->easy);
+    curl_easy_cleanup(call->easy);
+    curl_slist_free_all(call->headers);
+    buf_done(&call->body);
+    free(call);
+}
+
+static long status_of(const struct http_call *call)
+{
+    long status = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    return status;
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *user)
+{
+    struct http_call *call = user;
+    bool more;
+    if (call->on_data != NULL && status_of(call) == 200) {
+        more = call->on_data(call->user, data, size * n);
+    } else {
+        buf_add(&call->body, data, size * n);
+        more = !call->body.failed;
+    }
+    return more ? size * n : 0; /* a short count ends the transfer */
+}
+
+/* Why no socket was opened, which curl does not tell. */
+static const char no_descriptor[] = "cannot be asked: we have no descriptor left";
+static const char *const refusals[] = {
+    [ADDRESS_PUBLIC] = "not asked: its name leads to a public address, and \"localhost\" must not",
+    [ADDRESS_LOOPBACK] =
+        "not asked: its name leads to a loopback address, which \"addresses\" does not allow",
+    [ADDRESS_PRIVATE] = "not asked: its name leads to a private address, which \"addresses\" does not allow",
+    [ADDRESS_LINK_LOCAL] =
+        "not asked: its name leads to a link-local address, which \"addresses\" does not allow",
+    [ADDRESS_RESERVED] = "not asked: its name leads to an address of no host"};
+
+/* Every address that a name leads to comes by here before it is connected to. */
+static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    struct http_call *call = user;
+    enum address_kind kind = address_kind(&address->addr);
+    if ((call->allowed & ADDRESS_BIT(kind)) == 0) {
+        if (!call->tried)
+            call->no_socket = refusals[kind];
+        return CURL_SOCKET_BAD;
+    }
+    call->tried = true;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    call->no_socket = fd < 0 && (errno == EMFILE || errno == ENFILE) ? no_descriptor : NULL;
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
+{
+    long header_bytes = 0;
+    switch (code) {
+    case CURLE_OK:
+        return HTTP_ANSWERED;
+    case CURLE_OPERATION_TIMEDOUT:
+        return HTTP_TIMED_OUT;
+    case CURLE_WRITE_ERROR: /* on_body has had enough */
+    case CURLE_PARTIAL_FILE:
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9, that is: no HTTP */
+        return HTTP_UNUSABLE;
+    case CURLE_RECV_ERROR: /* also when curl has had enough of the headers */
+        curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
+        return header_bytes > HEADERS_LARGE ? HTTP_UNUSABLE : HTTP_FAILED;
+    default:
+        return call->no_socket == no_descriptor ? HTTP_OUT_OF_MEANS : HTTP_FAILED;
+    }
+}
+
+static const char *trouble_of(const struct http_call *call, CURLcode code)
+{
+    if (code == CURLE_OK)
+        return NULL;
+    return call->no_socket != NULL ? call->no_socket : curl_easy_strerror(code);
+}
+
+static void finish(struct http_call *call, CURLcode code)
+{
+    long connects = 0;
+    curl_off_t retry_after = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
+    curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
+    stat_add(STAT_UPSTREAM_CONNECTS, connects);
+    if (retry_after > RETRY_AFTER_MAX_S)
+        retry_after = RETRY_AFTER_MAX_S;
+    const struct http_answer answer = {.outcome = outcome_of(call, code),
+                                       .status = (int)status_of(call),
+                                       .body = call->body.data ? call->body.data : "",
+                                       .len = call->body.len,
+                                       .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
+                                       .trouble = trouble_of(call, code)};
+    call->on_answer(call->user, &answer);
+    http_cancel(call);
+}
+
+/* Whether the query was lost with a kept connection that the upstream has given up: not a byte came back. curl asks again
+ * by itself for some of the ways in which that shows, but on any connection that it has, and gives up after a few. */
+static bool is_lost(const struct http_call *call, CURLcode code)
+{
+    long connects = 0, header_bytes = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
+    curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
+    return (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING) &&
+           connects == 0 && header_bytes == 0 && call->body.len == 0;
+}
+
+/* Once more, on a new connection, in what is left of its time. False when it has failed for good. */
+static bool ask_again(struct http_call *call, CURLcode code)
+{
+    curl_off_t spent_us = 0;
+    if (call->again || !is_lost(call, code))
+        return false;
+    curl_easy_getinfo(call->easy, CURLINFO_TOTAL_TIME_T, &spent_us);
+    int64_t left_ms = call->timeout_ms - (int64_t)spent_us / 1000;
+    if (left_ms <= 0)
+        return false;
+    call->again = true;
+    curl_multi_remove_handle(call->http->multi, call->easy);
+    curl_easy_setopt(call->easy, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, (long)left_ms);
+    curl_multi_add_handle(call->http->multi, call->easy);
+    return true;
+}
+
+static void read_off_finished(struct http *h)
+{
+    CURLMsg *message;
+    int left;
+    while ((message = curl_multi_info_read(h->multi, &left)) != NULL) {
+        struct http_call *call = NULL;
+        CURLcode code = message->data.result;
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &call);
+        if (!ask_again(call, code))
+            finish(call, code);
+    }
+}
+
+static struct curl_slist *list_of(const struct buf *headers)
+{
+    struct curl_slist *list = NULL;
+    char *lines = vault_strndup(headers->data, headers->len), *at = lines;
+    while (*at != '\0') {
+        size_t len = strcspn(at, "\n");
+        bool last = at[len] == '\0';
+        at[len] = '\0';
+        list = curl_slist_append(list, at); /* which copies it */
+        at += len + !last;
+    }
+    vault_free(lines);
+    return list;
+}
+
+static void set_options(struct http_call *call, const struct http_question *q)
+{
+    CURL *easy = call->easy;
+    bool tls = strncmp(q->url, "https:", 6) == 0;
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+    curl_easy_setopt(easy, CURLOPT_URL, q->url);
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, "taskproxy");
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)q->connect_timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* do not wait for a resolver thread that hangs */
+    /* The key goes to one origin: no redirect, no proxy of the environment, no other protocol. */
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, tls ? "https" : "http");
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+    if (q->ca != NULL) {
+        /* curl declares the data as its own to change, and does not. */
+        struct curl_blob blob = {
+            .data = (void *)(uintptr_t)q->ca, .len = q->ca_len, .flags = CURL_BLOB_NOCOPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+    }
+    /* One HTTP/2 connection rather than many, where the upstream offers it. */
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+}
+
+struct http_call *http_get(struct http *h, const struct http_question *q, http_callback *on_answer,
+                           void *user)
+{
+    struct http_call *call = xcalloc(1, sizeof(*call));
+    *call = (struct http_call){.http = h,
+                               .headers = list_of(q->headers),
+                               .timeout_ms = q->timeout_ms,
+                               .allowed = q->allowed,
+                               .on_data = q->on_data,
+                               .on_answer = on_answer,
+                               .user = user};
+    buf_init(&call->body, (size_t)q->max_body);
+    call->easy = curl_easy_init();
+    if (call->easy == NULL)
+        abort(); /* out of memory */
+    set_options(call, q);
+    curl_multi_add_handle(h->multi, call->easy);
+    return call;
+}
+
+/* ---- curl's memory: headers go through lists and buffers of its own, so whatever it frees is wiped ---- */
+
+static void wiping_free(void *memory)
+{
+    if (memory != NULL)
+        explicit_bzero(memory, malloc_usable_size(memory));
+    free(memory);
+}
+
+static void *wiping_realloc(void *old, size_t size)
+{
+    size_t old_size = old ? malloc_usable_size(old) : 0;
+    void *memory = malloc(size);
+    if (memory == NULL)
+        return NULL;
+    if (old != NULL)
+        memcpy(memory, old, old_size < size ? old_size : size);
+    wiping_free(old);
+    return memory;
+}
+
+/* ---- the whole ---- */
+
+struct http *http_new(uv_loop_t *loop)
+{
+    struct http *h = xcalloc(1, sizeof(*h));
+    h->loop = loop;
+    uv_timer_init(loop, &h->timer);
+    h->timer.data = h;
+    unsetenv("SSLKEYLOGFILE"); /* or curl would write there what opens every connection */
+    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc) !=
+            CURLE_OK ||
+        (h->multi = curl_multi_init()) == NULL)
+        abort(); /* out of memory */
+    curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
+    curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_timeout);
+    curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
+    return h;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct http *h = handle->data;
+    curl_multi_cleanup(h->multi);
+    curl_global_cleanup();
+    free(h);
+}
+
+void http_free(struct http *h)
+{
+    if (h != NULL)
+        uv_close((uv_handle_t *)&h->timer, on_timer_closed);
+}

@@ -1,0 +1,60 @@
+/* http: GET requests on libcurl, one after the other on connections that are kept.
+ *
+ * A name that leads to an address of a kind that is not allowed is not connected to. TLS is verified; a redirect
+ * is never followed; no proxy, cookie or compression is taken from anywhere; a body has a cap, unless it is taken as it comes. What to ask, and whether, is decided elsewhere (upstream.c). */
+#ifndef HTTP_H
+#define HTTP_H
+
+#include <uv.h>
+
+#include "lib/buf.h"
+
+struct http;
+struct http_call; /* one query under way */
+
+/* The next part of a body; false: no more is wanted. Nothing of http may be called from within. */
+typedef bool http_data(void *user, const char *data, size_t len);
+
+/* All (ref), needed only during http_get; but the certificates as long as the query runs. */
+struct http_question {
+    const char *url;
+    const struct buf *headers; /* lines, each with its '\n'; wiped by their owner */
+    const char *ca;            /* certificates to trust, PEM; NULL: the system's */
+    size_t ca_len;
+    unsigned allowed;   /* kinds of addresses (address.h) that may be connected to, as bits */
+    int64_t timeout_ms; /* of the whole; 0: it may take for ever */
+    int64_t connect_timeout_ms;
+    int64_t max_body;   /* bytes */
+    http_data *on_data; /* is given the body of a 200 as it comes, and the answer has none; NULL: nobody is */
+};
+
+enum http_outcome {
+    HTTP_ANSWERED, /* with any status */
+    HTTP_TIMED_OUT,
+    HTTP_FAILED,      /* no connection, no TLS, reset before the end */
+    HTTP_UNUSABLE,    /* truncated, too large, against the protocol */
+    HTTP_OUT_OF_MEANS /* we have no descriptor left */
+};
+
+struct http_answer {
+    enum http_outcome outcome;
+    int status;
+    const char *body; /* (ref) during the callback */
+    size_t len;
+    int64_t retry_after_ms; /* 0: none was given */
+    const char *trouble;    /* not HTTP_ANSWERED: what happened, static text */
+};
+
+typedef void http_callback(void *user, const struct http_answer *answer);
+
+struct http *http_new(uv_loop_t *loop);
+
+/* No query may be under way. Freed when the loop has run its closing callbacks. NULL is allowed. */
+void http_free(struct http *http);
+
+/* Exactly one callback comes, later, unless the call is cancelled. */
+struct http_call *http_get(struct http *http, const struct http_question *question, http_callback *on_answer,
+                           void *user);
+void http_cancel(struct http_call *call);
+
+#endif

@@ -1,0 +1,163 @@
+/* keypool: see keypool.h. */
+#include "upstream/keypool.h"
+
+#include <string.h>
+
+enum { PAUSE_FIRST_MS = 1000, PAUSE_LAST_MS = 5 * 60 * 1000, DOUBT_MS = 60 * 1000, REFUSALS_ASIDE = 3 };
+enum { REST_LEAST_MS = 1000, REST_MOST_MS = 5 * 60 * 1000 };
+
+void keypool_init(struct keypool *pool, char *const *keys, size_t n)
+{
+    *pool = (struct keypool){.n = n};
+    for (size_t i = 0; i < n; i++)
+        key_mark(keys[i], pool->keys[i].mark);
+}
+
+static bool has_bit(uint64_t bits, size_t i)
+{
+    return (bits >> i & 1) != 0;
+}
+
+static bool is_resting(const struct pool_key *key, int64_t now_ms)
+{
+    return key->rests_until_ms > now_ms;
+}
+
+static bool is_usable(const struct pool_key *key, int64_t now_ms)
+{
+    return !is_resting(key, now_ms) && !(key->aside && key->aside_until_ms > now_ms);
+}
+
+/* The key that answered for the task last; pool->n: none that we have. */
+static size_t owner_of(const struct keypool *pool, const struct key_turn *turn)
+{
+    size_t i = 0;
+    while (i < pool->n && strcmp(pool->keys[i].mark, turn->owner) != 0)
+        i++;
+    return i;
+}
+
+/* The owner, or else the first in turn that is not doubted, or else the first in turn; pool->n: none. */
+static size_t choose(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms)
+{
+    size_t owner = owner_of(pool, turn), chosen = pool->n;
+    for (size_t k = 0; k < pool->n; k++) {
+        size_t i = (pool->next + k) % pool->n;
+        const struct pool_key *key = &pool->keys[i];
+        if (has_bit(turn->tried, i) || !is_usable(key, now_ms))
+            continue;
+        if (i == owner)
+            return i;
+        bool better = chosen == pool->n ||
+                      (pool->keys[chosen].doubted_until_ms > now_ms && key->doubted_until_ms <= now_ms);
+        if (better)
+            chosen = i;
+    }
+    return chosen;
+}
+
+/* Twice as long for each refusal more. */
+static int64_t pause_ms(const struct pool_key *key)
+{
+    int64_t pause = PAUSE_FIRST_MS;
+    for (int64_t i = REFUSALS_ASIDE; i < key->refusals && pause < PAUSE_LAST_MS; i++)
+        pause *= 2;
+    return pause < PAUSE_LAST_MS ? pause : PAUSE_LAST_MS;
+}
+
+bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms)
+{
+    if (turn->stays)
+        return true;
+    size_t i = choose(pool, turn, now_ms);
+    if (i == pool->n)
+        return false;
+    struct pool_key *key = &pool->keys[i];
+    turn->probes = key->aside;
+    if (turn->probes) /* and no other does for now */
+        key->aside_until_ms = now_ms + pause_ms(key);
+    if (i != owner_of(pool, turn))
+        pool->next = (i + 1) % pool->n;
+    turn->key = i;
+    turn->tried |= (uint64_t)1 << i;
+    return true;
+}
+
+bool keypool_has(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms)
+{
+    return !turn->stays && choose(pool, turn, now_ms) < pool->n;
+}
+
+/* What was under way with a key that is set aside says nothing new, unless it is the probe. */
+static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
+{
+    if (key->aside && !probe)
+        return false;
+    bool was_aside = key->aside;
+    key->refusals++;
+    key->doubted_until_ms = now_ms + DOUBT_MS;
+    key->aside = key->refusals >= REFUSALS_ASIDE;
+    if (key->aside)
+        key->aside_until_ms = now_ms + pause_ms(key);
+    return key->aside && !was_aside;
+}
+
+static bool bring_back(struct pool_key *key)
+{
+    bool news = key->aside;
+    key->aside = false;
+    key->refusals = key->doubted_until_ms = 0;
+    return news;
+}
+
+bool keypool_said(struct keypool *pool, struct key_turn *turn, enum key_word word, int64_t rest_ms,
+                  int64_t now_ms)
+{
+    struct pool_key *key = &pool->keys[turn->key];
+    uint64_t bit = (uint64_t)1 << turn->key;
+    switch (word) {
+    case KEY_GOOD:
+        turn->stays = true;
+        memcpy(turn->owner, key->mark, sizeof(turn->owner));
+        return bring_back(key);
+    case KEY_MISSING:
+        turn->missing |= bit;
+        return bring_back(key);
+    case KEY_REFUSED:
+        turn->refused |= bit;
+        return note_refusal(key, turn->probes, now_ms);
+    case KEY_DOUBTED:
+        turn->refused |= bit;
+        key->doubted_until_ms = now_ms + DOUBT_MS;
+        return false;
+    case KEY_BUSY:
+        rest_ms = rest_ms < REST_LEAST_MS ? REST_LEAST_MS : rest_ms > REST_MOST_MS ? REST_MOST_MS : rest_ms;
+        key->rests_until_ms = now_ms + rest_ms;
+        return false;
+    }
+    return false;
+}
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a == 0 || b < a ? b : a;
+}
+
+enum key_end keypool_end(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms,
+                         int64_t *ret_retry_after_ms)
+{
+    size_t owner = owner_of(pool, turn);
+    int64_t rests_ms = 0, aside_ms = 0;
+    bool missing = owner < pool->n ? has_bit(turn->missing, owner) : turn->missing != 0;
+    for (size_t i = 0; i < pool->n; i++) {
+        const struct pool_key *key = &pool->keys[i];
+        if (owner < pool->n && owner != i)
+            continue;
+        if (is_resting(key, now_ms))
+            rests_ms = sooner(rests_ms, key->rests_until_ms - now_ms);
+        else if (key->aside && key->aside_until_ms > now_ms)
+            aside_ms = sooner(aside_ms, key->aside_until_ms - now_ms);
+    }
+    *ret_retry_after_ms = rests_ms > 0 ? rests_ms : missing ? 0 : aside_ms;
+    return rests_ms > 0 ? KEY_END_BUSY : missing ? KEY_END_MISSING : KEY_END_REFUSED;
+}

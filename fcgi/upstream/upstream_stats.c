@@ -1,0 +1,115 @@
+/* upstream_stats: see upstream_stats.h. */
+#include "upstream/upstream_stats.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/stats.h"
+
+#define END_LABEL(id, label) [id] = (label),
+static const char *const end_labels[] = {UPSTREAM_ENDS(END_LABEL)};
+static const char *const unasked_labels[] = {
+    [UNASKED_NO_KEY] = "no_key", [UNASKED_HELD] = "held", [UNASKED_QUEUED] = "queue_timeout"};
+
+/* Of a key's file the name alone. */
+static const char *key_name(const struct conf_upstream *conf, size_t i)
+{
+    const char *path = conf_key_name(conf, i), *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+static int64_t *key_series(enum family_id family, const struct conf_upstream *conf, size_t i,
+                           const char *mark)
+{
+    return stat_series(family, "upstream", conf->name, "key", key_name(conf, i), "digest", mark);
+}
+
+static void init_keys(struct upstream_stats *s, const struct conf_upstream *conf, const struct keypool *pool)
+{
+    s->keys = xcalloc(pool->n, sizeof(*s->keys));
+    for (size_t i = 0; i < pool->n; i++) {
+        const char *mark = pool->keys[i].mark;
+        s->keys[i] = (struct key_stats){.refusals = key_series(FAMILY_KEY_REFUSALS, conf, i, mark),
+                                        .aside = key_series(FAMILY_KEYS_ASIDE, conf, i, mark),
+                                        .resting = key_series(FAMILY_KEYS_RESTING, conf, i, mark)};
+    }
+}
+
+void upstream_stats_init(struct upstream_stats *s, const struct conf_upstream *conf,
+                         const struct keypool *pool)
+{
+    const char *name = conf->name;
+    *s = (struct upstream_stats){.queries = stat_series(FAMILY_UPSTREAM_QUERIES, "upstream", name),
+                                 .failures = stat_series(FAMILY_UPSTREAM_FAILURES, "upstream", name),
+                                 .in_flight = stat_series(FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
+                                 .time = stat_series(FAMILY_UPSTREAM_TIME, "upstream", name),
+                                 .breaker_open = stat_series(FAMILY_BREAKER_OPEN, "upstream", name)};
+    for (size_t i = 0; i < NELEMS(s->ends); i++)
+        s->ends[i] = stat_series(FAMILY_UPSTREAM_OUTCOMES, "upstream", name, "outcome", end_labels[i]);
+    for (size_t i = 0; i < NELEMS(s->unasked); i++)
+        s->unasked[i] = stat_series(FAMILY_UPSTREAM_UNASKED, "upstream", name, "reason", unasked_labels[i]);
+    init_keys(s, conf, pool);
+}
+
+void upstream_stats_done(struct upstream_stats *s)
+{
+    free(s->keys);
+}
+
+void upstream_stats_sent(struct upstream_stats *s)
+{
+    series_add(s->queries, 1);
+    series_add(s->in_flight, 1);
+}
+
+void upstream_stats_left(struct upstream_stats *s, int64_t took_ns)
+{
+    series_observe(s->time, took_ns);
+    series_add(s->in_flight, -1);
+}
+
+static bool is_failure(enum upstream_end end)
+{
+    return end == END_ERROR || end == END_INVALID || end == END_TIMEOUT || end == END_FAILED ||
+           end == END_OUT_OF_MEANS;
+}
+
+void upstream_stats_end(struct upstream_stats *s, enum upstream_end end)
+{
+    series_add(s->ends[end], 1);
+    if (is_failure(end))
+        series_add(s->failures, 1);
+}
+
+void upstream_stats_resting(struct upstream_stats *s, const struct keypool *pool, int64_t now_ms)
+{
+    for (size_t i = 0; i < pool->n; i++)
+        series_set(s->keys[i].resting, pool->keys[i].rests_until_ms > now_ms);
+}
+
+void upstream_stats_read(const struct conf_upstream *conf, const struct shm_counters *sum,
+                         struct upstream_reading *ret)
+{
+    const char *name = conf->name;
+    *ret =
+        (struct upstream_reading){.queries = series_read(sum, FAMILY_UPSTREAM_QUERIES, "upstream", name),
+                                  .failures = series_read(sum, FAMILY_UPSTREAM_FAILURES, "upstream", name),
+                                  .in_flight = series_read(sum, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
+                                  .breaker_open = series_read(sum, FAMILY_BREAKER_OPEN, "upstream", name)};
+}
+
+static int64_t read_key(const struct conf_upstream *conf, const struct key_reading *key,
+                        const struct shm_counters *sum, enum family_id family)
+{
+    return series_read(sum, family, "upstream", conf->name, "key", key->name, "digest", key->mark);
+}
+
+void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct shm_counters *sum,
+                             struct key_reading *ret)
+{
+    *ret = (struct key_reading){.name = key_name(conf, i)};
+    key_mark(conf_keys(conf)[i], ret->mark);
+    ret->refusals = read_key(conf, ret, sum, FAMILY_KEY_REFUSALS);
+    ret->aside = read_key(conf, ret, sum, FAMILY_KEYS_ASIDE);
+    ret->resting = read_key(conf, ret, sum, FAMILY_KEYS_RESTING);
+}

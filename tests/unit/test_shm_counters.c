@@ -1,0 +1,130 @@
+/* The numbers of one process, and how those of several are added up. */
+#include "unit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/shm_counters.h"
+
+static struct shm_counters sheet, total;
+
+static void reset(void)
+{
+    shm_counters_reset(&sheet);
+    shm_counters_reset(&total);
+}
+
+static void given(struct shm_counters *in, const char *key, int64_t value)
+{
+    size_t at = shm_counters_series(in, key, 1, 0);
+    assert_true(at < SHM_COUNTERS_VALUES);
+    shm_counters_add(in, at, value);
+}
+
+static int64_t value_of(struct shm_counters *in, const char *key)
+{
+    uint32_t before = in->n;
+    size_t at = shm_counters_series(in, key, 1, 0);
+    assert_int_equal(in->n, before); /* it was there */
+    return in->values[at];
+}
+
+TEST(a_series_is_found_by_its_key)
+{
+    reset();
+    given(&sheet, "a_total{x=\"1\"}", 1);
+    given(&sheet, "a_total{x=\"2\"}", 2);
+    given(&sheet, "a_total{x=\"1\"}", 10);
+    assert_int_equal(value_of(&sheet, "a_total{x=\"1\"}"), 11);
+    assert_int_equal(value_of(&sheet, "a_total{x=\"2\"}"), 2);
+    assert_int_equal(sheet.n, 2);
+}
+
+TEST(sheets_add_up_by_key_wherever_it_stands)
+{
+    reset();
+    given(&total, "a_total", 1);
+    given(&total, "b_total", 2);
+    given(&sheet, "c_total", 5);
+    given(&sheet, "b_total", 7);
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_TOTALS);
+    assert_int_equal(value_of(&total, "a_total"), 1);
+    assert_int_equal(value_of(&total, "b_total"), 9);
+    assert_int_equal(value_of(&total, "c_total"), 5);
+}
+
+TEST(totals_are_counters_and_histograms_and_no_gauges)
+{
+    reset();
+    given(&sheet, "waiters", 3);
+    given(&sheet, "a_total{x=\"1\"}", 1);
+    size_t at = shm_counters_series(&sheet, "seconds", 4, 0);
+    shm_counters_add(&sheet, at + 3, 4);
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_TOTALS);
+    assert_int_equal(total.n, 1 + 4);
+    assert_int_equal(total.values[shm_counters_series(&total, "seconds", 4, 0) + 3], 4);
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_ALL);
+    assert_int_equal(value_of(&total, "waiters"), 3);
+}
+
+TEST(a_full_sheet_takes_no_more_and_keeps_what_it_has)
+{
+    char key[32];
+    reset();
+    for (int i = 0; i < SHM_COUNTERS_VALUES; i++) {
+        snprintf(key, sizeof(key), "a_total{x=\"%d\"}", i);
+        assert_int_equal(shm_counters_series(&sheet, key, 1, (size_t)i), i);
+    }
+    assert_int_equal(shm_counters_series(&sheet, "one_more_total", 1, 0), SHM_COUNTERS_VALUES);
+    given(&total, "one_more_total", 1);
+    shm_counters_fold(&sheet, &total, SHM_COUNTERS_ALL);
+    assert_int_equal(shm_counters_series(&sheet, "a_total{x=\"7\"}", 1, 0), 7);
+}
+
+TEST(a_key_that_is_too_long_is_refused)
+{
+    char key[SHM_COUNTERS_KEY + 1];
+    reset();
+    memset(key, 'a', SHM_COUNTERS_KEY);
+    key[SHM_COUNTERS_KEY] = '\0';
+    assert_int_equal(shm_counters_series(&sheet, key, 1, 0), SHM_COUNTERS_VALUES);
+    assert_true(shm_counters_series(&sheet, key + 1, 1, 0) < SHM_COUNTERS_VALUES);
+}
+
+TEST(a_sheet_that_lies_about_itself_does_no_harm)
+{
+    reset();
+    given(&sheet, "a_total", 1);
+    memset(sheet.keys, 'x', sizeof(sheet.keys));
+    sheet.n = UINT32_MAX;
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_ALL);
+    assert_int_equal(total.n, 1);
+    assert_int_equal(strlen(total.keys[0]), SHM_COUNTERS_KEY - 1);
+    memset(sheet.keys, 0, sizeof(sheet.keys));
+    shm_counters_fold(&total, &sheet,
+                      SHM_COUNTERS_ALL); /* one series without a name, as wide as there is room */
+    assert_int_equal(total.n, 1);
+}
+
+TEST(a_sheet_of_another_layout_is_not_read)
+{
+    reset();
+    given(&sheet, "a_total", 1);
+    sheet.layout++;
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_ALL);
+    assert_int_equal(total.n, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_series_is_found_by_its_key),
+        cmocka_unit_test(sheets_add_up_by_key_wherever_it_stands),
+        cmocka_unit_test(totals_are_counters_and_histograms_and_no_gauges),
+        cmocka_unit_test(a_full_sheet_takes_no_more_and_keeps_what_it_has),
+        cmocka_unit_test(a_key_that_is_too_long_is_refused),
+        cmocka_unit_test(a_sheet_that_lies_about_itself_does_no_harm),
+        cmocka_unit_test(a_sheet_of_another_layout_is_not_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
