@@ -1,12 +1,10 @@
 """The programs that a Stack runs, each to be started and stopped on its own: Redis, the daemon, nginx."""
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -21,8 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 10  # seconds that a wait takes at most unless told otherwise
 WEB_GROUP = "www-data"  # and the user of that name: whom nginx and the workers run as when root starts them
 SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|LeakSanitizer")
-PR_SET_PDEATHSIG = 1
-libc = ctypes.CDLL(None)
+PORT_BACKLOG = 4096  # connections
 os.environ["PATH"] += ":/usr/sbin"  # where nginx is, and which a user's PATH lacks
 
 
@@ -44,6 +41,52 @@ def process_state(pid: int) -> tuple:
         return "X", 0
     state, parent = stat.rpartition(") ")[2].split()[:2]  # its name, in brackets, may hold anything
     return state, int(parent)
+
+
+def children_of(pid: int) -> list:
+    """The pids of the process's children that live, oldest first; none when the process is gone.
+
+    The kernel keeps this list for each thread. taskproxy and nginx start their children from their first thread.
+    """
+    listed = _listed_children(pid)
+    while (again := _listed_children(pid)) != listed:  # a child that ends while the list is read can hide another one
+        listed = again
+    return [child for child in listed if process_state(child)[0] not in "ZX"]
+
+
+def _listed_children(pid: int) -> list:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+class Port:
+    """A TCP port that stays ours until close(): bound here, and handed to each server that is to listen on it.
+
+    A port that is found free and released again can be taken by another process before the server binds it. While no
+    server runs, the port refuses connections.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", number: int = 0):
+        self._socket = socket.socket()
+        if number:  # one that was chosen by hand may have connections of an earlier run in TIME_WAIT
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, number))
+        self.number = self._socket.getsockname()[1]
+
+    def open(self) -> int:
+        """Listens, and returns the descriptor for the server to inherit; connections wait until it accepts them."""
+        self._socket.listen(PORT_BACKLOG)
+        return self._socket.fileno()
+
+    def refuse(self) -> None:
+        """No longer listens; the address stays bound. Does nothing when the port is not open."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 @dataclass
@@ -95,15 +138,15 @@ class Process:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def spawn(self, command: list, environment: dict | None = None, nofile: int | None = None) -> None:
-        def in_child():
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if nofile:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-
+        # Programs make these settings and then become the command: Python code between fork and exec (preexec_fn) can
+        # deadlock in a process with threads.
+        settings = ["setpriv", "--pdeathsig", "TERM", "--"]
+        if nofile:
+            settings += ["prlimit", f"--nofile={nofile}:{nofile}", "--"]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                cwd=self.stack.folder, start_new_session=True, preexec_fn=in_child, pass_fds=self.passed,
+                [*settings, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                cwd=self.stack.folder, start_new_session=True, pass_fds=self.passed,
             )
 
     def wait_ready(self, ready) -> None:
@@ -229,9 +272,7 @@ class Daemon(Process):
 
     def workers(self) -> list:
         """The pids of the master's children that live, oldest first."""
-        pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
-        states = {pid: process_state(pid) for pid in pids}
-        return sorted(pid for pid, (state, parent) in states.items() if parent == self.pid and state not in "ZX")
+        return children_of(self.pid)
 
     def hup(self) -> None:
         self.signal(signal.SIGHUP)
@@ -283,7 +324,8 @@ class Nginx(Process):
         super().__init__(stack)
         self.prefix = stack.folder / "nginx"
         self.socket = str(stack.folder / "nginx.sock")
-        self.port = free_port() if port == 0 else port
+        self.ports = [] if port is None else [Port(number=port)]  # that it inherits, from the next start on
+        self.port = self.ports[0].number if self.ports else None
         self._processes = processes
         self._http = http
         self._access_log = access_log
@@ -302,14 +344,30 @@ class Nginx(Process):
     def start(self) -> None:
         self._write_files()
         Path(self.socket).unlink(missing_ok=True)
-        self.spawn(["nginx", "-p", str(self.prefix), "-c", "nginx.conf", "-e", str(self.log_path)])
-        self.wait_ready(self._listens)
+        self.run(self.prefix)
 
-    def _listens(self) -> bool:
-        connection = self.connection()
-        connection.connect()
-        connection.close()
-        return True
+    def run(self, prefix: Path) -> None:
+        """Starts nginx with the nginx.conf of that folder, which names nginx.pid as the pid file.
+
+        For a `listen` whose address is that of an inherited socket nginx takes that socket. The variable NGINX lists
+        the descriptors; nginx itself uses it when it upgrades its binary.
+        """
+        pid_file = prefix / "nginx.pid"
+        pid_file.unlink(missing_ok=True)  # nginx writes it once it listens
+        self.passed = [port.open() for port in self.ports]
+        inherited = {"NGINX": "".join(f"{number};" for number in self.passed)} if self.passed else {}
+        self.spawn(["nginx", "-p", str(prefix), "-c", "nginx.conf", "-e", str(self.log_path)], {**os.environ, **inherited})
+        self.wait_ready(pid_file.exists)
+
+    def kill(self) -> None:
+        super().kill()
+        for port in self.ports:
+            port.refuse()
+
+    def close(self) -> None:
+        """Gives the ports back."""
+        for port in self.ports:
+            port.close()
 
     def _write_files(self) -> None:
         """The shipped files as they are, but for the address and the logs; around them the least that nginx needs."""
@@ -339,9 +397,3 @@ class Nginx(Process):
             f"http {{\n    {places}\n    access_log off;\n    keepalive_requests 1000000;\n"
             f"    {self._http}\n    include site.conf;\n}}\n"
         )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

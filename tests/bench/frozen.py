@@ -5,8 +5,7 @@ a steady pace, and an answer's time counts from when its question was due, also 
 
 from dataclasses import dataclass
 
-from measure import Table, bench_stack, follow, percentile, server, settle
-from parts import free_port
+from measure import Table, bench_stack, follow, free_port, percentile, server, settle
 
 HIT_CLIENTS, MISS_CLIENTS = 50, 10
 PERIOD = 0.1  # seconds: 500 hits and 100 misses a second

@@ -8,9 +8,8 @@ import resource
 import subprocess
 
 from hits import PAGE
-from measure import PROGRAMS, Table, bench_stack, private_kib, server, settle, socket_folder, worker, wrk
+from measure import PROGRAMS, Table, bench_stack, free_port, private_kib, server, settle, socket_folder, worker, wrk
 import fastcgi
-from parts import free_port
 
 HELD = 10_000
 TASKS = 100  # that they wait for

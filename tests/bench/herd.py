@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from measure import KIB, Floor, Table, ask, bench_stack, server, settle, socket_folder
-from parts import free_port
+from measure import KIB, Floor, Table, ask, bench_stack, free_port, server, settle, socket_folder
 
 HERD = 1000
 UPSTREAM_MS = 50

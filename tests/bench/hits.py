@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from measure import (
-    KIB, Floor, Table, bench_stack, cgi_answer, cpu_us, nginx_worker, server, settle, socket_folder, worker, wrk,
+    KIB, Floor, Table, bench_stack, cgi_answer, cpu_us, free_port, nginx_worker, server, settle, socket_folder, worker, wrk,
 )
-from parts import free_port
 
 BODY = 1024  # bytes of what the floor answers
 LEAST_RATIO = 0.90       # of a program that does nothing but answer 1 KiB

@@ -5,8 +5,7 @@ balancer in front of several hosts can do. Beside it: the same with Redis away, 
 
 from dataclasses import dataclass
 
-from measure import Table, bench_stack, follow, server
-from parts import free_port
+from measure import Table, bench_stack, follow, free_port, server
 from stack import Stack
 from told import INTERVAL, POLL, SHORTEST
 

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from parts import ROOT, process_state, wait_until
+from parts import ROOT, children_of, wait_until
 from stack import Stack
 
 PROGRAMS = ROOT / "build" / "bench"
@@ -32,14 +33,20 @@ def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "") -
     return f"server {{\nlisten 127.0.0.1:{port} backlog=4096;\nkeepalive_timeout 1h;\n{more}\n{shipped}}}\n"
 
 
+def free_port() -> int:
+    """A port that is free now. Benchmarks run alone, so nothing else takes it before nginx does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def worker(stack: Stack) -> int:
     (pid,) = stack.daemon.workers()
     return pid
 
 
 def nginx_worker(stack: Stack) -> int:
-    pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
-    return next(pid for pid in pids if process_state(pid)[1] == stack.nginx.pid)
+    return children_of(stack.nginx.pid)[0]
 
 
 def cpu_us(pid: int) -> float:

@@ -3,8 +3,7 @@
 The stand-in is too slow to finish 100,000 tasks for us. So one is learnt from it, and Redis itself makes the others of
 what the worker has stored there, portion by portion; then each is asked for once, through nginx."""
 
-from measure import Table, ask, bench_stack, resident_mib, server, worker
-from parts import free_port
+from measure import Table, ask, bench_stack, free_port, resident_mib, server, worker
 
 TASKS = 100_000
 PORTION = 10_000

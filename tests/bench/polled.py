@@ -6,8 +6,7 @@ between clients and upstream is nginx each time: before taskproxy, with a cache 
 import random
 from dataclasses import dataclass
 
-from measure import Table, bench_stack, follow, percentile, server
-from parts import free_port
+from measure import Table, bench_stack, follow, free_port, percentile, server
 from told import INTERVAL, POLL
 
 CLIENTS = 500

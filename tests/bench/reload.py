@@ -6,8 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import Table, bench_stack, follow, percentile, server, settle
-from parts import ROOT, free_port, wait_until
+from measure import Table, bench_stack, follow, free_port, percentile, server, settle
+from parts import ROOT, wait_until
 
 CLIENTS, PERIOD = 500, 0.1  # 5,000 questions a second
 HELD = 1_000

@@ -7,8 +7,7 @@ does falls on some of them."""
 from dataclasses import dataclass
 from statistics import median
 
-from measure import Table, bench_stack, follow, percentile, server, settle
-from parts import free_port
+from measure import Table, bench_stack, follow, free_port, percentile, server, settle
 
 WATCHERS = 1000
 INTERVAL = 2.0  # seconds, between two questions about one task

@@ -52,9 +52,10 @@ class Terminal:
     def __init__(self, stack, target, *options, columns=80):
         self._master, slave = pty.openpty()
         self.resize(columns)
+        # setsid makes standard input the controlling terminal, and becomes the command.
         self.process = subprocess.Popen(
-            command(stack, target, *options), env=stack.daemon.environment(), stdin=slave, stdout=slave, stderr=slave,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+            ["setsid", "--ctty", *command(stack, target, *options)], env=stack.daemon.environment(),
+            stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         self.text = ""
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from parts import Process, free_port
+from parts import Nginx, Port
 
 PATH = "/sora/v1/videos/"
 ERROR, TIMEOUT = (502, "upstream_error"), (504, "upstream_timeout")
@@ -91,23 +91,26 @@ def test_who_waits_for_a_turn_waits_no_longer_than_the_time_out(make_stack):
 # TLS and HTTP/2
 
 
-class Front(Process):
+class Front(Nginx):
     """nginx in front of the stand-in, with the stand-in's certificate."""
 
     name = "front"
+
+    def __init__(self, stack, port: Port):
+        super().__init__(stack, port=None, processes=1, http="", access_log=False)
+        self.ports = [port]
 
     def listen(self, address: str) -> None:
         folder, standin = self.stack.folder / "front", self.stack.standin
         folder.mkdir()
         places = "".join(f"{kind}_temp_path {kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         (folder / "nginx.conf").write_text(
-            f"daemon off; pid pid; {'user www-data;' if os.geteuid() == 0 else ''} events {{}} http {{ {places}"
+            f"daemon off; pid nginx.pid; {'user www-data;' if os.geteuid() == 0 else ''} events {{}} http {{ {places}"
             "log_format seen '$server_protocol $connection'; access_log seen seen;"
             f"server {{ listen {address} ssl http2; ssl_certificate {standin.folder}/server.pem;"
             f"ssl_certificate_key {standin.folder}/server.key; location / {{ proxy_pass {standin.url}; }} }} }}"
         )
-        self.spawn(["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", str(self.log_path)])
-        self.wait_ready(lambda: (folder / "pid").exists())
+        self.run(folder)
 
     def seen(self) -> list:
         return (self.stack.folder / "front" / "seen").read_text().splitlines()
@@ -115,14 +118,16 @@ class Front(Process):
 
 @contextlib.contextmanager
 def front(make_stack, host: str):
-    address = f"{host}:{free_port()}"
+    port = Port(host)
+    address = f"{host}:{port.number}"
     stack = make_stack(config=one_worker(base_url=f"https://{address}"))
-    front = Front(stack)
+    front = Front(stack, port)
     front.listen(address)
     try:
         yield stack, front
     finally:
         front.stop()
+        front.close()
 
 
 def test_http_2_is_spoken_where_it_is_offered_on_one_connection(make_stack):

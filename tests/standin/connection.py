@@ -18,14 +18,16 @@ CHUNK = 64 * 1024
 
 
 class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 4096
 
-    def __init__(self, standin):
+    def __init__(self, standin, bound: socket.socket):
         self.standin = standin
-        super().__init__(("127.0.0.1", standin.port), Connection)
+        super().__init__(bound.getsockname(), Connection, bind_and_activate=False)
+        self.socket.close()
+        self.socket = bound.dup()
+        self.server_activate()
 
     def handle_error(self, request, client_address):
         """A peer that breaks off, or does not like our certificate, is everyday life; anything else is our mistake."""
@@ -105,7 +107,9 @@ class Connection(socketserver.BaseRequestHandler):
             if barrier:
                 barrier.arrive()
             self._misbehave(switch)
-            self._send(self.standin.reply(query, switch, player), switch)
+            reply = self.standin.reply(query, switch, player)
+            query.answer = f"{reply.status}, {len(reply.body)} bytes"
+            self._send(reply, switch)
             self.answered = True
         finally:
             self.standin.left()

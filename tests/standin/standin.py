@@ -39,6 +39,7 @@ class Standin:
         self.busy = {}  # keys that ask too often, and for how many seconds they are told to wait
         self.owners = {}  # task ids, and the one key that knows them
         self.port = port
+        self._bound = None  # the socket of that port: bound from the first start to close(), so that it stays ours
         self.task_seconds = task_seconds
         self.ca_file = str(self.folder / "ca.pem")
         self.context = self._make_context() if tls else None
@@ -69,8 +70,13 @@ class Standin:
         return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}"
 
     def start(self):
-        self._server = Server(self)
-        self.port = self._server.server_address[1]
+        if not self._bound:
+            self._bound = socket.socket()
+            if self.port:  # an earlier run's connections may be in TIME_WAIT
+                self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._bound.bind(("127.0.0.1", self.port))
+            self.port = self._bound.getsockname()[1]
+        self._server = Server(self, self._bound)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -81,6 +87,7 @@ class Standin:
         self._server.shutdown()
         self._server.server_close()
         self._server = None
+        self._bound.shutdown(socket.SHUT_RDWR)  # ends the listening, not the binding
         self.release()
         self.drop_connections()
 
@@ -94,11 +101,17 @@ class Standin:
                 except OSError:
                     pass  # it has just ended by itself
 
+    def close(self) -> None:
+        """Stops, and gives the port back."""
+        self.stop()
+        if self._bound:
+            self._bound.close()
+
     def __enter__(self):
         return self.start()
 
     def __exit__(self, *_):
-        self.stop()
+        self.close()
 
     # For tests: switches
 
@@ -177,6 +190,10 @@ class Standin:
         """The latest 10,000 queries (for this task), oldest first: list of Query."""
         with self._changed:
             return [query for query in self._seen if task_id in (None, query.task_id)]
+
+    def log(self) -> str:
+        """The latest queries, a line each, oldest first."""
+        return "".join(f"{query}\n" for query in self.seen())
 
     def reset_counts(self) -> None:
         """Forgets what was counted; open connections, tasks and switches stay."""

@@ -1,6 +1,7 @@
 """What a test can tell the stand-in to do differently, and what it can learn from it."""
 
 import threading
+import time
 from dataclasses import dataclass, fields
 
 PATIENCE = 10  # seconds that a wait_* method waits unless told otherwise
@@ -55,6 +56,11 @@ class Query:
     headers: dict  # names in lower case
     task_id: str
     at: float
+    answer: str = "no answer yet, or none as a switch wanted it"
+
+    def __str__(self):
+        clock = time.strftime("%H:%M:%S", time.localtime(self.at))
+        return f"{clock}.{int(1000 * self.at) % 1000:03d} {self.method} {self.target}: {self.answer}"
 
 
 class Barrier:
