@@ -1,13 +1,45 @@
 """Fixtures for the tests that need a running taskproxy."""
 
 import contextlib
+import random
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import stack as running
 from stack import Stack
+
+
+def pytest_addoption(parser):
+    parser.addoption("--order-seed", type=int, help="run the tests in a random order, the same one for the same number")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shuffles the files, and the tests within each: what a file shares is made once, as in the usual order."""
+    if (seed := config.getoption("order_seed")) is None:
+        return
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    order, groups = random.Random(seed), list(files.values())
+    order.shuffle(groups)
+    for group in groups:
+        order.shuffle(group)
+    items[:] = [item for group in groups for item in group]
+
+
+def pytest_runtest_setup():
+    running.forget_stopped()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """A failed test's report has the logs of the programs that ran for it."""
+    report = (yield).get_result()
+    if report.failed:
+        report.sections += running.last_lines()
 
 
 @pytest.fixture

@@ -27,6 +27,11 @@ import fastcgi
 from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, wait_until
 from standin import Standin
 
+LAST_LINES = 40  # of each log, in the report of a test that failed
+LINE_LENGTH = 400
+
+stacks = []  # all that were made since the last forget_stopped(), and those that still run
+
 
 def merged(base: dict, changes: dict) -> dict:
     """A copy of base with the changes laid over it, object by object; None takes a member out."""
@@ -69,6 +74,21 @@ class Metrics(dict):
         )
 
 
+def forget_stopped() -> None:
+    stacks[:] = [stack for stack in stacks if not stack.stopped]
+
+
+def last_lines() -> list:
+    """The ends of the logs of those stacks: (title, text) of each log in which something stands."""
+    return [section for stack in stacks for section in stack.last_lines()]
+
+
+def end_of(log: str) -> str:
+    lines = log.splitlines()
+    left_out = [f"({len(lines) - LAST_LINES} lines before)"] if len(lines) > LAST_LINES else []
+    return "\n".join(left_out + [line[:LINE_LENGTH] for line in lines[-LAST_LINES:]])
+
+
 class Stack:
     """All of it. Parts that are switched off are not started on entry; start them, or not, by hand.
 
@@ -104,6 +124,9 @@ class Stack:
             self._every_provider = every_provider
             self._changes = config or {}
             self._pool = concurrent.futures.ThreadPoolExecutor(1024)
+            self.stopped = False
+            self._last_lines = []  # when it has stopped
+            stacks.append(self)
         except BaseException:
             shutil.rmtree(self.folder)
             raise
@@ -123,10 +146,7 @@ class Stack:
         return self
 
     def __exit__(self, kind, *_):
-        """Stops all parts. What goes wrong in it is raised, unless something went wrong before: then the logs are shown."""
-        if kind is not None:
-            for part in (self.daemon, self.nginx):
-                print(f"--- {part.name}'s last lines", *part.log().splitlines()[-50:], sep="\n", file=sys.stderr)
+        """Stops all parts. What goes wrong in it is raised, unless something went wrong before."""
         troubles = self._stop()
         if troubles and kind is None:
             raise troubles[0]
@@ -145,8 +165,19 @@ class Stack:
             self.daemon.check()
         except AssertionError as trouble:
             troubles.append(trouble)
+        self.standin.close()
+        self.nginx.close()
+        self._last_lines, self.stopped = self.last_lines(), True
         shutil.rmtree(self.folder)
         return troubles
+
+    def last_lines(self) -> list:
+        """The ends of all logs in the folder, and of the stand-in's."""
+        if self.stopped:
+            return self._last_lines
+        logs = {file.name: file.read_text(errors="replace") for file in sorted(self.folder.glob("*.log"))}
+        logs["stand-in"] = self.standin.log()
+        return [(f"{name} of {self.folder.name}", end_of(log)) for name, log in logs.items() if log]
 
     # Files
 
