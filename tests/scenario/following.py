@@ -13,6 +13,7 @@ import subprocess
 import termios
 import threading
 
+import needs
 from parts import PATIENCE, SANITIZER_REPORT, wait_until
 
 SUCCEEDED, FAILED, USAGE, UNKNOWN, UNREACHED, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -50,6 +51,7 @@ class Terminal:
     """It runs in a terminal of so many columns, which is its controlling one."""
 
     def __init__(self, stack, target, *options, columns=80):
+        needs.terminal()
         self._master, slave = pty.openpty()
         self.resize(columns)
         # setsid makes standard input the controlling terminal, and becomes the command.

@@ -1,14 +1,14 @@
 """Where a query may go, and what goes with it: to one origin, at an address that is allowed, and nothing but the question."""
 
 import gzip
-import os
 import re
 import socket
 import zlib
 
 import pytest
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may put another /etc/hosts in place")
+import needs
+
 INSIDE = {
     "127.0.0.1": "a loopback address", "127.8.8.8": "a loopback address", "10.1.2.3": "a private address",
     "172.31.0.1": "a private address", "192.168.1.1": "a private address", "100.64.0.1": "a private address",
@@ -27,6 +27,7 @@ def start_with_hosts(stack, hosts: dict, *, network: bool) -> None:
     file = stack.folder / "hosts"
     file.write_text("".join(f"{address} {name}.test\n" for name, address in hosts.items()))
     namespaces = ["--mount"] if network else ["--mount", "--net"]
+    needs.namespaces(*namespaces)
     stack.daemon.wrapper = ["unshare", *namespaces, "sh", "-c", f'mount --bind {file} /etc/hosts && exec "$@"', "sh"]
     stack.daemon.start()
     stack.nginx.start()
@@ -44,7 +45,7 @@ def of_names(names, **upstream) -> dict:
 # Addresses
 
 
-@needs_root
+@needs.root
 def test_a_name_that_leads_inside_is_not_asked_and_one_line_says_why(make_stack):
     stack = make_stack(daemon=False, nginx=False)
     hosts = {f"name-{number}": address for number, address in enumerate(INSIDE) if ":" not in address or has_ipv6()}
@@ -67,7 +68,7 @@ def has_ipv6() -> bool:
     return True
 
 
-@needs_root
+@needs.root
 @pytest.mark.parametrize("addresses, status", [(None, 502), ("public", 502), ("private", 502), ("any", 200)])
 def test_a_name_leads_to_loopback_only_where_any_address_is_allowed(make_stack, addresses, status):
     stack = make_stack(daemon=False, nginx=False)
@@ -78,7 +79,7 @@ def test_a_name_leads_to_loopback_only_where_any_address_is_allowed(make_stack, 
     assert stack.standin.counts()["connections"] == (1 if status == 200 else 0)
 
 
-@needs_root
+@needs.root
 def test_private_networks_are_for_who_allows_them(make_stack):
     """Nothing is there to answer, but it is tried."""
     stack = make_stack(daemon=False, nginx=False)

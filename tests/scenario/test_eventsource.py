@@ -1,35 +1,22 @@
 """A client that we have not written, as in a browser: npm's eventsource."""
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from stack import ROOT
+import needs
 from teaming import link, teams_stack
 from watching import UNIFIED, end, quick, run
 
-EVENTSOURCE = "4.1.0"
-FOLDER = ROOT / "build" / "npm-eventsource"
 CLIENT = Path(__file__).with_name("eventsource.cjs")
-
-pytestmark = pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm")
 
 
 @pytest.fixture
 def modules() -> str:
-    """The folder with the package, which is kept for the next time."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of test processes side by side one installs
-        if not (FOLDER / "node_modules" / "eventsource").exists():
-            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", f"eventsource@{EVENTSOURCE}"],
-                           cwd=FOLDER, check=True, capture_output=True)
-    return str(FOLDER / "node_modules")
+    return needs.npm_modules()
 
 
 def eventsource(modules, url) -> subprocess.Popen:

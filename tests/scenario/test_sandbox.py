@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from parts import ROOT
 
 SOURCE = Path(__file__).parent / "intruder.c"
@@ -21,8 +22,6 @@ DEADLY = {"exec_a_program", "trace_the_master", "leave_the_namespace"}
 REFUSED = "Function not implemented"  # as a kernel says that does not have the call
 SECCOMP_FILTER = "2"
 PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizers' own calls are not wanted here
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may put another /etc/resolv.conf in place")
 
 
 def status_of(pid: int) -> dict:
@@ -140,8 +139,9 @@ def name_server():
         thread.join()
 
 
-@needs_root
+@needs.root
 def test_names_are_looked_up_from_within_the_sandbox(make_stack, name_server):
+    needs.namespaces("--mount")
     stack = make_stack(daemon=False, nginx=False)
     file = stack.folder / "resolv.conf"
     file.write_text(f"nameserver {name_server}\n")

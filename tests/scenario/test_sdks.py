@@ -1,40 +1,24 @@
 """Official clients, pointed at us with only base URL and key changed: they find what they need, and our errors come out
 as errors of their own, with our words in them."""
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import needs
 from shipped import PROVIDERS
-from stack import ROOT, Stack
+from stack import Stack
 
-PACKAGES = {"openai": "6.49.0", "@runwayml/sdk": "4.20.1", "lumaai": "1.19.1", "replicate": "1.4.0"}
-FOLDER = ROOT / "build" / "npm"
 CLIENTS = Path(__file__).with_name("clients.cjs")
 QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
-
-pytestmark = pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm")
 
 
 @pytest.fixture(scope="module")
 def modules() -> str:
-    """The folder with the packages, which is kept for the next time."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted = json.dumps({"private": True, "dependencies": PACKAGES}, indent=2)
-    with open(FOLDER / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of test processes side by side one installs
-        installed = FOLDER / "installed.json"
-        if not installed.exists() or installed.read_text() != wanted:
-            (FOLDER / "package.json").write_text(wanted)
-            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], cwd=FOLDER, check=True,
-                           capture_output=True, text=True)
-            installed.write_text(wanted)
-    return str(FOLDER / "node_modules")
+    return needs.npm_modules()
 
 
 @pytest.fixture(scope="module")

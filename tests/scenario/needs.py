@@ -1,0 +1,87 @@
+"""What not every machine has. Each function skips the test, with the reason, where its subject is missing.
+
+With NO_SKIPS=1 in the environment run_tests.py counts a skipped test as a failure.
+"""
+
+import fcntl
+import functools
+import os
+import pty
+import shutil
+import subprocess
+
+import pytest
+
+from stack import ROOT
+
+LOCKED = ROOT / "tests" / "npm"  # package.json and package-lock.json
+INSTALLED = ROOT / "build" / "npm"
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+
+
+def or_skip(why_not) -> None:
+    """why_not() returns the reason; an empty one is none."""
+    if reason := why_not():
+        pytest.skip(reason)
+
+
+# Namespaces and terminals
+
+
+def namespaces(*kinds: str) -> None:
+    """unshare with these options, and in them a bind mount."""
+    or_skip(lambda: _no_namespaces(*kinds))
+
+
+@functools.cache
+def _no_namespaces(*kinds: str) -> str:
+    done = subprocess.run(["unshare", *kinds, "mount", "--bind", "/etc/hosts", "/etc/hosts"], capture_output=True, text=True)
+    return f"no bind mount within unshare {' '.join(kinds)} here: {done.stderr.strip()}" if done.returncode else ""
+
+
+def terminal() -> None:
+    or_skip(_no_terminal)
+
+
+@functools.cache
+def _no_terminal() -> str:
+    try:
+        for end in pty.openpty():
+            os.close(end)
+    except OSError as trouble:
+        return f"no pseudo-terminal can be opened here: {trouble}"
+    return ""
+
+
+# Packages of npm
+
+
+def npm_modules() -> str:
+    """The folder with the locked packages, for NODE_PATH. They stay in build/ for the next run."""
+    or_skip(_not_installed)
+    return str(INSTALLED / "node_modules")
+
+
+@functools.cache
+def _not_installed() -> str:
+    if not shutil.which("npm"):
+        return "npm is not installed"
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    with open(INSTALLED / "busy", "w") as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)  # of test processes side by side one installs
+        lock, done = (LOCKED / "package-lock.json").read_text(), INSTALLED / "done"
+        if done.exists() and done.read_text() == lock:
+            return ""
+        done.unlink(missing_ok=True)
+        if not _npm_answers("view", "openai", "version", "--fetch-retries=0"):
+            return "npm reaches no registry"
+        for file in LOCKED.iterdir():
+            shutil.copy(file, INSTALLED)
+        assert _npm_answers("ci", "--no-audit", "--no-fund", "--ignore-scripts"), "npm ci failed; its log is above"
+        done.write_text(lock)
+    return ""
+
+
+def _npm_answers(*command: str) -> bool:
+    return subprocess.run(["npm", *command], cwd=INSTALLED, stdin=subprocess.DEVNULL).returncode == 0
