@@ -1,6 +1,7 @@
 # make        the program, build/taskproxy, and its manual, build/man/taskproxy.json.5 beside conf/man
 # make run    all of it on this machine, with a stand-in for the upstream, until Ctrl-C   (PORT= UPSTREAM= KEY_FILE=)
-# make test   lint, unit tests, scenario tests
+# make test   lint, unit tests, scenario tests                                             (NO_SKIPS=)
+# make test-hard   the scenario tests in random order on one core beside a busy program     (HARD_RUNS= HARD_SEED=)
 # make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
 # make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
 #
@@ -47,6 +48,11 @@ test:
 	$(AGAIN) build/taskproxy build/asan/taskproxy unit-programs
 	@/usr/bin/python3 tests/run_tests.py
 
+test-hard:
+	$(INSTALL) build run test deb
+	$(AGAIN) build/taskproxy build/asan/taskproxy
+	@/usr/bin/python3 tests/run_hard.py
+
 bench:
 	$(INSTALL) build run bench
 	$(AGAIN) build/taskproxy bench-programs
@@ -86,5 +92,5 @@ include $(wildcard tests/*/*.mk) conf/install.mk
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)
 
-.PHONY: all run test bench clean unit-programs bench-programs
+.PHONY: all run test test-hard bench clean unit-programs bench-programs
 .DELETE_ON_ERROR:

@@ -1,0 +1,46 @@
+#!/usr/bin/python3
+"""What `make test-hard` runs: the scenario tests under conditions in which a test that relies on luck fails.
+
+All of it shares one core with a program that never rests. Each run has an order of its own, made from a seed.
+
+HARD_RUNS=5     runs, one after the other
+HARD_SEED=      the seed of the first run, to repeat it; the next runs have the next numbers
+HARD_ARGS=      more arguments for pytest, such as "-k hooks"
+"""
+
+import contextlib
+import os
+import random
+import shlex
+import subprocess
+import sys
+
+import run_tests
+
+HOG = "while True: pass"
+
+
+def main() -> int:
+    runs = int(os.environ.get("HARD_RUNS") or 5)
+    seed = int(os.environ.get("HARD_SEED") or random.randrange(1_000_000))
+    arguments = shlex.split(os.environ.get("HARD_ARGS", ""))
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # child processes inherit it
+    counts = []
+    with hog():
+        for number in range(runs):
+            print(f"== run {number + 1} of {runs}; HARD_SEED={seed + number} HARD_RUNS=1 repeats it", flush=True)
+            counts.append(run_tests.scenario(f"--order-seed={seed + number}", *arguments))
+    return run_tests.close(counts)
+
+
+@contextlib.contextmanager
+def hog():
+    with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", HOG]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
