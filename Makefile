@@ -14,13 +14,18 @@
 CC       ?= gcc
 PKGS      = libcurl json-c hiredis libuv libcrypto libseccomp
 WARNINGS  = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla
-HARDENING = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+FORTIFY   = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+HARDENING = $(FORTIFY) -fstack-protector-strong $(ACCEPTED) -fPIE
 CPPFLAGS  = -D_GNU_SOURCE -Ifcgi
 OPTIMIZE  = -O2 -g
 CFLAGS    = -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(HARDENING)
 LDFLAGS   = -pie -Wl,-z,relro,-z,now
-ASAN      = -std=gnu11 -O1 -g $(WARNINGS) -fsanitize=address,undefined -fno-sanitize-recover=all \
-            -fno-omit-frame-pointer
+SANITIZE  = -fsanitize=address,undefined -fno-sanitize-recover=all
+ASAN      = -std=gnu11 -O1 -g $(WARNINGS) -U_FORTIFY_SOURCE $(SANITIZE) -fno-omit-frame-pointer
+
+# Hardening that depends on the processor and on the compiler: the flags that $(CC) accepts.
+OPTIONAL := -fstack-clash-protection -fcf-protection -mbranch-protection=standard
+ACCEPTED := $(shell for flag in $(OPTIONAL); do $(CC) -Werror $$flag -S -o /dev/null -x c /dev/null 2> /dev/null && echo $$flag; done)
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
