@@ -55,13 +55,13 @@ static const struct {
     {SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
     /* threads, not processes; clone3, whose arguments cannot be seen, is not there */
     {SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD)},
-    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_UNIX)},
-    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET)},
-    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET6)},
-    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_NETLINK)}, /* which addresses has this host? */
-    {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO)},
-    {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONREAD)},
-    {SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0)}, /* ask, not set */
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET, 0)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET6, 0)},
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_NETLINK, 0)}, /* which addresses has this host? */
+    {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO, 0)},
+    {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONREAD, 0)},
+    {SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0, 0)}, /* ask, not set */
 };
 
 static const char deadly[] =
@@ -93,7 +93,7 @@ static int add_rules(scmp_filter_ctx filter)
         bad = add_calls(filter, SCMP_ACT_KILL_PROCESS, deadly);
     if (bad == 0) /* abort() */
         bad = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-                               SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+                               SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     return bad;
 }
 
