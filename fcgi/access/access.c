@@ -65,7 +65,7 @@ static enum problem take_link(const struct conf *conf, const struct link *link, 
     const struct team *team = teams_by_name(conf->teams, link->team);
     if (team == NULL || task == NULL || !is_named_task(conf, task))
         return PROBLEM_WRONG_LINK;
-    switch (link_check(link, team, task->route->provider->name, task->id, now_s)) {
+    switch (link_check(link, team, task->route->provider->name, task_id(task), now_s)) {
     case LINK_GOOD:
         *ret_team = team;
         return PROBLEM_NONE;

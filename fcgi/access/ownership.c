@@ -56,10 +56,10 @@ void ownership_free(struct ownership *ownership)
 /* ---- what is remembered ---- */
 
 /* The owner moves to the end of the table, where it stays for longest. */
-static struct owner *recall(struct ownership *ownership, const struct buf *key)
+static struct owner *recall(struct ownership *ownership, const struct task *task)
 {
     struct owner *owner;
-    HASH_FIND(hh, ownership->table, key->data, key->len, owner);
+    HASH_FIND(hh, ownership->table, task->key, task->key_len, owner);
     if (owner == NULL)
         return NULL;
     HASH_DEL(ownership->table, owner);
@@ -67,16 +67,16 @@ static struct owner *recall(struct ownership *ownership, const struct buf *key)
     return owner;
 }
 
-static struct owner *remember(struct ownership *ownership, const struct buf *key, const struct team *team,
+static struct owner *remember(struct ownership *ownership, const struct task *task, const struct team *team,
                               bool sure)
 {
-    struct owner *owner = recall(ownership, key);
+    struct owner *owner = recall(ownership, task);
     if (owner == NULL) {
         if (HASH_COUNT(ownership->table) >= OWNERSHIP_MAX)
             forget(ownership, ownership->table);
-        owner = xcalloc(1, sizeof(*owner) + key->len + 1);
-        owner->key_len = key->len;
-        memcpy(owner->key, key->data, key->len + 1);
+        owner = xcalloc(1, sizeof(*owner) + task->key_len + 1);
+        owner->key_len = task->key_len;
+        memcpy(owner->key, task->key, task->key_len + 1);
         HASH_ADD(hh, ownership->table, key, owner->key_len, owner);
     }
     owner->team = team;
@@ -86,32 +86,20 @@ static struct owner *remember(struct ownership *ownership, const struct buf *key
 
 /* ---- claims ---- */
 
-static void key_of(const struct task *task, struct buf *key)
-{
-    buf_init(key, TASK_KEY_MAX);
-    task_key(task, key);
-}
-
 /* Without Redis: whoever comes first in this worker. */
 static void decide_here(struct claim *claim)
 {
-    struct buf key;
-    key_of(claim->task, &key);
-    const struct owner *owner = recall(claim->ownership, &key);
+    const struct owner *owner = recall(claim->ownership, claim->task);
     if (owner == NULL)
-        owner = remember(claim->ownership, &key, claim->team, false);
+        owner = remember(claim->ownership, claim->task, claim->team, false);
     claim->granted = owner->team == claim->team;
-    buf_done(&key);
 }
 
 static void take_owner(struct claim *claim, const char *name)
 {
-    struct buf key;
     const struct team *team = teams_by_name(claim->ownership->conf->teams, name);
-    key_of(claim->task, &key);
-    remember(claim->ownership, &key, team, true);
+    remember(claim->ownership, claim->task, team, true);
     claim->granted = team == claim->team;
-    buf_done(&key);
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)
@@ -131,9 +119,7 @@ static struct redis_command *ask_redis(struct ownership *ownership, struct claim
     if (ownership->conf->redis.address == NULL)
         return NULL;
     buf_init(&key, KEY_MAX);
-    buf_puts(&key, ownership->conf->redis.prefix);
-    task_key(claim->task, &key);
-    buf_puts(&key, "#owner");
+    buf_addf(&key, "%s%s#owner", ownership->conf->redis.prefix, claim->task->key);
     const struct redis_word words[] = {{claim_script, strlen(claim_script)},
                                        {"1", 1},
                                        {key.data, key.len},
@@ -148,14 +134,11 @@ static struct redis_command *ask_redis(struct ownership *ownership, struct claim
 bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,
                      const struct team *team, void (*on_claimed)(struct claim *claim))
 {
-    struct buf key;
     *claim = (struct claim){
         .ownership = ownership, .task = task, .team = team, .granted = true, .on_claimed = on_claimed};
     if (ownership->conf->access.ownership == OWNERSHIP_NONE)
         return false;
-    key_of(task, &key);
-    const struct owner *owner = recall(ownership, &key);
-    buf_done(&key);
+    const struct owner *owner = recall(ownership, task);
     if (owner != NULL && owner->sure)
         claim->granted = owner->team == team;
     else if ((claim->command = ask_redis(ownership, claim)) == NULL)

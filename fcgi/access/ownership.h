@@ -3,7 +3,7 @@
  * Redis keeps it, so that all workers and hosts agree. A worker remembers what it has heard, which never
  * changes; while Redis is away it goes by that, and by who came first to itself.
  *
- *     KEY#owner     the team's name     (task_key, behind the prefix)     EX 30 days after it was last asked for
+ *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days after it was last asked for
  */
 #ifndef OWNERSHIP_H
 #define OWNERSHIP_H

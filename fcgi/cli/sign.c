@@ -72,7 +72,7 @@ int sign_link(const struct conf *conf, const struct sign_order *order)
     if (!team_may_use(team, task.route->provider))
         return complain("team \"%s\" may not ask about \"%s\"", team->name, provider);
     int64_t exp = wall_ms() / 1000 + ttl_s;
-    link_sign(team->link_secrets[0], team->name, provider, task.id, exp, sig);
+    link_sign(team->link_secrets[0], team->name, provider, task_id(&task), exp, sig);
     printf("team=%s&exp=%lld&sig=%s\n", team->name, (long long)exp, sig);
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -220,7 +220,7 @@ static enum step ask_upstream(struct fetch *f)
     if (f->result_path.len > 0)
         buf_puts(&target, f->result_path.data);
     else
-        pattern_build(&f->task.route->upstream_path, f->task.id, &target);
+        pattern_build(&f->task.route->upstream_path, task_id(&f->task), &target);
     if (f->last != NULL && f->turn.tried == 0)
         memcpy(f->turn.owner, f->last->key, sizeof(f->turn.owner));
     f->upstream_call =
@@ -387,8 +387,7 @@ static void run(struct fetch *f)
     enum step step = f->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](f);
-        log_debug("fetch %s:%s:%s: %s -> %s", f->task.route->upstream->name, f->task.route->provider->name,
-                  f->task.id, names[step], names[next]);
+        log_debug("fetch %s: %s -> %s", f->task.key, names[step], names[next]);
         step = next;
     }
     trace_enter(outer);

@@ -64,12 +64,12 @@ static struct fetches_entry *find(struct fetches *fs, const char *key, size_t ke
     return entry;
 }
 
-static struct fetches_entry *add(struct fetches *fs, const struct buf *key)
+static struct fetches_entry *add(struct fetches *fs, const struct task *task)
 {
-    struct fetches_entry *entry = xcalloc(1, sizeof(*entry) + key->len + 1);
+    struct fetches_entry *entry = xcalloc(1, sizeof(*entry) + task->key_len + 1);
     entry->fetches = fs;
-    entry->key_len = key->len;
-    memcpy(entry->key, key->data, key->len + 1);
+    entry->key_len = task->key_len;
+    memcpy(entry->key, task->key, task->key_len + 1);
     HASH_ADD(hh, fs->table, key, entry->key_len, entry);
     return entry;
 }
@@ -78,20 +78,16 @@ static struct fetches_entry *add(struct fetches *fs, const struct buf *key)
 static struct fetches_entry *find_or_begin(struct fetches *fs, struct fetch_order order,
                                            enum fetches_join *ret_how)
 {
-    struct buf key;
-    buf_init(&key, TASK_KEY_MAX);
-    task_key(order.task, &key);
-    struct fetches_entry *entry = find(fs, key.data, key.len);
+    struct fetches_entry *entry = find(fs, order.task->key, order.task->key_len);
     *ret_how = entry ? FETCH_COLLAPSED : FETCH_REFUSED;
     if (entry == NULL && HASH_COUNT(fs->table) < (size_t)fs->parts.conf->limits.fetches) {
         *ret_how = FETCH_STARTED;
-        entry = add(fs, &key);
+        entry = add(fs, order.task);
         order.next_payer = next_payer;
         order.on_end = on_end;
         order.ctx = entry;
         entry->fetch = fetch_begin(&fs->parts, &order);
     }
-    buf_done(&key);
     return entry;
 }
 

@@ -70,11 +70,9 @@ struct keys {
 static void keys_of(const struct lease *s, const struct task *task, struct keys *keys)
 {
     buf_init(&keys->snapshot, KEYS_MAX);
-    buf_puts(&keys->snapshot, s->conf->redis.prefix);
-    task_key(task, &keys->snapshot);
+    buf_addf(&keys->snapshot, "%s%s", s->conf->redis.prefix, task->key);
     buf_init(&keys->lease, KEYS_MAX);
-    buf_add(&keys->lease, keys->snapshot.data, keys->snapshot.len);
-    buf_puts(&keys->lease, "#lease");
+    buf_addf(&keys->lease, "%s#lease", keys->snapshot.data);
 }
 
 static void keys_done(struct keys *keys)
@@ -196,9 +194,8 @@ static void write_telling(const struct lease_look *look, const struct snapshot *
     if (ttl_ms > 0)
         snapshot_encode(snapshot, look->task->route->provider->digest, &out->value);
     snprintf(out->ttl, sizeof(out->ttl), "%lld", (long long)ttl_ms);
-    buf_addf(&out->news, "%s %s %lld ", look->lease->sender, problem_code(problem),
-             (long long)retry_after_ms);
-    task_key(look->task, &out->news);
+    buf_addf(&out->news, "%s %s %lld %s", look->lease->sender, problem_code(problem),
+             (long long)retry_after_ms, look->task->key);
 }
 
 static bool let_go(struct lease_look *look)

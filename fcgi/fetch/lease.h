@@ -5,7 +5,7 @@
  * the lease waits for that news, and looks again now and then, since news can get lost. A lease is short, and
  * renewed while its holder lives.
  *
- *     KEY         the snapshot            (task_key, behind the prefix)
+ *     KEY         the snapshot            (the task's key, behind the prefix)
  *     KEY#lease   who is asking           PX 3000
  *     news        the channel             "SENDER CODE RETRY_AFTER_MS KEY"  */
 #ifndef LEASE_H

@@ -21,9 +21,7 @@ struct watch {
     int64_t n_watchers;
     bool telling; /* the watchers are being told: the watch may not go away under their callbacks */
     uv_timer_t timer;
-    UT_hash_handle hh;
-    size_t key_len;
-    char key[];
+    UT_hash_handle hh; /* by the task's key */
 };
 
 struct watches {
@@ -42,11 +40,9 @@ static struct watch *find_key(struct watches *ws, const char *key, size_t key_le
     return w;
 }
 
-static struct watch *find(struct watches *ws, const struct task *task, struct buf *key)
+static struct watch *find(struct watches *ws, const struct task *task)
 {
-    buf_init(key, TASK_KEY_MAX);
-    task_key(task, key);
-    return find_key(ws, key->data, key->len);
+    return find_key(ws, task->key, task->key_len);
 }
 
 /* ---- the schedule ---- */
@@ -102,7 +98,7 @@ static void on_tell_time(uv_timer_t *timer)
     struct top_tasks_list list = {0};
     const struct watch *w;
     for (w = ws->table; w != NULL; w = w->hh.next)
-        top_tasks_offer(&list, w->task.route->provider->name, w->task.id, w->n_watchers);
+        top_tasks_offer(&list, w->task.route->provider->name, task_id(&w->task), w->n_watchers);
     stats_tell_watched(&list);
     if (ws->table == NULL)
         uv_timer_stop(timer);
@@ -128,16 +124,14 @@ static void watch_free(struct watch *w)
     uv_close((uv_handle_t *)&w->timer, on_closed);
 }
 
-static struct watch *watch_new(struct watches *ws, const struct task *task, const struct buf *key)
+static struct watch *watch_new(struct watches *ws, const struct task *task)
 {
-    struct watch *w = xcalloc(1, sizeof(*w) + key->len + 1);
+    struct watch *w = xcalloc(1, sizeof(*w));
     w->watches = ws;
     w->task = *task;
-    w->key_len = key->len;
-    memcpy(w->key, key->data, key->len + 1);
     uv_timer_init(ws->loop, &w->timer);
     w->timer.data = w;
-    HASH_ADD(hh, ws->table, key, w->key_len, w);
+    HASH_ADD(hh, ws->table, task.key, w->task.key_len, w);
     stat_inc(STAT_WATCHED);
     tell_most_watched(ws);
     return w;
@@ -152,13 +146,11 @@ static void enter_list(struct watcher *watcher, struct watcher **list)
 void watch_join(struct watches *ws, const struct task *task, const struct snapshot *known,
                 struct watcher *watcher)
 {
-    struct buf key;
-    struct watch *w = find(ws, task, &key);
+    struct watch *w = find(ws, task);
     if (w == NULL) {
-        w = watch_new(ws, task, &key);
+        w = watch_new(ws, task);
         wait_ms(w, known->fresh_until_ms - wall_ms());
     }
-    buf_done(&key);
     watcher->watch = w;
     w->n_watchers++;
     enter_list(watcher, &w->watchers);
@@ -203,9 +195,7 @@ static void tell(struct watch *w, struct snapshot *snapshot)
 static void on_fetched(void *ctx, const struct fetch_result *result)
 {
     struct watches *ws = ctx;
-    struct buf key;
-    struct watch *w = find(ws, result->task, &key);
-    buf_done(&key);
+    struct watch *w = find(ws, result->task);
     if (w == NULL)
         return;
     if (result->snapshot != NULL)

@@ -16,9 +16,7 @@ struct hint {
     struct task task;
     bool again; /* another hint has come since */
     uv_timer_t timer;
-    UT_hash_handle hh;
-    size_t key_len;
-    char key[];
+    UT_hash_handle hh; /* by the task's key */
 };
 
 struct hints {
@@ -65,26 +63,21 @@ static void on_interval_over(uv_timer_t *timer)
         hint_free(h);
 }
 
-static struct hint *hint_new(struct hints *hs, const struct task *task, const struct buf *key)
+static struct hint *hint_new(struct hints *hs, const struct task *task)
 {
-    struct hint *h = xcalloc(1, sizeof(*h) + key->len + 1);
+    struct hint *h = xcalloc(1, sizeof(*h));
     h->hints = hs;
     h->task = *task;
-    h->key_len = key->len;
-    memcpy(h->key, key->data, key->len + 1);
     uv_timer_init(hs->loop, &h->timer);
     h->timer.data = h;
-    HASH_ADD(hh, hs->table, key, h->key_len, h);
+    HASH_ADD(hh, hs->table, task.key, h->task.key_len, h);
     return h;
 }
 
 void hints_take(struct hints *hs, const struct task *task)
 {
-    struct buf key;
     struct hint *h;
-    buf_init(&key, TASK_KEY_MAX);
-    task_key(task, &key);
-    HASH_FIND(hh, hs->table, key.data, key.len, h);
+    HASH_FIND(hh, hs->table, task->key, task->key_len, h);
     if (h != NULL) {
         stat_inc(STAT_HOOKS_COLLAPSED);
         h->again = true;
@@ -92,9 +85,8 @@ void hints_take(struct hints *hs, const struct task *task)
         stat_inc(STAT_HOOKS_DROPPED);
     } else {
         stat_inc(STAT_HOOKS_TAKEN);
-        fetch_anew(hint_new(hs, task, &key));
+        fetch_anew(hint_new(hs, task));
     }
-    buf_done(&key);
 }
 
 struct hints *hints_new(uv_loop_t *loop, struct fetches *fetches)

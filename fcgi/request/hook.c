@@ -51,8 +51,7 @@ static bool find_id(const struct conf_route *route, struct json_object *doc, str
         const char *id =
             json_object_is_type(value, json_type_int) ? json_object_to_json_string(value) : json_text(value);
         if (id != NULL && strlen(id) < TASK_ID_MAX && pattern_takes_id(&route->path, id)) {
-            *task = (struct task){.route = route};
-            strcpy(task->id, id);
+            task_init(task, route, id);
             return true;
         }
     }

@@ -9,7 +9,6 @@ struct memory {
     const struct conf_cache *conf; /* (ref) */
     struct cache *snapshots;
     struct cache *missing; /* its own store: guessed ids cannot push out results */
-    struct buf key;        /* of the call at hand */
     size_t evictions;
 };
 
@@ -19,7 +18,6 @@ struct memory *memory_new(const struct conf_cache *conf)
     m->conf = conf;
     m->snapshots = cache_new((size_t)conf->memory);
     m->missing = cache_new(MISSING_BYTES);
-    buf_init(&m->key, TASK_KEY_MAX);
     return m;
 }
 
@@ -29,31 +27,23 @@ void memory_free(struct memory *m)
         return;
     cache_free(m->snapshots);
     cache_free(m->missing);
-    buf_done(&m->key);
     free(m);
-}
-
-static void set_key(struct memory *m, const struct task *task)
-{
-    buf_reset(&m->key);
-    task_key(task, &m->key);
 }
 
 struct memory_look memory_look(struct memory *m, const struct task *task, int64_t now_ms)
 {
-    set_key(m, task);
-    struct memory_look look = {.snapshot = cache_get(m->snapshots, m->key.data, m->key.len, now_ms)};
+    struct memory_look look = {.snapshot = cache_get(m->snapshots, task->key, task->key_len, now_ms)};
     if (look.snapshot != NULL && snapshot_is_fresh(look.snapshot, now_ms)) {
         look.left_ms = look.snapshot->fresh_until_ms - now_ms;
         return look;
     }
-    const struct cache_note *note = cache_note(m->snapshots, m->key.data, m->key.len);
+    const struct cache_note *note = cache_note(m->snapshots, task->key, task->key_len);
     if (note != NULL && now_ms < note->quiet_until_ms) {
         look.problem = (enum problem)note->problem;
         look.left_ms = note->quiet_until_ms - now_ms;
         return look;
     }
-    const struct snapshot *missing = cache_get(m->missing, m->key.data, m->key.len, now_ms);
+    const struct snapshot *missing = cache_get(m->missing, task->key, task->key_len, now_ms);
     look.missing = missing != NULL && snapshot_is_fresh(missing, now_ms);
     if (look.missing)
         look.left_ms = missing->fresh_until_ms - now_ms;
@@ -62,19 +52,17 @@ struct memory_look memory_look(struct memory *m, const struct task *task, int64_
 
 void memory_keep(struct memory *m, const struct task *task, struct snapshot *snapshot)
 {
-    set_key(m, task);
-    m->evictions += cache_put(m->snapshots, m->key.data, m->key.len, snapshot);
-    cache_remove(m->missing, m->key.data, m->key.len);
+    m->evictions += cache_put(m->snapshots, task->key, task->key_len, snapshot);
+    cache_remove(m->missing, task->key, task->key_len);
 }
 
 /* The note of the entry, which is made from `last` when it is only known from elsewhere. NULL without one. */
 static struct cache_note *note_of(struct memory *m, const struct task *task, struct snapshot *last)
 {
-    set_key(m, task);
-    struct cache_note *note = cache_note(m->snapshots, m->key.data, m->key.len);
+    struct cache_note *note = cache_note(m->snapshots, task->key, task->key_len);
     if (note == NULL && last != NULL) {
-        m->evictions += cache_put(m->snapshots, m->key.data, m->key.len, last);
-        note = cache_note(m->snapshots, m->key.data, m->key.len);
+        m->evictions += cache_put(m->snapshots, task->key, task->key_len, last);
+        note = cache_note(m->snapshots, task->key, task->key_len);
     }
     return note;
 }
@@ -85,8 +73,8 @@ bool memory_keep_missing(struct memory *m, const struct task *task, struct snaps
     if (note != NULL && ++note->times_missing < TIMES_MISSING_BELIEVED)
         return false;
     struct snapshot *missing = snapshot_new_missing(now_ms, now_ms + m->conf->missing_ttl_ms);
-    cache_remove(m->snapshots, m->key.data, m->key.len);
-    cache_put(m->missing, m->key.data, m->key.len, missing);
+    cache_remove(m->snapshots, task->key, task->key_len);
+    cache_put(m->missing, task->key, task->key_len, missing);
     snapshot_unref(missing);
     return true;
 }

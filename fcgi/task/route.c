@@ -2,6 +2,7 @@
 #include "task/route.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { URI_MAX = 16384 };
@@ -10,15 +11,29 @@ static const char unified_prefix[] = "/v1/tasks";
 
 /* ---- one task ---- */
 
+void task_init(struct task *task, const struct conf_route *route, const char *id)
+{
+    *task = (struct task){.route = route};
+    int names_len =
+        snprintf(task->key, sizeof(task->key), "%s:%s:", route->upstream->name, route->provider->name);
+    size_t id_len = strlen(id);
+    task->id_at = (size_t)names_len;
+    task->key_len = task->id_at + id_len;
+    if (task->key_len >= sizeof(task->key))
+        abort(); /* the limits of names and ids exclude this */
+    memcpy(task->key + task->id_at, id, id_len + 1);
+}
+
 static enum problem take_native(const struct conf *conf, const char *path, const char *query,
                                 struct task *task)
 {
     enum problem problem = PROBLEM_NOT_FOUND;
+    char id[TASK_ID_MAX];
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
-        enum pattern_match match = pattern_match(&route->path, path, query, task->id);
+        enum pattern_match match = pattern_match(&route->path, path, query, id);
         if (match == PATTERN_MATCHES) {
-            task->route = route;
+            task_init(task, route, id);
             return PROBLEM_NONE;
         }
         if (match == PATTERN_BAD_ID)
@@ -37,8 +52,7 @@ enum problem route_named(const struct conf *conf, const char *name, struct task 
             continue;
         if (strlen(id) >= TASK_ID_MAX || !pattern_takes_id(&route->path, id))
             return PROBLEM_BAD_ID;
-        task->route = route;
-        strcpy(task->id, id);
+        task_init(task, route, id);
         return PROBLEM_NONE;
     }
     return PROBLEM_NOT_FOUND;
@@ -107,15 +121,6 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
         n++;
     }
     return n;
-}
-
-void task_key(const struct task *task, struct buf *out)
-{
-    buf_puts(out, task->route->upstream->name);
-    buf_putc(out, ':');
-    buf_puts(out, task->route->provider->name);
-    buf_putc(out, ':');
-    buf_puts(out, task->id);
 }
 
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf)

@@ -6,13 +6,25 @@
 #include "task/problem.h"
 #include "task/snapshot.h"
 
-enum { TASK_KEY_MAX = 1024 };
+/* Names of upstreams and providers have at most 64 characters. */
+enum { TASK_KEY_MAX = 2 * 65 + TASK_ID_MAX };
 
-/* One task of one route: the identity that fetches, the cache and Redis go by. */
+/* One task of one route. Fetches, memory and Redis identify it by its key. */
 struct task {
     const struct conf_route *route; /* (ref) */
-    char id[TASK_ID_MAX];           /* the values of the path's variables, joined by '/' */
+    char key[TASK_KEY_MAX];         /* "main:sora:ID"; Redis has it behind the prefix */
+    size_t key_len;
+    size_t id_at; /* where the id begins in the key */
 };
+
+/* Makes the task of an id that the route's pattern has accepted. */
+void task_init(struct task *task, const struct conf_route *route, const char *id);
+
+/* The values of the path's variables, joined by '/'. */
+static inline const char *task_id(const struct task *task)
+{
+    return task->key + task->id_at;
+}
 
 enum { ROUTE_IDS_MAX = 100 };
 
@@ -37,9 +49,6 @@ enum problem route_named(const struct conf *conf, const char *name, struct task 
  * own. How many there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays
  * hold ROUTE_IDS_MAX. */
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
-
-/* The task's key in Redis, without the prefix, and in the memory cache: "main:sora:ID". */
-void task_key(const struct task *task, struct buf *out);
 
 /* How long snapshots of the task are fresh and kept. */
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);

@@ -66,7 +66,7 @@ static void read_body(const struct verdict_question *q, const struct upstream_an
 {
     struct view view;
     const struct view_question question = {
-        .provider = q->task->route->provider, .task_id = q->task->id, .secrets = q->secrets};
+        .provider = q->task->route->provider, .task_id = task_id(q->task), .secrets = q->secrets};
     const struct view_answer now = {
         .http_status = answer->http_status, .body = answer->body, .len = answer->len};
     v->reading = view_read(&question, q->before ? q->before : &now, q->before ? &now : NULL, &view);

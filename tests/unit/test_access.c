@@ -87,7 +87,9 @@ static int free_all(void **unused __attribute__((unused)))
 
 static struct task task_of(const struct conf *conf, size_t route)
 {
-    return (struct task){.route = conf_route(conf, route), .id = "abc"};
+    struct task task;
+    task_init(&task, conf_route(conf, route), "abc");
+    return task;
 }
 
 static void assert_team(const struct conf *conf, const struct credentials *given, size_t route,

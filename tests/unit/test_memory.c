@@ -14,7 +14,7 @@ static char upstream_name[] = "main", provider_name[] = "sora";
 static const struct conf_upstream upstream = {.name = upstream_name};
 static struct provider provider = {.name = provider_name, .poll = {.min_ms = 2000, .max_ms = 12000}};
 static const struct conf_route route = {.provider = &provider, .upstream = &upstream};
-static const struct task task = {.route = &route, .id = "a"}, other = {.route = &route, .id = "b"};
+static struct task task, other;
 
 static struct memory *memory;
 static struct snapshot *snapshot; /* fresh for 10 s, of use for 70 s */
@@ -28,6 +28,8 @@ static int start(void **unused __attribute__((unused)))
                                          .fetched_ms = now,
                                          .views = {view, view},
                                          .view_lens = {2, 2}};
+    task_init(&task, &route, "a");
+    task_init(&other, &route, "b");
     memory = memory_new(&conf);
     snapshot = snapshot_new(&facts, &rules);
     return 0;
@@ -38,6 +40,15 @@ static int end(void **unused __attribute__((unused)))
     memory_free(memory);
     snapshot_unref(snapshot);
     return 0;
+}
+
+static struct task numbered_task(const char *prefix, int number)
+{
+    struct task numbered;
+    char id[32];
+    snprintf(id, sizeof(id), "%s-%d", prefix, number);
+    task_init(&numbered, &route, id);
+    return numbered;
 }
 
 static void assert_nothing_known(const struct task *of, int64_t at_ms)
@@ -198,8 +209,7 @@ TEST(guessed_ids_cannot_push_out_results)
 {
     memory_keep(memory, &task, snapshot);
     for (int i = 0; i < 20000; i++) {
-        struct task guessed = {.route = &route};
-        snprintf(guessed.id, sizeof(guessed.id), "guessed-%d", i);
+        struct task guessed = numbered_task("guessed", i);
         memory_keep_missing(memory, &guessed, NULL, now);
     }
     assert_ptr_equal(memory_look(memory, &task, now).snapshot, snapshot);
@@ -213,8 +223,7 @@ TEST(results_push_out_older_ones_and_are_counted)
     memory_keep(memory, &task, snapshot);
     one = memory_bytes(memory);
     for (int i = 0; i < 10000; i++) {
-        struct task further = {.route = &route};
-        snprintf(further.id, sizeof(further.id), "task-%d", i);
+        struct task further = numbered_task("task", i);
         memory_keep(memory, &further, snapshot);
     }
     assert_true(memory_bytes(memory) <= 1 << 20);

@@ -52,7 +52,7 @@ static void assert_found(const char *uri, enum route_kind kind, size_t route, co
     assert_int_equal(route_find(conf, uri, &task, &problem), kind);
     assert_int_equal(problem, PROBLEM_NONE);
     assert_ptr_equal(task.route, conf_route(conf, route));
-    assert_string_equal(task.id, id);
+    assert_string_equal(task_id(&task), id);
 }
 
 static void assert_problem(const char *uri, enum problem expected)
@@ -163,9 +163,9 @@ TEST(many_tasks_are_read_in_the_order_asked_each_with_its_own_problem)
         assert_int_equal(problems[i], expected[i]);
         assert_int_equal(tasks[i].route != NULL, expected[i] == PROBLEM_NONE);
     }
-    assert_string_equal(tasks[1].id, "fal-ai/pika/ID");
-    assert_string_equal(tasks[4].id, "a");
-    assert_string_equal(tasks[6].id, "42");
+    assert_string_equal(task_id(&tasks[1]), "fal-ai/pika/ID");
+    assert_string_equal(task_id(&tasks[4]), "a");
+    assert_string_equal(task_id(&tasks[6]), "42");
 }
 
 TEST(a_list_that_is_malformed_is_refused_whole)
@@ -205,12 +205,11 @@ TEST(a_hundred_tasks_are_taken_and_no_more)
 
 TEST(the_key_of_a_task_is_that_of_upstream_provider_and_id)
 {
-    struct task task = {.route = conf_route(conf, 3), .id = "task_01"};
-    struct buf out;
-    buf_init(&out, 1024);
-    task_key(&task, &out);
-    assert_string_equal(out.data, "other:sora:task_01");
-    buf_done(&out);
+    struct task task;
+    task_init(&task, conf_route(conf, 3), "task_01");
+    assert_string_equal(task.key, "other:sora:task_01");
+    assert_int_equal(task.key_len, strlen(task.key));
+    assert_string_equal(task_id(&task), "task_01");
 }
 
 TEST(nginx_is_told_how_to_find_the_task_in_a_uri)
