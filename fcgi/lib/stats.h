@@ -19,7 +19,7 @@
       "Requests whose client left before the answer or during an event stream")                              \
     X(WAITERS, gauge, "waiters", "", "Requests that wait for a fetch")                                       \
     X(STREAMS, gauge, "streams", "", "Event streams that are open")                                          \
-    X(WATCHED, gauge, "top_tasks_tasks", "", "Tasks that somebody watches")                                  \
+    X(WATCHED, gauge, "watched_tasks", "", "Tasks that somebody watches")                                    \
     X(FETCHES, gauge, "fetches", "", "Fetches under way")                                                    \
     X(HITS_MEMORY, counter, "cache_hits_total", "level=\"memory\"", "Fresh snapshots found, by level")       \
     X(HITS_REDIS, counter, "cache_hits_total", "level=\"redis\"", NULL)                                      \

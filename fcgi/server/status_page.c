@@ -78,7 +78,7 @@ static void print_present(struct listing *t, const struct shm_counters *total)
     listing_section(t, "now", false);
     listing_number(t, "waiters", stat_read(total, STAT_WAITERS));
     listing_number(t, "streams", stat_read(total, STAT_STREAMS));
-    listing_number(t, "top_tasks_tasks", stat_read(total, STAT_WATCHED));
+    listing_number(t, "watched_tasks", stat_read(total, STAT_WATCHED));
     listing_number(t, "fetches", stat_read(total, STAT_FETCHES));
     listing_number(t, "cached", stat_read(total, STAT_CACHE_ENTRIES));
     listing_number(t, "cache_bytes", stat_read(total, STAT_CACHE_BYTES));
