@@ -74,12 +74,13 @@ build/asan/taskproxy: $(ASAN_OBJECTS)
 	@echo '  LD   $@'
 	@$(CC) $(ASAN) -o $@ $^ $(LIBS)
 
-# The reference of all keys, printed by the program, stands between the marks of the page.
-build/man/taskproxy.json.5: conf/man/taskproxy.json.5.in build/taskproxy
+# The reference of all keys, made from the tables of the program, goes between the marks of the page.
+build/man/taskproxy.json.5: conf/man/taskproxy.json.5.in conf/man/keys.awk build/taskproxy
 	@mkdir -p $(@D)
-	@build/taskproxy --print-manual > $@.keys
+	@build/taskproxy --print-tables > $@.tables
+	@awk -f conf/man/keys.awk $@.tables > $@.keys
 	@sed '/^\.\\" BEGIN$$/r $@.keys' $< > $@
-	@rm $@.keys
+	@rm $@.tables $@.keys
 
 build/%.o: fcgi/%.c
 	@mkdir -p $(@D)

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "cli/follow.h"
-#include "cli/manual.h"
 #include "server/master.h"
 #include "task/route.h"
 #include "cli/sign.h"
@@ -105,11 +104,17 @@ static int print(void (*write)(const struct conf *, struct buf *), struct conf *
     return put_out(&out);
 }
 
-static int print_manual(void)
+/* For conf/man/keys.awk, which makes the reference in taskproxy.json(5). */
+static int print_tables(void)
 {
     struct buf out;
     buf_init(&out, 1024 * 1024);
-    manual_print(&out);
+    buf_puts(&out, "KEYS OF THE CONFIGURATION\t\n");
+    schema_describe(&conf_table, &out);
+    buf_puts(&out, "KEYS OF THE TEAMS FILE\t/NAME\n");
+    schema_describe(&team_table, &out);
+    buf_puts(&out, "KEYS OF A PROVIDER FILE\t\n");
+    schema_describe(&provider_table, &out);
     return put_out(&out);
 }
 
@@ -171,7 +176,7 @@ int main(int argc, char **argv)
 {
     enum {
         OPT_PRINT_NGINX = 256,
-        OPT_PRINT_MANUAL,
+        OPT_PRINT_TABLES,
         OPT_TRY,
         OPT_NEW_TOKEN,
         OPT_SIGN,
@@ -186,7 +191,7 @@ int main(int argc, char **argv)
                                             {"check-config", no_argument, NULL, 't'},
                                             {"print-config", no_argument, NULL, 'T'},
                                             {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
-                                            {"print-manual", no_argument, NULL, OPT_PRINT_MANUAL},
+                                            {"print-tables", no_argument, NULL, OPT_PRINT_TABLES},
                                             {"try", required_argument, NULL, OPT_TRY},
                                             {"new-token", no_argument, NULL, OPT_NEW_TOKEN},
                                             {"sign", no_argument, NULL, OPT_SIGN},
@@ -223,8 +228,8 @@ int main(int argc, char **argv)
         case OPT_PRINT_NGINX:
             mode = PRINT_NGINX;
             break;
-        case OPT_PRINT_MANUAL: /* for the makers of taskproxy.json(5), not for its readers */
-            return print_manual();
+        case OPT_PRINT_TABLES: /* for the build; not documented */
+            return print_tables();
         case OPT_TRY:
             mode = TRY;
             provider = optarg;

@@ -13,7 +13,7 @@
 #include "lib/files.h"
 #include "lib/scan.h"
 
-enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096 };
+enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096, TABLES_MAX = 32 };
 
 struct reader {
     const struct schema_source *source;
@@ -23,6 +23,13 @@ struct reader {
 
 static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place);
 static int read_object(struct reader *r, const struct table *table, struct json_object *object, void *out);
+static void print_object(const struct table *table, const void *in, int depth, struct buf *out);
+
+/* Whether a row is a map's key, which precedes its struct and is no member of the object. */
+static bool is_key(const struct field *field)
+{
+    return field->name == NULL;
+}
 
 /* ---- errors ---- */
 
@@ -209,7 +216,7 @@ static int read_pointer(struct reader *r, struct json_object *value, struct json
 
 /* ---- lists ---- */
 
-size_t schema_element_size(const struct field *field)
+static size_t element_size(const struct field *field)
 {
     switch (field->type) {
     case S_STRINGS:
@@ -254,7 +261,7 @@ static int read_element(struct reader *r, const struct field *field, struct json
 static int read_list(struct reader *r, const struct field *field, struct json_object *value,
                      struct list *place)
 {
-    size_t size = schema_element_size(field);
+    size_t size = element_size(field);
     if (field->type == S_POINTERS && json_object_is_type(value, json_type_string)) {
         *place = (struct list){.items = xcalloc(1, size), .n = 1};
         return read_element(r, field, value, place->items);
@@ -285,7 +292,7 @@ static bool good_name(const char *name)
 static int read_map(struct reader *r, const struct field *field, struct json_object *value,
                     struct list *place)
 {
-    size_t size = schema_element_size(field);
+    size_t size = element_size(field);
     if (!json_object_is_type(value, json_type_object))
         return fail(r, "must be an object");
     *place = (struct list){.items = xcalloc((size_t)json_object_object_length(value), size)};
@@ -343,7 +350,7 @@ static int refuse_unknown(struct reader *r, const struct table *table, struct js
     char words[2048] = "";
     for (size_t i = 0; i < table->n_fields; i++) {
         size_t used = strlen(words);
-        if (!schema_is_key(&table->fields[i]))
+        if (!is_key(&table->fields[i]))
             snprintf(words + used, sizeof(words) - used, "%s%s", used ? "|" : "", table->fields[i].name);
     }
     json_object_object_foreach(object, name, member)
@@ -396,7 +403,7 @@ static int read_object(struct reader *r, const struct table *table, struct json_
     if (refuse_unknown(r, table, object) < 0)
         return -1;
     for (size_t i = 0; i < table->n_fields; i++) {
-        if (!schema_is_key(&table->fields[i]) && read_field(r, &table->fields[i], object, out) < 0)
+        if (!is_key(&table->fields[i]) && read_field(r, &table->fields[i], object, out) < 0)
             return -1;
     }
     return 0;
@@ -474,7 +481,7 @@ static void done_field(const struct field *field, void *place)
         break;
     default:
         for (size_t i = 0; i < list->n; i++)
-            done_element(field, (char *)list->items + i * schema_element_size(field));
+            done_element(field, (char *)list->items + i * element_size(field));
         free(list->items);
     }
 }
@@ -490,4 +497,189 @@ void schema_done_map(const struct table *table, struct list *out)
 {
     done_field(&(struct field){.type = S_MAP, .table = table}, out);
     *out = (struct list){0};
+}
+
+/* ---- printing ---- */
+
+static void print_text(struct buf *out, const char *text)
+{
+    if (text == NULL)
+        buf_puts(out, "null");
+    else
+        buf_add_json_string(out, text, strlen(text));
+}
+
+static void print_word(const char *words, int index, struct buf *out)
+{
+    while (index-- > 0)
+        words += strcspn(words, "|") + 1;
+    buf_add_json_string(out, words, strcspn(words, "|"));
+}
+
+static void new_line(struct buf *out, int depth)
+{
+    buf_addf(out, "\n%*s", depth * 2, "");
+}
+
+static void print_element(const struct field *field, const void *element, int depth, struct buf *out)
+{
+    switch (field->type) {
+    case S_STRINGS:
+    case S_PATHS:
+        print_text(out, *(char *const *)element);
+        break;
+    case S_POINTERS:
+        print_text(out, ((const struct json_path *)element)->text);
+        break;
+    case S_SCALARS:
+        buf_puts(out, json_object_to_json_string(*(struct json_object *const *)element));
+        break;
+    case S_MAP:
+        print_text(out, *(char *const *)element);
+        buf_puts(out, ": ");
+        print_object(field->table, element, depth, out);
+        break;
+    case S_MAP_TEXT:
+        print_text(out, ((const struct pair *)element)->name);
+        buf_puts(out, ": ");
+        print_text(out, ((const struct pair *)element)->value);
+        break;
+    default:
+        print_object(field->table, element, depth, out);
+    }
+}
+
+static void print_list(const struct field *field, const struct list *list, int depth, struct buf *out)
+{
+    bool map = field->type == S_MAP || field->type == S_MAP_TEXT;
+    buf_putc(out, map ? '{' : '[');
+    for (size_t i = 0; i < list->n; i++) {
+        if (i > 0)
+            buf_putc(out, ',');
+        new_line(out, depth + 1);
+        print_element(field, (const char *)list->items + i * element_size(field), depth + 1, out);
+    }
+    if (list->n > 0)
+        new_line(out, depth);
+    buf_putc(out, map ? '}' : ']');
+}
+
+/* An object that may be left out, and was: all of its struct is zero. */
+static bool is_absent(const struct field *field, const void *place)
+{
+    const char *bytes = place;
+    if (field->fallback == NULL || strcmp(field->fallback, "null") != 0)
+        return false;
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, field->table->size - 1) == 0;
+}
+
+static void print_value(const struct field *field, const void *place, int depth, struct buf *out)
+{
+    char text[32];
+    switch (field->type) {
+    case S_DURATION:
+        format_duration(*(const int64_t *)place, text);
+        print_text(out, text);
+        break;
+    case S_SIZE:
+        format_size(*(const int64_t *)place, text);
+        print_text(out, text);
+        break;
+    case S_INT:
+        buf_addf(out, "%lld", (long long)*(const int64_t *)place);
+        break;
+    case S_ENUM:
+        print_word(field->words, *(const int *)place, out);
+        break;
+    case S_STRING:
+    case S_PATH:
+        print_text(out, *(char *const *)place);
+        break;
+    case S_POINTER:
+        print_text(out, ((const struct json_path *)place)->text);
+        break;
+    case S_OBJECT:
+        if (is_absent(field, place))
+            buf_puts(out, "null");
+        else
+            print_object(field->table, place, depth, out);
+        break;
+    default:
+        print_list(field, place, depth, out);
+    }
+}
+
+static void print_object(const struct table *table, const void *in, int depth, struct buf *out)
+{
+    const char *separator = "";
+    buf_putc(out, '{');
+    for (size_t i = 0; i < table->n_fields; i++) {
+        const struct field *field = &table->fields[i];
+        if (is_key(field))
+            continue;
+        buf_puts(out, separator);
+        separator = ",";
+        new_line(out, depth + 1);
+        print_text(out, field->name);
+        buf_puts(out, ": ");
+        print_value(field, (const char *)in + field->offset, depth + 1, out);
+    }
+    new_line(out, depth);
+    buf_putc(out, '}');
+}
+
+void schema_print(const struct table *table, const void *in, struct buf *out)
+{
+    print_object(table, in, 0, out);
+    buf_putc(out, '\n');
+}
+
+/* ---- describing the tables ---- */
+
+static const char *const type_names[] = {
+    [S_STRING] = "string", [S_PATH] = "path",         [S_DURATION] = "duration", [S_SIZE] = "size",
+    [S_INT] = "int",       [S_ENUM] = "enum",         [S_POINTER] = "pointer",   [S_STRINGS] = "strings",
+    [S_PATHS] = "paths",   [S_POINTERS] = "pointers", [S_SCALARS] = "scalars",   [S_OBJECT] = "object",
+    [S_LIST] = "list",     [S_MAP] = "map",           [S_MAP_TEXT] = "map_text",
+};
+
+/* The tables of one file, in the order in which they are met. */
+struct tables {
+    const struct table *items[TABLES_MAX];
+    size_t n;
+};
+
+static size_t table_number(struct tables *seen, const struct table *table)
+{
+    size_t i = 0;
+    while (i < seen->n && seen->items[i] != table)
+        i++;
+    if (i == TABLES_MAX)
+        abort(); /* more tables than this program has */
+    if (i == seen->n)
+        seen->items[seen->n++] = table;
+    return i;
+}
+
+static void describe_field(struct tables *seen, const struct field *field, struct buf *out)
+{
+    buf_addf(out, "%s\t%s\t%d\t%lld\t%lld\t%s\t%s\t", field->name, type_names[field->type], field->nullable,
+             (long long)field->min, (long long)field->max, field->words ? field->words : "",
+             field->fallback ? field->fallback : "");
+    if (field->table != NULL)
+        buf_add_int(out, (int64_t)table_number(seen, field->table));
+    buf_addf(out, "\t%s\n", field->help);
+}
+
+void schema_describe(const struct table *table, struct buf *out)
+{
+    struct tables seen = {.items[0] = table, .n = 1};
+    for (size_t i = 0; i < seen.n; i++) {
+        for (size_t k = 0; k < seen.items[i]->n_fields; k++) {
+            if (is_key(&seen.items[i]->fields[k]))
+                continue;
+            buf_addf(out, "%zu\t", i);
+            describe_field(&seen, &seen.items[i]->fields[k], out);
+        }
+    }
 }

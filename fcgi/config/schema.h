@@ -100,16 +100,12 @@ void schema_done_map(const struct table *table, struct list *out);
 char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
     PRINTF(3, 4);
 
-/* For both directions: the size of one element of a list of the row's type, and whether a row is a map's key,
- * which stands in front of its struct and is no member of the object. */
-size_t schema_element_size(const struct field *field);
-
-static inline bool schema_is_key(const struct field *field)
-{
-    return field->name == NULL;
-}
-
 /* The struct as the JSON it could have been read from. */
 void schema_print(const struct table *table, const void *in, struct buf *out);
+
+/* The rows of the table and of all tables that it refers to, for the manual: one line per row, fields separated by tabs:
+ * number of the table (0: `table` itself), name, type, nullable, min, max, words, default, number of the table that the
+ * row refers to, help. A field that the row does not have is empty. */
+void schema_describe(const struct table *table, struct buf *out);
 
 #endif

@@ -22,8 +22,9 @@ def program(*arguments) -> str:
 
 @pytest.fixture(scope="module")
 def keys() -> str:
-    """The part of taskproxy.json(5) that the program prints."""
-    return program("--print-manual")
+    """The part of taskproxy.json(5) that is made from the tables of the program."""
+    return subprocess.run(["awk", "-f", MAN / "keys.awk"], input=program("--print-tables"), capture_output=True, text=True,
+                          check=True).stdout
 
 
 @pytest.fixture
