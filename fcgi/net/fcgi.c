@@ -1,13 +1,13 @@
 /* fcgi: see fcgi.h.
  *
  *     IDLE --readable, whole--> BUSY --fcgi_send--> WRITING --all out--> IDLE, or closed
- *      |                         |                 (left out when the socket takes all of it at once)
+ *      |                         |                 (skipped if the socket takes the whole answer)
  *      |                         '--fcgi_stream--> STREAMING --fcgi_stream_end--> WRITING
  *      '--readable, partial--> PARTIAL --timer, whole--> BUSY
  *
- * While data that is no whole request lies in the socket, it would poll readable all the time; so in PARTIAL
- * only a hang-up is waited for, and a timer looks again. A connection carries one request at a time, so the
- * two are one object: struct fcgi_request. */
+ * A socket that holds part of a request would poll as readable all the time, so PARTIAL waits for a hang-up
+ * only, and a timer checks the socket again. A connection carries one request at a time, so struct
+ * fcgi_request is both. */
 #include "net/fcgi.h"
 
 #include <errno.h>
@@ -21,20 +21,22 @@
 #include <fcgiapp.h>
 #include <utlist.h>
 
-#include "net/acceptor.h"
+#include "lib/backoff.h"
 #include "lib/log.h"
 #include "net/fcgi_parse.h"
 #include "lib/stats.h"
 
 enum {
-    LOOK_FIRST_MS = 2,      /* a partial request: looked at again after this, */
-    LOOK_LAST_MS = 250,     /* doubled up to this, */
-    PARTIAL_MAX_MS = 60000, /* for so long */
-    LINGER_MS = 300,        /* draining: what has been idle for so long is not about to be used */
-    WRITE_MAX_MS = 60000,   /* how long a reader may take none of an answer */
-    WRITE_PIECE = 8000,     /* fits one record of libfcgi's with its header */
+    LOOK_FIRST_MS = 2,      /* the first pause before a partial request is checked again */
+    LOOK_MAX_MS = 250,      /* the longest such pause */
+    PARTIAL_MAX_MS = 60000, /* a request that is still incomplete after this is dropped */
+    LINGER_MS = 300,        /* draining: idle connections are closed after this */
+    WRITE_MAX_MS = 60000,   /* a connection that accepts no data for this long is closed */
+    WRITE_PIECE = 8000,     /* fits one record of libfcgi with its header */
     ANSWER_MAX = 64 * 1024 * 1024,
-    STREAM_PENDING_MAX = 256 * 1024 /* of a stream that is read slowly */
+    STREAM_PENDING_MAX = 256 * 1024, /* unread bytes at which a slow stream is closed */
+    ACCEPT_BATCH = 64,               /* connections accepted in one loop iteration */
+    ACCEPT_PAUSE_MS = 100            /* without free descriptors */
 };
 
 enum connection_state { IDLE, PARTIAL, BUSY, STREAMING, WRITING, CLOSING };
@@ -44,12 +46,12 @@ struct fcgi_request {
     struct fcgi_request *prev, *next;
     enum connection_state state;
     int fd;
-    bool refused;       /* past max_connections: one answer, then closed */
-    int events;         /* what the poll handle waits for now */
-    uint64_t since_ms;  /* loop time at which PARTIAL or WRITING last made progress */
-    uint64_t look_ms;   /* the next wait of PARTIAL */
-    struct buf pending; /* BUSY: the body that came; WRITING: the answer */
-    size_t pending_at;  /* how much of it is out */
+    bool refused;        /* over max_connections: gets one answer, then is closed */
+    int events;          /* that the poll handle waits for */
+    uint64_t since_ms;   /* loop time at which PARTIAL began */
+    struct backoff look; /* the pauses of PARTIAL */
+    struct buf pending;  /* BUSY: the request body; WRITING, STREAMING: data to be written */
+    size_t pending_at;   /* how many of these bytes are written */
     void (*on_gone)(void *user);
     void *user;
     int open_handles;
@@ -58,17 +60,27 @@ struct fcgi_request {
     FCGX_Request fcgx;
 };
 
+/* The listening socket. Accepting pauses while the system has no descriptor left. */
+struct listener {
+    struct fcgi_server *server; /* (ref) */
+    int fd;
+    bool starved; /* the last accept found no descriptor, which was logged */
+    int open_handles;
+    uv_poll_t poll;
+    uv_timer_t timer; /* ends a pause */
+};
+
 struct fcgi_server {
     uv_loop_t *loop; /* (ref) */
     struct fcgi_handlers handlers;
-    struct acceptor *acceptor; /* NULL for CGI, and once draining */
+    struct listener *listener; /* NULL for CGI, and while draining */
     bool cgi;
     size_t max_connections;
     size_t n_connections;
-    struct fcgi_request *connections; /* those that are closing included */
+    struct fcgi_request *connections; /* including those that are closing */
     bool draining;
     bool drained; /* on_drained was called */
-    bool freed;   /* goes with its last connection */
+    bool freed;   /* the memory is released with the last connection */
 };
 
 static void look(struct fcgi_request *c);
@@ -101,7 +113,7 @@ static void on_connection_closed(uv_handle_t *handle)
     free_server_when_closed(s);
 }
 
-/* Closes the connection from any state. A request under way is gone, and its owner is told. */
+/* Closes the connection in any state. If it has a request under way, on_gone tells the request's owner. */
 static void close_connection(struct fcgi_request *c, const char *why)
 {
     struct fcgi_server *s = c->server;
@@ -132,14 +144,13 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 static void wait_for(struct fcgi_request *c, int events)
 {
     if (c->events == events)
-        return; /* uv_poll_start costs two system calls, even for what it does already */
+        return; /* uv_poll_start costs two system calls even if nothing changes */
     c->events = events;
     uv_poll_start(&c->poll, events, on_poll);
 }
 
-static void on_connection(void *ctx, int fd)
+static void open_connection(struct fcgi_server *s, int fd)
 {
-    struct fcgi_server *s = ctx;
     struct fcgi_request *c = xcalloc(1, sizeof(*c));
     c->server = s;
     c->fd = fd;
@@ -153,7 +164,7 @@ static void on_connection(void *ctx, int fd)
     FCGX_InitRequest(&c->fcgx, -1, 0);
     c->fcgx.ipcFd = fd;
     c->fcgx.keepConnection = 1; /* or FCGX_Accept_r closes it before the first request */
-    FCGX_Detach(&c->fcgx);      /* and if it ever closes it: at once */
+    FCGX_Detach(&c->fcgx);      /* if libfcgi closes the socket, it must not linger */
     DL_APPEND(s->connections, c);
     s->n_connections++;
     stat_inc(STAT_CONNECTIONS);
@@ -174,16 +185,15 @@ static void wait_for_the_rest(struct fcgi_request *c)
     if (c->state == IDLE) {
         c->state = PARTIAL;
         c->since_ms = now;
-        c->look_ms = LOOK_FIRST_MS;
+        c->look = (struct backoff){.first_ms = LOOK_FIRST_MS, .max_ms = LOOK_MAX_MS};
         wait_for(c, UV_DISCONNECT);
     }
     if (now - c->since_ms > PARTIAL_MAX_MS)
-        return close_connection(c, "a request was begun and not ended");
-    uv_timer_start(&c->timer, on_look_again, c->look_ms, 0);
-    c->look_ms = c->look_ms * 2 < LOOK_LAST_MS ? c->look_ms * 2 : LOOK_LAST_MS;
+        return close_connection(c, "a request stayed incomplete");
+    uv_timer_start(&c->timer, on_look_again, (uint64_t)backoff_next(&c->look), 0);
 }
 
-/* A body that is left unread would be taken for the beginning of the next request. */
+/* Reads the body of any method, or its rest would be taken for the start of the next request. */
 static void read_off_stdin(struct fcgi_request *c)
 {
     char piece[4096];
@@ -196,7 +206,7 @@ static void read_off_stdin(struct fcgi_request *c)
     }
 }
 
-/* A whole request lies in the socket: none of these calls waits. */
+/* The socket holds a complete request, so none of these calls blocks. */
 static void take_request(struct fcgi_request *c)
 {
     if (FCGX_Accept_r(&c->fcgx) < 0) {
@@ -211,7 +221,8 @@ static void take_request(struct fcgi_request *c)
     c->server->handlers.on_request(c->server->handlers.ctx, c);
 }
 
-/* Readable while a request is under way: the web server has left, or sends what it should not send yet. */
+/* The socket is readable while a request is under way: the web server has closed the connection, or has sent
+ * data too early. */
 static void look_for_end(struct fcgi_request *c)
 {
     char byte;
@@ -222,7 +233,7 @@ static void look_for_end(struct fcgi_request *c)
         close_connection(c, NULL);
 }
 
-/* Looks at what lies in the socket without taking it out. */
+/* Checks the data in the socket without consuming it. */
 static void look(struct fcgi_request *c)
 {
     static unsigned char peeked[FCGI_PARSE_MAX + 1];
@@ -237,7 +248,7 @@ static void look(struct fcgi_request *c)
     case FCGI_PARSE_PARTIAL:
         return wait_for_the_rest(c);
     case FCGI_PARSE_BAD:
-        return close_connection(c, "no well-formed request");
+        return close_connection(c, "a malformed request");
     }
 }
 
@@ -249,11 +260,10 @@ static bool has_room(int fd)
     return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0;
 }
 
-/* The answer is out, or will never be: the connection is free for the next request, or closes. */
+/* The answer is written, or cannot be: the connection waits for its next request, or is closed. */
 static void end_request(struct fcgi_request *c, bool failed)
 {
-    /* FCGX_Finish_r would close the socket behind the poll handle's back; these are its parts without that.
-     */
+    /* These are the parts of FCGX_Finish_r, except that it would close a socket that is being polled. */
     bool keep = c->fcgx.keepConnection && !c->refused && !c->server->draining;
     failed |= FCGX_FClose(c->fcgx.err) != 0;
     failed |= FCGX_FClose(c->fcgx.out) != 0;
@@ -274,8 +284,8 @@ static void on_write_timeout(uv_timer_t *timer)
     close_connection(timer->data, "the web server does not read its answer");
 }
 
-/* Puts out piece by piece, each only where the socket has room. False when the connection is broken. */
-static bool put_out(struct fcgi_request *c)
+/* Writes pending data piece by piece while the socket has room. Returns false if the connection is broken. */
+static bool write_pending(struct fcgi_request *c)
 {
     while (c->pending_at < c->pending.len && has_room(c->fd)) {
         size_t left = c->pending.len - c->pending_at;
@@ -288,10 +298,10 @@ static bool put_out(struct fcgi_request *c)
     return true;
 }
 
-/* Goes on with an answer or a stream, and waits for room where there is none. */
-static void write_on(struct fcgi_request *c)
+/* Continues an answer or a stream, and waits while the socket has no room. */
+static void continue_writing(struct fcgi_request *c)
 {
-    bool good = put_out(c), all = c->pending_at == c->pending.len;
+    bool good = write_pending(c), all = c->pending_at == c->pending.len;
     if (c->state == WRITING && (!good || all))
         return end_request(c, !good);
     if (!good)
@@ -320,7 +330,7 @@ void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const 
     if (c->server->cgi)
         return send_cgi(c, head, head_len, body, body_len);
     c->on_gone = NULL;
-    if (head_len + body_len <= WRITE_PIECE) { /* one record: it goes out when the streams are closed */
+    if (head_len + body_len <= WRITE_PIECE) { /* one record, written when the streams are closed */
         bool failed = FCGX_PutStr(head, (int)head_len, c->fcgx.out) < 0 ||
                       (body_len > 0 && FCGX_PutStr(body, (int)body_len, c->fcgx.out) < 0);
         return end_request(c, failed);
@@ -332,7 +342,7 @@ void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const 
     if (c->pending.failed)
         return close_connection(c, "an answer is too large to be sent");
     c->state = WRITING;
-    write_on(c);
+    continue_writing(c);
 }
 
 void fcgi_stream(struct fcgi_request *c, const char *head, size_t head_len)
@@ -356,8 +366,8 @@ bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len)
     c->pending_at = 0;
     buf_add(&c->pending, data, len);
     void (*on_gone)(void *) = c->on_gone;
-    c->on_gone = NULL; /* what happens within this call is told by its result */
-    write_on(c);
+    c->on_gone = NULL; /* the result reports a connection that is closed during this call */
+    continue_writing(c);
     if (c->state == STREAMING)
         c->on_gone = on_gone;
     return c->state == STREAMING;
@@ -367,7 +377,7 @@ void fcgi_stream_end(struct fcgi_request *c)
 {
     c->on_gone = NULL;
     c->state = WRITING;
-    write_on(c);
+    continue_writing(c);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -380,7 +390,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     else if (c->state == BUSY)
         look_for_end(c);
     else if (c->state == WRITING || c->state == STREAMING)
-        write_on(c);
+        continue_writing(c);
 }
 
 /* ---- requests ---- */
@@ -413,6 +423,78 @@ void fcgi_on_gone(struct fcgi_request *c, void (*on_gone)(void *user), void *use
     c->user = user;
 }
 
+/* ---- accepting ---- */
+
+static void on_listening(uv_poll_t *poll, int status, int events);
+
+static void on_accept_pause_over(uv_timer_t *timer)
+{
+    struct listener *l = timer->data;
+    uv_poll_start(&l->poll, UV_READABLE, on_listening);
+}
+
+static void pause_accepting(struct listener *l)
+{
+    if (!l->starved)
+        log_warn("cannot accept connections: %s; trying again every %d ms", strerror(errno), ACCEPT_PAUSE_MS);
+    l->starved = true;
+    uv_poll_stop(&l->poll);
+    uv_timer_start(&l->timer, on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
+}
+
+static bool is_starvation(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+static void on_listening(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    struct listener *l = poll->data;
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            l->starved = false;
+            open_connection(l->server, fd);
+        } else if (is_starvation(errno)) {
+            return pause_accepting(l);
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            return; /* EAGAIN: no connection is left to accept */
+        }
+    }
+}
+
+static void start_listening(struct fcgi_server *s, int fd)
+{
+    struct listener *l = s->listener = xcalloc(1, sizeof(*l));
+    *l = (struct listener){.server = s, .fd = fd, .open_handles = 2};
+    l->poll.data = l->timer.data = l;
+    if (uv_poll_init(s->loop, &l->poll, fd) < 0)
+        abort(); /* a listening socket is always pollable */
+    uv_timer_init(s->loop, &l->timer);
+    uv_poll_start(&l->poll, UV_READABLE, on_listening);
+}
+
+static void on_listener_closed(uv_handle_t *handle)
+{
+    struct listener *l = handle->data;
+    if (--l->open_handles == 0)
+        free(l);
+}
+
+/* Closes the listening socket. The listener is freed after its closing callbacks, later than the server if need be. */
+static void stop_listening(struct fcgi_server *s)
+{
+    struct listener *l = s->listener;
+    s->listener = NULL;
+    s->draining = true;
+    if (l == NULL)
+        return;
+    uv_close((uv_handle_t *)&l->poll, on_listener_closed);
+    uv_close((uv_handle_t *)&l->timer, on_listener_closed);
+    close(l->fd);
+}
+
 /* ---- servers ---- */
 
 static struct fcgi_server *new_server(uv_loop_t *loop, struct fcgi_handlers handlers)
@@ -427,11 +509,10 @@ struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
 {
     struct fcgi_server *s = new_server(loop, handlers);
     s->max_connections = max_connections;
-    setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0",
-           1); /* should libfcgi ever close a socket, it does not linger */
+    setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0", 1); /* if libfcgi closes a socket, it must not linger */
     if (FCGX_Init() != 0)
         abort(); /* out of memory */
-    s->acceptor = acceptor_new(loop, fd, on_connection, s);
+    start_listening(s, fd);
     return s;
 }
 
@@ -448,27 +529,20 @@ struct fcgi_server *fcgi_serve_cgi(uv_loop_t *loop, struct fcgi_handlers handler
     return s;
 }
 
-static void stop_accepting(struct fcgi_server *s)
-{
-    acceptor_free(s->acceptor);
-    s->acceptor = NULL;
-    s->draining = true;
-}
-
 static void on_linger_over(uv_timer_t *timer)
 {
     struct fcgi_request *c = timer->data;
     if (c->state == IDLE)
-        look(c); /* what has come in the meantime is still served */
+        look(c); /* a request that has arrived is still served */
     if (c->state == IDLE)
         close_connection(c, NULL);
 }
 
-/* A web server may be just about to write on a connection that is idle. When those to all workers end at one
- * moment, it finds none that works; so they live on for a while, and each closes after its next answer. */
+/* The web server may be about to write to an idle connection. If the connections to all workers were closed at
+ * the same moment, it would find none that works; so each stays open for a while, or until its next answer. */
 void fcgi_drain(struct fcgi_server *s)
 {
-    stop_accepting(s);
+    stop_listening(s);
     struct fcgi_request *c, *next;
     DL_FOREACH_SAFE(s->connections, c, next)
     {
@@ -488,7 +562,7 @@ void fcgi_free(struct fcgi_server *s)
         return;
     }
     s->freed = true;
-    stop_accepting(s);
+    stop_listening(s);
     struct fcgi_request *c, *next;
     DL_FOREACH_SAFE(s->connections, c, next)
     {

@@ -1,10 +1,10 @@
 /* fcgi: the FastCGI edge, on libfcgi.
  *
- * libfcgi blocks, so it is called only where it cannot: a request is looked at in the socket (MSG_PEEK) and
- * given to libfcgi once it is whole; the socket never blocks; and an answer goes out in records that each
- * wait for room.
+ * libfcgi reads and writes with blocking calls, so it is called only when they cannot block: a request is
+ * checked in the socket (MSG_PEEK) and passed to libfcgi when it is complete, and an answer is written record
+ * by record, each when the socket has room.
  *
- * The same requests and answers serve a plain CGI program: one request, from the environment to standard
+ * A plain CGI program uses the same interface: one request from the environment, one answer to standard
  * output. */
 #ifndef FCGI_H
 #define FCGI_H
@@ -14,63 +14,63 @@
 #include "lib/buf.h"
 
 struct fcgi_server;  /* a listening socket and its connections */
-struct fcgi_request; /* one question of a web server's, until it is answered or gone */
+struct fcgi_request; /* one request of a web server, until it is answered or its connection is closed */
 
 struct fcgi_handlers {
-    /* A request is there. It is answered with fcgi_send, now or later. */
+    /* A request has arrived. Answer it with fcgi_send, now or later. */
     void (*on_request)(void *ctx, struct fcgi_request *request);
-    /* The server is draining (or was a CGI program) and its last connection is closed. */
+    /* The server is draining, or is a CGI program, and its last connection is closed. */
     void (*on_drained)(void *ctx);
     void *ctx;
 };
 
-/* Serves the listening socket `fd`, which the server owns from here on. Connections past `max_connections`
- * are taken, marked as refused, and closed after their answer. */
+/* Serves the listening socket `fd` and takes ownership of it. Connections over `max_connections` are accepted,
+ * marked as refused, and closed after one answer. While the system has no free descriptor, accepting pauses. */
 struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
                                 struct fcgi_handlers handlers);
 
-/* The one request of a CGI program; on_request is called before this returns. */
+/* Serves the one request of a CGI program; calls on_request before it returns. */
 struct fcgi_server *fcgi_serve_cgi(uv_loop_t *loop, struct fcgi_handlers handlers);
 
-/* No new connections; those that are idle close after a moment, the others after their answer. Then
- * on_drained, once. */
+/* Accepts no more connections. Idle ones are closed after a moment, the others after their answer; then
+ * on_drained is called once. */
 void fcgi_drain(struct fcgi_server *server);
 
-/* Closes everything that is still open, answered or not. The server is freed when the loop has run its
- * closing callbacks. NULL is allowed. */
+/* Closes all connections, answered or not. The server is freed when the loop has run the closing callbacks.
+ * NULL is allowed. */
 void fcgi_free(struct fcgi_server *server);
 
-/* A parameter (REQUEST_URI, HTTP_...), or NULL when there is none or it is empty: web servers pass headers
- * that were not sent as empty ones. (ref) until the request is answered. */
+/* A parameter (REQUEST_URI, HTTP_...), or NULL if it is missing or empty: web servers pass headers that the
+ * client did not send as empty ones. (ref) until the request is answered. */
 const char *fcgi_param(const struct fcgi_request *request, const char *name);
 
-/* Whether the connection stands past max_connections: the answer should say so. */
+/* Whether the connection is over max_connections. The answer should be a 503. */
 bool fcgi_is_refused(const struct fcgi_request *request);
 
-/* What came with a POST; with any other method, and for a CGI program, a body is not kept. (ref) until the request is
+/* The body of a POST. The bodies of other methods, and of a CGI request, are discarded. (ref) until the request is
  * answered. */
 const char *fcgi_body(const struct fcgi_request *request, size_t *ret_len);
 
-/* What on_gone is called with, once, when the web server closes the connection before the answer. The request
- * is gone then and must be forgotten. */
+/* Sets the callback for a connection that the web server closes before the answer. It is called once; after
+ * that the request must not be used. */
 void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), void *user);
 
-/* The answer: a head of CGI header lines with the empty line at its end, and a body. All of it is taken (what
- * does not fit into the socket at once is copied); the request must be forgotten. */
+/* Sends the answer: CGI header lines with an empty line at the end, and a body. Both are copied if the socket
+ * does not take them at once. The request must not be used afterwards. */
 void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const char *body,
                size_t body_len);
 
-/* Whether an answer may come bit by bit: not from a CGI program. */
+/* Whether the request can be answered with a stream. A CGI program cannot. */
 bool fcgi_can_stream(const struct fcgi_request *request);
 
-/* Begins an answer whose body comes bit by bit. The request stays its owner's, and on_gone in force. */
+/* Starts a streamed answer. The caller keeps the request, and on_gone stays set. */
 void fcgi_stream(struct fcgi_request *request, const char *head, size_t head_len);
 
-/* The next bytes. False: the web server is gone, or reads so slowly that it was dropped; the request must be
- * forgotten, and on_gone is not called. */
+/* Sends the next bytes of a stream. Returns false if the web server has closed the connection, or reads so slowly
+ * that the connection was closed here; then the request must not be used, and on_gone is not called. */
 MUST_CHECK bool fcgi_stream_send(struct fcgi_request *request, const char *data, size_t len);
 
-/* That was all; the request must be forgotten. */
+/* Ends the stream. The request must not be used afterwards. */
 void fcgi_stream_end(struct fcgi_request *request);
 
 #endif

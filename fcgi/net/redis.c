@@ -3,8 +3,8 @@
  *     DOWN --pause over--> CONNECTING (AUTH, SELECT, PING) --PONG--> UP --error, time-out--> DOWN
  *                                                           '--SUBSCRIBE--^ where it listens
  *
- * hiredis 0.14 knows neither time-outs nor, in its adapter for libuv, refused connections: the adapter
- * (struct link) and the deadlines are here. */
+ * hiredis 0.14 has no time-outs, and its adapter for libuv does not notice refused connections, so this file has
+ * an adapter (struct link) and deadlines of its own. */
 #include "net/redis.h"
 
 #include <stdio.h>
@@ -15,24 +15,37 @@
 #include <hiredis/hiredis.h>
 #include <utlist.h>
 
+#include "lib/backoff.h"
 #include "lib/stats.h"
 
-enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
+enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, COMPLAIN_AGAIN_MS = 60000 };
 
 enum redis_state { DOWN, CONNECTING, UP };
 
 /* The adapter between one hiredis context and the loop. */
 struct link {
     uv_poll_t poll;
-    redisAsyncContext *context; /* (ref) NULL once hiredis has let go */
+    redisAsyncContext *context; /* (ref) NULL once hiredis has released the link */
     int events;
 };
 
-/* The handshake's commands have a verb of their own. */
+/* The verb of the commands that make up the handshake. */
 enum { HANDSHAKE = REDIS_VERBS };
 
-static const char *const verbs[REDIS_VERBS] = {
-    [REDIS_GET] = "GET", [REDIS_SET] = "SET", [REDIS_EVAL] = "EVAL"};
+static const struct {
+    const char *word;
+    const char *label; /* of the histogram */
+    enum stat_id sent; /* the counter */
+} verbs[REDIS_VERBS] = {[REDIS_GET] = {"GET", "get", STAT_REDIS_GETS},
+                        [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
+                        [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS}};
+
+/* What is recorded for each verb. */
+struct record {
+    int64_t *time;      /* series: how long replies took */
+    char complaint[32]; /* the first word of the error that was logged last */
+    uint64_t at_ms;     /* when it was logged, loop time */
+};
 
 struct redis_command {
     struct redis *redis; /* (ref) */
@@ -40,7 +53,7 @@ struct redis_command {
     int verb;
     uint64_t deadline_ms;     /* loop time */
     uint64_t sent_ns;         /* uv_hrtime */
-    redis_callback *on_reply; /* NULL: nobody waits, or cancelled */
+    redis_callback *on_reply; /* NULL: none wanted, or cancelled */
     void *user;
 };
 
@@ -50,17 +63,17 @@ struct redis {
     enum redis_state state;
     redisAsyncContext *context;          /* NULL while DOWN */
     struct redis_command *commands_sent; /* in the order of their replies */
-    bool first_attempt;                  /* commands may wait for the very first connection */
-    uint64_t pause_ms;
-    char reason[128]; /* why it is away, as logged; "" while all is well */
+    bool first_attempt;                  /* commands may be queued for the very first connection */
+    struct backoff pause;
+    char reason[128]; /* why Redis is unavailable, as logged; "" while it is up */
     char latest[128]; /* why the last attempt failed */
-    struct redis_notes notes;
+    struct record records[REDIS_VERBS];
     bool late; /* a deadline is over, and the socket gets a last look */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
 
-    /* A connection that listens: */
-    const struct redis *commands; /* (ref) the other connection; NULL: this one is for commands */
+    /* Of a subscribed connection: */
+    const struct redis *commands; /* (ref) the connection for commands; NULL: this is it */
     const char *channel;          /* (ref) */
     redis_message *on_message;
     void *ctx;
@@ -79,7 +92,7 @@ static void on_link_closed(uv_handle_t *handle)
 static void on_link_ready(uv_poll_t *poll, int status, int events)
 {
     struct link *link = poll->data;
-    if (status < 0) { /* libuv has stopped the handle: hiredis learns why from the socket */
+    if (status < 0) { /* libuv has stopped the handle; hiredis reads the error from the socket */
         redisAsyncHandleRead(link->context);
         return;
     }
@@ -152,9 +165,9 @@ static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
 
 static void on_timer(uv_timer_t *timer);
 
-/* Another reason is news when it comes twice: a Redis that is just starting has several for a moment. That
- * nothing is heard is news only while commands pass. */
-static bool is_news(struct redis *r, const char *reason)
+/* Whether a reason is to be logged. One that differs from the logged reason is, when it comes twice in a row: a
+ * Redis that is starting gives several for a moment. A lost subscription is, while commands pass. */
+static bool is_new_reason(struct redis *r, const char *reason)
 {
     bool again = strcmp(reason, r->latest) == 0;
     snprintf(r->latest, sizeof(r->latest), "%s", reason);
@@ -163,7 +176,7 @@ static bool is_news(struct redis *r, const char *reason)
     return r->commands ? again && r->commands->state == UP : again || r->reason[0] == '\0';
 }
 
-/* The connection is gone already. Logs a reason that is new, and tries again after a pause. */
+/* The connection is closed already. Logs the reason if it is new, and reconnects after a pause. */
 static void go_down(struct redis *r, const char *reason)
 {
     if (r->freed)
@@ -172,27 +185,27 @@ static void go_down(struct redis *r, const char *reason)
         stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 0);
     r->state = DOWN;
     r->first_attempt = false;
-    if (is_news(r, reason)) {
+    if (is_new_reason(r, reason)) {
         log_warn("Redis at %s is away%s: %s; going on without %s", r->conf->address,
                  r->commands ? " for news" : "", reason, r->commands ? "them" : "it");
         snprintf(r->reason, sizeof(r->reason), "%s", reason);
     }
-    uv_timer_start(&r->timer, on_timer, r->pause_ms, 0);
-    r->pause_ms = r->pause_ms * 2 < PAUSE_LAST_MS ? r->pause_ms * 2 : PAUSE_LAST_MS;
+    uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
 }
 
 static void go_up(struct redis *r)
 {
     r->state = UP;
-    r->pause_ms = PAUSE_FIRST_MS;
-    redis_notes_forget(&r->notes);
+    backoff_reset(&r->pause);
+    for (size_t i = 0; i < REDIS_VERBS; i++)
+        r->records[i].complaint[0] = '\0';
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
     if (r->reason[0] != '\0')
         log_info("Redis at %s is back%s", r->conf->address, r->commands ? " for news" : "");
     r->reason[0] = '\0';
 }
 
-/* Drops the connection; every command that was sent is answered with "away". */
+/* Closes the connection. The commands under way end with REDIS_AWAY. */
 static void drop(struct redis *r, const char *reason)
 {
     redisAsyncContext *context = r->context;
@@ -202,8 +215,8 @@ static void drop(struct redis *r, const char *reason)
         redisAsyncFree(context);
 }
 
-/* Replies come in the order of the commands, and so do deadlines, but for commands that wait behind the
- * handshake of the very first connection. */
+/* Deadlines are in the order of the commands, except for commands queued behind the handshake of the very first
+ * connection. */
 static uint64_t earliest_deadline(const struct redis *r)
 {
     uint64_t earliest = r->commands_sent->deadline_ms;
@@ -245,8 +258,8 @@ static void on_connected(const redisAsyncContext *context, int status)
 {
     struct redis *r = context->data;
     if (status == REDIS_OK || r->context != context)
-        return;        /* up only after PONG */
-    r->context = NULL; /* hiredis frees it itself, later */
+        return;        /* it is up after PONG */
+    r->context = NULL; /* hiredis frees it later */
     go_down(r, context->errstr);
 }
 
@@ -261,11 +274,18 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 
 /* ---- commands and replies ---- */
 
+/* Logs the first word of an error, unless the same one was logged for this verb a short while ago. */
 static void complain(struct redis *r, int verb, const char *error)
 {
-    const char *word = redis_notes_complaint(&r->notes, (enum redis_verb)verb, error, uv_now(r->loop));
-    if (word != NULL)
-        log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb], word);
+    struct record *record = &r->records[verb];
+    char word[sizeof(record->complaint)];
+    uint64_t now = uv_now(r->loop);
+    snprintf(word, sizeof(word), "%.*s", (int)strcspn(error, " "), error);
+    if (strcmp(word, record->complaint) == 0 && now - record->at_ms < COMPLAIN_AGAIN_MS)
+        return;
+    strcpy(record->complaint, word);
+    record->at_ms = now;
+    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb].word, word);
 }
 
 /* Called by hiredis for the subscription, for each message, and at the end of the connection. */
@@ -276,10 +296,10 @@ static void on_heard(redisAsyncContext *context, void *reply_, void *data)
     struct redis *r = data;
     if (reply == NULL || r->freed || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
         return;
-    const redisReply *last = reply->element[2]; /* behind a word and the channel */
+    const redisReply *last = reply->element[2]; /* after a word and the channel */
     if (last->type == REDIS_REPLY_STRING)
         r->on_message(r->ctx, last->str, (size_t)last->len);
-    else if (r->state == CONNECTING) /* "subscribe", and how many channels that makes */
+    else if (r->state == CONNECTING) /* "subscribe" and the number of channels */
         go_up(r);
 }
 
@@ -292,10 +312,10 @@ static void subscribe(struct redis *r)
 static void end_handshake_step(struct redis *r, const redisReply *reply)
 {
     if (reply == NULL)
-        return; /* on_connected or on_disconnected says why */
+        return; /* on_connected or on_disconnected has the reason */
     if (reply->type == REDIS_REPLY_ERROR) {
         char reason[128];
-        /* Redis' words, but not past the first: an AUTH error might repeat what was sent. */
+        /* Only the first word of the error: an AUTH error could repeat the password. */
         snprintf(reason, sizeof(reason), "it refused the connection (%.*s)", (int)strcspn(reply->str, " "),
                  reply->str);
         drop(r, reason);
@@ -337,8 +357,7 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     } else {
         struct redis_reply result = judge(r, command->verb, reply);
         if (reply != NULL)
-            redis_notes_answered(&r->notes, (enum redis_verb)command->verb,
-                                 (int64_t)(uv_hrtime() - command->sent_ns));
+            series_observe(r->records[command->verb].time, (int64_t)(uv_hrtime() - command->sent_ns));
         if (command->on_reply != NULL)
             command->on_reply(command->user, &result);
     }
@@ -368,8 +387,8 @@ static bool is_usable(const struct redis *r)
 struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const struct redis_word *words,
                                  size_t n_words, redis_callback *on_reply_, void *user)
 {
-    const char *argv[1 + REDIS_WORDS_MAX] = {verbs[verb]};
-    size_t lens[1 + REDIS_WORDS_MAX] = {strlen(verbs[verb])};
+    const char *argv[1 + REDIS_WORDS_MAX] = {verbs[verb].word};
+    size_t lens[1 + REDIS_WORDS_MAX] = {strlen(verbs[verb].word)};
     if (!is_usable(r) || n_words > REDIS_WORDS_MAX)
         return NULL;
     for (size_t i = 0; i < n_words; i++) {
@@ -382,7 +401,7 @@ struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const st
     command->on_reply = on_reply_;
     command->user = user;
     command->sent_ns = uv_hrtime();
-    redis_notes_sent(verb);
+    stat_inc(verbs[verb].sent);
     return command;
 }
 
@@ -437,7 +456,7 @@ static void connect_now(struct redis *r)
     r->state = CONNECTING;
     if (!link_attach(r->loop, context))
         return drop(r, "its socket cannot be watched");
-    if (conf->socket == NULL) /* who only listens would not notice a host that has vanished */
+    if (conf->socket == NULL) /* a subscribed connection would not notice that the host has vanished */
         redisEnableKeepAlive(&context->c);
     redisAsyncSetConnectCallback(context, on_connected);
     redisAsyncSetDisconnectCallback(context, on_disconnected);
@@ -450,8 +469,9 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     struct redis *r = xcalloc(1, sizeof(*r));
     *r = facts;
     r->loop = loop;
-    r->pause_ms = PAUSE_FIRST_MS;
-    redis_notes_init(&r->notes);
+    r->pause = (struct backoff){.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_MAX_MS};
+    for (size_t i = 0; i < REDIS_VERBS; i++)
+        r->records[i].time = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label);
     uv_timer_init(loop, &r->timer);
     r->timer.data = r;
     if (r->conf->address != NULL)

@@ -1,23 +1,24 @@
 /* redis: commands and messages, on hiredis, never later than the time-out of the configuration.
  *
- * Redis is a help, not a part: while it is away nothing here starts, and the reason is logged once. A
- * time-out drops the connection, since replies are told apart only by their order; it is made anew with
- * growing pauses. */
+ * Redis is optional at run time: while it is unavailable no command is sent, and the reason is logged once. A
+ * time-out closes the connection, because replies are matched to commands by their order only; reconnecting
+ * is tried with growing pauses. */
 #ifndef REDIS_H
 #define REDIS_H
 
 #include <uv.h>
 
 #include "config/conf.h"
-#include "net/redis_notes.h"
 
 struct redis;         /* one connection */
 struct redis_command; /* one command under way */
 
+enum redis_verb { REDIS_GET, REDIS_SET, REDIS_EVAL, REDIS_VERBS };
+
 enum redis_result {
     REDIS_FOUND,   /* a value, a number, "OK" */
-    REDIS_NOTHING, /* no such key; a SET NX came too late */
-    REDIS_AWAY     /* no answer in time, or an error: says nothing about the key */
+    REDIS_NOTHING, /* no such key; SET NX found the key set */
+    REDIS_AWAY     /* no reply in time, or an error: nothing is known about the key */
 };
 
 struct redis_reply {
@@ -29,34 +30,35 @@ struct redis_reply {
 
 typedef void redis_callback(void *user, const struct redis_reply *reply);
 
-/* Begins to connect. `conf` must outlive it. Without an address it is away for ever, silently. */
+/* Starts to connect. `conf` must outlive the connection. Without an address it stays unavailable, and nothing is
+ * logged. */
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf);
 
 typedef void redis_message(void *ctx, const char *data, size_t len);
 
-/* A second connection, which hears what is published on `channel` (all of these (ref)). While `commands`, the
- * first one, is away, nothing is logged of it. */
+/* Opens a second connection, which receives the messages published on `channel` (all (ref)). Its failures are
+ * logged only while the first connection, `commands`, is up. */
 struct redis *redis_listen(struct redis *commands, const char *channel, redis_message *on_message, void *ctx);
 
-/* Pending commands are forgotten without a callback; freed when the loop has run its closing callbacks. NULL
- * is allowed. */
+/* Pending commands get no callback. Freed when the loop has run the closing callbacks. NULL is allowed. */
 void redis_free(struct redis *redis);
 
 enum { REDIS_WORDS_MAX = 12 };
 
-/* A word of a command: any bytes. */
+/* An argument of a command: any bytes. */
 struct redis_word {
     const char *data;
     size_t len;
 };
 
-/* Sends the verb and the words behind it. NULL: away, no callback will come. Otherwise exactly one will,
- * later, unless the command is cancelled; `on_reply` may be NULL: what fails is counted and logged once. */
+/* Sends the verb and its arguments. Returns NULL if Redis is unavailable: no callback follows. Otherwise exactly
+ * one follows, later, unless the command is cancelled. `on_reply` may be NULL; failures are counted and logged
+ * once in any case. */
 struct redis_command *redis_send(struct redis *redis, enum redis_verb verb, const struct redis_word *words,
                                  size_t n_words, redis_callback *on_reply, void *user);
 void redis_cancel(struct redis_command *command);
 
-/* Whether commands are under way; each ends by its time-out at the latest. */
+/* Whether commands wait for replies. Each ends with its time-out at the latest. */
 bool redis_is_busy(const struct redis *redis);
 
 #endif
