@@ -1,25 +1,144 @@
-/* asked: see client_request.h. */
+/* client_request: see client_request.h. */
 #include "request/client_request.h"
 
 #include <string.h>
+#include <strings.h>
 
-#include "request/hook.h"
-#include "request/prefer.h"
+#include "config/pattern.h"
+#include "request/webhook.h"
 
+/* ---- preferences ---- */
+
+/* Whether a preference has this name, and a value. */
+static bool is_named(const char *text, const char *name)
+{
+    size_t len = strlen(name);
+    return strncasecmp(text, name, len) == 0 && (text[len] == '=' || text[len] == ' ' || text[len] == '\t');
+}
+
+/* A whole number of seconds, cut to the maximum; -1 if the text is not one. */
+static int seconds_of(const char *text)
+{
+    int64_t seconds;
+    if (strlen(text) > 18 || parse_int(text, &seconds) < 0)
+        return -1;
+    return seconds > CLIENT_REQUEST_WAIT_MAX ? CLIENT_REQUEST_WAIT_MAX : (int)seconds;
+}
+
+static bool query_has_wait(const char *query)
+{
+    for (const char *at = query; at != NULL; at = strchr(at, '&')) {
+        at += *at == '&';
+        if (strncmp(at, "wait", 4) == 0 && strchr("=&", at[4]) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* The length up to the next comma outside quotes. */
+static size_t item_len(const char *text)
+{
+    bool quoted = false;
+    size_t len = 0;
+    for (; text[len] != '\0' && (quoted || text[len] != ','); len++) {
+        if (text[len] == '"')
+            quoted = !quoted;
+        else if (quoted && text[len] == '\\' && text[len + 1] != '\0')
+            len++;
+    }
+    return len;
+}
+
+/* Finds the value of a preference; "" if there is none. Commas separate preferences, semicolons their parameters; the
+ * first of several with the same name counts. */
+static void find_preference(const char *prefer, const char *name, char *value, size_t size)
+{
+    value[0] = '\0';
+    for (const char *at = prefer; at != NULL && *at != '\0';) {
+        at += strspn(at, " \t,");
+        size_t len = item_len(at);
+        if (is_named(at, name)) {
+            const char *text = memchr(at, '=', len);
+            if (text == NULL)
+                return;
+            text += 1 + strspn(text + 1, " \t\"");
+            size_t text_len = strcspn(text, " \t\",;");
+            if (text_len >= size)
+                return;
+            memcpy(value, text, text_len);
+            value[text_len] = '\0';
+            return;
+        }
+        at += len;
+    }
+}
+
+static int wait_of_header(const char *prefer)
+{
+    char value[24];
+    find_preference(prefer, "wait", value, sizeof(value));
+    int seconds = seconds_of(value);
+    return seconds < 0 ? 0 : seconds;
+}
+
+bool client_request_prefers_unified(const char *prefer)
+{
+    char value[24];
+    find_preference(prefer, "view", value, sizeof(value));
+    return strcasecmp(value, "unified") == 0;
+}
+
+int client_request_wait(const char *query, const char *prefer)
+{
+    char value[64];
+    if (!query_has_wait(query))
+        return wait_of_header(prefer);
+    if (!query_value(query, "wait", value, sizeof(value)))
+        return -1;
+    return seconds_of(value);
+}
+
+/* Whether the parameters contain "q=0" or "q=0.000". */
+static bool is_refused(const char *parameters, size_t len)
+{
+    for (const char *at = memchr(parameters, ';', len); at != NULL;) {
+        at += 1 + strspn(at + 1, " \t");
+        size_t left = len - (size_t)(at - parameters);
+        if (left >= 3 && strncasecmp(at, "q=0", 3) == 0)
+            return strspn(at + 3, ".0") == strcspn(at + 3, " \t,;");
+        at = memchr(at, ';', left);
+    }
+    return false;
+}
+
+/* Whether an Accept header (may be NULL) names text/event-stream, and not with q=0. */
+static bool accepts_event_stream(const char *accept)
+{
+    static const char type[] = "text/event-stream";
+    for (const char *at = accept; at != NULL && *at != '\0';) {
+        at += strspn(at, " \t,");
+        size_t len = strcspn(at, ",");
+        if (strncasecmp(at, type, strlen(type)) == 0 && strchr(" \t,;", at[strlen(type)]) != NULL)
+            return !is_refused(at, len);
+        at += len;
+    }
+    return false;
+}
+
+/* ---- the request ---- */
 static bool is_method(const char *method, const char *name)
 {
     return method != NULL && strcmp(method, name) == 0;
 }
 
-/* How long, and in which form, the client wants to be told. */
 static enum problem read_preferences(const struct fcgi_request *client, struct client_request *asked)
 {
     const char *query = strchr(asked->uri, '?');
-    int wait_s = prefer_wait(query ? query + 1 : NULL, fcgi_param(client, "HTTP_PREFER"));
+    int wait_s = client_request_wait(query ? query + 1 : NULL, fcgi_param(client, "HTTP_PREFER"));
     if (wait_s < 0)
         return PROBLEM_BAD_WAIT;
     asked->wait_s = wait_s;
-    asked->stream = prefer_event_stream(fcgi_param(client, "HTTP_ACCEPT")) && fcgi_can_stream(client) &&
+    asked->stream = accepts_event_stream(fcgi_param(client, "HTTP_ACCEPT")) && fcgi_can_stream(client) &&
                     asked->kind != ROUTE_MANY && !asked->head_only;
     return PROBLEM_NONE;
 }
@@ -38,7 +157,7 @@ static void read_credentials(const struct fcgi_request *client, const struct tas
     asked->given.key_header = fcgi_param(client, param);
 }
 
-/* Who asks, by whatever means; nobody wants to know that in the open. */
+/* Reads who asks. In the access mode "open" that does not matter. */
 static void read_asker(const struct conf *conf, const struct fcgi_request *client, const struct task *task,
                        struct client_request *asked)
 {
@@ -64,11 +183,12 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
     enum problem problem = PROBLEM_BAD_REQUEST;
     if (asked->uri != NULL)
         asked->kind = route_find(conf, asked->uri, ret_task, &problem);
-    if (problem == PROBLEM_NOT_FOUND && (asked->hook = hook_route(conf, asked->uri)) != NULL) {
+    if (problem == PROBLEM_NOT_FOUND && (asked->hook = webhook_route(conf, asked->uri)) != NULL) {
         asked->kind = ROUTE_HOOK;
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
-    bool unified = asked->kind != ROUTE_NATIVE || prefer_unified(fcgi_param(client, "HTTP_PREFER"));
+    bool unified =
+        asked->kind != ROUTE_NATIVE || client_request_prefers_unified(fcgi_param(client, "HTTP_PREFER"));
     asked->view = unified ? VIEW_UNIFIED : VIEW_NATIVE;
     read_asker(conf, client, ret_task->route ? ret_task : NULL, asked);
     if (problem == PROBLEM_NOT_FOUND)

@@ -1,36 +1,46 @@
-/* asked: what one client wants, read from the line and the headers of its request. */
+/* client_request: what one client asks for, read from the request line, the query and the headers. */
 #ifndef CLIENT_REQUEST_H
 #define CLIENT_REQUEST_H
 
 #include "access/access.h"
-#include "request/answer.h"
-#include "net/fcgi.h"
 #include "lib/trace.h"
+#include "net/fcgi.h"
+#include "request/answer.h"
+
+enum { CLIENT_REQUEST_WAIT_MAX = 60 }; /* seconds */
 
 struct client_request {
     bool head_only; /* the method is HEAD */
-    bool preflight; /* it is OPTIONS: a browser asks whether it may ask */
+    bool preflight; /* the method is OPTIONS: a browser asks whether a page may send its request */
     enum route_kind kind;
     enum view_kind view;
-    const struct conf_route *hook; /* (ref) ROUTE_HOOK: whose webhook it is */
-    int wait_s;                    /* how long it wants to be held; 0: not at all */
-    bool stream;                   /* it wants server-sent events */
-    const char *uri;               /* (ref) all of these until the request is answered; each may be NULL */
+    const struct conf_route *hook; /* (ref) ROUTE_HOOK: the route that the webhook belongs to */
+    int wait_s;                    /* how long the client wants to wait for news; 0: not at all */
+    bool stream;                   /* the client wants server-sent events */
+    const char *uri;               /* (ref) all texts: until the request is answered; each may be NULL */
     const char *if_none_match;     /* (ref) */
     const char *last_event_id;     /* (ref) */
-    const char *origin;            /* (ref) the web page that asks, if it is one of the teams' */
-    bool foreign;                  /* a web page asks that is none of the teams' */
-    struct trace trace;            /* that the request belongs to */
-    struct credentials given;      /* (ref) unless whoever the web server lets in may ask */
+    const char *origin;            /* (ref) the origin of the page that asks, if a team lists it */
+    bool foreign;                  /* a page asks whose origin no team lists */
+    struct trace trace;
+    struct credentials given; /* (ref) empty in the access mode "open" */
 };
 
-/* PROBLEM_NONE, or why the request is refused: then the asked has what could be told. `ret_task` is the task
- * that is asked about, where it is one. */
+/* Reads a request. PROBLEM_NONE, or why it is refused; then *ret_asked has what could be read. *ret_task is the task,
+ * if the request is about one. */
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
-                                 struct client_request *ret_wish, struct task *ret_task);
+                                 struct client_request *ret_asked, struct task *ret_task);
 
-/* What of the answer is settled by it. */
+/* Sets those facts of the answer that follow from the request. */
 void client_request_facts(const struct client_request *asked, const struct conf *conf,
                           const struct task *task, struct answer_facts *facts);
+
+/* The seconds of "wait=" in a query, or else in a Prefer header (RFC 7240); both may be NULL. 0: do not wait. Values
+ * over CLIENT_REQUEST_WAIT_MAX are cut to it. -1: the value in the query is malformed, or given twice; a malformed
+ * preference is ignored, as the RFC demands. */
+int client_request_wait(const char *query, const char *prefer);
+
+/* Whether a Prefer header (may be NULL) has "view=unified". */
+bool client_request_prefers_unified(const char *prefer);
 
 #endif

@@ -15,14 +15,13 @@
 #include <utlist.h>
 
 #include "request/hints.h"
-#include "request/hook.h"
 #include "request/lookup.h"
-#include "request/reply.h"
 #include "lib/stats.h"
 #include "request/stream.h"
 #include "request/request_metrics.h"
 #include "fetch/watch.h"
 #include "request/client_request.h"
+#include "request/webhook.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
 
@@ -125,7 +124,7 @@ static enum step take_hint(struct request *r)
 {
     size_t len;
     const char *body = fcgi_body(r->client, &len);
-    enum problem problem = hook_read(r->asked.hook, body, len, &r->only.task);
+    enum problem problem = webhook_read(r->asked.hook, body, len, &r->only.task);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     hints_take(r->requests->hints, &r->only.task);
@@ -384,6 +383,23 @@ static void count(const struct request *r, int status, enum answer_source source
     log_debug("request %s: answered with %d after %lld ms", r->id, status, (long long)(took_ns / 1000000));
 }
 
+/* Chooses among the forms of answer.h. */
+static void make_answer(const struct request *r, struct answer *ret_answer)
+{
+    const struct answer_facts *facts = &r->facts;
+    bool many = r->asked.kind == ROUTE_MANY;
+    if (r->asked.preflight && facts->problem == PROBLEM_NONE)
+        answer_preflight(ret_answer, facts, fcgi_param(r->client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
+    else if (facts->problem != PROBLEM_NONE && (many || r->only.snapshot == NULL))
+        answer_problem(ret_answer, facts);
+    else if (r->asked.kind == ROUTE_HOOK)
+        answer_nothing(ret_answer, facts);
+    else if (many)
+        lookups_answer(r->lookups, r->n_lookups, facts, ret_answer);
+    else
+        lookup_answer(&r->only, r->asked.view, facts, ret_answer);
+}
+
 static void give_answer(struct request *r)
 {
     struct answer answer;
@@ -391,7 +407,7 @@ static void give_answer(struct request *r)
         lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
     excuse_all(r);
     r->facts.waited_s = r->asked.wait_s;
-    reply_make(&r->asked, &r->facts, r->lookups, r->n_lookups, r->client, &answer);
+    make_answer(r, &answer);
     count(r, answer.status, answer.source);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "request/answer.h"
-#include "request/events.h"
+#include "request/stream.h"
 
 static const struct answer_facts facts = {
     .request_id = "req-1", .now_ms = 1736867746000, .by_origin = true, .origin = "https://app.example.com"};
@@ -53,7 +53,7 @@ TEST(a_page_that_may_not_is_told_nothing)
 TEST(the_head_of_a_stream_says_it_too)
 {
     struct buf head;
-    events_head(&facts, &head);
+    stream_head(&facts, &head);
     assert_line(&head, "\r\nVary: Accept, Prefer, Origin, Authorization\r\nAccess-Control-Allow-Origin: "
                        "https://app.example.com\r\n");
     assert_string_equal(head.data + head.len - 4, "\r\n\r\n");

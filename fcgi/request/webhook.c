@@ -1,5 +1,5 @@
-/* hook: see hook.h. */
-#include "request/hook.h"
+/* webhook: see webhook.h. */
+#include "request/webhook.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +12,7 @@ enum { DEPTH_MAX = 32, DIGEST_SIZE = 32 };
 
 static const char prefix[] = "/v1/hooks/";
 
-/* Digests are compared, since they are of one length. */
+/* Compares digests, which have the same length whatever was given. */
 static bool is_secret(const char *secret, const char *given, size_t given_len)
 {
     unsigned char ours[DIGEST_SIZE], theirs[DIGEST_SIZE];
@@ -21,7 +21,7 @@ static bool is_secret(const char *secret, const char *given, size_t given_len)
     return CRYPTO_memcmp(ours, theirs, DIGEST_SIZE) == 0;
 }
 
-const struct conf_route *hook_route(const struct conf *conf, const char *uri)
+const struct conf_route *webhook_route(const struct conf *conf, const char *uri)
 {
     const struct conf_route *found = NULL;
     if (strncmp(uri, prefix, strlen(prefix)) != 0)
@@ -40,7 +40,7 @@ const struct conf_route *hook_route(const struct conf *conf, const char *uri)
     return found;
 }
 
-/* The first of the provider's pointers at which an id of its grammar stands. */
+/* Looks at the provider's pointers in order for a valid task id. */
 static bool find_id(const struct conf_route *route, struct json_object *doc, struct task *task)
 {
     const struct json_path *pointers = route->provider->hook.items;
@@ -58,10 +58,10 @@ static bool find_id(const struct conf_route *route, struct json_object *doc, str
     return false;
 }
 
-enum problem hook_read(const struct conf_route *route, const char *body, size_t len, struct task *ret_task)
+enum problem webhook_read(const struct conf_route *route, const char *body, size_t len, struct task *ret_task)
 {
     struct json_error error;
-    if (len > HOOK_BODY_MAX)
+    if (len > WEBHOOK_BODY_MAX)
         return PROBLEM_TOO_LARGE;
     struct json_object *doc = json_read(body, len, DEPTH_MAX, JSON_PLAIN, &error);
     bool found = doc != NULL && find_id(route, doc, ret_task);

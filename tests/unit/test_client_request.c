@@ -4,24 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "request/prefer.h"
+#include "request/client_request.h"
 
-struct client_request {
+struct wish {
     const char *text;
     int seconds;
 };
 
 TEST(the_query_says_it_in_seconds)
 {
-    static const struct client_request wishes[] = {
+    static const struct wish wishes[] = {
         {"wait=10", 10},  {"wait=1", 1},   {"wait=0", 0},     {"a=b&wait=10&c", 10},     {"wait=%31%30", 10},
         {"wait=60", 60},  {"wait=61", 60}, {"wait=3600", 60}, {"wait=999999999999", 60}, {"wait=007", 7},
         {"waiting=5", 0}, {"await=5", 0},  {"Wait=5", 0},     {"a=wait=5", 0},           {"", 0},
         {"&&", 0},
     };
     for (size_t i = 0; i < NELEMS(wishes); i++)
-        assert_int_equal(prefer_wait(wishes[i].text, NULL), wishes[i].seconds);
-    assert_int_equal(prefer_wait(NULL, NULL), 0);
+        assert_int_equal(client_request_wait(wishes[i].text, NULL), wishes[i].seconds);
+    assert_int_equal(client_request_wait(NULL, NULL), 0);
 }
 
 TEST(a_query_that_says_nonsense_is_malformed)
@@ -44,30 +44,30 @@ TEST(a_query_that_says_nonsense_is_malformed)
         "wait=99999999999999999999",
         "wait=00000000000000000000000000000000000000000000000000000000000000000000000000000005"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
-        if (prefer_wait(bad[i], "wait=5") != -1)
+        if (client_request_wait(bad[i], "wait=5") != -1)
             fail_msg("taken: %s", bad[i]);
     }
 }
 
 TEST(the_header_says_it_as_rfc_7240_has_it)
 {
-    static const struct client_request wishes[] = {{"wait=10", 10},
-                                                   {"Wait=10", 10},
-                                                   {"respond-async, wait=10", 10},
-                                                   {"respond-async,wait=10", 10},
-                                                   {"wait = 10", 10},
-                                                   {"wait=\"10\"", 10},
-                                                   {"wait=10; foo=bar, baz", 10},
-                                                   {" \t, wait=10", 10},
-                                                   {"wait=100", 60},
-                                                   {"wait=5, wait=20", 5},
-                                                   {"handling=lenient; wait", 0},
-                                                   {"respond-async", 0},
-                                                   {"waiting=5", 0},
-                                                   {"", 0}};
+    static const struct wish wishes[] = {{"wait=10", 10},
+                                         {"Wait=10", 10},
+                                         {"respond-async, wait=10", 10},
+                                         {"respond-async,wait=10", 10},
+                                         {"wait = 10", 10},
+                                         {"wait=\"10\"", 10},
+                                         {"wait=10; foo=bar, baz", 10},
+                                         {" \t, wait=10", 10},
+                                         {"wait=100", 60},
+                                         {"wait=5, wait=20", 5},
+                                         {"handling=lenient; wait", 0},
+                                         {"respond-async", 0},
+                                         {"waiting=5", 0},
+                                         {"", 0}};
     for (size_t i = 0; i < NELEMS(wishes); i++) {
-        if (prefer_wait(NULL, wishes[i].text) != wishes[i].seconds)
-            fail_msg("%s: %d", wishes[i].text, prefer_wait(NULL, wishes[i].text));
+        if (client_request_wait(NULL, wishes[i].text) != wishes[i].seconds)
+            fail_msg("%s: %d", wishes[i].text, client_request_wait(NULL, wishes[i].text));
     }
 }
 
@@ -78,25 +78,25 @@ TEST(a_header_that_says_nonsense_is_ignored)
         "wait=\"", "wait=\"\"", "wait ",    "wait 5",  "wait;=5x", "wait=11111111111111111111111111111111111",
         "=5",      ",,,",       "wait =x=5"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
-        if (prefer_wait(NULL, bad[i]) != 0)
+        if (client_request_wait(NULL, bad[i]) != 0)
             fail_msg("taken: %s", bad[i]);
     }
 }
 
 TEST(the_query_goes_before_the_header)
 {
-    assert_int_equal(prefer_wait("wait=5", "wait=20"), 5);
-    assert_int_equal(prefer_wait("wait=0", "wait=20"), 0);
-    assert_int_equal(prefer_wait("a=b", "wait=20"), 20);
+    assert_int_equal(client_request_wait("wait=5", "wait=20"), 5);
+    assert_int_equal(client_request_wait("wait=0", "wait=20"), 0);
+    assert_int_equal(client_request_wait("a=b", "wait=20"), 20);
 }
 
 TEST(the_unified_view_is_a_preference)
 {
-    assert_true(prefer_unified("view=unified"));
-    assert_true(prefer_unified("wait=5, View = \"Unified\"; x=y"));
-    assert_false(prefer_unified(NULL));
-    assert_false(prefer_unified("view=native, view=unified"));
-    assert_false(prefer_unified("x=\"view=unified\", unified, view, view=, review=unified"));
+    assert_true(client_request_prefers_unified("view=unified"));
+    assert_true(client_request_prefers_unified("wait=5, View = \"Unified\"; x=y"));
+    assert_false(client_request_prefers_unified(NULL));
+    assert_false(client_request_prefers_unified("view=native, view=unified"));
+    assert_false(client_request_prefers_unified("x=\"view=unified\", unified, view, view=, review=unified"));
 }
 
 int main(void)
@@ -109,5 +109,5 @@ int main(void)
         cmocka_unit_test(the_query_goes_before_the_header),
         cmocka_unit_test(the_unified_view_is_a_preference),
     };
-    return cmocka_run_group_tests_name("prefer", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("client_request", tests, NULL, NULL);
 }
