@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "lib/address.h"
+#include "upstream/headers.h"
 #include "upstream/http.h"
 #include "lib/sanitize.h"
 #include "cli/progress.h"
@@ -31,8 +32,7 @@ enum {
     PATIENCE_MS = 5 * 60 * 1000,  /* from the last news on */
     SECOND_MS = 1000,
     EVENT_MAX = 16 * 1024 * 1024,
-    PROBLEM_MAX = 64 * 1024,
-    HEADERS_MAX = 8 * 1024
+    PROBLEM_MAX = 64 * 1024
 };
 
 struct follow {
@@ -257,15 +257,16 @@ static void on_answer(void *user, const struct http_answer *answer)
 
 static void ask(struct follow *f)
 {
-    struct buf headers;
-    buf_init_secret(&headers, HEADERS_MAX);
-    buf_puts(&headers, "Accept: text/event-stream\nPrefer: view=unified\n");
+    struct headers headers;
+    headers_init(&headers);
+    headers_add(&headers, "Accept", "text/event-stream");
+    headers_add(&headers, "Prefer", "view=unified");
     if (f->sse.last_id[0] != '\0')
-        buf_addf(&headers, "Last-Event-ID: %s\n", f->sse.last_id);
+        headers_add(&headers, "Last-Event-ID", f->sse.last_id);
     if (f->token != NULL)
-        buf_addf(&headers, "Authorization: Bearer %s\n", f->token);
+        headers_add_template(&headers, "Authorization", "Bearer {key}", f->token, NULL, 0);
     const struct http_question question = {.url = f->url,
-                                           .headers = &headers,
+                                           .headers = headers.lines,
                                            .allowed = ADDRESS_ANY,
                                            .connect_timeout_ms = CONNECT_MS,
                                            .max_body = PROBLEM_MAX,
@@ -273,7 +274,7 @@ static void ask(struct follow *f)
     sse_restart(&f->sse);
     memset(&f->trouble, 0, sizeof(f->trouble));
     f->call = http_get(f->http, &question, on_answer, f);
-    buf_done_secret(&headers);
+    headers_done(&headers);
     uv_timer_start(&f->silence, on_silence, SILENCE_MS, 0);
 }
 

@@ -9,7 +9,13 @@
 
 #include "lib/vault.h"
 
-enum { JWT_SECONDS = 1800, JWT_RENEW_SECONDS = 1500, JWT_BACK_SECONDS = 5, HEADER_LINE_MAX = 8192 };
+enum {
+    JWT_SECONDS = 1800,
+    JWT_RENEW_SECONDS = 1500,
+    JWT_BACK_SECONDS = 5,
+    JWT_MAX = 8192,
+    HEADERS_MAX = 16384
+};
 
 /* ---- JSON web tokens ---- */
 
@@ -35,8 +41,8 @@ void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s)
     struct buf claims, token;
     unsigned char signature[EVP_MAX_MD_SIZE];
     unsigned signature_len = 0;
-    buf_init(&claims, HEADER_LINE_MAX);
-    buf_init_secret(&token, HEADER_LINE_MAX);
+    buf_init(&claims, JWT_MAX);
+    buf_init_secret(&token, JWT_MAX);
     buf_puts(&claims, "{\"iss\":");
     buf_add_json_string(&claims, key, (size_t)(secret - key));
     buf_addf(&claims, ",\"exp\":%lld,\"nbf\":%lld}", (long long)now_s + JWT_SECONDS,
@@ -62,6 +68,48 @@ void jwt_done(struct jwt *jwt)
 
 /* ---- lines ---- */
 
+void headers_init(struct headers *h)
+{
+    *h = (struct headers){.lines = xcalloc(1, sizeof(*h->lines))};
+    buf_init_secret(&h->text, HEADERS_MAX);
+}
+
+void headers_done(struct headers *h)
+{
+    buf_done_secret(&h->text);
+    free(h->lines);
+}
+
+/* A line begins, whose value may be secret: it is not formatted by way of the stack. */
+static size_t begin_line(struct headers *h, const char *name)
+{
+    size_t start = h->text.len;
+    buf_puts(&h->text, name);
+    buf_puts(&h->text, ": ");
+    return start;
+}
+
+/* The text between `start` and its end becomes a line; the buffer of secrets never moves. */
+static void end_line(struct headers *h, size_t start)
+{
+    buf_putc(&h->text, '\0');
+    if (h->text.failed) {
+        h->text.len = start;
+        h->text.failed = false;
+        return;
+    }
+    h->lines = xrealloc(h->lines, (h->n + 2) * sizeof(*h->lines));
+    h->lines[h->n++] = h->text.data + start;
+    h->lines[h->n] = NULL;
+}
+
+void headers_add(struct headers *h, const char *name, const char *value)
+{
+    size_t start = begin_line(h, name);
+    buf_puts(&h->text, value);
+    end_line(h, start);
+}
+
 static void add_uuid(struct buf *out)
 {
     unsigned char random[16];
@@ -73,10 +121,11 @@ static void add_uuid(struct buf *out)
     buf_addf(out, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }
 
-void headers_add(const char *name, const char *value, const char *key, struct jwt *jwt, int64_t now_s,
-                 struct buf *out)
+void headers_add_template(struct headers *h, const char *name, const char *value, const char *key,
+                          struct jwt *jwt, int64_t now_s)
 {
-    buf_addf(out, "%s: ", name);
+    struct buf *out = &h->text;
+    size_t start = begin_line(h, name);
     for (const char *at = value; *at != '\0';) {
         if (strncmp(at, "{key}", 5) == 0) {
             buf_puts(out, key);
@@ -92,6 +141,7 @@ void headers_add(const char *name, const char *value, const char *key, struct jw
             buf_putc(out, *at++);
         }
     }
+    end_line(h, start);
 }
 
 void headers_add_secrets(const char *key, const struct jwt *jwt, struct secrets *secrets)

@@ -8,21 +8,32 @@
 #include "config/provider.h"
 #include "task/redact.h"
 
-/* The token of one key, kept until shortly before it ends. */
+/* The token of one key, kept until shortly before it expires. */
 struct jwt {
     char *text;
     int64_t renew_at; /* seconds since 1970 */
 };
 
-/* "Name: value" with the templates filled in. The line may hold the key: wipe it. */
-void headers_add(const char *name, const char *value, const char *key, struct jwt *jwt, int64_t now_s,
-                 struct buf *out);
+/* The header lines of one query. They hold the key, so they lie in locked memory. */
+struct headers {
+    struct buf text;
+    const char **lines; /* into the text, "Name: value"; NULL behind the last */
+    size_t n;
+};
 
-/* Makes the token anew when it is time. */
+void headers_init(struct headers *headers);
+void headers_done(struct headers *headers); /* wipes the lines */
+
+/* Adds a line as it is given, or with its templates filled in. A line that does not fit is left out. */
+void headers_add(struct headers *headers, const char *name, const char *value);
+void headers_add_template(struct headers *headers, const char *name, const char *value, const char *key,
+                          struct jwt *jwt, int64_t now_s);
+
+/* Makes a new token when it is time. */
 void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s);
 void jwt_done(struct jwt *jwt);
 
-/* Adds what must never come back from the upstream: the key, its secret half, the token. */
+/* Adds the strings that must never come back from the upstream: the key, its secret half, the token. */
 void headers_add_secrets(const char *key, const struct jwt *jwt, struct secrets *secrets);
 
 #endif

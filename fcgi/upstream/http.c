@@ -15,7 +15,6 @@
 
 #include "lib/address.h"
 #include "lib/stats.h"
-#include "lib/vault.h"
 
 enum { HEADERS_LARGE = 256 * 1024, RETRY_AFTER_MAX_S = 86400 };
 
@@ -276,18 +275,11 @@ static void read_off_finished(struct http *h)
     }
 }
 
-static struct curl_slist *list_of(const struct buf *headers)
+static struct curl_slist *list_of(const char *const *headers)
 {
     struct curl_slist *list = NULL;
-    char *lines = vault_strndup(headers->data, headers->len), *at = lines;
-    while (*at != '\0') {
-        size_t len = strcspn(at, "\n");
-        bool last = at[len] == '\0';
-        at[len] = '\0';
-        list = curl_slist_append(list, at); /* which copies it */
-        at += len + !last;
-    }
-    vault_free(lines);
+    for (; *headers != NULL; headers++)
+        list = curl_slist_append(list, *headers); /* which copies it */
     return list;
 }
 

@@ -18,8 +18,8 @@ typedef bool http_data(void *user, const char *data, size_t len);
 /* All (ref), needed only during http_get; but the certificates as long as the query runs. */
 struct http_question {
     const char *url;
-    const struct buf *headers; /* lines, each with its '\n'; wiped by their owner */
-    const char *ca;            /* certificates to trust, PEM; NULL: the system's */
+    const char *const *headers; /* lines, "Name: value", and NULL; wiped by their owner */
+    const char *ca;             /* certificates to trust, PEM; NULL: the system's */
     size_t ca_len;
     unsigned allowed;   /* kinds of addresses (address.h) that may be connected to, as bits */
     int64_t timeout_ms; /* of the whole; 0: it may take for ever */

@@ -18,7 +18,7 @@
 #include "lib/trace.h"
 
 /* A query with less time than this would only be sent to be given up. */
-enum { HEADERS_MAX = 16384, LEFT_LEAST_MS = 5 };
+enum { LEFT_LEAST_MS = 5 };
 
 /* One upstream of the configuration. */
 struct origin {
@@ -164,25 +164,26 @@ static void on_http_answer(void *user, const struct http_answer *http)
 
 /* ---- how it begins ---- */
 
-static void add_header(struct buf *headers, const struct upstream_call *call, const char *name,
-                       const char *value)
+static void add_template(struct headers *headers, const struct upstream_call *call, const char *name,
+                         const char *value)
 {
     struct origin *origin = call->origin;
     size_t key = call->turn->key;
-    headers_add(name, value, conf_keys(origin->conf)[key], &origin->tokens[key], wall_ms() / 1000, headers);
-    buf_putc(headers, '\n');
+    headers_add_template(headers, name, value, conf_keys(origin->conf)[key], &origin->tokens[key],
+                         wall_ms() / 1000);
 }
 
-static void make_headers(const struct upstream_call *call, struct buf *headers)
+static void make_headers(const struct upstream_call *call, struct headers *headers)
 {
     const struct provider *provider = call->route->provider;
     const struct pair *pairs = provider->headers.items;
-    buf_puts(headers, "Accept: application/json\n");
+    headers_init(headers);
+    headers_add(headers, "Accept", "application/json");
     for (size_t i = 0; i < provider->headers.n; i++)
-        add_header(headers, call, pairs[i].name, pairs[i].value);
-    add_header(headers, call, provider->auth.header, provider->auth.value);
+        add_template(headers, call, pairs[i].name, pairs[i].value);
+    add_template(headers, call, provider->auth.header, provider->auth.value);
     if (call->trace.parent[0] != '\0')
-        buf_addf(headers, "traceparent: %s\n", call->trace.parent);
+        headers_add(headers, "traceparent", call->trace.parent);
 }
 
 static int64_t left_ms(const struct upstream_call *call)
@@ -194,11 +195,10 @@ static void send_query(struct upstream_call *call)
 {
     struct upstreams *u = call->upstreams;
     const struct conf_upstream *conf = call->origin->conf;
-    struct buf headers;
-    buf_init_secret(&headers, HEADERS_MAX);
+    struct headers headers;
     make_headers(call, &headers);
     const struct http_question question = {.url = call->url,
-                                           .headers = &headers,
+                                           .headers = headers.lines,
                                            .ca = conf->ca ? conf->ca->data : NULL,
                                            .ca_len = conf->ca ? conf->ca->len : 0,
                                            .allowed = conf->allowed,
@@ -206,7 +206,7 @@ static void send_query(struct upstream_call *call)
                                            .connect_timeout_ms = conf->connect_timeout_ms,
                                            .max_body = conf->max_body};
     call->http = http_get(u->http, &question, on_http_answer, call);
-    buf_done_secret(&headers);
+    headers_done(&headers);
     call->origin->in_flight++;
     call->sent_ns = uv_hrtime();
     upstream_stats_sent(&call->origin->stats);

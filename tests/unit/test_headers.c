@@ -14,11 +14,31 @@ static const int64_t now_s = 1736867746;
 
 static char *line_of(const char *value, const char *key, struct jwt *jwt)
 {
-    struct buf out;
-    buf_init(&out, 8192);
-    headers_add("X-Key", value, key, jwt, now_s, &out);
-    assert_false(out.failed);
-    return out.data;
+    struct headers headers;
+    headers_init(&headers);
+    headers_add_template(&headers, "X-Key", value, key, jwt, now_s);
+    assert_int_equal(headers.n, 1);
+    char *line = xstrdup(headers.lines[0]);
+    headers_done(&headers);
+    return line;
+}
+
+TEST(lines_form_an_array_in_their_order_without_those_that_do_not_fit)
+{
+    struct headers headers;
+    char very_long[20000];
+    memset(very_long, 'x', sizeof(very_long) - 1);
+    very_long[sizeof(very_long) - 1] = '\0';
+    headers_init(&headers);
+    assert_null(headers.lines[0]);
+    headers_add(&headers, "Accept", "a{key}");
+    headers_add(&headers, "X-Long", very_long);
+    headers_add_template(&headers, "X-Key", "{key}", "sk-1", NULL, now_s);
+    assert_int_equal(headers.n, 2);
+    assert_string_equal(headers.lines[0], "Accept: a{key}");
+    assert_string_equal(headers.lines[1], "X-Key: sk-1");
+    assert_null(headers.lines[2]);
+    headers_done(&headers);
 }
 
 TEST(a_template_is_filled_with_the_key)
@@ -137,6 +157,7 @@ TEST(the_secrets_are_the_key_its_secret_half_and_the_token)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_form_an_array_in_their_order_without_those_that_do_not_fit),
         cmocka_unit_test(a_template_is_filled_with_the_key),
         cmocka_unit_test(a_uuid_is_of_version_4_and_new_each_time),
         cmocka_unit_test(the_token_is_signed_with_the_secret_half_and_names_the_other),
