@@ -36,6 +36,7 @@
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
     X(REDIS_WANTED, gauge, "redis_wanted", "", "Workers whose configuration names a Redis")                  \
     X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
+    X(REDIS_REJECTED, gauge, "redis_auth_rejected", "", "Workers whose password Redis rejects")              \
     X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers that hear what others publish")                \
     X(REDIS_GETS, counter, "redis_commands_total", "command=\"get\"", "Commands sent to Redis")              \
     X(REDIS_SETS, counter, "redis_commands_total", "command=\"set\"", NULL)                                  \

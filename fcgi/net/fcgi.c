@@ -279,11 +279,6 @@ static void end_request(struct fcgi_request *c, bool failed)
     wait_for(c, UV_READABLE);
 }
 
-static void on_write_timeout(uv_timer_t *timer)
-{
-    close_connection(timer->data, "the web server does not read its answer");
-}
-
 /* Writes pending data piece by piece while the socket has room. Returns false if the connection is broken. */
 static bool write_pending(struct fcgi_request *c)
 {
@@ -297,6 +292,8 @@ static bool write_pending(struct fcgi_request *c)
     }
     return true;
 }
+
+static void on_write_timeout(uv_timer_t *timer);
 
 /* Continues an answer or a stream, and waits while the socket has no room. */
 static void continue_writing(struct fcgi_request *c)
@@ -314,6 +311,16 @@ static void continue_writing(struct fcgi_request *c)
     }
     uv_timer_start(&c->timer, on_write_timeout, WRITE_MAX_MS, 0);
     wait_for(c, UV_WRITABLE | UV_DISCONNECT);
+}
+
+/* The web server may have read while this process was descheduled. */
+static void on_write_timeout(uv_timer_t *timer)
+{
+    struct fcgi_request *c = timer->data;
+    if (has_room(c->fd))
+        continue_writing(c);
+    else
+        close_connection(c, "the web server does not read its answer");
 }
 
 static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, const char *body,

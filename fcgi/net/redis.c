@@ -18,7 +18,14 @@
 #include "lib/backoff.h"
 #include "lib/stats.h"
 
-enum { CONNECT_MAX_MS = 1000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, COMPLAIN_AGAIN_MS = 60000 };
+enum {
+    CONNECT_MAX_MS = 1000,
+    PAUSE_FIRST_MS = 100,
+    PAUSE_MAX_MS = 5000,
+    COMPLAIN_AGAIN_MS = 60000,
+    LAST_LOOK_MS =
+        1 /* not 0: libuv runs a timer that its own callback armed with 0 before it reads a socket */
+};
 
 enum redis_state { DOWN, CONNECTING, UP };
 
@@ -186,22 +193,32 @@ static void go_down(struct redis *r, const char *reason)
     r->state = DOWN;
     r->first_attempt = false;
     if (is_new_reason(r, reason)) {
-        log_warn("Redis at %s is away%s: %s; going on without %s", r->conf->address,
-                 r->commands ? " for news" : "", reason, r->commands ? "them" : "it");
+        log_warn(r->commands ? "Redis subscription lost (%s): %s; continuing without notifications"
+                             : "Redis at %s is unavailable: %s; continuing without it",
+                 r->conf->address, reason);
         snprintf(r->reason, sizeof(r->reason), "%s", reason);
     }
     uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
 }
 
+/* Whether Redis rejects the password of the connection for commands. */
+static void set_rejected(const struct redis *r, bool rejected)
+{
+    if (r->commands == NULL)
+        stat_set(STAT_REDIS_REJECTED, rejected);
+}
+
 static void go_up(struct redis *r)
 {
     r->state = UP;
+    set_rejected(r, false);
     backoff_reset(&r->pause);
     for (size_t i = 0; i < REDIS_VERBS; i++)
         r->records[i].complaint[0] = '\0';
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
     if (r->reason[0] != '\0')
-        log_info("Redis at %s is back%s", r->conf->address, r->commands ? " for news" : "");
+        log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
+                 r->conf->address);
     r->reason[0] = '\0';
 }
 
@@ -247,10 +264,10 @@ static void on_timer(uv_timer_t *timer)
     else if (r->commands_sent == NULL || uv_now(r->loop) < earliest_deadline(r))
         set_timer(r);
     else if (r->late)
-        drop(r, "it does not answer in time");
-    else { /* timers run before sockets are looked at: where we stood still, the answer may be there already */
+        drop(r, "no reply in time");
+    else { /* after this process was descheduled, the reply may already be in the socket */
         r->late = true;
-        uv_timer_start(timer, on_timer, 0, 0);
+        uv_timer_start(timer, on_timer, LAST_LOOK_MS, 0);
     }
 }
 
@@ -269,7 +286,7 @@ static void on_disconnected(const redisAsyncContext *context, int status)
     if (r->context != context)
         return; /* dropped by us */
     r->context = NULL;
-    go_down(r, status == REDIS_OK ? "closed" : context->errstr);
+    go_down(r, status == REDIS_OK ? "connection closed" : context->errstr);
 }
 
 /* ---- commands and replies ---- */
@@ -285,7 +302,7 @@ static void complain(struct redis *r, int verb, const char *error)
         return;
     strcpy(record->complaint, word);
     record->at_ms = now;
-    log_warn("Redis at %s refused a %s (%s); going on without it", r->conf->address, verbs[verb].word, word);
+    log_warn("Redis at %s rejected %s: %s; results are not shared", r->conf->address, verbs[verb].word, word);
 }
 
 /* Called by hiredis for the subscription, for each message, and at the end of the connection. */
@@ -306,7 +323,7 @@ static void on_heard(redisAsyncContext *context, void *reply_, void *data)
 static void subscribe(struct redis *r)
 {
     if (redisAsyncCommand(r->context, on_heard, r, "SUBSCRIBE %s", r->channel) != REDIS_OK)
-        drop(r, "the connection broke");
+        drop(r, "connection lost");
 }
 
 static void end_handshake_step(struct redis *r, const redisReply *reply)
@@ -316,8 +333,9 @@ static void end_handshake_step(struct redis *r, const redisReply *reply)
     if (reply->type == REDIS_REPLY_ERROR) {
         char reason[128];
         /* Only the first word of the error: an AUTH error could repeat the password. */
-        snprintf(reason, sizeof(reason), "it refused the connection (%.*s)", (int)strcspn(reply->str, " "),
-                 reply->str);
+        int word = (int)strcspn(reply->str, " ");
+        snprintf(reason, sizeof(reason), "connection rejected: %.*s", word, reply->str);
+        set_rejected(r, strncmp(reply->str, "WRONGPASS", 9) == 0 || strncmp(reply->str, "NOAUTH", 6) == 0);
         drop(r, reason);
     } else if (reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0) {
         if (r->channel != NULL)
@@ -455,13 +473,13 @@ static void connect_now(struct redis *r)
     r->context = context;
     r->state = CONNECTING;
     if (!link_attach(r->loop, context))
-        return drop(r, "its socket cannot be watched");
+        return drop(r, "its socket cannot be polled");
     if (conf->socket == NULL) /* a subscribed connection would not notice that the host has vanished */
         redisEnableKeepAlive(&context->c);
     redisAsyncSetConnectCallback(context, on_connected);
     redisAsyncSetDisconnectCallback(context, on_disconnected);
     if (!shake_hands(r))
-        drop(r, "the connection broke");
+        drop(r, "connection lost");
 }
 
 static struct redis *begin(uv_loop_t *loop, struct redis facts)

@@ -35,6 +35,18 @@ static void look_at_workers(const struct health *health, struct listener *listen
         say(listener, "%d of %d workers are missing", missing, wanted);
 }
 
+static void look_at_redis(const struct health *health, const struct shm_counters *total,
+                          struct listener *listener)
+{
+    const struct conf_redis *redis = &health->conf->redis;
+    if (redis->address == NULL || stat_read(total, STAT_REDIS_UP) >= health->workers_ready)
+        return;
+    if (stat_read(total, STAT_REDIS_REJECTED) == 0)
+        say(listener, "Redis is unavailable");
+    else
+        say(listener, redis->password ? "Redis rejects our password" : "Redis requires a password");
+}
+
 static void look_at_keys(const struct conf_upstream *upstream, const struct shm_counters *total,
                          struct listener *listener)
 {
@@ -64,8 +76,7 @@ int health_troubles(const struct health *health, const struct shm_counters *tota
 {
     struct listener listener = {.say = say_trouble, .ctx = ctx};
     look_at_workers(health, &listener);
-    if (health->conf->redis.address != NULL && stat_read(total, STAT_REDIS_UP) < health->workers_ready)
-        say(&listener, "Redis is away");
+    look_at_redis(health, total, &listener);
     look_at_upstreams(health->conf, total, &listener);
     if (stat_read(total, STAT_RELOADED_OK) == 0)
         say(&listener, "the last reload was refused");

@@ -150,7 +150,7 @@ def test_who_may_not_listen_says_so_once_and_looks(make_stack, rights):
         assert [answer.result().status for answer in asks] == [200] * 2
         assert stack.standin.count(task) == 1
     assert stack.metric("redis_listening") == 0
-    assert len(said(stack)) == len(set(said(stack))) and "is back" not in stack.daemon.log()
+    assert len(said(stack)) == len(set(said(stack))) and "is available again" not in stack.daemon.log()
 
     stack.redis.cli("ACL", "SETUSER", "proxy", "+@all", "allchannels")
     wait_hearing(stack)

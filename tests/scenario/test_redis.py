@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socketserver
 import threading
 import time
@@ -52,7 +53,7 @@ def test_without_redis_all_goes_on_and_with_its_return_it_is_used_again(make_sta
     stack.daemon.start()
     stack.nginx.start()
 
-    stack.wait_log("is away")
+    stack.wait_log("is unavailable")
     assert [stack.task("task_1").headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
     assert_one_query_for_all(stack, "task_2")
     assert stack.metric("redis_up") == 0
@@ -61,8 +62,8 @@ def test_without_redis_all_goes_on_and_with_its_return_it_is_used_again(make_sta
     stack.wait_metric("redis_up", 2)
     assert sorted(re.sub("Redis at .*: ", "", line) for line in said(stack)) == sorted(
         line for worker in (0, 1) for line in (
-            f"warn worker {worker}: No such file or directory; going on without it",
-            f"info worker {worker}: Redis at unix:{stack.redis.socket} is back",
+            f"warn worker {worker}: No such file or directory; continuing without it",
+            f"info worker {worker}: Redis at unix:{stack.redis.socket} is available again",
         )
     )
     stack.standin.switch("task_3", state="SUCCESS")
@@ -84,7 +85,7 @@ def test_redis_stopped_under_way_is_said_once_and_makes_no_storm_of_misses(make_
     for number in range(20):
         assert stack.task(f"other_{number}").status == 200
     stack.redis.start()
-    stack.wait_log("is back")
+    stack.wait_log("is available again")
     assert len(said(stack)) == len(set(said(stack)))
     assert stack.metric("redis_commands_total") == 0
 
@@ -107,7 +108,7 @@ def test_a_frozen_redis_holds_up_a_request_for_its_timeout_and_the_next_ones_not
     answers = [stack.background(stack.task, f"first_{number}") for number in range(50)]
     assert {answer.result().status for answer in answers} == {200}
     assert all(query.at - begun < 5 for query in stack.standin.seen())
-    stack.wait_log("it does not answer in time; going on without it")
+    stack.wait_log("no reply in time; continuing without it")
     asked = stack.metric("redis_commands_total", command="get")
     assert stack.metric("redis_failures_total") == 2 * asked  # each with the question for the lease
     for number in range(20):
@@ -117,7 +118,7 @@ def test_a_frozen_redis_holds_up_a_request_for_its_timeout_and_the_next_ones_not
     assert len(said(stack)) == 1
 
     stack.redis.thaw()
-    stack.wait_log("is back")
+    stack.wait_log("is available again")
     stack.task("task_2")
     wait_stored(stack, "task_2")
 
@@ -140,6 +141,26 @@ def test_a_slow_redis_is_waited_for_within_its_timeout(make_stack):
     assert stack.standin.count("task_1") == 1
 
 
+def test_a_worker_that_was_descheduled_finds_the_reply_of_a_healthy_redis(make_stack):
+    timeout = 2
+    stack = make_stack(config={"workers": 1, "redis": {"timeout": f"{timeout}s"}})
+    stack.wait_metric("redis_up", 1)
+    (worker,) = stack.daemon.workers()
+    stack.redis.freeze()
+    answer = stack.background(stack.task, "task_1")
+    stack.wait_metric("redis_commands_total", 1, command="get")
+    os.kill(worker, signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    stack.redis.thaw()  # it replies at once, to a worker that does not run
+    stack.wait_until(lambda: time.monotonic() > stopped_at + timeout + 0.2, what="the time-out to pass")
+    os.kill(worker, signal.SIGCONT)
+    assert answer.result().status == 200
+    wait_stored(stack, "task_1")
+    assert stack.metric("redis_failures_total") == 0
+    assert said(stack) == []
+    assert [key for key in stack.redis.keys() if key.endswith("#lease")] == []
+
+
 def test_a_full_redis_is_complained_of_once_and_still_read(make_stack):
     stack = make_stack(config=ONE_WORKER)
     stack.standin.switch(state="SUCCESS")
@@ -155,7 +176,7 @@ def test_a_full_redis_is_complained_of_once_and_still_read(make_stack):
     assert_one_query_for_all(stack, "task_2")
     stack.wait_metric("redis_failures_total", 11)
     assert said(stack, since) == [
-        f"warn worker 0: Redis at unix:{stack.redis.socket} refused a SET (OOM); going on without it"
+        f"warn worker 0: Redis at unix:{stack.redis.socket} rejected SET: OOM; results are not shared"
     ]
     assert stack.redis.stored() == [REDIS_KEY + "task_1"]
     restart_daemon(stack)
@@ -181,13 +202,15 @@ def test_a_refused_password_is_said_once_and_never_shown(make_stack):
     stack.redis.cli("ACL", "SETUSER", "proxy", "on", ">the-proxys-password", "~*", "+@all")
     stack.daemon.start()  # without any password
     stack.nginx.start()
-    stack.wait_log("it refused the connection (NOAUTH)")
+    stack.wait_log("connection rejected: NOAUTH")
+    assert stack.get("/readyz").json()["why"] == ["Redis requires a password"]
 
     configure("some-wrong-password")
     stack.daemon.reload()
-    stack.wait_log("it refused the connection (WRONGPASS)")
+    stack.wait_log("connection rejected: WRONGPASS")
     assert_one_query_for_all(stack, "task_1")
     assert stack.metric("redis_up") == 0
+    assert stack.get("/readyz").json()["why"] == ["Redis rejects our password"]
     assert len(said(stack)) == len(set(said(stack))) == 2
 
     for password, username in (("the-right-password", None), ("the-proxys-password", "proxy")):
@@ -207,7 +230,7 @@ def test_a_key_of_another_type_is_said_once_and_harms_nobody(make_stack):
         assert_one_query_for_all(stack, f"list_{number}")
     assert stack.metric("redis_failures_total") >= 3
     assert said(stack) == [
-        f"warn worker 0: Redis at unix:{stack.redis.socket} refused a GET (WRONGTYPE); going on without it"
+        f"warn worker 0: Redis at unix:{stack.redis.socket} rejected GET: WRONGTYPE; results are not shared"
     ]
 
 

@@ -39,7 +39,7 @@ def test_all_well_is_ready_and_nothing_else(stack):
 def test_without_redis_it_is_degraded_and_still_ready(stack):
     stack.wait_metric("redis_up", 2)
     stack.redis.stop()
-    wait_ready(stack, 200, "degraded", ["Redis is away"])
+    wait_ready(stack, 200, "degraded", ["Redis is unavailable"])
     stack.redis.start()
     wait_ready(stack, 200, "ready", [])
 
