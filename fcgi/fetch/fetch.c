@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/log_once.h"
+#include "lib/log_ratelimit.h"
 #include "lib/stats.h"
 #include "lib/trace.h"
 #include "upstream/verdict.h"
@@ -237,7 +237,7 @@ static void note_unknown_status(struct fetch *f, const char *value)
     const char *provider = f->task.route->provider->name;
     char *status = xasprintf("%s: %s", provider, value);
     stat_inc(STAT_UNKNOWN_STATUS);
-    if (log_once_new(said, status))
+    if (log_once(said, status, 0))
         log_warn("provider %s does not list the status %s: taken as running%s", provider, value,
                  log_once_full(said) ? "; further values are only counted" : "");
     free(status);

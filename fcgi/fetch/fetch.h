@@ -5,7 +5,7 @@
 #include "access/quota.h"
 #include "task/memory.h"
 #include "task/problem.h"
-#include "lib/log_once.h"
+#include "lib/log_ratelimit.h"
 #include "fetch/lease.h"
 #include "upstream/upstream.h"
 

@@ -174,7 +174,6 @@ void fetches_free(struct fetches *fs)
         free(entry);
     }
     memory_free(fs->memory);
-    log_once_done(&fs->unknown_statuses);
     free(fs);
 }
 

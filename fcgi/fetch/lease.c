@@ -7,6 +7,7 @@
 
 #include <utlist.h>
 
+#include "lib/log_ratelimit.h"
 #include "lib/stats.h"
 
 enum {
@@ -44,7 +45,7 @@ struct lease {
     unsigned long long n_tokens; /* so far */
     struct lease_look *held;     /* those with a lease */
     uv_timer_t renew_timer;
-    char bad_value[64]; /* why the last value was not used, as logged */
+    struct log_once bad_values; /* reasons why values were not used */
 };
 
 static void on_renew(uv_timer_t *timer);
@@ -96,11 +97,9 @@ static struct snapshot *read_value(struct lease *s, const struct task *task, con
         snapshot = NULL;
         why = "values from the future (do the hosts' clocks agree?)";
     }
-    if (snapshot == NULL && strcmp(why, s->bad_value) != 0) {
+    if (snapshot == NULL && log_once(&s->bad_values, why, 0))
         log_warn("Redis holds %s under the keys of provider %s; such values are not used", why,
                  provider->name);
-        snprintf(s->bad_value, sizeof(s->bad_value), "%s", why);
-    }
     return snapshot;
 }
 

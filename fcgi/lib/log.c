@@ -1,4 +1,4 @@
-/* log: see log.h. What this process is, and what it keeps back; the rest is logline.c's and log_ratelimit.c's. */
+/* log: see log.h. */
 #include "lib/log.h"
 
 #include <stdarg.h>
@@ -9,17 +9,92 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lib/log_ratelimit.h"
+#include "lib/buf.h"
 #include "lib/sanitize.h"
 #include "lib/trace.h"
 
 static enum log_level least_level = LOG_INFO;
 static enum log_format line_format = LOG_TEXT;
-static bool for_journal;
-static char mark[32];
-static struct log_ratelimit flood;
+static bool to_journal;
+static char process_name[32];
+static struct log_ratelimit ratelimit;
 
-/* Whether stderr is what systemd says it has connected to the journal: it may have been redirected since. */
+/* ---- the form of a line ---- */
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+/* sd-daemon(3): SD_DEBUG and so on. */
+static const char *const journal_levels[] = {"<7>", "<6>", "<4>", "<3>"};
+
+static void add_time(struct buf *b, int64_t now_ms)
+{
+    char text[32];
+    utc_text(now_ms / 1000, text);
+    buf_addf(b, "%.19s.%03dZ", text, (int)(now_ms % 1000));
+}
+
+static void add_text(struct buf *b, bool for_journal, const struct log_entry *line)
+{
+    if (!for_journal) {
+        add_time(b, line->now_ms);
+        buf_addf(b, " %s ", level_names[line->level]);
+    }
+    if (line->process[0] != '\0')
+        buf_addf(b, "%s: ", line->process);
+    buf_puts(b, line->message);
+    if (line->repeated == 1)
+        buf_puts(b, " (repeated once)");
+    else if (line->repeated > 1)
+        buf_addf(b, " (repeated %lld times)", (long long)line->repeated);
+    if (line->trace != NULL)
+        buf_addf(b, " trace=%s", line->trace);
+}
+
+static void add_member(struct buf *b, const char *name, const char *value)
+{
+    buf_addf(b, "\"%s\":", name);
+    buf_add_json_string(b, value, strlen(value));
+    buf_putc(b, ',');
+}
+
+static void add_json(struct buf *b, const struct log_entry *line)
+{
+    buf_puts(b, "{\"time\":\"");
+    add_time(b, line->now_ms);
+    buf_puts(b, "\",");
+    add_member(b, "level", level_names[line->level]);
+    if (line->process[0] != '\0')
+        add_member(b, "process", line->process);
+    buf_addf(b, "\"pid\":%d,", line->pid);
+    if (line->repeated > 0)
+        buf_addf(b, "\"repeated\":%lld,", (long long)line->repeated);
+    if (line->trace != NULL)
+        add_member(b, "traceparent", line->trace);
+    add_member(b, "message", line->message);
+    b->data[b->len - 1] = '}'; /* replaces the last comma */
+}
+
+size_t log_format_entry(enum log_format format, bool for_journal, const struct log_entry *line,
+                        char out[static LOG_LINE_MAX])
+{
+    struct buf b;
+    buf_init(&b, LOG_LINE_MAX - 1);
+    if (for_journal)
+        buf_puts(&b, journal_levels[line->level]);
+    if (format == LOG_JSON)
+        add_json(&b, line);
+    else
+        add_text(&b, for_journal, line);
+    buf_putc(&b, '\n');
+    size_t len = b.len;
+    memcpy(out, b.data, len);
+    buf_done(&b);
+    return len;
+}
+
+/* ---- the process ---- */
+
+/* Whether standard error is still the stream that systemd connected to the journal: it may have been redirected. */
 static bool is_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
@@ -29,12 +104,12 @@ static bool is_journal(void)
            fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
 }
 
-void log_setup(enum log_level least, enum log_format format, const char *who)
+void log_setup(enum log_level least, enum log_format format, const char *process)
 {
     least_level = least;
     line_format = format;
-    for_journal = is_journal();
-    snprintf(mark, sizeof(mark), "%s", who ? who : "");
+    to_journal = is_journal();
+    snprintf(process_name, sizeof(process_name), "%s", process ? process : "");
 }
 
 bool log_wants(enum log_level level)
@@ -45,18 +120,18 @@ bool log_wants(enum log_level level)
 static void write_line(enum log_level level, const char *message, int64_t repeated)
 {
     const struct trace trace = trace_now();
-    const struct logline line = {.level = level,
-                                 .now_ms = wall_ms(),
-                                 .process = mark,
-                                 .pid = getpid(),
-                                 .message = message,
-                                 .repeated = repeated,
-                                 /* the others had traces of their own */
-                                 .trace = repeated == 0 && trace.parent[0] ? trace.parent : NULL};
-    char text[LOGLINE_MAX];
-    size_t len = logline_write(line_format, for_journal, &line, text);
+    const struct log_entry line = {.level = level,
+                                   .now_ms = wall_ms(),
+                                   .process = process_name,
+                                   .pid = getpid(),
+                                   .message = message,
+                                   .repeated = repeated,
+                                   /* repetitions belong to other traces */
+                                   .trace = repeated == 0 && trace.parent[0] ? trace.parent : NULL};
+    char text[LOG_LINE_MAX];
+    size_t len = log_format_entry(line_format, to_journal, &line, text);
     if (write(STDERR_FILENO, text, len) < 0)
-        return; /* nobody is left to tell */
+        return; /* there is no other place to report it */
 }
 
 static int64_t steady_ms(void)
@@ -66,20 +141,20 @@ static int64_t steady_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void tell(enum log_ratelimit_when when)
+static void report(enum log_ratelimit_when when)
 {
-    struct log_ratelimit_report report;
+    struct log_ratelimit_report r;
     char text[96];
-    while (log_ratelimit_report(&flood, when, steady_ms(), &report)) {
-        snprintf(text, sizeof(text), "%lld lines left out: more than %d of a level in one second",
-                 (long long)report.n, LOG_RATELIMIT_PER_SECOND);
-        write_line(report.level, report.message ? report.message : text, report.message ? report.n : 0);
+    while (log_ratelimit_report(&ratelimit, when, steady_ms(), &r)) {
+        snprintf(text, sizeof(text), "%lld lines suppressed: more than %d of one level in one second",
+                 (long long)r.n, LOG_RATELIMIT_PER_SECOND);
+        write_line(r.level, r.message ? r.message : text, r.message ? r.n : 0);
     }
 }
 
 void log_line(enum log_level level, const char *format, ...)
 {
-    char raw[LOGLINE_MESSAGE_MAX], message[LOGLINE_MESSAGE_MAX];
+    char raw[LOG_MESSAGE_MAX], message[LOG_MESSAGE_MAX];
     va_list args;
     if (!log_wants(level))
         return;
@@ -88,21 +163,21 @@ void log_line(enum log_level level, const char *format, ...)
     va_end(args);
     sanitize_copy(message, sizeof(message), raw, strlen(raw));
     if (level == LOG_DEBUG)
-        return write_line(level, message, 0); /* who asks for these wants all of them */
+        return write_line(level, message, 0); /* debug lines are never suppressed */
     int64_t now_ms = steady_ms();
-    if (!log_ratelimit_take(&flood, level, message, now_ms))
+    if (!log_ratelimit_take(&ratelimit, level, message, now_ms))
         return;
-    tell(LOG_RATELIMIT_LINE_COMES);
-    log_ratelimit_wrote(&flood, level, message, now_ms);
+    report(LOG_RATELIMIT_LINE);
+    log_ratelimit_wrote(&ratelimit, level, message, now_ms);
     write_line(level, message, 0);
 }
 
 void log_tick(void)
 {
-    tell(LOG_RATELIMIT_TIME_PASSES);
+    report(LOG_RATELIMIT_TICK);
 }
 
 void log_finish(void)
 {
-    tell(LOG_RATELIMIT_ENDS);
+    report(LOG_RATELIMIT_END);
 }

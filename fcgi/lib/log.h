@@ -1,26 +1,32 @@
-/* log: one line per event on stderr, each written at once so that lines of several processes never mix. Where stderr is the
- * systemd journal, a line has its priority in front.
+/* log: one line per event on standard error, written in one piece so that lines of several processes never mix.
  *
- * Layers 0 and 1 return reasons and do not log. Secrets and bodies are never given to this file. What comes from outside may
- * be: a line stays a line (sanitize.h). Lines above debug are kept from being too many (log_ratelimit.h). */
+ *     text       2026-01-14T15:15:46.123Z warn worker 1: upstream main: Timeout was reached (repeated 57 times) trace=00-4bf9...
+ *     journal    <4>worker 1: upstream main: Timeout was reached        the journal adds the time and reads the priority
+ *     JSON       {"time":"2026-01-14T15:15:46.123Z","level":"warn","process":"worker 1","pid":42,"message":"...",
+ *                 "repeated":57,"traceparent":"00-4bf9..."}             after "<4>" when standard error is the journal
+ *
+ * lib/ and the rooms that return reasons do not log. Callers never pass secrets or bodies. Text from outside is allowed:
+ * it cannot break the line (sanitize.h). Lines above debug are rate-limited (log_ratelimit.h). */
 #ifndef LOG_H
 #define LOG_H
 
-#include "lib/logline.h"
+#include "lib/log_ratelimit.h"
 
-/* How often, at least, log_tick wants to be called. */
-enum { LOG_TICK_MS = 1000 };
+enum log_format { LOG_TEXT, LOG_JSON };
 
-/* Of the process: what is written, how, and what each line is marked with ("worker 1"; NULL for nothing). */
-void log_setup(enum log_level least, enum log_format format, const char *who);
+/* The longest time between two calls of log_tick; the longest line, which a pipe takes atomically. */
+enum { LOG_TICK_MS = 1000, LOG_LINE_MAX = 4096 };
+
+/* For this process: the lowest level to log, the format, and the name on each line ("worker 1"; NULL for none). */
+void log_setup(enum log_level least, enum log_format format, const char *process);
 
 void log_line(enum log_level level, const char *format, ...) PRINTF(2, 3);
 
-/* Tells of what was kept back, when its time has come; log_finish: of all of it, before the process ends. */
+/* Logs the counts of suppressed lines that are due; log_finish logs all of them, before the process exits. */
 void log_tick(void);
 void log_finish(void);
 
-/* Whether a line of that level would be written: to save the work of making it. */
+/* Whether lines of that level are logged. */
 bool log_wants(enum log_level level);
 
 #define log_debug(...)                                                                                       \
@@ -31,5 +37,20 @@ bool log_wants(enum log_level level);
 #define log_info(...)  log_line(LOG_INFO, __VA_ARGS__)
 #define log_warn(...)  log_line(LOG_WARN, __VA_ARGS__)
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
+
+/* The parts of one line. */
+struct log_entry {
+    enum log_level level;
+    int64_t now_ms;      /* since 1970 */
+    const char *process; /* "" for none */
+    int pid;
+    const char *message; /* sanitized */
+    int64_t repeated;    /* how many suppressed repetitions this line reports; 0 for an ordinary line */
+    const char *trace;   /* traceparent of the request in progress, or NULL */
+};
+
+/* Writes the line with its '\n' and returns its length. For log.c and its test. */
+size_t log_format_entry(enum log_format format, bool for_journal, const struct log_entry *entry,
+                        char out[static LOG_LINE_MAX]);
 
 #endif

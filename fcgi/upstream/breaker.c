@@ -1,15 +1,15 @@
 /* breaker: see breaker.h. */
 #include "upstream/breaker.h"
 
-#include <stdio.h>
-#include <string.h>
-
 enum { PAUSE_FIRST_MS = 500, PROBE_RETRY_MS = 250 };
-enum { TROUBLES_IN_A_ROW = 3, SAY_AGAIN_MS = 60 * 1000 };
+enum { TROUBLES_IN_A_ROW = 3, LOG_AGAIN_MS = 60 * 1000 };
 
 void breaker_init(struct breaker *s, struct breaker_rules rules, int64_t now_ms)
 {
-    *s = (struct breaker){.rules = rules, .tokens = (double)rules.per_second, .tokens_at_ms = now_ms};
+    *s = (struct breaker){.rules = rules,
+                          .tokens = (double)rules.per_second,
+                          .tokens_at_ms = now_ms,
+                          .logged.again_ms = LOG_AGAIN_MS};
 }
 
 /* One query out of the bucket, which holds a second's worth; 0, or how long until there is one. */
@@ -89,21 +89,9 @@ bool breaker_note(struct breaker *s, const char *trouble, int64_t now_ms)
         bool was_troubled = s->troubles >= TROUBLES_IN_A_ROW;
         s->troubles = 0;
         if (was_troubled)
-            memset(s->said, 0, sizeof(s->said));
+            log_once_reset(&s->logged);
         return was_troubled;
     }
-    size_t oldest = 0;
     s->troubles++;
-    for (size_t i = 0; i < NELEMS(s->said); i++) {
-        bool same = strncmp(s->said[i].text, trouble, sizeof(s->said[i].text) - 1) == 0;
-        if (same && now_ms - s->said[i].at_ms < SAY_AGAIN_MS)
-            return false;
-        if (same || s->said[i].at_ms < s->said[oldest].at_ms)
-            oldest = i;
-        if (same)
-            break;
-    }
-    snprintf(s->said[oldest].text, sizeof(s->said[oldest].text), "%s", trouble);
-    s->said[oldest].at_ms = now_ms;
-    return true;
+    return log_once(&s->logged, trouble, now_ms);
 }

@@ -8,7 +8,7 @@
 #ifndef BREAKER_H
 #define BREAKER_H
 
-#include "lib/util.h"
+#include "lib/log_ratelimit.h"
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };
 
@@ -24,13 +24,10 @@ struct breaker {
     int64_t failures; /* in a row */
     int64_t pauses;   /* in a row */
     int64_t open_until_ms;
-    double tokens;        /* queries that may be sent at once */
-    int64_t tokens_at_ms; /* when they were counted */
-    int64_t troubles;     /* in a row, of any kind */
-    struct {
-        char text[160];
-        int64_t at_ms;
-    } said[4]; /* what the log has been told lately */
+    double tokens;          /* queries that may be sent at once */
+    int64_t tokens_at_ms;   /* when they were counted */
+    int64_t troubles;       /* in a row, of any kind */
+    struct log_once logged; /* troubles, lately */
 };
 
 void breaker_init(struct breaker *breaker, struct breaker_rules rules, int64_t now_ms);

@@ -25,7 +25,7 @@ static void say_as(enum log_level level, const char *message, int64_t at_ms)
     size_t len;
     if (!log_ratelimit_take(&flood, level, message, at_ms))
         return;
-    report(LOG_RATELIMIT_LINE_COMES, at_ms);
+    report(LOG_RATELIMIT_LINE, at_ms);
     log_ratelimit_wrote(&flood, level, message, at_ms);
     len = strlen(told);
     snprintf(told + len, sizeof(told) - len, "%s ", message);
@@ -65,7 +65,7 @@ TEST(lines_that_differ_are_all_told)
     say("a", now);
     say("b", now);
     say("a", now);
-    report(LOG_RATELIMIT_ENDS, now);
+    report(LOG_RATELIMIT_END, now);
     assert_string_equal(told, "a b a ");
 }
 
@@ -82,9 +82,9 @@ TEST(or_until_some_seconds_have_passed)
 {
     say("a", now);
     say("a", now + 1);
-    report(LOG_RATELIMIT_TIME_PASSES, now + LOG_RATELIMIT_REPEAT_MS - 1);
+    report(LOG_RATELIMIT_TICK, now + LOG_RATELIMIT_REPEAT_MS - 1);
     assert_string_equal(told, "a ");
-    report(LOG_RATELIMIT_TIME_PASSES, now + LOG_RATELIMIT_REPEAT_MS);
+    report(LOG_RATELIMIT_TICK, now + LOG_RATELIMIT_REPEAT_MS);
     assert_string_equal(told, "a a*1 ");
 }
 
@@ -93,7 +93,7 @@ TEST(what_goes_on_and_on_is_told_as_a_count_each_time)
     say("a", now);
     for (int i = 1; i <= 12; i++) {
         say("a", now + i * 1000);
-        report(LOG_RATELIMIT_TIME_PASSES, now + i * 1000);
+        report(LOG_RATELIMIT_TICK, now + i * 1000);
     }
     assert_string_equal(told, "a a*5 a*5 ");
 }
@@ -116,16 +116,16 @@ TEST(at_the_end_all_that_was_counted_is_told)
 {
     say("a", now);
     say("a", now);
-    report(LOG_RATELIMIT_ENDS, now);
+    report(LOG_RATELIMIT_END, now);
     assert_string_equal(told, "a a*1 ");
 }
 
 TEST(only_so_many_lines_a_second_are_told_and_how_many_were_not)
 {
     assert_int_equal(say_many(LOG_WARN, LOG_RATELIMIT_PER_SECOND + 7, now), LOG_RATELIMIT_PER_SECOND);
-    report(LOG_RATELIMIT_TIME_PASSES, now + LOG_RATELIMIT_SECOND_MS - 1);
+    report(LOG_RATELIMIT_TICK, now + LOG_RATELIMIT_SECOND_MS - 1);
     assert_string_equal(told, "");
-    report(LOG_RATELIMIT_TIME_PASSES, now + LOG_RATELIMIT_SECOND_MS);
+    report(LOG_RATELIMIT_TICK, now + LOG_RATELIMIT_SECOND_MS);
     assert_string_equal(told, "dropped*7 ");
     assert_int_equal(say_many(LOG_WARN, 1, now + LOG_RATELIMIT_SECOND_MS), 1);
 }
@@ -136,7 +136,7 @@ TEST(two_lines_in_turn_are_a_flood_too)
         say(i % 2 ? "b" : "a", now);
     assert_int_equal(strlen(told), strlen("a ") * LOG_RATELIMIT_PER_SECOND);
     told[0] = '\0';
-    report(LOG_RATELIMIT_ENDS, now);
+    report(LOG_RATELIMIT_END, now);
     assert_string_equal(told, "b*450 dropped*450 ");
 }
 
@@ -154,6 +154,43 @@ TEST(a_line_in_the_next_second_comes_behind_the_count)
     assert_string_equal(told, "dropped*7 a ");
 }
 
+TEST(a_text_is_logged_once)
+{
+    struct log_once once = {0};
+    assert_true(log_once(&once, "a", now));
+    assert_true(log_once(&once, "b", now));
+    assert_false(log_once(&once, "a", now + 1000000));
+    log_once_reset(&once);
+    assert_true(log_once(&once, "a", now));
+}
+
+TEST(a_text_is_logged_again_after_its_time)
+{
+    struct log_once once = {.again_ms = 1000};
+    assert_true(log_once(&once, "a", now));
+    assert_false(log_once(&once, "a", now + 999));
+    assert_true(log_once(&once, "a", now + 1000));
+    assert_false(log_once(&once, "a", now + 1999));
+}
+
+TEST(no_more_than_so_many_texts_are_logged)
+{
+    struct log_once once = {.again_ms = 1000};
+    char text[LOG_ONCE_TEXT + 10];
+    memset(text, 'x', sizeof(text));
+    text[sizeof(text) - 1] = '\0';
+    for (int i = 0; i < LOG_ONCE_MAX; i++) {
+        text[0] = (char)('A' + i);
+        assert_false(log_once_full(&once));
+        assert_true(log_once(&once, text, now + i));
+        assert_false(log_once(&once, text, now + i));
+    }
+    assert_true(log_once_full(&once));
+    assert_false(log_once(&once, "one more", now + 999));
+    assert_true(log_once(&once, "one more", now + 1000));
+    assert_false(log_once(&once, "and another", now + 1000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +205,9 @@ int main(void)
         cmocka_unit_test_setup(two_lines_in_turn_are_a_flood_too, begin),
         cmocka_unit_test_setup(a_flood_of_warnings_leaves_room_for_an_error, begin),
         cmocka_unit_test_setup(a_line_in_the_next_second_comes_behind_the_count, begin),
+        cmocka_unit_test(a_text_is_logged_once),
+        cmocka_unit_test(a_text_is_logged_again_after_its_time),
+        cmocka_unit_test(no_more_than_so_many_texts_are_logged),
     };
-    return cmocka_run_group_tests_name("flood", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("log_ratelimit", tests, NULL, NULL);
 }

@@ -3,23 +3,23 @@
 
 #include <string.h>
 
-#include "lib/logline.h"
+#include "lib/log.h"
 
 static const int64_t then = 1736867746123; /* 2025-01-14T15:15:46.123Z */
 static const char trace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-static void assert_line(enum log_format format, bool for_journal, struct logline line, const char *expected)
+static void assert_line(enum log_format format, bool for_journal, struct log_entry line, const char *expected)
 {
-    char out[LOGLINE_MAX + 1];
+    char out[LOG_LINE_MAX + 1];
     line.now_ms = then;
     line.pid = 42;
-    size_t len = logline_write(format, for_journal, &line, out);
+    size_t len = log_format_entry(format, for_journal, &line, out);
     out[len] = '\0';
     assert_string_equal(out, expected);
 }
 
-#define LINE(...) ((struct logline){.process = "worker 1", __VA_ARGS__})
-#define BARE(...) ((struct logline){.process = "", __VA_ARGS__})
+#define LINE(...) ((struct log_entry){.process = "worker 1", __VA_ARGS__})
+#define BARE(...) ((struct log_entry){.process = "", __VA_ARGS__})
 
 TEST(a_line_for_people_has_time_level_and_process)
 {
@@ -60,13 +60,13 @@ TEST(a_line_for_programs_is_one_object)
 
 TEST(the_longest_message_of_the_worst_characters_fits)
 {
-    char message[LOGLINE_MESSAGE_MAX], out[LOGLINE_MAX];
+    char message[LOG_MESSAGE_MAX], out[LOG_LINE_MAX];
     memset(message, '"', sizeof(message) - 1);
     message[sizeof(message) - 1] = '\0';
-    const struct logline line =
+    const struct log_entry line =
         LINE(.level = LOG_ERROR, .message = message, .trace = trace, .repeated = INT64_MAX);
-    size_t len = logline_write(LOG_JSON, true, &line, out);
-    assert_true(len > 2 * strlen(message) && len < LOGLINE_MAX - 1);
+    size_t len = log_format_entry(LOG_JSON, true, &line, out);
+    assert_true(len > 2 * strlen(message) && len < LOG_LINE_MAX - 1);
     assert_memory_equal(out + len - 5, "\\\"\"}\n", 5);
 }
 
@@ -79,5 +79,5 @@ int main(void)
         cmocka_unit_test(a_line_for_programs_is_one_object),
         cmocka_unit_test(the_longest_message_of_the_worst_characters_fits),
     };
-    return cmocka_run_group_tests_name("logline", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }
