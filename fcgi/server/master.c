@@ -24,6 +24,7 @@
 #include "server/filewatch.h"
 #include "server/panel.h"
 #include "server/report.h"
+#include "server/sandbox.h"
 #include "lib/stats.h"
 #include "server/upgrade.h"
 #include "lib/vault.h"
@@ -422,6 +423,7 @@ static void protect_process(void)
     const struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
     prctl(PR_SET_DUMPABLE, 0);
+    sandbox_refuse_io_uring();
     signal(SIGPIPE, SIG_IGN);
 }
 

@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <seccomp.h>
@@ -97,10 +98,30 @@ static int add_rules(scmp_filter_ctx filter)
     return bad;
 }
 
+/* Whether io_uring_setup fails for want of permission or of the call itself, and not because it makes no sense. */
+static bool io_uring_is_refused(void)
+{
+    return syscall(SYS_io_uring_setup, 0, NULL) < 0 && (errno == ENOSYS || errno == EPERM);
+}
+
+void sandbox_refuse_io_uring(void)
+{
+    if (io_uring_is_refused()) /* filters are inherited, and would pile up */
+        return;
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+    if (filter == NULL)
+        return;
+    if (seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(io_uring_setup), 0) == 0)
+        (void)seccomp_load(filter);
+    seccomp_release(filter);
+}
+
 int sandbox_enter(void)
 {
     if (sizeof(void *) < 8)
         return -EOPNOTSUPP; /* 32-bit systems have other calls, which nobody has looked at */
+    if (!io_uring_is_refused())
+        return -EOPNOTSUPP; /* the loop may have a ring, and libuv aborts when it cannot use it */
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
     if (filter == NULL)
         return -EOPNOTSUPP;

@@ -55,6 +55,7 @@ static void protect_process(void)
     setrlimit(RLIMIT_CORE, &none);
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    sandbox_refuse_io_uring();
     signal(SIGPIPE, SIG_IGN);
 }
 

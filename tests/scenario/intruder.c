@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -29,6 +30,17 @@ static long as_status(long result)
 static long read_a_file(void)
 {
     return as_status(open("/etc/hosts", O_RDONLY));
+}
+
+/* A call that is there refuses these arguments with another error. */
+static long make_a_ring(void)
+{
+    return syscall(SYS_io_uring_setup, 0, NULL);
+}
+
+static long use_a_ring(void)
+{
+    return syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0);
 }
 
 static void *do_nothing(void *nothing)
@@ -141,12 +153,16 @@ static const struct {
     {                                                                                                        \
 #name, name                                                                                          \
     }
-    ATTEMPT(read_a_file),       ATTEMPT(start_a_thread),        ATTEMPT(start_a_process),
-    ATTEMPT(run_a_shell),       ATTEMPT(write_a_file),          ATTEMPT(write_to_a_device),
-    ATTEMPT(remove_a_file),     ATTEMPT(make_a_folder),         ATTEMPT(run_what_was_written),
-    ATTEMPT(write_what_runs),   ATTEMPT(listen_to_the_network), ATTEMPT(serve_on_a_port),
-    ATTEMPT(signal_the_master), ATTEMPT(allow_core_files),      ATTEMPT(become_dumpable),
-    ATTEMPT(exec_a_program),    ATTEMPT(trace_the_master),      ATTEMPT(leave_the_namespace)};
+    ATTEMPT(read_a_file),           ATTEMPT(start_a_thread),
+    ATTEMPT(start_a_process),       ATTEMPT(run_a_shell),
+    ATTEMPT(write_a_file),          ATTEMPT(write_to_a_device),
+    ATTEMPT(remove_a_file),         ATTEMPT(make_a_folder),
+    ATTEMPT(run_what_was_written),  ATTEMPT(write_what_runs),
+    ATTEMPT(listen_to_the_network), ATTEMPT(serve_on_a_port),
+    ATTEMPT(signal_the_master),     ATTEMPT(allow_core_files),
+    ATTEMPT(become_dumpable),       ATTEMPT(exec_a_program),
+    ATTEMPT(trace_the_master),      ATTEMPT(leave_the_namespace),
+    ATTEMPT(make_a_ring),           ATTEMPT(use_a_ring)};
 
 static void on_signal(int number)
 {

@@ -20,7 +20,6 @@ ATTEMPTS = re.findall(r"ATTEMPT\((\w+)\)[,}]", SOURCE.read_text())
 ALLOWED = {"read_a_file", "start_a_thread"}
 DEADLY = {"exec_a_program", "trace_the_master", "leave_the_namespace"}
 REFUSED = "Function not implemented"  # as a kernel says that does not have the call
-SECCOMP_FILTER = "2"
 PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizers' own calls are not wanted here
 
 
@@ -82,7 +81,39 @@ def test_who_tries_what_only_an_intruder_would_is_killed_and_the_worker_replaced
 def test_without_the_sandbox_the_intruder_gets_further(intruded):
     stack = intruded(sandbox="off")
     assert attempt(stack, "start_a_process") == "done"
-    assert status_of(stack.daemon.workers()[0])["Seccomp"] == "0"
+    assert status_of(stack.daemon.workers()[0])["Seccomp_filters"] == "1"  # which refuses io_uring
+
+
+# io_uring, whose operations bypass seccomp
+
+RING_BEFORE_THE_LOOP = r"""
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int uv_loop_init(void *loop)
+{
+    int (*init)(void *) = (int (*)(void *))dlsym(RTLD_NEXT, "uv_loop_init");
+    errno = 0;
+    syscall(SYS_io_uring_setup, 0, NULL);
+    dprintf(STDERR_FILENO, "a ring for process %d: %s\n", (int)getpid(), strerror(errno));
+    return init(loop);
+}
+"""
+
+
+def test_no_process_can_make_a_ring_by_the_time_it_makes_its_loop(make_stack, monkeypatch, tmp_path):
+    preload(monkeypatch, tmp_path, RING_BEFORE_THE_LOOP)
+    stack = make_stack(binary=PLAIN_BINARY, redis=False, nginx=False)
+    for pid in (stack.daemon.pid, *stack.daemon.workers()):
+        assert stack.wait_log(f"a ring for process {pid}: ").endswith(REFUSED)
+    stack.daemon.stop()
+    cgi = stack.daemon.run(GATEWAY_INTERFACE="CGI/1.1", TASKPROXY_CONFIG=str(stack.daemon.config_file),
+                           REQUEST_METHOD="GET", REQUEST_URI="/sora/v1/videos/t")
+    assert "NOT_START" in cgi.stdout and REFUSED in cgi.stderr
 
 
 # The daemon itself
@@ -93,7 +124,7 @@ def test_every_worker_is_in_the_sandbox_also_after_a_reload_and_cannot_gain_righ
         stack.wait_metric("workers_ready", 2)
         for pid in stack.daemon.workers():
             status = status_of(pid)
-            assert (status["Seccomp"], status["NoNewPrivs"]) == (SECCOMP_FILTER, "1")
+            assert (status["Seccomp_filters"], status["NoNewPrivs"]) == ("2", "1")
             assert int(status["CapEff"], 16) == 0
         stack.daemon.reload()
 

@@ -83,6 +83,7 @@ def test_after_an_upgrade_all_is_as_ever(upgradable):
     stack.daemon.reload()
     assert stack.task("t").status == 200
     upgrade(stack)
+    assert "Seccomp_filters:\t1\n" in Path(f"/proc/{stack.daemon.pid}/status").read_text()  # not one for each upgrade
     assert sorted(path.name for path in stack.socket_dir.iterdir()) == ["status.sock", "worker-0.sock", "worker-1.sock"]
     workers = stack.daemon.workers()
     assert stack.daemon.term() == 0
