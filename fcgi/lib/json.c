@@ -8,20 +8,28 @@
 
 /* ---- grammar ---- */
 
-/* What json-c leaves through: characters outside the grammar. Its own parser checks how the tokens stand
- * together, so here only the tokens and the number of keys count. */
+/* Why a token may not follow the one before it, or NULL. Only what json-c lets through. */
+static const char *bad_pair(const char *before, const char *before_end, const char *start)
+{
+    if ((*start == '}' || *start == ']') && *before == ',')
+        return "a comma before a closing bracket";
+    if (*start == ':' && memmem(before, (size_t)(before_end - before), "\\u0000", 6) != NULL)
+        return "a key with a NUL, where it would end";
+    return NULL;
+}
+
+/* Refuses what json-c accepts outside its strict mode, which differs between versions: other tokens than those of
+ * RFC 8259, and a comma at the end of a container. json-c's parser checks the rest of the grammar. */
 static int check_tokens(struct scanner *s, size_t *ret_keys)
 {
     const char *start, *before = s->at, *before_end = s->at;
     size_t keys = 0, tokens = 0;
     enum token token;
     for (; (token = scan(s, &start)) > T_ERROR; tokens++) {
-        if (token == T_PUNCTUATION && *start == ':') {
-            keys++;
-            if (memmem(before, (size_t)(before_end - before), "\\u0000", 6) != NULL) {
-                s->why = "a key with a NUL, where it would end";
+        if (token == T_PUNCTUATION) {
+            keys += *start == ':';
+            if (tokens > 0 && (s->why = bad_pair(before, before_end, start)) != NULL)
                 return -1;
-            }
         }
         before = start;
         before_end = s->at;
@@ -50,7 +58,7 @@ static size_t count_keys(struct json_object *value)
     return keys;
 }
 
-/* json-c wants no comments in strict mode: they become blanks; line breaks stay for the line numbers. */
+/* Comments become blanks, so that only the scanner decides what a comment is; line breaks stay for the line numbers. */
 static char *blank_comments(const char *text, size_t len)
 {
     char *copy = xcalloc(len + 1, 1), *gap = copy;
@@ -73,7 +81,8 @@ static struct json_object *parse(const char *text, size_t len, int max_depth, si
                                  enum json_form form, struct json_error *ret_error)
 {
     struct json_tokener *tokener = json_tokener_new_ex(max_depth);
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    json_tokener_set_flags(tokener,
+                           JSON_TOKENER_VALIDATE_UTF8); /* strict, json-c 0.18 refuses all but ASCII */
     struct json_object *doc = json_tokener_parse_ex(tokener, text, (int)len);
     enum json_tokener_error error = json_tokener_get_error(tokener);
     size_t end = json_tokener_get_parse_end(tokener);

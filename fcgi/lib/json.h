@@ -1,8 +1,9 @@
 /* json: strict reading of JSON on top of json-c.
  *
- * json-c is lenient: NaN, single quotes, doubled keys (the last wins), numbers clamped to 64 bits. What comes
- * from outside is checked here against RFC 8259 first, so that everyone reads the same document; only then
- * json-c builds its tree. Trees are json-c's own: json_object_put() frees. */
+ * json-c accepts NaN, single quotes, comments, commas at the end, doubled keys (the last wins) and clamps numbers to 64
+ * bits. Its strict mode is not used: it varies between versions, and 0.18's refuses every string that is not ASCII.
+ * Texts from outside are checked here against RFC 8259 first; only then does json-c build its tree. Trees are json-c's
+ * own: json_object_put() frees. */
 #ifndef JSON_H
 #define JSON_H
 

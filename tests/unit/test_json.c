@@ -1,6 +1,7 @@
 /* What is JSON and what is not, and where in a file an error stands. */
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,7 +85,12 @@ TEST(what_is_no_json_is_refused_with_reason_and_line)
                                       "{\"a\" 1}",
                                       "[tru]",
                                       "[True]",
+                                      "[TRUE]",
+                                      "[FALSE]",
                                       "[nul]",
+                                      "[Null]",
+                                      "[truefalse]",
+                                      "[nulll]",
                                       "[NaN]",
                                       "[nan]",
                                       "[Infinity]",
@@ -108,11 +114,101 @@ TEST(what_is_no_json_is_refused_with_reason_and_line)
                                       "[\"\\u12g4\"]",
                                       "[\"\\",
                                       "[\"\\u",
+                                      "[1-1]",
+                                      "[1.2.3]",
+                                      "[1\"a\"]",
+                                      "[\"a\"\"b\"]",
+                                      "{\"a\":1}}",
+                                      "{\"a\":[1,]}",
+                                      "[{\"a\":1,}]",
+                                      "[1,/**/]",
+                                      "[\"a\"]\v",
+                                      "[1\f]",
+                                      "[] nonsense",
+                                      "[]\n,",
                                       "/* c */[]",
                                       "[] // c",
                                       "\xef\xbb\xbf{}"};
     for (size_t i = 0; i < NELEMS(bad); i++)
         assert_refused(bad[i]);
+}
+
+/* RFC 8259 over tokens of one byte each, where 's' stands for a string: past a value at `at`, or NULL. */
+static const char *grammar_value(const char *at);
+
+static const char *grammar_member(const char *at, char close)
+{
+    if (close == '}')
+        at = at[0] == 's' && at[1] == ':' ? at + 2 : NULL;
+    return at ? grammar_value(at) : NULL;
+}
+
+static const char *grammar_container(const char *at, char close)
+{
+    if (*at == close)
+        return at + 1;
+    for (;;) {
+        at = grammar_member(at, close);
+        if (at == NULL || (*at != ',' && *at != close))
+            return NULL;
+        if (*at++ == close)
+            return at;
+    }
+}
+
+static const char *grammar_value(const char *at)
+{
+    switch (*at) {
+    case 's':
+        return at + 1;
+    case '{':
+        return grammar_container(at + 1, '}');
+    case '[':
+        return grammar_container(at + 1, ']');
+    default:
+        return NULL;
+    }
+}
+
+static bool is_document(const char *tokens)
+{
+    const char *end = grammar_value(tokens);
+    return end != NULL && *end == '\0' && *tokens != 's';
+}
+
+/* Each string of another letter: no key stands twice. */
+static void spell(const char *tokens, char *out)
+{
+    for (size_t i = 0; tokens[i] != '\0'; i++)
+        out +=
+            sprintf(out, tokens[i] == 's' ? "\"%c\" " : "%c ", tokens[i] == 's' ? (int)('a' + i) : tokens[i]);
+}
+
+/* All sequences that begin with these tokens; returns how many are documents. */
+static size_t judge_all(char *tokens, size_t len, size_t longest)
+{
+    static const char alphabet[] = "{}[],:s";
+    char text[64] = "";
+    size_t documents = 0;
+    spell(tokens, text);
+    if (is_document(tokens)) {
+        assert_taken(text);
+        documents++;
+    } else {
+        assert_refused(text);
+    }
+    for (const char *next = alphabet; *next != '\0' && len < longest; next++) {
+        tokens[len] = *next;
+        documents += judge_all(tokens, len + 1, longest);
+        tokens[len] = '\0';
+    }
+    return documents;
+}
+
+TEST(every_sequence_of_up_to_six_tokens_is_judged_as_rfc_8259_does)
+{
+    char tokens[8] = "";
+    assert_int_equal(judge_all(tokens, 0, 6), 16);
 }
 
 TEST(a_lone_value_has_a_reason_or_is_a_document)
@@ -369,6 +465,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_rfc_8259_allows_is_taken),
         cmocka_unit_test(what_is_no_json_is_refused_with_reason_and_line),
+        cmocka_unit_test(every_sequence_of_up_to_six_tokens_is_judged_as_rfc_8259_does),
         cmocka_unit_test(a_lone_value_has_a_reason_or_is_a_document),
         cmocka_unit_test(surrogates_without_their_partner_are_refused),
         cmocka_unit_test(bytes_that_are_no_utf_8_are_refused),
