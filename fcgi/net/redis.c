@@ -49,9 +49,8 @@ static const struct {
 
 /* What is recorded for each verb. */
 struct record {
-    int64_t *time;      /* series: how long replies took */
-    char complaint[32]; /* the first word of the error that was logged last */
-    uint64_t at_ms;     /* when it was logged, loop time */
+    int64_t *time;          /* series: how long replies took */
+    struct log_once errors; /* their first words */
 };
 
 struct redis_command {
@@ -214,7 +213,7 @@ static void go_up(struct redis *r)
     set_rejected(r, false);
     backoff_reset(&r->pause);
     for (size_t i = 0; i < REDIS_VERBS; i++)
-        r->records[i].complaint[0] = '\0';
+        log_once_reset(&r->records[i].errors);
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
     if (r->reason[0] != '\0')
         log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
@@ -294,15 +293,11 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 /* Logs the first word of an error, unless the same one was logged for this verb a short while ago. */
 static void complain(struct redis *r, int verb, const char *error)
 {
-    struct record *record = &r->records[verb];
-    char word[sizeof(record->complaint)];
-    uint64_t now = uv_now(r->loop);
+    char word[32];
     snprintf(word, sizeof(word), "%.*s", (int)strcspn(error, " "), error);
-    if (strcmp(word, record->complaint) == 0 && now - record->at_ms < COMPLAIN_AGAIN_MS)
-        return;
-    strcpy(record->complaint, word);
-    record->at_ms = now;
-    log_warn("Redis at %s rejected %s: %s; results are not shared", r->conf->address, verbs[verb].word, word);
+    if (log_once(&r->records[verb].errors, word, (int64_t)uv_now(r->loop)))
+        log_warn("Redis at %s rejected %s: %s; results are not shared", r->conf->address, verbs[verb].word,
+                 word);
 }
 
 /* Called by hiredis for the subscription, for each message, and at the end of the connection. */
@@ -489,7 +484,8 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     r->loop = loop;
     r->pause = (struct backoff){.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_MAX_MS};
     for (size_t i = 0; i < REDIS_VERBS; i++)
-        r->records[i].time = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label);
+        r->records[i] = (struct record){.time = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label),
+                                        .errors.again_ms = COMPLAIN_AGAIN_MS};
     uv_timer_init(loop, &r->timer);
     r->timer.data = r;
     if (r->conf->address != NULL)
