@@ -1,17 +1,20 @@
 /* follow: see follow.h.
  *
- *     ask --> on_data --> on_event --> show ... the task's end --> finish
- *      ^         '--> the connection's end, silence --> retry, unless for too long --> finish
- *      '----------------------------------------------------'
+ *     ask --> on_answer --> 200: show the view; when the task has ended: finish
+ *      ^          |  '----> 304: nothing new
+ *      |          '-------> failure: retry, unless it has lasted too long
+ *      '--- after a pause
  *
- * The server is somebody else's, perhaps: what it says is parsed strictly and printed only as progress.c and sanitize.c
- * let it. */
+ * Every query after the first has the ETag of the last view, and the server holds it until the view differs.
+ *
+ * The server may not be trustworthy: its answers are parsed strictly and printed only as progress.c and sanitize.c allow. */
 #include "cli/follow.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "lib/address.h"
 #include "upstream/headers.h"
@@ -20,68 +23,68 @@
 #include "cli/progress.h"
 #include "cli/tty.h"
 #include "lib/secret.h"
-#include "cli/sse.h"
-#include "cli/target.h"
+
+#define WAIT_S "30" /* how long the server is asked to hold a query */
 
 enum {
     CONNECT_MS = 10 * 1000,
-    SILENCE_MS = 50 * 1000,       /* a stream says something every 15 s */
-    RETRY_FIRST_MS = 500,         /* after that twice as long each time */
-    RETRY_MOST_MS = 15 * 1000,    /* but no longer than this */
-    PATIENCE_FIRST_MS = 5 * 1000, /* until there was any answer */
-    PATIENCE_MS = 5 * 60 * 1000,  /* from the last news on */
+    ANSWER_MS = 45 * 1000, /* longer than the server holds a query */
+    RETRY_FIRST_MS = 500,  /* doubled each time */
+    RETRY_MAX_MS = 15 * 1000,
+    PATIENCE_FIRST_MS = 5 * 1000, /* before the server has answered at all */
+    PATIENCE_MS = 5 * 60 * 1000,  /* since the last good answer */
+    NEWS_MS = 100,                /* pause after a view that differs */
+    SAME_MS = 1000,               /* pause after one that does not */
     SECOND_MS = 1000,
-    EVENT_MAX = 16 * 1024 * 1024,
-    PROBLEM_MAX = 64 * 1024
+    URL_MAX = 16384,
+    ETAG_MAX = 256,
+    ANSWER_MAX = 4 * 1024 * 1024
 };
 
 struct follow {
     uv_loop_t loop;
     struct http *http;
-    struct http_call *call; /* under way, or NULL */
+    struct http_call *call; /* the query in progress, or NULL */
     char *url;
-    char *token; /* in the vault, or NULL */
-    struct sse sse;
-    struct progress task; /* as it was told last; no state: not yet */
-    char said[PROGRESS_LINE_MAX];
-    struct trouble trouble; /* what the server says is wrong */
-    bool over;              /* nothing more is to be asked */
+    char *token;          /* in the vault, or NULL */
+    char etag[ETAG_MAX];  /* of the last view; "" for none */
+    struct progress task; /* the last view; STATE_NONE before the first */
+    char last_line[PROGRESS_LINE_MAX];
     enum follow_end end;
-    bool answered;     /* there is somebody at that address */
+    bool answered;     /* the server has answered at least once */
     int failures;      /* in a row */
     uint64_t begun_ms; /* loop time */
-    uint64_t news_ms;  /* when something was heard last, likewise */
+    uint64_t good_ms;  /* time of the last good answer, likewise */
     struct tty screen;
-    uv_timer_t retry, silence, second;
+    uv_timer_t next, second;
     uv_signal_t interrupt, terminate, resize;
 };
 
-static void ask(struct follow *f);
-
-/* ---- what is shown ---- */
+/* ---- output ---- */
 
 static void draw(struct follow *f)
 {
     char bar[PROGRESS_LINE_MAX];
-    if (f->task.state == STATE_NONE || f->over)
+    if (f->task.state == STATE_NONE)
         return;
     progress_bar(&f->task, (int64_t)(uv_now(&f->loop) - f->begun_ms) / 1000, tty_width(), bar);
     tty_draw(&f->screen, bar);
 }
 
-/* A line for each change, where none can be drawn anew; of what has ended, one in any case, and what was made. */
+/* In a terminal, a bar that is redrawn, and a line at the end; otherwise a line for each change. Results come last. */
 static void show(struct follow *f)
 {
     char line[PROGRESS_LINE_MAX];
     bool ended = state_ended(f->task.state);
     progress_line(&f->task, line);
-    if (f->screen.is_terminal ? ended : strcmp(line, f->said) != 0)
+    if (f->screen.is_terminal ? ended : strcmp(line, f->last_line) != 0)
         tty_say(&f->screen, line);
-    memcpy(f->said, line, sizeof(line));
+    memcpy(f->last_line, line, sizeof(line));
     char *const *urls = f->task.results.items;
     for (size_t i = 0; i < f->task.results.n && ended; i++)
         tty_say(&f->screen, urls[i]);
-    draw(f);
+    if (!ended)
+        draw(f);
 }
 
 static void on_second(uv_timer_t *timer)
@@ -97,34 +100,25 @@ static void on_resize(uv_signal_t *signal, int number)
 
 /* ---- the end ---- */
 
-/* May be called from within curl: nothing is torn down yet. */
-static void decide(struct follow *f, enum follow_end end)
-{
-    f->over = true;
-    f->end = end;
-}
-
-/* Closing all handles ends the loop. */
+/* Closes all handles, which ends the loop. */
 static void finish(struct follow *f, enum follow_end end)
 {
-    decide(f, end);
+    f->end = end;
     tty_clear(&f->screen);
     if (f->call != NULL)
         http_cancel(f->call);
     f->call = NULL;
     http_free(f->http);
-    uv_close((uv_handle_t *)&f->retry, NULL);
-    uv_close((uv_handle_t *)&f->silence, NULL);
+    uv_close((uv_handle_t *)&f->next, NULL);
     uv_close((uv_handle_t *)&f->second, NULL);
     uv_close((uv_handle_t *)&f->interrupt, NULL);
     uv_close((uv_handle_t *)&f->terminate, NULL);
     uv_close((uv_handle_t *)&f->resize, NULL);
 }
 
-/* The server's own words, where it has any. */
 static void refuse(struct follow *f, enum follow_end end, const char *why)
 {
-    tty_complain(&f->screen, "%s", f->trouble.detail[0] ? f->trouble.detail : why);
+    tty_complain(&f->screen, "%s", why);
     finish(f, end);
 }
 
@@ -134,148 +128,114 @@ static void on_signal(uv_signal_t *signal, int number)
     finish(signal->data, FOLLOW_INTERRUPTED);
 }
 
-/* ---- what comes ---- */
+/* ---- the next query ---- */
 
-static void take_view(struct follow *f, const struct sse_event *event)
-{
-    struct progress task;
-    if (!progress_read(event->data, event->len, &task)) {
-        snprintf(f->trouble.detail, sizeof(f->trouble.detail),
-                 "what came is no unified view of a task: is the server an older taskproxy?");
-        decide(f, FOLLOW_UNREACHED);
-        return;
-    }
-    progress_done(&f->task);
-    f->task = task;
-    f->failures = 0;
-    if (state_ended(task.state))
-        decide(f, task.state == STATE_SUCCEEDED ? FOLLOW_SUCCEEDED : FOLLOW_FAILED);
-    show(f);
-}
-
-static void on_event(void *ctx, const struct sse_event *event)
-{
-    struct follow *f = ctx;
-    if (f->over)
-        return;
-    if (strcmp(event->type, "status") == 0) {
-        take_view(f, event);
-    } else if (strcmp(event->type, "problem") == 0) {
-        trouble_read(event->data, event->len, &f->trouble);
-        bool unknown = strcmp(f->trouble.code, "task_not_found") == 0;
-        decide(f, unknown ? FOLLOW_UNKNOWN : FOLLOW_UNREACHED);
-    }
-}
-
-static void on_silence(uv_timer_t *timer);
-
-static bool on_data(void *user, const char *data, size_t len)
-{
-    struct follow *f = user;
-    f->answered = true;
-    f->news_ms = uv_now(&f->loop);
-    uv_timer_start(&f->silence, on_silence, SILENCE_MS, 0);
-    return sse_feed(&f->sse, data, len) && !f->over && !f->screen.broken;
-}
-
-/* ---- again ---- */
-
-static void on_retry(uv_timer_t *timer)
-{
-    ask(CONTAINER_OF(timer, struct follow, retry));
-}
+static void on_next(uv_timer_t *timer);
 
 static int64_t pause_ms(const struct follow *f, int64_t retry_after_ms)
 {
     int doublings = f->failures < 6 ? f->failures : 6;
     int64_t ms = (int64_t)RETRY_FIRST_MS << doublings;
-    if (ms > RETRY_MOST_MS)
-        ms = RETRY_MOST_MS;
-    ms += rand() % (int)(ms / 4); /* those who were cut off together do not come back together */
+    if (ms > RETRY_MAX_MS)
+        ms = RETRY_MAX_MS;
+    ms += rand() % (int)(ms / 4); /* clients that were cut off together do not come back together */
     return ms > retry_after_ms ? ms : retry_after_ms;
 }
 
-/* `why` is NULL when a stream has just ended, as it does when the server is reloaded: that is said only when it goes on. */
 static void retry(struct follow *f, const char *why, int64_t retry_after_ms)
 {
     uint64_t patience_ms = f->answered ? PATIENCE_MS : PATIENCE_FIRST_MS;
     int64_t ms = pause_ms(f, retry_after_ms);
-    if (uv_now(&f->loop) + (uint64_t)ms > f->news_ms + patience_ms)
-        return refuse(f, FOLLOW_UNREACHED, why ? why : "the stream ends again and again");
-    if (why != NULL && f->failures == 0)
+    if (uv_now(&f->loop) + (uint64_t)ms > f->good_ms + patience_ms)
+        return refuse(f, FOLLOW_UNREACHED, why);
+    if (f->failures++ == 0)
         tty_complain(&f->screen, "%s; trying again", why);
     draw(f);
-    f->failures++;
-    uv_timer_start(&f->retry, on_retry, (uint64_t)ms, 0);
+    uv_timer_start(&f->next, on_next, (uint64_t)ms, 0);
 }
 
-static void on_silence(uv_timer_t *timer)
+/* ---- answers ---- */
+
+static void go_on(struct follow *f, int64_t after_ms)
 {
-    struct follow *f = CONTAINER_OF(timer, struct follow, silence);
-    http_cancel(f->call);
-    f->call = NULL;
-    retry(f, "nothing is heard of the server", 0);
+    f->failures = 0;
+    f->good_ms = uv_now(&f->loop);
+    if (f->screen.broken)
+        finish(f, FOLLOW_UNREACHED);
+    else if (state_ended(f->task.state))
+        finish(f, f->task.state == STATE_SUCCEEDED ? FOLLOW_SUCCEEDED : FOLLOW_FAILED);
+    else
+        uv_timer_start(&f->next, on_next, (uint64_t)after_ms, 0);
 }
 
-static void take_status(struct follow *f, const struct http_answer *answer)
+static void take_view(struct follow *f, const struct http_answer *answer)
 {
-    char why[64];
-    f->answered = true;
-    snprintf(why, sizeof(why), "the server answered with status %d", answer->status);
-    trouble_read(answer->body, answer->len, &f->trouble);
-    if (answer->status == 200) {
-        retry(f, f->task.state == STATE_NONE ? "the server sent no events" : NULL, 0);
-    } else if (answer->status == 404) {
-        refuse(f, FOLLOW_UNKNOWN, "there is no such task");
-    } else if (answer->status >= 500 || answer->status == 429) {
-        retry(f, f->trouble.detail[0] ? f->trouble.detail : why, answer->retry_after_ms);
-    } else {
-        refuse(f, FOLLOW_UNREACHED, why);
-    }
+    struct progress task;
+    if (!progress_read(answer->body, answer->len, &task))
+        return refuse(f, FOLLOW_UNREACHED,
+                      "the answer is not a unified view of a task; is the server an older taskproxy?");
+    const char *etag = answer->etag && strlen(answer->etag) < ETAG_MAX ? answer->etag : "";
+    bool is_new = etag[0] != '\0' && strcmp(etag, f->etag) != 0;
+    snprintf(f->etag, ETAG_MAX, "%s", etag);
+    progress_done(&f->task);
+    f->task = task;
+    show(f);
+    go_on(f, is_new ? NEWS_MS : SAME_MS + answer->retry_after_ms);
+}
+
+/* The server's own words are preferred, where it has any. */
+static void take_problem(struct follow *f, const struct http_answer *answer)
+{
+    char status[64];
+    struct trouble trouble;
+    snprintf(status, sizeof(status), "the server answered with status %d", answer->status);
+    trouble_read(answer->body, answer->len, &trouble);
+    const char *why = trouble.detail[0] ? trouble.detail : status;
+    if (answer->status >= 500 || answer->status == 429)
+        retry(f, why, answer->retry_after_ms);
+    else
+        refuse(f, answer->status == 404 ? FOLLOW_UNKNOWN : FOLLOW_UNREACHED, why);
 }
 
 static void on_answer(void *user, const struct http_answer *answer)
 {
     struct follow *f = user;
     f->call = NULL;
-    uv_timer_stop(&f->silence);
-    if (f->over && f->trouble.detail[0] != '\0')
-        refuse(f, f->end, "");
-    else if (f->over)
-        finish(f, f->end);
-    else if (f->screen.broken)
-        finish(f, FOLLOW_UNREACHED);
-    else if (f->sse.data.failed || f->sse.line.failed)
-        refuse(f, FOLLOW_UNREACHED, "the server sends too much");
-    else if (answer->outcome == HTTP_ANSWERED)
-        take_status(f, answer);
-    else
+    f->answered |= answer->outcome == HTTP_ANSWERED;
+    if (answer->outcome != HTTP_ANSWERED)
         retry(f, answer->trouble, 0);
+    else if (answer->status == 200)
+        take_view(f, answer);
+    else if (answer->status == 304)
+        go_on(f, SAME_MS);
+    else
+        take_problem(f, answer);
 }
 
-/* ---- asking ---- */
+/* ---- queries ---- */
 
 static void ask(struct follow *f)
 {
     struct headers headers;
     headers_init(&headers);
-    headers_add(&headers, "Accept", "text/event-stream");
-    headers_add(&headers, "Prefer", "view=unified");
-    if (f->sse.last_id[0] != '\0')
-        headers_add(&headers, "Last-Event-ID", f->sse.last_id);
+    headers_add(&headers, "Prefer", f->etag[0] ? "view=unified, wait=" WAIT_S : "view=unified");
+    if (f->etag[0] != '\0')
+        headers_add(&headers, "If-None-Match", f->etag);
     if (f->token != NULL)
         headers_add_template(&headers, "Authorization", "Bearer {key}", f->token, NULL, 0);
     const struct http_question question = {.url = f->url,
                                            .headers = headers.lines,
                                            .allowed = ADDRESS_ANY,
+                                           .timeout_ms = ANSWER_MS,
                                            .connect_timeout_ms = CONNECT_MS,
-                                           .max_body = PROBLEM_MAX,
-                                           .on_data = on_data};
-    sse_restart(&f->sse);
-    memset(&f->trouble, 0, sizeof(f->trouble));
+                                           .max_body = ANSWER_MAX};
     f->call = http_get(f->http, &question, on_answer, f);
     headers_done(&headers);
-    uv_timer_start(&f->silence, on_silence, SILENCE_MS, 0);
+}
+
+static void on_next(uv_timer_t *timer)
+{
+    ask(CONTAINER_OF(timer, struct follow, next));
 }
 
 static void start(struct follow *f)
@@ -285,11 +245,9 @@ static void start(struct follow *f)
     srand(seed);
     uv_loop_init(&f->loop);
     tty_init(&f->screen);
-    sse_init(&f->sse, EVENT_MAX, on_event, f);
     f->http = http_new(&f->loop);
-    f->begun_ms = f->news_ms = uv_now(&f->loop);
-    uv_timer_init(&f->loop, &f->retry);
-    uv_timer_init(&f->loop, &f->silence);
+    f->begun_ms = f->good_ms = uv_now(&f->loop);
+    uv_timer_init(&f->loop, &f->next);
     uv_timer_init(&f->loop, &f->second);
     uv_signal_init(&f->loop, &f->interrupt);
     uv_signal_init(&f->loop, &f->terminate);
@@ -299,7 +257,7 @@ static void start(struct follow *f)
     uv_signal_start(&f->interrupt, on_signal, SIGINT);
     uv_signal_start(&f->terminate, on_signal, SIGTERM);
     uv_signal_start(&f->resize, on_resize, SIGWINCH);
-    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is seen when something is written */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is noticed at the next write */
 }
 
 static enum follow_end run(struct follow *f)
@@ -308,13 +266,80 @@ static enum follow_end run(struct follow *f)
     ask(f);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&f->loop) != 0)
-        abort(); /* a handle that nobody closed */
-    sse_done(&f->sse);
+        abort(); /* finish has left a handle open */
     progress_done(&f->task);
     return f->end;
 }
 
-/* ---- what was ordered ---- */
+/* ---- the command line ---- */
+
+static size_t scheme_len(const char *text)
+{
+    if (strncasecmp(text, "http://", 7) == 0)
+        return 7;
+    return strncasecmp(text, "https://", 8) == 0 ? 8 : 0;
+}
+
+/* Why the URL cannot be used, or NULL. */
+static const char *refuse_url(const char *url)
+{
+    const char *host = url + scheme_len(url);
+    size_t authority = strcspn(host, "/?#");
+    for (const char *c = url; *c != '\0'; c++) {
+        if ((unsigned char)*c <= 0x20 || (unsigned char)*c >= 0x7f)
+            return "must consist of visible ASCII characters";
+    }
+    if (host == url)
+        return "must begin with http:// or https://";
+    if (authority == 0 || host[0] == ':')
+        return "has no host";
+    if (memchr(host, '@', authority) != NULL)
+        return "must not hold a name or password";
+    return strlen(url) > URL_MAX ? "is too long" : NULL;
+}
+
+/* A provider's name and an id, which may have several parts. */
+static bool is_task(const char *text)
+{
+    static const char of_names[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    size_t provider = strspn(text, of_names);
+    return provider > 0 && text[provider] == '/' && text[provider + 1] != '\0' && strlen(text) <= 1024;
+}
+
+static char *beneath(const char *base, const char *task)
+{
+    struct buf url;
+    size_t len = strlen(base);
+    while (len > 0 && base[len - 1] == '/')
+        len--;
+    buf_init(&url, 2 * URL_MAX);
+    buf_add(&url, base, len);
+    buf_puts(&url, "/v1/tasks");
+    while (*task != '\0') {
+        char *part = xstrndup(task, strcspn(task, "/"));
+        buf_putc(&url, '/');
+        buf_add_percent(&url, part);
+        task += strlen(part);
+        task += *task == '/';
+        free(part);
+    }
+    return url.data;
+}
+
+char *follow_url(const char *text, const char *base, char **ret_error)
+{
+    bool is_url = strstr(text, "://") != NULL;
+    const char *why = refuse_url(is_url ? text : base);
+    if (!is_url && !is_task(text))
+        *ret_error = xasprintf("\"%s\" is neither a URL nor PROVIDER/ID", text);
+    else if (why != NULL)
+        *ret_error = xasprintf("\"%s\" %s", is_url ? text : base, why);
+    else if (!is_url && strpbrk(base, "?#") != NULL)
+        *ret_error = xasprintf("\"%s\" must have no query", base);
+    else
+        return is_url ? xstrndup(text, strcspn(text, "#")) : beneath(base, text);
+    return NULL;
+}
 
 static const char *base_of(const struct follow_order *order)
 {
@@ -339,7 +364,7 @@ static char *read_token(const char *path)
 enum follow_end follow_task(const struct follow_order *order)
 {
     char *error = NULL;
-    struct follow f = {.url = target_url(order->target, base_of(order), &error)};
+    struct follow f = {.url = follow_url(order->target, base_of(order), &error)};
     enum follow_end end = FOLLOW_USAGE;
     if (f.url == NULL)
         fprintf(stderr, "taskproxy: %s\n", error);

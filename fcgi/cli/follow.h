@@ -1,24 +1,28 @@
-/* follow: taskproxy --watch, which shows in a terminal how a task of a running taskproxy gets on, to its end. */
+/* follow: taskproxy --watch, which shows the progress of a task of a running taskproxy until the task ends. */
 #ifndef FOLLOW_H
 #define FOLLOW_H
 
-/* What the process ends with. */
+/* The exit status of the process. */
 enum follow_end {
     FOLLOW_SUCCEEDED = 0,
     FOLLOW_FAILED = 1, /* or cancelled */
     FOLLOW_USAGE = 2,
-    FOLLOW_UNKNOWN = 3,       /* there is no such task */
-    FOLLOW_UNREACHED = 4,     /* or refused, or lost for too long */
-    FOLLOW_INTERRUPTED = 130, /* as shells have it */
+    FOLLOW_UNKNOWN = 3,       /* the task does not exist */
+    FOLLOW_UNREACHED = 4,     /* the server cannot be reached, refuses, or has been failing for too long */
+    FOLLOW_INTERRUPTED = 130, /* as in shells */
 };
 
 /* As given on the command line; each but the target may be NULL. */
 struct follow_order {
     const char *target; /* a URL, or PROVIDER/ID */
-    const char *base;   /* beneath which the latter is; NULL: $TASKPROXY_URL, or this host */
+    const char *base;   /* base URL for PROVIDER/ID; NULL: $TASKPROXY_URL, or this host */
     const char *token_file;
 };
 
 enum follow_end follow_task(const struct follow_order *order);
+
+/* The URL (allocated) that `target` is or, for PROVIDER/ID, the one under `base`: http://host or https://host, with or
+ * without a path. NULL with *ret_error (allocated). */
+char *follow_url(const char *target, const char *base, char **ret_error);
 
 #endif

@@ -28,7 +28,6 @@ struct http_call {
     unsigned allowed;      /* kinds of addresses it may connect to, as bits */
     bool tried;            /* one was allowed */
     const char *no_socket; /* why none was opened, or NULL */
-    http_data *on_data;    /* NULL: the body is kept for on_answer */
     http_callback *on_answer;
     void *user;
 };
@@ -148,14 +147,8 @@ static long status_of(const struct http_call *call)
 static size_t on_body(char *data, size_t size, size_t n, void *user)
 {
     struct http_call *call = user;
-    bool more;
-    if (call->on_data != NULL && status_of(call) == 200) {
-        more = call->on_data(call->user, data, size * n);
-    } else {
-        buf_add(&call->body, data, size * n);
-        more = !call->body.failed;
-    }
-    return more ? size * n : 0; /* a short count ends the transfer */
+    buf_add(&call->body, data, size * n);
+    return call->body.failed ? 0 : size * n; /* a short count ends the transfer */
 }
 
 /* Why no socket was opened, which curl does not tell. */
@@ -214,6 +207,13 @@ static const char *trouble_of(const struct http_call *call, CURLcode code)
     return call->no_socket != NULL ? call->no_socket : curl_easy_strerror(code);
 }
 
+static const char *etag_of(const struct http_call *call)
+{
+    struct curl_header *header;
+    return curl_easy_header(call->easy, "ETag", 0, CURLH_HEADER, -1, &header) == CURLHE_OK ? header->value
+                                                                                           : NULL;
+}
+
 static void finish(struct http_call *call, CURLcode code)
 {
     long connects = 0;
@@ -228,6 +228,7 @@ static void finish(struct http_call *call, CURLcode code)
                                        .body = call->body.data ? call->body.data : "",
                                        .len = call->body.len,
                                        .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
+                                       .etag = etag_of(call),
                                        .trouble = trouble_of(call, code)};
     call->on_answer(call->user, &answer);
     http_cancel(call);
@@ -325,7 +326,6 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
                                .headers = list_of(q->headers),
                                .timeout_ms = q->timeout_ms,
                                .allowed = q->allowed,
-                               .on_data = q->on_data,
                                .on_answer = on_answer,
                                .user = user};
     buf_init(&call->body, (size_t)q->max_body);

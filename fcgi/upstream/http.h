@@ -1,7 +1,7 @@
 /* http: GET requests on libcurl, one after the other on connections that are kept.
  *
  * A name that leads to an address of a kind that is not allowed is not connected to. TLS is verified; a redirect
- * is never followed; no proxy, cookie or compression is taken from anywhere; a body has a cap, unless it is taken as it comes. What to ask, and whether, is decided elsewhere (upstream.c). */
+ * is never followed; no proxy, cookie or compression is taken from anywhere; a body has a cap. What to ask, and whether, is decided elsewhere (upstream.c). */
 #ifndef HTTP_H
 #define HTTP_H
 
@@ -12,9 +12,6 @@
 struct http;
 struct http_call; /* one query under way */
 
-/* The next part of a body; false: no more is wanted. Nothing of http may be called from within. */
-typedef bool http_data(void *user, const char *data, size_t len);
-
 /* All (ref), needed only during http_get; but the certificates as long as the query runs. */
 struct http_question {
     const char *url;
@@ -22,10 +19,9 @@ struct http_question {
     const char *ca;             /* certificates to trust, PEM; NULL: the system's */
     size_t ca_len;
     unsigned allowed;   /* kinds of addresses (address.h) that may be connected to, as bits */
-    int64_t timeout_ms; /* of the whole; 0: it may take for ever */
+    int64_t timeout_ms; /* for the whole query */
     int64_t connect_timeout_ms;
-    int64_t max_body;   /* bytes */
-    http_data *on_data; /* is given the body of a 200 as it comes, and the answer has none; NULL: nobody is */
+    int64_t max_body; /* bytes */
 };
 
 enum http_outcome {
@@ -42,6 +38,7 @@ struct http_answer {
     const char *body; /* (ref) during the callback */
     size_t len;
     int64_t retry_after_ms; /* 0: none was given */
+    const char *etag;       /* (ref) during the callback; NULL: none was given */
     const char *trouble;    /* not HTTP_ANSWERED: what happened, static text */
 };
 

@@ -102,14 +102,12 @@ def view(status="running", **members) -> dict:
     return {"provider": "sora", "task_id": "t", "status": status, "progress": None, "error": None, "results": [], **members}
 
 
-def event(document, kind="status", event_id="e1") -> str:
-    return f"event: {kind}\nid: {event_id}\ndata: {json.dumps(document)}\n\n"
-
-
-def stream(*events, length=None) -> bytes:
-    """An answer that ends with its connection or, with a length, is not whole by then."""
-    head = f"Content-Length: {length}\r\n" if length else ""
-    return f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{head}\r\n{''.join(events)}".encode()
+def answer(document, etag='"e1"', length=None) -> bytes:
+    """A view; with a length, the body is shorter than the headers say."""
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    lines = "".join(f"{line}\r\n" for line in ("HTTP/1.1 200 OK", "Content-Type: application/json", *([f"ETag: {etag}"] if etag else []),
+                                             f"Content-Length: {length or len(body)}", "Connection: close", ""))
+    return lines.encode() + body
 
 
 def problem(status, code, detail, *headers) -> bytes:

@@ -74,7 +74,7 @@ def test_a_reload_in_the_middle_is_not_noticed(served):
     with follower(served, "sora/t", *base_url(served)) as process:
         assert process.stdout.readline() == "sora/t running 7 %\n"
         served.daemon.reload()
-        served.wait_metric("streams", 1)
+        served.wait_metric("waiters", 1)
         end(served, "t")
         assert process.stdout.readline() == "sora/t succeeded\n"
         assert process.wait(10) == SUCCEEDED and process.stderr.read() == ""
@@ -178,4 +178,4 @@ def test_who_interrupts_it_has_a_clean_line(served, stop):
         stop(terminal)
         assert terminal.end() == INTERRUPTED
         assert terminal.text.endswith("\r\x1b[K")
-    served.wait_metric("streams", lambda streams: streams == 0)
+    served.wait_metric("waiters", lambda waiters: waiters == 0)

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/follow.h"
 #include "cli/progress.h"
-#include "cli/target.h"
 
 static struct progress read_view(const char *text)
 {
@@ -39,7 +39,7 @@ static void assert_no_view(const char *text)
 
 static void assert_url(const char *text, const char *base, const char *url)
 {
-    char *error = NULL, *got = target_url(text, base, &error);
+    char *error = NULL, *got = follow_url(text, base, &error);
     assert_string_equal(got ? got : error, url);
     assert_true((got == NULL) == (error != NULL));
     free(got);
