@@ -16,7 +16,7 @@
 #include "lib/address.h"
 #include "lib/stats.h"
 
-enum { HEADERS_LARGE = 256 * 1024, RETRY_AFTER_MAX_S = 86400 };
+enum { RETRY_AFTER_MAX_S = 86400 };
 
 struct http_call {
     struct http *http; /* (ref) */
@@ -179,25 +179,25 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
-static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
+/* Whether anything of an answer came: of its header, at least one line. */
+static bool has_begun(const struct http_call *call)
 {
     long header_bytes = 0;
-    switch (code) {
-    case CURLE_OK:
+    curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
+    return header_bytes > 0;
+}
+
+/* Goes by what has come rather than by curl's code, of which versions have different ones for the same event: an answer
+ * that breaks off, that on_body has had enough of, or whose header is larger than curl takes. */
+static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
+{
+    if (code == CURLE_OK)
         return HTTP_ANSWERED;
-    case CURLE_OPERATION_TIMEDOUT:
+    if (code == CURLE_OPERATION_TIMEDOUT)
         return HTTP_TIMED_OUT;
-    case CURLE_WRITE_ERROR: /* on_body has had enough */
-    case CURLE_PARTIAL_FILE:
-    case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9, that is: no HTTP */
-        return HTTP_UNUSABLE;
-    case CURLE_RECV_ERROR: /* also when curl has had enough of the headers */
-        curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
-        return header_bytes > HEADERS_LARGE ? HTTP_UNUSABLE : HTTP_FAILED;
-    default:
-        return call->no_socket == no_descriptor ? HTTP_OUT_OF_MEANS : HTTP_FAILED;
-    }
+    if (has_begun(call) || code == CURLE_WEIRD_SERVER_REPLY || code == CURLE_UNSUPPORTED_PROTOCOL)
+        return HTTP_UNUSABLE; /* the two codes: what came is no HTTP, or HTTP/0.9 */
+    return call->no_socket == no_descriptor ? HTTP_OUT_OF_MEANS : HTTP_FAILED;
 }
 
 static const char *trouble_of(const struct http_call *call, CURLcode code)
@@ -216,9 +216,10 @@ static const char *etag_of(const struct http_call *call)
 
 static void finish(struct http_call *call, CURLcode code)
 {
-    long connects = 0;
+    long connects = 0, version = 0;
     curl_off_t retry_after = 0;
     curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
+    curl_easy_getinfo(call->easy, CURLINFO_HTTP_VERSION, &version);
     curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
     stat_add(STAT_UPSTREAM_CONNECTS, connects);
     if (retry_after > RETRY_AFTER_MAX_S)
@@ -229,6 +230,7 @@ static void finish(struct http_call *call, CURLcode code)
                                        .len = call->body.len,
                                        .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
                                        .etag = etag_of(call),
+                                       .multiplexed = version == CURL_HTTP_VERSION_2_0,
                                        .trouble = trouble_of(call, code)};
     call->on_answer(call->user, &answer);
     http_cancel(call);
@@ -238,11 +240,10 @@ static void finish(struct http_call *call, CURLcode code)
  * by itself for some of the ways in which that shows, but on any connection that it has, and gives up after a few. */
 static bool is_lost(const struct http_call *call, CURLcode code)
 {
-    long connects = 0, header_bytes = 0;
+    long connects = 0;
     curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
-    curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
     return (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING) &&
-           connects == 0 && header_bytes == 0 && call->body.len == 0;
+           connects == 0 && !has_begun(call) && call->body.len == 0;
 }
 
 /* Once more, on a new connection, in what is left of its time. False when it has failed for good. */
@@ -313,9 +314,10 @@ static void set_options(struct http_call *call, const struct http_question *q)
             .data = (void *)(uintptr_t)q->ca, .len = q->ca_len, .flags = CURL_BLOB_NOCOPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
     }
-    /* One HTTP/2 connection rather than many, where the upstream offers it. */
+    /* One HTTP/2 connection rather than many, where the upstream is known to offer it: elsewhere, curl lets queries wait
+     * for the first one's connection and, with HTTP/1.1, for its answer. */
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
-    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, q->multiplexes ? 1L : 0L);
 }
 
 struct http_call *http_get(struct http *h, const struct http_question *q, http_callback *on_answer,

@@ -22,13 +22,14 @@ struct http_question {
     int64_t timeout_ms; /* for the whole query */
     int64_t connect_timeout_ms;
     int64_t max_body; /* bytes */
+    bool multiplexes; /* the last answer came over HTTP/2: wait for a connection that takes more queries */
 };
 
 enum http_outcome {
     HTTP_ANSWERED, /* with any status */
     HTTP_TIMED_OUT,
-    HTTP_FAILED,      /* no connection, no TLS, reset before the end */
-    HTTP_UNUSABLE,    /* truncated, too large, against the protocol */
+    HTTP_FAILED,      /* no connection, no TLS, or no byte of an answer */
+    HTTP_UNUSABLE,    /* an answer that breaks off, too large, or no HTTP */
     HTTP_OUT_OF_MEANS /* we have no descriptor left */
 };
 
@@ -39,6 +40,7 @@ struct http_answer {
     size_t len;
     int64_t retry_after_ms; /* 0: none was given */
     const char *etag;       /* (ref) during the callback; NULL: none was given */
+    bool multiplexed;       /* over HTTP/2 */
     const char *trouble;    /* not HTTP_ANSWERED: what happened, static text */
 };
 

@@ -25,6 +25,7 @@ struct origin {
     struct upstreams *upstreams;      /* (ref) */
     const struct conf_upstream *conf; /* (ref) */
     int64_t in_flight;
+    bool multiplexes;            /* its last answer came over HTTP/2 */
     struct upstream_call *queue; /* those that wait for their turn, the oldest first */
     uv_timer_t queue_timer;      /* the end of the oldest one's time */
     char *last_failed;           /* the URL that was answered with a 5xx last, or NULL */
@@ -152,6 +153,7 @@ static void on_http_answer(void *user, const struct http_answer *http)
                                            .key = call->origin->pool.keys[call->turn->key].mark};
     struct origin *origin = call->origin;
     const struct trace *outer = trace_enter(&call->trace);
+    origin->multiplexes = http->multiplexed;
     count_trouble(origin, http->outcome);
     if (http->trouble != NULL)
         upstream_report(call->upstreams, origin->conf, http->trouble);
@@ -204,7 +206,8 @@ static void send_query(struct upstream_call *call)
                                            .allowed = conf->allowed,
                                            .timeout_ms = left_ms(call),
                                            .connect_timeout_ms = conf->connect_timeout_ms,
-                                           .max_body = conf->max_body};
+                                           .max_body = conf->max_body,
+                                           .multiplexes = call->origin->multiplexes};
     call->http = http_get(u->http, &question, on_http_answer, call);
     headers_done(&headers);
     call->origin->in_flight++;

@@ -18,8 +18,8 @@ struct upstream_call; /* one query */
 enum upstream_outcome {
     UPSTREAM_ANSWERED, /* with any status */
     UPSTREAM_TIMED_OUT,
-    UPSTREAM_FAILED,       /* no connection, no TLS, reset before the end */
-    UPSTREAM_UNUSABLE,     /* truncated, too large, against the protocol */
+    UPSTREAM_FAILED,       /* no connection, no TLS, or no byte of an answer */
+    UPSTREAM_UNUSABLE,     /* an answer that breaks off, too large, or no HTTP */
     UPSTREAM_OUT_OF_MEANS, /* we have no descriptor left */
     UPSTREAM_HELD,         /* not asked: it is down, or our own limit is reached */
     UPSTREAM_NO_KEY        /* not asked: no key is left for this task, see upstream_key_end */

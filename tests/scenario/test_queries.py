@@ -2,8 +2,12 @@
 
 import contextlib
 import os
+import signal
 
-from parts import Nginx, Port
+import pytest
+
+from parts import PATIENCE, Nginx, Port, children_of
+from standin import Standin
 
 PATH = "/sora/v1/videos/"
 ERROR, TIMEOUT = (502, "upstream_error"), (504, "upstream_timeout")
@@ -130,15 +134,35 @@ def front(make_stack, host: str):
         front.close()
 
 
-def test_http_2_is_spoken_where_it_is_offered_on_one_connection(make_stack):
+def test_http_2_is_spoken_where_it_is_offered_on_one_connection_once_it_is_known(make_stack):
     with front(make_stack, "127.0.0.1") as (stack, upstream):
+        assert stack.task("t").status == 200
+        old = set(children_of(upstream.pid))
+        upstream.signal(signal.SIGHUP)
+        stack.wait_until(lambda: not old & set(children_of(upstream.pid)), what="the end of the first connection")
         with stack.standin.hold() as barrier:
             asks = [stack.background(stack.task, f"task_{number}") for number in range(10)]
             barrier.wait_arrived(10)
         assert {ask.result().status for ask in asks} == {200}
-        stack.wait_until(lambda: len(upstream.seen()) == 10, what="10 lines in the front's log")
-        assert len(set(upstream.seen())) == 1
-        assert upstream.seen()[0].startswith("HTTP/2.0 ")
+        stack.wait_until(lambda: len(upstream.seen()) == 11, what="11 lines in the front's log")
+        assert len(set(upstream.seen()[1:])) == 1
+        assert all(line.startswith("HTTP/2.0 ") for line in upstream.seen())
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_query_that_hangs_on_the_first_connection_holds_up_no_other(make_stack, tmp_path, tls):
+    with Standin(tmp_path, tls=tls) as upstream:  # it speaks HTTP/1.1
+        ca_file = upstream.ca_file if tls else None
+        stack = make_stack(config=one_worker(base_url=upstream.url, ca_file=ca_file, timeout="60s"), standin=False)
+        upstream.keys = {stack.key}
+        upstream.switch("hangs", hang=True)
+        hanging = stack.background(stack.task, "hangs")
+        upstream.wait_count(1, "hangs")
+        asks = [stack.background(stack.task, f"task_{number}") for number in range(5)]
+        assert {ask.result(PATIENCE).status for ask in asks} == {200}
+        assert not hanging.done()
+        upstream.drop_connections()
+        assert outcome(hanging.result()) == ERROR
 
 
 def test_a_certificate_of_another_host_is_not_trusted(make_stack):
