@@ -96,6 +96,7 @@ ROUTE = '{ "provider": "toy", "upstream": "main" }'
 SECOND_PATH = ', "path": "/b/{task_id}" }'
 NO_DURATION = 'must be a duration: a number and ms, s, m, h or d, such as "250ms"'
 NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
+JSON_C_SAYS = "…"  # a reason in the words of json-c, which differ between its versions
 NO_URL = 'must be a scheme, a host and perhaps a port, such as "https://api.example.com"'
 NO_ADDRESS = "must be IP:PORT (no host name: looking it up would block) or unix:PATH"
 READABLE = "may be read by others (mode {}): a secret is its owner's alone, chmod 600"
@@ -135,8 +136,8 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     (MEMORY, '"terminal_ttl": "99999999999999999999h"', f"15: /cache/terminal_ttl: {NO_DURATION}"),
     # syntax
     (MEMORY, f"{MEMORY},\n    {MEMORY}", "16: a key stands twice in one object"),
-    (MEMORY, f"{MEMORY},", "17: unexpected character"),
-    (MEMORY, '"memory" "64MiB"', "15: object property name separator ':' expected"),
+    (MEMORY, f"{MEMORY},", f"17: {JSON_C_SAYS}"),
+    (MEMORY, '"memory" "64MiB"', f"15: {JSON_C_SAYS}"),
     (MEMORY, '"memory": NaN', "15: something that is no JSON value"),
     (MEMORY, '"memory": 064', "15: a malformed number"),
     (MEMORY, "'memory': 1", "15: something that is no JSON value"),
@@ -210,22 +211,29 @@ WRONG_PROVIDERS = [  # likewise, in PROVIDER
     ('["DONE"]', '["DONE", "RUNNING"]', '6: /status: "RUNNING" is both running and succeeded'),
     ('["DONE"]', '["DONE", 1.5]', "9: /status/succeeded/1: must be a string, a whole number, true, false or null"),
     ('["/status"]', '["/status", "/a~2"]', f'11: /keep/1: "/a~2" {NO_POINTER}'),
-    ('["/status"],', '["/status"],,', "11: quoted object property name expected"),
+    ('["/status"],', '["/status"],,', f"11: {JSON_C_SAYS}"),
     ('"min": "2s"', '"min": "6s"', "12: /poll/max: must not be less than min"),
     ('"min": "2s"', '"min": "1ms"', '12: /poll/min: must be from "100ms" to "1h"'),
 ]
 
 
+def assert_refused(place, line):
+    status, printed, errors = place.run("--check-config")
+    assert (status, printed) == (1, "")
+    before, json_c, _ = line.partition(JSON_C_SAYS)
+    assert errors.startswith(before) and errors.count("\n") == 1 if json_c else errors == line
+
+
 @pytest.mark.parametrize("old, new, message", WRONG_CONFIGS, ids=lambda text: text[:40])
 def test_a_wrong_configuration_is_refused_with_its_place(place, old, new, message):
     place.write(config=changed(CONFIG, old, new))
-    assert place.run("--check-config") == (1, "", f"taskproxy: taskproxy.json:{message}\n")
+    assert_refused(place, f"taskproxy: taskproxy.json:{message}\n")
 
 
 @pytest.mark.parametrize("old, new, message", WRONG_PROVIDERS, ids=lambda text: text[:40])
 def test_a_wrong_provider_file_is_refused_with_its_place(place, old, new, message):
     place.write(provider=changed(PROVIDER, old, new))
-    assert place.run("--check-config") == (1, "", f"taskproxy: providers/toy.json:{message}\n")
+    assert_refused(place, f"taskproxy: providers/toy.json:{message}\n")
 
 
 @pytest.mark.parametrize("old, new", [

@@ -68,6 +68,12 @@ def configure(etc, stack):
     key.write_text(stack.key + "\n")
 
 
+def make_nginx_folders(root):
+    """nginx makes its folders, such as /var/lib/nginx/body, when it first reads a configuration; they are not ours."""
+    (root.path / "root/empty.conf").write_text("events {}\nhttp {}\n")
+    root.run("nginx", "-t", "-c", "/root/empty.conf")
+
+
 def enable_site(etc, stack):
     (etc / "nginx/sites-enabled/default").unlink(missing_ok=True)
     (etc / "nginx/sites-enabled/taskproxy").symlink_to("../sites-available/taskproxy")
@@ -110,11 +116,12 @@ def user_of(root, pid):
 
 
 def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb, root, make_stack):
-    assert "E: " not in root.run("lintian", "--allow-root", "--fail-on", "error", deb)
+    root.run("lintian", "--allow-root", "--fail-on", "error", deb)
     stack = make_stack(redis=False, daemon=False, nginx=False)
     with open(root.path / "etc/ssl/certs/ca-certificates.crt", "a") as certificates:
         certificates.write(Path(stack.standin.ca_file).read_text())
     etc = root.path / "etc"
+    make_nginx_folders(root)
     before, users = root.new_files(), (etc / "passwd").read_text()
 
     root.run("dpkg", "-i", deb)
@@ -125,7 +132,7 @@ def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb
     assert root.run(*by_hand, "-t") == "/etc/taskproxy/taskproxy.json: ok\n"
     assert root.run(*by_hand, "--print-nginx") == (etc / "nginx/taskproxy/upstream.conf").read_text()
     enable_site(etc, stack)
-    assert "test is successful" in root.run("nginx", "-t")
+    root.run("nginx", "-t")
 
     with running(root, stack) as service:
         status, body = ask(stack, "/sora/v1/videos/task_1")
