@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from fastcgi import Connection, request, task_params
 from hooking import (
     HOOK, SECRET, hook, hooked_maker, known, naming, one_hooked, post, post_to_worker, problem, secret_file,
 )
@@ -105,13 +106,26 @@ def test_a_task_that_has_ended_is_not_asked_for_again(hooked):
     assert hooked.standin.count("over") == 1
 
 
-def test_a_body_is_never_believed(hooked):
-    run(hooked, "7%", "lied")
-    known(hooked, "lied")
-    body = b'{"task_id": "lied", "status": "FAILURE", "data": {"status": "FAILURE", "fail_reason": "a lie"}}'
-    assert post(hooked, body).status == 204
-    hooked.standin.wait_count(2, "lied")
-    assert status(hooked.task("lied")) == "IN_PROGRESS"
+LIE = b'{"task_id": "%s", "status": "FAILURE", "data": {"status": "FAILURE", "fail_reason": "a lie"}}'
+
+
+# Each hint is sent as soon as the answer before it has come, so many of them fall into its millisecond. One such hint
+# without a query fails the test.
+@pytest.mark.xfail(strict=True, reason="a hint in the millisecond of the last answer takes that answer for a newer one")
+def test_a_body_is_never_believed(make_hooked):
+    stack = make_hooked()
+    run(stack)
+    tasks = [f"lied-{number}" for number in range(100)]
+    with Connection(stack.worker_socket()) as asking, Connection(stack.worker_socket()) as hinting:
+        for task in tasks:
+            lie = LIE % task.encode()
+            hint = request(task_params(HOOK, "POST", CONTENT_LENGTH=len(lie), CONTENT_TYPE="application/json"), lie)
+            assert asking.ask(task_params(NATIVE + task))[0] == 200
+            hinting.send(hint)
+            assert hinting.read_answer()[0] == 204
+    stack.wait_until(lambda: stack.standin.count() >= 2 * len(tasks), what="a query for each hint")
+    assert {stack.standin.count(task) for task in tasks} == {2}
+    assert {status(stack.task(task)) for task in tasks} == {"IN_PROGRESS"}
 
 
 def test_a_task_that_does_not_exist_is_asked_for_once(hooked):
