@@ -24,9 +24,12 @@ def copy_tree(folder):
     for name in ("Makefile", "README.md"):
         shutil.copy2(ROOT / name, folder)
     (folder / "build").mkdir()
-    for path in (ROOT / "build").glob("*"):
+    rooms = {path.name for path in (ROOT / "fcgi").iterdir()}
+    for path in (ROOT / "build").iterdir():
         if path.is_file():
             shutil.copy2(path, folder / "build")
+        elif path.name in rooms:
+            shutil.copytree(path, folder / "build" / path.name)
     return folder
 
 
