@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fastcgi
+from port import Port
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 10  # seconds that a wait takes at most unless told otherwise
 WEB_GROUP = "www-data"  # and the user of that name: whom nginx and the workers run as when root starts them
 SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|LeakSanitizer")
-PORT_BACKLOG = 4096  # connections
 os.environ["PATH"] += ":/usr/sbin"  # where nginx is, and which a user's PATH lacks
 
 
@@ -58,34 +58,6 @@ def _listed_children(pid: int) -> list:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-class Port:
-    """A TCP port that stays ours until close(): bound here, and handed to each server that is to listen on it.
-
-    A port that is found free and released again can be taken by another process before the server binds it. While no
-    server runs, the port refuses connections.
-    """
-
-    def __init__(self, host: str = "127.0.0.1", number: int = 0):
-        self._socket = socket.socket()
-        if number:  # one that was chosen by hand may have connections of an earlier run in TIME_WAIT
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, number))
-        self.number = self._socket.getsockname()[1]
-
-    def open(self) -> int:
-        """Listens, and returns the descriptor for the server to inherit; connections wait until it accepts them."""
-        self._socket.listen(PORT_BACKLOG)
-        return self._socket.fileno()
-
-    def refuse(self) -> None:
-        """No longer listens; the address stays bound. Does nothing when the port is not open."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-SCENARIO = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", "4", "-rsx", "--durations=15", "-p", "no:cacheprovider", "tests/scenario"]
+SCENARIO = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", "4", "-rfEsx", "--durations=15", "-p", "no:cacheprovider", "tests/scenario"]
 
 
 class Count(NamedTuple):

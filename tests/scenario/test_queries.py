@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from parts import PATIENCE, Nginx, Port, children_of
+from parts import PATIENCE, Nginx, children_of
+from port import Port
 from standin import Standin
 
 PATH = "/sora/v1/videos/"

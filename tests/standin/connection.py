@@ -3,6 +3,7 @@
 Written by hand and not with http.server, so that a switch decides over every byte, and a query takes 0.1 ms.
 """
 
+import os
 import select
 import socket
 import socketserver
@@ -20,14 +21,13 @@ CHUNK = 64 * 1024
 class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 4096
 
-    def __init__(self, standin, bound: socket.socket):
+    def __init__(self, standin, listening: int):
+        """On a copy of that descriptor."""
         self.standin = standin
-        super().__init__(bound.getsockname(), Connection, bind_and_activate=False)
+        super().__init__(("127.0.0.1", standin.port), Connection, bind_and_activate=False)
         self.socket.close()
-        self.socket = bound.dup()
-        self.server_activate()
+        self.socket = socket.socket(fileno=os.dup(listening))
 
     def handle_error(self, request, client_address):
         """A peer that breaks off, or does not like our certificate, is everyday life; anything else is our mistake."""

@@ -19,11 +19,12 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 import authority
 import players
 from connection import Server
 from control import Control, StandinClient
+from port import Port
 from switches import PATIENCE, SWITCHES, Barrier, Query, Switch, unusual_body
 
 __all__ = ["Standin", "StandinClient"]
@@ -39,7 +40,7 @@ class Standin:
         self.busy = {}  # keys that ask too often, and for how many seconds they are told to wait
         self.owners = {}  # task ids, and the one key that knows them
         self.port = port
-        self._bound = None  # the socket of that port: bound from the first start to close(), so that it stays ours
+        self._bound = None  # a Port, from the first start to close()
         self.task_seconds = task_seconds
         self.ca_file = str(self.folder / "ca.pem")
         self.context = self._make_context() if tls else None
@@ -71,12 +72,9 @@ class Standin:
 
     def start(self):
         if not self._bound:
-            self._bound = socket.socket()
-            if self.port:  # an earlier run's connections may be in TIME_WAIT
-                self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._bound.bind(("127.0.0.1", self.port))
-            self.port = self._bound.getsockname()[1]
-        self._server = Server(self, self._bound)
+            self._bound = Port(number=self.port)
+            self.port = self._bound.number
+        self._server = Server(self, self._bound.open())
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -87,7 +85,7 @@ class Standin:
         self._server.shutdown()
         self._server.server_close()
         self._server = None
-        self._bound.shutdown(socket.SHUT_RDWR)  # ends the listening, not the binding
+        self._bound.refuse()
         self.release()
         self.drop_connections()
 
