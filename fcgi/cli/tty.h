@@ -1,4 +1,7 @@
-/* tty: standard output - lines, and where it is a terminal a line at the bottom that is drawn anew. */
+/* tty: standard output - lines, and where it is a terminal a line at the bottom that is drawn anew.
+ *
+ * While that line is drawn, the terminal does not echo control characters. The setting is restored by tty_clear(), and
+ * when a signal stops or kills the process; SIGINT and SIGTERM are the caller's to handle. */
 #ifndef TTY_H
 #define TTY_H
 

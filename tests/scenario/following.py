@@ -14,7 +14,7 @@ import termios
 import threading
 
 import needs
-from parts import PATIENCE, SANITIZER_REPORT, wait_until
+from parts import PATIENCE, SANITIZER_REPORT, children_of, wait_until
 
 SUCCEEDED, FAILED, USAGE, UNKNOWN, UNREACHED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -48,22 +48,36 @@ def follower(stack, target, *options):
 
 
 class Terminal:
-    """It runs in a terminal of so many columns, which is its controlling one."""
+    """It runs in a terminal of so many columns, which is its controlling one.
 
-    def __init__(self, stack, target, *options, columns=80):
+    With a shell, it is the child of one that says "ended STATUS" and stays: a terminal whose first process has ended has
+    its settings reset.
+    """
+
+    SHELL = ("sh", "-c", 'trap : INT QUIT HUP; "$@"; echo "ended $?"; exec sleep 60', "sh")
+
+    def __init__(self, stack, target, *options, columns=80, shell=False):
         needs.terminal()
         self._master, slave = pty.openpty()
         self.resize(columns)
         # setsid makes standard input the controlling terminal, and becomes the command.
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command(stack, target, *options)], env=stack.daemon.environment(),
-            stdin=slave, stdout=slave, stderr=slave)
+            ["setsid", "--ctty", *(self.SHELL if shell else ()), *command(stack, target, *options)],
+            env=stack.daemon.environment(), stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         self.text = ""
 
     def resize(self, columns):
         """The kernel tells the process (SIGWINCH)."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def echoes_control_characters(self) -> bool:
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHOCTL)
+
+    def signal_child(self, number):
+        """To the shell's child."""
+        (child,) = children_of(self.process.pid)
+        os.kill(child, number)
 
     def press(self, key: bytes):
         os.write(self._master, key)
