@@ -65,6 +65,7 @@ struct fetch {
     int first_status;                     /* its HTTP status */
     struct buf result_path;               /* of the second query; empty before */
     struct snapshot *last;                /* the newest that was known before, or NULL */
+    bool fresh;                           /* `last` is fresh, and not outdated */
     struct snapshot *snapshot;            /* what was brought home, or NULL */
     struct fetch_result result;
 };
@@ -80,7 +81,9 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
 
 static enum step take_missing(struct fetch *f)
 {
-    f->result.doubted = !memory_keep_missing(f->parts->memory, &f->task, f->last, wall_ms());
+    f->result.doubted = !cache_keep_missing(f->parts->cache, &f->task, f->last, wall_ms());
+    if (!f->result.doubted && f->last != NULL)
+        lease_remove(f->parts->lease, &f->task);
     return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
 }
 
@@ -103,10 +106,22 @@ static enum step ask_redis(struct fetch *f)
 /* What another worker was asking when we came may have been answered before the moment that counts. */
 static bool will_do(const struct fetch *f, const struct snapshot *s)
 {
-    if (s == NULL || !snapshot_is_fresh(s, wall_ms()))
+    if (s == NULL || !f->fresh)
         return false;
     return f->order.since_ms == 0 || state_ended(s->state) ||
            (s->fetched_ms >= f->order.since_ms && f->awaited_ms == 0);
+}
+
+/* Whether a snapshot from Redis replaces the one that was known. An ended task beats a running one whatever the hosts'
+ * clocks say, and news from another worker outdates what this one knew. */
+static bool is_newer(const struct fetch *f, const struct snapshot *found)
+{
+    const struct snapshot *last = f->last;
+    if (last == NULL || state_ended(found->state) != state_ended(last->state))
+        return last == NULL || state_ended(found->state);
+    if (!f->fresh && snapshot_is_fresh(found, wall_ms()))
+        return found->fetched_ms != last->fetched_ms;
+    return found->fetched_ms > last->fetched_ms;
 }
 
 static enum step take_known(struct fetch *f, struct snapshot *s)
@@ -120,9 +135,10 @@ static enum step read_redis(struct fetch *f)
 {
     struct snapshot *found = f->look.found;
     f->look.found = NULL;
-    if (found != NULL && (f->last == NULL || f->last->fetched_ms < found->fetched_ms)) {
+    if (found != NULL && is_newer(f, found)) {
         snapshot_unref(f->last);
         f->last = snapshot_ref(found);
+        f->fresh = snapshot_is_fresh(found, wall_ms());
     }
     snapshot_unref(found);
     if (will_do(f, f->last)) {
@@ -318,11 +334,11 @@ static enum step read_upstream(struct fetch *f)
 
 static enum step keep(struct fetch *f)
 {
-    struct memory *memory = f->parts->memory;
-    memory_keep(memory, &f->task, f->snapshot);
-    stat_set(STAT_CACHE_ENTRIES, (int64_t)memory_entries(memory));
-    stat_set(STAT_CACHE_BYTES, (int64_t)memory_bytes(memory));
-    stat_set(STAT_CACHE_EVICTIONS, (int64_t)memory_evictions(memory));
+    struct cache *cache = f->parts->cache;
+    cache_keep(cache, &f->task, f->snapshot);
+    stat_set(STAT_CACHE_ENTRIES, (int64_t)cache_entries(cache));
+    stat_set(STAT_CACHE_BYTES, (int64_t)cache_bytes(cache));
+    stat_set(STAT_CACHE_EVICTIONS, (int64_t)cache_evictions(cache));
     f->result.stored = true;
     return DELIVER;
 }
@@ -335,8 +351,8 @@ static int64_t note_failure(struct fetch *f)
     if (result->problem == PROBLEM_RATE_LIMITED)
         return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
-        pause_ms = memory_keep_failure(f->parts->memory, &f->task, f->last, result->problem,
-                                       result->retry_after_ms, wall_ms());
+        pause_ms = cache_keep_failure(f->parts->cache, &f->task, f->last, result->problem,
+                                      result->retry_after_ms, wall_ms());
     return pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
@@ -409,8 +425,9 @@ struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_or
     f->order.task = NULL;
     buf_init(&f->first, (size_t)f->task.route->upstream->max_body);
     buf_init(&f->result_path, TARGET_MAX);
-    struct snapshot *last = memory_look(parts->memory, &f->task, wall_ms()).snapshot;
-    f->last = last ? snapshot_ref(last) : NULL;
+    const struct cache_look known = cache_look(parts->cache, &f->task, wall_ms());
+    f->last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
+    f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
     stat_inc(STAT_FETCHES);
     run(f);
     return f;

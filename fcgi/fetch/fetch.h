@@ -3,7 +3,7 @@
 #define FETCH_H
 
 #include "access/quota.h"
-#include "task/memory.h"
+#include "task/cache.h"
 #include "task/problem.h"
 #include "lib/log_ratelimit.h"
 #include "fetch/lease.h"
@@ -17,7 +17,7 @@ struct fetch_parts {
     const struct conf *conf;
     struct lease *lease;
     struct upstreams *upstreams;
-    struct memory *memory;             /* what is brought home is kept there */
+    struct cache *cache;               /* what is brought home is kept there */
     struct log_once *unknown_statuses; /* those that were logged */
 };
 

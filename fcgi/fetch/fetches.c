@@ -19,7 +19,7 @@ struct fetches_entry {
 struct fetches {
     struct fetch_parts parts;
     struct fetches_entry *table;
-    struct memory *memory;
+    struct cache *cache;
     struct log_once unknown_statuses;
     struct fetches_listener listener; /* its functions may be NULL */
 };
@@ -134,12 +134,12 @@ static void on_news(void *ctx, const struct news *news)
     if (entry != NULL)
         return fetch_hear(entry->fetch, news);
     if (problem_is_excusable(news->problem) || news->problem == PROBLEM_TASK_NOT_FOUND)
-        memory_hear_failure(fs->memory, news->key, news->key_len, news->problem, news->retry_after_ms,
-                            wall_ms());
+        cache_hear_failure(fs->cache, news->key, news->key_len, news->problem, news->retry_after_ms,
+                           wall_ms());
     if (news->problem != PROBLEM_NONE)
         return;
     if (fs->listener.on_news == NULL || !fs->listener.on_news(fs->listener.ctx, news))
-        memory_outdate(fs->memory, news->key, news->key_len, wall_ms());
+        cache_outdate(fs->cache, news->key, news->key_len, wall_ms());
 }
 
 void fetches_hear(struct fetches *fs)
@@ -152,12 +152,12 @@ void fetches_hear(struct fetches *fs)
 struct fetches *fetches_new(struct fetches_parts parts)
 {
     struct fetches *fs = xcalloc(1, sizeof(*fs));
-    fs->memory = memory_new(&parts.conf->cache);
+    fs->cache = cache_new(&parts.conf->cache);
     fs->parts = (struct fetch_parts){.loop = parts.loop,
                                      .conf = parts.conf,
                                      .lease = parts.lease,
                                      .upstreams = parts.upstreams,
-                                     .memory = fs->memory,
+                                     .cache = fs->cache,
                                      .unknown_statuses = &fs->unknown_statuses};
     return fs;
 }
@@ -173,11 +173,11 @@ void fetches_free(struct fetches *fs)
         fetch_abandon(entry->fetch);
         free(entry);
     }
-    memory_free(fs->memory);
+    cache_free(fs->cache);
     free(fs);
 }
 
-struct memory *fetches_memory(struct fetches *fs)
+struct cache *fetches_cache(struct fetches *fs)
 {
-    return fs->memory;
+    return fs->cache;
 }

@@ -31,7 +31,7 @@ struct fetches *fetches_new(struct fetches_parts parts);
 void fetches_free(struct fetches *fetches);
 
 /* Where fetches keep what they bring home. (ref) */
-struct memory *fetches_memory(struct fetches *fetches);
+struct cache *fetches_cache(struct fetches *fetches);
 
 /* Who wants to know what becomes of tasks; `ctx` is handed to both. */
 struct fetches_listener {

@@ -30,6 +30,9 @@ static const char tell_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then re
                                   "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
                                   "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
 
+/* KEYS: the snapshot. */
+static const char remove_script[] = "return redis.call('DEL',KEYS[1])";
+
 /* KEYS: the lease. ARGV: our token. */
 static const char leave_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('DEL',KEYS[1]) end return 0";
@@ -89,7 +92,7 @@ static struct snapshot *read_value(struct lease *s, const struct task *task, con
 {
     const struct snapshot_rules rules = task_rules(task, &s->conf->cache);
     const struct provider *provider = task->route->provider;
-    const char *why = "something that is no value";
+    const char *why = "a value of another type";
     struct snapshot *snapshot =
         reply->value ? snapshot_decode(reply->value, reply->len, provider->digest, &rules, &why) : NULL;
     if (snapshot != NULL && snapshot->fetched_ms > wall_ms() + CLOCKS_APART_MS) {
@@ -228,6 +231,17 @@ void lease_tell(struct lease_look *look, const struct snapshot *snapshot, enum p
     keys_done(&keys);
     buf_done(&telling.news);
     buf_done(&telling.value);
+}
+
+void lease_remove(struct lease *s, const struct task *task)
+{
+    struct keys keys;
+    if (s->conf->redis.address == NULL)
+        return;
+    keys_of(s, task, &keys);
+    const struct redis_word words[] = {word(remove_script), word("1"), word_of(&keys.snapshot)};
+    redis_send(s->redis, REDIS_EVAL, words, NELEMS(words), NULL, NULL);
+    keys_done(&keys);
 }
 
 void lease_leave(struct lease_look *look)

@@ -65,6 +65,9 @@ bool lease_look(struct lease *lease, struct lease_look *look, const struct task 
 void lease_tell(struct lease_look *look, const struct snapshot *snapshot, enum problem problem,
                 int64_t retry_after_ms);
 
+/* Removes the snapshot of a task that does not exist any more. */
+void lease_remove(struct lease *lease, const struct task *task);
+
 /* Ends a look after which we did not ask, at any point; the lease goes back. */
 void lease_leave(struct lease_look *look);
 

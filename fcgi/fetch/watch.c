@@ -80,7 +80,7 @@ static void on_time(uv_timer_t *timer)
     struct watch *w = timer->data;
     struct quota *payer = NULL;
     struct fetches *fetches = w->watches->fetches;
-    struct memory_look look = memory_look(fetches_memory(fetches), &w->task, wall_ms());
+    struct cache_look look = cache_look(fetches_cache(fetches), &w->task, wall_ms());
     if (look.left_ms > 0)
         return wait_ms(w, look.left_ms); /* someone else has asked, or asking has just failed */
     int64_t spent_ms = find_payer(w, &payer);
@@ -202,7 +202,7 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
         tell(w, result->snapshot);
     else if (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted)
         tell(w, NULL);
-    struct memory_look look = memory_look(fetches_memory(ws->fetches), result->task, wall_ms());
+    struct cache_look look = cache_look(fetches_cache(ws->fetches), result->task, wall_ms());
     wait_ms(w, look.left_ms > 0 ? look.left_ms : RETRY_MS);
     free_when_empty(w);
 }

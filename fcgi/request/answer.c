@@ -171,7 +171,8 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
     int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
     add_number(&a->head, "Age: ", age, "\r\n");
     if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
-        int64_t wait = seconds_up(left_ms > facts->retry_after_ms ? left_ms : facts->retry_after_ms);
+        bool stale = facts->source == SOURCE_STALE;
+        int64_t wait = seconds_up(stale || left_ms < facts->retry_after_ms ? facts->retry_after_ms : left_ms);
         add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
         return;
     }

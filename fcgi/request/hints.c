@@ -41,7 +41,7 @@ static void on_interval_over(uv_timer_t *timer);
 /* What has ended stays as it is. */
 static bool has_ended(struct fetches *fetches, const struct task *task)
 {
-    struct memory_look look = memory_look(fetches_memory(fetches), task, wall_ms());
+    struct cache_look look = cache_look(fetches_cache(fetches), task, wall_ms());
     return look.snapshot != NULL && state_ended(look.snapshot->state);
 }
 

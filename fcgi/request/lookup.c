@@ -10,29 +10,23 @@ enum { RETRY_MS = 1000 };
 
 bool lookup_in_memory(struct lookup *l, struct fetches *fetches, int64_t now_ms)
 {
-    struct memory *memory = fetches_memory(fetches);
-    struct memory_look look = memory_look(memory, &l->task, now_ms);
+    const struct cache_look look = cache_look(fetches_cache(fetches), &l->task, now_ms);
+    bool fresh = look.problem == PROBLEM_NONE && look.left_ms > 0;
     l->source = SOURCE_MEMORY;
     l->ttl_ms = look.left_ms;
-    if (look.missing) {
-        l->problem = PROBLEM_TASK_NOT_FOUND;
-    } else if (look.problem != PROBLEM_NONE) {
-        l->problem = look.problem;
-        l->retry_after_ms = look.left_ms;
-        l->doubted = true;
-        l->last = snapshot_ref(look.snapshot);
-        return true;
-    } else if (look.snapshot == NULL) {
-        return false;
-    } else if (look.left_ms == 0) {
-        l->last = snapshot_ref(look.snapshot);
-        return false;
-    } else {
+    l->problem = look.problem;
+    if (fresh)
         l->snapshot = snapshot_ref(look.snapshot);
+    else if (look.snapshot != NULL)
+        l->last = snapshot_ref(look.snapshot);
+    l->doubted = look.problem != PROBLEM_NONE && look.snapshot != NULL;
+    if (l->doubted || (look.problem != PROBLEM_NONE && look.problem != PROBLEM_TASK_NOT_FOUND))
+        l->retry_after_ms = look.left_ms;
+    if (look.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is given */
+        stat_inc(STAT_HITS_MEMORY);
+        stat_inc(STAT_SPARED);
     }
-    stat_inc(STAT_HITS_MEMORY);
-    stat_inc(STAT_SPARED);
-    return true;
+    return look.left_ms > 0;
 }
 
 static void take_result(struct lookup *l, const struct fetch_result *result)

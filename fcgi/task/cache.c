@@ -1,4 +1,4 @@
-/* cache: see cache.h. A hash table for finding, a list in order of use for forgetting. */
+/* cache: see cache.h. One hash table finds all entries; two lists in order of use decide which are pushed out. */
 #include "task/cache.h"
 
 #include <stdlib.h>
@@ -7,107 +7,266 @@
 #include <uthash.h>
 #include <utlist.h>
 
+enum {
+    UNKNOWN_BYTES = 1024 * 1024,
+    TIMES_MISSING_BELIEVED = 3,
+    ALLOCATOR_OVERHEAD = 64 /* estimated, for the blocks of an entry and its snapshot */
+};
+
 struct entry {
-    struct snapshot *snapshot;
-    struct cache_note note;
-    size_t bytes;              /* all that the entry takes */
-    struct entry *prev, *next; /* by last use, the oldest first */
+    struct snapshot *snapshot; /* NULL: none, and there is a problem */
+    int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
+    enum problem problem;      /* why asking failed, TASK_NOT_FOUND included */
+    int64_t quiet_until_ms;    /* of the problem: no query before */
+    int times_missing;         /* how often in a row the upstream has said that the task does not exist */
+    size_t bytes;              /* counted in the store */
+    struct entry *prev, *next; /* in the store */
     UT_hash_handle hh;
+    size_t key_len;
     char key[];
 };
 
-struct cache {
-    struct entry *table;
+struct store {
     struct entry *oldest;
-    size_t bytes;
-    size_t max_bytes;
+    size_t n, bytes, max_bytes;
 };
 
-/* What the allocator adds to the blocks of an entry and its snapshot, about. */
-enum { ALLOCATOR_OVERHEAD = 64 };
+struct cache {
+    const struct conf_cache *conf; /* (ref) */
+    struct entry *table;
+    struct store known;   /* the entries with a snapshot */
+    struct store unknown; /* those without */
+    size_t evictions;
+};
 
-struct cache *cache_new(size_t max_bytes)
+/* ---- entries and stores ---- */
+
+static struct store *store_of(struct cache *c, const struct entry *e)
 {
-    struct cache *cache = xcalloc(1, sizeof(*cache));
-    cache->max_bytes = max_bytes;
-    return cache;
+    return e->snapshot ? &c->known : &c->unknown;
 }
 
-static void drop(struct cache *cache, struct entry *entry)
+static void enter_store(struct cache *c, struct entry *e)
 {
-    HASH_DEL(cache->table, entry); // NOLINT(clang-analyzer-core.NullDereference): uthash looks first
-    DL_DELETE(cache->oldest, entry);
-    cache->bytes -= entry->bytes;
-    snapshot_unref(entry->snapshot);
-    free(entry);
+    struct store *store = store_of(c, e);
+    e->bytes = sizeof(*e) + e->key_len + ALLOCATOR_OVERHEAD + (e->snapshot ? snapshot_bytes(e->snapshot) : 0);
+    DL_APPEND(store->oldest, e);
+    store->bytes += e->bytes;
+    store->n++;
 }
 
-void cache_free(struct cache *cache)
+static void leave_store(struct cache *c, struct entry *e)
 {
-    if (cache == NULL)
-        return;
-    while (cache->oldest != NULL)
-        drop(cache, cache->oldest);
-    free(cache);
+    struct store *store = store_of(c, e);
+    DL_DELETE(store->oldest, e); // NOLINT(clang-analyzer-core.NullDereference): the entry is in the list
+    store->bytes -= e->bytes;
+    store->n--;
 }
 
-static struct entry *find(struct cache *cache, const char *key, size_t key_len)
+static void drop(struct cache *c, struct entry *e)
 {
-    struct entry *entry;
-    HASH_FIND(hh, cache->table, key, key_len, entry);
-    return entry;
+    leave_store(c, e);
+    HASH_DEL(c->table, e); // NOLINT(clang-analyzer-core.NullDereference): the entry is in the table
+    snapshot_unref(e->snapshot);
+    free(e);
 }
 
-struct snapshot *cache_get(struct cache *cache, const char *key, size_t key_len, int64_t now_ms)
+/* Takes a reference of its own. NULL takes the snapshot away. */
+static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snapshot)
 {
-    struct entry *entry = find(cache, key, key_len);
-    if (entry == NULL)
+    struct snapshot *old = e->snapshot;
+    leave_store(c, e);
+    e->snapshot = snapshot ? snapshot_ref(snapshot) : NULL;
+    e->fresh_until_ms = snapshot ? snapshot->fresh_until_ms : 0;
+    enter_store(c, e);
+    snapshot_unref(old);
+}
+
+static struct entry *find(struct cache *c, const char *key, size_t key_len)
+{
+    struct entry *e;
+    HASH_FIND(hh, c->table, key, key_len, e);
+    return e;
+}
+
+static struct entry *find_or_add(struct cache *c, const struct task *task)
+{
+    struct entry *e = find(c, task->key, task->key_len);
+    if (e != NULL)
+        return e;
+    e = xcalloc(1, sizeof(*e) + task->key_len);
+    e->key_len = task->key_len;
+    memcpy(e->key, task->key, task->key_len);
+    HASH_ADD(hh, c->table, key, e->key_len, e);
+    enter_store(c, e);
+    return e;
+}
+
+/* Finds an entry, without what is too old to be of use, and marks it as used. */
+static struct entry *look_up(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
+{
+    struct entry *e = find(c, key, key_len);
+    if (e == NULL)
         return NULL;
-    if (now_ms >= entry->snapshot->keep_until_ms) {
-        drop(cache, entry);
+    if (e->snapshot != NULL && now_ms >= e->snapshot->keep_until_ms)
+        set_snapshot(c, e, NULL);
+    if (e->snapshot == NULL && now_ms >= e->quiet_until_ms) {
+        drop(c, e);
         return NULL;
     }
-    DL_DELETE(cache->oldest, entry);
-    DL_APPEND(cache->oldest, entry);
-    return entry->snapshot;
+    leave_store(c, e);
+    enter_store(c, e);
+    return e;
 }
 
-struct cache_note *cache_note(struct cache *cache, const char *key, size_t key_len)
+/* Any entry may go, including the one that was added last. */
+static void push_out(struct cache *c)
 {
-    struct entry *entry = find(cache, key, key_len);
-    return entry ? &entry->note : NULL;
+    for (; c->known.bytes > c->known.max_bytes; c->evictions++)
+        drop(c, c->known.oldest);
+    while (c->unknown.bytes > c->unknown.max_bytes)
+        drop(c, c->unknown.oldest);
 }
 
-size_t cache_put(struct cache *cache, const char *key, size_t key_len, struct snapshot *snapshot)
+/* ---- looking ---- */
+
+struct cache_look cache_look(struct cache *c, const struct task *task, int64_t now_ms)
 {
-    size_t evicted = 0;
-    snapshot_ref(snapshot); /* before the old one goes: it may be the same */
-    cache_remove(cache, key, key_len);
-    struct entry *entry = xcalloc(1, sizeof(*entry) + key_len);
-    entry->snapshot = snapshot;
-    entry->bytes = sizeof(*entry) + key_len + snapshot_bytes(snapshot) + ALLOCATOR_OVERHEAD;
-    memcpy(entry->key, key, key_len);
-    HASH_ADD(hh, cache->table, key, key_len, entry);
-    DL_APPEND(cache->oldest, entry);
-    cache->bytes += entry->bytes;
-    for (; cache->bytes > cache->max_bytes; evicted++)
-        drop(cache, cache->oldest);
-    return evicted;
+    struct cache_look look = {0};
+    const struct entry *e = look_up(c, task->key, task->key_len, now_ms);
+    if (e == NULL)
+        return look;
+    look.snapshot = e->snapshot;
+    if (now_ms < e->fresh_until_ms) {
+        look.left_ms = e->fresh_until_ms - now_ms;
+    } else if (now_ms < e->quiet_until_ms) {
+        look.problem = e->problem;
+        look.left_ms = e->quiet_until_ms - now_ms;
+    }
+    return look;
 }
 
-void cache_remove(struct cache *cache, const char *key, size_t key_len)
+/* ---- keeping ---- */
+
+static void set_problem(struct entry *e, enum problem problem, int64_t quiet_until_ms)
 {
-    struct entry *entry = find(cache, key, key_len);
-    if (entry != NULL)
-        drop(cache, entry);
+    e->problem = problem;
+    e->quiet_until_ms = quiet_until_ms;
+    if (problem != PROBLEM_TASK_NOT_FOUND)
+        e->times_missing = 0;
 }
 
-size_t cache_entries(const struct cache *cache)
+void cache_keep(struct cache *c, const struct task *task, struct snapshot *snapshot)
 {
-    return HASH_COUNT(cache->table);
+    struct entry *e = find_or_add(c, task);
+    set_snapshot(c, e, snapshot);
+    set_problem(e, PROBLEM_NONE, 0);
+    push_out(c);
 }
 
-size_t cache_bytes(const struct cache *cache)
+/* The entry of a task of which `last` may be known from elsewhere. NULL if that is too large to be kept. */
+static struct entry *entry_with(struct cache *c, const struct task *task, struct snapshot *last)
 {
-    return cache->bytes;
+    struct entry *e = find_or_add(c, task);
+    if (e->snapshot != NULL || last == NULL)
+        return e;
+    set_snapshot(c, e, last);
+    push_out(c);
+    return find(c, task->key, task->key_len);
+}
+
+bool cache_keep_missing(struct cache *c, const struct task *task, struct snapshot *last, int64_t now_ms)
+{
+    struct entry *e = entry_with(c, task, last);
+    if (e != NULL && e->snapshot != NULL && ++e->times_missing < TIMES_MISSING_BELIEVED)
+        return false;
+    e = find_or_add(c, task);
+    set_snapshot(c, e, NULL);
+    set_problem(e, PROBLEM_TASK_NOT_FOUND, now_ms + c->conf->missing_ttl_ms);
+    push_out(c);
+    return true;
+}
+
+/* Whether the failure of a task without a snapshot is kept. No query is made while the upstream is unavailable or a
+ * limit of ours is reached, so none has to be prevented. */
+static bool costs_a_query(enum problem problem)
+{
+    return problem != PROBLEM_UNAVAILABLE && problem != PROBLEM_OVERLOADED;
+}
+
+int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snapshot *last,
+                           enum problem problem, int64_t retry_after_ms, int64_t now_ms)
+{
+    const struct snapshot_rules rules = task_rules(task, c->conf);
+    if (last == NULL && !costs_a_query(problem))
+        return 0;
+    struct entry *e = entry_with(c, task, last);
+    if (e == NULL)
+        return 0;
+    int64_t pause_ms =
+        last ? snapshot_interval_ms(last->created_ms, &rules, now_ms) : task->route->provider->poll.min_ms;
+    if (retry_after_ms > pause_ms)
+        pause_ms = retry_after_ms;
+    set_problem(e, problem, now_ms + pause_ms);
+    push_out(c);
+    return pause_ms;
+}
+
+/* The entry of a task that runs, with its snapshot; NULL if there is none. */
+static struct entry *running(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
+{
+    struct entry *e = look_up(c, key, key_len, now_ms);
+    return e != NULL && e->snapshot != NULL && !state_ended(e->snapshot->state) ? e : NULL;
+}
+
+void cache_hear_failure(struct cache *c, const char *key, size_t key_len, enum problem problem,
+                        int64_t pause_ms, int64_t now_ms)
+{
+    struct entry *e = running(c, key, key_len, now_ms);
+    if (e != NULL && now_ms >= e->fresh_until_ms)
+        set_problem(e, problem, now_ms + pause_ms);
+}
+
+void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
+{
+    struct entry *e = running(c, key, key_len, now_ms);
+    if (e != NULL && now_ms < e->fresh_until_ms)
+        e->fresh_until_ms = now_ms;
+}
+
+/* ---- the cache ---- */
+
+struct cache *cache_new(const struct conf_cache *conf)
+{
+    struct cache *c = xcalloc(1, sizeof(*c));
+    c->conf = conf;
+    c->known.max_bytes = (size_t)conf->memory;
+    c->unknown.max_bytes = UNKNOWN_BYTES;
+    return c;
+}
+
+void cache_free(struct cache *c)
+{
+    if (c == NULL)
+        return;
+    while (c->known.oldest != NULL)
+        drop(c, c->known.oldest);
+    while (c->unknown.oldest != NULL)
+        drop(c, c->unknown.oldest);
+    free(c);
+}
+
+size_t cache_entries(const struct cache *c)
+{
+    return c->known.n;
+}
+
+size_t cache_bytes(const struct cache *c)
+{
+    return c->known.bytes;
+}
+
+size_t cache_evictions(const struct cache *c)
+{
+    return c->evictions;
 }

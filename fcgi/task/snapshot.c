@@ -1,10 +1,10 @@
 /* snapshot: see snapshot.h.
  *
- * The value in Redis: one line, then the views one behind the other.
+ * The value in Redis is one line, followed by the views.
  *
  *     taskproxy/3 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY LEN LEN\n
  *
- * KEY is the mark of the key that was answered, or "-". */
+ * KEY is the mark of the key that the query was made with, or "-". */
 #include "task/snapshot.h"
 
 #include <stdio.h>
@@ -28,9 +28,9 @@ static int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* An ended task is good for terminal_ttl, but its URLs must work for a while after it was served. When they
- * are about to end the task is asked again at the usual pace, and when they had ended before they came, each
- * minute. */
+/* A snapshot of an ended task is fresh for terminal_ttl, but its URLs must still work for a while after it is
+ * served. When they are about to expire, the task is fetched again at its shortest poll interval; if they had expired
+ * when it was fetched, once a minute. */
 static int64_t ended_until(const struct snapshot *s, const struct snapshot_rules *rules)
 {
     int64_t until = s->fetched_ms + rules->terminal_ttl_ms;
@@ -41,15 +41,15 @@ static int64_t ended_until(const struct snapshot *s, const struct snapshot_rules
     return min64(until, max64(expire_ms - url_margin_ms, s->fetched_ms + least));
 }
 
-/* The interval grows with the age of the task: news is likely in a young one, and an old one can wait. */
-int64_t snapshot_interval_ms(const struct snapshot *s, const struct snapshot_rules *rules, int64_t now_ms)
+/* The interval grows with the age of the task, because a young task changes more often. */
+int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *rules, int64_t now_ms)
 {
-    return max64(rules->poll_min_ms, min64((now_ms - s->created_ms) / POLL_GROWTH, rules->poll_max_ms));
+    return max64(rules->poll_min_ms, min64((now_ms - created_ms) / POLL_GROWTH, rules->poll_max_ms));
 }
 
 static int64_t running_until(const struct snapshot *s, const struct snapshot_rules *rules)
 {
-    return s->fetched_ms + snapshot_interval_ms(s, rules, s->fetched_ms);
+    return s->fetched_ms + snapshot_interval_ms(s->created_ms, rules, s->fetched_ms);
 }
 
 static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
@@ -60,7 +60,7 @@ static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
-/* Any bytes, with a NUL behind them. */
+/* A copy of any bytes, with a NUL added. */
 static char *copy_bytes(const char *data, size_t len)
 {
     char *copy = xcalloc(len + 1, 1);
@@ -97,29 +97,6 @@ struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct s
         set_view(&s->views[i], facts->views[i], facts->view_lens[i]);
     set_times(s, rules);
     return s;
-}
-
-struct snapshot *snapshot_new_missing(int64_t now_ms, int64_t until_ms)
-{
-    struct snapshot *s = xcalloc(1, sizeof(*s));
-    *s = (struct snapshot){.refs = 1,
-                           .state = STATE_NONE,
-                           .created_ms = now_ms,
-                           .fetched_ms = now_ms,
-                           .fresh_until_ms = until_ms,
-                           .keep_until_ms = until_ms};
-    return s;
-}
-
-struct snapshot *snapshot_outdated(const struct snapshot *s, int64_t now_ms)
-{
-    struct snapshot *copy = xcalloc(1, sizeof(*copy));
-    *copy = *s;
-    copy->refs = 1;
-    copy->fresh_until_ms = now_ms;
-    for (size_t i = 0; i < VIEW_COUNT; i++)
-        copy->views[i].data = copy_bytes(s->views[i].data, s->views[i].len);
-    return copy;
 }
 
 struct snapshot *snapshot_ref(struct snapshot *s)
@@ -162,7 +139,7 @@ void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *o
         buf_add(out, s->views[i].data, s->views[i].len);
 }
 
-/* ---- decoding: the value is input from outside ---- */
+/* ---- decoding: the value is untrusted ---- */
 
 static enum state state_by_name(const char *name)
 {
@@ -173,7 +150,7 @@ static enum state state_by_name(const char *name)
     return STATE_NONE;
 }
 
-/* The next word of the head as a number; -1 when there is none. */
+/* The next word of the head as a number; -1 if it is none. */
 static int64_t next_number(char **rest)
 {
     const char *word = strtok_r(NULL, " ", rest);
@@ -206,7 +183,7 @@ static const char *read_head(char *head, const char *digest, struct snapshot_fac
     bool good_mark = read_mark(strtok_r(NULL, " ", &rest), &facts->key);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         facts->view_lens[i] = (size_t)next_number(&rest);
-    /* Beyond these the sums of times would overflow. */
+    /* With larger values, sums of times would overflow. */
     const int64_t most = 1LL << 48;
     if (facts->state == STATE_NONE || !good_mark || facts->created_ms < 0 || facts->created_ms > most ||
         facts->fetched_ms < 0 || facts->fetched_ms > most || facts->urls_expire_at < 0 ||
@@ -219,11 +196,11 @@ static const char *find_views(const char *at, const char *end, struct snapshot_f
 {
     for (size_t i = 0; i < VIEW_COUNT; i++) {
         if (facts->view_lens[i] > (size_t)(end - at))
-            return "a value that is not whole";
+            return "an incomplete value";
         facts->views[i] = at;
         at += facts->view_lens[i];
     }
-    return at == end ? NULL : "a value that is not whole";
+    return at == end ? NULL : "an incomplete value";
 }
 
 struct snapshot *snapshot_decode(const char *value, size_t len, const char *digest,

@@ -68,13 +68,13 @@ def test_a_value_that_cannot_be_used_is_said_once_and_replaced(make_stack):
     for name, value, words in (
         ("other", f"taskproxy/999 {digest} {rest}", "another format"),
         ("digest", f"{form} {'0' * len(digest)} {rest}", "another provider file"),
-        ("cut", good[:-1], "a value that is not whole"),
+        ("cut", good[:-1], "an incomplete value"),
         ("garbage", "\x01\x02\n" * 1000, "another format"),
         ("head", f"{form} {digest} succeeded -1 99999999999999999999 x 3 3\nabcdef", "a malformed head"),
         ("empty", "", "another format"),
-        ("longer", good + "x", "a value that is not whole"),
+        ("longer", good + "x", "an incomplete value"),
         ("state", f"{form} {digest} none 1 1 0 0 - 1 1\nxx", "a malformed head"),
-        ("lengths", f"{form} {digest} succeeded 1 1 0 0 - {2**63 - 1} {2**63 - 1}\n", "a value that is not whole"),
+        ("lengths", f"{form} {digest} succeeded 1 1 0 0 - {2**63 - 1} {2**63 - 1}\n", "an incomplete value"),
     ):
         since = mark(stack)
         for task_id in (f"{name}_1", f"{name}_2"):

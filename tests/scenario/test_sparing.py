@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from watching import UNIFIED, assert_one_query_an_interval, end, quick, run, wait_queries
+from watching import SLOW, UNIFIED, assert_one_query_an_interval, end, quick, run, wait_queries
 
 BREAKS = "has failed 3 times in a row"
 
@@ -53,7 +53,7 @@ def test_after_failures_in_a_row_nothing_is_asked_for_a_while(make_stack, failur
     answer = stack.task("task_3")
     assert outcome(answer) == (503, "upstream_unavailable")
     assert seconds_to_wait(answer) == 1  # the first pause is half a second
-    assert outcome(stack.get(UNIFIED + "task_0")) == (503, "upstream_unavailable")
+    assert outcome(stack.get(UNIFIED + "task_4")) == (503, "upstream_unavailable")
     assert stack.standin.count("task_3") == 0
     assert lines(stack, BREAKS) == 1
 
@@ -265,3 +265,24 @@ def test_failures_cost_no_more_while_an_old_view_is_told(make_stack, polling, fa
     assert {answer.status for answer in answers} == {200}
     stale = stack.metric("stale_total")
     assert stale > stack.standin.count("polled")
+
+
+@pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}, {"garbage": True}], ids=["500", "reset", "garbage"])
+def test_a_task_that_always_fails_and_was_never_seen_is_asked_for_once_in_its_shortest_interval(make_stack, failure):
+    stack = make_stack(providers=SLOW, config={"workers": 1}, redis=False)
+    stack.standin.switch("t", **failure)
+    answers = [stack.task("t") for _ in range(40)]
+    assert {outcome(answer) for answer in answers} == {outcome(answers[0])} and answers[0].status == 502
+    assert stack.standin.count("t") == 1
+    assert all(50 < seconds_to_wait(answer) <= 60 for answer in answers[1:])
+
+
+def test_a_task_that_was_deleted_stays_deleted(make_stack):
+    """Its last snapshot does not come back from Redis."""
+    stack = make_stack(**quick(cache={"missing_ttl": "50ms"}))
+    run(stack)
+    assert stack.task("t").status == 200
+    stack.standin.switch("t", status=404)
+    assert ask_until_asked(stack, "t", 3)[-1] == 404
+    assert set(ask_until_asked(stack, "t", 5)) == {404}
+    assert not stack.redis.keys()

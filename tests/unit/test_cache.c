@@ -1,4 +1,4 @@
-/* Snapshots by key: what is found, what is forgotten, and what it all weighs. */
+/* What a worker knows of tasks: snapshots, that a task does not exist, that asking has failed; and what is pushed out. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -8,188 +8,382 @@
 
 static const int64_t now = 1736867746000;
 static const struct snapshot_rules rules = {
-    .terminal_ttl_ms = 10000, .stale_for_ms = 5000, .poll_min_ms = 2000, .poll_max_ms = 15000};
+    .terminal_ttl_ms = 10000, .stale_for_ms = 60000, .poll_min_ms = 2000, .poll_max_ms = 15000};
 
-static struct snapshot *made(size_t len)
+static char upstream_name[] = "main", provider_name[] = "sora";
+static const struct conf_upstream upstream = {.name = upstream_name};
+static struct provider provider = {.name = provider_name, .poll = {.min_ms = 2000, .max_ms = 12000}};
+static const struct conf_route route = {.provider = &provider, .upstream = &upstream};
+static struct task task, other;
+
+static struct cache *cache;
+static struct snapshot *snapshot; /* fresh for 10 s, of use for 70 s */
+
+static int start(void **unused __attribute__((unused)))
 {
-    static const char bytes[100000] = {0};
+    static const char view[] = "{}";
+    static const struct conf_cache conf = {.memory = 1 << 20, .missing_ttl_ms = 5000};
+    const struct snapshot_facts facts = {.state = STATE_SUCCEEDED,
+                                         .known = true,
+                                         .fetched_ms = now,
+                                         .views = {view, view},
+                                         .view_lens = {2, 2}};
+    task_init(&task, &route, "a");
+    task_init(&other, &route, "b");
+    cache = cache_new(&conf);
+    snapshot = snapshot_new(&facts, &rules);
+    return 0;
+}
+
+static int end(void **unused __attribute__((unused)))
+{
+    cache_free(cache);
+    snapshot_unref(snapshot);
+    return 0;
+}
+
+static struct task numbered_task(const char *prefix, int number)
+{
+    struct task numbered;
+    char id[32];
+    snprintf(id, sizeof(id), "%s-%d", prefix, number);
+    task_init(&numbered, &route, id);
+    return numbered;
+}
+
+static void assert_nothing_known(const struct task *of, int64_t at_ms)
+{
+    struct cache_look look = cache_look(cache, of, at_ms);
+    assert_null(look.snapshot);
+    assert_int_equal(look.problem, PROBLEM_NONE);
+    assert_int_equal(look.left_ms, 0);
+}
+
+/* Of a task that has just begun: fresh for 2 s. */
+static struct snapshot *new_running(void)
+{
+    const struct snapshot_facts facts = {.state = STATE_RUNNING,
+                                         .known = true,
+                                         .created_ms = now,
+                                         .fetched_ms = now,
+                                         .views = {"{}", "{}"},
+                                         .view_lens = {2, 2}};
+    return snapshot_new(&facts, &rules);
+}
+
+TEST(nothing_is_known_at_first)
+{
+    assert_nothing_known(&task, now);
+    assert_int_equal(cache_entries(cache), 0);
+}
+
+TEST(a_snapshot_is_found_fresh_then_stale_then_not_at_all)
+{
+    cache_keep(cache, &task, snapshot);
+    struct cache_look look = cache_look(cache, &task, now + 4000);
+    assert_ptr_equal(look.snapshot, snapshot);
+    assert_int_equal(look.left_ms, 6000);
+    look = cache_look(cache, &task, now + 10000);
+    assert_ptr_equal(look.snapshot, snapshot);
+    assert_int_equal(look.left_ms, 0);
+    assert_nothing_known(&other, now);
+    assert_nothing_known(&task, now + 70000);
+}
+
+TEST(a_task_that_was_never_seen_is_missing_at_once_and_for_a_while)
+{
+    assert_true(cache_keep_missing(cache, &task, NULL, now));
+    struct cache_look look = cache_look(cache, &task, now + 1000);
+    assert_int_equal(look.problem, PROBLEM_TASK_NOT_FOUND);
+    assert_int_equal(look.left_ms, 4000);
+    assert_nothing_known(&task, now + 5000);
+    assert_nothing_known(&other, now);
+}
+
+TEST(a_task_that_was_seen_is_missing_when_it_is_said_three_times)
+{
+    cache_keep(cache, &task, snapshot);
+    assert_false(cache_keep_missing(cache, &task, snapshot, now));
+    assert_false(cache_keep_missing(cache, &task, snapshot, now));
+    assert_ptr_equal(cache_look(cache, &task, now).snapshot, snapshot);
+    assert_true(cache_keep_missing(cache, &task, snapshot, now));
+    struct cache_look look = cache_look(cache, &task, now);
+    assert_null(look.snapshot);
+    assert_int_equal(look.problem, PROBLEM_TASK_NOT_FOUND);
+}
+
+TEST(one_seen_by_another_worker_is_doubted_as_well)
+{
+    assert_false(cache_keep_missing(cache, &task, snapshot, now));
+    assert_false(cache_keep_missing(cache, &task, snapshot, now));
+    assert_true(cache_keep_missing(cache, &task, snapshot, now));
+}
+
+TEST(news_between_them_counts_from_anew)
+{
+    cache_keep(cache, &task, snapshot);
+    cache_keep_missing(cache, &task, snapshot, now);
+    cache_keep_missing(cache, &task, snapshot, now);
+    cache_keep(cache, &task, snapshot);
+    assert_false(cache_keep_missing(cache, &task, snapshot, now));
+    cache_keep_missing(cache, &task, snapshot, now);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 1, now);
+    assert_false(cache_keep_missing(cache, &task, snapshot, now));
+}
+
+TEST(a_missing_task_that_turns_up_is_there)
+{
+    cache_keep_missing(cache, &task, NULL, now);
+    cache_keep(cache, &task, snapshot);
+    struct cache_look look = cache_look(cache, &task, now);
+    assert_int_equal(look.problem, PROBLEM_NONE);
+    assert_ptr_equal(look.snapshot, snapshot);
+}
+
+TEST(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again)
+{
+    cache_keep(cache, &task, snapshot);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0, now); /* asked each 12 s by now */
+    assert_int_equal(cache_look(cache, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
+    struct cache_look look = cache_look(cache, &task, now + 11000);
+    assert_int_equal(look.problem, PROBLEM_UPSTREAM_TIMEOUT);
+    assert_int_equal(look.left_ms, 1000);
+    assert_ptr_equal(look.snapshot, snapshot);
+    assert_int_equal(cache_look(cache, &task, now + 12000).problem, PROBLEM_NONE);
+}
+
+TEST(a_task_without_a_snapshot_that_fails_is_not_asked_for_again_before_its_shortest_interval)
+{
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 0, now), 2000);
+    struct cache_look look = cache_look(cache, &task, now + 500);
+    assert_null(look.snapshot);
+    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(look.left_ms, 1500);
+    assert_nothing_known(&task, now + 2000);
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 12000, now), 12000);
+    assert_nothing_known(&other, now);
+}
+
+TEST(an_upstream_that_is_not_asked_needs_no_such_memory)
+{
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UNAVAILABLE, 5000, now), 0);
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_OVERLOADED, 5000, now), 0);
+    assert_nothing_known(&task, now);
+}
+
+TEST(a_failure_outlives_a_snapshot_that_is_too_old)
+{
+    cache_keep(cache, &task, snapshot);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 0, now + 65000);
+    assert_ptr_equal(cache_look(cache, &task, now + 69000).snapshot, snapshot);
+    struct cache_look look = cache_look(cache, &task, now + 71000);
+    assert_null(look.snapshot);
+    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(look.left_ms, 6000);
+    assert_int_equal(cache_entries(cache), 0);
+    assert_nothing_known(&task, now + 77000);
+}
+
+TEST(news_ends_a_failure)
+{
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, now);
+    cache_keep(cache, &task, snapshot);
+    assert_int_equal(cache_look(cache, &task, now + 11000).problem, PROBLEM_NONE);
+}
+
+TEST(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval)
+{
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UNAVAILABLE, 60000, now);
+    assert_int_equal(cache_look(cache, &task, now + 50000).left_ms, 10000);
+}
+
+TEST(somebody_knows_better_of_a_task_that_runs_only)
+{
+    static const char key[] = "main:sora:a", unknown[] = "main:sora:b";
+    struct snapshot *running = new_running();
+    cache_keep(cache, &task, snapshot);
+    cache_outdate(cache, key, strlen(key), now + 1000);
+    assert_int_equal(cache_look(cache, &task, now + 1000).left_ms, 9000); /* it has ended */
+    cache_keep(cache, &task, running);
+    cache_outdate(cache, unknown, strlen(unknown), now + 1000);
+    assert_int_equal(cache_look(cache, &task, now + 1000).left_ms, 1000);
+    cache_outdate(cache, key, strlen(key), now + 1000);
+    struct cache_look look = cache_look(cache, &task, now + 1000);
+    assert_int_equal(look.left_ms, 0);
+    assert_ptr_equal(look.snapshot, running);
+    snapshot_unref(running);
+}
+
+TEST(outdating_does_not_reset_the_count_of_missing)
+{
+    static const char key[] = "main:sora:a";
+    struct snapshot *running = new_running();
+    cache_keep(cache, &task, running);
+    assert_false(cache_keep_missing(cache, &task, running, now));
+    assert_false(cache_keep_missing(cache, &task, running, now));
+    cache_outdate(cache, key, strlen(key), now + 1000);
+    assert_true(cache_keep_missing(cache, &task, running, now + 1000));
+    snapshot_unref(running);
+}
+
+TEST(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh)
+{
+    static const char key[] = "main:sora:a";
+    struct snapshot *running = new_running();
+    cache_keep(cache, &task, running);
+    cache_hear_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
+    assert_int_equal(cache_look(cache, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
+    cache_hear_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
+    struct cache_look look = cache_look(cache, &task, now + 3000);
+    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(look.left_ms, 6000);
+    cache_hear_failure(cache, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
+    assert_nothing_known(&other, now);
+    snapshot_unref(running);
+}
+
+TEST(guessed_ids_cannot_push_out_results)
+{
+    cache_keep(cache, &task, snapshot);
+    for (int i = 0; i < 20000; i++) {
+        struct task guessed = numbered_task("guessed", i), failing = numbered_task("failing", i);
+        cache_keep_missing(cache, &guessed, NULL, now);
+        cache_keep_failure(cache, &failing, NULL, PROBLEM_UPSTREAM_ERROR, 0, now);
+    }
+    assert_ptr_equal(cache_look(cache, &task, now).snapshot, snapshot);
+    assert_int_equal(cache_evictions(cache), 0);
+    assert_int_equal(cache_entries(cache), 1);
+}
+
+TEST(results_push_out_older_ones_and_are_counted)
+{
+    size_t one;
+    cache_keep(cache, &task, snapshot);
+    one = cache_bytes(cache);
+    for (int i = 0; i < 10000; i++) {
+        struct task further = numbered_task("task", i);
+        cache_keep(cache, &further, snapshot);
+    }
+    assert_true(cache_bytes(cache) <= 1 << 20);
+    assert_int_equal(cache_evictions(cache) + cache_entries(cache), 10001);
+    assert_in_range(one, 1, (1 << 20) / cache_entries(cache) + 16);
+    assert_nothing_known(&task, now);
+}
+
+/* The cache has the only reference. */
+static void keep(const struct task *of, size_t len)
+{
+    static const char bytes[1 << 20] = {0};
     const struct snapshot_facts facts = {.state = STATE_SUCCEEDED,
                                          .known = true,
                                          .fetched_ms = now,
                                          .views = {bytes, bytes},
                                          .view_lens = {len, len}};
-    return snapshot_new(&facts, &rules);
-}
-
-/* The cache's is the only reference. */
-static size_t put(struct cache *cache, const char *key, size_t len)
-{
-    struct snapshot *s = made(len);
-    size_t evicted = cache_put(cache, key, strlen(key), s);
+    struct snapshot *s = snapshot_new(&facts, &rules);
+    cache_keep(cache, of, s);
     snapshot_unref(s);
-    return evicted;
-}
-
-static struct snapshot *get(struct cache *cache, const char *key)
-{
-    return cache_get(cache, key, strlen(key), now);
-}
-
-TEST(what_was_put_is_found_under_its_key_alone)
-{
-    struct cache *cache = cache_new(1 << 20);
-    put(cache, "main:sora:a", 10);
-    assert_non_null(get(cache, "main:sora:a"));
-    assert_null(get(cache, "main:sora:b"));
-    assert_null(get(cache, "main:sora:"));
-    assert_null(get(cache, "main:sora:aa"));
-    assert_null(get(cache, ""));
-    cache_free(cache);
-}
-
-TEST(a_key_may_hold_any_bytes)
-{
-    struct cache *cache = cache_new(1 << 20);
-    struct snapshot *s = made(1);
-    cache_put(cache, "a\0b", 3, s);
-    cache_put(cache, "", 0, s);
-    assert_ptr_equal(cache_get(cache, "a\0b", 3, now), s);
-    assert_ptr_equal(cache_get(cache, "", 0, now), s);
-    assert_null(cache_get(cache, "a\0c", 3, now));
-    assert_null(cache_get(cache, "a", 1, now));
-    assert_int_equal(s->refs, 3);
-    cache_free(cache);
-    assert_int_equal(s->refs, 1);
-    snapshot_unref(s);
-}
-
-TEST(a_stale_snapshot_is_found_until_it_may_no_longer_be_kept)
-{
-    struct cache *cache = cache_new(1 << 20);
-    put(cache, "a", 10);
-    assert_non_null(cache_get(cache, "a", 1, now + 12000));
-    assert_non_null(cache_get(cache, "a", 1, now + 14999));
-    assert_null(cache_get(cache, "a", 1, now + 15000));
-    assert_int_equal(cache_entries(cache), 0);
-    assert_int_equal(cache_bytes(cache), 0);
-    cache_free(cache);
 }
 
 TEST(a_newer_snapshot_takes_the_place_of_the_older)
 {
-    struct cache *cache = cache_new(1 << 20);
-    put(cache, "a", 10);
+    keep(&task, 10);
     size_t small = cache_bytes(cache);
-    put(cache, "a", 1000);
+    keep(&task, 1000);
     assert_int_equal(cache_entries(cache), 1);
     assert_int_equal(cache_bytes(cache), small + 2 * 990);
-    assert_int_equal(get(cache, "a")->views[0].len, 1000);
-    cache_free(cache);
-}
-
-TEST(the_same_snapshot_may_be_put_again)
-{
-    struct cache *cache = cache_new(1 << 20);
-    put(cache, "a", 10);
-    struct snapshot *s = get(cache, "a");
-    assert_int_equal(cache_put(cache, "a", 1, s), 0);
+    assert_true(small > sizeof(struct snapshot));
+    struct snapshot *s = cache_look(cache, &task, now).snapshot;
+    assert_int_equal(s->views[0].len, 1000);
+    cache_keep(cache, &task, s);
+    assert_ptr_equal(cache_look(cache, &task, now).snapshot, s);
     assert_int_equal(s->refs, 1);
-    assert_ptr_equal(get(cache, "a"), s);
-    cache_free(cache);
 }
 
-TEST(the_one_unused_for_longest_goes_first)
+TEST(the_one_unused_for_the_longest_time_goes_first)
 {
-    struct cache *cache = cache_new(10000);
-    char key[24] = "x";
-    assert_int_equal(put(cache, "a", 1000) + put(cache, "b", 1000) + put(cache, "c", 1000), 0);
-    get(cache, "a");
-    for (int i = 0; put(cache, key, 1000) == 0; i++)
-        snprintf(key, sizeof(key), "x%d", i);
-    assert_non_null(get(cache, "a"));
-    assert_null(get(cache, "b"));
-    assert_non_null(get(cache, "c"));
-    cache_free(cache);
+    keep(&task, 1000);
+    keep(&other, 1000);
+    cache_look(cache, &task, now);
+    for (int i = 0; cache_evictions(cache) == 0; i++) {
+        struct task further = numbered_task("task", i);
+        keep(&further, 1000);
+    }
+    assert_nothing_known(&other, now);
+    assert_non_null(cache_look(cache, &task, now).snapshot);
 }
 
 TEST(the_maximum_is_never_passed_and_the_books_balance)
 {
-    struct cache *cache = cache_new(100000);
-    char key[24] = "x";
-    size_t evicted = 0;
-    for (size_t i = 0; i < 5000; i++) {
-        snprintf(key, sizeof(key), "%zu", i * 7919 % 1000);
-        evicted += put(cache, key, i * 31 % 4000);
-        assert_true(cache_bytes(cache) <= 100000);
-        if (i % 5 == 0)
-            cache_remove(cache, key, strlen(key));
+    for (int i = 0; i < 5000; i++) {
+        struct task any = numbered_task("task", i * 7919 % 1000);
+        keep(&any, (size_t)(i * 31 % 4000));
+        assert_true(cache_bytes(cache) <= 1 << 20);
+        for (int again = 0; i % 5 == 0 && again < 3; again++)
+            cache_keep_missing(cache, &any, NULL, now);
     }
-    assert_true(evicted > 0);
-    for (size_t i = 0; i < 1000; i++) {
-        snprintf(key, sizeof(key), "%zu", i);
-        cache_remove(cache, key, strlen(key));
+    assert_true(cache_evictions(cache) > 0);
+    for (int i = 0; i < 1000; i++) {
+        struct task any = numbered_task("task", i);
+        cache_look(cache, &any, now + 70000);
     }
     assert_int_equal(cache_entries(cache), 0);
     assert_int_equal(cache_bytes(cache), 0);
-    cache_free(cache);
 }
 
-TEST(a_snapshot_larger_than_all_is_not_kept)
+TEST(a_snapshot_that_is_too_large_is_not_kept)
 {
-    struct cache *cache = cache_new(10000);
-    put(cache, "small", 10);
-    assert_int_equal(put(cache, "large", 10000), 2);
-    assert_null(get(cache, "large"));
+    keep(&other, 10);
+    keep(&task, 1 << 20);
+    assert_nothing_known(&task, now);
     assert_int_equal(cache_entries(cache), 0);
-    put(cache, "small", 10);
-    assert_non_null(get(cache, "small"));
-    cache_free(cache);
+    keep(&other, 10);
+    assert_non_null(cache_look(cache, &other, now).snapshot);
 }
 
-TEST(a_cache_of_nothing_keeps_nothing)
+TEST(a_snapshot_outlives_its_place_while_someone_holds_it)
 {
-    struct cache *cache = cache_new(0);
-    assert_int_equal(put(cache, "a", 0), 1);
-    assert_null(get(cache, "a"));
-    cache_remove(cache, "a", 1);
-    cache_free(cache);
-    cache_free(NULL);
-}
-
-TEST(a_snapshot_that_someone_holds_outlives_its_place)
-{
-    struct cache *cache = cache_new(1 << 20);
-    put(cache, "a", 10);
-    struct snapshot *s = snapshot_ref(get(cache, "a"));
-    cache_remove(cache, "a", 1);
+    keep(&task, 10);
+    struct snapshot *s = snapshot_ref(cache_look(cache, &task, now).snapshot);
+    keep(&task, 20);
     assert_int_equal(s->refs, 1);
     assert_int_equal(s->views[0].len, 10);
     snapshot_unref(s);
-    cache_free(cache);
 }
 
-TEST(what_is_counted_is_at_least_what_the_views_take)
+TEST(freeing_nothing_is_legal)
 {
-    struct cache *cache = cache_new(1 << 24);
-    put(cache, "a", 100000);
-    assert_true(cache_bytes(cache) >= 200000 + sizeof(struct snapshot));
-    cache_free(cache);
+    cache_free(NULL);
 }
+
+#define CHECK(test) cmocka_unit_test_setup_teardown(test, start, end)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_was_put_is_found_under_its_key_alone),
-        cmocka_unit_test(a_key_may_hold_any_bytes),
-        cmocka_unit_test(a_stale_snapshot_is_found_until_it_may_no_longer_be_kept),
-        cmocka_unit_test(a_newer_snapshot_takes_the_place_of_the_older),
-        cmocka_unit_test(the_same_snapshot_may_be_put_again),
-        cmocka_unit_test(the_one_unused_for_longest_goes_first),
-        cmocka_unit_test(the_maximum_is_never_passed_and_the_books_balance),
-        cmocka_unit_test(a_snapshot_larger_than_all_is_not_kept),
-        cmocka_unit_test(a_cache_of_nothing_keeps_nothing),
-        cmocka_unit_test(a_snapshot_that_someone_holds_outlives_its_place),
-        cmocka_unit_test(what_is_counted_is_at_least_what_the_views_take),
+        CHECK(nothing_is_known_at_first),
+        CHECK(a_snapshot_is_found_fresh_then_stale_then_not_at_all),
+        CHECK(a_task_that_was_never_seen_is_missing_at_once_and_for_a_while),
+        CHECK(a_task_that_was_seen_is_missing_when_it_is_said_three_times),
+        CHECK(one_seen_by_another_worker_is_doubted_as_well),
+        CHECK(news_between_them_counts_from_anew),
+        CHECK(a_missing_task_that_turns_up_is_there),
+        CHECK(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again),
+        CHECK(a_task_without_a_snapshot_that_fails_is_not_asked_for_again_before_its_shortest_interval),
+        CHECK(an_upstream_that_is_not_asked_needs_no_such_memory),
+        CHECK(a_failure_outlives_a_snapshot_that_is_too_old),
+        CHECK(news_ends_a_failure),
+        CHECK(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval),
+        CHECK(somebody_knows_better_of_a_task_that_runs_only),
+        CHECK(outdating_does_not_reset_the_count_of_missing),
+        CHECK(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh),
+        CHECK(guessed_ids_cannot_push_out_results),
+        CHECK(results_push_out_older_ones_and_are_counted),
+        CHECK(a_newer_snapshot_takes_the_place_of_the_older),
+        CHECK(the_one_unused_for_the_longest_time_goes_first),
+        CHECK(the_maximum_is_never_passed_and_the_books_balance),
+        CHECK(a_snapshot_that_is_too_large_is_not_kept),
+        CHECK(a_snapshot_outlives_its_place_while_someone_holds_it),
+        CHECK(freeing_nothing_is_legal),
     };
     return cmocka_run_group_tests_name("cache", tests, NULL, NULL);
 }

@@ -100,17 +100,6 @@ TEST(no_wish_makes_an_ended_task_outlive_its_urls)
         30000);
 }
 
-TEST(a_missing_task_is_believed_for_the_given_time)
-{
-    struct snapshot *s = snapshot_new_missing(now, now + 5000);
-    assert_int_equal(s->state, STATE_NONE);
-    assert_true(snapshot_is_fresh(s, now + 4999));
-    assert_false(snapshot_is_fresh(s, now + 5000));
-    assert_int_equal(s->keep_until_ms, now + 5000);
-    assert_true(snapshot_bytes(s) >= sizeof(*s));
-    snapshot_unref(s);
-}
-
 TEST(the_etag_is_a_strong_validator_of_the_bytes)
 {
     struct snapshot *a = made((struct snapshot_facts){.state = STATE_RUNNING});
@@ -282,20 +271,6 @@ TEST(a_head_without_an_end_is_not_searched_for_ever)
     free(value);
 }
 
-TEST(one_that_is_outdated_has_the_same_bytes_whatever_they_are)
-{
-    static const char value[] = H "running 1 1 0 0 - 3 2\na\0b{}";
-    const char *why;
-    struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
-    assert_non_null(s);
-    struct snapshot *outdated = snapshot_outdated(s, 1);
-    assert_int_equal(outdated->views[VIEW_NATIVE].len, 3);
-    assert_memory_equal(outdated->views[VIEW_NATIVE].data, "a\0b", 3);
-    assert_false(snapshot_is_fresh(outdated, 1));
-    snapshot_unref(outdated);
-    snapshot_unref(s);
-}
-
 TEST(empty_views_are_whole_all_the_same)
 {
     static const char value[] = H "running 1 1 0 0 - 0 0\n";
@@ -318,7 +293,6 @@ int main(void)
         cmocka_unit_test(urls_of_a_running_task_do_not_shorten_its_interval),
         cmocka_unit_test(the_upstreams_wish_is_obeyed_within_reason),
         cmocka_unit_test(no_wish_makes_an_ended_task_outlive_its_urls),
-        cmocka_unit_test(a_missing_task_is_believed_for_the_given_time),
         cmocka_unit_test(the_etag_is_a_strong_validator_of_the_bytes),
         cmocka_unit_test(a_snapshot_lives_as_long_as_someone_holds_it),
         cmocka_unit_test(a_snapshot_comes_back_from_redis_as_it_was),
@@ -328,7 +302,6 @@ int main(void)
         cmocka_unit_test(the_upstreams_wish_is_known_to_who_reads_the_value),
         cmocka_unit_test(values_of_others_and_of_enemies_are_refused),
         cmocka_unit_test(a_head_without_an_end_is_not_searched_for_ever),
-        cmocka_unit_test(one_that_is_outdated_has_the_same_bytes_whatever_they_are),
         cmocka_unit_test(empty_views_are_whole_all_the_same),
     };
     return cmocka_run_group_tests_name("snapshot", tests, NULL, NULL);
