@@ -353,7 +353,7 @@ static int64_t note_failure(struct fetch *f)
     if (problem_is_excusable(result->problem) || result->doubted)
         pause_ms = cache_keep_failure(f->parts->cache, &f->task, f->last, result->problem,
                                       result->retry_after_ms, wall_ms());
-    return pause_ms > 0 ? pause_ms : result->retry_after_ms;
+    return f->last != NULL && pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
 /* Nothing, where we did not ask; a snapshot whose status is in no list is not stored. */

@@ -90,7 +90,7 @@ def test_who_waits_for_a_turn_waits_no_longer_than_the_time_out(make_stack):
     asks = [stack.background(stack.task, f"task_{number}") for number in range(4)]
     assert {outcome(ask.result()) for ask in asks} == {TIMEOUT}
     stack.standin.clear()
-    assert stack.task("task_0").status == 200
+    assert stack.task("task_4").status == 200
 
 
 # TLS and HTTP/2
