@@ -21,7 +21,7 @@ OPTIMIZE  = -O2 -g
 CFLAGS    = -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(HARDENING)
 LDFLAGS   = -pie -Wl,-z,relro,-z,now
 SANITIZE  = -fsanitize=address,undefined -fno-sanitize-recover=all
-ASAN      = -std=gnu11 -O1 -g $(WARNINGS) -U_FORTIFY_SOURCE $(SANITIZE) -fno-omit-frame-pointer
+ASAN      = -std=gnu11 -O1 -g -fPIC $(WARNINGS) -U_FORTIFY_SOURCE $(SANITIZE) -fno-omit-frame-pointer
 
 # Hardening that depends on the processor and on the compiler: the flags that $(CC) accepts.
 OPTIONAL := -fstack-clash-protection -fcf-protection -mbranch-protection=standard

@@ -1,5 +1,6 @@
-# Unit tests, included by the Makefile: one program for each tests/unit/test_*.c, of that file and the sanitizer build's
-# objects. `make unit` builds and runs them all; `make unit SANITIZE=` without the sanitizers, which qemu does not run.
+# Unit tests, included by the Makefile: one program for each tests/unit/test_*.c. All of them load the sanitizer build's
+# objects as one shared library, so a change in fcgi/ links one library and not every program.
+# `make unit` builds and runs them all; `make unit SANITIZE=` does so without the sanitizers, which qemu does not run.
 
 UNIT_SOURCES  := $(wildcard tests/unit/test_*.c)
 UNIT_PROGRAMS := $(UNIT_SOURCES:tests/unit/%.c=build/asan/unit/%)
@@ -10,10 +11,17 @@ unit:
 	$(AGAIN) unit-programs
 	@tests/unit/run-unit $(UNIT_PROGRAMS)
 
-build/asan/unit/%: tests/unit/%.c $(UNIT_OBJECTS)
+UNIT_LIBRARY  := build/asan/libtaskproxy.so
+
+$(UNIT_LIBRARY): $(UNIT_OBJECTS)
+	@echo '  LD   $@'
+	@$(CC) $(ASAN) -shared -o $@ $^ $(LIBS)
+
+build/asan/unit/%: tests/unit/%.c | $(UNIT_LIBRARY)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MF $(@D)/.$(@F).d -o $@ $< $(UNIT_OBJECTS) $(LIBS) -lcmocka
+	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MF $(@D)/.$(@F).d -o $@ $< \
+	    $(UNIT_LIBRARY) -Wl,-rpath,'$$ORIGIN/..' $(LIBS) -lcmocka
 
 -include $(wildcard build/asan/unit/.*.d)
 .PHONY: unit
