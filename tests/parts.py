@@ -177,7 +177,7 @@ class Redis(Process):
         self.spawn([
             "redis-server", "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "777",
             "--save", "", "--appendonly", "no", "--dir", str(self.stack.folder), *secret, *options,
-        ])
+        ], {**os.environ, **(self.stack.clock.environment if self.stack.clock else {})})
         self.wait_ready(lambda: self.cli("PING") == "PONG")
 
     def cli(self, *command) -> str:
@@ -206,7 +206,7 @@ class Daemon(Process):
         self.binary = str(binary)
         self.config_file = stack.folder / "taskproxy.json"
         self.nofile = None  # limit of descriptors, from the next start on
-        self.variables = {}  # more of its environment, likewise
+        self.variables = stack.clock.environment if stack.clock else {}  # more of its environment, likewise
         self.wrapper = []  # a command that ends in an exec of its arguments, from the next start on
 
     def environment(self, **more: str) -> dict:

@@ -22,8 +22,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "standin")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in (".", "clock", "standin")]
 import fastcgi
+from clock import Clock
 from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, wait_until
 from standin import Standin
 
@@ -99,10 +100,12 @@ class Stack:
     upstream    {"base_url": …, "key_file": …, "ca_file": …} instead of the stand-in
     every_provider  True: a route for each shipped provider file, not sora's alone
     http        more lines for nginx's http block
+    clock       True: the daemon, Redis and the stand-in go by the stack's own `clock`, which starts as the system's
     """
 
     def __init__(self, *, binary=None, config=None, providers=None, redis=True, standin=True, daemon=True, nginx=True,
-                 upstream=None, every_provider=False, task_seconds=20, port=None, nginx_processes=1, http="", access_log=True):
+                 upstream=None, every_provider=False, task_seconds=20, port=None, nginx_processes=1, http="", access_log=True,
+                 clock=False):
         self._starts = {"redis": redis, "standin": standin and not upstream, "daemon": daemon, "nginx": nginx}
         self.folder = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # short: names of sockets end at 107 bytes
         self.folder.chmod(0o755)  # nginx and the workers are not root
@@ -113,7 +116,10 @@ class Stack:
             self.signing_key = f"ak-{secrets.token_hex(8)}:sk-{secrets.token_hex(16)}"
             self.signing_key_file = self.folder / "signing-key"
             self.write_key(self.signing_key, file=self.signing_key_file)
+            self.clock = Clock(self.folder / "clock") if clock else None
             self.standin = Standin(self.folder / "standin", [self.key, self.signing_key], task_seconds=task_seconds)
+            if clock:
+                self.standin.time = self.clock.time
             self.redis = Redis(self)
             self.daemon = Daemon(self, Path(binary or os.environ.get("TASKPROXY_BINARY") or ROOT / "build/asan/taskproxy"))
             self.nginx = Nginx(self, port, nginx_processes, http, access_log)
@@ -153,6 +159,8 @@ class Stack:
 
     def _stop(self) -> list:
         troubles = []
+        if self.clock:
+            self.clock.run()  # or what takes time to stop would not
         self.standin.clear()
         self.standin.drop_connections()  # or the daemon would wait for what the stand-in will never answer
         for part in (self.nginx, self.daemon, self.redis, self.standin):

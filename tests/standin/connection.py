@@ -9,7 +9,6 @@ import socket
 import socketserver
 import struct
 import sys
-import time
 
 import pages
 import players
@@ -101,7 +100,7 @@ class Connection(socketserver.BaseRequestHandler):
             self._send(players.reply_json(404, {"error": {"message": message, "type": "invalid_request_error"}}), Switch())
             return
         player, task_id = found
-        query = Query(method, target, headers, task_id, time.time())
+        query = Query(method, target, headers, task_id, self.standin.time())
         switch, barrier = self.standin.admit(query)
         try:
             if barrier:

@@ -50,6 +50,7 @@ class Standin:
         self._tasks = {}
         self._switches = {}  # by task id; None: all tasks
         self._barriers = {}  # likewise
+        self.time = time.time
         self._clock_offset = 0.0
         self._connections = 0
         self._in_flight = 0
@@ -260,7 +261,7 @@ class Standin:
 
     def _play(self, query: Query, switch: Switch, player) -> players.Reply:
         with self._changed:
-            now = time.time() + self._clock_offset
+            now = self.time() + self._clock_offset
             life = self.task_seconds if switch.seconds is None else switch.seconds
             task = self._tasks.setdefault(query.task_id, players.Task(query.task_id, now, life))
         reply = player.play(task, now, query.headers, switch)

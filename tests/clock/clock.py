@@ -1,0 +1,63 @@
+"""A clock that a test owns: the programs that it is given to read it in place of the system's clocks (clock.c).
+
+    clock.step(30)    it is half a minute later, and what falls due in between happens now
+    clock.freeze()    time stands still but for step(); connections work, time-outs do not end
+    clock.run()       time goes on from where it is
+
+Between two steps nothing is missed: a program that sleeps wakes at once. A step is one jump, however: an interval timer
+of a second fires once in a step of a minute.
+"""
+
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+
+import parts
+
+LIBRARY = parts.ROOT / "build" / "asan" / "clock.so"
+COUNT = struct.Struct("=q")  # of changes
+SETTING = struct.Struct("=qqq")  # frozen, wall_ns, monotonic_ns; as many as SETTINGS
+SETTINGS = 64
+
+
+class Clock:
+    """One clock, in one file; the environment of a program that is to read it is `environment`."""
+
+    def __init__(self, path: Path):
+        path.write_bytes(bytes(COUNT.size + SETTINGS * SETTING.size))
+        path.chmod(0o644)
+        self._file = open(path, "r+b")
+        self._memory = mmap.mmap(self._file.fileno(), 0)
+        self._changes = 0
+        self._frozen, self._wall_ns, self._monotonic_ns = 0, 0, 0
+        asan_options = os.environ.get("ASAN_OPTIONS", "detect_leaks=1")
+        self.environment = {"LD_PRELOAD": str(LIBRARY), "TEST_CLOCK": str(path),
+                            "ASAN_OPTIONS": f"{asan_options}:verify_asan_link_order=0"}
+
+    def time(self) -> float:
+        """Unix time by this clock."""
+        return (self._wall_ns + (0 if self._frozen else time.time_ns())) / 1e9
+
+    def step(self, seconds: float) -> None:
+        self._set(self._frozen, self._wall_ns + round(seconds * 1e9), self._monotonic_ns + round(seconds * 1e9))
+
+    def freeze(self) -> None:
+        if not self._frozen:
+            self._set(1, self._wall_ns + time.time_ns(), self._monotonic_ns + time.monotonic_ns())
+
+    def run(self) -> None:
+        if self._frozen:
+            self._set(0, self._wall_ns - time.time_ns(), self._monotonic_ns - time.monotonic_ns())
+
+    def _set(self, *setting: int) -> None:
+        self._frozen, self._wall_ns, self._monotonic_ns = setting
+        self._changes += 1
+        SETTING.pack_into(self._memory, COUNT.size + self._changes % SETTINGS * SETTING.size, *setting)
+        COUNT.pack_into(self._memory, 0, self._changes)
+        os.pwrite(self._file.fileno(), COUNT.pack(self._changes), 0)  # which wakes the programs
+
+    def close(self) -> None:
+        self._memory.close()
+        self._file.close()

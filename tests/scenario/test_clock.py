@@ -1,0 +1,51 @@
+"""The clock that tests own, and what goes by it: ages, TTLs, Retry-After, holds."""
+
+import pytest
+
+PATH = "/sora/v1/videos/t"
+
+
+@pytest.fixture
+def clocked(make_stack):
+    return make_stack(clock=True, providers={"sora": {"poll": {"min": "30s", "max": "30s"}}})
+
+
+def told(answer) -> tuple:
+    return answer.headers["x-cache"], answer.headers["age"], answer.headers.get("retry-after")
+
+
+def test_the_time_stands_still_but_for_steps_and_then_goes_on(clocked):
+    clocked.clock.freeze()
+    now = clocked.clock.time()
+    assert told(clocked.task("t")) == ("MISS", "0", "30")
+    for age in range(1, 30):
+        clocked.clock.step(1)
+        assert told(clocked.task("t")) == ("HIT", str(age), str(30 - age))
+    clocked.clock.step(1)
+    assert told(clocked.task("t"))[:2] == ("MISS", "0")
+    assert clocked.clock.time() == now + 30
+    clocked.clock.run()
+    clocked.wait_until(lambda: clocked.clock.time() > now + 30, what="the time to go on")
+
+
+def test_who_sleeps_until_a_time_wakes_when_a_step_reaches_it(clocked):
+    clocked.clock.freeze()
+    clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    held = clocked.background(clocked.task, "t?wait=20")
+    clocked.standin.wait_count(1, "t")
+    clocked.wait_metric("waiters", 1)
+    clocked.clock.step(19.5)
+    assert told(clocked.task("t"))[:2] == ("HIT", "19") and not held.done()
+    clocked.clock.step(0.5)
+    assert told(held.result()) == ("HIT", "20", "10")
+
+
+def test_redis_goes_by_the_same_time(clocked):
+    clocked.clock.freeze()
+    assert clocked.task("t").status == 200
+    (key,) = clocked.wait_until(clocked.redis.stored, what="the snapshot in Redis")
+    left_ms = int(clocked.redis.cli("PTTL", key))
+    clocked.clock.step(60)
+    assert int(clocked.redis.cli("PTTL", key)) == left_ms - 60_000
+    clocked.clock.step((left_ms + 1) / 1000 - 60)
+    assert clocked.redis.stored() == []
