@@ -6,8 +6,8 @@
 
 BEGIN {
     FS = "\t"
-    split("string path duration size int enum pointer strings paths pointers scalars object list map map_text", types, " ")
-    split("string|path|duration|size|whole number|one of|pointer|list of strings|list of paths|" \
+    split("string account path duration size int enum pointer strings paths pointers scalars object list map map_text", types, " ")
+    split("string|name or number|path|duration|size|whole number|one of|pointer|list of strings|list of paths|" \
           "pointer or list of pointers|list of strings, whole numbers, true, false and null|object|list of objects|" \
           "objects by name|strings by name", texts, "|")
     for (i in types)
@@ -44,7 +44,7 @@ function bounds(type, min, max) {
         return ""
     if (type ~ /^(duration|size|int)$/)
         return " from " value(min, type) " to " value(max, type)
-    return ", " (type == "string" ? "" : "each ") "of " (min > 0 ? min " to " : "at most ") max " characters"
+    return ", " (type ~ /^(string|account)$/ ? "" : "each ") "of " (min > 0 ? min " to " : "at most ") max " characters"
 }
 
 function quoted(words) {

@@ -3,10 +3,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "lib/cpus.h"
 #include "lib/vault.h"
 
 enum { CONF_FILE_MAX = 1024 * 1024 };
@@ -110,12 +112,15 @@ static const struct table access_table = TABLE(ACCESS, access_fields);
 
 #define CONF struct conf
 static const struct field conf_fields[] = {
-    FIELD("workers", S_INT, CONF, workers, "0", "processes; 0: as many as there are cores", .max = 64),
+    FIELD(
+        "workers", S_INT, CONF, workers, "0",
+        "processes; 0: as many as processors that its affinity and the CPU quota of its control group allow",
+        .max = WORKERS_MAX),
     FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "where the sockets are", ),
-    FIELD("socket_group", S_STRING, CONF, socket_group, "\"www-data\"",
-          "the web server's group; null: our own", .nullable = true, .min = 1, .max = 64),
-    FIELD("user", S_STRING, CONF, user, "\"www-data\"", "whom workers run as when started by root", .min = 1,
-          .max = 64),
+    FIELD("socket_group", S_ACCOUNT, CONF, socket_group, "\"www-data\"",
+          "the web server's group; null: that of the process", .nullable = true, .min = 1, .max = 64),
+    FIELD("user", S_ACCOUNT, CONF, user, "\"www-data\"",
+          "user that workers run as when root starts the program", .min = 1, .max = 64),
     FIELD("sandbox", S_ENUM, CONF, sandbox, "\"on\"", "workers may make only the system calls that they need",
           .words = "on|off"),
     FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "where the provider files are", ),
@@ -139,6 +144,11 @@ const struct table conf_table = TABLE(CONF, conf_fields);
 
 /* ---- from the file to the end ---- */
 
+static struct schema_source source_of(const struct conf *conf)
+{
+    return (struct schema_source){.path = conf->file->path, .text = conf->file->data, .len = conf->file->len};
+}
+
 struct conf *conf_load(const char *path, struct files *files, char **ret_error)
 {
     struct conf *conf = xcalloc(1, sizeof(*conf));
@@ -151,7 +161,8 @@ struct conf *conf_load(const char *path, struct files *files, char **ret_error)
         conf_free(conf);
         return NULL;
     }
-    const struct schema_source source = {.path = path, .text = file->data, .len = file->len};
+    conf->file = file;
+    const struct schema_source source = source_of(conf);
     *ret_error = NULL;
     if (schema_read(&conf_table, &source, conf, ret_error) == 0)
         *ret_error = conf_finish(conf, &source);
@@ -160,8 +171,8 @@ struct conf *conf_load(const char *path, struct files *files, char **ret_error)
         return NULL;
     }
     if (conf->workers == 0) {
-        long cores = sysconf(_SC_NPROCESSORS_ONLN);
-        conf->workers = cores < 1 ? 1 : cores > 64 ? 64 : cores;
+        int cpus = cpus_usable("");
+        conf->workers = cpus > WORKERS_MAX ? WORKERS_MAX : cpus;
     }
     return conf;
 }
@@ -215,6 +226,20 @@ char *conf_check_providers(const struct conf *conf)
         free(entries[i]);
     }
     free(entries);
+    return error;
+}
+
+char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...)
+{
+    const struct schema_source source = source_of(conf);
+    va_list args;
+    char *what;
+    va_start(args, format);
+    if (vasprintf(&what, format, args) < 0)
+        abort();
+    va_end(args);
+    char *error = schema_error(&source, pointer, "%s", what);
+    free(what);
     return error;
 }
 

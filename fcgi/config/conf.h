@@ -85,14 +85,16 @@ struct conf_access {
     int ownership;    /* enum ownership_mode */
 };
 
+enum { WORKERS_MAX = 64 };
+
 enum sandbox { SANDBOX_ON, SANDBOX_OFF };
 
 struct conf {
-    int64_t workers; /* 0: the number of cores */
+    int64_t workers;
     char *socket_dir;
-    char *socket_group; /* NULL: the group of the process */
+    char *socket_group; /* name or number; NULL: the group of the process */
     int sandbox;        /* enum sandbox */
-    char *user;         /* whom workers run as when started by root */
+    char *user;         /* name or number of whom workers run as when root started the master */
     char *providers_dir;
     struct list upstreams; /* of struct conf_upstream */
     struct list routes;    /* of struct conf_route */
@@ -105,9 +107,10 @@ struct conf {
     int log_level;         /* enum log_level */
     int log_format;        /* enum log_format */
 
-    struct files *files;   /* everything that was read */
-    struct list providers; /* of struct provider *, each once */
-    struct teams *teams;   /* NULL: there are none */
+    struct files *files;     /* everything that was read */
+    const struct file *file; /* (ref) the configuration file itself */
+    struct list providers;   /* of struct provider *, each once */
+    struct teams *teams;     /* NULL: there are none */
 };
 
 extern const struct table conf_table; /* of the file, for the manual */
@@ -122,6 +125,10 @@ char *conf_finish(struct conf *conf, const struct schema_source *source);
 
 /* Reads every file of providers_dir, also those that no route names; an error (allocated), or NULL. */
 char *conf_check_providers(const struct conf *conf);
+
+/* The message (allocated) of an error that only the process which uses the configuration can know, in the form of those
+ * that loading reports: "FILE:LINE: /pointer: what is wrong". */
+char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...) PRINTF(3, 4);
 
 /* The configuration in force, defaults included; secrets are only ever names of files. */
 void conf_print(const struct conf *conf, struct buf *out);

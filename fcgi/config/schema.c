@@ -15,6 +15,8 @@
 
 enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096, TABLES_MAX = 32 };
 
+#define ACCOUNT_MAX 4294967294LL /* the next number means none */
+
 struct reader {
     const struct schema_source *source;
     char pointer[1024]; /* to the value being read */
@@ -122,6 +124,21 @@ static int read_string(struct reader *r, const struct field *field, struct json_
     if (out_of_bounds(field, (int64_t)strlen(text)))
         return fail(r, "must have %lld to %lld characters", (long long)field->min, (long long)field->max);
     *place = xstrdup(text);
+    return 0;
+}
+
+static int read_account(struct reader *r, const struct field *field, struct json_object *value, char **place)
+{
+    enum json_type type = json_object_get_type(value);
+    int64_t number;
+    if (type != json_type_string && type != json_type_int)
+        return fail(r, "must be a name or a number");
+    if (type == json_type_string && parse_int(json_text(value), &number) < 0)
+        return read_string(r, field, value, place);
+    number = json_object_get_int64(value);
+    if (number < 0 || number > ACCOUNT_MAX)
+        return fail(r, "must be a name, or a number from 0 to %lld", ACCOUNT_MAX);
+    *place = xasprintf("%lld", (long long)number);
     return 0;
 }
 
@@ -323,6 +340,8 @@ static int read_value(struct reader *r, const struct field *field, struct json_o
     switch (field->type) {
     case S_STRING:
         return read_string(r, field, value, place);
+    case S_ACCOUNT:
+        return read_account(r, field, value, place);
     case S_PATH:
         return read_path(r, value, place);
     case S_DURATION:
@@ -470,6 +489,7 @@ static void done_field(const struct field *field, void *place)
     case S_ENUM:
         break;
     case S_STRING:
+    case S_ACCOUNT:
     case S_PATH:
         free(*(char **)place);
         break;
@@ -507,6 +527,16 @@ static void print_text(struct buf *out, const char *text)
         buf_puts(out, "null");
     else
         buf_add_json_string(out, text, strlen(text));
+}
+
+/* A name, or a number that stands without quotes. */
+static void print_account(struct buf *out, const char *text)
+{
+    int64_t number;
+    if (text != NULL && parse_int(text, &number) == 0)
+        buf_puts(out, text);
+    else
+        print_text(out, text);
 }
 
 static void print_word(const char *words, int index, struct buf *out)
@@ -595,6 +625,9 @@ static void print_value(const struct field *field, const void *place, int depth,
     case S_PATH:
         print_text(out, *(char *const *)place);
         break;
+    case S_ACCOUNT:
+        print_account(out, *(char *const *)place);
+        break;
     case S_POINTER:
         print_text(out, ((const struct json_path *)place)->text);
         break;
@@ -637,10 +670,10 @@ void schema_print(const struct table *table, const void *in, struct buf *out)
 /* ---- describing the tables ---- */
 
 static const char *const type_names[] = {
-    [S_STRING] = "string", [S_PATH] = "path",         [S_DURATION] = "duration", [S_SIZE] = "size",
-    [S_INT] = "int",       [S_ENUM] = "enum",         [S_POINTER] = "pointer",   [S_STRINGS] = "strings",
-    [S_PATHS] = "paths",   [S_POINTERS] = "pointers", [S_SCALARS] = "scalars",   [S_OBJECT] = "object",
-    [S_LIST] = "list",     [S_MAP] = "map",           [S_MAP_TEXT] = "map_text",
+    [S_STRING] = "string",   [S_ACCOUNT] = "account", [S_PATH] = "path",         [S_DURATION] = "duration",
+    [S_SIZE] = "size",       [S_INT] = "int",         [S_ENUM] = "enum",         [S_POINTER] = "pointer",
+    [S_STRINGS] = "strings", [S_PATHS] = "paths",     [S_POINTERS] = "pointers", [S_SCALARS] = "scalars",
+    [S_OBJECT] = "object",   [S_LIST] = "list",       [S_MAP] = "map",           [S_MAP_TEXT] = "map_text",
 };
 
 /* The tables of one file, in the order in which they are met. */

@@ -11,6 +11,7 @@
 
 enum schema_type {
     S_STRING,   /* char *              a string without control characters; length within min and max */
+    S_ACCOUNT,  /* char *              the name or number of a user or group; a number as its digits */
     S_PATH,     /* char *              a file name, relative to the file it stands in, or a credential */
     S_DURATION, /* int64_t             milliseconds, written "250ms" */
     S_SIZE,     /* int64_t             bytes, written "64MiB" */

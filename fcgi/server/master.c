@@ -10,8 +10,6 @@
  * make one reload more. */
 #include "server/master.h"
 
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +20,7 @@
 #include "server/workers.h"
 #include "server/elders.h"
 #include "server/filewatch.h"
+#include "server/identity.h"
 #include "server/panel.h"
 #include "server/report.h"
 #include "server/sandbox.h"
@@ -99,10 +98,12 @@ static char *refuse_change(const struct master *m, const struct conf *conf)
 
 char *master_refuses(const struct conf *conf)
 {
-    if (geteuid() == 0 && getpwnam(conf->user) == NULL)
-        return xasprintf("there is no user \"%s\" for the workers (\"user\")", conf->user);
-    if (conf->socket_group != NULL && getgrnam(conf->socket_group) == NULL)
-        return xasprintf("there is no group \"%s\" (\"socket_group\")", conf->socket_group);
+    uid_t uid;
+    gid_t gid;
+    if (geteuid() == 0 && identity_user(conf->user, &uid) < 0)
+        return conf_error(conf, "/user", "there is no user \"%s\"", conf->user);
+    if (conf->socket_group != NULL && identity_group(conf->socket_group, &gid) < 0)
+        return conf_error(conf, "/socket_group", "there is no group \"%s\"", conf->socket_group);
     return NULL;
 }
 

@@ -4,7 +4,8 @@
 
 #include "config/conf.h"
 
-/* Why this process could not run workers for the configuration (allocated), or NULL: what it names has to exist. */
+/* Why this process could not run workers for the configuration, or NULL: the user and the group that it names have to
+ * exist. Allocated: "FILE:LINE: /user: there is no user \"x\"". */
 char *master_refuses(const struct conf *conf);
 
 /* Runs until TERM or INT; the exit status. `path` is the configuration's name, for reloads; `conf` belongs to

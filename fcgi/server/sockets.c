@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +12,7 @@
 
 #include "lib/buf.h"
 #include "lib/log.h"
+#include "server/identity.h"
 
 enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
 
@@ -197,10 +197,10 @@ static char *clear_way(const struct sockaddr_un *address)
 
 static char *set_group(const char *path, const char *group)
 {
-    const struct group *entry = getgrnam(group);
-    if (entry == NULL)
+    gid_t gid;
+    if (identity_group(group, &gid) < 0)
         return xasprintf("there is no group \"%s\" (\"socket_group\")", group);
-    if (chown(path, (uid_t)-1, entry->gr_gid) < 0)
+    if (chown(path, (uid_t)-1, gid) < 0)
         return xasprintf("cannot give %s to the group \"%s\" (\"socket_group\"): %s", path, group,
                          strerror(errno));
     return NULL;

@@ -7,9 +7,6 @@
  * They are made from right to left and freed from left to right. */
 #include "server/worker.h"
 
-#include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +16,7 @@
 #include <unistd.h>
 
 #include "request/request.h"
+#include "server/identity.h"
 #include "server/sandbox.h"
 #include "lib/stats.h"
 #include "server/upgrade.h"
@@ -64,22 +62,6 @@ static void enter_sandbox(const struct conf *conf)
     int bad = conf->sandbox == SANDBOX_ON ? sandbox_enter() : 0;
     if (bad < 0)
         log_warn("without the sandbox, which this system does not have: %s", strerror(-bad));
-}
-
-static bool drop_root(const char *user)
-{
-    if (geteuid() != 0)
-        return true;
-    const struct passwd *pw = getpwnam(user);
-    if (pw == NULL) {
-        log_error("there is no user \"%s\" to run as", user);
-        return false;
-    }
-    if (initgroups(user, pw->pw_gid) < 0 || setgid(pw->pw_gid) < 0 || setuid(pw->pw_uid) < 0) {
-        log_error("cannot become user \"%s\": %s", user, strerror(errno));
-        return false;
-    }
-    return true;
 }
 
 /* The descriptors left for connections when every upstream query has one and a few are kept back. */
@@ -265,7 +247,10 @@ int worker_main(int index, int slot, const char *path)
     if (w.conf == NULL)
         return EXIT_FAILURE;
     log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
-    if (!drop_root(w.conf->user)) {
+    char *error = identity_become(w.conf->user);
+    if (error != NULL) {
+        log_error("%s", error);
+        free(error);
         conf_free(w.conf);
         return EXIT_FAILURE;
     }

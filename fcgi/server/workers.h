@@ -11,8 +11,6 @@
 #include "server/health.h"
 #include "server/sockets.h"
 
-enum { WORKERS_MAX = 64 };
-
 struct workers;
 
 struct workers_parts {

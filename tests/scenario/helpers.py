@@ -95,6 +95,12 @@ def worker_pid(stack, index):
     return None
 
 
+def status_of(pid, *names):
+    """These lines of /proc/PID/status, each as a list of words."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return [lines[name].split() for name in names]
+
+
 def wait_gone(stack, *pids):
     stack.wait_until(lambda: all(process_state(pid)[0] in "ZX" for pid in pids), what=f"the end of {pids}")
 

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 import fastcgi
-from helpers import clients, finished_tasks, sockets, wait_gone, worker_pid
+import needs
+from helpers import clients, finished_tasks, metric, sockets, status_of, wait_gone, worker_pid
+from installing import run
+from parts import WEB_GROUP
 
 
 def user_of(pid):
     """Whom the process runs as: real, effective, saved and file system user are the same."""
-    uids = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
-    (uid,) = set(uids.split()[1:])
+    (uid,) = set(status_of(pid, "Uid")[0])
     return pwd.getpwuid(int(uid)).pw_name
 
 
@@ -65,6 +68,65 @@ def test_a_file_that_is_no_socket_is_not_touched(make_stack, make):
     assert refused.stderr.endswith(f"{path} is there already and is no socket\n")
     assert sockets(stack) == ["worker-1.sock"]
     assert path.lstat() == before
+
+
+# Users, groups and how many
+
+
+@needs.root
+def test_a_user_and_a_group_may_be_numbers_that_have_no_account(make_stack):
+    stack = make_stack(redis=False, nginx=False, config={"user": 54321, "socket_group": 54322})
+    stack.wait_until(lambda: metric(stack, "workers_ready") == 2, what="both workers")
+    for pid in stack.daemon.workers():
+        assert status_of(pid, "Uid", "Gid", "Groups") == [["54321"] * 4, ["54321"] * 4, []]
+    assert {(stack.socket_dir / name).stat().st_gid for name in sockets(stack)} == {54322}
+    assert stack.ask_worker("/sora/v1/videos/task_1").status == 200
+    assert '"user": 54321,' in stack.daemon.run("--print-config").stdout
+
+
+@needs.root
+def test_the_number_of_an_account_is_as_good_as_its_name(make_stack):
+    account, group = pwd.getpwnam(WEB_GROUP), grp.getgrnam(WEB_GROUP)
+    stack = make_stack(redis=False, config={"user": account.pw_uid, "socket_group": group.gr_gid})
+    stack.wait_metric("workers_ready", 2)
+    groups = {str(gid) for gid in os.getgrouplist(WEB_GROUP, account.pw_gid)}
+    for pid in stack.daemon.workers():
+        uids, gids, more = status_of(pid, "Uid", "Gid", "Groups")
+        assert set(uids) == {str(account.pw_uid)} and set(gids) == {str(account.pw_gid)} and set(more) == groups
+    assert stack.task("task_1").status == 200
+
+
+@needs.root
+def test_a_master_that_is_not_root_reads_what_root_may_and_its_workers_may_not(make_stack):
+    capabilities = [f"--{which}=-all,+dac_read_search" for which in ("inh-caps", "ambient-caps", "bounding-set")]
+    stack = make_stack(redis=False, daemon=False)
+    stack.socket_dir.mkdir()
+    shutil.chown(stack.socket_dir, WEB_GROUP)
+    assert (stack.key_file.stat().st_uid, stack.key_file.stat().st_mode & 0o777) == (0, 0o600)
+    stack.daemon.wrapper = ["setpriv", f"--reuid={WEB_GROUP}", f"--regid={WEB_GROUP}", "--init-groups", *capabilities, "--"]
+    stack.daemon.start()
+    stack.wait_metric("workers_ready", 2)
+    assert stack.task("task_1").status == 200
+    sets = ("CapPrm", "CapEff", "CapInh", "CapAmb")
+    assert status_of(stack.daemon.pid, *sets) == [["0000000000000004"]] * 4
+    for pid in stack.daemon.workers():
+        assert status_of(pid, *sets) == [["0000000000000000"]] * 4
+
+
+def test_there_are_as_many_workers_as_processors_that_affinity_allows(make_stack):
+    stack = make_stack(redis=False, daemon=False)
+    stack.configure(workers=0)
+    stack.daemon.wrapper = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
+    stack.daemon.start()
+    stack.wait_log("started: 1 workers")
+
+    def told(option):
+        command = [*stack.daemon.wrapper, stack.daemon.binary, "-c", str(stack.daemon.config_file), option]
+        return run(*command, env=stack.daemon.environment())
+
+    assert '"workers": 1,' in told("--print-config")
+    assert re.findall(r"worker-\d+", told("--print-nginx")) == ["worker-0"]
+    assert stack.task("task_1").status == 200
 
 
 # Leaving

@@ -1,6 +1,7 @@
 """An upgrade: another program lies where the running one was started from, and HUP makes it take over."""
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -125,14 +126,14 @@ def test_a_configuration_that_the_new_program_refuses_changes_nothing(upgradable
     upgrade(stack)
 
 
-@pytest.mark.parametrize("members", [{"user": "nobody-at-all"}, {"socket_group": "nobody-at-all"}], ids=str)
-def test_nor_does_one_whose_user_or_group_is_not_there(upgradable, members):
+@pytest.mark.parametrize(("key", "kind"), [("user", "user"), ("socket_group", "group")])
+def test_nor_does_one_whose_user_or_group_is_not_there(upgradable, key, kind):
     stack = upgradable()
-    stack.configure(**members)
+    stack.configure(**{key: "nobody-at-all"})
     lay(stack, stack.daemon.binary)
     stack.daemon.hup()
     stack.wait_log("the program that lies there now refuses the configuration")
-    assert "nobody-at-all" in stack.daemon.log()
+    assert re.search(rf'/taskproxy.json:\d+: /{key}: there is no {kind} "nobody-at-all"$', stack.daemon.log(), re.MULTILINE)
     assert stack.task("t").status == 200
 
 

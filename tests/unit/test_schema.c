@@ -13,6 +13,7 @@ struct door {
 
 struct house {
     char *title;
+    char *owner;
     char *plan;
     int64_t age_ms;
     int64_t volume;
@@ -43,6 +44,7 @@ static const struct table named_door_table = TABLE(struct door, named_door_field
 #define HOUSE struct house
 static const struct field house_fields[] = {
     FIELD("title", S_STRING, HOUSE, title, REQUIRED, "what it is called", .min = 2, .max = 8),
+    FIELD("owner", S_ACCOUNT, HOUSE, owner, "null", "who has it", .min = 2, .max = 8),
     FIELD("plan", S_PATH, HOUSE, plan, "null", "a file", ),
     FIELD("age", S_DURATION, HOUSE, age_ms, "\"1h\"", "since it was built", .min = 1000, .max = 86400000),
     FIELD("volume", S_SIZE, HOUSE, volume, "\"1KiB\"", "how much fits in", .min = 1024, .max = 1048576),
@@ -97,7 +99,8 @@ TEST(what_is_absent_has_its_default)
 
 static const char whole_house[] =
     "{ // a comment\n"
-    "\"title\": \"home\", \"plan\": \"plans/a\", \"age\": \"90s\", \"volume\": \"2KiB\", \"floors\": 9,\n"
+    "\"title\": \"home\", \"owner\": 33, \"plan\": \"plans/a\", \"age\": \"90s\", \"volume\": \"2KiB\", "
+    "\"floors\": 9,\n"
     "\"colour\": \"green\", \"at\": \"/a/*/b\", \"tags\": [\"x\", \"yy\"], \"plans\": [\"/abs\", \"rel\"],\n"
     "\"places\": \"/one\", \"values\": [\"a\", 1, true, null], \"front\": {\"width\": 100},\n"
     "\"doors\": [{\"width\": 1}, {}], \"named_doors\": {\"back\": {\"width\": 70}, \"side-1\": {}},\n"
@@ -108,6 +111,7 @@ TEST(every_type_is_read_into_its_place)
     struct house house;
     char *error = NULL;
     assert_int_equal(read_house(whole_house, &house, &error), 0);
+    assert_string_equal(house.owner, "33");
     assert_string_equal(house.plan, "/etc/x/plans/a");
     assert_int_equal(house.age_ms, 90000);
     assert_int_equal(house.volume, 2048);
@@ -145,6 +149,30 @@ TEST(what_is_printed_reads_back_the_same)
     buf_done(&second);
 }
 
+TEST(an_account_is_a_name_or_a_number_with_or_without_quotes)
+{
+    static const struct {
+        const char *text, *owner, *printed;
+    } accounts[] = {{"\"www\"", "www", "\"owner\": \"www\""},
+                    {"0", "0", "\"owner\": 0,"},
+                    {"4294967294", "4294967294", "\"owner\": 4294967294,"},
+                    {"\"33\"", "33", "\"owner\": 33,"},
+                    {"\"33x\"", "33x", "\"owner\": \"33x\""}};
+    for (size_t i = 0; i < NELEMS(accounts); i++) {
+        struct house house;
+        struct buf out;
+        char *error = NULL, *text = xasprintf("{\"title\":\"home\",\"owner\":%s}", accounts[i].text);
+        assert_int_equal(read_house(text, &house, &error), 0);
+        assert_string_equal(house.owner, accounts[i].owner);
+        buf_init(&out, 65536);
+        schema_print(&house_table, &house, &out);
+        assert_non_null(strstr(out.data, accounts[i].printed));
+        buf_done(&out);
+        schema_done(&house_table, &house);
+        free(text);
+    }
+}
+
 TEST(each_mistake_has_its_file_line_pointer_and_reason)
 {
 #define AT1 "/etc/x/house.json:1: "
@@ -162,6 +190,11 @@ TEST(each_mistake_has_its_file_line_pointer_and_reason)
         {"{\"title\":\"a\\u0000b\"}", NULL},
         {"{\"titel\":\"home\"}", AT1 "/titel: there is no such key; did you mean \"title\"?"},
         {"{\"zzzzzzzzzzzzzzz\":1}", AT1 "/zzzzzzzzzzzzzzz: there is no such key"},
+        {"{\"title\":\"home\",\"owner\":true}", AT1 "/owner: must be a name or a number"},
+        {"{\"title\":\"home\",\"owner\":-1}", AT1 "/owner: must be a name, or a number from 0 to 4294967294"},
+        {"{\"title\":\"home\",\"owner\":\"4294967295\"}",
+         AT1 "/owner: must be a name, or a number from 0 to 4294967294"},
+        {"{\"title\":\"home\",\"owner\":\"x\"}", AT1 "/owner: must have 2 to 8 characters"},
         {"{\"title\":\"home\",\"plan\":\"\"}", AT1 "/plan: must be the name of a file"},
         {"{\"title\":\"home\",\"age\":\"10\"}",
          AT1 "/age: must be a duration: a number and ms, s, m, h or d, such as \"250ms\""},
@@ -281,6 +314,7 @@ int main(void)
         cmocka_unit_test(what_is_absent_has_its_default),
         cmocka_unit_test(every_type_is_read_into_its_place),
         cmocka_unit_test(what_is_printed_reads_back_the_same),
+        cmocka_unit_test(an_account_is_a_name_or_a_number_with_or_without_quotes),
         cmocka_unit_test(each_mistake_has_its_file_line_pointer_and_reason),
         cmocka_unit_test(absurd_sizes_are_refused_in_words),
         cmocka_unit_test(a_message_of_the_callers_own_has_the_same_form),
