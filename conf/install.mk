@@ -45,10 +45,10 @@ deb:
 	$(INSTALL) build deb
 	@conf/build-deb
 
-# What the units have: the key comes from systemd, and there are as many workers as sockets.
+# As many workers as the unit has sockets.
 build/installed/taskproxy.json: conf/taskproxy.json conf/install.mk
 	@mkdir -p $(@D)
-	@sed -e 's|\["keys/main"\],      |["credential:main"],|' -e 's|"workers": 0,|"workers": 2,|' $< > $@
+	@sed -e 's|"workers": 0,|"workers": 2,|' $< > $@
 
 build/installed/taskproxy.service: conf/systemd/taskproxy.service build/installed/places
 	@sed -e 's|/usr/sbin/|$(SBINDIR)/|g' -e 's|/etc/taskproxy|$(SYSCONFDIR)/taskproxy|g' $< > $@

@@ -87,6 +87,16 @@ static bool is_credential(const char *path)
     return strncmp(path, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0;
 }
 
+/* The credential of that name, or the one that systemd has made from the file of that name in the folder of keys:
+ * LoadCredential=keys:FOLDER calls it keys_NAME. */
+static char *credential_place(const char *folder, const char *name)
+{
+    char *place = xasprintf("%s/%s", folder, name), *of_keys = xasprintf("%s/keys_%s", folder, name);
+    bool has_own = access(place, F_OK) == 0 || access(of_keys, F_OK) < 0;
+    free(has_own ? of_keys : place);
+    return has_own ? place : of_keys;
+}
+
 char *file_place(const char *path, char **ret_why)
 {
     if (!is_credential(path))
@@ -100,7 +110,7 @@ char *file_place(const char *path, char **ret_why)
                       "it; by hand, let it be the folder that holds \"%s\")",
                       name);
     else
-        return xasprintf("%s/%s", folder, name);
+        return credential_place(folder, name);
     return NULL;
 }
 

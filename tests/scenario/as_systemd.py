@@ -1,4 +1,4 @@
-"""Becomes a service as systemd would start it: sockets, credentials, user, system calls, and then its ExecStart.
+"""Becomes a service as systemd would start it: sockets, credentials, user, capabilities, system calls; then its ExecStart.
 
 Run as root with the text of this file, in the root folder that the units are in: python3 -c TEXT NAME NOTIFY_SOCKET
 """
@@ -12,12 +12,17 @@ import re
 import shlex
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 LISTEN_FIRST = 3
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000  # SCMP_ACT_ALLOW, SCMP_ACT_ERRNO
+CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2}
+PR_SET_KEEPCAPS, PR_CAPBSET_DROP, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 24, 47, 2
+CAPABILITY_VERSION_3 = 0x20080522
+libc = ctypes.CDLL(None)
 
 
 def read_unit(name):
@@ -40,21 +45,48 @@ def open_sockets(unit):
 
 
 def load_credentials(unit, user):
+    """Copies of files, and of each file in a folder under the name ID_FILE; where they are."""
     folder = Path("/run/credentials")
     folder.mkdir(mode=0o755)
-    for credential in unit["LoadCredential"]:
-        name, path = credential.split(":")
-        shutil.copy(path, folder / name)
-        os.chmod(folder / name, 0o400)
-        shutil.chown(folder / name, user)
+    for line in unit["LoadCredential"]:
+        name, source = line.split(":")
+        files = {f"{name}_{file.name}": file for file in Path(source).iterdir()} if Path(source).is_dir() else {name: source}
+        for credential, file in files.items():
+            shutil.copy(file, folder / credential)
+            os.chmod(folder / credential, 0o400)
+            shutil.chown(folder / credential, user)
     return str(folder)
+
+
+def numbers(unit, setting):
+    return [CAPABILITIES[name] for name in unit[setting][0].split()]
+
+
+def bound_capabilities(unit):
+    for number in set(range(64)) - set(numbers(unit, "CapabilityBoundingSet")):
+        libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # fails for those that the kernel does not have
+
+
+def keep_capabilities(unit):
+    """Of what root had, the ambient ones only."""
+    ambient = numbers(unit, "AmbientCapabilities")
+    mask = sum(1 << number for number in ambient)
+    header, sets = struct.pack("Ii", CAPABILITY_VERSION_3, 0), struct.pack("6I", mask, mask, mask, 0, 0, 0)
+    done = libc.capset(header, sets)
+    for number in ambient:
+        done |= libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0)
+    if done != 0:
+        sys.exit("the capabilities cannot be given")
 
 
 def become(unit):
     user = pwd.getpwnam(unit["User"][0])
+    bound_capabilities(unit)
+    libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([grp.getgrnam(name).gr_gid for name in unit["SupplementaryGroups"]])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
+    keep_capabilities(unit)
     os.umask(int(unit["UMask"][0], 8))
 
 

@@ -1,7 +1,6 @@
 """The Debian package, from its making to its end, as an administrator meets it."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers import clients, status_of
 from installing import FreshRoot, copy_tree, run
 from managing import Manager
-from parts import Process, UnixConnection
+from parts import Process, children_of
 
 HERE = Path(__file__).parent
 # What dpkg and others keep of all packages and users.
@@ -31,22 +31,28 @@ class Service(Process):
         self.spawn(self.command)
 
 
-@pytest.fixture
-def root(tmp_path):
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The package, built from a copy of the sources."""
     if os.geteuid() != 0:
         pytest.skip("only root can install packages")
+    tree = copy_tree(tmp_path_factory.mktemp("tree"))
+    run("conf/build-deb", cwd=tree)
+    assert not (tree / "debian").exists()
+    (built,) = (tree / "build").glob("taskproxy_*.deb")
+    return built
+
+
+@pytest.fixture
+def root(tmp_path):
     fresh = FreshRoot(tmp_path)
     yield fresh
     fresh.close()
 
 
 @pytest.fixture
-def deb(tmp_path_factory, root):
-    """The package, built from a copy of the sources: its path inside of the root."""
-    tree = copy_tree(tmp_path_factory.mktemp("tree"))
-    run("conf/build-deb", cwd=tree)
-    assert not (tree / "debian").exists()
-    (package,) = (tree / "build").glob("taskproxy_*.deb")
+def deb(package, root):
+    """Its path inside of the root."""
     shutil.copy(package, root.path / "root")
     return f"/root/{package.name}"
 
@@ -77,19 +83,17 @@ def make_nginx_folders(root):
 def enable_site(etc, stack):
     (etc / "nginx/sites-enabled/default").unlink(missing_ok=True)
     (etc / "nginx/sites-enabled/taskproxy").symlink_to("../sites-available/taskproxy")
-    edit(etc / "nginx/sites-available/taskproxy", "listen 80;", f"listen unix:{stack.folder}/site.sock;")
+    edit(etc / "nginx/sites-available/taskproxy", "listen 80;", f"listen unix:{stack.nginx.socket};")
 
 
-def ask(stack, target):
-    connection = UnixConnection(f"{stack.folder}/site.sock", 20)
-    connection.request("GET", target)
-    response = connection.getresponse()
-    return response.status, response.read()
+def trust(root, stack):
+    with open(root.path / "etc/ssl/certs/ca-certificates.crt", "a") as certificates:
+        certificates.write(Path(stack.standin.ca_file).read_text())
 
 
 @contextlib.contextmanager
-def running(root, stack):
-    """The service under a manager, and nginx; all has ended well when this has."""
+def running(root, stack, states=("READY", "STOPPING")):
+    """The service under a manager, which hears of these states, and nginx; all has ended well when this has."""
     manager, script = Manager(stack), (HERE / "as_systemd.py").read_text()
     service = Service(stack, "service", [*root.inside, "python3", "-c", script, "taskproxy", manager.variables["NOTIFY_SOCKET"]])
     web = Service(stack, "web", [*root.inside, "nginx", "-g", "daemon off;"])
@@ -97,11 +101,11 @@ def running(root, stack):
         service.start()
         manager.wait("READY")
         web.start()
-        web.wait_ready(lambda: ask(stack, "/readyz")[0] == 200)
-        yield service
+        web.wait_ready(lambda: stack.get("/readyz").status == 200)
+        yield service, manager
         service.signal(signal.SIGTERM)
         assert service.process.wait(20) == 0, service.log()
-        assert manager.states() == ["READY", "STOPPING"]
+        assert manager.states() == [*states]
     finally:
         print(service.log(), web.log())
         web.stop()
@@ -111,15 +115,14 @@ def running(root, stack):
 
 def user_of(root, pid):
     """The name, inside of the root, of whom the process runs as."""
-    (uid,) = set(re.search(r"^Uid:(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1].split())
+    (uid,) = set(status_of(pid, "Uid")[0])
     return re.search(rf"^(.*?):.*?:{uid}:", (root.path / "etc/passwd").read_text(), re.MULTILINE)[1]
 
 
 def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb, root, make_stack):
     root.run("lintian", "--allow-root", "--fail-on", "error", deb)
     stack = make_stack(redis=False, daemon=False, nginx=False)
-    with open(root.path / "etc/ssl/certs/ca-certificates.crt", "a") as certificates:
-        certificates.write(Path(stack.standin.ca_file).read_text())
+    trust(root, stack)
     etc = root.path / "etc"
     make_nginx_folders(root)
     before, users = root.new_files(), (etc / "passwd").read_text()
@@ -128,15 +131,14 @@ def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb
     assert root.run("stat", "-c", "%U", "/run/taskproxy") == "taskproxy\n"
     assert root.run("taskproxy", "--version") == f"taskproxy {deb.split('_')[1]}\n"
     configure(etc, stack)
-    by_hand = ["env", "CREDENTIALS_DIRECTORY=/etc/taskproxy/keys", "taskproxy"]
-    assert root.run(*by_hand, "-t") == "/etc/taskproxy/taskproxy.json: ok\n"
-    assert root.run(*by_hand, "--print-nginx") == (etc / "nginx/taskproxy/upstream.conf").read_text()
+    assert root.run("taskproxy", "-t") == "/etc/taskproxy/taskproxy.json: ok\n"
+    assert root.run("taskproxy", "--print-nginx") == (etc / "nginx/taskproxy/upstream.conf").read_text()
     enable_site(etc, stack)
     root.run("nginx", "-t")
 
-    with running(root, stack) as service:
-        status, body = ask(stack, "/sora/v1/videos/task_1")
-        assert status == 200 and json.loads(body)["data"]["task_id"] == "task_1"
+    with running(root, stack) as (service, _):
+        answer = stack.task("task_1")
+        assert answer.status == 200 and answer.json()["data"]["task_id"] == "task_1"
         assert stack.standin.seen("task_1")[0].headers["authorization"] == f"Bearer {stack.key}"
         assert user_of(root, service.pid) == "taskproxy"
         assert not re.search("error|passed by|sandbox|locked", service.log())
@@ -145,3 +147,94 @@ def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb
     left = {path for path in root.new_files() - before if not path.startswith(ADMINISTRATION)}
     assert left == set()
     assert (etc / "passwd").read_text() == users
+
+
+# What the configuration names
+
+NO_CAPABILITY, READS_ALL = "0000000000000000", "0000000000000004"  # CAP_DAC_READ_SEARCH
+
+
+def write_secret(path, text):
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text + "\n")
+
+
+def test_the_service_starts_with_whatever_key_files_the_configuration_names(deb, root, make_stack):
+    stack = make_stack(redis=False, daemon=False, nginx=False)
+    trust(root, stack)
+    etc = root.path / "etc"
+    root.run("dpkg", "-i", deb)
+    configure(etc, stack)
+    enable_site(etc, stack)
+    (etc / "taskproxy/keys/main").unlink()
+    files = {"keys/second": etc / "taskproxy/keys/second", "/etc/elsewhere/key": etc / "elsewhere/key",
+             "credential:third": etc / "taskproxy/keys/third"}
+    for number, path in enumerate(files.values()):
+        stack.standin.keys.add(f"sk-of-file-{number}")
+        write_secret(path, f"sk-of-file-{number}")
+    edit(etc / "taskproxy/taskproxy.json", '["keys/main"]', str([*files]).replace("'", '"'))
+
+    with running(root, stack) as (service, _):
+        for number in range(6):
+            assert stack.task(f"task_{number}").status == 200
+        used = {stack.standin.seen(f"task_{number}")[0].headers["authorization"] for number in range(6)}
+        assert used == {f"Bearer sk-of-file-{number}" for number in range(3)}
+        assert status_of(service.pid, "CapPrm", "CapEff") == [[READS_ALL]] * 2
+        for pid in children_of(service.pid):
+            assert user_of(root, pid) == "taskproxy"
+            assert status_of(pid, "CapPrm", "CapEff", "CapInh", "CapAmb") == [[NO_CAPABILITY]] * 4
+
+
+# An upgrade
+
+# systemd's part, for what maintainer scripts ask of it: the unit's ExecReload=, and a note of every command.
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >> /root/systemctl.log
+case "$*" in
+    *is-enabled*) echo enabled ;;
+    *"reload"*" taskproxy.service") kill -HUP {pid} ;;
+esac
+"""
+
+
+def stand_in_for_systemctl(root, pid):
+    systemctl = root.path / "usr/local/sbin/systemctl"
+    systemctl.write_text(SYSTEMCTL.format(pid=pid))
+    systemctl.chmod(0o755)
+    (root.path / "run/systemd/system").mkdir(parents=True)
+    (root.path / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+
+
+def newer(root, deb):
+    """The same package with a higher version."""
+    root.run("sh", "-ec", f"""
+        cd /root
+        dpkg-deb --raw-extract {deb} newer
+        sed -i 's/^Version: .*/&+newer/' newer/DEBIAN/control
+        dpkg-deb --build --root-owner-group newer newer.deb
+    """)
+    return "/root/newer.deb"
+
+
+def test_an_upgrade_reloads_the_service_and_no_request_fails(deb, root, make_stack):
+    stack = make_stack(redis=False, daemon=False, nginx=False)
+    trust(root, stack)
+    etc = root.path / "etc"
+    root.run("dpkg", "-i", deb)
+    configure(etc, stack)
+    enable_site(etc, stack)
+
+    with running(root, stack, states=("READY", "RELOADING", "READY", "STOPPING")) as (service, manager):
+        stand_in_for_systemctl(root, service.pid)
+        old = children_of(service.pid)
+        with clients(stack) as failures:
+            root.run("dpkg", "-i", newer(root, deb))
+            manager.wait("READY", count=2)
+            stack.wait_until(lambda: not set(old) & set(children_of(service.pid)), what="the old workers' end")
+        assert failures == []
+        assert Path(f"/proc/{service.pid}/exe").samefile(root.path / "usr/sbin/taskproxy")
+        assert len(children_of(service.pid)) == 2
+        asked = (root.path / "root/systemctl.log").read_text().splitlines()
+        assert asked.index("--system daemon-reload") < asked.index("try-reload-or-restart taskproxy.service")
+        assert not [line for line in asked if re.search(r"(?<!try-reload-or-)restart|\bstop\b", line)]

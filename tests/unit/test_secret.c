@@ -19,9 +19,12 @@ static int make_folder(void **unused __attribute__((unused)))
 
 static int remove_folder(void **unused __attribute__((unused)))
 {
-    char *path = xasprintf("%s/key", folder);
-    remove(path);
-    free(path);
+    static const char *const names[] = {"key", "keys_key"};
+    for (size_t i = 0; i < NELEMS(names); i++) {
+        char *path = xasprintf("%s/%s", folder, names[i]);
+        remove(path);
+        free(path);
+    }
     return rmdir(folder);
 }
 
@@ -120,6 +123,18 @@ TEST(a_credential_is_a_file_of_the_folder_that_systemd_names)
         assert_refused(no_names[i], "is no name of a credential");
 }
 
+TEST(a_credential_may_come_from_the_folder_of_keys)
+{
+    setenv("CREDENTIALS_DIRECTORY", folder, 1);
+    char *path = given_file("sk-12345678", 11, 0400), *of_keys = xasprintf("%s/keys_key", folder);
+    assert_int_equal(rename(path, of_keys), 0);
+    assert_read("credential:key", "sk-12345678");
+    free(given_file("sk-of-its-own", 13, 0400));
+    assert_read("credential:key", "sk-of-its-own");
+    free(path);
+    free(of_keys);
+}
+
 TEST(a_credential_may_show_the_mask_of_its_access_list)
 {
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
@@ -181,6 +196,7 @@ int main(void)
         cmocka_unit_test(a_secret_is_the_one_line_of_its_file),
         cmocka_unit_test(whatever_else_a_file_holds_is_refused_and_not_repeated),
         cmocka_unit_test(a_credential_is_a_file_of_the_folder_that_systemd_names),
+        cmocka_unit_test(a_credential_may_come_from_the_folder_of_keys),
         cmocka_unit_test(a_credential_may_show_the_mask_of_its_access_list),
         cmocka_unit_test(the_vault_is_in_no_core_file),
         cmocka_unit_test(the_vault_takes_what_is_larger_than_a_page),
