@@ -10,9 +10,9 @@ import pytest
 from stack import ROOT
 
 
-def run(*command, **settings):
+def run(*command, seconds=120, **settings):
     """A command that must succeed: what it has written."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, **settings)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=seconds, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

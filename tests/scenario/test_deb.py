@@ -37,7 +37,7 @@ def package(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("only root can install packages")
     tree = copy_tree(tmp_path_factory.mktemp("tree"))
-    run("conf/build-deb", cwd=tree)
+    run("conf/build-deb", cwd=tree, seconds=600)  # it compiles everything
     assert not (tree / "debian").exists()
     (built,) = (tree / "build").glob("taskproxy_*.deb")
     return built
