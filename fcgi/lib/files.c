@@ -279,7 +279,9 @@ static void lock_pages(struct files_image *image)
 int files_seal(const struct files *files, struct files_image *ret_image)
 {
     struct files_image image = {.fd = memfd_create("taskproxy-files", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
-    int result = image.fd < 0 ? -errno : write_image(files, image.fd);
+    if (image.fd < 0)
+        return -errno;
+    int result = write_image(files, image.fd);
     if (result == 0 &&
         fcntl(image.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
         result = -errno;

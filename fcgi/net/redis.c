@@ -432,7 +432,7 @@ bool redis_is_busy(const struct redis *r)
 
 static bool send_handshake(struct redis *r, int argc, const char **argv)
 {
-    size_t lens[3];
+    size_t lens[3] = {0};
     for (int i = 0; i < argc; i++)
         lens[i] = strlen(argv[i]);
     return send_command(r, HANDSHAKE, CONNECT_MAX_MS, argc, argv, lens) != NULL;

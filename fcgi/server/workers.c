@@ -325,7 +325,7 @@ static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_n
 static void kill_hung(struct child *child)
 {
     log_error("worker %d has stood still for %d s: killed", child->index,
-              child->silent * (WORKER_BEAT_MS / 1000));
+              child->silent * WORKER_BEAT_MS / 1000);
     stat_inc(STAT_WORKER_HANGS);
     uv_process_kill(&child->process, SIGKILL);
 }

@@ -61,7 +61,7 @@ static bool zone_offset(const char *text, int64_t *ret_seconds)
     int minutes = digits(rest, 2);
     if (hours < 0 || hours > 14 || minutes < 0 || minutes > 59 || rest[2] != '\0')
         return false;
-    *ret_seconds = (text[0] == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+    *ret_seconds = (text[0] == '-' ? -1 : 1) * (hours * INT64_C(3600) + minutes * 60);
     return true;
 }
 
