@@ -53,7 +53,7 @@ class Closed(Exception):
 class Connection:
     """A connection to a worker's or the master's socket."""
 
-    def __init__(self, path: str, seconds: float = 10):
+    def __init__(self, path: str, seconds: float = 20):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(seconds)
         try:

@@ -16,7 +16,7 @@ import fastcgi
 from port import Port
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 10  # seconds that a wait takes at most unless told otherwise
+PATIENCE = 20  # seconds that a wait takes at most unless told otherwise
 WEB_GROUP = "www-data"  # and the user of that name: whom nginx and the workers run as when root starts them
 SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|LeakSanitizer")
 os.environ["PATH"] += ":/usr/sbin"  # where nginx is, and which a user's PATH lacks
@@ -129,7 +129,7 @@ class Process:
             with contextlib.suppress(OSError, fastcgi.Closed):
                 return ready()
 
-        wait_until(look, 20, f"{self.name} to be ready")
+        wait_until(look, 2 * PATIENCE, f"{self.name} to be ready")
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -148,7 +148,7 @@ class Process:
             if self.running:
                 self.thaw()
                 self.signal(self.stop_signal)
-                self.process.wait(20)
+                self.process.wait(PATIENCE)
         finally:
             self.kill()
 

@@ -28,6 +28,8 @@ from clock import Clock
 from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, wait_until
 from standin import Standin
 
+# Of queries that a test makes: on a busy machine they may take long, and are to be answered nevertheless.
+PATIENT = {"connect_timeout": "30s", "timeout": "30s"}
 LAST_LINES = 40  # of each log, in the report of a test that failed
 LINE_LENGTH = 400
 
@@ -221,6 +223,7 @@ class Stack:
             "providers_dir": str(self.providers_dir),
             "upstreams": {"main": {
                 "base_url": upstream["base_url"], "key_files": [upstream["key_file"]], "ca_file": upstream.get("ca_file"),
+                **({} if self._upstream else PATIENT),
             }},
             "routes": [{"provider": "sora", "upstream": "main"}],
             # A second, not the 50 ms of the default: a busy machine must not look like a lost Redis.

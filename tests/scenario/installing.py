@@ -10,7 +10,7 @@ import pytest
 from stack import ROOT
 
 
-def run(*command, seconds=120, **settings):
+def run(*command, seconds=600, **settings):
     """A command that must succeed: what it has written."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=seconds, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -61,7 +61,7 @@ class FreshRoot:
         self._upper = Path(f"/proc/{self._holder.pid}/root/{folder}/upper")
 
     def close(self):
-        self._holder.communicate("\n", timeout=20)
+        self._holder.communicate("\n", timeout=60)
 
     def run(self, *command, **settings):
         return run(*self.inside, *command, **settings)

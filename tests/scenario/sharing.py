@@ -3,7 +3,7 @@
 import socket
 
 from helpers import REDIS_KEY
-from stack import Stack, merged
+from stack import PATIENT, Stack, merged
 from watching import NATIVE
 
 CHANNEL = "taskproxy:news"
@@ -19,7 +19,7 @@ def sharing(make_stack, **settings) -> Stack:
 def second_host(make_stack, first, **settings) -> Stack:
     """Another daemon, with its own nginx, on the first one's Redis and upstream."""
     upstream = {"base_url": first.standin.url, "key_file": str(first.key_file), "ca_file": first.standin.ca_file}
-    config = merged({"redis": first.config["redis"]}, settings.pop("config", {}))
+    config = merged({"redis": first.config["redis"], "upstreams": {"main": PATIENT}}, settings.pop("config", {}))
     return sharing(make_stack, redis=False, upstream=upstream, config=config, **settings)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from following import (FAILED, INTERRUPTED, SUCCEEDED, UNKNOWN, UNREACHED, USAGE, Scripted, Terminal, base_url, follower,
                        watch)
+from parts import PATIENCE
 from teaming import TOKENS, link, teams_stack
 from watching import end, quick, run
 
@@ -33,7 +34,7 @@ def test_a_line_for_each_change_and_in_the_end_what_was_made(served):
         assert process.stdout.readline() == "sora/t running 50 %\n"
         end(served, "t")
         said = process.stdout.read().splitlines()
-        assert process.wait(10) == SUCCEEDED and process.stderr.read() == ""
+        assert process.wait(PATIENCE) == SUCCEEDED and process.stderr.read() == ""
     urls = [result["url"] for result in served.get("/v1/tasks/sora/t").json()["results"]]
     assert urls and said == ["sora/t succeeded", *urls]
 
@@ -78,7 +79,7 @@ def test_a_reload_in_the_middle_is_not_noticed(served):
         served.wait_metric("waiters", 1)
         end(served, "t")
         assert process.stdout.readline() == "sora/t succeeded\n"
-        assert process.wait(10) == SUCCEEDED and process.stderr.read() == ""
+        assert process.wait(PATIENCE) == SUCCEEDED and process.stderr.read() == ""
 
 
 def test_who_reads_no_more_ends_it(served):
@@ -87,7 +88,7 @@ def test_who_reads_no_more_ends_it(served):
         assert process.stdout.readline() == "sora/t running 7 %\n"
         process.stdout.close()
         run(served, "50%", "t")
-        assert process.wait(10) == UNREACHED
+        assert process.wait(PATIENCE) == UNREACHED
 
 
 # Who may

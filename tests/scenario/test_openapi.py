@@ -31,7 +31,7 @@ def interface():
 @pytest.fixture
 def stack(make_stack, tmp_path):
     """With teams, of which one may hold one request only, webhooks, and an upstream that is given little time."""
-    config = {"upstreams": {"main": {"timeout": "500ms", "breaker_failures": 0}}, "workers": 1}
+    config = {"upstreams": {"main": {"timeout": "2s", "breaker_failures": 0}}, "workers": 1}
     hooked = hooking.settings(tmp_path, config=config)
     teams = {"film": {"watchers": 1, "origins": [APP["Origin"]]}}
     return teams_stack(make_stack, teams, redis=False, **hooked)

@@ -91,7 +91,7 @@ def test_a_duplicate_is_answered_twice_and_asked_for_once(stack):
 
 
 def test_each_has_an_outcome_of_its_own(make_stack):
-    stack = make_stack(config={"upstreams": {"main": {"timeout": "500ms"}}})
+    stack = make_stack(config={"upstreams": {"main": {"timeout": "2s"}}})
     stack.standin.switch("good", state="SUCCESS")
     stack.standin.switch("bad", status=500)
     stack.standin.switch("html", garbage=True)
@@ -112,15 +112,15 @@ def test_each_has_an_outcome_of_its_own(make_stack):
 
 
 def test_a_slow_one_does_not_hold_what_is_known_of_the_others(make_stack):
-    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "1s"}}})
+    stack = make_stack(config={"workers": 1})
     stack.standin.switch(state="SUCCESS")
     with stack.standin.hold("slow") as barrier:
         answer = stack.background(ask, stack, ["sora/slow", *(f"sora/quick{i}" for i in range(20))])
         barrier.wait_arrived(1)
         stack.wait_metric("upstream_in_flight", lambda value: value == 1)
         assert stack.task("quick7").headers["x-cache"] == "HIT"  # while the slow one still hangs
-        slow, *quick = codes(answer.result())
-    assert (slow, set(quick)) == ("upstream_timeout", {"succeeded"})
+        assert not answer.done()
+    assert set(codes(answer.result())) == {"succeeded"}
 
 
 def test_no_ids_empty_ones_and_none_are_a_bad_request(stack):

@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import dataclass, fields
 
-PATIENCE = 10  # seconds that a wait_* method waits unless told otherwise
+PATIENCE = 20  # seconds that a wait_* method waits unless told otherwise
 
 
 @dataclass
