@@ -17,8 +17,10 @@ UNIFIED_VIEW = jsonschema.Draft202012Validator(
 PROBLEMS = {
     "missing": (404, "task_not_found"),
     "refused": (502, "upstream_auth"),
+    "forbidden": (502, "upstream_auth"),
     "busy": (503, "upstream_unavailable"),
     "error": (502, "upstream_error"),
+    "server_error": (502, "upstream_error"),
     "invalid": (502, "upstream_invalid"),
 }
 

@@ -201,9 +201,9 @@ static void on_answer(void *user, const struct http_answer *answer)
 {
     struct follow *f = user;
     f->call = NULL;
-    f->answered |= answer->outcome == HTTP_ANSWERED;
-    if (answer->outcome != HTTP_ANSWERED)
-        retry(f, answer->trouble, 0);
+    f->answered |= answer->outcome == OUTCOME_OK;
+    if (answer->outcome != OUTCOME_OK)
+        retry(f, answer->why, 0);
     else if (answer->status == 200)
         take_view(f, answer);
     else if (answer->status == 304)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "task/view.h"
+#include "upstream/view.h"
 
 enum { ANSWER_FILE_MAX = 64 * 1024 * 1024 };
 
@@ -62,13 +62,15 @@ static void print_view(const struct view *view)
     print_json("unified view", &view->views[VIEW_UNIFIED]);
 }
 
-static void print_reading(enum reading reading, const struct view *view)
+static void print_outcome(enum outcome outcome, const struct view *view)
 {
-    printf("answer: %s%s%s\n", reading_name(reading), view->why ? ", it was " : "",
-           view->why ? view->why : "");
-    if (reading == READING_OK)
+    printf("answer: %s", outcome_row(outcome)->label);
+    if (view->why != NULL)
+        printf(" (%s)", view->why);
+    putchar('\n');
+    if (outcome == OUTCOME_OK)
         print_view(view);
-    else if (reading == READING_HALF)
+    else if (outcome == OUTCOME_PARTIAL)
         printf("next query: %s\n", view->result_path.data);
 }
 
@@ -86,8 +88,8 @@ int try_answer(const char *provider_path, const char *answer_path, const char *r
         struct view view;
         make_id(provider, id);
         const struct view_question question = {.provider = provider, .task_id = id};
-        enum reading reading = view_read(&question, &answer, result_path ? &result : NULL, &view);
-        print_reading(reading, &view);
+        enum outcome outcome = view_read(&question, &answer, result_path ? &result : NULL, &view);
+        print_outcome(outcome, &view);
         view_done(&view);
     }
     provider_free(provider);

@@ -13,16 +13,12 @@
  * and runs on from the step behind the WAIT. */
 #include "fetch/fetch.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "lib/log_ratelimit.h"
 #include "lib/stats.h"
 #include "lib/trace.h"
-#include "upstream/verdict.h"
 
-enum { TARGET_MAX = 4096, LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
+enum { LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
@@ -46,27 +42,23 @@ enum step { STEPS(STEP_ID) WAIT, DONE };
 struct fetch {
     const struct fetch_parts *parts; /* (ref) */
     struct task task;
-    enum step step;                       /* the next one to run */
-    struct fetch_order order;             /* but for the task */
-    struct trace trace;                   /* of the request that it was begun for, if any */
-    struct charge charge;                 /* of the query to come */
-    struct lease_look look;               /* what Redis says, and the lease */
-    bool awaits_news;                     /* of another worker that asks */
-    enum problem heard;                   /* of another worker that has failed, since we looked */
-    int64_t heard_retry_ms;               /* nobody should ask before */
-    int64_t look_again_ms;                /* the next pause of AWAIT_NEWS */
-    int64_t awaited_ms;                   /* the pauses so far */
-    uv_timer_t timer;                     /* AWAIT_NEWS; has a loop once it was used */
-    bool asked;                           /* the upstream, in vain or not */
-    struct key_turn turn;                 /* the keys it was asked with */
-    struct upstream_call *upstream_call;  /* under way, or NULL */
-    const struct upstream_answer *answer; /* (ref) in READ_UPSTREAM */
-    struct buf first;                     /* the first answer, while the second query is made */
-    int first_status;                     /* its HTTP status */
-    struct buf result_path;               /* of the second query; empty before */
-    struct snapshot *last;                /* the newest that was known before, or NULL */
-    bool fresh;                           /* `last` is fresh, and not outdated */
-    struct snapshot *snapshot;            /* what was brought home, or NULL */
+    enum step step;            /* the next one to run */
+    struct fetch_order order;  /* but for the task */
+    struct trace trace;        /* of the request that it was begun for, if any */
+    struct charge charge;      /* of the query to come */
+    struct lease_look look;    /* what Redis says, and the lease */
+    bool awaits_news;          /* of another worker that asks */
+    enum problem heard;        /* of another worker that has failed, since we looked */
+    int64_t heard_retry_ms;    /* nobody should ask before */
+    int64_t look_again_ms;     /* the next pause of AWAIT_NEWS */
+    int64_t awaited_ms;        /* the pauses so far */
+    uv_timer_t timer;          /* AWAIT_NEWS; has a loop once it was used */
+    bool asked;                /* the upstream, in vain or not */
+    struct attempt *attempt;   /* under way, or NULL */
+    struct attempt_end end;    /* in READ_UPSTREAM, but for the snapshot */
+    struct snapshot *last;     /* the newest that was known before, or NULL */
+    bool fresh;                /* `last` is fresh, and not outdated */
+    struct snapshot *snapshot; /* what was brought home, or NULL */
     struct fetch_result result;
 };
 
@@ -199,17 +191,27 @@ static void on_charged(struct charge *charge)
     run(CONTAINER_OF(charge, struct fetch, charge));
 }
 
-/* Who has nothing left is refused a moment later: fetch_begin has to return first. */
+/* Whether a team that waits for the task has a query left. */
+static bool find_payer(struct fetch *f, int64_t now_ms)
+{
+    struct quota **payer = &f->order.payer;
+    return !quota_is_spent(*payer, now_ms) || f->order.next_payer(f->order.ctx, now_ms, payer);
+}
+
+static enum step refuse_query(struct fetch *f, int64_t now_ms)
+{
+    stat_inc(STAT_LIMITED_QUERIES);
+    return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->order.payer, now_ms));
+}
+
+/* The refusal comes a moment later: fetch_begin has to return first. */
 static enum step charge(struct fetch *f)
 {
     int64_t now = wall_ms();
-    struct quota **payer = &f->order.payer;
-    if (quota_is_spent(*payer, now) && !f->order.next_payer(f->order.ctx, now, payer)) {
-        stat_inc(STAT_LIMITED_QUERIES);
-        return pause_before(f, fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(*payer, now)), 0);
-    }
+    if (!find_payer(f, now))
+        return pause_before(f, refuse_query(f, now), 0);
     f->step = READ_CHARGE;
-    return quota_charge(*payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
+    return quota_charge(f->order.payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
 }
 
 static enum step read_charge(struct fetch *f)
@@ -219,115 +221,55 @@ static enum step read_charge(struct fetch *f)
 
 /* ---- the upstream ---- */
 
-static void on_upstream(void *user, const struct upstream_answer *answer)
+static bool may_retry(void *ctx)
 {
-    struct fetch *f = user;
-    f->upstream_call = NULL;
-    if (answer->key == NULL || answer->outcome == UPSTREAM_OUT_OF_MEANS)
-        quota_give_back(f->order.payer); /* nothing was asked */
-    f->answer = answer;
+    struct fetch *f = ctx;
+    return find_payer(f, wall_ms());
+}
+
+static void on_further_query(void *ctx)
+{
+    struct fetch *f = ctx;
+    quota_charge_again(f->order.payer);
+}
+
+static void on_attempt_end(void *ctx, const struct attempt_end *end)
+{
+    struct fetch *f = ctx;
+    f->attempt = NULL;
+    f->end = *end;
+    f->snapshot = end->snapshot ? snapshot_ref(end->snapshot) : NULL;
+    if (!end->asked)
+        quota_give_back(f->order.payer);
     run(f);
 }
 
 static enum step ask_upstream(struct fetch *f)
 {
-    struct buf target;
-    buf_init(&target, TARGET_MAX);
-    if (f->result_path.len > 0)
-        buf_puts(&target, f->result_path.data);
-    else
-        pattern_build(&f->task.route->upstream_path, task_id(&f->task), &target);
-    if (f->last != NULL && f->turn.tried == 0)
-        memcpy(f->turn.owner, f->last->key, sizeof(f->turn.owner));
-    f->upstream_call =
-        upstream_get(f->parts->upstreams, f->task.route, target.data, &f->turn, on_upstream, f);
-    buf_done(&target);
+    const struct attempt_order order = {.upstreams = f->parts->upstreams,
+                                        .cache = &f->parts->conf->cache,
+                                        .task = &f->task,
+                                        .last = f->last,
+                                        .may_retry = may_retry,
+                                        .on_further = on_further_query,
+                                        .on_end = on_attempt_end,
+                                        .ctx = f};
+    f->attempt = attempt_start(&order);
     f->asked = true;
     f->step = READ_UPSTREAM;
     return WAIT;
 }
 
-static void note_unknown_status(struct fetch *f, const char *value)
-{
-    struct log_once *said = f->parts->unknown_statuses;
-    const char *provider = f->task.route->provider->name;
-    char *status = xasprintf("%s: %s", provider, value);
-    stat_inc(STAT_UNKNOWN_STATUS);
-    if (log_once(said, status, 0))
-        log_warn("provider %s does not list the status %s: taken as running%s", provider, value,
-                 log_once_full(said) ? "; further values are only counted" : "");
-    free(status);
-}
-
-static enum step take_snapshot(struct fetch *f, const struct verdict *v)
-{
-    if (!v->snapshot->known)
-        note_unknown_status(f, v->status);
-    f->snapshot = snapshot_ref(v->snapshot);
-    return KEEP;
-}
-
-/* The task has succeeded, and what it has made stands in another answer. */
-static enum step take_half(struct fetch *f, const struct verdict *v)
-{
-    f->first_status = f->answer->http_status;
-    buf_add(&f->first, f->answer->body, f->answer->len);
-    buf_puts(&f->result_path, v->result_path);
-    quota_charge_again(f->order.payer);
-    return ASK_UPSTREAM;
-}
-
-static enum step take_verdict(struct fetch *f, const struct verdict *v)
-{
-    switch (v->reading) {
-    case READING_OK:
-        return take_snapshot(f, v);
-    case READING_HALF:
-        return take_half(f, v);
-    case READING_MISSING:
-        return take_missing(f);
-    default:
-        return fail(f, v->problem, v->retry_after_ms);
-    }
-}
-
-/* What is counted, and what the log is told of the upstream, when it answered and that was all. */
-static void note_verdict(struct fetch *f, const struct verdict *v)
-{
-    static const enum upstream_end ends[] = {
-        [READING_OK] = END_OK,           [READING_HALF] = END_OK,   [READING_MISSING] = END_MISSING,
-        [READING_REFUSED] = END_REFUSED, [READING_BUSY] = END_BUSY, [READING_ERROR] = END_ERROR,
-        [READING_INVALID] = END_INVALID};
-    if (v->problem == PROBLEM_OVERLOADED)
-        stat_inc(STAT_OVERLOADED);
-    if (f->answer->outcome != UPSTREAM_ANSWERED)
-        return;
-    upstream_count(f->parts->upstreams, f->task.route->upstream, ends[v->reading]);
-    if (v->reading == READING_HALF || v->reading == READING_REFUSED)
-        return;
-    upstream_report(f->parts->upstreams, f->task.route->upstream, v->trouble[0] != '\0' ? v->trouble : NULL);
-}
-
 static enum step read_upstream(struct fetch *f)
 {
-    struct verdict verdict;
-    const struct snapshot_rules rules = task_rules(&f->task, &f->parts->conf->cache);
-    struct upstreams *upstreams = f->parts->upstreams;
-    struct secrets secrets;
-    const struct view_answer first = {
-        .http_status = f->first_status, .body = f->first.data, .len = f->first.len};
-    const struct verdict_question question = {.task = &f->task,
-                                              .rules = &rules,
-                                              .secrets = &secrets,
-                                              .last = f->last,
-                                              .before = f->result_path.len > 0 ? &first : NULL};
-    upstream_secrets(upstreams, f->task.route->upstream, &secrets);
-    verdict_read(&question, f->answer, &verdict);
-    note_verdict(f, &verdict);
-    bool again = verdict_ask_again(&verdict, upstreams, f->task.route->upstream, &f->turn, f->answer);
-    enum step next = again ? ASK_UPSTREAM : take_verdict(f, &verdict);
-    verdict_done(&verdict);
-    return next;
+    enum outcome outcome = f->end.outcome;
+    if (outcome == OUTCOME_OK)
+        return KEEP;
+    if (outcome == OUTCOME_MISSING)
+        return take_missing(f);
+    if (outcome == OUTCOME_OVER_QUOTA)
+        return refuse_query(f, wall_ms());
+    return fail(f, outcome_row(outcome)->problem, f->end.retry_after_ms);
 }
 
 /* ---- keeping and delivering ---- */
@@ -376,8 +318,6 @@ static void fetch_free(struct fetch *f)
     quota_cancel(&f->charge);
     snapshot_unref(f->last);
     snapshot_unref(f->snapshot);
-    buf_done(&f->first);
-    buf_done(&f->result_path);
     stat_dec(STAT_FETCHES);
     if (f->timer.loop != NULL)
         uv_close((uv_handle_t *)&f->timer, on_closed);
@@ -423,8 +363,6 @@ struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_or
                         .trace = trace_now(),
                         .look_again_ms = LOOK_AGAIN_FIRST_MS};
     f->order.task = NULL;
-    buf_init(&f->first, (size_t)f->task.route->upstream->max_body);
-    buf_init(&f->result_path, TARGET_MAX);
     const struct cache_look known = cache_look(parts->cache, &f->task, wall_ms());
     f->last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
     f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
@@ -448,7 +386,7 @@ void fetch_hear(struct fetch *f, const struct news *news)
 void fetch_abandon(struct fetch *f)
 {
     tell_others(f, 0);
-    if (f->upstream_call != NULL)
-        upstream_cancel(f->upstream_call);
+    if (f->attempt != NULL)
+        attempt_cancel(f->attempt);
     fetch_free(f);
 }

@@ -5,9 +5,8 @@
 #include "access/quota.h"
 #include "task/cache.h"
 #include "task/problem.h"
-#include "lib/log_ratelimit.h"
 #include "fetch/lease.h"
-#include "upstream/upstream.h"
+#include "upstream/attempt.h"
 
 struct fetch;
 
@@ -17,8 +16,7 @@ struct fetch_parts {
     const struct conf *conf;
     struct lease *lease;
     struct upstreams *upstreams;
-    struct cache *cache;               /* what is brought home is kept there */
-    struct log_once *unknown_statuses; /* those that were logged */
+    struct cache *cache; /* keeps the snapshots that are fetched */
 };
 
 /* What a fetch came to. All (ref) during the callback. */

@@ -20,7 +20,6 @@ struct fetches {
     struct fetch_parts parts;
     struct fetches_entry *table;
     struct cache *cache;
-    struct log_once unknown_statuses;
     struct fetches_listener listener; /* its functions may be NULL */
 };
 
@@ -157,8 +156,7 @@ struct fetches *fetches_new(struct fetches_parts parts)
                                      .conf = parts.conf,
                                      .lease = parts.lease,
                                      .upstreams = parts.upstreams,
-                                     .cache = fs->cache,
-                                     .unknown_statuses = &fs->unknown_statuses};
+                                     .cache = fs->cache};
     return fs;
 }
 

@@ -25,7 +25,8 @@ const char *problem_code(enum problem problem)
 
 bool problem_is_excusable(enum problem problem)
 {
-    return problem == PROBLEM_UPSTREAM_ERROR || problem == PROBLEM_UPSTREAM_INVALID ||
+    return problem == PROBLEM_UPSTREAM_ERROR || problem == PROBLEM_UNREACHABLE ||
+           problem == PROBLEM_UPSTREAM_INVALID ||
            problem == PROBLEM_UPSTREAM_TIMEOUT || problem == PROBLEM_UNAVAILABLE ||
            problem == PROBLEM_OVERLOADED || problem == PROBLEM_RATE_LIMITED;
 }

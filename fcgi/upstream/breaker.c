@@ -2,17 +2,18 @@
 #include "upstream/breaker.h"
 
 enum { PAUSE_FIRST_MS = 500, PROBE_RETRY_MS = 250 };
-enum { TROUBLES_IN_A_ROW = 3, LOG_AGAIN_MS = 60 * 1000 };
+enum { ERRORS_IN_A_ROW = 3, LOG_AGAIN_MS = 60 * 1000 };
 
 void breaker_init(struct breaker *s, struct breaker_rules rules, int64_t now_ms)
 {
     *s = (struct breaker){.rules = rules,
+                          .pause = {.first_ms = PAUSE_FIRST_MS, .max_ms = rules.breaker_pause_ms},
                           .tokens = (double)rules.per_second,
                           .tokens_at_ms = now_ms,
                           .logged.again_ms = LOG_AGAIN_MS};
 }
 
-/* One query out of the bucket, which holds a second's worth; 0, or how long until there is one. */
+/* Takes a token from the bucket, which holds those of one second. 0, or the milliseconds until there is one. */
 static int64_t take_token(struct breaker *s, int64_t now_ms)
 {
     const double per_ms = (double)s->rules.per_second / 1000;
@@ -33,65 +34,65 @@ int64_t breaker_ask(struct breaker *s, int64_t now_ms)
     if (s->state == BREAKER_OPEN && s->open_until_ms > now_ms)
         return s->open_until_ms - now_ms;
     if (s->state == BREAKER_PROBING)
-        return PROBE_RETRY_MS; /* the probe is under way */
+        return PROBE_RETRY_MS; /* a probe is under way */
     int64_t wait_ms = take_token(s, now_ms);
     if (wait_ms == 0 && s->state == BREAKER_OPEN)
         s->state = BREAKER_PROBING;
     return wait_ms;
 }
 
-/* Twice as long each time, up to the most, less a random part of it up to a quarter. */
-static int64_t next_pause_ms(struct breaker *s, double random)
-{
-    int64_t pause_ms = PAUSE_FIRST_MS;
-    for (int64_t i = 0; i < s->pauses && pause_ms < s->rules.breaker_pause_ms; i++)
-        pause_ms *= 2;
-    if (pause_ms > s->rules.breaker_pause_ms)
-        pause_ms = s->rules.breaker_pause_ms;
-    s->pauses++;
-    return pause_ms - (int64_t)((double)pause_ms * random / 4);
-}
-
+/* The random part is at most a quarter of the pause. */
 static bool open_breaker(struct breaker *s, double random, int64_t now_ms)
 {
-    bool change = s->state == BREAKER_CLOSED;
+    bool was_closed = s->state == BREAKER_CLOSED;
+    int64_t pause_ms = backoff_next(&s->pause);
     s->state = BREAKER_OPEN;
-    s->open_until_ms = now_ms + next_pause_ms(s, random);
-    return change;
+    s->open_until_ms = now_ms + pause_ms - (int64_t)((double)pause_ms * random / 4);
+    return was_closed;
 }
 
-bool breaker_end(struct breaker *s, enum breaker_end end, double random, int64_t now_ms)
+static bool close_breaker(struct breaker *s)
 {
     bool was_closed = s->state == BREAKER_CLOSED;
-    switch (end) {
+    s->failures = 0;
+    s->state = BREAKER_CLOSED;
+    backoff_reset(&s->pause);
+    return !was_closed;
+}
+
+/* Queries that end while the breaker is open were sent before and show nothing new. */
+static bool count_failure(struct breaker *s, double random, int64_t now_ms)
+{
+    bool too_many = s->rules.breaker_failures > 0 && ++s->failures >= s->rules.breaker_failures;
+    if (s->state == BREAKER_PROBING || (s->state == BREAKER_CLOSED && too_many))
+        return open_breaker(s, random, now_ms);
+    return false;
+}
+
+bool breaker_learn(struct breaker *s, enum breaker_lesson lesson, double random, int64_t now_ms)
+{
+    switch (lesson) {
     case BREAKER_GOOD:
-        s->failures = s->pauses = 0;
-        s->state = BREAKER_CLOSED;
-        return !was_closed;
+        return close_breaker(s);
     case BREAKER_FAILED:
-        s->failures++;
+        return count_failure(s, random, now_ms);
+    case BREAKER_NOTHING:
         if (s->state == BREAKER_PROBING)
-            return open_breaker(s, random, now_ms);
-        if (was_closed && s->rules.breaker_failures > 0 && s->failures >= s->rules.breaker_failures)
-            return open_breaker(s, random, now_ms);
-        return false;
-    case BREAKER_UNKNOWN: /* cancelled: a probe that says nothing is made again */
-        if (s->state == BREAKER_PROBING)
-            s->state = BREAKER_OPEN;
+            s->state = BREAKER_OPEN; /* the next query probes again */
         return false;
     }
     return false;
 }
 
-bool breaker_note(struct breaker *s, const char *trouble, int64_t now_ms)
+bool breaker_note(struct breaker *s, const char *error, int64_t now_ms)
 {
-    if (trouble == NULL) {
-        bool was_troubled = s->troubles >= TROUBLES_IN_A_ROW;
-        s->troubles = 0;
-        if (was_troubled)
+    if (error == NULL) {
+        bool was_failing = s->errors >= ERRORS_IN_A_ROW;
+        s->errors = 0;
+        if (was_failing)
             log_once_reset(&s->logged);
-        return was_troubled;
+        return was_failing;
     }
-    s->troubles++;
-    return log_once(&s->logged, trouble, now_ms);
+    s->errors++;
+    return log_once(&s->logged, error, now_ms);
 }

@@ -1,49 +1,49 @@
-/* breaker: how we stand with one upstream - whether it may be asked now, and what was last wrong with it.
+/* breaker: whether an upstream may be asked now, and which of its errors the log has already.
  *
  *     CLOSED --failures in a row--> OPEN --pause over--> PROBING (one query) --good--> CLOSED
  *                                    ^                        '--failed, a longer pause--> OPEN
  *
- * Besides the breaker there is a bucket of queries per second. When the upstream says that we ask too often, that is
- * of the key (keypool.h). */
+ * A token bucket limits the queries per second besides. The upstream's own rate limit concerns the key
+ * (keypool.h). */
 #ifndef BREAKER_H
 #define BREAKER_H
 
+#include "lib/backoff.h"
 #include "lib/log_ratelimit.h"
+#include "upstream/outcome.h"
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };
 
 struct breaker_rules {
-    int64_t breaker_failures; /* in a row, until it opens; 0: never */
-    int64_t breaker_pause_ms; /* the longest pause */
-    int64_t per_second;       /* queries; 0: as many as come */
+    int64_t breaker_failures; /* in a row that open it; 0: it never opens */
+    int64_t breaker_pause_ms; /* the longest pause between probes */
+    int64_t per_second;       /* queries; 0: no limit */
 };
 
 struct breaker {
     struct breaker_rules rules;
     enum breaker_state state;
     int64_t failures; /* in a row */
-    int64_t pauses;   /* in a row */
+    struct backoff pause;
     int64_t open_until_ms;
-    double tokens;          /* queries that may be sent at once */
+    double tokens;          /* queries that may be sent now */
     int64_t tokens_at_ms;   /* when they were counted */
-    int64_t troubles;       /* in a row, of any kind */
-    struct log_once logged; /* troubles, lately */
+    int64_t errors;         /* in a row, of any kind */
+    struct log_once logged; /* errors, lately */
 };
 
 void breaker_init(struct breaker *breaker, struct breaker_rules rules, int64_t now_ms);
 
-/* Asks for the right to one query. 0: granted, and breaker_end must follow; otherwise for how long it is
- * refused, in milliseconds. */
+/* Asks for permission to send one query. 0: granted, and breaker_learn must follow; otherwise the milliseconds
+ * until it is worth asking again. */
 int64_t breaker_ask(struct breaker *breaker, int64_t now_ms);
 
-enum breaker_end { BREAKER_GOOD, BREAKER_FAILED, BREAKER_UNKNOWN };
+/* What the query showed; `random` (0 to 1) spreads the pauses of many processes. True when the breaker opened
+ * or closed. */
+bool breaker_learn(struct breaker *breaker, enum breaker_lesson lesson, double random, int64_t now_ms);
 
-/* How a query ended; `random` (0 to 1) spreads the pauses of many processes. True when the breaker changed.
- */
-bool breaker_end(struct breaker *breaker, enum breaker_end end, double random, int64_t now_ms);
-
-/* What the last query came to, in a few words, or NULL when all is well. True when that is news: a trouble
- * that was not said within the last minute, or the end of several in a row. */
-bool breaker_note(struct breaker *breaker, const char *trouble, int64_t now_ms);
+/* The error of the last query, or NULL after a good one. True when the log should have it: an error that was not
+ * logged within the last minute, or the end of several errors in a row. */
+bool breaker_note(struct breaker *breaker, const char *error, int64_t now_ms);
 
 #endif

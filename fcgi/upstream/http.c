@@ -1,8 +1,8 @@
 /* http: see http.h.
  *
- * curl's multi interface tells which sockets and which time-out it waits for (on_socket, on_timeout); the
- * loop tells curl when something happens; then finished transfers are read off. curl is never called from
- * inside its own callbacks. */
+ * curl's multi interface says which sockets and which time-out it waits for (on_socket, on_timeout); the loop tells
+ * curl when they are ready; then the finished transfers are read. curl is never called from inside its own
+ * callbacks. */
 #include "upstream/http.h"
 
 #include <errno.h>
@@ -21,13 +21,13 @@ enum { RETRY_AFTER_MAX_S = 86400 };
 struct http_call {
     struct http *http; /* (ref) */
     CURL *easy;
-    struct curl_slist *headers; /* they hold the key */
+    struct curl_slist *headers; /* with the key */
     struct buf body;
-    bool again;            /* this is the second attempt */
+    bool again;            /* this is the second try */
     int64_t timeout_ms;    /* of the whole query */
-    unsigned allowed;      /* kinds of addresses it may connect to, as bits */
-    bool tried;            /* one was allowed */
-    const char *no_socket; /* why none was opened, or NULL */
+    unsigned allowed;      /* kinds of addresses that may be connected to: bits */
+    bool tried;            /* an address was allowed */
+    const char *no_socket; /* why no socket was opened, or NULL */
     http_callback *on_answer;
     void *user;
 };
@@ -47,7 +47,7 @@ struct http {
 
 /* ---- between curl and the loop ---- */
 
-static void read_off_finished(struct http *h);
+static void read_finished(struct http *h);
 
 static void on_watch_closed(uv_handle_t *handle)
 {
@@ -64,7 +64,7 @@ static void on_socket_ready(uv_poll_t *poll, int status, int events)
     if (events & UV_WRITABLE)
         flags |= CURL_CSELECT_OUT;
     curl_multi_socket_action(h->multi, watch->socket, flags, &running);
-    read_off_finished(h);
+    read_finished(h);
 }
 
 static void stop_watching(struct http *h, struct watch *watch)
@@ -111,7 +111,7 @@ static void on_curl_time(uv_timer_t *timer)
     struct http *h = timer->data;
     int running;
     curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    read_off_finished(h);
+    read_finished(h);
 }
 
 static int on_timeout(CURLM *multi, long timeout_ms, void *user)
@@ -121,8 +121,7 @@ static int on_timeout(CURLM *multi, long timeout_ms, void *user)
     if (timeout_ms < 0)
         uv_timer_stop(&h->timer);
     else
-        uv_timer_start(&h->timer, on_curl_time, (uint64_t)timeout_ms,
-                       0); /* 0: in the next turn of the loop */
+        uv_timer_start(&h->timer, on_curl_time, (uint64_t)timeout_ms, 0); /* 0: on the next loop iteration */
     return 0;
 }
 
@@ -151,18 +150,16 @@ static size_t on_body(char *data, size_t size, size_t n, void *user)
     return call->body.failed ? 0 : size * n; /* a short count ends the transfer */
 }
 
-/* Why no socket was opened, which curl does not tell. */
-static const char no_descriptor[] = "cannot be asked: we have no descriptor left";
+/* Why no socket was opened: curl does not say. */
+static const char no_descriptor[] = "no file descriptor left";
 static const char *const refusals[] = {
-    [ADDRESS_PUBLIC] = "not asked: its name leads to a public address, and \"localhost\" must not",
-    [ADDRESS_LOOPBACK] =
-        "not asked: its name leads to a loopback address, which \"addresses\" does not allow",
-    [ADDRESS_PRIVATE] = "not asked: its name leads to a private address, which \"addresses\" does not allow",
-    [ADDRESS_LINK_LOCAL] =
-        "not asked: its name leads to a link-local address, which \"addresses\" does not allow",
-    [ADDRESS_RESERVED] = "not asked: its name leads to an address of no host"};
+    [ADDRESS_PUBLIC] = "\"localhost\" resolves to a public address",
+    [ADDRESS_LOOPBACK] = "its name resolves to a loopback address, which \"addresses\" does not allow",
+    [ADDRESS_PRIVATE] = "its name resolves to a private address, which \"addresses\" does not allow",
+    [ADDRESS_LINK_LOCAL] = "its name resolves to a link-local address, which \"addresses\" does not allow",
+    [ADDRESS_RESERVED] = "its name resolves to an address that no host can have"};
 
-/* Every address that a name leads to comes by here before it is connected to. */
+/* curl calls this for every address of a name before it connects. */
 static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     (void)purpose;
@@ -179,7 +176,7 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
-/* Whether anything of an answer came: of its header, at least one line. */
+/* Whether at least one line of an answer's header came. */
 static bool has_begun(const struct http_call *call)
 {
     long header_bytes = 0;
@@ -187,20 +184,20 @@ static bool has_begun(const struct http_call *call)
     return header_bytes > 0;
 }
 
-/* Goes by what has come rather than by curl's code, of which versions have different ones for the same event: an answer
- * that breaks off, that on_body has had enough of, or whose header is larger than curl takes. */
-static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
+/* Looks at how much has come rather than at curl's code: versions of curl have different codes for an answer that
+ * breaks off, that is larger than on_body takes, or whose header is larger than curl takes. */
+static enum outcome outcome_of(const struct http_call *call, CURLcode code)
 {
     if (code == CURLE_OK)
-        return HTTP_ANSWERED;
+        return OUTCOME_OK;
     if (code == CURLE_OPERATION_TIMEDOUT)
-        return HTTP_TIMED_OUT;
+        return OUTCOME_TIMEOUT;
     if (has_begun(call) || code == CURLE_WEIRD_SERVER_REPLY || code == CURLE_UNSUPPORTED_PROTOCOL)
-        return HTTP_UNUSABLE; /* the two codes: what came is no HTTP, or HTTP/0.9 */
-    return call->no_socket == no_descriptor ? HTTP_OUT_OF_MEANS : HTTP_FAILED;
+        return OUTCOME_MALFORMED; /* the two codes: not HTTP, or HTTP/0.9 */
+    return call->no_socket == no_descriptor ? OUTCOME_NO_DESCRIPTORS : OUTCOME_UNREACHABLE;
 }
 
-static const char *trouble_of(const struct http_call *call, CURLcode code)
+static const char *why_of(const struct http_call *call, CURLcode code)
 {
     if (code == CURLE_OK)
         return NULL;
@@ -231,13 +228,13 @@ static void finish(struct http_call *call, CURLcode code)
                                        .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
                                        .etag = etag_of(call),
                                        .multiplexed = version == CURL_HTTP_VERSION_2_0,
-                                       .trouble = trouble_of(call, code)};
+                                       .why = why_of(call, code)};
     call->on_answer(call->user, &answer);
     http_cancel(call);
 }
 
-/* Whether the query was lost with a kept connection that the upstream has given up: not a byte came back. curl asks again
- * by itself for some of the ways in which that shows, but on any connection that it has, and gives up after a few. */
+/* Whether the query was lost because the upstream had closed the kept connection: not a byte came back. curl itself
+ * repeats a query in some of these cases, but on any connection that it has, and it gives up after a few. */
 static bool is_lost(const struct http_call *call, CURLcode code)
 {
     long connects = 0;
@@ -246,7 +243,7 @@ static bool is_lost(const struct http_call *call, CURLcode code)
            connects == 0 && !has_begun(call) && call->body.len == 0;
 }
 
-/* Once more, on a new connection, in what is left of its time. False when it has failed for good. */
+/* Repeats the query once, on a new connection, in the time it has left. False: it has failed. */
 static bool ask_again(struct http_call *call, CURLcode code)
 {
     curl_off_t spent_us = 0;
@@ -264,7 +261,7 @@ static bool ask_again(struct http_call *call, CURLcode code)
     return true;
 }
 
-static void read_off_finished(struct http *h)
+static void read_finished(struct http *h)
 {
     CURLMsg *message;
     int left;
@@ -302,20 +299,20 @@ static void set_options(struct http_call *call, const struct http_question *q)
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)q->connect_timeout_ms);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* do not wait for a resolver thread that hangs */
-    /* The key goes to one origin: no redirect, no proxy of the environment, no other protocol. */
+    /* The key goes to one origin only: no redirects, no proxy from the environment, no other protocol. */
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, tls ? "https" : "http");
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
     if (q->ca != NULL) {
-        /* curl declares the data as its own to change, and does not. */
+        /* The field is not const, but curl does not change the data. */
         struct curl_blob blob = {
             .data = (void *)(uintptr_t)q->ca, .len = q->ca_len, .flags = CURL_BLOB_NOCOPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
     }
-    /* One HTTP/2 connection rather than many, where the upstream is known to offer it: elsewhere, curl lets queries wait
-     * for the first one's connection and, with HTTP/1.1, for its answer. */
+    /* One HTTP/2 connection rather than many, where the upstream is known to offer it. Elsewhere, this option would
+     * make queries wait for the first connection and, with HTTP/1.1, for its answer. */
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     curl_easy_setopt(easy, CURLOPT_PIPEWAIT, q->multiplexes ? 1L : 0L);
 }
@@ -339,7 +336,7 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
     return call;
 }
 
-/* ---- curl's memory: headers go through lists and buffers of its own, so whatever it frees is wiped ---- */
+/* ---- curl's memory: curl copies headers into buffers of its own, so all memory that it frees is wiped ---- */
 
 static void wiping_free(void *memory)
 {
@@ -360,7 +357,7 @@ static void *wiping_realloc(void *old, size_t size)
     return memory;
 }
 
-/* ---- the whole ---- */
+/* ---- setup ---- */
 
 struct http *http_new(uv_loop_t *loop)
 {
@@ -368,7 +365,7 @@ struct http *http_new(uv_loop_t *loop)
     h->loop = loop;
     uv_timer_init(loop, &h->timer);
     h->timer.data = h;
-    unsetenv("SSLKEYLOGFILE"); /* or curl would write there what opens every connection */
+    unsetenv("SSLKEYLOGFILE"); /* or curl would write the keys of all TLS connections there */
     if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc) !=
             CURLE_OK ||
         (h->multi = curl_multi_init()) == NULL)

@@ -9,8 +9,10 @@ enum { REST_LEAST_MS = 1000, REST_MOST_MS = 5 * 60 * 1000 };
 void keypool_init(struct keypool *pool, char *const *keys, size_t n)
 {
     *pool = (struct keypool){.n = n};
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         key_mark(keys[i], pool->keys[i].mark);
+        pool->keys[i].pause = (struct backoff){.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_LAST_MS};
+    }
 }
 
 static bool has_bit(uint64_t bits, size_t i)
@@ -28,7 +30,7 @@ static bool is_usable(const struct pool_key *key, int64_t now_ms)
     return !is_resting(key, now_ms) && !(key->aside && key->aside_until_ms > now_ms);
 }
 
-/* The key that answered for the task last; pool->n: none that we have. */
+/* The key that answered for the task last; pool->n: the pool has no such key. */
 static size_t owner_of(const struct keypool *pool, const struct key_turn *turn)
 {
     size_t i = 0;
@@ -37,7 +39,7 @@ static size_t owner_of(const struct keypool *pool, const struct key_turn *turn)
     return i;
 }
 
-/* The owner, or else the first in turn that is not doubted, or else the first in turn; pool->n: none. */
+/* The owner; else the next key in turn that is not doubted; else the next key in turn; pool->n: none. */
 static size_t choose(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms)
 {
     size_t owner = owner_of(pool, turn), chosen = pool->n;
@@ -56,15 +58,6 @@ static size_t choose(const struct keypool *pool, const struct key_turn *turn, in
     return chosen;
 }
 
-/* Twice as long for each refusal more. */
-static int64_t pause_ms(const struct pool_key *key)
-{
-    int64_t pause = PAUSE_FIRST_MS;
-    for (int64_t i = REFUSALS_ASIDE; i < key->refusals && pause < PAUSE_LAST_MS; i++)
-        pause *= 2;
-    return pause < PAUSE_LAST_MS ? pause : PAUSE_LAST_MS;
-}
-
 bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms)
 {
     if (turn->stays)
@@ -74,8 +67,8 @@ bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms)
         return false;
     struct pool_key *key = &pool->keys[i];
     turn->probes = key->aside;
-    if (turn->probes) /* and no other does for now */
-        key->aside_until_ms = now_ms + pause_ms(key);
+    if (turn->probes) /* one query at a time */
+        key->aside_until_ms = now_ms + key->pause.last_ms;
     if (i != owner_of(pool, turn))
         pool->next = (i + 1) % pool->n;
     turn->key = i;
@@ -88,7 +81,7 @@ bool keypool_has(const struct keypool *pool, const struct key_turn *turn, int64_
     return !turn->stays && choose(pool, turn, now_ms) < pool->n;
 }
 
-/* What was under way with a key that is set aside says nothing new, unless it is the probe. */
+/* Queries that were under way when the key was suspended show nothing new; the probe does. */
 static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
 {
     if (key->aside && !probe)
@@ -98,41 +91,46 @@ static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
     key->doubted_until_ms = now_ms + DOUBT_MS;
     key->aside = key->refusals >= REFUSALS_ASIDE;
     if (key->aside)
-        key->aside_until_ms = now_ms + pause_ms(key);
+        key->aside_until_ms = now_ms + backoff_next(&key->pause);
     return key->aside && !was_aside;
 }
 
 static bool bring_back(struct pool_key *key)
 {
-    bool news = key->aside;
+    bool was_aside = key->aside;
     key->aside = false;
     key->refusals = key->doubted_until_ms = 0;
-    return news;
+    backoff_reset(&key->pause);
+    return was_aside;
 }
 
-bool keypool_said(struct keypool *pool, struct key_turn *turn, enum key_word word, int64_t rest_ms,
-                  int64_t now_ms)
+static void let_rest(struct pool_key *key, int64_t rest_ms, int64_t now_ms)
+{
+    rest_ms = rest_ms < REST_LEAST_MS ? REST_LEAST_MS : rest_ms;
+    key->rests_until_ms = now_ms + (rest_ms < REST_MOST_MS ? rest_ms : REST_MOST_MS);
+}
+
+bool keypool_learn(struct keypool *pool, struct key_turn *turn, enum key_lesson lesson, int64_t rest_ms,
+                   int64_t now_ms)
 {
     struct pool_key *key = &pool->keys[turn->key];
-    uint64_t bit = (uint64_t)1 << turn->key;
-    switch (word) {
+    switch (lesson) {
+    case KEY_NOTHING:
+        return false;
     case KEY_GOOD:
         turn->stays = true;
         memcpy(turn->owner, key->mark, sizeof(turn->owner));
         return bring_back(key);
     case KEY_MISSING:
-        turn->missing |= bit;
+        turn->missing |= (uint64_t)1 << turn->key;
         return bring_back(key);
     case KEY_REFUSED:
-        turn->refused |= bit;
         return note_refusal(key, turn->probes, now_ms);
     case KEY_DOUBTED:
-        turn->refused |= bit;
         key->doubted_until_ms = now_ms + DOUBT_MS;
         return false;
     case KEY_BUSY:
-        rest_ms = rest_ms < REST_LEAST_MS ? REST_LEAST_MS : rest_ms > REST_MOST_MS ? REST_MOST_MS : rest_ms;
-        key->rests_until_ms = now_ms + rest_ms;
+        let_rest(key, rest_ms, now_ms);
         return false;
     }
     return false;
@@ -143,8 +141,8 @@ static int64_t sooner(int64_t a, int64_t b)
     return a == 0 || b < a ? b : a;
 }
 
-enum key_end keypool_end(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms,
-                         int64_t *ret_retry_after_ms)
+enum outcome keypool_outcome(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms,
+                             int64_t *ret_retry_after_ms)
 {
     size_t owner = owner_of(pool, turn);
     int64_t rests_ms = 0, aside_ms = 0;
@@ -159,5 +157,5 @@ enum key_end keypool_end(const struct keypool *pool, const struct key_turn *turn
             aside_ms = sooner(aside_ms, key->aside_until_ms - now_ms);
     }
     *ret_retry_after_ms = rests_ms > 0 ? rests_ms : missing ? 0 : aside_ms;
-    return rests_ms > 0 ? KEY_END_BUSY : missing ? KEY_END_MISSING : KEY_END_REFUSED;
+    return rests_ms > 0 ? OUTCOME_BUSY : missing ? OUTCOME_MISSING : OUTCOME_REFUSED;
 }

@@ -1,12 +1,11 @@
 /* upstream: see upstream.h.
  *
  *     upstream_get --> queue, while max_in_flight run --> key pool, breaker --granted--> http_get --> on_answer
- *                        '-- its time is over --> told so       '--refused--> told so
+ *                        '-- time-out --> on_answer             '--refused--> on_answer
  *
- * Who is not sent is told so in the next turn of the loop. */
+ * The callback of a query that is not sent comes on the next loop iteration. */
 #include "upstream/upstream.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,11 +13,12 @@
 
 #include "upstream/http.h"
 #include "upstream/breaker.h"
+#include "lib/log_ratelimit.h"
 #include "lib/stats.h"
 #include "lib/trace.h"
 
-/* A query with less time than this would only be sent to be given up. */
-enum { LEFT_LEAST_MS = 5 };
+/* With less time left than this, a query is not sent: it would only time out. */
+enum { LEFT_LEAST_MS = 5, ERROR_TEXT_MAX = 1024 };
 
 /* One upstream of the configuration. */
 struct origin {
@@ -26,11 +26,11 @@ struct origin {
     const struct conf_upstream *conf; /* (ref) */
     int64_t in_flight;
     bool multiplexes;            /* its last answer came over HTTP/2 */
-    struct upstream_call *queue; /* those that wait for their turn, the oldest first */
-    uv_timer_t queue_timer;      /* the end of the oldest one's time */
-    char *last_failed;           /* the URL that was answered with a 5xx last, or NULL */
-    struct breaker breaker;      /* by the loop's time */
-    struct keypool pool;         /* likewise */
+    struct upstream_call *queue; /* queries that wait for their turn, the oldest first */
+    uv_timer_t queue_timer;      /* time-out of the oldest */
+    char *last_failed;           /* the URL whose answer was a 5xx last, or NULL */
+    struct breaker breaker;      /* in loop time */
+    struct keypool pool;         /* in loop time */
     struct jwt *tokens;          /* as many as keys */
     struct upstream_stats stats;
 };
@@ -39,15 +39,15 @@ struct upstream_call {
     struct upstreams *upstreams; /* (ref) */
     struct origin *origin;       /* (ref) */
     struct upstream_call *prev, *next;
-    struct upstream_call **list;    /* which of the lists it is in */
+    struct upstream_call **list;    /* the list it is in */
     const struct conf_route *route; /* (ref) */
-    struct key_turn *turn;          /* (ref) of who asks */
+    struct key_turn *turn;          /* (ref) the caller's */
     char *url;
-    struct upstream_answer unasked; /* what it is told when it is not sent */
-    uint64_t begun_ms;              /* loop time */
-    uint64_t sent_ns;               /* uv_hrtime */
-    struct trace trace;             /* that it belongs to */
-    struct http_call *http;         /* NULL while it waits */
+    struct upstream_answer unsent; /* if it is not sent */
+    uint64_t begun_ms;             /* loop time */
+    uint64_t sent_ns;              /* uv_hrtime */
+    struct trace trace;            /* the trace it belongs to */
+    struct http_call *http;        /* NULL while it waits */
     upstream_callback *on_answer;
     void *user;
 };
@@ -58,8 +58,9 @@ struct upstreams {
     struct http *http;
     struct origin *origins; /* as many as conf->upstreams */
     struct upstream_call *running;
-    struct upstream_call *unasked; /* those that are not sent, to be told so */
-    uv_timer_t unasked_timer;
+    struct upstream_call *unsent; /* queries that are not sent; their callbacks are due */
+    uv_timer_t unsent_timer;
+    struct log_once unknown_statuses; /* values that were logged */
     int open_handles;
 };
 
@@ -88,83 +89,36 @@ static void call_free(struct upstream_call *call)
     free(call);
 }
 
-/* ---- how it ends ---- */
+/* ---- how a query ends ---- */
 
-/* What an answer says of the upstream: that it is there, whatever it thinks of the question, or that it
- * fails. */
-static enum breaker_end breaker_of(const struct upstream_call *call, const struct http_answer *answer)
+static void leave_upstream(struct upstream_call *call)
 {
-    if (answer->outcome == HTTP_OUT_OF_MEANS)
-        return BREAKER_UNKNOWN;
-    if (answer->outcome != HTTP_ANSWERED)
-        return BREAKER_FAILED;
-    if (answer->status < 500)
-        return BREAKER_GOOD;
-    /* An upstream that fails for one task again and again may be well otherwise. */
-    struct origin *origin = call->origin;
-    bool same_task = origin->last_failed != NULL && strcmp(origin->last_failed, call->url) == 0;
-    free(origin->last_failed);
-    origin->last_failed = xstrdup(call->url);
-    return same_task ? BREAKER_UNKNOWN : BREAKER_FAILED;
-}
-
-static void leave_upstream(struct upstream_call *call, enum breaker_end end)
-{
-    struct origin *origin = call->origin;
-    const char *name = origin->conf->name;
-    double random = (double)rand() / ((double)RAND_MAX + 1);
     call->http = NULL;
-    origin->in_flight--;
-    upstream_stats_left(&origin->stats, (int64_t)(uv_hrtime() - call->sent_ns));
-    if (!breaker_end(&origin->breaker, end, random, (int64_t)uv_now(call->upstreams->loop)))
-        return;
-    series_set(origin->stats.breaker_open, origin->breaker.state != BREAKER_CLOSED);
-    if (origin->breaker.state == BREAKER_CLOSED)
-        log_info("upstream %s is asked again", name);
-    else
-        log_warn("upstream %s has failed %lld times in a row: it is asked only now and then until it is back",
-                 name, (long long)origin->breaker.failures);
-}
-
-/* What an answer came to, its reader counts. */
-static void count_trouble(struct origin *origin, enum http_outcome outcome)
-{
-    static const enum upstream_end ends[] = {[HTTP_TIMED_OUT] = END_TIMEOUT,
-                                             [HTTP_FAILED] = END_FAILED,
-                                             [HTTP_UNUSABLE] = END_INVALID,
-                                             [HTTP_OUT_OF_MEANS] = END_OUT_OF_MEANS};
-    if (outcome != HTTP_ANSWERED)
-        upstream_stats_end(&origin->stats, ends[outcome]);
+    call->origin->in_flight--;
+    upstream_stats_left(&call->origin->stats, (int64_t)(uv_hrtime() - call->sent_ns));
 }
 
 static void on_http_answer(void *user, const struct http_answer *http)
 {
-    static const enum upstream_outcome outcomes[] = {[HTTP_ANSWERED] = UPSTREAM_ANSWERED,
-                                                     [HTTP_TIMED_OUT] = UPSTREAM_TIMED_OUT,
-                                                     [HTTP_FAILED] = UPSTREAM_FAILED,
-                                                     [HTTP_UNUSABLE] = UPSTREAM_UNUSABLE,
-                                                     [HTTP_OUT_OF_MEANS] = UPSTREAM_OUT_OF_MEANS};
     struct upstream_call *call = user;
-    const struct upstream_answer answer = {.outcome = outcomes[http->outcome],
+    struct origin *origin = call->origin;
+    const struct upstream_answer answer = {.outcome = http->outcome,
                                            .http_status = http->status,
                                            .body = http->body,
                                            .len = http->len,
                                            .retry_after_ms = http->retry_after_ms,
-                                           .key = call->origin->pool.keys[call->turn->key].mark};
-    struct origin *origin = call->origin;
+                                           .key = origin->pool.keys[call->turn->key].mark,
+                                           .why = http->why};
     const struct trace *outer = trace_enter(&call->trace);
     origin->multiplexes = http->multiplexed;
-    count_trouble(origin, http->outcome);
-    if (http->trouble != NULL)
-        upstream_report(call->upstreams, origin->conf, http->trouble);
-    leave_upstream(call, breaker_of(call, http));
-    call->on_answer(call->user, &answer); /* first: it may say that nothing more is to be asked */
+    leave_upstream(call);
+    call->on_answer(call->user, call, &answer);
     trace_enter(outer);
     call_free(call);
     start_next(origin);
 }
 
-/* ---- how it begins ---- */
+/* ---- how a query begins ---- */
 
 static void add_template(struct headers *headers, const struct upstream_call *call, const char *name,
                          const char *value)
@@ -216,41 +170,36 @@ static void send_query(struct upstream_call *call)
     enter_list(call, &u->running);
 }
 
-static void on_unasked(uv_timer_t *timer)
+static void on_unsent(uv_timer_t *timer)
 {
     struct upstreams *u = timer->data;
     struct upstream_call *call;
-    while ((call = u->unasked) != NULL) {
-        call->on_answer(call->user, &call->unasked);
+    while ((call = u->unsent) != NULL) {
+        call->on_answer(call->user, call, &call->unsent);
         call_free(call);
     }
 }
 
-/* Even this comes later, never from within upstream_get. */
-static void tell_unasked(struct upstream_call *call, enum upstream_outcome outcome, int64_t retry_after_ms)
+/* The callback comes later, never from within upstream_get. */
+static void refuse(struct upstream_call *call, enum outcome outcome, int64_t retry_after_ms)
 {
-    static const enum upstream_unasked reasons[] = {[UPSTREAM_NO_KEY] = UNASKED_NO_KEY,
-                                                    [UPSTREAM_HELD] = UNASKED_HELD,
-                                                    [UPSTREAM_TIMED_OUT] = UNASKED_QUEUED};
-    series_add(call->origin->stats.unasked[reasons[outcome]], 1);
-    call->unasked =
-        (struct upstream_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
-    enter_list(call, &call->upstreams->unasked);
-    uv_timer_start(&call->upstreams->unasked_timer, on_unasked, 0, 0);
+    call->unsent = (struct upstream_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
+    enter_list(call, &call->upstreams->unsent);
+    uv_timer_start(&call->upstreams->unsent_timer, on_unsent, 0, 0);
 }
 
 static void start(struct upstream_call *call)
 {
-    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop), refused_ms;
+    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop), held_ms;
     if (!keypool_take(&call->origin->pool, call->turn, now_ms))
-        tell_unasked(call, UPSTREAM_NO_KEY, 0);
-    else if ((refused_ms = breaker_ask(&call->origin->breaker, now_ms)) > 0)
-        tell_unasked(call, UPSTREAM_HELD, refused_ms);
+        refuse(call, OUTCOME_NO_KEY, 0);
+    else if ((held_ms = breaker_ask(&call->origin->breaker, now_ms)) > 0)
+        refuse(call, OUTCOME_HELD, held_ms);
     else
         send_query(call);
 }
 
-/* ---- the queue: all have the same time, so the oldest one's ends first ---- */
+/* ---- the queue: all queries have the same time-out, so the oldest times out first ---- */
 
 static void on_queue_time(uv_timer_t *timer)
 {
@@ -258,7 +207,7 @@ static void on_queue_time(uv_timer_t *timer)
     struct upstream_call *call;
     while ((call = origin->queue) != NULL && left_ms(call) < LEFT_LEAST_MS) {
         leave_list(call);
-        tell_unasked(call, UPSTREAM_TIMED_OUT, 0);
+        refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
     }
     if (call != NULL)
         uv_timer_start(timer, on_queue_time, (uint64_t)left_ms(call), 0);
@@ -270,7 +219,7 @@ static void start_next(struct origin *origin)
     while ((call = origin->queue) != NULL && origin->in_flight < origin->conf->max_in_flight) {
         leave_list(call);
         if (left_ms(call) < LEFT_LEAST_MS)
-            tell_unasked(call, UPSTREAM_TIMED_OUT, 0);
+            refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
         else
             start(call);
     }
@@ -306,27 +255,120 @@ void upstream_cancel(struct upstream_call *call)
 {
     if (call->http != NULL) {
         http_cancel(call->http);
-        upstream_stats_end(&call->origin->stats, END_CANCELLED);
-        leave_upstream(call, BREAKER_UNKNOWN);
+        leave_upstream(call);
+        upstream_learn(call, NULL, OUTCOME_CANCELLED, NULL);
     }
     call_free(call);
 }
 
-/* ---- what is known of an upstream ---- */
+/* ---- what a query has shown ---- */
 
-void upstream_report(struct upstreams *u, const struct conf_upstream *upstream, const char *trouble)
+/* True when the key was suspended or came back. */
+static bool teach_pool(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome)
 {
-    if (!breaker_note(&origin_of(u, upstream)->breaker, trouble, (int64_t)uv_now(u->loop)))
-        return;
-    if (trouble != NULL)
-        log_warn("upstream %s: %s", upstream->name, trouble);
-    else
-        log_info("upstream %s answers again", upstream->name);
+    struct origin *origin = call->origin;
+    enum key_lesson lesson = outcome_row(outcome)->key;
+    size_t key = call->turn->key;
+    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop), rest_ms = answer ? answer->retry_after_ms : 0;
+    bool changed = keypool_learn(&origin->pool, call->turn, lesson, rest_ms, now_ms);
+    series_set(origin->stats.keys[key].aside, origin->pool.keys[key].aside);
+    if (lesson == KEY_REFUSED || lesson == KEY_DOUBTED)
+        series_add(origin->stats.keys[key].refusals, 1);
+    upstream_stats_resting(&origin->stats, &origin->pool, now_ms);
+    return changed;
 }
 
-void upstream_count(struct upstreams *u, const struct conf_upstream *upstream, enum upstream_end end)
+static void report(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome,
+                   const char *why)
 {
-    upstream_stats_end(&origin_of(u, upstream)->stats, end);
+    struct origin *origin = call->origin;
+    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop);
+    const struct outcome_details details = {.status = answer->http_status,
+                                            .key = conf_key_name(origin->conf, call->turn->key),
+                                            .pause_ms =
+                                                origin->pool.keys[call->turn->key].rests_until_ms - now_ms,
+                                            .why = why};
+    struct buf error;
+    buf_init(&error, ERROR_TEXT_MAX);
+    outcome_describe(outcome, &details, &error);
+    if (breaker_note(&origin->breaker, error.data, now_ms)) {
+        if (error.data != NULL)
+            log_warn("upstream %s: %s", origin->conf->name, error.data);
+        else
+            log_info("upstream %s answers again", origin->conf->name);
+    }
+    buf_done(&error);
+}
+
+static void log_key_change(const struct origin *origin, size_t key)
+{
+    const char *upstream = origin->conf->name, *name = conf_key_name(origin->conf, key);
+    if (origin->pool.keys[key].aside)
+        log_warn("upstream %s: API key %s suspended; probing it now and then", upstream, name);
+    else
+        log_info("upstream %s: API key %s accepted again", upstream, name);
+}
+
+/* An upstream that fails for one task again and again may be well otherwise. */
+static bool failed_here_before(struct upstream_call *call)
+{
+    struct origin *origin = call->origin;
+    bool same_task = origin->last_failed != NULL && strcmp(origin->last_failed, call->url) == 0;
+    free(origin->last_failed);
+    origin->last_failed = xstrdup(call->url);
+    return same_task;
+}
+
+static void teach_breaker(struct upstream_call *call, enum outcome outcome)
+{
+    struct origin *origin = call->origin;
+    enum breaker_lesson lesson = outcome_row(outcome)->breaker;
+    double random = (double)rand() / ((double)RAND_MAX + 1);
+    if (outcome == OUTCOME_SERVER_ERROR && failed_here_before(call))
+        lesson = BREAKER_NOTHING;
+    if (!breaker_learn(&origin->breaker, lesson, random, (int64_t)uv_now(call->upstreams->loop)))
+        return;
+    series_set(origin->stats.breaker_open, origin->breaker.state != BREAKER_CLOSED);
+    if (origin->breaker.state == BREAKER_CLOSED)
+        log_info("upstream %s recovered; sending it all queries again", origin->conf->name);
+    else
+        log_warn("upstream %s failed %lld times in a row; only probing it until it recovers",
+                 origin->conf->name, (long long)origin->breaker.failures);
+}
+
+void upstream_learn(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome,
+                    const char *why)
+{
+    upstream_stats_count(&call->origin->stats, outcome);
+    if (outcome_row(outcome)->kind == KIND_UNSENT)
+        return;
+    bool key_changed = teach_pool(call, answer, outcome);
+    if (answer != NULL)
+        report(call, answer, outcome, why);
+    if (key_changed)
+        log_key_change(call->origin, call->turn->key);
+    teach_breaker(call, outcome);
+}
+
+bool upstream_has_key(struct upstreams *u, const struct conf_upstream *upstream, const struct key_turn *turn)
+{
+    return keypool_has(&origin_of(u, upstream)->pool, turn, (int64_t)uv_now(u->loop));
+}
+
+enum outcome upstream_key_outcome(struct upstreams *u, const struct conf_upstream *upstream,
+                                  const struct key_turn *turn, int64_t *ret_retry_after_ms)
+{
+    return keypool_outcome(&origin_of(u, upstream)->pool, turn, (int64_t)uv_now(u->loop), ret_retry_after_ms);
+}
+
+void upstream_note_status(struct upstreams *u, const struct provider *provider, const char *value)
+{
+    char *status = xasprintf("%s: %s", provider->name, value);
+    stat_inc(STAT_UNKNOWN_STATUS);
+    if (log_once(&u->unknown_statuses, status, 0))
+        log_warn("provider %s does not list the status %s: taken as running%s", provider->name, value,
+                 log_once_full(&u->unknown_statuses) ? "; further values are only counted" : "");
+    free(status);
 }
 
 void upstreams_refresh_stats(struct upstreams *u)
@@ -343,45 +385,6 @@ void upstream_secrets(struct upstreams *u, const struct conf_upstream *upstream,
     *out = (struct secrets){{NULL}};
     for (size_t i = 0; i < upstream->keys.n; i++)
         headers_add_secrets(conf_keys(upstream)[i], &origin->tokens[i], out);
-}
-
-/* ---- what is known of its keys ---- */
-
-/* `changed`: it was set aside, or came back. */
-static void report_key(struct upstreams *u, const struct conf_upstream *upstream, size_t i,
-                       enum key_word word, bool changed)
-{
-    const char *name = conf_key_name(upstream, i);
-    char trouble[160];
-    if (word == KEY_REFUSED || word == KEY_DOUBTED) {
-        series_add(origin_of(u, upstream)->stats.keys[i].refusals, 1);
-        snprintf(trouble, sizeof(trouble), "it refused the key of %s", name);
-        upstream_report(u, upstream, trouble);
-    }
-    if (!changed)
-        return;
-    if (word == KEY_REFUSED)
-        log_warn("upstream %s: the key of %s is set aside, and probed now and then", upstream->name, name);
-    else
-        log_info("upstream %s takes the key of %s again", upstream->name, name);
-    series_set(origin_of(u, upstream)->stats.keys[i].aside, word == KEY_REFUSED);
-}
-
-bool upstream_judge_key(struct upstreams *u, const struct conf_upstream *upstream, struct key_turn *turn,
-                        enum key_word word, int64_t rest_ms)
-{
-    struct keypool *pool = &origin_of(u, upstream)->pool;
-    int64_t now_ms = (int64_t)uv_now(u->loop);
-    bool changed = keypool_said(pool, turn, word, rest_ms, now_ms);
-    upstream_stats_resting(&origin_of(u, upstream)->stats, pool, now_ms);
-    report_key(u, upstream, turn->key, word, changed);
-    return word != KEY_GOOD && keypool_has(pool, turn, now_ms);
-}
-
-enum key_end upstream_key_end(struct upstreams *u, const struct conf_upstream *upstream,
-                              const struct key_turn *turn, int64_t *ret_retry_after_ms)
-{
-    return keypool_end(&origin_of(u, upstream)->pool, turn, (int64_t)uv_now(u->loop), ret_retry_after_ms);
 }
 
 /* ---- all of them ---- */
@@ -405,8 +408,8 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
         u->origins[i].queue_timer.data = &u->origins[i];
         breaker_init(&u->origins[i].breaker, rules, (int64_t)uv_now(loop));
     }
-    uv_timer_init(loop, &u->unasked_timer);
-    u->unasked_timer.data = u;
+    uv_timer_init(loop, &u->unsent_timer);
+    u->unsent_timer.data = u;
     u->open_handles = 1 + (int)conf->upstreams.n;
     return u;
 }
@@ -426,7 +429,7 @@ static void on_timer_closed(struct upstreams *u)
     free(u);
 }
 
-static void on_unasked_timer_closed(uv_handle_t *handle)
+static void on_unsent_timer_closed(uv_handle_t *handle)
 {
     on_timer_closed(handle->data);
 }
@@ -442,13 +445,13 @@ void upstreams_free(struct upstreams *u)
         return;
     while (u->running != NULL)
         upstream_cancel(u->running);
-    while (u->unasked != NULL)
-        upstream_cancel(u->unasked);
+    while (u->unsent != NULL)
+        upstream_cancel(u->unsent);
     for (size_t i = 0; i < u->conf->upstreams.n; i++) {
         while (u->origins[i].queue != NULL)
             upstream_cancel(u->origins[i].queue);
         uv_close((uv_handle_t *)&u->origins[i].queue_timer, on_queue_timer_closed);
     }
     http_free(u->http);
-    uv_close((uv_handle_t *)&u->unasked_timer, on_unasked_timer_closed);
+    uv_close((uv_handle_t *)&u->unsent_timer, on_unsent_timer_closed);
 }

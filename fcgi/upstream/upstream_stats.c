@@ -6,12 +6,7 @@
 
 #include "lib/stats.h"
 
-#define END_LABEL(id, label) [id] = (label),
-static const char *const end_labels[] = {UPSTREAM_ENDS(END_LABEL)};
-static const char *const unasked_labels[] = {
-    [UNASKED_NO_KEY] = "no_key", [UNASKED_HELD] = "held", [UNASKED_QUEUED] = "queue_timeout"};
-
-/* Of a key's file the name alone. */
+/* The name of the key's file, without its folder. */
 static const char *key_name(const struct conf_upstream *conf, size_t i)
 {
     const char *path = conf_key_name(conf, i), *slash = strrchr(path, '/');
@@ -35,6 +30,13 @@ static void init_keys(struct upstream_stats *s, const struct conf_upstream *conf
     }
 }
 
+static int64_t *outcome_series(const char *upstream, const struct outcome_row *row)
+{
+    return row->kind == KIND_UNSENT
+               ? stat_series(FAMILY_UPSTREAM_UNASKED, "upstream", upstream, "reason", row->label)
+               : stat_series(FAMILY_UPSTREAM_OUTCOMES, "upstream", upstream, "outcome", row->label);
+}
+
 void upstream_stats_init(struct upstream_stats *s, const struct conf_upstream *conf,
                          const struct keypool *pool)
 {
@@ -44,10 +46,8 @@ void upstream_stats_init(struct upstream_stats *s, const struct conf_upstream *c
                                  .in_flight = stat_series(FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
                                  .time = stat_series(FAMILY_UPSTREAM_TIME, "upstream", name),
                                  .breaker_open = stat_series(FAMILY_BREAKER_OPEN, "upstream", name)};
-    for (size_t i = 0; i < NELEMS(s->ends); i++)
-        s->ends[i] = stat_series(FAMILY_UPSTREAM_OUTCOMES, "upstream", name, "outcome", end_labels[i]);
-    for (size_t i = 0; i < NELEMS(s->unasked); i++)
-        s->unasked[i] = stat_series(FAMILY_UPSTREAM_UNASKED, "upstream", name, "reason", unasked_labels[i]);
+    for (enum outcome i = 0; i < OUTCOME_COUNT; i++)
+        s->outcomes[i] = outcome_series(name, outcome_row(i));
     init_keys(s, conf, pool);
 }
 
@@ -68,16 +68,10 @@ void upstream_stats_left(struct upstream_stats *s, int64_t took_ns)
     series_add(s->in_flight, -1);
 }
 
-static bool is_failure(enum upstream_end end)
+void upstream_stats_count(struct upstream_stats *s, enum outcome outcome)
 {
-    return end == END_ERROR || end == END_INVALID || end == END_TIMEOUT || end == END_FAILED ||
-           end == END_OUT_OF_MEANS;
-}
-
-void upstream_stats_end(struct upstream_stats *s, enum upstream_end end)
-{
-    series_add(s->ends[end], 1);
-    if (is_failure(end))
+    series_add(s->outcomes[outcome], 1);
+    if (outcome_row(outcome)->kind == KIND_FAILED)
         series_add(s->failures, 1);
 }
 

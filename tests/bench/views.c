@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "task/view.h"
+#include "upstream/view.h"
 
 enum { BATCH = 200, ROUNDS_MAX = 10000 };
 
@@ -39,7 +39,7 @@ static double make_views(const struct provider *provider, const struct file *bod
     double start = now_us();
     for (int i = 0; i < BATCH; i++) {
         struct view view;
-        if (view_read(&question, &answer, NULL, &view) != READING_OK)
+        if (view_read(&question, &answer, NULL, &view) != OUTCOME_OK)
             exit(EXIT_FAILURE);
         view_done(&view);
     }

@@ -6,7 +6,7 @@
 #include <glob.h>
 #include <string.h>
 
-#include "task/view.h"
+#include "upstream/view.h"
 
 enum { PROVIDERS_MAX = 256 };
 
@@ -52,10 +52,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct view_answer result = {.http_status = 200, .body = second ? second + 1 : end};
     result.len = (size_t)(end - result.body);
     struct view view;
-    enum reading reading = view_read(&question, &answer, second ? &result : NULL, &view);
-    PROMISE(reading != READING_HALF || (second == NULL && view.result_path.data[0] == '/'));
+    enum outcome outcome = view_read(&question, &answer, second ? &result : NULL, &view);
+    PROMISE(outcome != OUTCOME_PARTIAL || (second == NULL && view.result_path.data[0] == '/'));
     PROMISE(strstr(view.status, "canary-key") == NULL);
-    for (size_t i = 0; i < VIEW_COUNT && reading == READING_OK; i++)
+    for (size_t i = 0; i < VIEW_COUNT && outcome == OUTCOME_OK; i++)
         check_view(&view.views[i]);
     view_done(&view);
     return 0;

@@ -116,7 +116,7 @@ def test_a_revoked_key_costs_no_task_an_answer_and_is_named_once(pool):
     pool.standin.keys.remove(pool.keys[0])
     assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
     assert pool.asked().count(0) == 1
-    assert pool.stack.daemon.log().count(f"upstream main: it refused the key of {pool.files[0]}\n") == 1
+    assert pool.stack.daemon.log().count(f"upstream main: rejected API key {pool.files[0]} (HTTP 401)\n") == 1
     assert str(pool.files[1]) not in pool.stack.daemon.log()
     assert pool.stack.metric("key_refusals_total") == 1
 
@@ -129,12 +129,12 @@ def test_a_task_of_a_revoked_key_is_not_called_missing_and_the_key_comes_back(po
     assert "retry-after" not in refused.headers or int(refused.headers["retry-after"]) >= 1
     pool.stack.wait_until(lambda: outcome(pool.stack.task("t")) == AUTH and pool.stack.metric("keys_set_aside") == 1,
                           what="the key that is set aside")
-    assert pool.stack.wait_log(f"the key of {pool.files[0]} is set aside, and probed now and then")
+    assert pool.stack.wait_log(f"API key {pool.files[0]} suspended; probing it now and then")
     assert pool.stack.task("another").status == 200
 
     pool.standin.keys.add(pool.keys[0])
     pool.stack.wait_until(lambda: pool.stack.task("t").status == 200, what="a probe of the key")
-    assert pool.stack.wait_log(f"upstream main takes the key of {pool.files[0]} again")
+    assert pool.stack.wait_log(f"upstream main: API key {pool.files[0]} accepted again")
     assert pool.stack.metric("keys_set_aside") == 0
 
 

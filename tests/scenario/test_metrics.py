@@ -122,8 +122,8 @@ def test_sums_stay_right_when_a_reload_takes_a_route_away_and_another_brings_it_
 def test_what_a_query_came_to_is_counted(make_stack):
     stack = make_stack(config={"upstreams": {"main": {"timeout": "3s", "breaker_failures": 0}}})
     switches = {
-        "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "error": {"status": 500}, "invalid": {"garbage": True},
-        "failed": {"reset": True}, "timeout": {"hang": True}, "busy": {"retry_after": 1},
+        "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "server_error": {"status": 500}, "error": {"status": 400}, "forbidden": {"status": 403}, "invalid": {"garbage": True},
+        "unreachable": {"reset": True}, "timeout": {"hang": True}, "busy": {"retry_after": 1},
     }
     for outcome, switch in switches.items():
         stack.standin.switch(f"task_{outcome}", **switch)

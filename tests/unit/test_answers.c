@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "task/view.h"
+#include "upstream/view.h"
 
 enum { ANSWER_MAX = 1024 * 1024 };
 
@@ -118,15 +118,15 @@ static void becomes_what_is_expected(void **state)
     struct view view;
 
     assert_true(pattern_takes_id(&provider->path, question.task_id));
-    enum reading reading = view_read(&question, &answer, NULL, &view);
-    assert_int_equal(reading == READING_HALF, second != NULL);
+    enum outcome outcome = view_read(&question, &answer, NULL, &view);
+    assert_int_equal(outcome == OUTCOME_PARTIAL, second != NULL);
     if (second != NULL) {
         view_done(&view);
         result = answer_of(second);
-        reading = view_read(&question, &answer, &result, &view);
+        outcome = view_read(&question, &answer, &result, &view);
     }
-    assert_string_equal(reading_name(reading), json_object_get_string(expected(expect, "outcome")));
-    if (reading == READING_OK)
+    assert_string_equal(outcome_row(outcome)->label, json_object_get_string(expected(expect, "outcome")));
+    if (outcome == OUTCOME_OK)
         assert_task(&view, expect);
     view_done(&view);
     json_object_put(expect);

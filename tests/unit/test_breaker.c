@@ -20,7 +20,7 @@ static void fail_times(struct breaker *s, int times, int64_t at_ms)
 {
     for (int i = 0; i < times; i++) {
         assert_int_equal(breaker_ask(s, at_ms), 0);
-        breaker_end(s, BREAKER_FAILED, 0, at_ms);
+        breaker_learn(s, BREAKER_FAILED, 0, at_ms);
     }
 }
 
@@ -36,7 +36,7 @@ TEST(failures_in_a_row_open_the_breaker)
     struct breaker s = STANDING(.breaker_failures = 3, .breaker_pause_ms = 10000);
     fail_times(&s, 2, now);
     assert_int_equal(breaker_ask(&s, now), 0);
-    assert_true(breaker_end(&s, BREAKER_FAILED, 0, now));
+    assert_true(breaker_learn(&s, BREAKER_FAILED, 0, now));
     assert_int_equal(breaker_ask(&s, now), 500);
     assert_int_equal(breaker_ask(&s, now + 499), 1);
 }
@@ -45,7 +45,7 @@ TEST(a_good_answer_between_them_counts_from_anew)
 {
     struct breaker s = STANDING(.breaker_failures = 3, .breaker_pause_ms = 10000);
     fail_times(&s, 2, now);
-    assert_false(breaker_end(&s, BREAKER_GOOD, 0, now));
+    assert_false(breaker_learn(&s, BREAKER_GOOD, 0, now));
     fail_times(&s, 2, now);
     assert_int_equal(breaker_ask(&s, now), 0);
 }
@@ -56,7 +56,7 @@ TEST(after_the_pause_one_query_probes)
     fail_times(&s, 1, now);
     assert_int_equal(breaker_ask(&s, now + 500), 0);
     assert_in_range(breaker_ask(&s, now + 500), 1, 1000);
-    assert_true(breaker_end(&s, BREAKER_GOOD, 0, now + 600));
+    assert_true(breaker_learn(&s, BREAKER_GOOD, 0, now + 600));
     assert_int_equal(breaker_ask(&s, now + 600), 0);
     assert_int_equal(breaker_ask(&s, now + 600), 0);
 }
@@ -72,7 +72,7 @@ TEST(a_probe_that_fails_pauses_twice_as_long_up_to_the_most)
         at += pauses[i];
     }
     assert_int_equal(breaker_ask(&s, at), 0);
-    breaker_end(&s, BREAKER_GOOD, 0, at);
+    breaker_learn(&s, BREAKER_GOOD, 0, at);
     fail_times(&s, 1, at);
     assert_int_equal(breaker_ask(&s, at), 500);
 }
@@ -81,7 +81,7 @@ TEST(chance_spreads_the_pauses_by_a_quarter_at_most)
 {
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 10000);
     assert_int_equal(breaker_ask(&s, now), 0);
-    breaker_end(&s, BREAKER_FAILED, 1, now);
+    breaker_learn(&s, BREAKER_FAILED, 1, now);
     assert_int_equal(breaker_ask(&s, now), 375);
 }
 
@@ -90,7 +90,7 @@ TEST(a_probe_that_says_nothing_is_made_again)
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 10000);
     fail_times(&s, 1, now);
     assert_int_equal(breaker_ask(&s, now + 500), 0);
-    assert_false(breaker_end(&s, BREAKER_UNKNOWN, 0, now + 500));
+    assert_false(breaker_learn(&s, BREAKER_NOTHING, 0, now + 500));
     assert_int_equal(breaker_ask(&s, now + 501), 0);
 }
 
@@ -100,7 +100,7 @@ TEST(queries_that_end_after_the_breaker_opened_do_not_pause_it_longer)
     for (int i = 0; i < 5; i++)
         assert_int_equal(breaker_ask(&s, now), 0);
     for (int i = 0; i < 5; i++)
-        assert_int_equal(breaker_end(&s, BREAKER_FAILED, 0, now), i == 0);
+        assert_int_equal(breaker_learn(&s, BREAKER_FAILED, 0, now), i == 0);
     assert_int_equal(breaker_ask(&s, now), 500);
 }
 

@@ -30,11 +30,12 @@ static void assert_taken(struct keypool *pool, struct key_turn *turn, size_t exp
 }
 
 /* A task of its own is asked with that key, which is answered so. */
-static bool one_answer(struct keypool *pool, size_t key, enum key_word word, int64_t rest_ms, int64_t at_ms)
+static bool one_answer(struct keypool *pool, size_t key, enum key_lesson lesson, int64_t rest_ms,
+                       int64_t at_ms)
 {
     struct key_turn turn = turn_of(pool, key);
     assert_taken(pool, &turn, key, at_ms);
-    return keypool_said(pool, &turn, word, rest_ms, at_ms);
+    return keypool_learn(pool, &turn, lesson, rest_ms, at_ms);
 }
 
 /* It is refused so often that it is set aside. */
@@ -45,11 +46,11 @@ static void set_aside(struct keypool *pool, size_t key, int64_t at_ms)
 }
 
 static void assert_end(const struct keypool *pool, const struct key_turn *turn, int64_t at_ms,
-                       enum key_end end, int64_t retry_after_ms)
+                       enum outcome end, int64_t retry_after_ms)
 {
     int64_t ms = -1;
     assert_false(keypool_has(pool, turn, at_ms));
-    assert_int_equal(keypool_end(pool, turn, at_ms, &ms), end);
+    assert_int_equal(keypool_outcome(pool, turn, at_ms, &ms), end);
     assert_int_equal(ms, retry_after_ms);
 }
 
@@ -66,7 +67,7 @@ TEST(new_tasks_go_to_the_keys_in_turn)
     for (size_t i = 0; i < 7; i++) {
         struct key_turn turn = {.key = 0};
         assert_taken(&pool, &turn, i % 3, now);
-        assert_false(keypool_said(&pool, &turn, KEY_GOOD, 0, now));
+        assert_false(keypool_learn(&pool, &turn, KEY_GOOD, 0, now));
         assert_string_equal(turn.owner, pool.keys[i % 3].mark);
     }
 }
@@ -94,10 +95,10 @@ TEST(a_task_that_is_missing_is_asked_for_once_with_each_key)
     static const size_t order[] = {1, 0, 2};
     for (size_t i = 0; i < 3; i++) {
         assert_taken(&pool, &turn, order[i], now);
-        assert_false(keypool_said(&pool, &turn, KEY_MISSING, 0, now));
+        assert_false(keypool_learn(&pool, &turn, KEY_MISSING, 0, now));
     }
     assert_false(keypool_take(&pool, &turn, now));
-    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+    assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
 TEST(a_key_that_has_answered_stays_for_the_second_query)
@@ -105,12 +106,12 @@ TEST(a_key_that_has_answered_stays_for_the_second_query)
     struct keypool pool = pool_of(2);
     struct key_turn turn = {.key = 0};
     assert_taken(&pool, &turn, 0, now);
-    keypool_said(&pool, &turn, KEY_GOOD, 0, now);
+    keypool_learn(&pool, &turn, KEY_GOOD, 0, now);
     assert_false(keypool_has(&pool, &turn, now));
     assert_true(keypool_take(&pool, &turn, now));
     assert_int_equal(turn.key, 0);
-    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
-    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+    keypool_learn(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
 TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pauses)
@@ -124,16 +125,16 @@ TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pa
     for (size_t i = 0; i < NELEMS(pauses); i++) {
         assert_int_equal(one_answer(&pool, 0, KEY_REFUSED, 0, at), i == 0);
         struct key_turn turn = {.key = 0};
-        assert_end(&pool, &turn, at + 1, KEY_END_REFUSED, pauses[i] - 1);
+        assert_end(&pool, &turn, at + 1, OUTCOME_REFUSED, pauses[i] - 1);
         at += pauses[i];
     }
     struct key_turn probe = {.key = 0}, other = {.key = 0};
     assert_taken(&pool, &probe, 0, at);
     assert_false(keypool_take(&pool, &other, at));
-    assert_true(keypool_said(&pool, &probe, KEY_GOOD, 0, at));
+    assert_true(keypool_learn(&pool, &probe, KEY_GOOD, 0, at));
     assert_taken(&pool, &other, 0, at);
-    assert_false(keypool_said(&pool, &other, KEY_REFUSED, 0, at));
-    assert_end(&pool, &other, at, KEY_END_REFUSED, 0); /* it is no worse than any */
+    assert_false(keypool_learn(&pool, &other, KEY_REFUSED, 0, at));
+    assert_end(&pool, &other, at, OUTCOME_REFUSED, 0); /* it is no worse than any */
 }
 
 TEST(a_good_answer_between_refusals_keeps_a_key_in_use)
@@ -151,7 +152,7 @@ TEST(a_probe_that_brings_nothing_is_made_again)
     set_aside(&pool, 0, now);
     struct key_turn probe = {.key = 0}, turn = {.key = 0};
     assert_taken(&pool, &probe, 0, now + 1000);
-    assert_end(&pool, &turn, now + 1000, KEY_END_REFUSED, 1000);
+    assert_end(&pool, &turn, now + 1000, OUTCOME_REFUSED, 1000);
     assert_taken(&pool, &turn, 0, now + 2000);
 }
 
@@ -162,8 +163,8 @@ TEST(queries_that_were_under_way_with_a_refused_key_say_nothing_new)
     for (size_t i = 0; i < NELEMS(turns); i++)
         assert_true(keypool_take(&pool, &turns[i], now));
     for (size_t i = 0; i < NELEMS(turns); i++)
-        assert_int_equal(keypool_said(&pool, &turns[i], KEY_REFUSED, 0, now), i == 2);
-    assert_end(&pool, &turn, now, KEY_END_REFUSED, 1000);
+        assert_int_equal(keypool_learn(&pool, &turns[i], KEY_REFUSED, 0, now), i == 2);
+    assert_end(&pool, &turn, now, OUTCOME_REFUSED, 1000);
 }
 
 TEST(the_others_are_asked_in_place_of_a_refused_key)
@@ -181,16 +182,16 @@ TEST(missing_is_not_believed_when_the_owner_was_refused)
     struct keypool pool = pool_of(2);
     struct key_turn turn = turn_of(&pool, 0);
     assert_taken(&pool, &turn, 0, now);
-    assert_false(keypool_said(&pool, &turn, KEY_REFUSED, 0, now));
+    assert_false(keypool_learn(&pool, &turn, KEY_REFUSED, 0, now));
     assert_taken(&pool, &turn, 1, now);
-    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
-    assert_end(&pool, &turn, now, KEY_END_REFUSED, 0);
+    keypool_learn(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, OUTCOME_REFUSED, 0);
     one_answer(&pool, 0, KEY_REFUSED, 0, now);
     one_answer(&pool, 0, KEY_REFUSED, 0, now);
     struct key_turn later = turn_of(&pool, 0);
     assert_taken(&pool, &later, 1, now);
-    keypool_said(&pool, &later, KEY_MISSING, 0, now);
-    assert_end(&pool, &later, now + 400, KEY_END_REFUSED, 600);
+    keypool_learn(&pool, &later, KEY_MISSING, 0, now);
+    assert_end(&pool, &later, now + 400, OUTCOME_REFUSED, 600);
 }
 
 TEST(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside)
@@ -199,8 +200,8 @@ TEST(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside)
     set_aside(&pool, 0, now);
     struct key_turn turn = {.key = 0};
     assert_taken(&pool, &turn, 1, now);
-    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
-    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+    keypool_learn(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
 TEST(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice)
@@ -214,10 +215,10 @@ TEST(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice)
         assert_taken(&pool, &other, 1, now);
     }
     assert_taken(&pool, &turn, 1, now);
-    keypool_said(&pool, &turn, KEY_DOUBTED, 0, now);
+    keypool_learn(&pool, &turn, KEY_DOUBTED, 0, now);
     assert_taken(&pool, &turn, 0, now);
-    keypool_said(&pool, &turn, KEY_DOUBTED, 0, now);
-    assert_end(&pool, &turn, now, KEY_END_REFUSED, 0);
+    keypool_learn(&pool, &turn, KEY_DOUBTED, 0, now);
+    assert_end(&pool, &turn, now, OUTCOME_REFUSED, 0);
 }
 
 TEST(a_doubted_key_has_its_turn_again_after_a_minute_or_a_good_answer)
@@ -238,8 +239,8 @@ TEST(a_busy_key_rests_as_long_as_it_was_told)
     assert_false(one_answer(&pool, 0, KEY_BUSY, 7000, now));
     struct key_turn turn = turn_of(&pool, 0), later = turn_of(&pool, 0);
     assert_taken(&pool, &turn, 1, now + 1);
-    keypool_said(&pool, &turn, KEY_MISSING, 0, now + 1);
-    assert_end(&pool, &turn, now + 1, KEY_END_BUSY, 6999);
+    keypool_learn(&pool, &turn, KEY_MISSING, 0, now + 1);
+    assert_end(&pool, &turn, now + 1, OUTCOME_BUSY, 6999);
     assert_taken(&pool, &later, 0, now + 7000);
 }
 
@@ -250,7 +251,7 @@ TEST(a_rest_is_kept_within_reason)
         struct keypool pool = pool_of(1);
         struct key_turn turn = {.key = 0};
         one_answer(&pool, 0, KEY_BUSY, rests[i][0], now);
-        assert_end(&pool, &turn, now, KEY_END_BUSY, rests[i][1]);
+        assert_end(&pool, &turn, now, OUTCOME_BUSY, rests[i][1]);
     }
 }
 
@@ -261,7 +262,7 @@ TEST(when_all_rest_the_first_to_come_back_is_waited_for)
     one_answer(&pool, 1, KEY_BUSY, 3000, now);
     set_aside(&pool, 2, now);
     struct key_turn turn = {.key = 0};
-    assert_end(&pool, &turn, now, KEY_END_BUSY, 3000);
+    assert_end(&pool, &turn, now, OUTCOME_BUSY, 3000);
 }
 
 TEST(missing_is_not_believed_of_an_unknown_task_while_a_key_rests)
@@ -270,11 +271,11 @@ TEST(missing_is_not_believed_of_an_unknown_task_while_a_key_rests)
     one_answer(&pool, 0, KEY_BUSY, 3000, now);
     struct key_turn turn = {.key = 0}, owned = turn_of(&pool, 1);
     assert_taken(&pool, &turn, 1, now);
-    keypool_said(&pool, &turn, KEY_MISSING, 0, now);
-    assert_end(&pool, &turn, now, KEY_END_BUSY, 3000);
+    keypool_learn(&pool, &turn, KEY_MISSING, 0, now);
+    assert_end(&pool, &turn, now, OUTCOME_BUSY, 3000);
     assert_taken(&pool, &owned, 1, now);
-    keypool_said(&pool, &owned, KEY_MISSING, 0, now);
-    assert_end(&pool, &owned, now, KEY_END_MISSING, 0); /* who owned it knows */
+    keypool_learn(&pool, &owned, KEY_MISSING, 0, now);
+    assert_end(&pool, &owned, now, OUTCOME_MISSING, 0); /* who owned it knows */
 }
 
 TEST(a_pool_may_have_as_many_keys_as_there_are_bits)
@@ -289,9 +290,9 @@ TEST(a_pool_may_have_as_many_keys_as_there_are_bits)
     keypool_init(&pool, many, POOL_KEYS_MAX);
     for (size_t i = 0; i < POOL_KEYS_MAX; i++) {
         assert_taken(&pool, &turn, i, now);
-        keypool_said(&pool, &turn, KEY_MISSING, 0, now);
+        keypool_learn(&pool, &turn, KEY_MISSING, 0, now);
     }
-    assert_end(&pool, &turn, now, KEY_END_MISSING, 0);
+    assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
 int main(void)

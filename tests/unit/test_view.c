@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "task/view.h"
+#include "upstream/view.h"
 #include "given.h"
 
 #define STATUS                                                                                               \
@@ -18,7 +18,7 @@ static const struct secrets key = {.items = {"sk-a/b\"cdefg"}};
 
 struct trial {
     struct provider *provider;
-    enum reading reading;
+    enum outcome outcome;
     struct view view;
 };
 
@@ -38,12 +38,12 @@ static struct provider *load(const char *members)
     return provider;
 }
 
-static enum reading read_bytes(struct trial *t, int http_status, const char *body, size_t len)
+static enum outcome read_bytes(struct trial *t, int http_status, const char *body, size_t len)
 {
     const struct view_question question = {.provider = t->provider, .task_id = "x1", .secrets = &key};
     const struct view_answer answer = {.http_status = http_status, .body = body, .len = len};
-    t->reading = view_read(&question, &answer, NULL, &t->view);
-    return t->reading;
+    t->outcome = view_read(&question, &answer, NULL, &t->view);
+    return t->outcome;
 }
 
 static struct trial tried(const char *members, int http_status, const char *body)
@@ -67,17 +67,18 @@ static const char *native_of(const struct trial *t)
 static void assert_native(const char *members, const char *body, const char *expected)
 {
     struct trial t = tried(members, 200, body);
-    assert_int_equal(t.reading, READING_OK);
+    assert_int_equal(t.outcome, OUTCOME_OK);
     assert_string_equal(native_of(&t), expected);
     done(&t);
 }
 
-static void assert_reading(const char *members, int http_status, const char *body, enum reading expected)
+static void assert_outcome(const char *members, int http_status, const char *body, enum outcome expected)
 {
     struct trial t = tried(members, http_status, body);
-    if (t.reading != expected)
-        fail_msg("%d %s: %s, not %s", http_status, body, reading_name(t.reading), reading_name(expected));
-    assert_true((t.view.why != NULL) || (expected != READING_ERROR && expected != READING_INVALID));
+    if (t.outcome != expected)
+        fail_msg("%d %s: %s, not %s", http_status, body, outcome_row(t.outcome)->label,
+                 outcome_row(expected)->label);
+    assert_true((t.view.why != NULL) || (expected != OUTCOME_INVALID));
     done(&t);
 }
 
@@ -85,7 +86,7 @@ static void assert_reading(const char *members, int http_status, const char *bod
 static void assert_unified(const char *members, const char *body, const char *name, const char *expected)
 {
     struct trial t = tried(members, 200, body);
-    assert_int_equal(t.reading, READING_OK);
+    assert_int_equal(t.outcome, OUTCOME_OK);
     struct json_object *doc = json_tokener_parse(t.view.views[VIEW_UNIFIED].data), *value = NULL;
     assert_true(json_object_object_get_ex(doc, name, &value));
     assert_string_equal(
@@ -146,7 +147,7 @@ TEST(a_secret_that_the_upstream_repeats_comes_out_nowhere)
         tried(STATUS ",\"keep\":[\"/s\",\"/a\"],\"unified\":{\"error\":\"/a/e\"}", 200,
               "{\"s\":\"F\",\"a\":{\"sk-a/b\\\"cdefg\":1,\"e\":\"the key sk-a\\/b\\u0022cdefg is bad\","
               "\"l\":[\"sk-a/b\\\"cdefg\"]}}");
-    assert_int_equal(t.reading, READING_OK);
+    assert_int_equal(t.outcome, OUTCOME_OK);
     assert_string_equal(native_of(&t),
                         "{\"s\":\"F\",\"a\":{\"[redacted]\":1,\"e\":\"the key [redacted] is bad\","
                         "\"l\":[\"[redacted]\"]}}");
@@ -157,7 +158,7 @@ TEST(a_secret_that_the_upstream_repeats_comes_out_nowhere)
 TEST(a_secret_in_the_place_of_the_status_does_not_reach_the_log)
 {
     struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"sk-a/b\\\"cdefg\"}");
-    assert_int_equal(t.reading, READING_OK);
+    assert_int_equal(t.outcome, OUTCOME_OK);
     assert_null(strstr(t.view.status, "cdefg"));
     assert_non_null(strstr(t.view.status, "[redacted]"));
     done(&t);
@@ -171,7 +172,7 @@ TEST(an_unknown_status_is_running_and_not_known)
                                          "{\"s\":7}",          "{\"s\":1.5}",  "{\"s\":true}"};
     for (size_t i = 0; i < NELEMS(bodies); i++) {
         struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i]);
-        assert_int_equal(t.reading, READING_OK);
+        assert_int_equal(t.outcome, OUTCOME_OK);
         assert_int_equal(t.view.state, STATE_RUNNING);
         assert_false(t.view.known);
         done(&t);
@@ -194,7 +195,7 @@ TEST(no_status_or_a_container_in_its_place_is_another_document)
     static const char *const bodies[] = {"{}", "{\"s\":null}", "{\"s\":{}}", "{\"s\":[\"R\"]}",
                                          "{\"S\":\"R\"}"};
     for (size_t i = 0; i < NELEMS(bodies); i++)
-        assert_reading(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i], READING_INVALID);
+        assert_outcome(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i], OUTCOME_INVALID);
 }
 
 TEST(an_absent_status_may_have_a_meaning)
@@ -209,7 +210,7 @@ TEST(an_absent_status_may_have_a_meaning)
     t = tried(members, 200, "{\"done\":null}");
     assert_int_equal(t.view.state, STATE_QUEUED);
     done(&t);
-    assert_reading(members, 200, "{\"done\":[]}", READING_INVALID);
+    assert_outcome(members, 200, "{\"done\":[]}", OUTCOME_INVALID);
 }
 
 TEST(a_second_member_may_change_the_state)
@@ -235,7 +236,7 @@ TEST(a_second_member_may_change_the_state)
                  {"{\"s\":\"R\",\"error\":\"bad\"}", STATE_RUNNING}};
     for (size_t i = 0; i < NELEMS(cases); i++) {
         struct trial t = tried(members, 200, cases[i].body);
-        assert_int_equal(t.reading, READING_OK);
+        assert_int_equal(t.outcome, OUTCOME_OK);
         assert_int_equal(t.view.state, cases[i].state);
         done(&t);
     }
@@ -253,56 +254,56 @@ TEST(refusals_of_every_kind_are_told_apart)
     static const struct {
         int http_status;
         const char *body;
-        enum reading reading;
-    } cases[] = {{200, "{\"code\":0,\"s\":\"R\"}", READING_OK},
-                 {202, "{\"code\":0,\"s\":\"R\"}", READING_OK},
-                 {404, "{\"code\":0,\"s\":\"R\"}", READING_MISSING},
-                 {404, "<html>", READING_MISSING},
-                 {200, "{\"code\":\"gone\"}", READING_MISSING},
-                 {500, "{\"code\":\"gone\"}", READING_MISSING},
-                 {401, "", READING_REFUSED},
-                 {403, "{\"code\":0,\"s\":\"R\"}", READING_REFUSED},
-                 {200, "{\"code\":401}", READING_REFUSED},
-                 {429, "<html>", READING_BUSY},
-                 {200, "{\"code\":429}", READING_BUSY},
-                 {200, "{\"code\":1,\"s\":\"R\"}", READING_ERROR},
-                 {200, "{\"s\":\"R\"}", READING_ERROR},
-                 {200, "{\"code\":\"0\",\"s\":\"R\"}", READING_ERROR},
-                 {200, "{\"code\":[0],\"s\":\"R\"}", READING_ERROR},
-                 {400, "{\"code\":0,\"s\":\"R\"}", READING_ERROR},
-                 {500, "<html>", READING_ERROR},
-                 {503, "", READING_ERROR},
-                 {100, "", READING_ERROR},
-                 {0, "", READING_ERROR},
-                 {999, "{}", READING_ERROR},
-                 {301, "{\"code\":0,\"s\":\"R\"}", READING_INVALID},
-                 {304, "", READING_INVALID},
-                 {200, "", READING_INVALID},
-                 {204, "", READING_INVALID},
-                 {200, "<html>", READING_INVALID},
-                 {200, "null", READING_INVALID},
-                 {200, "[]", READING_INVALID},
-                 {200, "[{\"code\":0,\"s\":\"R\"}]", READING_INVALID},
-                 {200, "\"R\"", READING_INVALID},
-                 {200, "{\"code\":0,\"s\":\"R\"", READING_INVALID},
-                 {200, "{\"code\":0,\"s\":\"R\"}}", READING_INVALID},
-                 {200, "{\"code\":0,\"s\":\"R\",\"s\":\"S\"}", READING_INVALID},
-                 {200, "{\"code\":0,\"s\":\"R\",\"x\":NaN}", READING_INVALID},
-                 {200, "{\"code\":0,\"s\":\"R\",\"x\":\"\\ud800\"}", READING_INVALID},
-                 {200, "{\"code\":0,\"s\":\"R\",\"x\":\"\xff\"}", READING_INVALID}};
+        enum outcome outcome;
+    } cases[] = {{200, "{\"code\":0,\"s\":\"R\"}", OUTCOME_OK},
+                 {202, "{\"code\":0,\"s\":\"R\"}", OUTCOME_OK},
+                 {404, "{\"code\":0,\"s\":\"R\"}", OUTCOME_MISSING},
+                 {404, "<html>", OUTCOME_MISSING},
+                 {200, "{\"code\":\"gone\"}", OUTCOME_MISSING},
+                 {500, "{\"code\":\"gone\"}", OUTCOME_MISSING},
+                 {401, "", OUTCOME_REFUSED},
+                 {403, "{\"code\":0,\"s\":\"R\"}", OUTCOME_FORBIDDEN},
+                 {200, "{\"code\":401}", OUTCOME_REFUSED},
+                 {429, "<html>", OUTCOME_BUSY},
+                 {200, "{\"code\":429}", OUTCOME_BUSY},
+                 {200, "{\"code\":1,\"s\":\"R\"}", OUTCOME_ERROR},
+                 {200, "{\"s\":\"R\"}", OUTCOME_ERROR},
+                 {200, "{\"code\":\"0\",\"s\":\"R\"}", OUTCOME_ERROR},
+                 {200, "{\"code\":[0],\"s\":\"R\"}", OUTCOME_ERROR},
+                 {400, "{\"code\":0,\"s\":\"R\"}", OUTCOME_ERROR},
+                 {500, "<html>", OUTCOME_SERVER_ERROR},
+                 {503, "", OUTCOME_SERVER_ERROR},
+                 {100, "", OUTCOME_ERROR},
+                 {0, "", OUTCOME_ERROR},
+                 {999, "{}", OUTCOME_SERVER_ERROR},
+                 {301, "{\"code\":0,\"s\":\"R\"}", OUTCOME_INVALID},
+                 {304, "", OUTCOME_INVALID},
+                 {200, "", OUTCOME_INVALID},
+                 {204, "", OUTCOME_INVALID},
+                 {200, "<html>", OUTCOME_INVALID},
+                 {200, "null", OUTCOME_INVALID},
+                 {200, "[]", OUTCOME_INVALID},
+                 {200, "[{\"code\":0,\"s\":\"R\"}]", OUTCOME_INVALID},
+                 {200, "\"R\"", OUTCOME_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\"", OUTCOME_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\"}}", OUTCOME_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"s\":\"S\"}", OUTCOME_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"x\":NaN}", OUTCOME_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"x\":\"\\ud800\"}", OUTCOME_INVALID},
+                 {200, "{\"code\":0,\"s\":\"R\",\"x\":\"\xff\"}", OUTCOME_INVALID}};
     for (size_t i = 0; i < NELEMS(cases); i++)
-        assert_reading(members, cases[i].http_status, cases[i].body, cases[i].reading);
+        assert_outcome(members, cases[i].http_status, cases[i].body, cases[i].outcome);
 }
 
 TEST(a_body_that_is_no_json_does_not_pass_for_a_missing_task)
 {
     static const char members[] =
         STATUS ",\"keep\":[\"/s\"],\"missing\":[{\"at\":\"/data\",\"is\":\"empty\"}]";
-    assert_reading(members, 200, "{\"data\":null}", READING_MISSING);
-    assert_reading(members, 200, "{}", READING_MISSING);
-    assert_reading(members, 200, "<html>", READING_INVALID);
-    assert_reading(members, 200, "", READING_INVALID);
-    assert_reading(members, 500, "<html>", READING_ERROR);
+    assert_outcome(members, 200, "{\"data\":null}", OUTCOME_MISSING);
+    assert_outcome(members, 200, "{}", OUTCOME_MISSING);
+    assert_outcome(members, 200, "<html>", OUTCOME_INVALID);
+    assert_outcome(members, 200, "", OUTCOME_INVALID);
+    assert_outcome(members, 500, "<html>", OUTCOME_SERVER_ERROR);
 }
 
 TEST(hostile_bodies_are_invalid_and_quickly_so)
@@ -311,21 +312,21 @@ TEST(hostile_bodies_are_invalid_and_quickly_so)
     size_t size = 10 * 1024 * 1024;
     char *body = malloc(size);
     memset(body, '[', size);
-    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    assert_int_equal(read_bytes(&t, 200, body, size), OUTCOME_INVALID);
     view_done(&t.view);
     memset(body, '{', size);
-    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    assert_int_equal(read_bytes(&t, 200, body, size), OUTCOME_INVALID);
     view_done(&t.view);
     memset(body, 0, size);
-    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    assert_int_equal(read_bytes(&t, 200, body, size), OUTCOME_INVALID);
     view_done(&t.view);
     memset(body, ' ', size);
-    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    assert_int_equal(read_bytes(&t, 200, body, size), OUTCOME_INVALID);
     view_done(&t.view);
     memset(body, '1', size);
     memcpy(body, "{\"s\":\"R\",\"a\":\"", 14);
     memcpy(body + size - 2, "\"}", 2); /* sound, but larger than a view may be */
-    assert_int_equal(read_bytes(&t, 200, body, size), READING_INVALID);
+    assert_int_equal(read_bytes(&t, 200, body, size), OUTCOME_INVALID);
     free(body);
     done(&t);
 }
@@ -544,12 +545,12 @@ TEST(a_lifetime_may_be_added_to_a_time)
 TEST(what_has_succeeded_is_half_told_until_its_result_is_there)
 {
     struct trial t = tried(SECOND, 200, "{\"s\":\"S\",\"f\":\"a b/..\"}");
-    assert_int_equal(t.reading, READING_HALF);
+    assert_int_equal(t.outcome, OUTCOME_PARTIAL);
     assert_string_equal(t.view.result_path.data, "/files/x1/a%20b%2F..?x=1");
     done(&t);
-    assert_reading(SECOND, 200, "{\"s\":\"S\",\"f\":42}", READING_HALF);
-    assert_reading(SECOND, 200, "{\"s\":\"R\",\"f\":42}", READING_OK);
-    assert_reading(SECOND, 200, "{\"s\":\"F\"}", READING_OK);
+    assert_outcome(SECOND, 200, "{\"s\":\"S\",\"f\":42}", OUTCOME_PARTIAL);
+    assert_outcome(SECOND, 200, "{\"s\":\"R\",\"f\":42}", OUTCOME_OK);
+    assert_outcome(SECOND, 200, "{\"s\":\"F\"}", OUTCOME_OK);
 }
 
 TEST(without_what_the_result_is_asked_by_the_answer_is_invalid)
@@ -563,7 +564,7 @@ TEST(without_what_the_result_is_asked_by_the_answer_is_invalid)
                                          "{\"s\":\"S\",\"f\":\"..\"}",
                                          "{\"s\":\"S\",\"f\":\".\"}"};
     for (size_t i = 0; i < NELEMS(bodies); i++)
-        assert_reading(SECOND, 200, bodies[i], READING_INVALID);
+        assert_outcome(SECOND, 200, bodies[i], OUTCOME_INVALID);
 }
 
 TEST(the_second_answer_joins_the_first_or_fails_it)
@@ -571,28 +572,28 @@ TEST(the_second_answer_joins_the_first_or_fails_it)
     static const struct {
         int http_status;
         const char *body;
-        enum reading reading;
+        enum outcome outcome;
         enum state state;
         const char *native;
-    } cases[] = {{200, "{\"c\":0,\"u\":\"https://x\",\"v\":1}", READING_OK, STATE_SUCCEEDED,
+    } cases[] = {{200, "{\"c\":0,\"u\":\"https://x\",\"v\":1}", OUTCOME_OK, STATE_SUCCEEDED,
                   "{\"s\":\"S\",\"r\":{\"u\":\"https://x\"}}"},
-                 {422, "{\"u\":\"no\"}", READING_OK, STATE_FAILED, "{\"s\":\"S\",\"r\":{\"u\":\"no\"}}"},
-                 {200, "{\"c\":1}", READING_ERROR, 0, NULL},
-                 {200, "[]", READING_INVALID, 0, NULL},
-                 {200, "<html>", READING_INVALID, 0, NULL},
-                 {422, "<html>", READING_ERROR, 0, NULL},
-                 {401, "", READING_REFUSED, 0, NULL},
-                 {404, "", READING_MISSING, 0, NULL},
-                 {429, "", READING_BUSY, 0, NULL},
-                 {500, "{\"c\":0}", READING_ERROR, 0, NULL},
-                 {302, "", READING_INVALID, 0, NULL}};
+                 {422, "{\"u\":\"no\"}", OUTCOME_OK, STATE_FAILED, "{\"s\":\"S\",\"r\":{\"u\":\"no\"}}"},
+                 {200, "{\"c\":1}", OUTCOME_ERROR, 0, NULL},
+                 {200, "[]", OUTCOME_INVALID, 0, NULL},
+                 {200, "<html>", OUTCOME_INVALID, 0, NULL},
+                 {422, "<html>", OUTCOME_ERROR, 0, NULL},
+                 {401, "", OUTCOME_REFUSED, 0, NULL},
+                 {404, "", OUTCOME_MISSING, 0, NULL},
+                 {429, "", OUTCOME_BUSY, 0, NULL},
+                 {500, "{\"c\":0}", OUTCOME_SERVER_ERROR, 0, NULL},
+                 {302, "", OUTCOME_INVALID, 0, NULL}};
     static const char first[] = "{\"s\":\"S\",\"f\":\"F1\",\"r\":\"replaced\"}";
     struct trial t = {.provider = load(SECOND)};
     const struct view_question question = {.provider = t.provider, .task_id = "x1", .secrets = &key};
     const struct view_answer answer = {.http_status = 200, .body = first, .len = sizeof(first) - 1};
     for (size_t i = 0; i < NELEMS(cases); i++) {
         const struct view_answer result = {cases[i].http_status, cases[i].body, strlen(cases[i].body)};
-        assert_int_equal(view_read(&question, &answer, &result, &t.view), cases[i].reading);
+        assert_int_equal(view_read(&question, &answer, &result, &t.view), cases[i].outcome);
         if (cases[i].native != NULL) {
             assert_int_equal(t.view.state, cases[i].state);
             assert_string_equal(native_of(&t), cases[i].native);

@@ -4,7 +4,7 @@
  *
  * The views are written straight from the parsed document: what the keep list does not name is never copied.
  */
-#include "task/view.h"
+#include "upstream/view.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +15,6 @@
 #include "task/unified.h"
 
 enum { MAX_DEPTH = 32, VIEW_MAX = 8 * 1024 * 1024, PATH_NAME_MAX = 512, PATH_MAX_BYTES = 4096 };
-
-const char *reading_name(enum reading reading)
-{
-    static const char *const names[] = {"ok", "half", "missing", "refused", "busy", "error", "invalid"};
-    return names[reading];
-}
 
 /* ---- what the answer is ---- */
 
@@ -49,7 +43,7 @@ static bool holds(const struct condition *condition, int http_status, struct jso
     if (condition->at.n_segments == 0)
         return all_hold(&condition->also, http_status, doc);
     if (doc == NULL)
-        return false; /* of what is no JSON nothing is known */
+        return false; /* the body is not JSON */
     struct json_object *value = NULL;
     bool there = json_at(doc, &condition->at, NULL, &value);
     if (condition->is == PRESENCE_FILLED && (!there || is_empty(value)))
@@ -82,32 +76,32 @@ static bool any_holds(const struct list *conditions, int http_status, struct jso
 }
 
 /* Refusals first: what is left is a task. `doc` is NULL when the body is no JSON. */
-static enum reading classify(const struct provider *p, const struct condition *ok, int http_status,
+static enum outcome classify(const struct provider *p, const struct condition *ok, int http_status,
                              struct json_object *doc, struct view *view)
 {
     if (any_holds(&p->missing, http_status, doc))
-        return READING_MISSING;
+        return OUTCOME_MISSING;
     if (http_status == 401 || http_status == 403 || any_holds(&p->refused, http_status, doc))
-        return READING_REFUSED;
+        return http_status == 403 ? OUTCOME_FORBIDDEN : OUTCOME_REFUSED;
     if (http_status == 429 || any_holds(&p->busy, http_status, doc))
-        return READING_BUSY;
+        return OUTCOME_BUSY;
     if (http_status >= 300 && http_status < 400) {
         view->why = "a redirect";
-        return READING_INVALID;
+        return OUTCOME_INVALID;
     }
     if (http_status < 200 || http_status >= 300) {
-        view->why = "an error status";
-        return READING_ERROR;
+        view->why = NULL; /* the status says it all */
+        return http_status >= 500 ? OUTCOME_SERVER_ERROR : OUTCOME_ERROR;
     }
     if (!json_object_is_type(doc, json_type_object)) {
-        view->why = view->why ? view->why : "no JSON object";
-        return READING_INVALID;
+        view->why = view->why ? view->why : "not a JSON object";
+        return OUTCOME_INVALID;
     }
     if (!holds(ok, http_status, doc)) {
         view->why = "an application error";
-        return READING_ERROR;
+        return OUTCOME_ERROR;
     }
-    return READING_OK;
+    return OUTCOME_OK;
 }
 
 /* The status value for the log, which a hostile upstream could fill with our key. */
@@ -299,41 +293,41 @@ static bool write_result_path(const struct view_question *q, struct json_object 
 }
 
 /* The second answer becomes a member of the first. */
-static enum reading join_result(const struct view_question *q, struct json_object *doc,
+static enum outcome join_result(const struct view_question *q, struct json_object *doc,
                                 const struct view_answer *result, struct view *view)
 {
     const struct result_query *query = &q->provider->result;
     struct json_error error;
     struct json_object *second = json_read(result->body, result->len, MAX_DEPTH, JSON_PLAIN, &error);
-    enum reading reading = READING_OK;
+    enum outcome outcome = OUTCOME_OK;
     if (second == NULL)
         view->why = error.why;
     if (second != NULL && any_holds(&query->failed, result->http_status, second))
         view->state = STATE_FAILED;
     else
-        reading = classify(q->provider, &query->ok, result->http_status, second, view);
-    if (reading == READING_OK)
+        outcome = classify(q->provider, &query->ok, result->http_status, second, view);
+    if (outcome == OUTCOME_OK)
         json_object_object_add(doc, query->into, json_object_get(second));
     json_object_put(second);
-    return reading;
+    return outcome;
 }
 
-static enum reading read_result(const struct view_question *q, struct json_object *doc,
+static enum outcome read_result(const struct view_question *q, struct json_object *doc,
                                 const struct view_answer *result, struct view *view)
 {
     if (q->provider->result.path == NULL || view->state != STATE_SUCCEEDED)
-        return READING_OK;
+        return OUTCOME_OK;
     if (result != NULL)
         return join_result(q, doc, result, view);
     if (write_result_path(q, doc, &view->result_path))
-        return READING_HALF;
-    view->why = "without what its result is asked by";
-    return READING_INVALID;
+        return OUTCOME_PARTIAL;
+    view->why = "no reference to the result";
+    return OUTCOME_INVALID;
 }
 
 /* ---- the whole ---- */
 
-static enum reading make_views(const struct view_question *q, struct json_object *doc, struct view *view)
+static enum outcome make_views(const struct view_question *q, struct json_object *doc, struct view *view)
 {
     struct copier copier = {.out = &view->views[VIEW_NATIVE], .secrets = q->secrets};
     copy_object(&copier, doc, &q->provider->keep);
@@ -347,12 +341,12 @@ static enum reading make_views(const struct view_question *q, struct json_object
     view->urls_expire_at = task.urls_expire_at;
     view->created_at = task.created_at;
     if (!view->views[VIEW_NATIVE].failed && !view->views[VIEW_UNIFIED].failed)
-        return READING_OK;
-    view->why = "a view that would be too large";
-    return READING_INVALID;
+        return OUTCOME_OK;
+    view->why = "the view would be too large";
+    return OUTCOME_INVALID;
 }
 
-enum reading view_read(const struct view_question *q, const struct view_answer *answer,
+enum outcome view_read(const struct view_question *q, const struct view_answer *answer,
                        const struct view_answer *result, struct view *view)
 {
     *view = (struct view){.state = STATE_NONE};
@@ -363,17 +357,17 @@ enum reading view_read(const struct view_question *q, const struct view_answer *
     struct json_object *doc = json_read(answer->body, answer->len, MAX_DEPTH, JSON_PLAIN, &error);
     if (doc == NULL)
         view->why = error.why;
-    enum reading reading = classify(q->provider, &q->provider->ok, answer->http_status, doc, view);
-    if (reading == READING_OK && !read_state(q, answer->http_status, doc, view)) {
-        view->why = "without a status where one was expected";
-        reading = READING_INVALID;
+    enum outcome outcome = classify(q->provider, &q->provider->ok, answer->http_status, doc, view);
+    if (outcome == OUTCOME_OK && !read_state(q, answer->http_status, doc, view)) {
+        view->why = "no status at its place";
+        outcome = OUTCOME_INVALID;
     }
-    if (reading == READING_OK)
-        reading = read_result(q, doc, result, view);
-    if (reading == READING_OK)
-        reading = make_views(q, doc, view);
+    if (outcome == OUTCOME_OK)
+        outcome = read_result(q, doc, result, view);
+    if (outcome == OUTCOME_OK)
+        outcome = make_views(q, doc, view);
     json_object_put(doc);
-    return reading;
+    return outcome;
 }
 
 void view_done(struct view *view)

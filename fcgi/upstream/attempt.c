@@ -1,0 +1,191 @@
+/* attempt: see attempt.h.
+ *
+ *     send_query --> on_answer --> read_answer --> upstream_learn --> finish
+ *         ^-- another key, or the second half of the answer --'  */
+#include "upstream/attempt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/stats.h"
+#include "upstream/view.h"
+
+enum { TARGET_MAX = 4096, NO_DESCRIPTORS_MS = 1000 };
+
+struct attempt {
+    struct attempt_order order;
+    struct key_turn turn;       /* the keys tried so far */
+    struct upstream_call *call; /* under way, or NULL */
+    struct buf first;           /* the first answer, while the second query is made */
+    int first_status;           /* its HTTP status */
+    struct buf result_path;     /* of the second query; empty before */
+};
+
+static void on_answer(void *user, struct upstream_call *call, const struct upstream_answer *answer);
+
+static const struct conf_upstream *upstream_of(const struct attempt *a)
+{
+    return a->order.task->route->upstream;
+}
+
+static void send_query(struct attempt *a)
+{
+    const struct task *task = a->order.task;
+    struct buf target;
+    buf_init(&target, TARGET_MAX);
+    if (a->result_path.len > 0)
+        buf_puts(&target, a->result_path.data);
+    else
+        pattern_build(&task->route->upstream_path, task_id(task), &target);
+    a->call = upstream_get(a->order.upstreams, task->route, target.data, &a->turn, on_answer, a);
+    buf_done(&target);
+}
+
+/* ---- reading an answer ---- */
+
+static struct snapshot *make_snapshot(const struct attempt *a, const struct upstream_answer *answer,
+                                      const struct view *view)
+{
+    int64_t now = wall_ms();
+    const struct snapshot_rules rules = task_rules(a->order.task, a->order.cache);
+    struct snapshot_facts facts = {.state = view->state,
+                                   .known = view->known,
+                                   .created_ms = view->created_at * 1000,
+                                   .fetched_ms = now,
+                                   .urls_expire_at = view->urls_expire_at,
+                                   .retry_after_ms = answer->retry_after_ms,
+                                   .key = answer->key};
+    if (facts.created_ms == 0)
+        facts.created_ms = a->order.last ? a->order.last->created_ms : now;
+    for (size_t i = 0; i < VIEW_COUNT; i++) {
+        facts.views[i] = view->views[i].data;
+        facts.view_lens[i] = view->views[i].len;
+    }
+    return snapshot_new(&facts, &rules);
+}
+
+static enum outcome read_view(const struct attempt *a, const struct upstream_answer *answer,
+                              struct view *view)
+{
+    struct secrets secrets;
+    const struct view_answer first = {
+        .http_status = a->first_status, .body = a->first.data, .len = a->first.len};
+    const struct view_answer now = {
+        .http_status = answer->http_status, .body = answer->body, .len = answer->len};
+    const struct view_question question = {
+        .provider = a->order.task->route->provider, .task_id = task_id(a->order.task), .secrets = &secrets};
+    upstream_secrets(a->order.upstreams, upstream_of(a), &secrets);
+    bool second = a->result_path.len > 0;
+    return view_read(&question, second ? &first : &now, second ? &now : NULL, view);
+}
+
+static void keep_first_half(struct attempt *a, const struct upstream_answer *answer, const struct view *view)
+{
+    a->first_status = answer->http_status;
+    buf_add(&a->first, answer->body, answer->len);
+    buf_puts(&a->result_path, view->result_path.data);
+}
+
+static void read_answer(struct attempt *a, struct upstream_call *call, const struct upstream_answer *answer,
+                        struct attempt_end *end)
+{
+    struct view view;
+    end->outcome = read_view(a, answer, &view);
+    if (end->outcome == OUTCOME_PARTIAL)
+        keep_first_half(a, answer, &view);
+    if (end->outcome == OUTCOME_OK)
+        end->snapshot = make_snapshot(a, answer, &view);
+    if (end->outcome == OUTCOME_OK && !view.known)
+        upstream_note_status(a->order.upstreams, a->order.task->route->provider, view.status);
+    upstream_learn(call, answer, end->outcome, view.why);
+    view_done(&view);
+}
+
+/* ---- after an answer ---- */
+
+/* Whether another key may give a better answer to the question. */
+static bool depends_on_key(enum outcome outcome)
+{
+    return outcome == OUTCOME_NO_KEY || outcome_row(outcome)->key > KEY_GOOD;
+}
+
+/* Whether to send the query again with another key; otherwise the outcome is that of all keys. */
+static bool try_another_key(struct attempt *a, struct upstream_call *call, struct attempt_end *end)
+{
+    if (!upstream_has_key(a->order.upstreams, upstream_of(a), &a->turn)) {
+        end->outcome =
+            upstream_key_outcome(a->order.upstreams, upstream_of(a), &a->turn, &end->retry_after_ms);
+        return false;
+    }
+    if (!a->order.may_retry(a->order.ctx)) {
+        end->outcome = OUTCOME_OVER_QUOTA;
+        upstream_learn(call, NULL, end->outcome, NULL);
+        return false;
+    }
+    stat_inc(STAT_KEY_RETRIES);
+    return true;
+}
+
+static bool needs_further_query(struct attempt *a, struct upstream_call *call, struct attempt_end *end)
+{
+    return end->outcome == OUTCOME_PARTIAL || (depends_on_key(end->outcome) && try_another_key(a, call, end));
+}
+
+static void attempt_free(struct attempt *a)
+{
+    buf_done(&a->first);
+    buf_done(&a->result_path);
+    free(a);
+}
+
+static void finish(struct attempt *a, const struct attempt_end *end)
+{
+    if (outcome_row(end->outcome)->problem == PROBLEM_OVERLOADED)
+        stat_inc(STAT_OVERLOADED);
+    a->order.on_end(a->order.ctx, end);
+    snapshot_unref(end->snapshot);
+    attempt_free(a);
+}
+
+/* When to ask again after a query that the upstream has not seen. */
+static int64_t unseen_retry_after_ms(const struct upstream_answer *answer)
+{
+    return answer->outcome == OUTCOME_NO_DESCRIPTORS ? NO_DESCRIPTORS_MS : answer->retry_after_ms;
+}
+
+static void on_answer(void *user, struct upstream_call *call, const struct upstream_answer *answer)
+{
+    struct attempt *a = user;
+    struct attempt_end end = {.outcome = answer->outcome};
+    a->call = NULL;
+    end.asked = answer->key != NULL && answer->outcome != OUTCOME_NO_DESCRIPTORS;
+    end.retry_after_ms = end.asked ? 0 : unseen_retry_after_ms(answer);
+    if (answer->outcome == OUTCOME_OK)
+        read_answer(a, call, answer, &end);
+    else
+        upstream_learn(call, answer, answer->outcome, answer->why);
+    if (!needs_further_query(a, call, &end))
+        return finish(a, &end);
+    a->order.on_further(a->order.ctx);
+    send_query(a);
+}
+
+/* ---- from outside ---- */
+
+struct attempt *attempt_start(const struct attempt_order *order)
+{
+    struct attempt *a = xcalloc(1, sizeof(*a));
+    a->order = *order;
+    buf_init(&a->first, (size_t)upstream_of(a)->max_body);
+    buf_init(&a->result_path, TARGET_MAX);
+    if (order->last != NULL)
+        memcpy(a->turn.owner, order->last->key, sizeof(a->turn.owner));
+    send_query(a);
+    return a;
+}
+
+void attempt_cancel(struct attempt *a)
+{
+    upstream_cancel(a->call);
+    attempt_free(a);
+}

@@ -1,0 +1,36 @@
+/* attempt: one question to an upstream about one task, in as many queries as it takes.
+ *
+ * A further query follows when another key may know the task, or when the provider gives the result of a task in a
+ * second answer. */
+#ifndef ATTEMPT_H
+#define ATTEMPT_H
+
+#include "task/route.h"
+#include "upstream/upstream.h"
+
+struct attempt;
+
+struct attempt_end {
+    enum outcome outcome;
+    struct snapshot *snapshot; /* OUTCOME_OK; (ref) during the callback */
+    int64_t retry_after_ms;    /* 0: unknown */
+    bool asked;                /* false: the last query did not reach the upstream, so it costs nothing */
+};
+
+struct attempt_order {
+    struct upstreams *upstreams;    /* (ref) this and all (ref) below outlive the attempt */
+    const struct conf_cache *cache; /* (ref) the rules for snapshots */
+    const struct task *task;        /* (ref) */
+    const struct snapshot *last;    /* (ref) the newest known before; NULL: none */
+
+    bool (*may_retry)(void *ctx);  /* whether the query may be repeated with another key */
+    void (*on_further)(void *ctx); /* a query besides the first is about to be sent */
+    void (*on_end)(void *ctx, const struct attempt_end *end); /* the attempt frees itself afterwards */
+    void *ctx;                                                /* of the three */
+};
+
+/* Exactly one call of on_end comes, later, unless the attempt is cancelled. */
+struct attempt *attempt_start(const struct attempt_order *order);
+void attempt_cancel(struct attempt *attempt);
+
+#endif

@@ -1,0 +1,42 @@
+/* view: turns the bytes that an upstream sent into the documents that clients may see.
+ *
+ * A view is a new document, made of the members that the provider file lists; nothing is removed from the
+ * upstream's document. A secret that the upstream repeats is replaced. */
+#ifndef VIEW_H
+#define VIEW_H
+
+#include "task/redact.h"
+#include "task/snapshot.h"
+#include "upstream/outcome.h"
+
+struct view {
+    enum state state;
+    bool known;             /* false: the status value is in no list, and the state is STATE_RUNNING */
+    char status[64];        /* the status value as JSON text, for the log */
+    const char *why;        /* OUTCOME_ERROR and OUTCOME_INVALID: the details, static text, or NULL */
+    int64_t created_at;     /* seconds since 1970; 0: unknown */
+    int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
+    struct buf views[VIEW_COUNT];
+    struct buf result_path; /* OUTCOME_PARTIAL: what to ask next */
+};
+
+/* The task that was asked about, and the secrets that must not come back. */
+struct view_question {
+    const struct provider *provider;
+    const char *task_id;
+    const struct secrets *secrets; /* may be NULL */
+};
+
+struct view_answer {
+    int http_status;
+    const char *body;
+    size_t len;
+};
+
+/* Reads an answer: OK, PARTIAL, MISSING, REFUSED, FORBIDDEN, BUSY, ERROR, SERVER_ERROR or INVALID. Fills `view`, which
+ * view_done() frees whatever is returned. `result` is the answer to the second query, or NULL before there is one. */
+enum outcome view_read(const struct view_question *question, const struct view_answer *answer,
+                       const struct view_answer *result, struct view *view);
+void view_done(struct view *view);
+
+#endif
