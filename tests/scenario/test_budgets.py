@@ -187,6 +187,25 @@ def test_a_second_query_is_charged_as_well(make_stack):
     assert stack.redis.cli("GET", COUNTER + "web") == "4"
 
 
+@pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
+def test_each_query_with_another_key_is_charged_and_none_is_made_over_the_budget(make_stack, redis):
+    stack = budget_stack(make_stack, limit=5, redis=redis)
+    keys = [f"sk-of-account-{number}-{stack.key}" for number in range(8)]
+    for number, key in enumerate(keys):
+        stack.write_key(key, file=stack.folder / f"key-{number}")
+    stack.standin.keys = set(keys)
+    stack.standin.owners["t"] = "nobody"
+    stack.configure(upstreams={"main": {"key_files": [str(stack.folder / f"key-{number}") for number in range(8)]}})
+    stack.daemon.reload()
+    assert_limited(ask(stack, "t"), 5)
+    assert stack.standin.count() == 5
+    assert stack.metric("upstream_unasked_total", reason="over_quota") == 1
+    assert_limited(ask(stack, "another"), 5)
+    assert stack.standin.count() == 5
+    if redis:
+        stack.wait_until(lambda: stack.redis.cli("GET", COUNTER + "web") == "5", what="the charges")
+
+
 def test_what_was_not_asked_costs_nothing(make_stack):
     stack = budget_stack(make_stack, config={"upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}})
     stack.standin.switch(status=500)
