@@ -12,7 +12,8 @@ import needs
 INSIDE = {
     "127.0.0.1": "a loopback address", "127.8.8.8": "a loopback address", "10.1.2.3": "a private address",
     "172.31.0.1": "a private address", "192.168.1.1": "a private address", "100.64.0.1": "a private address",
-    "169.254.169.254": "a link-local address", "0.0.0.0": "an address that no host can have", "224.0.0.1": "an address that no host can have",
+    "169.254.169.254": "a link-local address",
+    "0.0.0.0": "an address that no host can have", "224.0.0.1": "an address that no host can have",
     "::1": "a loopback address", "fd00::1": "a private address", "fe80::1": "a link-local address",
     "::ffff:127.0.0.1": "a loopback address", "64:ff9b::10.0.0.1": "a private address",
 }
