@@ -102,7 +102,7 @@ def test_our_key_refused_is_never_the_clients_401_and_one_line_names_the_key_fil
         assert outcome(answer) == (502, "upstream_auth")
         assert "www-authenticate" not in answer.headers
     stack.wait_log(str(stack.key_file))
-    assert stack.daemon.log().count(f"upstream main: rejected API key {stack.key_file} (HTTP 401)\n") == 1
+    assert stack.daemon.log().count(f"upstream main: rejected API key {stack.key_file} (HTTP {refusal})\n") == 1
     assert stack.redis.stored() == []
     stack.standin.keys, stack.standin.forbidden = {stack.key}, set()
     stack.wait_until(lambda: stack.task("one").status == 200, what="a probe of the key")
