@@ -2,10 +2,12 @@
 #include "lib/stats.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/buf.h"
@@ -72,6 +74,36 @@ int stats_attach(int fd, int slot)
     page = master ? map : NULL;
     own = map;
     open_own();
+    return 0;
+}
+
+/* The gauges of the program before are dropped: this one sets its own. */
+static void keep_totals(void)
+{
+    struct shm_counters *totals = xcalloc(1, sizeof(*totals));
+    shm_counters_reset(totals);
+    shm_counters_fold(totals, own, SHM_COUNTERS_TOTALS);
+    open_own();
+    shm_counters_fold(own, totals, SHM_COUNTERS_TOTALS);
+    free(totals);
+}
+
+int stats_adopt(int fd)
+{
+    struct stat st;
+    size_t size = (size_t)SLOT_SIZE * STATS_SLOTS;
+    if (fstat(fd, &st) < 0 || st.st_size != (off_t)size || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -EINVAL;
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    if (((struct shm_counters *)map)->layout != SHM_COUNTERS_LAYOUT) {
+        munmap(map, size);
+        return -EINVAL;
+    }
+    page = map;
+    own = map;
+    keep_totals();
     return 0;
 }
 

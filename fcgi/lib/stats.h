@@ -110,6 +110,10 @@ MUST_CHECK int stats_create(void);
  * goes nowhere. */
 MUST_CHECK int stats_attach(int fd, int slot);
 
+/* For the master after an upgrade: maps the page that the program before it made, and counts on from its totals. A
+ * negative errno if the descriptor is no such page, or of a version with another layout. */
+MUST_CHECK int stats_adopt(int fd);
+
 void stat_add(enum stat_id which, int64_t n);
 void stat_set(enum stat_id which, int64_t value);
 int64_t stat_get(enum stat_id which);

@@ -1,8 +1,8 @@
-/* filewatch: tells when secrets and other live files of a set have changed on the disk, in whatever way -
- * written in place, by a rename onto their names, or by another symbolic link on the way to them (as
- * Kubernetes and systemd do).
+/* filewatch: notices when secrets and other live files have changed on the disk, in whatever way: written in place,
+ * replaced by a rename, or reached through another symbolic link (as Kubernetes and systemd do).
  *
- * The system tells of changes in the folders; what it does not tell is found by looking now and then. */
+ * It compares the stamps of the files twice a second. That finds every change, on every file system, and costs one
+ * stat(2) for each file. */
 #ifndef FILEWATCH_H
 #define FILEWATCH_H
 
@@ -12,13 +12,13 @@
 
 struct filewatch;
 
-/* `on_change` is called once for changes that come together, when nothing has moved for a moment. */
+/* `on_change` is called once for all changes up to the moment at which the files have settled. */
 struct filewatch *filewatch_new(uv_loop_t *loop, void (*on_change)(void *ctx), void *ctx);
 
 /* Freed when the loop has run its closing callbacks. NULL is allowed. */
 void filewatch_free(struct filewatch *watch);
 
-/* Watches these from here on, for changes since they were read. */
+/* Watches the live files of this set instead of those before, for changes since the set was read. */
 void filewatch_set(struct filewatch *watch, const struct files *files);
 
 #endif

@@ -7,7 +7,7 @@
 #define INIT_H
 
 /* Call it before anything is read, so that process 1 holds no key. Returns in the process that is to be the master, at
- * once when this is not process 1; signals that come until signals_unblock() are then kept, not lost. */
+ * once when this is not process 1; signals that come until the master reads them stay pending. */
 void init_split(void);
 
 #endif

@@ -2,75 +2,68 @@
  *
  *     start:   sockets -> page of counters -> a generation of workers
  *     HUP:     new configuration -> a new generation on the same sockets
- *     change:  the same one with new secrets -> likewise
- *     HUP, and another program lies where this one did: exec it -> start, with sockets and workers taken over
- *     TERM:    the workers leave -> the last is gone -> so are we
+ *     secrets change: the same configuration with the new secrets -> likewise
+ *     HUP, and another program is installed: exec it -> start, with sockets, counters and workers taken over
+ *     TERM:    the workers leave -> the last one has exited -> the master exits
  *
- * A bad configuration or secret changes nothing. HUPs and changes that come while a generation is still starting
- * make one reload more. */
+ * A bad configuration or secret changes nothing. Any number of HUPs and changes that come while a generation is still
+ * starting cause one more reload. */
 #include "server/master.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "server/workers.h"
-#include "server/elders.h"
-#include "server/filewatch.h"
-#include "server/identity.h"
-#include "server/panel.h"
-#include "server/report.h"
-#include "server/sandbox.h"
+#include "lib/log.h"
 #include "lib/stats.h"
-#include "server/upgrade.h"
 #include "lib/vault.h"
 #include "lib/version.h"
+#include "server/filewatch.h"
+#include "server/identity.h"
+#include "server/notify.h"
+#include "server/sandbox.h"
+#include "server/status_server.h"
+#include "server/upgrade.h"
+#include "server/workers.h"
 
-enum { KILL_GRACE_MS = 2000 };
-
-/* In the environment of a program that takes over. */
-static const char elders_variable[] = "TASKPROXY_WORKERS";
+/* In the environment of a program that takes over: the descriptor of the page of counters. */
+static const char handed_over[] = "TASKPROXY_COUNTERS";
 
 struct master {
     uv_loop_t loop;
     const char *conf_path; /* (ref) */
     struct conf *conf;
     int stats_fd;
+    bool stats_inherited;
     struct sockets *sockets;
     struct workers *workers;
-    struct elders *elders; /* workers of the program that we were */
-    struct report report;
-    struct panel *panel;
-    uint64_t started_ms; /* loop time */
+    struct notify notify;
+    struct status_server *status_server;
     struct filewatch *watch;
-    char *refusal;      /* why secrets that have changed were not taken, or NULL */
+    char *refusal;      /* why changed secrets were refused, or NULL */
     bool reload_again;  /* HUP came while a generation was starting */
     bool secrets_again; /* secrets changed meanwhile */
-    bool checking;      /* another program is looking at the configuration */
+    bool checking;      /* another program is checking the configuration */
     bool stopping;
-    uv_signal_t hup, terminate, interrupt;
-    uv_timer_t kill_timer, watchdog, log_timer;
+    int signal_fd;
+    uv_poll_t signals; /* of signal_fd */
+    uv_timer_t watchdog, log_timer;
 };
-
-static void on_look(void *ctx, struct health *ret_health)
-{
-    const struct master *m = ctx;
-    ret_health->conf = m->conf;
-    ret_health->uptime_ms = (int64_t)(uv_now(&m->loop) - m->started_ms);
-    workers_look(m->workers, ret_health);
-}
 
 /* ---- the watchdog ---- */
 
-/* Only while the loops turn: all of those that should, and at least one. */
+/* Reports only while no worker is hung and at least one is ready. */
 static void on_watchdog(uv_timer_t *timer)
 {
     const struct master *m = CONTAINER_OF(timer, struct master, watchdog);
     if (workers_hung(m->workers) == 0 && (m->stopping || workers_ready(m->workers) > 0))
-        notify_alive(&m->report.notify);
+        notify_alive(&m->notify);
 }
 
 /* ---- the log ---- */
@@ -88,7 +81,7 @@ static void on_log_time(uv_timer_t *timer)
 
 /* ---- reload ---- */
 
-/* Why the new configuration cannot take the place of the old one, allocated, or NULL. */
+/* Why the new configuration cannot replace the one in force, allocated, or NULL. */
 static char *refuse_change(const struct master *m, const struct conf *conf)
 {
     if (strcmp(conf->socket_dir, m->conf->socket_dir) != 0)
@@ -107,7 +100,7 @@ char *master_refuses(const struct conf *conf)
     return NULL;
 }
 
-/* Workers for `conf`, whose sockets are opened first; an error, allocated, or NULL. */
+/* Opens the sockets of `conf` and starts its workers; an error, allocated, or NULL. */
 static char *start_generation(struct master *m, const struct conf *conf)
 {
     char *error = master_refuses(conf);
@@ -118,13 +111,13 @@ static char *start_generation(struct master *m, const struct conf *conf)
     struct files_image files;
     int result = files_seal(conf->files, &files);
     if (result < 0)
-        return xasprintf("the configuration cannot be handed to the workers: %s", strerror(-result));
+        return xasprintf("cannot pass the configuration to the workers: %s", strerror(-result));
     workers_start(m->workers, conf, files);
     return NULL;
 }
 
-/* Puts `conf`, which is given up, in the place of the one in force; an error, allocated, or NULL. */
-static char *take(struct master *m, struct conf *conf)
+/* Replaces the configuration in force by `conf`, which the master owns from here on; an error, allocated, or NULL. */
+static char *apply(struct master *m, struct conf *conf)
 {
     char *error = refuse_change(m, conf);
     if (error == NULL)
@@ -135,6 +128,7 @@ static char *take(struct master *m, struct conf *conf)
     }
     conf_free(m->conf);
     m->conf = conf;
+    status_server_set_conf(m->status_server, conf);
     filewatch_set(m->watch, conf->files);
     stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
     set_up_log(conf);
@@ -143,21 +137,21 @@ static char *take(struct master *m, struct conf *conf)
 
 static void refuse_reload(struct master *m, const char *why)
 {
-    char *text = xasprintf("not reloaded, the old configuration stays in force: %s", why);
+    char *text = xasprintf("reload refused, the old configuration stays in force: %s", why);
     stat_inc(STAT_RELOADS_REFUSED);
     stat_set(STAT_RELOADED_OK, 0);
     log_error("%s", text);
-    report_refusal(&m->report, text);
+    notify_refused(&m->notify, text);
     free(text);
 }
 
 static void reload(struct master *m)
 {
     char *error = NULL;
-    report_reload(&m->report);
+    notify_reloading(&m->notify);
     struct conf *conf = conf_load(m->conf_path, files_new(), &error);
     if (conf != NULL)
-        error = take(m, conf);
+        error = apply(m, conf);
     if (error != NULL) {
         refuse_reload(m, error);
         free(error);
@@ -170,23 +164,28 @@ static void reload(struct master *m)
 
 /* ---- upgrade ---- */
 
-/* What is not handed over - counters, connections to the status socket - begins anew. */
+static void set_variable(const char *name, int number)
+{
+    char *text = xasprintf("%d", number);
+    setenv(name, text, 1);
+    free(text);
+}
+
+/* A signal that comes from here on waits, blocked, for the next program. */
 static void become(struct master *m)
 {
-    struct buf list;
-    buf_init(&list, 64 * 1024);
-    workers_name(m->workers, &list);
-    elders_name_all(m->elders, &list);
-    setenv(elders_variable, list.len > 0 ? list.data : "", 1);
+    log_info("replacing this program by the one installed at %s", workers_program(m->workers));
+    workers_hand_over(m->workers);
     sockets_hand_over(m->sockets);
-    notify_hand_over(&m->report.notify);
-    log_info("another program lies at %s: it takes over", workers_program(m->workers));
+    notify_hand_over(&m->notify);
+    fcntl(m->stats_fd, F_SETFD, 0);
+    set_variable(handed_over, m->stats_fd);
     const char *why = upgrade_exec(workers_program(m->workers), m->conf_path);
-    unsetenv(elders_variable);
-    elders_unname(&list);
-    buf_done(&list);
-    sockets_take_back(m->sockets);
+    unsetenv(handed_over);
+    fcntl(m->stats_fd, F_SETFD, FD_CLOEXEC);
     notify_take_back();
+    sockets_take_back(m->sockets);
+    workers_take_back(m->workers);
     refuse_reload(m, why);
 }
 
@@ -201,26 +200,26 @@ static void on_checked(void *ctx, bool good)
     if (good)
         become(m);
     else
-        refuse_reload(m, "the program that lies there now refuses the configuration");
+        refuse_reload(m, "the installed program refuses the configuration");
     catch_up(m);
 }
 
 static void upgrade(struct master *m)
 {
-    report_reload(&m->report);
+    notify_reloading(&m->notify);
     m->checking = upgrade_check(&m->loop, workers_program(m->workers), m->conf_path, on_checked, m);
     if (!m->checking)
-        refuse_reload(m, "the program that lies there now cannot be started");
+        refuse_reload(m, "the installed program cannot be started");
 }
 
-/* ---- rotation: the configuration in force, with secrets that have changed ---- */
+/* ---- rotation: the configuration in force, with changed secrets ---- */
 
-/* The same refusal is said once, until something was taken. */
+/* The same reason is logged once, until secrets are accepted. */
 static void refuse_secrets(struct master *m, char *error)
 {
     stat_inc(STAT_ROTATIONS_REFUSED);
     if (m->refusal == NULL || strcmp(m->refusal, error) != 0)
-        log_error("a secret that has changed is not taken, the old one stays in force: %s", error);
+        log_error("changed secret refused, the old one stays in force: %s", error);
     free(m->refusal);
     m->refusal = error;
 }
@@ -231,7 +230,7 @@ static void forget_refusal(struct master *m)
     m->refusal = NULL;
 }
 
-static void take_secrets(struct master *m)
+static void reload_secrets(struct master *m)
 {
     const char *first = "";
     char *error = NULL;
@@ -241,21 +240,21 @@ static void take_secrets(struct master *m)
     size_t n = files_changed(m->conf->files, conf->files, &first);
     if (n == 0) {
         if (m->refusal != NULL)
-            log_info("the secrets are as they were");
+            log_info("the secrets are unchanged again");
         forget_refusal(m);
         return conf_free(conf);
     }
     forget_refusal(m);
-    log_info("%s has changed%s: new workers take over with it", first, n > 1 ? ", and others" : "");
-    error = take(m, conf);
+    log_info("%s has changed%s: starting new workers", first, n > 1 ? ", and others" : "");
+    error = apply(m, conf);
     if (error != NULL)
         return refuse_secrets(m, error);
     stat_inc(STAT_ROTATIONS);
 }
 
-/* ---- what asks for one of the two ---- */
+/* ---- the causes of a reload or a rotation ---- */
 
-/* A generation that is still starting is not overtaken, unless it may never be complete. */
+/* Not while a generation is starting, unless it may never be complete. */
 static bool may_reload(const struct master *m)
 {
     return !m->checking && (workers_is_complete(m->workers) || workers_is_stuck(m->workers));
@@ -269,10 +268,8 @@ static void reload_or_upgrade(struct master *m)
         reload(m);
 }
 
-static void on_hup(uv_signal_t *signal, int number)
+static void on_hup(struct master *m)
 {
-    (void)number;
-    struct master *m = CONTAINER_OF(signal, struct master, hup);
     if (m->stopping)
         return;
     if (may_reload(m))
@@ -287,12 +284,12 @@ static void on_secrets_change(void *ctx)
     if (m->stopping)
         return;
     if (may_reload(m))
-        take_secrets(m);
+        reload_secrets(m);
     else
         m->secrets_again = true;
 }
 
-/* What had to wait. A reload takes the secrets, too, unless it is refused. */
+/* Does what had to wait. A reload reads the secrets, too, unless it is refused. */
 static void catch_up(struct master *m)
 {
     bool whole = m->reload_again, secrets = m->secrets_again;
@@ -302,90 +299,118 @@ static void catch_up(struct master *m)
     if (whole)
         reload_or_upgrade(m);
     if (secrets && may_reload(m))
-        take_secrets(m);
+        reload_secrets(m);
 }
 
 /* ---- stopping ---- */
 
-static void on_kill_time(uv_timer_t *timer)
-{
-    struct master *m = CONTAINER_OF(timer, struct master, kill_timer);
-    workers_kill(m->workers);
-    elders_kill(m->elders);
-}
-
 static void stop_when_empty(struct master *m)
 {
-    if (workers_size(m->workers) == 0 && elders_count(m->elders) == 0)
+    if (workers_size(m->workers) == 0)
         uv_stop(&m->loop);
 }
 
-static void on_terminate(uv_signal_t *signal, int number)
+static void on_terminate(struct master *m, unsigned number)
 {
-    struct master *m = signal->data;
     if (m->stopping)
         return;
-    log_info("stopping: %s", number == SIGINT ? "interrupted" : "told to");
+    log_info("stopping: received %s", number == SIGINT ? "SIGINT" : "SIGTERM");
     m->stopping = true;
-    notify_stopping(&m->report.notify, m->conf->drain_ms + 2 * KILL_GRACE_MS);
+    notify_stopping(&m->notify, m->conf->drain_ms + 2 * WORKERS_GRACE_MS);
     workers_stop(m->workers);
-    elders_retire(m->elders, m->conf->drain_ms + KILL_GRACE_MS);
-    uv_timer_start(&m->kill_timer, on_kill_time, (uint64_t)m->conf->drain_ms + KILL_GRACE_MS, 0);
     stop_when_empty(m);
 }
 
-static void on_crew_change(void *ctx)
+static void on_workers_change(void *ctx)
 {
     struct master *m = ctx;
     if (m->stopping)
         return stop_when_empty(m);
-    if (workers_is_complete(m->workers)) {
-        elders_retire(m->elders, m->conf->drain_ms + KILL_GRACE_MS);
+    if (workers_is_complete(m->workers))
         sockets_tidy(m->sockets);
-    }
-    report_crew(&m->report, m->workers, (int)m->conf->workers);
+    notify_workers(&m->notify, m->workers, (int)m->conf->workers);
     catch_up(m);
 }
 
+/* ---- signals ---- */
+
+static void on_signals(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    struct master *m = CONTAINER_OF(poll, struct master, signals);
+    struct signalfd_siginfo info;
+    while (read(m->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo == SIGHUP)
+            on_hup(m);
+        else
+            on_terminate(m, info.ssi_signo);
+    }
+}
+
+/* Blocked signals are read from a descriptor, so that one that comes while the master replaces itself is not lost in
+ * libuv's pipe: it stays pending in the process, and the next program reads it. */
+static void block_signals(struct master *m)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    m->signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (m->signal_fd < 0 || uv_poll_init(&m->loop, &m->signals, m->signal_fd) < 0)
+        abort(); /* no descriptor is left at the very start */
+}
+
 /* ---- the whole ---- */
+
+/* The page of counters of the program before an upgrade, or a new one. */
+static int open_counters(struct master *m)
+{
+    const char *text = getenv(handed_over);
+    int64_t fd;
+    if (text != NULL && parse_int(text, &fd) == 0 && fd > STDERR_FILENO && fd <= INT32_MAX &&
+        stats_adopt((int)fd) == 0) {
+        m->stats_fd = (int)fd;
+        m->stats_inherited = true;
+    } else {
+        m->stats_fd = stats_create();
+    }
+    unsetenv(handed_over);
+    if (m->stats_fd < 0 || m->stats_inherited)
+        return m->stats_fd < 0 ? m->stats_fd : 0;
+    return stats_attach(m->stats_fd, STATS_MASTER_SLOT);
+}
 
 static bool open_everything(struct master *m, char **ret_error)
 {
     if (socket_dir_make(m->conf->socket_dir, ret_error) < 0)
         return false;
-    m->stats_fd = stats_create();
-    if (m->stats_fd < 0 || stats_attach(m->stats_fd, STATS_MASTER_SLOT) < 0) {
-        *ret_error = xstrdup("the page of counters cannot be made");
+    int error = open_counters(m);
+    if (error < 0) {
+        *ret_error = xasprintf("cannot create the page of counters: %s", strerror(-error));
         return false;
     }
     series_set(stat_series(FAMILY_BUILD, "version", TASKPROXY_VERSION), 1);
     stat_set(STAT_RELOADED_OK, 1);
     stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
-    m->elders = elders_new(&m->loop, getenv(elders_variable), on_crew_change, m);
-    unsetenv(elders_variable);
     m->workers = workers_new((struct workers_parts){.loop = &m->loop,
                                                     .conf_path = m->conf_path,
                                                     .stats_fd = m->stats_fd,
+                                                    .stats_inherited = m->stats_inherited,
                                                     .sockets = m->sockets,
-                                                    .on_change = on_crew_change,
+                                                    .on_change = on_workers_change,
                                                     .ctx = m});
-    m->panel =
-        panel_open((struct panel_parts){.loop = &m->loop, .sockets = m->sockets, .look = on_look, .ctx = m},
-                   m->conf, ret_error);
-    return m->panel != NULL && workers_open_sockets(m->workers, m->conf, ret_error) == 0;
+    m->status_server = status_server_open(&m->loop, m->sockets, m->workers, m->conf, ret_error);
+    return m->status_server != NULL && workers_open_sockets(m->workers, m->conf, ret_error) == 0;
 }
 
 static void init(struct master *m)
 {
-    notify_init(&m->report.notify);
-    m->sockets = sockets_new();
     uv_loop_init(&m->loop);
-    m->started_ms = uv_now(&m->loop);
-    uv_signal_init(&m->loop, &m->hup);
-    uv_signal_init(&m->loop, &m->terminate);
-    uv_signal_init(&m->loop, &m->interrupt);
-    m->terminate.data = m->interrupt.data = m;
-    uv_timer_init(&m->loop, &m->kill_timer);
+    block_signals(m);
+    notify_init(&m->notify);
+    m->sockets = sockets_new();
     uv_timer_init(&m->loop, &m->watchdog);
     uv_timer_init(&m->loop, &m->log_timer);
     uv_timer_start(&m->log_timer, on_log_time, LOG_TICK_MS, LOG_TICK_MS);
@@ -395,30 +420,27 @@ static void init(struct master *m)
 
 static void close_everything(struct master *m)
 {
+    status_server_close(m->status_server);
     workers_free(m->workers);
-    elders_free(m->elders);
     filewatch_free(m->watch);
     forget_refusal(m);
-    panel_close(m->panel);
-    uv_close((uv_handle_t *)&m->hup, NULL);
-    uv_close((uv_handle_t *)&m->terminate, NULL);
-    uv_close((uv_handle_t *)&m->interrupt, NULL);
-    uv_close((uv_handle_t *)&m->kill_timer, NULL);
+    uv_close((uv_handle_t *)&m->signals, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
     uv_close((uv_handle_t *)&m->log_timer, NULL);
     uv_run(&m->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&m->loop) != 0)
-        abort(); /* a handle that nobody closed */
+        abort(); /* a handle was not closed */
+    close(m->signal_fd);
     close(m->stats_fd);
     sockets_free(m->sockets);
-    notify_done(&m->report.notify);
+    notify_done(&m->notify);
     conf_free(m->conf);
     if (!vault_is_empty())
-        abort(); /* a secret that nobody wiped */
+        abort(); /* a secret was not wiped */
     log_finish();
 }
 
-/* The keys are in memory here, too: for the next worker that has to be started. */
+/* The keys are in this process, too, for the next worker that has to be started. */
 static void protect_process(void)
 {
     const struct rlimit none = {0, 0};
@@ -428,30 +450,26 @@ static void protect_process(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void warn_of_oddities(const struct master *m)
+static void warn_of_misconfiguration(const struct master *m)
 {
     size_t at = 0;
     for (const char *path; (path = sockets_unused(m->sockets, &at)) != NULL;)
         log_warn(
-            "%s, passed by the service manager, is no socket of this configuration: nobody answers there",
+            "%s, passed by the service manager, is not used by this configuration: nothing answers there",
             path);
     if (!vault_is_locked())
-        log_warn("the keys cannot be locked in memory: too little may be locked (RLIMIT_MEMLOCK)");
+        log_warn("cannot lock the keys in memory: RLIMIT_MEMLOCK is too low");
 }
 
 static void run(struct master *m)
 {
-    /* After fcgi_listen: libfcgi would put handlers of its own in place. */
-    uv_signal_start(&m->hup, on_hup, SIGHUP);
-    uv_signal_start(&m->terminate, on_terminate, SIGTERM);
-    uv_signal_start(&m->interrupt, on_terminate, SIGINT);
-    signals_unblock();
-    uint64_t feeding_ms = (uint64_t)m->report.notify.watchdog_ms / 3;
-    if (feeding_ms > 0)
-        uv_timer_start(&m->watchdog, on_watchdog, feeding_ms, feeding_ms);
+    uv_poll_start(&m->signals, UV_READABLE, on_signals);
+    uint64_t alive_ms = (uint64_t)m->notify.watchdog_ms / 3;
+    if (alive_ms > 0)
+        uv_timer_start(&m->watchdog, on_watchdog, alive_ms, alive_ms);
     filewatch_set(m->watch, m->conf->files);
     log_info("started: %d workers on %s", (int)m->conf->workers, m->conf->socket_dir);
-    warn_of_oddities(m);
+    warn_of_misconfiguration(m);
     uv_run(&m->loop, UV_RUN_DEFAULT);
     log_info("stopped");
 }
@@ -470,7 +488,7 @@ int master_main(const char *path, struct conf *conf)
         run(m);
     } else {
         log_error("%s", error);
-        notify_status(&m->report.notify, error);
+        notify_failed(&m->notify, error);
         free(error);
     }
     close_everything(m);

@@ -2,6 +2,7 @@
 #include "server/notify.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -10,7 +11,9 @@
 
 #include "lib/log.h"
 
-/* A path, or with an '@' in front a name that stands in no folder. */
+/* ---- the environment ---- */
+
+/* A path, or a name in the abstract namespace, written with '@' in front. */
 static bool read_address(struct notify *notify, const char *text)
 {
     size_t len = strlen(text);
@@ -21,7 +24,7 @@ static bool read_address(struct notify *notify, const char *text)
     notify->address_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
     if (text[0] == '@') {
         notify->address.sun_path[0] = '\0';
-        notify->address_len--; /* of such a name every byte counts */
+        notify->address_len--; /* such a name does not end at a NUL */
     }
     return true;
 }
@@ -32,15 +35,15 @@ static void open_socket(struct notify *notify)
     if (text == NULL)
         return;
     if (!read_address(notify, text)) {
-        log_warn("the service manager is not told anything: NOTIFY_SOCKET is no UNIX socket");
+        log_warn("no reports to the service manager: NOTIFY_SOCKET is not the address of a UNIX socket");
         return;
     }
     notify->name = xstrdup(text);
     notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    /* A manager that does not read holds us up for a moment only. */
-    const struct timeval patience = {.tv_sec = 1};
+    /* A service manager that does not read blocks the master for a second at most. */
+    const struct timeval timeout = {.tv_sec = 1};
     if (notify->fd >= 0)
-        setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+        setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 }
 
 static int64_t read_watchdog(void)
@@ -61,20 +64,11 @@ void notify_init(struct notify *notify)
     notify_take_back();
 }
 
-void notify_take_back(void)
-{
-    unsetenv("NOTIFY_SOCKET");
-    unsetenv("WATCHDOG_USEC");
-    unsetenv("WATCHDOG_PID");
-}
-
 void notify_done(struct notify *notify)
 {
     if (notify->fd >= 0)
         close(notify->fd);
-    notify->fd = -1;
     free(notify->name);
-    notify->name = NULL;
 }
 
 void notify_hand_over(const struct notify *notify)
@@ -88,47 +82,86 @@ void notify_hand_over(const struct notify *notify)
     free(us);
 }
 
-/* `text`, which is given up, has a line for each thing that is said. */
+void notify_take_back(void)
+{
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+}
+
+/* ---- reports ---- */
+
+/* `text`, which is freed, has a line for each variable. */
 static void send_text(const struct notify *notify, char *text)
 {
     if (notify->fd >= 0 && sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL,
                                   (const struct sockaddr *)&notify->address, notify->address_len) < 0)
-        log_debug("the service manager cannot be told: %s", strerror(errno));
+        log_debug("cannot report to the service manager: %s", strerror(errno));
     free(text);
 }
 
-/* What follows `prefix` stays one line. */
-static void send_line(const struct notify *notify, const char *prefix, const char *line)
+/* `status` becomes one line. */
+static void send_status(const struct notify *notify, const char *variables, const char *status)
 {
-    char *text = xasprintf("%s%s", prefix, line);
-    for (char *at = text + strlen(prefix); *at != '\0'; at++) {
+    char *text = xasprintf("%sSTATUS=%s", variables, status);
+    for (char *at = text + strlen(variables); *at != '\0'; at++) {
         if (*at == '\n')
             *at = ' ';
     }
     send_text(notify, text);
 }
 
-void notify_ready(const struct notify *notify, const char *status)
+static void end_phase(struct notify *notify, const char *status)
 {
-    send_line(notify, "READY=1\nSTATUS=", status);
+    notify->phase = RUNNING;
+    send_status(notify, "READY=1\n", status);
 }
 
-void notify_status(const struct notify *notify, const char *status)
+/* A start goes on until all workers are ready. A reload also ends when they may never be. */
+static bool is_over(const struct notify *notify, const struct workers *workers)
 {
-    send_line(notify, "STATUS=", status);
+    return notify->phase != RUNNING &&
+           (workers_is_complete(workers) || (notify->phase == RELOADING && workers_is_stuck(workers)));
 }
 
-void notify_reloading(const struct notify *notify)
+void notify_workers(struct notify *notify, const struct workers *workers, int n_wanted)
+{
+    char status[96], hung[32] = "";
+    if (workers_hung(workers) > 0)
+        snprintf(hung, sizeof(hung), ", %d hung", workers_hung(workers));
+    snprintf(status, sizeof(status), "%d of %d workers accept requests%s", workers_ready(workers), n_wanted,
+             hung);
+    if (is_over(notify, workers))
+        end_phase(notify, status);
+    else
+        send_status(notify, "", status);
+}
+
+void notify_reloading(struct notify *notify)
 {
     struct timespec now;
+    if (notify->phase != RUNNING)
+        return;
+    notify->phase = RELOADING;
     clock_gettime(CLOCK_MONOTONIC, &now);
     long long us = (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000;
     send_text(notify, xasprintf("RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading", us));
 }
 
+void notify_refused(struct notify *notify, const char *why)
+{
+    if (notify->phase == RELOADING)
+        end_phase(notify, why);
+}
+
+void notify_failed(const struct notify *notify, const char *why)
+{
+    send_status(notify, "", why);
+}
+
 void notify_stopping(const struct notify *notify, int64_t within_ms)
 {
-    send_text(notify, xasprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld\nSTATUS=finishing what is held",
+    send_text(notify, xasprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld\nSTATUS=finishing requests",
                                 (long long)within_ms * 1000));
 }
 

@@ -1,40 +1,43 @@
-/* notify: tells the service manager how the service does, in the datagrams of systemd's sd_notify(3).
+/* notify: reports the master's state to the service manager, in the datagrams of systemd's sd_notify(3). A start and a
+ * reload are over once all workers accept requests.
  *
- * Without a manager (no NOTIFY_SOCKET in the environment) every call does nothing. */
+ * Without a service manager (no NOTIFY_SOCKET in the environment) every call does nothing. */
 #ifndef NOTIFY_H
 #define NOTIFY_H
 
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "lib/util.h"
+#include "server/workers.h"
 
 struct notify {
-    int fd; /* -1: nobody is to be told */
+    int fd; /* -1: there is no service manager */
     struct sockaddr_un address;
     socklen_t address_len;
-    char *name;          /* of the socket, as the environment had it; NULL: it had none */
-    int64_t watchdog_ms; /* notify_alive is wanted at least this often; 0: not at all */
+    char *name;          /* of the socket, as in the environment; NULL: there is none */
+    int64_t watchdog_ms; /* notify_alive is expected at least this often; 0: not at all */
+    enum { STARTING, RUNNING, RELOADING } phase; /* as last reported */
 };
 
-/* Reads the environment, and takes out of it what is for this process alone. */
+/* Reads the environment, and removes the variables that are for this process alone. */
 void notify_init(struct notify *notify);
 void notify_done(struct notify *notify);
 
-/* Puts back into the environment what the next program is to find there. */
+/* Sets the variables again for the next program; and removes them, when that program could not be executed. */
 void notify_hand_over(const struct notify *notify);
-
-/* Takes it out again. */
 void notify_take_back(void);
 
-/* `status` is one line for people. */
-void notify_ready(const struct notify *notify, const char *status);
-void notify_status(const struct notify *notify, const char *status);
+/* A worker has become ready, hung or unhung, or has exited; `n_wanted` should be ready. */
+void notify_workers(struct notify *notify, const struct workers *workers, int n_wanted);
 
-/* A reload begins; it ends with notify_ready, whatever came of it. */
-void notify_reloading(const struct notify *notify);
+/* A reload begins; a reload was refused, for the reason `why`. */
+void notify_reloading(struct notify *notify);
+void notify_refused(struct notify *notify, const char *why);
 
-/* The end has begun and takes so long at most. */
+/* The start has failed. */
+void notify_failed(const struct notify *notify, const char *why);
+
+/* The master exits within that time. */
 void notify_stopping(const struct notify *notify, int64_t within_ms);
 
 void notify_alive(const struct notify *notify);

@@ -1,11 +1,22 @@
-/* status_page: all that an operator wants to see of a running taskproxy, on one screen. */
+/* status_page: everything an operator asks for first, on one page: JSON for programs, columns for people. */
 #ifndef STATUS_PAGE_H
 #define STATUS_PAGE_H
 
-#include "lib/buf.h"
-#include "server/health.h"
+#include "lib/json.h"
+#include "lib/stats.h"
+#include "server/workers.h"
 
-/* JSON, or plain text for people. */
-void status_page_print(const struct health *health, bool text, struct buf *out);
+/* What the pages of the status server are about. */
+struct status {
+    const struct conf *conf;       /* (ref) the configuration in force */
+    const struct workers *workers; /* (ref) */
+    int64_t uptime_ms;             /* of the master */
+};
+
+/* Why the service is degraded although it may answer requests: an array of short texts, the caller's to free. `total` are
+ * the sums of the counters. */
+struct json_object *status_problems(const struct status *status, const struct shm_counters *total);
+
+void status_page_print(const struct status *status, bool as_text, struct buf *out);
 
 #endif

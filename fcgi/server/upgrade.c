@@ -15,7 +15,7 @@ enum { CHECK_MAX_MS = 30000 };
 
 struct check {
     uv_process_t process;
-    uv_timer_t timer; /* the end of its time */
+    uv_timer_t timer; /* the time limit */
     int open_handles;
     upgrade_checked *on_checked;
     void *ctx;
@@ -41,7 +41,7 @@ static void close_check(struct check *check)
     uv_close((uv_handle_t *)&check->timer, on_closed);
 }
 
-static void on_time_over(uv_timer_t *timer)
+static void on_time_limit(uv_timer_t *timer)
 {
     struct check *check = timer->data;
     uv_process_kill(&check->process, SIGKILL);
@@ -67,10 +67,10 @@ bool upgrade_check(uv_loop_t *loop, const char *program, const char *conf_path, 
     *check = (struct check){.open_handles = 2, .on_checked = on_checked, .ctx = ctx};
     check->process.data = check->timer.data = check;
     uv_timer_init(loop, &check->timer);
-    uv_timer_start(&check->timer, on_time_over, CHECK_MAX_MS, 0);
+    uv_timer_start(&check->timer, on_time_limit, CHECK_MAX_MS, 0);
     int error = uv_spawn(loop, &check->process, &options);
     if (error < 0) {
-        log_error("%s cannot be started: %s", program, uv_strerror(error));
+        log_error("cannot start %s: %s", program, uv_strerror(error));
         close_check(check);
     }
     free(name);
@@ -78,28 +78,8 @@ bool upgrade_check(uv_loop_t *loop, const char *program, const char *conf_path, 
     return error == 0;
 }
 
-static sigset_t ours(void)
-{
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGHUP);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    return signals;
-}
-
-void signals_unblock(void)
-{
-    const sigset_t signals = ours();
-    sigprocmask(SIG_UNBLOCK, &signals, NULL);
-}
-
 const char *upgrade_exec(const char *program, const char *conf_path)
 {
-    const sigset_t signals = ours();
-    sigprocmask(SIG_BLOCK, &signals, NULL);
     execl(program, program, "-c", conf_path, (char *)NULL);
-    int error = errno;
-    signals_unblock();
-    return strerror(error);
+    return strerror(errno);
 }

@@ -1,7 +1,7 @@
-/* upgrade: the running program becomes the one that lies where it was started from, by exec.
+/* upgrade: the running program replaces itself by the one that is installed at its path, by exec.
  *
- *     HUP --another file lies there--> it checks the configuration --good--> exec: same process, sockets, workers
- *                                                                  '--bad--> all stays as it was */
+ *     HUP --another file is installed--> it checks the configuration --accepts--> exec: same process, sockets, workers
+ *                                                                    '--refuses--> nothing changes */
 #ifndef UPGRADE_H
 #define UPGRADE_H
 
@@ -9,21 +9,17 @@
 
 #include "lib/util.h"
 
-/* Whether another file than the running program's lies at `program`. */
+/* Whether the file at `program` is another one than the running program's. */
 bool upgrade_is_due(const char *program);
 
 typedef void upgrade_checked(void *ctx, bool good);
 
-/* Lets the program check the configuration `conf_path`; it says on standard error what is wrong. True: exactly
- * one callback will come, later. */
+/* Lets the program check the configuration `conf_path`; it prints what is wrong on standard error. True: started, and
+ * exactly one callback will come, later. */
 bool upgrade_check(uv_loop_t *loop, const char *program, const char *conf_path, upgrade_checked *on_checked,
                    void *ctx);
 
-/* Becomes the program, to which the environment tells what it takes over. Signals wait until it unblocks them
- * (signals_unblock). Returns only when that was not possible, with the reason. */
+/* Executes the program in this process. Returns only on failure, with the reason. */
 const char *upgrade_exec(const char *program, const char *conf_path);
-
-/* HUP, TERM and INT come in. */
-void signals_unblock(void);
 
 #endif

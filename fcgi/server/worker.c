@@ -19,7 +19,6 @@
 #include "server/identity.h"
 #include "server/sandbox.h"
 #include "lib/stats.h"
-#include "server/upgrade.h"
 #include "lib/vault.h"
 
 enum { HEADROOM_FDS = 64 };
@@ -264,7 +263,6 @@ int worker_main(int index, int slot, const char *path)
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
     start_beating(&w);
-    signals_unblock();
     fetches_hear(w.fetches);
     enter_sandbox(w.conf);
     say_ready();

@@ -1,60 +1,71 @@
 /* workers: see workers.h.
  *
- * A worker is a child with a control descriptor: it says there that it is ready, and hears there that we are
- * gone. One that dies is replaced: at once, or after a growing pause when it died young. One whose loop stands
- * still is killed, and so replaced. */
+ * A worker is a child process with a control socket: it sends there that it is ready, and sees there that the master
+ * has exited. A worker that dies is replaced: at once, or after a growing pause if it died young. A worker whose loop
+ * does not turn is killed, and so replaced. */
 #include "server/workers.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <utlist.h>
 
-#include "server/elders.h"
-#include "server/refusal.h"
+#include "lib/backoff.h"
+#include "lib/log.h"
 #include "lib/stats.h"
 #include "server/worker.h"
 
-enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_LAST_MS = 5000 };
+enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY_MS = 10 };
 
-/* Looks without a sign of life until a worker counts as hung; and how much longer than other workers one that
- * starts or leaves, and may have to do without its loop, is left alone. */
+/* Missed heartbeats before a worker counts as hung; and how many times longer than others a worker may miss them while
+ * it starts or leaves, when its loop may not turn. */
 enum { HUNG_LOOKS = 3, PATIENCE = 3 };
+
+/* In the environment of a program that takes over. */
+static const char handed_over[] = "TASKPROXY_WORKERS";
 
 /* A worker process. */
 struct child {
     struct workers *workers; /* (ref) */
     struct child *prev, *next;
-    int index;      /* of its socket */
-    int slot;       /* of its counters */
-    int generation; /* of its configuration */
+    int pid;
+    int index;      /* of its socket; -1: unknown */
+    int slot;       /* of its counters; -1: unknown, so its heartbeats are, too */
+    int generation; /* of its configuration; 0: adopted */
     bool ready;
-    bool told;     /* to leave */
-    int64_t beats; /* signs of life given */
-    int silent;    /* looks since the last one: not time, which also passes while all of us stand still */
-    uint64_t started_ms; /* loop time */
-    uv_process_t process;
-    uv_pipe_t control;
+    bool leaving;    /* it was told to */
+    int drain_looks; /* looks that it may take to leave; 0: unknown */
+    int64_t beats;   /* its heartbeats at the last look */
+    int silent;      /* looks without one: not time, which also passes while the whole machine is suspended */
+    uint64_t started_ms;  /* loop time, which goes on in the next program */
+    int control;          /* descriptor; while it is open, the worker has a master */
+    uv_poll_t poll;       /* of the control descriptor */
+    uv_process_t process; /* unless adopted */
     int open_handles;
 };
 
-/* The place of a worker: its socket, and what happens there while it has no worker. */
+/* The place of a worker: its socket, and the pause before its next worker. */
 struct place {
     struct workers *workers; /* (ref) */
     int index;
     int fd; /* -1: not open */
     char *path;
-    int deaths;            /* of young workers, one after the other */
-    uv_timer_t timer;      /* while pausing: until the next start */
-    struct refusal *pause; /* while it closes its connections, or NULL */
+    int deaths; /* of young workers in a row */
+    struct backoff pause;
+    uint64_t resume_at_ms; /* the end of the pause, loop time */
+    uv_timer_t timer;      /* active in the pause */
 };
 
 struct workers {
     struct workers_parts parts;
-    char *program; /* the path of this binary: a new one there is used by the next generation */
+    char *program; /* the path of this binary; the next generation starts what is installed there by then */
     struct place places[WORKERS_MAX];
     int n_wanted;             /* workers of the newest generation */
     struct files_image files; /* the configuration, as workers inherit it */
@@ -62,9 +73,11 @@ struct workers {
     struct child *children;
     bool slots[STATS_SLOTS];
     bool stopping;
-    int hung_looks;   /* after so many silent looks a worker is killed */
-    uv_timer_t look;  /* for signs of life */
-    int open_handles; /* timers */
+    int hung_looks;  /* a worker that is silent for so many looks is killed */
+    int drain_looks; /* a worker that takes so many to leave is killed */
+    uv_timer_t look; /* at all workers, once a heartbeat */
+    uv_signal_t child_signal;
+    int open_handles;
 };
 
 static void start_worker(struct place *place);
@@ -86,7 +99,7 @@ static bool is_hung(const struct child *child)
 
 static enum worker_state state_of(const struct child *child)
 {
-    if (child->told)
+    if (child->leaving)
         return WORKER_LEAVING;
     if (!child->ready)
         return WORKER_STARTING;
@@ -112,19 +125,19 @@ int workers_hung(const struct workers *workers)
     return count(workers, WORKER_HUNG);
 }
 
-void workers_look(const struct workers *workers, struct health *health)
+bool workers_info(const struct workers *workers, size_t i, struct worker_info *ret)
 {
-    const struct child *child;
-    health->workers_ready = workers_ready(workers);
-    health->workers_hung = workers_hung(workers);
-    DL_FOREACH(workers->children, child)
-    {
-        if (health->n_workers == HEALTH_WORKERS)
-            return;
-        health->workers[health->n_workers++] =
-            (struct worker_health){child->index, child->process.pid, child->slot, state_of(child),
-                                   (int64_t)(uv_now(workers->parts.loop) - child->started_ms)};
-    }
+    const struct child *child = workers->children;
+    while (child != NULL && i-- > 0)
+        child = child->next;
+    if (child == NULL)
+        return false;
+    *ret = (struct worker_info){.index = child->index,
+                                .pid = child->pid,
+                                .slot = child->slot,
+                                .state = state_of(child),
+                                .uptime_ms = (int64_t)(uv_now(workers->parts.loop) - child->started_ms)};
+    return true;
 }
 
 bool workers_is_complete(const struct workers *workers)
@@ -132,7 +145,7 @@ bool workers_is_complete(const struct workers *workers)
     int n = 0;
     const struct child *child;
     DL_FOREACH(workers->children, child)
-    n += child->ready && !child->told && child->generation == workers->generation;
+    n += child->ready && !child->leaving && child->generation == workers->generation;
     return n >= workers->n_wanted;
 }
 
@@ -147,17 +160,6 @@ bool workers_is_stuck(const struct workers *workers)
 const char *workers_program(const struct workers *workers)
 {
     return workers->program;
-}
-
-void workers_name(const struct workers *workers, struct buf *list)
-{
-    const struct child *child;
-    DL_FOREACH(workers->children, child)
-    {
-        uv_os_fd_t control;
-        if (uv_fileno((const uv_handle_t *)&child->control, &control) == 0)
-            elders_name(list, child->process.pid, control);
-    }
 }
 
 /* ---- sockets ---- */
@@ -195,57 +197,60 @@ int workers_open_sockets(struct workers *workers, const struct conf *conf, char 
     return 0;
 }
 
-/* ---- pausing ---- */
+/* ---- pauses ---- */
 
-static void end_pause(struct place *place)
-{
-    if (place->pause == NULL)
-        return;
-    uv_timer_stop(&place->timer);
-    refusal_free(place->pause);
-    place->pause = NULL;
-}
-
-static void on_pause_over(uv_timer_t *timer)
-{
-    struct place *place = CONTAINER_OF(timer, struct place, timer);
-    end_pause(place);
-    start_worker(place);
-}
-
-/* A worker of an older configuration may still be at work there: then nobody is sent elsewhere. */
+/* Whether any worker accepts connections there, of whatever generation. */
 static bool is_served(const struct place *place)
 {
     const struct child *child;
     DL_FOREACH(place->workers->children, child)
     {
-        if (child->index == place->index && child->ready && !child->told)
+        if (child->index == place->index && child->ready && !child->leaving)
             return true;
     }
     return false;
 }
 
-static void pause_place(struct place *place)
+/* Closes the connections that have come, so that the web server tries another worker. */
+static void refuse_connections(const struct place *place)
 {
-    uint64_t pause_ms = PAUSE_FIRST_MS;
-    for (int i = 2; i < place->deaths && pause_ms < PAUSE_LAST_MS; i++)
-        pause_ms *= 2;
-    log_warn("worker %d starts again in %d ms", place->index, (int)pause_ms);
-    place->pause = refusal_new(place->workers->parts.loop, place->fd, !is_served(place));
-    uv_timer_start(&place->timer, on_pause_over, pause_ms, 0);
+    int fd;
+    while ((fd = accept4(place->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        close(fd);
 }
 
-/* ---- workers ---- */
+static void on_pause_tick(uv_timer_t *timer)
+{
+    struct place *place = CONTAINER_OF(timer, struct place, timer);
+    if (!is_served(place))
+        refuse_connections(place);
+    if (uv_now(timer->loop) < place->resume_at_ms)
+        return;
+    uv_timer_stop(timer);
+    start_worker(place);
+}
+
+static void pause_place(struct place *place)
+{
+    int64_t pause_ms = backoff_next(&place->pause);
+    log_warn("restarting worker %d in %d ms", place->index, (int)pause_ms);
+    place->resume_at_ms = uv_now(place->workers->parts.loop) + (uint64_t)pause_ms;
+    uv_timer_start(&place->timer, on_pause_tick, REFUSE_EVERY_MS, REFUSE_EVERY_MS);
+}
+
+/* ---- leaving ---- */
 
 static void tell_to_leave(struct child *child)
 {
-    if (!child->told)
-        uv_process_kill(&child->process, SIGTERM);
-    child->told = true;
+    if (child->leaving)
+        return;
+    if (child->drain_looks == 0)
+        child->drain_looks = child->workers->drain_looks;
+    child->leaving = true;
+    kill(child->pid, SIGTERM);
 }
 
-/* Once every worker of the newest generation is ready, the older ones may go, and the sockets that nobody
- * wants. */
+/* Closes the sockets that the newest generation does not use, too. */
 static void retire_old_workers(struct workers *workers)
 {
     struct child *child;
@@ -258,6 +263,18 @@ static void retire_old_workers(struct workers *workers)
         close_place(&workers->places[i]);
 }
 
+void workers_stop(struct workers *workers)
+{
+    struct child *child;
+    workers->stopping = true;
+    DL_FOREACH(workers->children, child)
+    tell_to_leave(child);
+    for (int i = 0; i < WORKERS_MAX; i++)
+        uv_timer_stop(&workers->places[i].timer);
+}
+
+/* ---- rows of the table ---- */
+
 static void on_child_closed(uv_handle_t *handle)
 {
     struct child *child = handle->data;
@@ -265,13 +282,17 @@ static void on_child_closed(uv_handle_t *handle)
         free(child);
 }
 
-static void on_control_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+static void remove_child(struct child *child)
 {
-    struct child *child = stream->data;
-    if (n < 0)
-        uv_read_stop(stream); /* its end is reported by on_exit */
-    if (n <= 0 || buf->base[0] != WORKER_READY || child->ready)
-        return;
+    DL_DELETE(child->workers->children, child);
+    uv_close((uv_handle_t *)&child->poll, on_child_closed);
+    if (child->generation > 0)
+        uv_close((uv_handle_t *)&child->process, on_child_closed);
+    close(child->control);
+}
+
+static void on_ready(struct child *child)
+{
     struct workers *workers = child->workers;
     child->ready = true;
     if (workers->stopping || !workers_is_complete(workers))
@@ -280,60 +301,161 @@ static void on_control_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     workers->parts.on_change(workers->parts.ctx);
 }
 
-static void on_control_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+static void on_control(uv_poll_t *poll, int status, int events)
 {
-    static char byte[16]; /* one read at a time */
-    (void)handle, (void)suggested;
-    *buf = uv_buf_init(byte, sizeof(byte));
+    (void)status, (void)events;
+    struct child *child = poll->data;
+    char message[16];
+    ssize_t n = recv(child->control, message, sizeof(message), MSG_DONTWAIT);
+    if (n > 0 && message[0] == WORKER_READY && !child->ready)
+        on_ready(child);
+    else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        uv_poll_stop(poll); /* that the process has exited is reported by SIGCHLD */
 }
 
-static void replace(struct child *child, int64_t status, int signal_number)
+/* Adds the row `facts`, whose control descriptor it owns from here on. */
+static struct child *add_child(struct workers *workers, struct child facts)
+{
+    struct child *child = xcalloc(1, sizeof(*child));
+    *child = facts;
+    child->workers = workers;
+    child->open_handles = child->generation > 0 ? 2 : 1;
+    child->poll.data = child->process.data = child;
+    uv_poll_init(workers->parts.loop, &child->poll, child->control);
+    uv_poll_start(&child->poll, UV_READABLE, on_control);
+    DL_APPEND(workers->children, child);
+    return child;
+}
+
+static void replace(const struct child *child, int status, int signal_number)
 {
     struct workers *workers = child->workers;
-    struct place *place = &workers->places[child->index];
     stat_inc(STAT_WORKER_DEATHS);
     if (signal_number != 0)
-        log_error("worker %d ended by signal %d", child->index, signal_number);
+        log_error("worker %d exited on signal %d", child->index, signal_number);
     else
-        log_error("worker %d ended with status %d", child->index, (int)status);
+        log_error("worker %d exited with status %d", child->index, status);
     if (child->generation != workers->generation)
-        return; /* one that was about to go */
+        return; /* the newest generation has its own worker for the place */
+    struct place *place = &workers->places[child->index];
     bool young = uv_now(workers->parts.loop) - child->started_ms < YOUNG_MS;
     place->deaths = young ? place->deaths + 1 : 0;
+    if (!young)
+        backoff_reset(&place->pause);
     if (place->deaths > 1)
         pause_place(place);
     else
         start_worker(place);
 }
 
-static void on_exit_of_child(uv_process_t *process, int64_t status, int signal_number)
+static void on_child_exit(struct child *child, int status, int signal_number)
 {
-    struct child *child = process->data;
     struct workers *workers = child->workers;
-    stats_fold(child->slot);
-    workers->slots[child->slot] = false;
-    DL_DELETE(workers->children, child);
-    uv_close((uv_handle_t *)&child->process, on_child_closed);
-    uv_close((uv_handle_t *)&child->control, on_child_closed);
-    if (!workers->stopping && !child->told)
+    if (child->slot >= 0) {
+        stats_fold(child->slot);
+        workers->slots[child->slot] = false;
+    }
+    remove_child(child);
+    if (!workers->stopping && !child->leaving)
         replace(child, status, signal_number);
     workers->parts.on_change(workers->parts.ctx);
 }
 
-/* ---- signs of life ---- */
-
-static void kill_hung(struct child *child)
+static void on_exit_of_started(uv_process_t *process, int64_t status, int signal_number)
 {
-    log_error("worker %d has stood still for %d s: killed", child->index,
-              child->silent * WORKER_BEAT_MS / 1000);
-    stat_inc(STAT_WORKER_HANGS);
-    uv_process_kill(&child->process, SIGKILL);
+    on_child_exit(process->data, (int)status, signal_number);
 }
 
-/* Whether it has begun or ceased to be hung. */
-static bool look_at(struct child *child)
+/* libuv waits only for the processes that it has started itself in this program. */
+static void on_child_signal(uv_signal_t *handle, int number)
 {
-    bool was_hung = is_hung(child), at_work = child->ready && !child->told;
+    (void)number;
+    struct workers *workers = handle->data;
+    struct child *child, *next;
+    DL_FOREACH_SAFE(workers->children, child, next)
+    {
+        int status;
+        if (child->generation == 0 && waitpid(child->pid, &status, WNOHANG) == child->pid)
+            on_child_exit(child, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
+                          WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    }
+}
+
+/* ---- handing over ---- */
+
+/* PID:DESCRIPTOR:INDEX:SLOT:READY:START of each worker, separated by commas. */
+void workers_hand_over(const struct workers *workers)
+{
+    const struct child *child;
+    struct buf list;
+    buf_init(&list, 64 * 1024);
+    DL_FOREACH(workers->children, child)
+    {
+        fcntl(child->control, F_SETFD, 0);
+        buf_addf(&list, "%s%d:%d:%d:%d:%d:%llu", list.len > 0 ? "," : "", child->pid, child->control,
+                 child->index, child->slot, child->ready, (unsigned long long)child->started_ms);
+    }
+    setenv(handed_over, list.len > 0 ? list.data : "", 1);
+    buf_done(&list);
+}
+
+void workers_take_back(const struct workers *workers)
+{
+    const struct child *child;
+    DL_FOREACH(workers->children, child)
+    fcntl(child->control, F_SETFD, FD_CLOEXEC);
+    unsetenv(handed_over);
+}
+
+/* Version 0.1 listed PID:DESCRIPTOR only. The counters of a worker that has exited in the meantime still count. */
+static void adopt(struct workers *workers, const char *entry)
+{
+    struct child facts = {.index = -1, .slot = -1};
+    int ready = 1;
+    unsigned long long started_ms = uv_now(workers->parts.loop);
+    if (sscanf(entry, "%d:%d:%d:%d:%d:%llu", &facts.pid, &facts.control, &facts.index, &facts.slot, &ready,
+               &started_ms) < 2 ||
+        facts.pid < 2 || facts.control <= STDERR_FILENO || facts.slot >= STATS_SLOTS ||
+        fcntl(facts.control, F_SETFD, FD_CLOEXEC) < 0)
+        return;
+    if (!workers->parts.stats_inherited || facts.slot <= STATS_MASTER_SLOT)
+        facts.slot = -1;
+    facts.ready = ready != 0;
+    facts.started_ms = started_ms;
+    if (waitpid(facts.pid, NULL, WNOHANG) != 0) {
+        close(facts.control);
+        if (facts.slot >= 0)
+            stats_fold(facts.slot);
+        return;
+    }
+    if (facts.slot >= 0)
+        workers->slots[facts.slot] = true;
+    add_child(workers, facts);
+}
+
+static void adopt_all(struct workers *workers)
+{
+    const char *list = getenv(handed_over);
+    char *copy = xstrdup(list ? list : ""), *rest = copy, *entry;
+    while ((entry = strsep(&rest, ",")) != NULL)
+        adopt(workers, entry);
+    free(copy);
+    unsetenv(handed_over);
+}
+
+/* ---- heartbeats ---- */
+
+static void kill_hung(const struct child *child)
+{
+    log_error("worker %d unresponsive for %d s; killed", child->index, child->silent * WORKER_BEAT_MS / 1000);
+    stat_inc(STAT_WORKER_HANGS);
+    kill(child->pid, SIGKILL);
+}
+
+/* Whether it has just become hung, or responds again. */
+static bool look_at_beats(struct child *child)
+{
+    bool was_hung = is_hung(child), at_work = child->ready && !child->leaving;
     int64_t beats = stats_beats(child->slot);
     child->silent = beats == child->beats ? child->silent + 1 : 0;
     child->beats = beats;
@@ -342,18 +464,30 @@ static bool look_at(struct child *child)
     return is_hung(child) != was_hung;
 }
 
+static void look_at_leaving(struct child *child)
+{
+    if (--child->drain_looks > 0)
+        return;
+    log_error("worker %d did not exit in time; killed", child->index);
+    kill(child->pid, SIGKILL);
+}
+
 static void on_look(uv_timer_t *timer)
 {
     struct workers *workers = CONTAINER_OF(timer, struct workers, look);
     struct child *child;
     bool changed = false;
     DL_FOREACH(workers->children, child)
-    changed |= look_at(child);
+    {
+        changed |= child->slot >= 0 && look_at_beats(child);
+        if (child->leaving)
+            look_at_leaving(child);
+    }
     if (changed)
         workers->parts.on_change(workers->parts.ctx);
 }
 
-/* ---- their start ---- */
+/* ---- starting ---- */
 
 static int take_slot(struct workers *workers)
 {
@@ -366,7 +500,8 @@ static int take_slot(struct workers *workers)
     return -1;
 }
 
-static int spawn(struct child *child)
+/* `control` is the worker's end of the control socket. */
+static int spawn(struct child *child, int control)
 {
     struct workers *workers = child->workers;
     char index[16], slot[16];
@@ -382,46 +517,55 @@ static int spawn(struct child *child)
         [STDIN_FILENO] = {.flags = UV_IGNORE},
         [STDOUT_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
         [STDERR_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
-        [WORKER_FD_CONTROL] = {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE,
-                               .data.stream = (uv_stream_t *)&child->control},
+        [WORKER_FD_CONTROL] = {.flags = UV_INHERIT_FD, .data.fd = control},
         [WORKER_FD_LISTEN] = {.flags = UV_INHERIT_FD, .data.fd = workers->places[child->index].fd},
         [WORKER_FD_STATS] = {.flags = UV_INHERIT_FD, .data.fd = workers->parts.stats_fd},
         [WORKER_FD_FILES] = {.flags = UV_INHERIT_FD, .data.fd = workers->files.fd}};
-    uv_process_options_t options = {.exit_cb = on_exit_of_child,
+    uv_process_options_t options = {.exit_cb = on_exit_of_started,
                                     .file = workers->program,
                                     .args = args,
                                     .stdio_count = WORKER_FD_COUNT,
                                     .stdio = stdio};
-    return uv_spawn(workers->parts.loop, &child->process, &options);
+    int error = uv_spawn(workers->parts.loop, &child->process, &options);
+    child->pid = child->process.pid;
+    return error;
+}
+
+/* A worker that could not be started: its row goes, and the place pauses. */
+static void give_up_start(struct place *place, struct child *child, const char *why)
+{
+    log_error("cannot start worker %d: %s", place->index, why);
+    place->deaths++;
+    if (child != NULL) {
+        place->workers->slots[child->slot] = false;
+        remove_child(child);
+    }
+    pause_place(place);
 }
 
 static void start_worker(struct place *place)
 {
     struct workers *workers = place->workers;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return give_up_start(place, NULL, strerror(errno));
     int slot = take_slot(workers);
-    if (slot < 0)
-        return pause_place(place); /* more workers leaving than there are slots */
-    struct child *child = xcalloc(1, sizeof(*child));
-    *child = (struct child){.workers = workers,
-                            .index = place->index,
-                            .slot = slot,
-                            .generation = workers->generation,
-                            .started_ms = uv_now(workers->parts.loop),
-                            .open_handles = 2};
-    child->process.data = child->control.data = child;
-    uv_pipe_init(workers->parts.loop, &child->control, 0);
-    int error = spawn(child);
-    if (error < 0) {
-        log_error("cannot start worker %d: %s", place->index, uv_strerror(error));
-        workers->slots[slot] = false;
-        place->deaths++;
-        uv_close((uv_handle_t *)&child->process, on_child_closed);
-        uv_close((uv_handle_t *)&child->control, on_child_closed);
-        return pause_place(place);
+    if (slot < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        return give_up_start(place, NULL, "too many workers are leaving");
     }
-    DL_APPEND(workers->children, child);
+    struct child *child = add_child(workers, (struct child){.index = place->index,
+                                                            .slot = slot,
+                                                            .generation = workers->generation,
+                                                            .drain_looks = workers->drain_looks,
+                                                            .started_ms = uv_now(workers->parts.loop),
+                                                            .control = pair[0]});
+    int error = spawn(child, pair[1]);
+    close(pair[1]);
+    if (error < 0)
+        return give_up_start(place, child, uv_strerror(error));
     stat_inc(STAT_WORKER_STARTS);
-    uv_read_start((uv_stream_t *)&child->control, on_control_alloc, on_control_read);
 }
 
 void workers_start(struct workers *workers, const struct conf *conf, struct files_image files)
@@ -430,37 +574,33 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
     workers->files = files;
     workers->n_wanted = (int)conf->workers;
     workers->hung_looks = (int)(conf->hung_after_ms / WORKER_BEAT_MS);
+    workers->drain_looks = (int)((conf->drain_ms + WORKERS_GRACE_MS) / WORKER_BEAT_MS) + 1;
     workers->generation++;
     uv_timer_start(&workers->look, on_look, WORKER_BEAT_MS, WORKER_BEAT_MS);
     for (int i = 0; i < WORKERS_MAX; i++) {
-        end_pause(&workers->places[i]);
-        workers->places[i].deaths = 0;
+        struct place *place = &workers->places[i];
+        uv_timer_stop(&place->timer);
+        place->deaths = 0;
+        backoff_reset(&place->pause);
         if (i < workers->n_wanted)
-            start_worker(&workers->places[i]);
+            start_worker(place);
     }
 }
 
-void workers_stop(struct workers *workers)
-{
-    struct child *child;
-    workers->stopping = true;
-    DL_FOREACH(workers->children, child)
-    tell_to_leave(child);
-    for (int i = 0; i < WORKERS_MAX; i++)
-        end_pause(&workers->places[i]);
-}
+/* ---- the whole ---- */
 
-void workers_kill(struct workers *workers)
+static void init_places(struct workers *workers)
 {
-    struct child *child;
-    DL_FOREACH(workers->children, child)
-    {
-        log_error("worker %d does not leave: killed", child->index);
-        uv_process_kill(&child->process, SIGKILL);
+    for (int i = 0; i < WORKERS_MAX; i++) {
+        struct place *place = &workers->places[i];
+        *place = (struct place){.workers = workers,
+                                .index = i,
+                                .fd = -1,
+                                .pause = {.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_MAX_MS}};
+        uv_timer_init(workers->parts.loop, &place->timer);
+        place->timer.data = workers;
     }
 }
-
-/* ---- the workers ---- */
 
 struct workers *workers_new(struct workers_parts parts)
 {
@@ -470,18 +610,17 @@ struct workers *workers_new(struct workers_parts parts)
     workers->parts = parts;
     workers->program = xstrndup(program, len > 0 ? (size_t)len : 0);
     workers->files.fd = -1;
-    for (int i = 0; i < WORKERS_MAX; i++) {
-        workers->places[i] = (struct place){.workers = workers, .index = i, .fd = -1};
-        uv_timer_init(parts.loop, &workers->places[i].timer);
-        workers->places[i].timer.data = workers;
-    }
+    init_places(workers);
     uv_timer_init(parts.loop, &workers->look);
-    workers->look.data = workers;
-    workers->open_handles = WORKERS_MAX + 1;
+    uv_signal_init(parts.loop, &workers->child_signal);
+    workers->look.data = workers->child_signal.data = workers;
+    workers->open_handles = WORKERS_MAX + 2;
+    uv_signal_start(&workers->child_signal, on_child_signal, SIGCHLD);
+    adopt_all(workers);
     return workers;
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
     struct workers *workers = handle->data;
     if (--workers->open_handles > 0)
@@ -495,10 +634,12 @@ void workers_free(struct workers *workers)
     if (workers == NULL)
         return;
     files_image_done(&workers->files);
+    while (workers->children != NULL)
+        remove_child(workers->children);
     for (int i = 0; i < WORKERS_MAX; i++) {
-        end_pause(&workers->places[i]);
         close_place(&workers->places[i]);
-        uv_close((uv_handle_t *)&workers->places[i].timer, on_timer_closed);
+        uv_close((uv_handle_t *)&workers->places[i].timer, on_handle_closed);
     }
-    uv_close((uv_handle_t *)&workers->look, on_timer_closed);
+    uv_close((uv_handle_t *)&workers->look, on_handle_closed);
+    uv_close((uv_handle_t *)&workers->child_signal, on_handle_closed);
 }

@@ -1,58 +1,74 @@
-/* workers: the worker processes - started, watched, replaced, retired.
+/* workers: the worker processes: started, watched, replaced, and handed over to the next program in an upgrade.
  *
- * Each worker has a place with a listening socket that outlives it. A generation is the workers of one
- * configuration: the older ones are told to leave once all of the newest are ready. */
+ * Each worker has a place, whose listening socket outlives it. All workers are rows of one table, whether this program
+ * started them or adopted them from the program before an upgrade. A generation is the workers of one configuration;
+ * adopted workers form the oldest. Once every worker of the newest generation is ready, the older ones have to leave. */
 #ifndef WORKERS_H
 #define WORKERS_H
 
 #include <uv.h>
 
 #include "config/conf.h"
-#include "server/health.h"
 #include "server/sockets.h"
+
+/* A worker that has to leave is killed WORKERS_GRACE_MS after "drain". */
+enum { WORKERS_GRACE_MS = 2000 };
 
 struct workers;
 
 struct workers_parts {
     uv_loop_t *loop;         /* (ref) */
-    const char *conf_path;   /* (ref) handed to every worker */
+    const char *conf_path;   /* (ref) passed to every worker */
     int stats_fd;            /* (ref) the page of counters */
+    bool stats_inherited;    /* adopted workers count in it, too */
     struct sockets *sockets; /* (ref) */
-    /* All workers of the newest generation are ready, or a worker has ended, hangs, or hangs no more. */
+    /* All workers of the newest generation are ready; or a worker has exited, stopped responding, or responds again. */
     void (*on_change)(void *ctx);
     void *ctx;
 };
 
+/* Adopts the workers that the environment lists (workers_hand_over). */
 struct workers *workers_new(struct workers_parts parts);
 
-/* Its workers have ended, or are left alone; the sockets go. NULL is allowed. */
+/* Workers that still run are left alone; the sockets are removed. NULL is allowed. */
 void workers_free(struct workers *workers);
 
-/* Opens the sockets that a configuration wants and that are not open; -1 with *ret_error (allocated). */
+/* Opens the sockets of a configuration that are not open yet; -1 with *ret_error (allocated). */
 MUST_CHECK int workers_open_sockets(struct workers *workers, const struct conf *conf, char **ret_error);
 
-/* Starts a new generation. `files` is what its workers inherit, and belongs to the workers from here on. */
+/* Starts a new generation. `files` is what its workers inherit; `workers` owns it from here on. */
 void workers_start(struct workers *workers, const struct conf *conf, struct files_image files);
 
-/* Tells every worker to leave; none is replaced any more. workers_kill ends those that do not listen. */
+/* Tells every worker to leave, and replaces none of them any more. */
 void workers_stop(struct workers *workers);
-void workers_kill(struct workers *workers);
 
-/* Workers of the newest generation die before it is complete: it may never be. */
-bool workers_is_stuck(const struct workers *workers);
+/* Lists the workers in the environment and keeps their control descriptors open for the next program; and takes both
+ * back, when that program could not be executed. */
+void workers_hand_over(const struct workers *workers);
+void workers_take_back(const struct workers *workers);
 
 /* The path that this program was started from. (ref) */
 const char *workers_program(const struct workers *workers);
 
-/* Adds every worker to a list for the next program (elders.h). */
-void workers_name(const struct workers *workers, struct buf *list);
-
-/* Each of them, the oldest first; the processes alone: what is up with the whole is the caller's. */
-void workers_look(const struct workers *workers, struct health *health);
-
 int workers_size(const struct workers *workers);  /* processes, leaving ones included */
-int workers_ready(const struct workers *workers); /* workers that take requests */
-int workers_hung(const struct workers *workers);  /* workers that should, but whose loop stands still */
+int workers_ready(const struct workers *workers); /* workers that accept requests */
+int workers_hung(const struct workers *workers);  /* workers that should, but whose loop does not turn */
 bool workers_is_complete(const struct workers *workers); /* all of the newest generation are ready */
+
+/* Workers of the newest generation die before it is complete; it may never be. */
+bool workers_is_stuck(const struct workers *workers);
+
+enum worker_state { WORKER_STARTING, WORKER_READY_TO_SERVE, WORKER_HUNG, WORKER_LEAVING };
+
+struct worker_info {
+    int index; /* of its socket; -1: unknown */
+    int pid;
+    int slot; /* of its counters; -1: unknown */
+    enum worker_state state;
+    int64_t uptime_ms;
+};
+
+/* The i-th worker, the oldest first. False behind the last. */
+bool workers_info(const struct workers *workers, size_t i, struct worker_info *ret);
 
 #endif

@@ -11,7 +11,7 @@ from stack import Metrics, Stack
 
 TASK = "/sora/v1/videos/task_1"
 GOOD_REQUEST = request(task_params(TASK))
-NOT_TAKEN = "a secret that has changed is not taken, the old one stays in force: "
+NOT_TAKEN = "changed secret refused, the old one stays in force: "
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
@@ -23,7 +23,7 @@ def one_without_nginx():
     with Stack(nginx=False) as running:
         running.standin.switch(state="SUCCESS")
         yield running
-        assert running.daemon.log().count(" ended ") == 0  # no worker has died
+        assert running.daemon.log().count(" exited ") == 0  # no worker has died
 
 
 def metric(stack, name, **labels):

@@ -252,7 +252,7 @@ def test_a_malformed_key_file_is_refused_without_a_word_of_what_it_holds(make_st
 def test_a_reload_with_a_key_file_that_others_may_read_leaves_the_old_key_in_force(stack):
     stack.key_file.chmod(0o644)
     stack.daemon.hup()
-    assert str(stack.key_file) in stack.wait_log("not reloaded")
+    assert str(stack.key_file) in stack.wait_log("reload refused")
     assert stack.task("t").status == 200
 
 

@@ -113,7 +113,7 @@ def test_who_has_redirected_it_gets_lines_for_people(make_stack):
 def test_a_line_that_comes_again_and_again_is_counted_until_another_comes(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     refuse_reloads(stack, 4)
-    refused = [line for line in lines(stack) if "not reloaded" in line]
+    refused = [line for line in lines(stack) if "reload refused" in line]
     stack.daemon.reload()
     told = stack.wait_log("(repeated 3 times)")
     assert len(refused) == 1 and told.partition("Z ")[2] == refused[0].partition("Z ")[2] + " (repeated 3 times)"
@@ -124,7 +124,7 @@ def test_or_until_some_seconds_have_passed(make_stack):
     stack = make_stack(redis=False, config={"workers": 1, "log_format": "json"})
     refuse_reloads(stack, 3)
     told = json.loads(stack.wait_log('"repeated"'))
-    assert (told["level"], told["repeated"]) == ("error", 2) and told["message"].startswith("not reloaded")
+    assert (told["level"], told["repeated"]) == ("error", 2) and told["message"].startswith("reload refused")
     assert lines(stack)[-1] == json.dumps(told, separators=(",", ":"))
 
 

@@ -76,7 +76,7 @@ def make_unprivileged(make_stack):
 def test_an_aborted_process_leaves_no_core_file_whatever_the_limits_were(make_unprivileged):
     stack = make_unprivileged(binary=PLAIN_BINARY)
     os.kill(stack.daemon.workers()[0], signal.SIGABRT)
-    stack.wait_log(f"ended by signal {signal.SIGABRT.value}")
+    stack.wait_log(f"exited on signal {signal.SIGABRT.value}")
     stack.daemon.signal(signal.SIGABRT)
     assert stack.daemon.process.wait(10) == -signal.SIGABRT
     stack.daemon.kill()

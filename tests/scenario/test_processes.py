@@ -193,7 +193,7 @@ def test_a_worker_killed_under_load_is_replaced_and_no_request_fails(make_stack)
     assert failures == []
     assert counts == sorted(counts)
     assert stack.metric("worker_starts_total") == 4
-    assert "worker 0 ended by signal 9" in stack.daemon.log()
+    assert "worker 0 exited on signal 9" in stack.daemon.log()
     assert stack.metric("waiters") == 0
 
 
@@ -211,8 +211,8 @@ def test_a_worker_that_cannot_start_is_tried_after_growing_pauses_while_the_othe
     with clients(stack) as failures:
         os.kill(worker_pid(stack, 0), signal.SIGKILL)
         for pause in (100, 200, 400, 800):
-            stack.wait_log(f"worker 0 starts again in {pause} ms")
-        assert "worker 0 ended with status 7" in stack.daemon.log()
+            stack.wait_log(f"restarting worker 0 in {pause} ms")
+        assert "worker 0 exited with status 7" in stack.daemon.log()
         good.rename(binary)
         stack.wait_metric("workers_ready", 2)
     assert failures == []
@@ -227,7 +227,7 @@ def test_a_worker_that_dies_whenever_it_has_started_is_given_growing_pauses(make
         os.kill(pid, signal.SIGKILL)
         wait_gone(stack, pid)
     for pause in (100, 200):
-        stack.wait_log(f"worker 0 starts again in {pause} ms")
+        stack.wait_log(f"restarting worker 0 in {pause} ms")
 
 
 # What stays

@@ -53,7 +53,7 @@ def test_a_bad_configuration_leaves_everything_as_it_was(make_stack):
     stack.configure(workers="many")
     stack.daemon.hup()
     stack.wait_metric("reloads_total", 1, result="refused")
-    assert "/workers: must be a whole number" in stack.wait_log("not reloaded, the old configuration stays in force")
+    assert "/workers: must be a whole number" in stack.wait_log("reload refused, the old configuration stays in force")
 
     stack.configure(workers=2)
     stack.write_key("a-new-key-of-ours", mode=0o644)

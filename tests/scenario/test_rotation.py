@@ -64,7 +64,7 @@ def test_a_key_is_taken_anew_however_its_file_is_replaced(rotating, change):
     wait_key(rotating, NEW)
     wait_gone(rotating, *old_workers)
     assert rotations(rotating) == 1
-    assert f"{rotating.key_file} has changed: new workers take over with it" in rotating.daemon.log()
+    assert f"{rotating.key_file} has changed: starting new workers" in rotating.daemon.log()
     assert rotating.metric("reloads_total") == 0
 
 
@@ -129,7 +129,7 @@ def test_changes_that_come_together_make_one_rotation(make_stack):
         put(file, NEW)
     wait_key(stack, NEW)
     assert rotations(stack) == 1
-    assert "has changed, and others: new workers take over with it" in stack.daemon.log()
+    assert "has changed, and others: starting new workers" in stack.daemon.log()
     assert stack.metric("worker_starts_total") == 3 * 2
 
 
@@ -194,7 +194,7 @@ def test_a_key_file_that_is_lost_and_comes_back_changes_nothing(rotating):
     assert "cannot be read: No such file or directory" in rotating.wait_log(NOT_TAKEN)
     assert key_in_use(rotating) == rotating.key
     away.rename(rotating.key_file)
-    rotating.wait_log("the secrets are as they were")
+    rotating.wait_log("the secrets are unchanged again")
     assert rotating.daemon.workers() == workers
     assert rotations(rotating) == 0
 

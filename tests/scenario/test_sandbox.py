@@ -73,7 +73,7 @@ def test_who_tries_what_only_an_intruder_would_is_killed_and_the_worker_replaced
     stack = intruded()
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGRTMIN + ATTEMPTS.index(name))
-    stack.wait_log(f"worker 0 ended by signal {signal.SIGSYS.value}")
+    stack.wait_log(f"worker 0 exited on signal {signal.SIGSYS.value}")
     stack.wait_until(lambda: stack.ask_worker("/sora/v1/videos/t").status == 200, what="another worker")
     assert f"intruder: {name}: " not in stack.daemon.log()
 

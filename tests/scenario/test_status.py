@@ -54,7 +54,7 @@ def test_an_upstream_that_fails_degrades(make_stack):
     stack.standin.switch(reset=True)
     for number in range(8):
         stack.task(f"task_{number}")
-    wait_ready(stack, 200, "degraded", ["upstream main fails"])
+    wait_ready(stack, 200, "degraded", ["upstream main is failing"])
     assert one(stack, "upstreams", upstream="main")["breaker"] == "open"
     stack.standin.clear()
     stack.wait_until(lambda: [stack.task(f"later_{n}").status for n in range(8)] == [200] * 8, what="answers again")
@@ -67,7 +67,7 @@ def test_a_key_that_is_refused_degrades_and_is_named_by_file_and_digest_alone(ma
     stack.standin.keys.clear()
     numbers = iter(range(100))
     stack.wait_until(lambda: stack.task(f"task_{next(numbers)}").status == 502 and stack.metric("keys_set_aside") == 1)
-    wait_ready(stack, 200, "degraded", ["upstream main refuses the key of key"])
+    wait_ready(stack, 200, "degraded", ["upstream main rejects the key of key"])
     key = one(stack, "keys", upstream="main", key="key")
     assert key["state"] == "set aside" and key["refusals"] >= 2
     assert stack.key not in stack.get("/status").body.decode()
@@ -88,7 +88,7 @@ def test_with_no_worker_it_is_not_ready(make_stack):
     stack = make_stack(redis=False, config={"workers": 1, "hung_after": "1m"})
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    wait_ready(stack, 503, "not ready", ["1 of 1 workers stand still"])
+    wait_ready(stack, 503, "not ready", ["1 of 1 workers do not respond"])
     assert one(stack, "workers", worker=0)["state"] == "hung"
     assert stack.get("/healthz").status == 200
     os.kill(worker, signal.SIGCONT)

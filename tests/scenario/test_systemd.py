@@ -46,12 +46,12 @@ def readiness(stack):
 @pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
 def test_start_reload_and_stop_are_reported_in_this_order(managed, abstract):
     stack, manager = managed(abstract=abstract)
-    assert manager.wait("READY")["STATUS"] == "2 of 2 workers take requests"
+    assert manager.wait("READY")["STATUS"] == "2 of 2 workers accept requests"
     before = time.monotonic_ns() // 1000
     stack.configure(workers=3)
     stack.daemon.hup()
     assert before <= int(manager.wait("RELOADING")["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
-    assert manager.wait("READY", count=2)["STATUS"] == "3 of 3 workers take requests"
+    assert manager.wait("READY", count=2)["STATUS"] == "3 of 3 workers accept requests"
     assert stack.daemon.term() == 0
     assert int(manager.wait("STOPPING")["EXTEND_TIMEOUT_USEC"]) > 30_000_000  # "drain"
     assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
@@ -62,7 +62,7 @@ def test_a_refused_reload_ends_as_ready_and_says_why(managed):
     stack.configure(workers="many")
     stack.daemon.hup()
     status = manager.wait("READY", count=2)["STATUS"]
-    assert status.startswith("not reloaded, the old configuration stays in force: ") and "/workers: must be" in status
+    assert status.startswith("reload refused, the old configuration stays in force: ") and "/workers: must be" in status
     assert manager.states() == ["READY", "RELOADING", "READY"]
 
 
@@ -89,7 +89,7 @@ def test_a_manager_that_cannot_be_reached_changes_nothing(make_stack):
         stack.daemon.start()
         assert stack.task("task_1").status == 200
         stack.daemon.stop()
-    assert stack.daemon.log().count("NOTIFY_SOCKET is no UNIX socket") == 3
+    assert stack.daemon.log().count("NOTIFY_SOCKET is not the address of a UNIX socket") == 3
 
 
 # The watchdog
@@ -100,30 +100,30 @@ def test_a_worker_that_hangs_is_seen_and_replaced_and_meanwhile_the_watchdog_is_
     manager.wait("WATCHDOG", count=3)
     hung = worker_pid(stack, 0)
     os.kill(hung, signal.SIGSTOP)
-    manager.wait("STATUS", "1 of 2 workers take requests, 1 hung")
-    why = ["1 of 2 workers stand still"]
+    manager.wait("STATUS", "1 of 2 workers accept requests, 1 hung")
+    why = ["1 of 2 workers do not respond"]
     assert readiness(stack) == {"status": "degraded", "workers": 2, "workers_ready": 1, "workers_hung": 1, "why": why}
 
     wait_gone(stack, hung)
-    assert "worker 0 has stood still for 5 s: killed" in stack.daemon.log()
+    assert "worker 0 unresponsive for 5 s; killed" in stack.daemon.log()
     stack.wait_metric("workers_ready", 2)
     assert stack.metric("worker_hangs_total") == 1
     assert stack.ask_worker("/sora/v1/videos/task_1", index=0).status == 200
-    manager.wait("STATUS", "2 of 2 workers take requests")
+    manager.wait("STATUS", "2 of 2 workers accept requests")
     fed = len(manager.reports("WATCHDOG"))
     manager.wait("WATCHDOG", count=fed + 1)
     told = [report.get("STATUS", "fed") for report in manager.reports("WATCHDOG", "STATUS")]
-    assert told[told.index("1 of 2 workers take requests, 1 hung") + 1].startswith("1 of 2 workers take requests")
+    assert told[told.index("1 of 2 workers accept requests, 1 hung") + 1].startswith("1 of 2 workers accept requests")
 
 
 def test_a_worker_that_goes_on_is_left_alone(managed):
     stack, manager = managed({"hung_after": "1m"}, watchdog=0.9)
     workers = stack.daemon.workers()
     os.kill(workers[1], signal.SIGSTOP)
-    manager.wait("STATUS", "1 of 2 workers take requests, 1 hung")
+    manager.wait("STATUS", "1 of 2 workers accept requests, 1 hung")
     fed = len(manager.reports("WATCHDOG"))
     os.kill(workers[1], signal.SIGCONT)
-    manager.wait("STATUS", "2 of 2 workers take requests")
+    manager.wait("STATUS", "2 of 2 workers accept requests")
     manager.wait("WATCHDOG", count=fed + 1)
     assert stack.daemon.workers() == workers
     assert stack.metric("worker_hangs_total") == 0
@@ -191,7 +191,7 @@ def test_an_upgrade_is_a_reload_and_keeps_what_was_handed_over(managed):
     before = inodes(stack)
     new.rename(program)
     stack.daemon.hup()
-    assert manager.wait("READY", count=2)["STATUS"] == "2 of 2 workers take requests"
+    assert manager.wait("READY", count=2)["STATUS"] == "2 of 2 workers accept requests"
     assert Path(f"/proc/{stack.daemon.pid}/exe").samefile(program)
     assert stack.task("task_1").status == 200
     manager.wait("WATCHDOG", count=len(manager.reports("WATCHDOG")) + 1)
@@ -216,6 +216,6 @@ def test_what_is_handed_over_and_of_no_use_is_named(managed):
     manager.sockets.append(datagrams)
     manager.hand_over(stack.daemon)
     stack.daemon.start()
-    assert "worker-7.sock, passed by the service manager, is no socket of this configuration" in stack.daemon.log()
+    assert "worker-7.sock, passed by the service manager, is not used by this configuration" in stack.daemon.log()
     assert "descriptor 7, which was passed on, is no listening UNIX socket: not used" in stack.daemon.log()
     assert stack.task("task_1").status == 200

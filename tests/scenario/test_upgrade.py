@@ -1,13 +1,19 @@
 """An upgrade: another program lies where the running one was started from, and HUP makes it take over."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+import fastcgi
+from helpers import wait_gone
+from managing import Manager
 from parts import ROOT, process_state
 
 
@@ -106,7 +112,7 @@ def test_a_program_that_is_none_or_refuses_changes_nothing(upgradable, source):
     workers, program = stack.daemon.workers(), program_of(stack.daemon.pid)
     lay(stack, source)
     stack.daemon.hup()
-    stack.wait_log("not reloaded, the old configuration stays in force: the program that lies there now")
+    stack.wait_log("reload refused, the old configuration stays in force: the installed program")
     assert stack.metric("reloads_total", result="refused") == 1
     assert stack.daemon.workers() == workers and program_of(stack.daemon.pid) == program
     assert stack.task("t").status == 200
@@ -119,7 +125,7 @@ def test_a_configuration_that_the_new_program_refuses_changes_nothing(upgradable
     stack.configure(workers="many")
     lay(stack, stack.daemon.binary)
     stack.daemon.hup()
-    stack.wait_log("the program that lies there now refuses the configuration")
+    stack.wait_log("the installed program refuses the configuration")
     assert "/workers" in stack.daemon.log()
     assert stack.task("t").status == 200
     stack.configure(workers=2)
@@ -132,7 +138,7 @@ def test_nor_does_one_whose_user_or_group_is_not_there(upgradable, key, kind):
     stack.configure(**{key: "nobody-at-all"})
     lay(stack, stack.daemon.binary)
     stack.daemon.hup()
-    stack.wait_log("the program that lies there now refuses the configuration")
+    stack.wait_log("the installed program refuses the configuration")
     assert re.search(rf'/taskproxy.json:\d+: /{key}: there is no {kind} "nobody-at-all"$', stack.daemon.log(), re.MULTILINE)
     assert stack.task("t").status == 200
 
@@ -160,6 +166,105 @@ def test_signals_that_come_during_an_upgrade_are_not_lost(upgradable):
     assert stack.daemon.term() == 0
 
 
+def test_counters_go_on_after_an_upgrade(upgradable):
+    stack = upgradable()
+    assert stack.task("t").status == 200
+    before = [stack.metric(name) for name in ("requests_total", "upstream_requests_total")]
+    stack.configure(workers="many")
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", 1, result="refused")
+    stack.configure(workers=2)
+    upgrade(stack)
+    assert [stack.metric(name) for name in ("requests_total", "upstream_requests_total")] == before
+    assert stack.metric("reloads_total", result="refused") == 1
+    stack.wait_metric("workers_ready", lambda ready: ready == 2)
+    assert stack.metric("build_info") == 1
+
+
+# A program whose workers cannot start
+
+
+def install_script(stack, text) -> None:
+    script = stack.folder / "script"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(0o755)
+    lay(stack, script)
+
+
+def install_program_without_workers(stack) -> None:
+    """Its master runs under the dynamic loader, and so starts the loader in place of workers, which exits at once."""
+    real = stack.folder / "real"
+    shutil.copy(stack.daemon.binary, real)
+    loader = re.search(r"/\S*/ld-linux\S*", subprocess.run(["ldd", real], capture_output=True, text=True).stdout)[0]
+    install_script(stack, f'case "$*" in *--check-config*) exec {real} "$@";; esac; exec {loader} {real} "$@"')
+
+
+def test_where_new_workers_cannot_start_the_old_ones_serve_and_count(upgradable):
+    stack = upgradable(redis=False, daemon=False, nginx=False, config={"hung_after": "5s"})
+    stack.standin.switch(state="SUCCESS")
+    manager = Manager(stack, watchdog=0.6)
+    try:
+        stack.daemon.start()
+        old = stack.daemon.workers()
+        install_program_without_workers(stack)
+        stack.daemon.hup()
+        stack.wait_log("restarting worker 1 in 200 ms")
+        answers = [stack.ask_worker("/sora/v1/videos/t", number % 2).status for number in range(400)]
+        assert answers == [200] * 400
+        ready = json.loads(fastcgi.ask(stack.status_socket, "/readyz")[2])
+        assert (ready["status"], ready["workers_ready"]) == ("ready", 2)
+        shown = json.loads(fastcgi.ask(stack.status_socket, "/status")[2])["workers"]
+        assert {(row["worker"], row["pid"]) for row in shown if row["state"] == "ready"} == set(enumerate(old))
+        manager.wait("WATCHDOG", count=len(manager.reports("WATCHDOG")) + 3)
+
+        os.kill(old[0], signal.SIGSTOP)
+        stack.wait_log("worker 0 unresponsive for 5 s; killed", 20)
+        wait_gone(stack, old[0])
+        with pytest.raises((OSError, fastcgi.Closed)):  # not left waiting until a worker has started
+            stack.ask_worker("/sora/v1/videos/t", 0)
+        assert stack.ask_worker("/sora/v1/videos/t", 1).status == 200
+        assert stack.daemon.term() == 0
+    finally:
+        manager.close()
+
+
+def test_a_term_that_comes_while_the_program_is_replaced_is_not_lost(upgradable):
+    """The master is held in the last line that it writes before exec, by a pipe that is full."""
+    stack = upgradable(daemon=False, nginx=False)
+    pipe = stack.folder / "pipe"
+    os.mkfifo(pipe)
+    log = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    stack.daemon.wrapper = ["bash", "-c", f'exec "$@" 2> {pipe}', "bash"]
+    stack.daemon.start()
+    old = stack.daemon.workers()
+    real, begun, go = (stack.folder / name for name in ("real", "begun", "go"))
+    shutil.copy(stack.daemon.binary, real)
+    install_script(stack, f'case "$*" in *--check-config*) : > {begun}; while [ ! -e {go} ]; do sleep 0.01; done; exit 0;; esac\n'
+                          f'exec {real} "$@"')
+    stack.daemon.hup()
+    stack.wait_until(begun.exists, what="the check to begin")
+    with contextlib.suppress(BlockingIOError):
+        while os.write(log, b"." * 4096):
+            pass
+    with contextlib.suppress(BlockingIOError):
+        while os.write(log, b"."):
+            pass
+    go.touch()
+    stack.wait_until(lambda: stack.daemon.workers() == old, what="the check to end")
+    stack.daemon.signal(signal.SIGTERM)
+
+    def read_on():
+        with contextlib.suppress(BlockingIOError):
+            while os.read(log, 65536):
+                pass
+        return not stack.daemon.running
+
+    stack.wait_until(read_on, 20, "the daemon to stop")
+    os.close(log)
+    assert stack.daemon.process.returncode == 0
+    wait_gone(stack, *old)
+
+
 def test_a_worker_that_cannot_leave_is_killed_when_its_time_is_over(upgradable):
     stack = upgradable(config={"drain": "100ms"})
     old = stack.daemon.workers()
@@ -167,7 +272,8 @@ def test_a_worker_that_cannot_leave_is_killed_when_its_time_is_over(upgradable):
         os.kill(pid, signal.SIGSTOP)
     lay(stack, stack.daemon.binary)
     stack.daemon.hup()
-    stack.wait_log("workers of the program before the upgrade do not leave: killed")
+    for index in (0, 1):
+        stack.wait_log(f"worker {index} did not exit in time; killed")
     stack.wait_until(lambda: not set(old) & set(stack.daemon.workers()), what="them to be gone")
     stack.wait_metric("workers_ready", 2)
     assert stack.task("t").status == 200

@@ -1,0 +1,26 @@
+/* status_server: the socket "status.sock", at which the operator asks the master:
+ *
+ *     /healthz  the master runs
+ *     /readyz   200 while at least one worker accepts requests; "why" it is degraded, if it is
+ *     /metrics  for Prometheus
+ *     /status   everything on one page: JSON, or plain text for ?format=text or Accept: text/plain  */
+#ifndef STATUS_SERVER_H
+#define STATUS_SERVER_H
+
+#include "server/sockets.h"
+#include "server/workers.h"
+
+struct status_server;
+
+/* Opens the socket where the configuration says; NULL with *ret_error (allocated). All but the last are (ref). */
+struct status_server *status_server_open(uv_loop_t *loop, struct sockets *sockets,
+                                         const struct workers *workers, const struct conf *conf,
+                                         char **ret_error);
+
+/* Another configuration, (ref), is in force from here on. */
+void status_server_set_conf(struct status_server *server, const struct conf *conf);
+
+/* Removes the socket; freed when the loop has run its closing callbacks. NULL is allowed. */
+void status_server_close(struct status_server *server);
+
+#endif
