@@ -22,7 +22,7 @@
 #include "lib/sanitize.h"
 #include "cli/progress.h"
 #include "cli/tty.h"
-#include "lib/secret.h"
+#include "lib/files.h"
 
 #define WAIT_S "30" /* how long the server is asked to hold a query */
 

@@ -9,7 +9,7 @@
 #include <openssl/pem.h>
 
 #include "lib/address.h"
-#include "lib/secret.h"
+#include "lib/files.h"
 
 enum { CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8 };
 

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "lib/files.h"
-#include "lib/scan.h"
 
 enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096, TABLES_MAX = 32 };
 
@@ -37,7 +36,7 @@ static bool is_key(const struct field *field)
 
 static char *place_error(const struct schema_source *source, const char *pointer, const char *what)
 {
-    size_t line = scan_line_of(source->text, source->len, pointer);
+    size_t line = json_line_of(source->text, source->len, pointer);
     return xasprintf("%s:%zu: %s%s%s", source->path, line, pointer, *pointer ? ": " : "", what);
 }
 

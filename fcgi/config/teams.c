@@ -6,7 +6,7 @@
 
 #include <openssl/crypto.h>
 
-#include "lib/secret.h"
+#include "lib/files.h"
 
 enum { LINK_SECRET_MIN = 32, DIGEST_LEN = 64 };
 

@@ -46,6 +46,15 @@ void files_free(struct files *files); /* NULL is allowed */
 const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
                              char **ret_why);
 
+enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
+
+/* The one line of a file that holds a secret, at least `min_len` characters; vault_free() it. NULL with *ret_why (allocated:
+ * "must hold one line of visible ASCII characters"), which never repeats what the file holds. */
+char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why);
+
+/* The mark of a key, by which logs and Redis tell it from others: the first digits of its SHA-256. */
+void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
+
 /* A new set with the plain files of `files`; the others will be read from the disk anew. */
 struct files *files_renew(const struct files *files);
 

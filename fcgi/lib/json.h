@@ -25,6 +25,9 @@ struct json_error {
 struct json_object *json_read(const char *text, size_t len, int max_depth, enum json_form form,
                               struct json_error *ret_error);
 
+/* The line of the value at a JSON pointer, or of the innermost container that exists; the text is well-formed, with comments. */
+size_t json_line_of(const char *text, size_t len, const char *pointer);
+
 /* A pointer taken apart. A segment "*" stands for every member of an array. */
 struct json_path {
     size_t n_segments;

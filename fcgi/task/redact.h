@@ -3,7 +3,7 @@
 #define REDACT_H
 
 #include "lib/buf.h"
-#include "lib/secret.h"
+#include "lib/files.h"
 
 /* What the upstream was given to know us by: each key, in each of its forms. */
 struct secrets {

@@ -4,7 +4,7 @@
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
 
-#include "lib/secret.h"
+#include "lib/files.h"
 #include "config/provider.h"
 
 enum view_kind { VIEW_NATIVE, VIEW_UNIFIED, VIEW_COUNT };

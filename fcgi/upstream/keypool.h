@@ -10,7 +10,7 @@
 #define KEYPOOL_H
 
 #include "lib/backoff.h"
-#include "lib/secret.h"
+#include "lib/files.h"
 #include "upstream/outcome.h"
 
 struct pool_key {

@@ -16,11 +16,11 @@ fuzz-programs: $(FUZZERS)
 build/fuzz/%.o: fcgi/%.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link $(PKG_CFLAGS) -MMD -c -o $@ $<
+	@clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
 build/fuzz/%: tests/fuzz/%.c $(FUZZ_OBJECTS)
 	@echo '  CC   $@'
-	@clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer $(PKG_CFLAGS) -MMD -MF $@.d -o $@ $< $(FUZZ_OBJECTS) $(LIBS)
+	@clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer $(PKG_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(FUZZ_OBJECTS) $(LIBS)
 
 -include $(wildcard build/fuzz/*.d) $(FUZZ_OBJECTS:.o=.d)
 .SECONDARY: $(FUZZ_OBJECTS)

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "lib/json.h"
-#include "lib/scan.h"
 
 enum { DEPTH = 32 };
 
@@ -20,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     PROMISE((doc == NULL) == (error.why != NULL));
     if (doc == NULL)
         return 0;
-    PROMISE(scan_line_of(text, size - 1, "/a/0/b") >= 1);
+    PROMISE(json_line_of(text, size - 1, "/a/0/b") >= 1);
     const char *written = json_object_to_json_string_ext(doc, JSON_C_TO_STRING_PLAIN);
     struct json_object *again = json_read(written, strlen(written), DEPTH, JSON_PLAIN, &error);
     PROMISE(again != NULL && json_object_equal(doc, again));

@@ -7,7 +7,6 @@
 
 #include "lib/buf.h"
 #include "lib/json.h"
-#include "lib/scan.h"
 
 enum { DEPTH = 32 };
 
@@ -379,7 +378,7 @@ TEST(the_line_of_a_value_is_found_by_its_pointer)
         size_t line;
     } places[] = {{"", 1}, {"/a", 2}, {"/a/b", 3}, {"/a/b/1", 4}, {"/a/b/2", 5}, {"/a/b/2/c", 6}, {"/d", 9}};
     for (size_t i = 0; i < NELEMS(places); i++)
-        assert_int_equal(scan_line_of(text, strlen(text), places[i].pointer), places[i].line);
+        assert_int_equal(json_line_of(text, strlen(text), places[i].pointer), places[i].line);
 }
 
 TEST(a_pointer_to_nothing_has_some_line_of_the_text)
@@ -388,7 +387,7 @@ TEST(a_pointer_to_nothing_has_some_line_of_the_text)
     static const char *const pointers[] = {"/x",  "/a/9", "/a/x", "/a/0/y",
                                            "/a/", "//",   "x",    "/a/18446744073709551617"};
     for (size_t i = 0; i < NELEMS(pointers); i++)
-        assert_in_range(scan_line_of(text, strlen(text), pointers[i]), 1, 4);
+        assert_in_range(json_line_of(text, strlen(text), pointers[i]), 1, 4);
 }
 
 TEST(a_path_is_taken_apart_as_rfc_6901_says)

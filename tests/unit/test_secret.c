@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/secret.h"
+#include "lib/files.h"
 
 static char folder[] = "/tmp/test_secret.XXXXXX";
 

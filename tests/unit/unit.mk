@@ -20,7 +20,7 @@ $(UNIT_LIBRARY): $(UNIT_OBJECTS)
 build/asan/unit/%: tests/unit/%.c | $(UNIT_LIBRARY)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MF $(@D)/.$(@F).d -o $@ $< \
+	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MP -MF $(@D)/.$(@F).d -o $@ $< \
 	    $(UNIT_LIBRARY) -Wl,-rpath,'$$ORIGIN/..' $(LIBS) -lcmocka
 
 -include $(wildcard build/asan/unit/.*.d)
