@@ -25,6 +25,56 @@ struct reader {
 static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place);
 static int read_object(struct reader *r, const struct table *table, struct json_object *object, void *out);
 static void print_object(const struct table *table, const void *in, int depth, struct buf *out);
+static void print_value(const struct field *field, const void *place, int depth, struct buf *out);
+
+/* Each type by its number: the name in schema_describe, the size in the struct, and of a list or map the type of
+ * its elements, which are laid out as that type says; the struct of a map's element begins with the key. */
+static const struct type {
+    const char *name;
+    size_t size;
+    bool is_map;
+    enum schema_type element;
+} types[] = {
+    [S_STRING] = {"string", sizeof(char *)},
+    [S_ACCOUNT] = {"account", sizeof(char *)},
+    [S_PATH] = {"path", sizeof(char *)},
+    [S_DURATION] = {"duration", sizeof(int64_t)},
+    [S_SIZE] = {"size", sizeof(int64_t)},
+    [S_INT] = {"int", sizeof(int64_t)},
+    [S_ENUM] = {"enum", sizeof(int)},
+    [S_POINTER] = {"pointer", sizeof(struct json_path)},
+    [S_SCALAR] = {"scalar", sizeof(struct json_object *)},
+    [S_OBJECT] = {"object"},
+    [S_STRINGS] = {"strings", .element = S_STRING},
+    [S_PATHS] = {"paths", .element = S_PATH},
+    [S_POINTERS] = {"pointers", .element = S_POINTER},
+    [S_SCALARS] = {"scalars", .element = S_SCALAR},
+    [S_LIST] = {"list", .element = S_OBJECT},
+    [S_MAP] = {"map", .is_map = true, .element = S_OBJECT},
+    [S_MAP_TEXT] = {"map_text", .is_map = true, .element = S_STRING},
+};
+
+/* The row that an element of a list or map would have. `offset` is where its value is. */
+static struct field element_of(const struct field *field)
+{
+    struct field element = *field;
+    element.type = types[field->type].element;
+    element.offset = field->type == S_MAP_TEXT ? offsetof(struct pair, value) : 0;
+    return element;
+}
+
+static size_t element_size(const struct field *field)
+{
+    enum schema_type element = types[field->type].element;
+    return field->type == S_MAP_TEXT ? sizeof(struct pair)
+           : element == S_OBJECT     ? field->table->size
+                                     : types[element].size;
+}
+
+static char *element_at(const struct field *field, const struct list *list, size_t i)
+{
+    return (char *)list->items + i * element_size(field);
+}
 
 /* Whether a row is a map's key, which precedes its struct and is no member of the object. */
 static bool is_key(const struct field *field)
@@ -232,23 +282,6 @@ static int read_pointer(struct reader *r, struct json_object *value, struct json
 
 /* ---- lists ---- */
 
-static size_t element_size(const struct field *field)
-{
-    switch (field->type) {
-    case S_STRINGS:
-    case S_PATHS:
-        return sizeof(char *);
-    case S_POINTERS:
-        return sizeof(struct json_path);
-    case S_SCALARS:
-        return sizeof(struct json_object *);
-    case S_MAP_TEXT:
-        return sizeof(struct pair);
-    default:
-        return field->table->size;
-    }
-}
-
 static int read_scalar(struct reader *r, struct json_object *value, struct json_object **place)
 {
     enum json_type type = json_object_get_type(value);
@@ -258,29 +291,14 @@ static int read_scalar(struct reader *r, struct json_object *value, struct json_
     return 0;
 }
 
-static int read_element(struct reader *r, const struct field *field, struct json_object *value, void *place)
-{
-    switch (field->type) {
-    case S_STRINGS:
-        return read_string(r, field, value, place);
-    case S_PATHS:
-        return read_path(r, value, place);
-    case S_POINTERS:
-        return read_pointer(r, value, place);
-    case S_SCALARS:
-        return read_scalar(r, value, place);
-    default:
-        return read_object(r, field->table, value, place);
-    }
-}
-
 static int read_list(struct reader *r, const struct field *field, struct json_object *value,
                      struct list *place)
 {
+    const struct field element = element_of(field);
     size_t size = element_size(field);
     if (field->type == S_POINTERS && json_object_is_type(value, json_type_string)) {
         *place = (struct list){.items = xcalloc(1, size), .n = 1};
-        return read_element(r, field, value, place->items);
+        return read_value(r, &element, value, place->items);
     }
     if (!json_object_is_type(value, json_type_array))
         return fail(r, "must be an array");
@@ -290,8 +308,7 @@ static int read_list(struct reader *r, const struct field *field, struct json_ob
     *place = (struct list){.items = xcalloc(n, size), .n = n};
     for (size_t i = 0; i < n; i++) {
         size_t back = go_in_index(r, i);
-        char *element = (char *)place->items + i * size;
-        if (read_element(r, field, json_object_array_get_idx(value, i), element) < 0)
+        if (read_value(r, &element, json_object_array_get_idx(value, i), element_at(field, place, i)) < 0)
             return -1;
         go_out(r, back);
     }
@@ -308,25 +325,20 @@ static bool good_name(const char *name)
 static int read_map(struct reader *r, const struct field *field, struct json_object *value,
                     struct list *place)
 {
-    size_t size = element_size(field);
+    const struct field element = element_of(field);
     if (!json_object_is_type(value, json_type_object))
         return fail(r, "must be an object");
-    *place = (struct list){.items = xcalloc((size_t)json_object_object_length(value), size)};
+    *place = (struct list){.items = xcalloc((size_t)json_object_object_length(value), element_size(field))};
     json_object_object_foreach(value, name, member)
     {
-        char *element = (char *)place->items + place->n * size;
+        char *at = element_at(field, place, place->n);
         size_t back = go_in(r, name);
         if (!good_name(name))
             return fail(r, "a name has 1 to 64 letters, digits, '_' and '-'");
         place->n++;
-        *(char **)(void *)element = xstrdup(name);
-        if (field->type == S_MAP_TEXT) {
-            struct pair *pair = (void *)element;
-            if (read_string(r, field, member, &pair->value) < 0)
-                return -1;
-        } else if (read_object(r, field->table, member, element) < 0) {
+        *(char **)(void *)at = xstrdup(name);
+        if (read_value(r, &element, member, at + element.offset) < 0)
             return -1;
-        }
         go_out(r, back);
     }
     return 0;
@@ -353,13 +365,13 @@ static int read_value(struct reader *r, const struct field *field, struct json_o
         return read_enum(r, field, value, place);
     case S_POINTER:
         return read_pointer(r, value, place);
+    case S_SCALAR:
+        return read_scalar(r, value, place);
     case S_OBJECT:
         return read_object(r, field->table, value, place);
-    case S_MAP:
-    case S_MAP_TEXT:
-        return read_map(r, field, value, place);
     default:
-        return read_list(r, field, value, place);
+        return types[field->type].is_map ? read_map(r, field, value, place)
+                                         : read_list(r, field, value, place);
     }
 }
 
@@ -456,31 +468,10 @@ int schema_read_map(const struct table *table, const struct schema_source *sourc
 
 /* ---- freeing ---- */
 
-static void done_element(const struct field *field, void *element)
-{
-    switch (field->type) {
-    case S_STRINGS:
-    case S_PATHS:
-        free(*(char **)element);
-        break;
-    case S_POINTERS:
-        json_path_done(element);
-        break;
-    case S_SCALARS:
-        json_object_put(*(struct json_object **)element);
-        break;
-    case S_MAP_TEXT:
-        free(((struct pair *)element)->name);
-        free(((struct pair *)element)->value);
-        break;
-    default:
-        schema_done(field->table, element);
-    }
-}
-
 static void done_field(const struct field *field, void *place)
 {
-    struct list *list = place;
+    const struct list *list = place;
+    const struct field element = element_of(field);
     switch (field->type) {
     case S_DURATION:
     case S_SIZE:
@@ -495,12 +486,18 @@ static void done_field(const struct field *field, void *place)
     case S_POINTER:
         json_path_done(place);
         break;
+    case S_SCALAR:
+        json_object_put(*(struct json_object **)place);
+        break;
     case S_OBJECT:
         schema_done(field->table, place);
         break;
     default:
-        for (size_t i = 0; i < list->n; i++)
-            done_element(field, (char *)list->items + i * element_size(field));
+        for (size_t i = 0; i < list->n; i++) {
+            if (field->type == S_MAP_TEXT)
+                free(*(char **)(void *)element_at(field, list, i));
+            done_field(&element, element_at(field, list, i) + element.offset);
+        }
         free(list->items);
     }
 }
@@ -550,43 +547,21 @@ static void new_line(struct buf *out, int depth)
     buf_addf(out, "\n%*s", depth * 2, "");
 }
 
-static void print_element(const struct field *field, const void *element, int depth, struct buf *out)
-{
-    switch (field->type) {
-    case S_STRINGS:
-    case S_PATHS:
-        print_text(out, *(char *const *)element);
-        break;
-    case S_POINTERS:
-        print_text(out, ((const struct json_path *)element)->text);
-        break;
-    case S_SCALARS:
-        buf_puts(out, json_object_to_json_string(*(struct json_object *const *)element));
-        break;
-    case S_MAP:
-        print_text(out, *(char *const *)element);
-        buf_puts(out, ": ");
-        print_object(field->table, element, depth, out);
-        break;
-    case S_MAP_TEXT:
-        print_text(out, ((const struct pair *)element)->name);
-        buf_puts(out, ": ");
-        print_text(out, ((const struct pair *)element)->value);
-        break;
-    default:
-        print_object(field->table, element, depth, out);
-    }
-}
-
 static void print_list(const struct field *field, const struct list *list, int depth, struct buf *out)
 {
-    bool map = field->type == S_MAP || field->type == S_MAP_TEXT;
+    const struct field element = element_of(field);
+    bool map = types[field->type].is_map;
     buf_putc(out, map ? '{' : '[');
     for (size_t i = 0; i < list->n; i++) {
+        const char *at = element_at(field, list, i);
         if (i > 0)
             buf_putc(out, ',');
         new_line(out, depth + 1);
-        print_element(field, (const char *)list->items + i * element_size(field), depth + 1, out);
+        if (map) {
+            print_text(out, *(char *const *)(const void *)at);
+            buf_puts(out, ": ");
+        }
+        print_value(&element, at + element.offset, depth + 1, out);
     }
     if (list->n > 0)
         new_line(out, depth);
@@ -630,6 +605,9 @@ static void print_value(const struct field *field, const void *place, int depth,
     case S_POINTER:
         print_text(out, ((const struct json_path *)place)->text);
         break;
+    case S_SCALAR:
+        buf_puts(out, json_object_to_json_string(*(struct json_object *const *)place));
+        break;
     case S_OBJECT:
         if (is_absent(field, place))
             buf_puts(out, "null");
@@ -668,13 +646,6 @@ void schema_print(const struct table *table, const void *in, struct buf *out)
 
 /* ---- describing the tables ---- */
 
-static const char *const type_names[] = {
-    [S_STRING] = "string",   [S_ACCOUNT] = "account", [S_PATH] = "path",         [S_DURATION] = "duration",
-    [S_SIZE] = "size",       [S_INT] = "int",         [S_ENUM] = "enum",         [S_POINTER] = "pointer",
-    [S_STRINGS] = "strings", [S_PATHS] = "paths",     [S_POINTERS] = "pointers", [S_SCALARS] = "scalars",
-    [S_OBJECT] = "object",   [S_LIST] = "list",       [S_MAP] = "map",           [S_MAP_TEXT] = "map_text",
-};
-
 /* The tables of one file, in the order in which they are met. */
 struct tables {
     const struct table *items[TABLES_MAX];
@@ -695,7 +666,7 @@ static size_t table_number(struct tables *seen, const struct table *table)
 
 static void describe_field(struct tables *seen, const struct field *field, struct buf *out)
 {
-    buf_addf(out, "%s\t%s\t%d\t%lld\t%lld\t%s\t%s\t", field->name, type_names[field->type], field->nullable,
+    buf_addf(out, "%s\t%s\t%d\t%lld\t%lld\t%s\t%s\t", field->name, types[field->type].name, field->nullable,
              (long long)field->min, (long long)field->max, field->words ? field->words : "",
              field->fallback ? field->fallback : "");
     if (field->table != NULL)

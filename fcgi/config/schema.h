@@ -18,10 +18,11 @@ enum schema_type {
     S_INT,      /* int64_t */
     S_ENUM,     /* int                 the place of the word in `words` */
     S_POINTER,  /* struct json_path    a JSON pointer in which "*" is every member of an array */
+    S_SCALAR,   /* struct json_object * (string, integer, boolean, null) */
     S_STRINGS,  /* struct list of char *; elements by `min` and `max` */
     S_PATHS,    /* struct list of char * */
     S_POINTERS, /* struct list of struct json_path; one pointer may stand without the array */
-    S_SCALARS,  /* struct list of struct json_object * (strings, integers, booleans, null) */
+    S_SCALARS,  /* struct list of struct json_object * */
     S_OBJECT,   /* struct of `table`   in place */
     S_LIST,     /* struct list of structs of `table`, from an array */
     S_MAP,      /* struct list of structs of `table`, from an object: the first field, a char *, is the key */
