@@ -256,12 +256,12 @@ static int word_index(const char *words, const char *text)
 
 static int read_enum(struct reader *r, const struct field *field, struct json_object *value, int *place)
 {
-    const char *text = json_text(value);
-    *place = text ? word_index(field->words, text) : -1;
+    const char *text = json_text(value), *words = field->words ? field->words : "";
+    *place = text ? word_index(words, text) : -1;
     if (*place >= 0)
         return 0;
     char shown[256] = "";
-    for (const char *word = field->words; *word != '\0';) {
+    for (const char *word = words; *word != '\0';) {
         size_t len = strcspn(word, "|"), used = strlen(shown);
         snprintf(shown + used, sizeof(shown) - used, "%s\"%.*s\"", used ? ", " : "", (int)len, word);
         word += len + (word[len] == '|');

@@ -147,7 +147,7 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     ("/* for", "/ for", "15: something that is no JSON value"),
     (CONFIG, "", "1: an empty text"),
     (CONFIG, "[]", "1: must be an object"),
-    (CONFIG, CONFIG + "{}", "19: unexpected character"),
+    (CONFIG, CONFIG + "{}", "19: something follows the value"),
     (CONFIG, CONFIG[:-3], "17: the text ends too early"),
     # upstreams and their keys
     (URL, "http://api.example.com",
