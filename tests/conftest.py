@@ -53,3 +53,15 @@ def make_stack():
 def stack(make_stack):
     """A running stack as it is by default."""
     return make_stack()
+
+
+@pytest.fixture
+def make_frozen(make_stack):
+    """Makes running stacks whose clock stands still until the test steps it (tests/clock/clock.py)."""
+
+    def make(**settings):
+        stack = make_stack(clock=True, **settings)
+        stack.clock.freeze()
+        return stack
+
+    return make

@@ -44,8 +44,11 @@ class Clock:
         self._set(self._frozen, self._wall_ns + round(seconds * 1e9), self._monotonic_ns + round(seconds * 1e9))
 
     def freeze(self) -> None:
+        """At the next whole second, so that differences to a unix time are whole, too."""
         if not self._frozen:
-            self._set(1, self._wall_ns + time.time_ns(), self._monotonic_ns + time.monotonic_ns())
+            wall_ns = self._wall_ns + time.time_ns()
+            rest_ns = -wall_ns % 1_000_000_000
+            self._set(1, wall_ns + rest_ns, self._monotonic_ns + time.monotonic_ns() + rest_ns)
 
     def run(self) -> None:
         if self._frozen:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import fastcgi
 from stack import ROOT, read_json
@@ -34,13 +33,14 @@ def wait_not_hit(stack, task_id: str):
 # From where the answer comes
 
 
-def test_the_first_answer_is_a_miss_and_the_second_a_hit_with_the_same_bytes(stack):
+def test_the_first_answer_is_a_miss_and_the_second_a_hit_with_the_same_bytes(make_frozen):
+    stack = make_frozen()
     stack.standin.switch("ended", state="SUCCESS")
     first, second = stack.task("ended"), stack.task("ended")
     assert (first.status, first.headers["x-cache"], cache_status(first)) == (200, "MISS", {"fwd": "miss", "stored": True})
     assert (second.status, second.headers["x-cache"], second.body) == (200, "HIT", first.body)
     assert cache_status(second).keys() == {"hit", "ttl"}
-    assert 86000 < int(cache_status(second)["ttl"]) <= 86400
+    assert cache_status(second)["ttl"] == "86400"
     assert stack.standin.count("ended") == 1
     assert stack.metric("cache_hits_total", level="memory") == 1
 
@@ -205,23 +205,27 @@ def test_the_native_view_is_exactly_what_the_provider_file_keeps(stack):
 # URLs that expire
 
 
-def test_an_ended_task_is_kept_no_longer_than_a_minute_before_its_urls_expire(stack):
-    stack.standin.switch("ended", state="SUCCESS", expires=time.time() + 1000)
-    for answer in (stack.task("ended"), stack.task("ended")):
-        assert 900 <= max_age(answer) <= 940
-    assert 900 <= int(cache_status(answer)["ttl"]) <= 940
-    (key,) = stack.wait_until(stack.redis.keys, what="the result in Redis")
-    assert 900 <= int(stack.redis.cli("TTL", key)) <= 940
+def test_an_ended_task_is_kept_no_longer_than_a_minute_before_its_urls_expire(make_frozen):
+    stack = make_frozen()
+    stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() + 1000)
+    assert max_age(stack.task("ended")) == 940
+    (key,) = stack.wait_until(stack.redis.stored, what="the result in Redis")
+    stack.clock.step(939)
+    answer = stack.task("ended")
+    assert (answer.headers["x-cache"], cache_status(answer)["ttl"]) == ("HIT", "1")
+    assert (max_age(answer), answer.headers["age"]) == (940, "939")
+    assert stack.redis.cli("TTL", key) == "1"
 
 
-def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_stack):
-    stack = make_stack(providers=polled_every("100ms"))
-    stack.standin.switch("ended", state="SUCCESS", expires=time.time() + 62)
+def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_frozen):
+    stack = make_frozen(providers=polled_every("100ms"))
+    stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() + 62)
     old = stack.task("ended")
-    assert max_age(old) <= 2
-    stack.wait_until(stack.redis.keys, what="the result in Redis")
-    stack.standin.switch("ended", expires=time.time() + 86400)
-    stack.wait_until(lambda: stack.redis.stored() == [], what="the end of what is kept")
+    assert max_age(old) == 2
+    stack.wait_until(stack.redis.stored, what="the result in Redis")
+    stack.standin.switch("ended", expires=stack.clock.time() + 86400)
+    stack.clock.step(2.001)
+    assert stack.redis.stored() == []
     with stack.standin.hold("ended") as barrier:
         asks = [stack.background(stack.task, "ended") for _ in range(10)]
         barrier.wait_arrived(1)
@@ -232,9 +236,9 @@ def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_stack):
     assert stack.standin.count("ended") == 2
 
 
-def test_urls_that_have_expired_already_are_served_but_not_to_be_kept(make_stack):
-    stack = make_stack(providers=polled_every("100ms"))
-    stack.standin.switch("ended", state="SUCCESS", expires=time.time() - 1000)
+def test_urls_that_have_expired_already_are_served_but_not_to_be_kept(make_frozen):
+    stack = make_frozen(providers=polled_every("100ms"))
+    stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() - 1000)
     first = stack.task("ended")
     assert (first.status, first.json()["data"]["status"], max_age(first)) == (200, "SUCCESS", 0)
     second = stack.task("ended")
@@ -245,30 +249,33 @@ def test_urls_that_have_expired_already_are_served_but_not_to_be_kept(make_stack
 # How often the upstream is asked
 
 
-def test_within_the_poll_interval_nothing_is_asked_and_after_it_once(make_stack):
-    stack = make_stack(providers=polled_every("1s"))
+def test_within_the_poll_interval_nothing_is_asked_and_after_it_once(make_frozen):
+    stack = make_frozen(providers=polled_every("10s"))
     stack.standin.switch("t", state="IN_PROGRESS")
     stack.task("t")
+    stack.clock.step(9.999)
     assert {stack.task("t").headers["x-cache"] for _ in range(5)} == {"HIT"}
     assert stack.standin.count("t") == 1
-    assert wait_not_hit(stack, "t").headers["x-cache"] == "MISS"
-    first, second = stack.standin.seen("t")
-    assert second.at - first.at > 0.99
+    stack.clock.step(0.001)
+    assert [stack.task("t").headers["x-cache"] for _ in range(3)] == ["MISS", "HIT", "HIT"]
+    assert stack.standin.count("t") == 2
 
 
-def test_the_poll_interval_grows_with_the_age_of_the_task_up_to_its_maximum(stack):
+def test_the_poll_interval_grows_with_the_age_of_the_task_up_to_its_maximum(make_frozen):
+    stack = make_frozen()
     stack.standin.switch(state="IN_PROGRESS")
-    for age, least, most in ((0, 2, 2), (80, 10, 11), (8000, 15, 15)):
+    for age, interval in ((0, 2), (80, 10), (8000, 15)):
         stack.standin.advance(-age)
-        assert least <= int(stack.task(f"of-age-{age}").headers["retry-after"]) <= most
+        assert int(stack.task(f"of-age-{age}").headers["retry-after"]) == interval
         stack.standin.advance(age)
 
 
-def test_a_retry_after_of_the_upstream_prolongs_the_poll_interval(make_stack):
-    stack = make_stack(providers=polled_every("100ms"))
+def test_a_retry_after_of_the_upstream_prolongs_the_poll_interval(make_frozen):
+    stack = make_frozen(providers=polled_every("100ms"))
     stack.standin.switch("t", state="IN_PROGRESS", headers={"Retry-After": "20"})
     assert stack.task("t").headers["retry-after"] == "20"
-    assert int(cache_status(stack.task("t"))["ttl"]) >= 18
+    stack.clock.step(19)
+    assert cache_status(stack.task("t"))["ttl"] == "1"
 
 
 # What is not kept
@@ -286,9 +293,11 @@ def test_an_unknown_status_is_served_as_running_counted_logged_and_not_stored_in
     assert stack.redis.stored() == []
 
 
-def test_a_missing_task_is_remembered_for_missing_ttl_and_only_in_memory(make_stack):
-    stack = make_stack(config={"workers": 1, "cache": {"missing_ttl": "1s"}})
-    first, second = stack.task("missing"), stack.task("missing")
+def test_a_missing_task_is_remembered_for_missing_ttl_and_only_in_memory(make_frozen):
+    stack = make_frozen(config={"workers": 1, "cache": {"missing_ttl": "10s"}})
+    first = stack.task("missing")
+    stack.clock.step(9.999)
+    second = stack.task("missing")
     for answer in (first, second):
         assert (answer.status, answer.json()["code"]) == (404, "task_not_found")
     assert second.headers["x-cache"] == "HIT"
@@ -296,5 +305,6 @@ def test_a_missing_task_is_remembered_for_missing_ttl_and_only_in_memory(make_st
     assert stack.redis.stored() == []
     stack.task("there")
     assert stack.metric("cache_entries") == 1  # missing tasks have a store of their own
-    assert wait_not_hit(stack, "missing").status == 404
+    stack.clock.step(0.001)
+    assert stack.task("missing").headers["x-cache"] == "MISS"
     assert stack.standin.count("missing") == 2

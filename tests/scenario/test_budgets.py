@@ -125,13 +125,17 @@ def test_the_budget_outlives_a_reload(make_stack):
     assert stack.standin.count() <= 4
 
 
-def test_a_new_minute_has_a_new_budget(make_stack):
-    stack = budget_stack(make_stack)
-    spend(stack)
-    assert 0 < int(stack.redis.cli("PTTL", COUNTER + "web")) <= 60000
-    stack.redis.cli("PEXPIRE", COUNTER + "web", 1500)
-    stack.daemon.reload()  # to workers who have heard nothing of it
-    stack.wait_until(lambda: ask(stack, "d").status == 200, seconds=20, what="the next minute")
+@pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
+def test_a_new_minute_has_a_new_budget(make_frozen, redis):
+    stack = budget_stack(make_frozen, redis=redis)
+    for _ in range(2):
+        spend(stack)
+        for seconds in (60, 1):
+            answer = ask(stack, "d")
+            assert_limited(answer, 3)
+            assert answer.headers["retry-after"] == str(seconds)
+            stack.clock.step(59 if seconds == 60 else 1.001)
+        stack.clock.step(24 * 3600)  # none of the tasks is kept
 
 
 def test_with_redis_away_each_worker_goes_on_counting(make_stack):

@@ -1,13 +1,12 @@
 """?wait= and Prefer: wait= - a client asks once and is told; and who is held never costs a query, nor an error."""
 
 import re
-import time
 
 import pytest
 
 from stack import ROOT, Stack
 from watching import (
-    NATIVE, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, hold, quick, run, status,
+    NATIVE, SLOW, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, hold, quick, run, status,
     wait_queries,
 )
 
@@ -58,17 +57,22 @@ def test_with_an_etag_it_is_held_until_the_view_has_another(stack, view):
     assert stack.get(view + task + "?wait=60", known).body == answer.body  # what differs already is told at once
 
 
-def test_when_the_time_is_over_the_present_view_comes_or_304(stack):
+def test_when_the_time_is_over_the_present_view_comes_or_304(make_frozen):
+    stack = make_frozen(providers=SLOW, config={"workers": 1})
     run(stack, "7%", "over")
-    known, started = etag(stack, NATIVE + "over"), time.monotonic()
-    plain, tagged, listed, listed_tagged = [
-        *hold(stack, ("over?wait=1", None), ("over?wait=1", known)),
-        *hold(stack, ("sora/over&wait=1", None), ("sora/over&wait=1", etag(stack, MANY + "sora/over")), path=MANY),
+    known = etag(stack, NATIVE + "over")
+    asks = plain, tagged, listed, listed_tagged = [
+        *hold(stack, ("over?wait=20", None), ("over?wait=20", known)),
+        *hold(stack, ("sora/over&wait=20", None), ("sora/over&wait=20", etag(stack, MANY + "sora/over")), path=MANY),
     ]
-    assert [ask.result().status for ask in (plain, tagged, listed, listed_tagged)] == [200, 304, 200, 304]
-    assert time.monotonic() - started >= 1
+    stack.clock.step(19.999)
+    stack.task("over")  # the worker has seen the time by now
+    assert not any(ask.done() for ask in asks)
+    stack.clock.step(0.001)
+    assert [ask.result().status for ask in asks] == [200, 304, 200, 304]
     assert status(plain.result()) == "IN_PROGRESS" and tagged.result().body == b""
-    assert {ask.result().headers["preference-applied"] for ask in (plain, tagged, listed)} == {"wait=1"}
+    assert {ask.result().headers["preference-applied"] for ask in (plain, tagged, listed)} == {"wait=20"}
+    assert stack.standin.count("over") == 1
 
 
 def test_what_cannot_change_any_more_is_answered_at_once(stack):
