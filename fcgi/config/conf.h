@@ -94,7 +94,7 @@ struct conf {
     char *socket_dir;
     char *socket_group; /* name or number; NULL: the group of the process */
     int sandbox;        /* enum sandbox */
-    char *user;         /* name or number of whom workers run as when root started the master */
+    char *user;         /* user of the workers when root starts the program: name or number */
     char *providers_dir;
     struct list upstreams; /* of struct conf_upstream */
     struct list routes;    /* of struct conf_route */
