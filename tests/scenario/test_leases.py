@@ -89,32 +89,32 @@ def test_a_status_that_is_in_no_list_is_not_shared_and_nobody_waits_for_it_in_va
 # Who holds the lease
 
 
-def test_a_lease_is_renewed_for_as_long_as_its_holder_asks(stack):
+def left_ms(stack) -> int:
+    return int(stack.redis.cli("PTTL", lease_of("t")))
+
+
+def test_a_lease_is_renewed_for_as_long_as_its_holder_asks(make_stack):
+    stack = sharing(make_stack, clock=True)
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
-        left = [int(stack.redis.cli("PTTL", lease_of("t")))]
-        renewals = 0
-
-        def renewed():
-            nonlocal renewals
-            left.append(int(stack.redis.cli("PTTL", lease_of("t"))))
-            renewals += left[-1] > left[-2]
-            return renewals == 4  # by then the first 3 s are over
-
-        stack.wait_until(renewed, what="four renewals")
-        assert 0 < min(left) and max(left) <= 3000
+        stack.clock.freeze()
+        for _ in range(4):  # after three, the time of the first lease is over
+            stack.clock.step(1)
+            stack.wait_until(lambda: left_ms(stack) == 3000, what="a renewal")
         assert not any(answer.done() for answer in asks)
         assert stack.standin.count("t") == 1
     assert [answer.result().status for answer in asks] == [200] * 2
     wait_no_lease(stack)
 
 
-def test_when_the_holder_dies_who_waits_asks_once_the_lease_has_run_out(stack):
+def test_when_the_holder_dies_who_waits_asks_once_the_lease_has_run_out(make_stack):
+    stack = sharing(make_stack, clock=True)
     with stack.standin.hold("t") as barrier:
         holder, waiter = ask_both(stack, "t", barrier)
         os.kill(worker_pid(stack, 0), signal.SIGKILL)
         assert holder.exception() is not None
-        assert int(stack.redis.cli("PTTL", lease_of("t"))) > 0
+        assert left_ms(stack) > 0
+        stack.clock.step(3)
         barrier.wait_arrived(2)
     assert waiter.result().status == 200
     assert stack.standin.count("t") == 2
