@@ -128,7 +128,19 @@ static enum step take_hint(struct request *r)
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     hints_take(r->requests->hints, &r->only.task);
+    if (r->requests->parts.pass_hint != NULL)
+        r->requests->parts.pass_hint(r->only.task.key, r->only.task.key_len);
     return RESPOND;
+}
+
+void requests_take_hint(struct requests *rs, const char *key)
+{
+    struct task task;
+    if (!task_from_key(rs->parts.conf, key, &task))
+        return;
+    struct cache_look look = cache_look(fetches_cache(rs->parts.fetches), &task, wall_ms());
+    if (look.snapshot != NULL || look.problem != PROBLEM_NONE)
+        hints_take(rs->hints, &task);
 }
 
 /* ---- authorize ---- */

@@ -15,6 +15,8 @@ struct requests_parts {
     struct fetches *fetches;
     struct quotas *quotas;
     struct ownership *ownership;
+    /* Tells the other workers that the task of that key may have changed; NULL: there are none. */
+    void (*pass_hint)(const char *key, size_t key_len);
 };
 
 struct requests *requests_new(struct requests_parts parts);
@@ -25,6 +27,9 @@ void requests_free(struct requests *requests);
 /* The worker is about to leave: whoever is held gets the present view, streams end, and nobody is held any
  * more. */
 void requests_release(struct requests *requests);
+
+/* Another worker has received a webhook for the task of that key. Polls for it if this worker knows the task. */
+void requests_take_hint(struct requests *requests, const char *key);
 
 /* Answers `client`, now or later. */
 void request_serve(struct requests *requests, struct fcgi_request *client);

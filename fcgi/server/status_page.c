@@ -306,7 +306,10 @@ void status_page_print(const struct status *status, bool as_text, struct buf *ou
 {
     struct json_object *page = make_page(status);
     if (as_text) {
-        json_object_object_foreach(page, name, section) print_section(name, section, out);
+        json_object_object_foreach(page, name, section)
+        {
+            print_section(name, section, out);
+        }
     } else {
         buf_puts(out, json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE));
         buf_putc(out, '\n');

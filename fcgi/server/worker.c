@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "request/request.h"
@@ -34,6 +35,7 @@ struct worker {
     struct ownership *ownership;
     struct requests *requests;
     struct fcgi_server *server;
+    void (*pass_hint)(const char *key, size_t key_len); /* NULL: it is the only worker */
     bool leaving;
     uv_signal_t terminate;
     uv_poll_t control; /* ends with the master */
@@ -130,7 +132,8 @@ static void make_parts(struct worker *w)
                                                        .conf = w->conf,
                                                        .fetches = w->fetches,
                                                        .quotas = w->quotas,
-                                                       .ownership = w->ownership});
+                                                       .ownership = w->ownership,
+                                                       .pass_hint = w->pass_hint});
     uv_signal_init(&w->loop, &w->terminate);
     uv_timer_init(&w->loop, &w->drain);
     uv_timer_init(&w->loop, &w->beat);
@@ -183,9 +186,29 @@ static void on_control(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
     struct worker *w = CONTAINER_OF(poll, struct worker, control);
-    log_warn("the master is gone");
-    uv_poll_stop(poll);
-    leave(w);
+    char message[WORKER_MESSAGE_MAX + 1];
+    ssize_t n = recv(WORKER_FD_CONTROL, message, WORKER_MESSAGE_MAX, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        log_warn("the master has exited");
+        uv_poll_stop(poll);
+        return leave(w);
+    }
+    message[n] = '\0';
+    if (message[0] == WORKER_HINT)
+        requests_take_hint(w->requests, message + 1);
+}
+
+/* With Redis, the others learn from it what comes of the hint. */
+static void pass_hint(const char *key, size_t key_len)
+{
+    char message[WORKER_MESSAGE_MAX] = {WORKER_HINT};
+    if (stat_get(STAT_REDIS_UP) > 0)
+        return;
+    memcpy(message + 1, key, key_len);
+    if (send(WORKER_FD_CONTROL, message, 1 + key_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        stat_inc(STAT_HOOKS_DROPPED);
 }
 
 /* ---- the two ways to run ---- */
@@ -228,8 +251,8 @@ static void say_ready(void)
 {
     const char ready = WORKER_READY;
     stat_set(STAT_WORKERS_READY, 1);
-    if (write_full(WORKER_FD_CONTROL, &ready, 1) < 0)
-        log_warn("the master does not listen");
+    if (send(WORKER_FD_CONTROL, &ready, 1, MSG_NOSIGNAL) < 0)
+        log_warn("cannot report ready to the master: %s", strerror(errno));
 }
 
 int worker_main(int index, int slot, const char *path)
@@ -245,6 +268,7 @@ int worker_main(int index, int slot, const char *path)
     struct worker w = {.conf = load_inherited(path)};
     if (w.conf == NULL)
         return EXIT_FAILURE;
+    w.pass_hint = w.conf->workers > 1 ? pass_hint : NULL;
     log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
     char *error = identity_become(w.conf->user);
     if (error != NULL) {

@@ -301,13 +301,28 @@ static void on_ready(struct child *child)
     workers->parts.on_change(workers->parts.ctx);
 }
 
+/* To all workers but the sender. One that does not read loses hints. A worker of version 0.1, whose index is unknown,
+ * would take the message for the end of its master. */
+static void pass_on(const struct child *sender, const char *message, size_t len)
+{
+    const struct child *child;
+    DL_FOREACH(sender->workers->children, child)
+    {
+        if (child != sender && !child->leaving && child->index >= 0 &&
+            send(child->control, message, len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+            stat_inc(STAT_HOOKS_DROPPED);
+    }
+}
+
 static void on_control(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
     struct child *child = poll->data;
-    char message[16];
+    char message[WORKER_MESSAGE_MAX];
     ssize_t n = recv(child->control, message, sizeof(message), MSG_DONTWAIT);
-    if (n > 0 && message[0] == WORKER_READY && !child->ready)
+    if (n > 0 && message[0] == WORKER_HINT)
+        pass_on(child, message, (size_t)n);
+    else if (n > 0 && message[0] == WORKER_READY && !child->ready)
         on_ready(child);
     else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
         uv_poll_stop(poll); /* that the process has exited is reported by SIGCHLD */

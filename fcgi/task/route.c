@@ -104,6 +104,21 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
     return problem == PROBLEM_NONE ? ROUTE_UNIFIED : ROUTE_NONE;
 }
 
+bool task_from_key(const struct conf *conf, const char *key, struct task *ret_task)
+{
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct conf_route *route = conf_route(conf, i);
+        task_init(ret_task, route, "");
+        const char *id = key + ret_task->key_len;
+        if (strncmp(key, ret_task->key, ret_task->key_len) == 0 && strlen(id) < TASK_ID_MAX &&
+            pattern_takes_id(&route->path, id)) {
+            task_init(ret_task, route, id);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- many tasks ---- */
 
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems)

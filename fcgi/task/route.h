@@ -26,6 +26,9 @@ static inline const char *task_id(const struct task *task)
     return task->key + task->id_at;
 }
 
+/* The task of a key that another process has made; false if no route of `conf` has it. */
+bool task_from_key(const struct conf *conf, const char *key, struct task *ret_task);
+
 enum { ROUTE_IDS_MAX = 100 };
 
 /* What `uri` (path and query, as they came) asks for. */

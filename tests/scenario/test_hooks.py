@@ -136,6 +136,20 @@ def test_a_task_that_does_not_exist_is_asked_for_once(hooked):
     assert hooked.standin.count("missing-7") == 1
 
 
+def test_without_redis_hints_reach_the_worker_that_knows_the_task(make_hooked):
+    stack = make_hooked(redis=False, config={"workers": 2})
+    tasks = [f"task_{number}" for number in range(16)]
+    for task in tasks:
+        known(stack, task)
+    stack.standin.switch(state="SUCCESS")
+    for task in tasks:
+        hook(stack, task)
+    for task in tasks:
+        stack.wait_until(lambda task=task: stack.get(NATIVE + task).json()["data"]["status"] == "SUCCESS", what=f"news of {task}")
+        assert stack.standin.count(task) <= 3  # the worker with the hint asks, and the one that knows the task
+    assert stack.metric("hooks_total", result="dropped") == 0
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_watchers_at_all_workers_and_hosts_are_told(make_hooked, make_stack, index):
     stack = make_hooked(config={"workers": 2})

@@ -164,7 +164,7 @@ def test_workers_leave_when_the_master_is_killed_and_finish_what_they_hold(make_
         held = stack.background(stack.task, "held")
         barrier.wait_arrived(1)
         os.kill(stack.daemon.pid, signal.SIGKILL)
-        stack.wait_log("the master is gone")
+        stack.wait_log("the master has exited")
     assert held.result().status == 200
     wait_gone(stack, *workers)
     stack.daemon.kill()
