@@ -1,7 +1,7 @@
 # make        the program, build/taskproxy, and its manual, build/man/taskproxy.json.5 beside conf/man
 # make run    all of it on this machine, with a stand-in for the upstream, until Ctrl-C   (PORT= UPSTREAM= KEY_FILE=)
 # make test   lint, unit tests, scenario tests                                             (NO_SKIPS=)
-# make test-hard   the scenario tests in random order on one core beside a busy program     (HARD_RUNS= HARD_SEED=)
+# make test-hard  the scenario tests in random order on one core beside a busy program     (HARD_RUNS= HARD_SEED=)
 # make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
 # make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
 #
