@@ -1,6 +1,7 @@
-/* conf: see conf.h. The table, and the life of a configuration; what the table cannot check is in conf_check.c. */
+/* conf: see conf.h. The table, the checks that it cannot make, and the life of a configuration. */
 #include "config/conf.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -8,10 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/pem.h>
+
+#include "lib/address.h"
 #include "lib/cpus.h"
 #include "lib/vault.h"
 
-enum { CONF_FILE_MAX = 1024 * 1024 };
+enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8 };
 
 #define SECONDS 1000LL
 #define MINUTES (60 * SECONDS)
@@ -141,6 +145,318 @@ static const struct field conf_fields[] = {
           .words = "text|json"),
 };
 const struct table conf_table = TABLE(CONF, conf_fields);
+
+/* ---- checks that the table cannot make; each returns an error, allocated, or NULL ---- */
+
+struct loader {
+    struct conf *conf;                  /* (ref) */
+    const struct schema_source *source; /* (ref) */
+};
+
+/* The secret in that file; `pointer` names the key that names the file. */
+static char *load_secret(struct loader *l, const char *pointer, const char *path, char **ret_secret)
+{
+    char *why = NULL;
+    *ret_secret = secret_read(l->conf->files, path, KEY_LEN_MIN, &why);
+    char *error = why ? schema_error(l->source, pointer, "\"%s\" %s", path, why) : NULL;
+    free(why);
+    return error;
+}
+
+static bool is_localhost(const char *host, size_t len)
+{
+    return len == strlen("localhost") && memcmp(host, "localhost", len) == 0;
+}
+
+/* The host of a URL that has a scheme. */
+static const char *host_of(const char *url, size_t *ret_len)
+{
+    const char *host = strstr(url, "://") + 3;
+    *ret_len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    return host;
+}
+
+/* scheme://host[:port], nothing behind it: a path belongs to the routes, a user to no URL. */
+static const char *refuse_url(const char *url)
+{
+    bool plain = strncmp(url, "http://", 7) == 0;
+    if (!plain && strncmp(url, "https://", 8) != 0)
+        return "must begin with https:// (or http:// for a loopback address)";
+    size_t len;
+    const char *host = host_of(url, &len);
+    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
+        (host[len] != ':' && host[len] != '\0'))
+        return "must be a scheme, a host and perhaps a port, such as \"https://api.example.com\"";
+    if (host[len] == ':') {
+        int64_t port;
+        if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
+            return "has a bad port";
+    }
+    if (plain && !is_localhost(host, len) && address_literal(host, len) != ADDRESS_LOOPBACK)
+        return "http:// would send the key in the clear: it is for loopback addresses only";
+    return NULL;
+}
+
+/* An address in base_url is the operator's own word. A name leads where others let it lead. */
+static unsigned allowed_addresses(const struct conf_upstream *u)
+{
+    static const unsigned allowed[] = {[ADDRESSES_PUBLIC] = ADDRESS_BIT(ADDRESS_PUBLIC),
+                                       [ADDRESSES_PRIVATE] =
+                                           ADDRESS_BIT(ADDRESS_PUBLIC) | ADDRESS_BIT(ADDRESS_PRIVATE),
+                                       [ADDRESSES_ANY] = ADDRESS_ANY};
+    size_t len;
+    const char *host = host_of(u->base_url, &len);
+    if (is_localhost(host, len))
+        return ADDRESS_BIT(ADDRESS_LOOPBACK);
+    return address_literal(host, len) >= 0 ? ADDRESS_ANY : allowed[u->addresses];
+}
+
+static bool holds_certificate(const struct file *file)
+{
+    BIO *bio = BIO_new_mem_buf(file->data, (int)file->len);
+    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    X509_free(certificate);
+    BIO_free(bio);
+    return certificate != NULL;
+}
+
+static char *upstream_error(struct loader *l, const struct conf_upstream *u, const char *key,
+                            const char *what)
+{
+    char *pointer = xasprintf("/upstreams/%s/%s", u->name, key);
+    char *error = schema_error(l->source, pointer, "%s", what);
+    free(pointer);
+    return error;
+}
+
+static char *load_keys(struct loader *l, struct conf_upstream *u)
+{
+    size_t n = u->key_files.n;
+    char **keys = xcalloc(n, sizeof(*keys)), *error = NULL;
+    u->keys.items = keys;
+    if (n == 0 || n > POOL_KEYS_MAX)
+        return upstream_error(l, u, "key_files",
+                              n == 0 ? "must name at least one file" : "must not name more than 64 files");
+    for (; u->keys.n < n && error == NULL; u->keys.n++) {
+        char *pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, u->keys.n);
+        error = load_secret(l, pointer, conf_key_name(u, u->keys.n), &keys[u->keys.n]);
+        free(pointer);
+    }
+    return error;
+}
+
+static char *load_ca(struct loader *l, struct conf_upstream *u)
+{
+    char *why;
+    u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
+    if (u->ca != NULL && holds_certificate(u->ca))
+        return NULL;
+    char *what = xasprintf("\"%s\" %s", u->ca_file, why ? why : "holds no certificate");
+    char *error = upstream_error(l, u, "ca_file", what);
+    free(what);
+    free(why);
+    return error;
+}
+
+static char *finish_upstream(struct loader *l, struct conf_upstream *u)
+{
+    const char *refusal = refuse_url(u->base_url);
+    if (refusal != NULL)
+        return upstream_error(l, u, "base_url", refusal);
+    u->allowed = allowed_addresses(u);
+    char *error = load_keys(l, u);
+    if (error == NULL && u->ca_file != NULL)
+        error = load_ca(l, u);
+    return error;
+}
+
+/* The provider of that name, loaded when it is new. */
+static struct provider *find_provider(struct loader *l, const char *name, char **ret_error)
+{
+    struct conf *conf = l->conf;
+    struct provider **all = conf->providers.items;
+    for (size_t i = 0; i < conf->providers.n; i++) {
+        if (strcmp(all[i]->name, name) == 0)
+            return all[i];
+    }
+    if (strchr(name, '/') != NULL || name[0] == '.') {
+        *ret_error = xstrdup("is no name of a provider");
+        return NULL;
+    }
+    char *path = xasprintf("%s/%s.json", conf->providers_dir, name);
+    struct provider *provider = provider_load(conf->files, path, ret_error);
+    free(path);
+    if (provider == NULL)
+        return NULL;
+    all = xrealloc(all, (conf->providers.n + 1) * sizeof(*all));
+    all[conf->providers.n] = provider;
+    conf->providers = (struct list){.items = all, .n = conf->providers.n + 1};
+    return provider;
+}
+
+static const struct conf_upstream *find_upstream(const struct conf *conf, const char *name)
+{
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        if (strcmp(conf_upstream(conf, i)->name, name) == 0)
+            return conf_upstream(conf, i);
+    }
+    return NULL;
+}
+
+static char *route_error(struct loader *l, size_t i, const char *key, const char *what)
+{
+    char *pointer = xasprintf("/routes/%zu/%s", i, key);
+    char *error = schema_error(l->source, pointer, "%s", what);
+    free(pointer);
+    return error;
+}
+
+static bool is_key_pair(const char *key)
+{
+    size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
+    return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
+}
+
+/* It stands in a path. */
+static bool is_path_word(const char *text)
+{
+    return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")] == '\0';
+}
+
+static char *finish_hook(struct loader *l, size_t i, struct conf_route *r)
+{
+    char *pointer = xasprintf("/routes/%zu/hook_secret_file", i), *error = NULL;
+    if (r->hook_secret_file != NULL && r->provider->hook.n == 0)
+        error = schema_error(l->source, pointer, "the provider's file has no \"hook\"");
+    else if (r->hook_secret_file != NULL)
+        error = load_secret(l, pointer, r->hook_secret_file, &r->hook_secret);
+    if (error == NULL && r->hook_secret != NULL && !is_path_word(r->hook_secret))
+        error = schema_error(l->source, pointer, "\"%s\" may hold letters, digits and - . _ ~ only",
+                             r->hook_secret_file);
+    free(pointer);
+    return error;
+}
+
+static bool are_key_pairs(const struct conf_upstream *upstream)
+{
+    for (size_t i = 0; i < upstream->keys.n; i++) {
+        if (!is_key_pair(conf_keys(upstream)[i]))
+            return false;
+    }
+    return true;
+}
+
+static char *finish_route(struct loader *l, size_t i)
+{
+    struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
+    char *why = NULL, *error;
+    const char *refusal;
+    r->upstream = find_upstream(l->conf, r->upstream_name);
+    if (r->upstream == NULL)
+        return route_error(l, i, "upstream", "there is no such upstream");
+    r->provider = find_provider(l, r->provider_name, &why);
+    if (r->provider == NULL) {
+        error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL
+                    ? xstrdup(why)
+                    : route_error(l, i, "provider", why);
+        free(why);
+        return error;
+    }
+    const char *path = r->path_text ? r->path_text : r->provider->path_text;
+    const char *upstream_path = r->upstream_path_text ? r->upstream_path_text : r->provider->path_text;
+    if (provider_pattern(r->provider, path, &r->path, &refusal) < 0)
+        return route_error(l, i, "path", refusal);
+    if (provider_pattern(r->provider, upstream_path, &r->upstream_path, &refusal) < 0)
+        return route_error(l, i, "upstream_path", refusal);
+    if (!pattern_same_variables(&r->path, &r->upstream_path))
+        return route_error(l, i, "path", "must have the variables of upstream_path, in the same order");
+    if (strstr(r->provider->auth.value, "{jwt}") != NULL && !are_key_pairs(r->upstream))
+        return route_error(
+            l, i, "upstream",
+            "this provider's tokens are signed: each key file must hold ACCESS_KEY:SECRET_KEY, at most "
+            "256 characters each");
+    for (size_t k = 0; k < i; k++) {
+        const struct conf_route *other = conf_route(l->conf, k);
+        if (other->provider == r->provider && other->upstream == r->upstream &&
+            strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
+            return route_error(
+                l, i, "upstream_path",
+                "another route has this provider and upstream: its tasks would pass for those of this one");
+        if (strcmp(other->path.text, r->path.text) == 0)
+            return route_error(l, i, "provider",
+                               "another route has the same path: give one of them a \"path\"");
+    }
+    return finish_hook(l, i, r);
+}
+
+static char *finish_redis(struct loader *l)
+{
+    struct conf_redis *redis = &l->conf->redis;
+    static const char form[] = "must be IP:PORT (no host name: looking it up would block) or unix:PATH";
+    unsigned char address[16];
+    if (redis->address == NULL)
+        return NULL;
+    if (strncmp(redis->address, "unix:/", 6) == 0) {
+        redis->socket = redis->address + 5;
+    } else {
+        const char *colon = strrchr(redis->address, ':');
+        int64_t port;
+        if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
+            return schema_error(l->source, "/redis/address", form);
+        bool bracket = redis->address[0] == '[' && colon > redis->address + 2 && colon[-1] == ']';
+        redis->host = xstrndup(redis->address + bracket, (size_t)(colon - redis->address) - 2 * bracket);
+        redis->port = (int)port;
+        if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
+            return schema_error(l->source, "/redis/address", form);
+    }
+    if (redis->username != NULL && redis->password_file == NULL)
+        return schema_error(l->source, "/redis/username", "needs a password_file");
+    if (redis->password_file == NULL)
+        return NULL;
+    return load_secret(l, "/redis/password_file", redis->password_file, &redis->password);
+}
+
+static char *finish_access(struct loader *l)
+{
+    struct conf *conf = l->conf;
+    const struct conf_access *access = &conf->access;
+    char *why, *error = NULL;
+    if (access->mode != ACCESS_OPEN && access->teams_file == NULL)
+        return schema_error(l->source, "/access/mode", "\"%s\" needs a teams_file",
+                            access->mode == ACCESS_TEAMS ? "teams" : "nginx");
+    if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
+        return schema_error(l->source, "/access/ownership", "needs the mode \"teams\" or \"nginx\"");
+    if (access->teams_file == NULL)
+        return NULL;
+    const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);
+    if (file == NULL)
+        error = schema_error(l->source, "/access/teams_file", "\"%s\" %s", access->teams_file, why);
+    else
+        conf->teams = teams_load(conf->files, file, &conf->providers, &error);
+    free(why);
+    return error;
+}
+
+static char *conf_finish(struct conf *conf, const struct schema_source *source)
+{
+    struct loader loader = {.conf = conf, .source = source}, *l = &loader;
+    char *error = NULL;
+    if (conf->upstreams.n == 0)
+        error = schema_error(l->source, "/upstreams", "must name at least one upstream");
+    else if (conf->routes.n == 0)
+        error = schema_error(l->source, "/routes", "must have at least one route");
+    else if (strlen(conf->socket_dir) > 80)
+        error = schema_error(l->source, "/socket_dir", "is too long for the path of a UNIX socket");
+    for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
+        error = finish_upstream(l, (struct conf_upstream *)conf->upstreams.items + i);
+    for (size_t i = 0; i < conf->routes.n && error == NULL; i++)
+        error = finish_route(l, i);
+    if (error == NULL)
+        error = finish_redis(l);
+    if (error == NULL)
+        error = finish_access(l);
+    return error;
+}
 
 /* ---- from the file to the end ---- */
 

@@ -120,9 +120,6 @@ extern const struct table conf_table; /* of the file, for the manual */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
-/* The second half of conf_load: what the table cannot know. An error (allocated), or NULL. */
-char *conf_finish(struct conf *conf, const struct schema_source *source);
-
 /* Reads every file of providers_dir, also those that no route names; an error (allocated), or NULL. */
 char *conf_check_providers(const struct conf *conf);
 
