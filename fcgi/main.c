@@ -1,4 +1,4 @@
-/* main: arguments, and which of the ways to run they ask for. */
+/* main: parses the command line and runs the chosen mode. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,41 +23,40 @@ static const char usage[] =
     "Usage: taskproxy [-c FILE] [OPTION]\n"
     "\n"
     "FastCGI proxy for the status of asynchronous generation tasks. Without an\n"
-    "option it serves, in the foreground, and logs to standard error.\n"
+    "option, it serves in the foreground and logs to standard error.\n"
     "\n"
-    "  -c, --config FILE    the configuration, by default\n"
+    "  -c, --config FILE    configuration file; default:\n"
     "                       " DEFAULT_CONF "\n"
-    "  -t, --check-config   check it and all that it names\n"
-    "  -T, --print-config   print it with all defaults\n"
-    "      --print-nginx    print the blocks that nginx needs for it\n"
+    "  -t, --check-config   check the configuration and all files that it names\n"
+    "  -T, --print-config   print the configuration with all defaults\n"
+    "      --print-nginx    print the nginx upstream blocks for it\n"
     "\n"
     "      --try PROVIDER ANSWER [RESULT]\n"
-    "                       print what a recorded answer of a provider becomes.\n"
+    "                       show how a provider file reads a recorded answer.\n"
     "                       PROVIDER is a provider file, or the name of one in the\n"
-    "                       folder \"providers\" beside the configuration; ANSWER is a\n"
-    "                       body, or what curl -i saved; RESULT is the answer to the\n"
-    "                       second query, where the provider has one\n"
+    "                       folder \"providers\" beside the configuration; ANSWER is\n"
+    "                       a body, or the output of curl -i; RESULT is the answer\n"
+    "                       to the second query, if the provider has one\n"
     "\n"
-    "      --new-token      print a new token for a team, and its line for the teams\n"
-    "                       file\n"
+    "      --new-token      print a new team token and its line for the teams file\n"
     "      --sign --team NAME --task PROVIDER/ID --ttl 1h\n"
-    "                       print the query of a link with which a browser may ask\n"
-    "                       about that task for so long\n"
+    "                       print the query string of a signed link, with which a\n"
+    "                       browser can read that task for the given time\n"
     "\n"
     "      --watch TASK [--url URL] [--team-token-file FILE]\n"
-    "                       follow a task to its end. TASK is the URL of one, in\n"
-    "                       either view and signed or not, or PROVIDER/ID of the\n"
-    "                       taskproxy at --url (by default $TASKPROXY_URL, or\n"
-    "                       http://127.0.0.1). The exit status is 0: it has\n"
-    "                       succeeded; 1: failed or cancelled; 2: wrong usage;\n"
-    "                       3: there is no such task; 4: not reached, or refused;\n"
-    "                       130: interrupted\n"
+    "                       show the progress of a task until it ends. TASK is the\n"
+    "                       URL of a task in either view, signed or not, or\n"
+    "                       PROVIDER/ID at the taskproxy at --url (default:\n"
+    "                       $TASKPROXY_URL or http://127.0.0.1). Exit status:\n"
+    "                       0 succeeded, 1 failed or cancelled, 2 usage error,\n"
+    "                       3 unknown task, 4 server unreachable or request\n"
+    "                       refused, 130 interrupted\n"
     "\n"
     "  -V, --version        print the version\n"
-    "  -h, --help           print this\n"
+    "  -h, --help           print this help\n"
     "\n"
-    "With GATEWAY_INTERFACE in its environment it is a CGI program: it answers one\n"
-    "request, with the configuration that TASKPROXY_CONFIG names.\n"
+    "If GATEWAY_INTERFACE is set, it runs as a CGI program: it answers one request,\n"
+    "using the configuration file named by TASKPROXY_CONFIG.\n"
     "\n"
     "The manual is taskproxy(8) and taskproxy.json(5).\n";
 
@@ -73,7 +72,7 @@ static struct conf *load(const char *path)
     return conf;
 }
 
-/* All provider files of the folder, also those that no route names yet. */
+/* Checks all provider files of the folder, even if no route names them. */
 static int check(const char *path, struct conf *conf)
 {
     char *error = conf_check_providers(conf);
@@ -129,7 +128,7 @@ static int sign(struct conf *conf, const struct sign_order *order)
 static int run_try(const char *conf_path, const char *provider, int argc, char **argv)
 {
     if (argc < 1 || argc > 2) {
-        fputs("taskproxy: --try needs a provider and one or two files with answers\n", stderr);
+        fputs("taskproxy: --try requires a provider and one or two answer files\n", stderr);
         return EXIT_FAILURE;
     }
     const char *slash = strrchr(conf_path, '/');
@@ -207,7 +206,7 @@ int main(int argc, char **argv)
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
-    if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* by the master, not by people */
+    if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* started by the master */
         return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
     if (getenv("GATEWAY_INTERFACE") != NULL)
         return run_cgi();
@@ -275,15 +274,15 @@ int main(int argc, char **argv)
     if (mode == TRY)
         return run_try(path, provider, argc - optind, argv + optind);
     if (mode != WATCH && (follow.base != NULL || follow.token_file != NULL)) {
-        fputs("taskproxy: --url and --team-token-file belong to --watch\n", stderr);
+        fputs("taskproxy: --url and --team-token-file are options of --watch\n", stderr);
         return EXIT_FAILURE;
     }
     if (mode != SIGN && (order.team != NULL || order.task != NULL || order.ttl != NULL)) {
-        fputs("taskproxy: --team, --task and --ttl belong to --sign\n", stderr);
+        fputs("taskproxy: --team, --task and --ttl are options of --sign\n", stderr);
         return EXIT_FAILURE;
     }
     if (optind < argc) {
-        fprintf(stderr, "taskproxy: \"%s\" is one argument too many\n", argv[optind]);
+        fprintf(stderr, "taskproxy: unexpected argument \"%s\"\n", argv[optind]);
         return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
     }
     if (mode == WATCH)

@@ -32,116 +32,115 @@ static const struct field upstream_fields[] = {
           .max = 512),
     FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED,
           "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", ),
-    FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "certificates to trust in place of the system's", ),
+    FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "CA certificates to trust instead of the system's", ),
     FIELD("addresses", S_ENUM, UPSTREAM, addresses, "\"public\"",
-          "where the name in base_url may lead: public addresses; private ones as well; any",
+          "addresses that the name in base_url may resolve to: public; public or private; any",
           .words = "public|private|any"),
-    FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"", "until a connection stands",
-          .min = 10, .max = 5 * MINUTES),
-    FIELD("timeout", S_DURATION, UPSTREAM, timeout_ms, "\"10s\"", "of a whole query", .min = 10,
+    FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"",
+          "limit for connecting, TLS handshake included", .min = 10, .max = 5 * MINUTES),
+    FIELD("timeout", S_DURATION, UPSTREAM, timeout_ms, "\"10s\"", "limit for a whole query", .min = 10,
           .max = 5 * MINUTES),
-    FIELD("max_in_flight", S_INT, UPSTREAM, max_in_flight, "64", "queries at once, of one worker", .min = 1,
+    FIELD("max_in_flight", S_INT, UPSTREAM, max_in_flight, "64", "concurrent queries of one worker", .min = 1,
           .max = 10000),
-    FIELD("queries_per_second", S_INT, UPSTREAM, queries_per_second, "0", "of one worker; 0: no limit",
-          .max = 100000),
+    FIELD("queries_per_second", S_INT, UPSTREAM, queries_per_second, "0",
+          "queries per second of one worker; 0: no limit", .max = 100000),
     FIELD("breaker_failures", S_INT, UPSTREAM, breaker_failures, "10",
-          "failures in a row until nothing more is asked for a while; 0: never", .max = 1000000),
-    FIELD("breaker_pause", S_DURATION, UPSTREAM, breaker_pause_ms, "\"30s\"", "the longest such while",
-          .min = 500, .max = HOURS),
-    FIELD("max_body", S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "the largest answer taken", .min = 1024,
+          "consecutive failures after which queries pause; 0: they never pause", .max = 1000000),
+    FIELD("breaker_pause", S_DURATION, UPSTREAM, breaker_pause_ms, "\"30s\"",
+          "longest pause before the next probe", .min = 500, .max = HOURS),
+    FIELD("max_body", S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "largest answer accepted", .min = 1024,
           .max = 64 * MIB),
 };
 static const struct table upstream_table = TABLE(UPSTREAM, upstream_fields);
 
 #define ROUTE struct conf_route
 static const struct field route_fields[] = {
-    FIELD("provider", S_STRING, ROUTE, provider_name, REQUIRED, "a file of providers_dir, without .json",
-          .min = 1, .max = 64),
-    FIELD("upstream", S_STRING, ROUTE, upstream_name, REQUIRED, "one of upstreams", .min = 1, .max = 64),
-    FIELD("path", S_STRING, ROUTE, path_text, "null", "what clients ask, when not the provider's", .min = 1,
-          .max = 512),
+    FIELD("provider", S_STRING, ROUTE, provider_name, REQUIRED,
+          "name of a file in providers_dir, without .json", .min = 1, .max = 64),
+    FIELD("upstream", S_STRING, ROUTE, upstream_name, REQUIRED, "name of a member of upstreams", .min = 1,
+          .max = 64),
+    FIELD("path", S_STRING, ROUTE, path_text, "null", "path that clients request, if not the provider's",
+          .min = 1, .max = 512),
     FIELD("upstream_path", S_STRING, ROUTE, upstream_path_text, "null",
-          "what the upstream is asked, when not the provider's", .min = 1, .max = 512),
+          "path at the upstream, if not the provider's", .min = 1, .max = 512),
     FIELD("hook_secret_file", S_PATH, ROUTE, hook_secret_file, "null",
-          "the secret in the address of the upstream's webhooks; null: none are taken", ),
+          "secret part of the webhook URL; null: webhooks are refused", ),
 };
 static const struct table route_table = TABLE(ROUTE, route_fields);
 
 #define REDIS struct conf_redis
 static const struct field redis_fields[] = {
     FIELD("address", S_STRING, REDIS, address, REQUIRED, "IP:PORT or unix:PATH", .min = 1, .max = 256),
-    FIELD("username", S_STRING, REDIS, username, "null", "whom to log in as", .min = 1, .max = 256),
-    FIELD("password_file", S_PATH, REDIS, password_file, "null", "with what password", ),
-    FIELD("database", S_INT, REDIS, database, "0", "its number in Redis", .max = 65535),
-    FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"",
-          "the longest that Redis may hold up a request", .min = 1, .max = 10 * SECONDS),
-    FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "of every key", .max = 64),
+    FIELD("username", S_STRING, REDIS, username, "null", "user name for AUTH", .min = 1, .max = 256),
+    FIELD("password_file", S_PATH, REDIS, password_file, "null", "file with the password for AUTH", ),
+    FIELD("database", S_INT, REDIS, database, "0", "number of the database (SELECT)", .max = 65535),
+    FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "longest time that a request waits for Redis",
+          .min = 1, .max = 10 * SECONDS),
+    FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "prefix of every key", .max = 64),
 };
 static const struct table redis_table = TABLE(REDIS, redis_fields);
 
 #define CACHE struct conf_cache
 static const struct field cache_fields[] = {
-    FIELD("memory", S_SIZE, CACHE, memory, "\"64MiB\"", "for answers, in each worker", .min = MIB,
+    FIELD("memory", S_SIZE, CACHE, memory, "\"64MiB\"", "memory for answers in each worker", .min = MIB,
           .max = 1024 * 1024 * MIB),
-    FIELD("terminal_ttl", S_DURATION, CACHE, terminal_ttl_ms, "\"24h\"", "how long an ended task is kept",
+    FIELD("terminal_ttl", S_DURATION, CACHE, terminal_ttl_ms, "\"24h\"", "how long a finished task is kept",
           .min = SECONDS, .max = 365 * DAYS),
     FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"",
-          "how long an unknown task is remembered", .max = HOURS),
+          "how long an unknown task is answered from memory", .max = HOURS),
     FIELD("stale_for", S_DURATION, CACHE, stale_for_ms, "\"10m\"",
-          "how long an old answer may stand in where asking has failed", .max = 7 * DAYS),
+          "how long an old answer may be served while the upstream fails", .max = 7 * DAYS),
 };
 static const struct table cache_table = TABLE(CACHE, cache_fields);
 
 #define LIMITS struct conf_limits
 static const struct field limits_fields[] = {
-    FIELD("waiters", S_INT, LIMITS, waiters, "20000", "requests that wait, in one worker", .min = 1,
-          .max = 1000000),
-    FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks asked for at once, in one worker", .min = 1,
-          .max = 1000000),
+    FIELD("waiters", S_INT, LIMITS, waiters, "20000", "held requests and event streams of one worker",
+          .min = 1, .max = 1000000),
+    FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks that one worker fetches at the same time",
+          .min = 1, .max = 1000000),
 };
 static const struct table limits_table = TABLE(LIMITS, limits_fields);
 
 #define ACCESS struct conf_access
 static const struct field access_fields[] = {
     FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"",
-          "open: whoever the web server lets in; teams: by token or link; nginx: whom it calls a team",
+          "open: everybody that the web server admits; teams: by token or link; nginx: nginx names the team",
           .words = "open|teams|nginx"),
     FIELD("teams_file", S_PATH, ACCESS, teams_file, "null",
-          "who the teams are; needed unless the mode is open", ),
+          "the teams file; required unless the mode is open", ),
     FIELD("ownership", S_ENUM, ACCESS, ownership, "\"none\"",
-          "first-reader: a task is for the team alone that was the first to read it",
-          .words = "none|first-reader"),
+          "first-reader: a task belongs to the first team that reads it", .words = "none|first-reader"),
 };
 static const struct table access_table = TABLE(ACCESS, access_fields);
 
 #define CONF struct conf
 static const struct field conf_fields[] = {
-    FIELD(
-        "workers", S_INT, CONF, workers, "0",
-        "processes; 0: as many as processors that its affinity and the CPU quota of its control group allow",
-        .max = WORKERS_MAX),
-    FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "where the sockets are", ),
+    FIELD("workers", S_INT, CONF, workers, "0",
+          "worker processes; 0: one per processor within the CPU affinity and quota", .max = WORKERS_MAX),
+    FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "folder for the sockets", ),
     FIELD("socket_group", S_ACCOUNT, CONF, socket_group, "\"www-data\"",
-          "the web server's group; null: that of the process", .nullable = true, .min = 1, .max = 64),
+          "group of the web server; null: the group of the process", .nullable = true, .min = 1, .max = 64),
     FIELD("user", S_ACCOUNT, CONF, user, "\"www-data\"",
-          "user that workers run as when root starts the program", .min = 1, .max = 64),
-    FIELD("sandbox", S_ENUM, CONF, sandbox, "\"on\"", "workers may make only the system calls that they need",
-          .words = "on|off"),
-    FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "where the provider files are", ),
-    FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "who is asked", .table = &upstream_table),
-    FIELD("routes", S_LIST, CONF, routes, REQUIRED, "which providers are served, and from where",
+          "user that workers run as if root starts the program", .min = 1, .max = 64),
+    FIELD("sandbox", S_ENUM, CONF, sandbox, "\"on\"",
+          "limit workers to the system calls that they need (seccomp)", .words = "on|off"),
+    FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "folder with the provider files", ),
+    FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "the upstreams to query", .table = &upstream_table),
+    FIELD("routes", S_LIST, CONF, routes, REQUIRED, "the providers to serve, each from an upstream",
           .table = &route_table),
-    FIELD("redis", S_OBJECT, CONF, redis, "null", "null: memory only", .table = &redis_table),
-    FIELD("cache", S_OBJECT, CONF, cache, "{}", "what is kept, and how long", .table = &cache_table),
-    FIELD("limits", S_OBJECT, CONF, limits, "{}", "caps of one worker", .table = &limits_table),
-    FIELD("access", S_OBJECT, CONF, access, "{}", "who may ask", .table = &access_table),
-    FIELD("drain", S_DURATION, CONF, drain_ms, "\"30s\"", "how long an old worker may finish what it holds",
-          .min = 100, .max = HOURS),
+    FIELD("redis", S_OBJECT, CONF, redis, "null", "the Redis that workers share; null: memory only",
+          .table = &redis_table),
+    FIELD("cache", S_OBJECT, CONF, cache, "{}", "what to keep, and for how long", .table = &cache_table),
+    FIELD("limits", S_OBJECT, CONF, limits, "{}", "limits of one worker", .table = &limits_table),
+    FIELD("access", S_OBJECT, CONF, access, "{}", "access control", .table = &access_table),
+    FIELD("drain", S_DURATION, CONF, drain_ms, "\"30s\"",
+          "how long a worker that is stopping may finish its requests", .min = 100, .max = HOURS),
     FIELD("hung_after", S_DURATION, CONF, hung_after_ms, "\"10s\"",
-          "how long a worker may stand still until it is replaced", .min = 5 * SECONDS, .max = HOURS),
-    FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "the least that is logged",
+          "a worker that does not respond for this long is replaced", .min = 5 * SECONDS, .max = HOURS),
+    FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "lowest level to log",
           .words = "debug|info|warn|error"),
-    FIELD("log_format", S_ENUM, CONF, log_format, "\"text\"", "how a line looks: for people, or for programs",
+    FIELD("log_format", S_ENUM, CONF, log_format, "\"text\"", "text for people, JSON for programs",
           .words = "text|json"),
 };
 const struct table conf_table = TABLE(CONF, conf_fields);
@@ -153,7 +152,7 @@ struct loader {
     const struct schema_source *source; /* (ref) */
 };
 
-/* The secret in that file; `pointer` names the key that names the file. */
+/* Reads the secret in the file; `pointer` is the key that names the file, for errors. */
 static char *load_secret(struct loader *l, const char *pointer, const char *path, char **ret_secret)
 {
     char *why = NULL;
@@ -176,7 +175,7 @@ static const char *host_of(const char *url, size_t *ret_len)
     return host;
 }
 
-/* scheme://host[:port], nothing behind it: a path belongs to the routes, a user to no URL. */
+/* scheme://host[:port] without a path, which belongs to the routes, and without a user. */
 static const char *refuse_url(const char *url)
 {
     bool plain = strncmp(url, "http://", 7) == 0;
@@ -186,18 +185,18 @@ static const char *refuse_url(const char *url)
     const char *host = host_of(url, &len);
     if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
         (host[len] != ':' && host[len] != '\0'))
-        return "must be a scheme, a host and perhaps a port, such as \"https://api.example.com\"";
+        return "must be a scheme, a host and optionally a port, such as \"https://api.example.com\"";
     if (host[len] == ':') {
         int64_t port;
         if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
-            return "has a bad port";
+            return "has an invalid port";
     }
     if (plain && !is_localhost(host, len) && address_literal(host, len) != ADDRESS_LOOPBACK)
-        return "http:// would send the key in the clear: it is for loopback addresses only";
+        return "http:// would send the key unencrypted; it is allowed for loopback addresses only";
     return NULL;
 }
 
-/* An address in base_url is the operator's own word. A name leads where others let it lead. */
+/* The operator chose an address in base_url; what a name resolves to is chosen by others. */
 static unsigned allowed_addresses(const struct conf_upstream *u)
 {
     static const unsigned allowed[] = {[ADDRESSES_PUBLIC] = ADDRESS_BIT(ADDRESS_PUBLIC),
@@ -251,7 +250,7 @@ static char *load_ca(struct loader *l, struct conf_upstream *u)
     u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
     if (u->ca != NULL && holds_certificate(u->ca))
         return NULL;
-    char *what = xasprintf("\"%s\" %s", u->ca_file, why ? why : "holds no certificate");
+    char *what = xasprintf("\"%s\" %s", u->ca_file, why ? why : "contains no certificate");
     char *error = upstream_error(l, u, "ca_file", what);
     free(what);
     free(why);
@@ -270,7 +269,7 @@ static char *finish_upstream(struct loader *l, struct conf_upstream *u)
     return error;
 }
 
-/* The provider of that name, loaded when it is new. */
+/* The provider of that name, loaded at its first use. */
 static struct provider *find_provider(struct loader *l, const char *name, char **ret_error)
 {
     struct conf *conf = l->conf;
@@ -280,7 +279,7 @@ static struct provider *find_provider(struct loader *l, const char *name, char *
             return all[i];
     }
     if (strchr(name, '/') != NULL || name[0] == '.') {
-        *ret_error = xstrdup("is no name of a provider");
+        *ret_error = xstrdup("is not a valid provider name");
         return NULL;
     }
     char *path = xasprintf("%s/%s.json", conf->providers_dir, name);
@@ -317,7 +316,7 @@ static bool is_key_pair(const char *key)
     return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
 }
 
-/* It stands in a path. */
+/* The secret is part of a path. */
 static bool is_path_word(const char *text)
 {
     return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")] == '\0';
@@ -331,7 +330,7 @@ static char *finish_hook(struct loader *l, size_t i, struct conf_route *r)
     else if (r->hook_secret_file != NULL)
         error = load_secret(l, pointer, r->hook_secret_file, &r->hook_secret);
     if (error == NULL && r->hook_secret != NULL && !is_path_word(r->hook_secret))
-        error = schema_error(l->source, pointer, "\"%s\" may hold letters, digits and - . _ ~ only",
+        error = schema_error(l->source, pointer, "\"%s\" may contain letters, digits and - . _ ~ only",
                              r->hook_secret_file);
     free(pointer);
     return error;
@@ -353,7 +352,7 @@ static char *finish_route(struct loader *l, size_t i)
     const char *refusal;
     r->upstream = find_upstream(l->conf, r->upstream_name);
     if (r->upstream == NULL)
-        return route_error(l, i, "upstream", "there is no such upstream");
+        return route_error(l, i, "upstream", "no upstream has this name");
     r->provider = find_provider(l, r->provider_name, &why);
     if (r->provider == NULL) {
         error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL
@@ -373,7 +372,7 @@ static char *finish_route(struct loader *l, size_t i)
     if (strstr(r->provider->auth.value, "{jwt}") != NULL && !are_key_pairs(r->upstream))
         return route_error(
             l, i, "upstream",
-            "this provider's tokens are signed: each key file must hold ACCESS_KEY:SECRET_KEY, at most "
+            "this provider's tokens are signed: each key file must contain ACCESS_KEY:SECRET_KEY, at most "
             "256 characters each");
     for (size_t k = 0; k < i; k++) {
         const struct conf_route *other = conf_route(l->conf, k);
@@ -381,7 +380,7 @@ static char *finish_route(struct loader *l, size_t i)
             strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
             return route_error(
                 l, i, "upstream_path",
-                "another route has this provider and upstream: its tasks would pass for those of this one");
+                "another route has this provider and upstream; their tasks could not be told apart");
         if (strcmp(other->path.text, r->path.text) == 0)
             return route_error(l, i, "provider",
                                "another route has the same path: give one of them a \"path\"");
@@ -458,7 +457,7 @@ static char *conf_finish(struct conf *conf, const struct schema_source *source)
     return error;
 }
 
-/* ---- from the file to the end ---- */
+/* ---- life of a configuration ---- */
 
 static struct schema_source source_of(const struct conf *conf)
 {

@@ -1,15 +1,15 @@
 /* conf: the configuration, read once and never changed.
  *
- * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Everything the
- * configuration names - provider files, keys, certificates - is read with it, so that a configuration that
- * loaded is complete. A reload makes a new one, in new workers. */
+ * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Loading reads everything
+ * that the configuration names - provider files, keys, certificates - so a loaded configuration is complete. A reload
+ * makes a new one, in new workers. */
 #ifndef CONF_H
 #define CONF_H
 
 #include "lib/log.h"
 #include "config/teams.h"
 
-/* Where a name may lead; the words of "addresses" in this order. */
+/* What a name may resolve to; the words of "addresses" in this order. */
 enum addresses { ADDRESSES_PUBLIC, ADDRESSES_PRIVATE, ADDRESSES_ANY };
 
 struct conf_upstream {
@@ -19,12 +19,12 @@ struct conf_upstream {
     char *ca_file;         /* NULL: the system's */
     int addresses;         /* enum addresses */
     int64_t connect_timeout_ms;
-    int64_t timeout_ms; /* of a whole query, the wait for its turn included */
+    int64_t timeout_ms; /* of a whole query, including the wait for its turn */
     int64_t max_in_flight;
     int64_t max_body;           /* bytes */
-    int64_t queries_per_second; /* of one worker; 0: as many as come */
-    int64_t breaker_failures;   /* in a row, until no more is asked for a while; 0: never */
-    int64_t breaker_pause_ms;   /* the longest such while */
+    int64_t queries_per_second; /* of one worker; 0: no limit */
+    int64_t breaker_failures;   /* in a row, until queries pause; 0: never */
+    int64_t breaker_pause_ms;   /* longest pause before a probe */
 
     unsigned allowed;      /* the kinds of addresses (address.h) it may have, as bits */
     const struct file *ca; /* (ref) the content of ca_file, or NULL */
@@ -36,12 +36,12 @@ struct conf_route {
     char *upstream_name;
     char *path_text;          /* NULL: the provider's */
     char *upstream_path_text; /* NULL: the provider's */
-    char *hook_secret_file;   /* NULL: no webhooks are taken */
+    char *hook_secret_file;   /* NULL: webhooks are refused */
 
     struct provider *provider;            /* (ref) */
     const struct conf_upstream *upstream; /* (ref) */
-    struct pattern path;                  /* what clients ask */
-    struct pattern upstream_path;         /* what the upstream is asked */
+    struct pattern path;                  /* what clients request */
+    struct pattern upstream_path;         /* what the upstream is asked for */
     char *hook_secret;                    /* in the vault; NULL: no webhooks */
 };
 
@@ -53,7 +53,7 @@ struct conf_redis {
     int64_t timeout_ms;
     char *prefix;
 
-    char *host; /* the address taken apart: an IP address and a port, or */
+    char *host; /* the parts of the address: an IP address and a port, or */
     int port;
     char *socket;   /* a path */
     char *password; /* wiped when freed */
@@ -72,9 +72,9 @@ struct conf_limits {
 };
 
 enum access_mode {
-    ACCESS_OPEN,  /* whoever the web server lets in */
-    ACCESS_TEAMS, /* who presents a team's token or link */
-    ACCESS_NGINX, /* whom nginx calls a team (TASKPROXY_TEAM), or who presents a link */
+    ACCESS_OPEN,  /* everybody that the web server admits */
+    ACCESS_TEAMS, /* clients with a team's token or link */
+    ACCESS_NGINX, /* nginx names the team (TASKPROXY_TEAM), or clients with a link */
 };
 
 enum ownership_mode { OWNERSHIP_NONE, OWNERSHIP_FIRST_READER };
@@ -102,12 +102,12 @@ struct conf {
     struct conf_cache cache;
     struct conf_limits limits;
     struct conf_access access;
-    int64_t drain_ms;      /* how long a worker that was told to leave may hold what it has */
-    int64_t hung_after_ms; /* how long a worker's loop may stand still */
+    int64_t drain_ms;      /* how long a worker that is stopping may finish its requests */
+    int64_t hung_after_ms; /* a worker whose loop is blocked for longer is replaced */
     int log_level;         /* enum log_level */
     int log_format;        /* enum log_format */
 
-    struct files *files;     /* everything that was read */
+    struct files *files;     /* all files that were read */
     const struct file *file; /* (ref) the configuration file itself */
     struct list providers;   /* of struct provider *, each once */
     struct teams *teams;     /* NULL: there are none */
@@ -115,19 +115,19 @@ struct conf {
 
 extern const struct table conf_table; /* of the file, for the manual */
 
-/* Reads the file and all it names; `files` is an empty set or the one the master handed over, and belongs to
- * the configuration from here on. NULL with *ret_error (allocated), which names file, line and key. */
+/* Reads the file and all files that it names. `files` is an empty set, or the one from the master; the configuration
+ * takes ownership. NULL with *ret_error (allocated), which names file, line and key. */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
-/* Reads every file of providers_dir, also those that no route names; an error (allocated), or NULL. */
+/* Reads every file of providers_dir, even if no route names it; an error (allocated), or NULL. */
 char *conf_check_providers(const struct conf *conf);
 
-/* The message (allocated) of an error that only the process which uses the configuration can know, in the form of those
- * that loading reports: "FILE:LINE: /pointer: what is wrong". */
+/* The message (allocated) of an error that only the process which uses the configuration can detect, in the form of
+ * load errors: "FILE:LINE: /pointer: reason". */
 char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...) PRINTF(3, 4);
 
-/* The configuration in force, defaults included; secrets are only ever names of files. */
+/* The configuration with all defaults; of secrets, only the file names. */
 void conf_print(const struct conf *conf, struct buf *out);
 
 static inline const struct conf_route *conf_route(const struct conf *conf, size_t i)
@@ -140,7 +140,7 @@ static inline char *const *conf_keys(const struct conf_upstream *upstream)
     return upstream->keys.items;
 }
 
-/* The name that a key goes by: that of its file. */
+/* The name of a key in messages: its file's name. */
 static inline const char *conf_key_name(const struct conf_upstream *upstream, size_t i)
 {
     return ((char *const *)upstream->key_files.items)[i];

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "a-z" or "a"; how many characters of the text it took. */
+/* "a-z" or "a"; returns the number of characters read. */
 static size_t add_range(bool class[static 256], const char *text)
 {
     unsigned char first = (unsigned char)text[0];
@@ -16,7 +16,7 @@ static size_t add_range(bool class[static 256], const char *text)
     return range ? 3 : 1;
 }
 
-/* Reads "[...]{m,n}" or "[...]{n}" with plain members; false for any other expression. */
+/* Reads "[...]{m,n}" or "[...]{n}" with a simple character class; false for any other expression. */
 static bool read_simple(struct grammar *grammar, const char *regex)
 {
     const char *at = regex + 1;
@@ -64,7 +64,7 @@ void grammar_done(struct grammar *grammar)
 
 bool grammar_takes(const struct grammar *grammar, const char *value)
 {
-    /* Dot segments lead to other pages of the upstream's, and no encoding makes plain words of them. */
+    /* Dot segments lead to other resources of the upstream, and percent-encoding does not change that. */
     if (strchr(value, '/') != NULL || strcmp(value, ".") == 0 || strcmp(value, "..") == 0)
         return false;
     return grammar->simple ? takes_simple(grammar, value) : regexec(&grammar->regex, value, 0, NULL, 0) == 0;
@@ -132,7 +132,7 @@ static const char *add_part(struct pattern *pattern, const char *text, size_t le
     if (text[0] != '{') {
         part->literal = xstrndup(text, len);
         return strpbrk(part->literal, "{}%&#")
-                   ? "may hold variables only as a whole part, such as /{task_id}/"
+                   ? "may contain variables only as a whole part, such as /{task_id}/"
                    : NULL;
     }
     if (pattern->n_variables++ == PATTERN_VARIABLES)
@@ -146,7 +146,7 @@ static const char *add_part(struct pattern *pattern, const char *text, size_t le
         if (part->grammar != NULL && pattern->parts[i].grammar == part->grammar)
             return "names a variable twice";
     }
-    return part->grammar ? NULL : "names a variable that has no grammar in \"task_id\" or \"variables\"";
+    return part->grammar ? NULL : "names a variable that is neither \"task_id\" nor in \"variables\"";
 }
 
 static const char *add_query(struct pattern *pattern, const char *query, const struct grammar *grammars,
@@ -178,7 +178,7 @@ int pattern_init(struct pattern *pattern, const char *text, const struct grammar
     if (why == NULL && *text == '?')
         why = add_query(pattern, text + 1, grammars, n_grammars);
     if (why == NULL && pattern->n_variables == 0)
-        why = "holds no variable";
+        why = "contains no variable";
     *ret_why = why;
     return why == NULL ? 0 : -1;
 }
@@ -195,7 +195,7 @@ void pattern_done(struct pattern *pattern)
 
 /* ---- matching and building ---- */
 
-/* Appends the value to the id when it fits its grammar and the space. */
+/* Appends the value to the id if it matches its grammar and fits. */
 static bool take_value(const struct pattern_part *part, const char *value, char *id)
 {
     size_t used = strlen(id), len = strlen(value);
@@ -207,8 +207,7 @@ static bool take_value(const struct pattern_part *part, const char *value, char 
     return true;
 }
 
-/* The parts in the path, first as a shape: a path that differs in a literal is another path, whatever its
- * values are. */
+/* Literals are compared first: a path with another literal is another path, whatever its values are. */
 static enum pattern_match match_path(const struct pattern *pattern, const char *path, char *id)
 {
     char value[TASK_ID_MAX];
@@ -246,7 +245,7 @@ enum pattern_match pattern_match(const struct pattern *pattern, const char *path
     return match;
 }
 
-/* The n-th of the values in an id; false when there are fewer. */
+/* The n-th value of an id; false if there are fewer. */
 static bool id_value(const char *id, size_t n, char *out, size_t size)
 {
     while (n-- > 0) {
@@ -262,7 +261,7 @@ static bool id_value(const char *id, size_t n, char *out, size_t size)
     return true;
 }
 
-/* Which of the variables has that name; -1: none. */
+/* The index of the variable with that name, or -1. */
 static int variable_index(const struct pattern *pattern, const char *name)
 {
     int index = 0;

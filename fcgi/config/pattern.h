@@ -12,8 +12,8 @@
 
 enum { PATTERN_PARTS = 16, PATTERN_VARIABLES = 4, TASK_ID_MAX = 256 };
 
-/* What a variable may look like: a POSIX extended regular expression over the whole value. "/", "." and ".."
- * never do. */
+/* The values that a variable may have: a POSIX extended regular expression that matches the whole value. "/", "." and ".."
+ * are never allowed. */
 struct grammar {
     char *name; /* of the variable */
     regex_t regex;
@@ -27,7 +27,7 @@ MUST_CHECK int grammar_init(struct grammar *grammar, const char *name, const cha
 void grammar_done(struct grammar *grammar);
 bool grammar_takes(const struct grammar *grammar, const char *value);
 
-/* Between two slashes, or the value of a query parameter. */
+/* A path segment, or the value of a query parameter. */
 struct pattern_part {
     char *literal;                 /* or NULL: */
     const struct grammar *grammar; /* (ref) of the variable */
@@ -35,7 +35,7 @@ struct pattern_part {
 };
 
 struct pattern {
-    char *text; /* as it was written */
+    char *text; /* as configured */
     struct pattern_part parts[PATTERN_PARTS];
     size_t n_parts;
     size_t n_variables;
@@ -43,31 +43,31 @@ struct pattern {
 
 enum pattern_match {
     PATTERN_OTHER,  /* another path */
-    PATTERN_BAD_ID, /* this path, with a value against its grammar */
+    PATTERN_BAD_ID, /* this path, with a value that does not match its grammar */
     PATTERN_MATCHES
 };
 
-/* Every variable must be among `grammars` and stand once; -1 with *ret_why (static text) otherwise. */
+/* Each variable must be in `grammars` and occur once; otherwise -1 with *ret_why (static text). */
 MUST_CHECK int pattern_init(struct pattern *pattern, const char *text, const struct grammar *grammars,
                             size_t n_grammars, const char **ret_why);
 void pattern_done(struct pattern *pattern);
 
-/* `path` and `query` as they came, percent-encoded; `query` may be NULL. `id` holds TASK_ID_MAX bytes. */
+/* `path` and `query` as received, percent-encoded; `query` may be NULL. `id` holds TASK_ID_MAX bytes. */
 enum pattern_match pattern_match(const struct pattern *pattern, const char *path, const char *query,
                                  char *id);
 
-/* Whether an id given as such ("fal-ai/pika/ID", percent-decoded) fits the pattern's variables. */
+/* Whether a task id ("fal-ai/pika/ID", percent-decoded) matches the pattern's variables. */
 bool pattern_takes_id(const struct pattern *pattern, const char *id);
 
-/* The path, and the query, that asks for `id`, which pattern_match or pattern_takes_id has taken. */
+/* Builds the path and query for `id`, which pattern_match or pattern_takes_id has accepted. */
 void pattern_build(const struct pattern *pattern, const char *id, struct buf *out);
 
-/* Whether the pattern has a variable of that name; and its value in an id that the pattern has taken. */
+/* Whether the pattern has a variable of that name, and the variable's value in an accepted id. */
 bool pattern_has_variable(const struct pattern *pattern, const char *name);
 bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out,
                       size_t size);
 
-/* Whether an id of the one is the same id of the other. */
+/* Whether the same id identifies the same task in both patterns. */
 bool pattern_same_variables(const struct pattern *a, const struct pattern *b);
 
 /* The value of a query parameter, percent-decoded into `out`; false when absent, doubled, malformed or too

@@ -44,10 +44,10 @@ enum state provider_state_of(const struct provider *p, struct json_object *statu
 
 #define CONDITION_FIELDS(owner, prefix)                                                                      \
     FIELD("http", S_INT, owner, prefix http, "0", "the HTTP status", .max = 599),                            \
-        FIELD("at", S_POINTER, owner, prefix at, "null", "the member that is looked at", ),                  \
-        FIELD("equals", S_SCALARS, owner, prefix equals, "[]", "the values it may have", ),                  \
+        FIELD("at", S_POINTER, owner, prefix at, "null", "the member to check", ),                           \
+        FIELD("equals", S_SCALARS, owner, prefix equals, "[]", "accepted values", ),                         \
         FIELD("is", S_ENUM, owner, prefix is, "\"any\"",                                                     \
-              "filled: there, and not null, \"\", [] or {}; empty: the opposite",                            \
+              "filled: present and not null, \"\", [] or {}; empty: the opposite",                           \
               .words = "any|filled|empty"),                                                                  \
         FIELD("and", S_LIST, owner, prefix also, "[]", "further conditions that must hold",                  \
               .table = &condition_table)
@@ -59,23 +59,28 @@ static const struct table condition_table = TABLE(COND, condition_fields);
 
 #define EXCEPTION struct status_exception
 static const struct field exception_fields[] = {
-    FIELD("from", S_ENUM, EXCEPTION, from, REQUIRED, "the state that the lists give", .words = STATE_WORDS),
+    FIELD("from", S_ENUM, EXCEPTION, from, REQUIRED, "the state according to the lists",
+          .words = STATE_WORDS),
     CONDITION_FIELDS(EXCEPTION, when.),
-    FIELD("state", S_ENUM, EXCEPTION, state, REQUIRED, "the state when this holds", .words = STATE_WORDS),
+    FIELD("state", S_ENUM, EXCEPTION, state, REQUIRED, "the state if the condition holds",
+          .words = STATE_WORDS),
 };
 static const struct table exception_table = TABLE(EXCEPTION, exception_fields);
 
 #define STATUS struct provider_status
 static const struct field status_fields[] = {
-    FIELD("at", S_POINTER, STATUS, at, REQUIRED, "where the status stands", ),
-    FIELD("queued", S_SCALARS, STATUS, lists[STATE_QUEUED], "[]", "values that mean: waits for its turn", ),
-    FIELD("running", S_SCALARS, STATUS, lists[STATE_RUNNING], "[]", "values that mean: is being made", ),
-    FIELD("succeeded", S_SCALARS, STATUS, lists[STATE_SUCCEEDED], "[]", "values that mean: is there", ),
-    FIELD("failed", S_SCALARS, STATUS, lists[STATE_FAILED], "[]", "values that mean: will never be there", ),
-    FIELD("cancelled", S_SCALARS, STATUS, lists[STATE_CANCELLED], "[]", "values that mean: was stopped", ),
-    FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state without such a member",
+    FIELD("at", S_POINTER, STATUS, at, REQUIRED, "the member that holds the status", ),
+    FIELD("queued", S_SCALARS, STATUS, lists[STATE_QUEUED], "[]", "values of a task that waits", ),
+    FIELD("running", S_SCALARS, STATUS, lists[STATE_RUNNING], "[]", "values of a task in progress", ),
+    FIELD("succeeded", S_SCALARS, STATUS, lists[STATE_SUCCEEDED], "[]",
+          "values of a task that has succeeded", ),
+    FIELD("failed", S_SCALARS, STATUS, lists[STATE_FAILED], "[]", "values of a task that has failed", ),
+    FIELD("cancelled", S_SCALARS, STATUS, lists[STATE_CANCELLED], "[]",
+          "values of a task that was cancelled", ),
+    FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state if the member is absent",
           .words = STATE_WORDS),
-    FIELD("except", S_LIST, STATUS, exceptions, "[]", "members that change it", .table = &exception_table),
+    FIELD("except", S_LIST, STATUS, exceptions, "[]", "other members that override the state",
+          .table = &exception_table),
 };
 static const struct table status_table = TABLE(STATUS, status_fields);
 
@@ -88,14 +93,14 @@ static const struct table auth_table = TABLE(AUTH, auth_fields);
 
 #define POLL struct provider_poll
 static const struct field poll_fields[] = {
-    FIELD("min", S_DURATION, POLL, min_ms, "\"2s\"", "for a young task", .min = 100, .max = 3600000),
-    FIELD("max", S_DURATION, POLL, max_ms, "\"15s\"", "for an old one", .min = 100, .max = 3600000),
+    FIELD("min", S_DURATION, POLL, min_ms, "\"2s\"", "interval for a new task", .min = 100, .max = 3600000),
+    FIELD("max", S_DURATION, POLL, max_ms, "\"15s\"", "interval for an old task", .min = 100, .max = 3600000),
 };
 static const struct table poll_table = TABLE(POLL, poll_fields);
 
 #define PROGRESS struct progress_field
 static const struct field progress_fields[] = {
-    FIELD("at", S_POINTER, PROGRESS, at, REQUIRED, "where it stands", ),
+    FIELD("at", S_POINTER, PROGRESS, at, REQUIRED, "the member that holds it", ),
     FIELD("as", S_ENUM, PROGRESS, form, REQUIRED, "\"42%\", 42 or 0.42",
           .words = "percent-text|percent|fraction"),
 };
@@ -103,10 +108,11 @@ static const struct table progress_table = TABLE(PROGRESS, progress_fields);
 
 #define TIME struct time_field
 static const struct field time_fields[] = {
-    FIELD("at", S_POINTER, TIME, at, REQUIRED, "where it stands; 0 and \"\" mean that it is unset", ),
-    FIELD("as", S_ENUM, TIME, form, REQUIRED, "how it is written",
+    FIELD("at", S_POINTER, TIME, at, REQUIRED,
+          "the member that holds it; 0 and \"\" mean that it is not set", ),
+    FIELD("as", S_ENUM, TIME, form, REQUIRED, "its format",
           .words = "unix-seconds|unix-milliseconds|iso8601|beijing"),
-    FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, for a lifetime",
+    FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, such as a lifetime",
           .max = 366 * 86400000LL),
 };
 static const struct table time_table = TABLE(TIME, time_fields);
@@ -117,62 +123,76 @@ static const struct field result_fields[] = {
     FIELD("url", S_POINTER, RESULT, url, REQUIRED, "the URL", ),
     FIELD("width", S_POINTER, RESULT, width, "null", "in pixels", ),
     FIELD("height", S_POINTER, RESULT, height, "null", "in pixels", ),
-    FIELD("duration_seconds", S_POINTER, RESULT, duration_seconds, "null", "how long it plays", ),
-    FIELD("bytes", S_POINTER, RESULT, bytes, "null", "its size", ),
+    FIELD("duration_seconds", S_POINTER, RESULT, duration_seconds, "null", "duration in seconds", ),
+    FIELD("bytes", S_POINTER, RESULT, bytes, "null", "size in bytes", ),
 };
 static const struct table result_table = TABLE(RESULT, result_fields);
 
 #define UNIFIED struct unified_fields
 static const struct field unified_fields[] = {
-    FIELD("progress", S_OBJECT, UNIFIED, progress, "null", "how far it is", .table = &progress_table),
-    FIELD("error", S_POINTERS, UNIFIED, error, "[]", "why it failed: the first that holds text", ),
-    FIELD("created_at", S_OBJECT, UNIFIED, created_at, "null", "when it was asked for", .table = &time_table),
-    FIELD("started_at", S_OBJECT, UNIFIED, started_at, "null", "when it was begun", .table = &time_table),
-    FIELD("finished_at", S_OBJECT, UNIFIED, finished_at, "null", "when it ended", .table = &time_table),
-    FIELD("expires_at", S_OBJECT, UNIFIED, expires_at, "null", "when results go away", .table = &time_table),
-    FIELD("results", S_LIST, UNIFIED, results, "[]", "what was made", .table = &result_table),
+    FIELD("progress", S_OBJECT, UNIFIED, progress, "null", "progress", .table = &progress_table),
+    FIELD("error", S_POINTERS, UNIFIED, error, "[]",
+          "reason of a failure: the first of these that is a non-empty string", ),
+    FIELD("created_at", S_OBJECT, UNIFIED, created_at, "null", "when the task was created",
+          .table = &time_table),
+    FIELD("started_at", S_OBJECT, UNIFIED, started_at, "null", "when work on the task began",
+          .table = &time_table),
+    FIELD("finished_at", S_OBJECT, UNIFIED, finished_at, "null", "when the task ended", .table = &time_table),
+    FIELD("expires_at", S_OBJECT, UNIFIED, expires_at, "null", "when the results expire",
+          .table = &time_table),
+    FIELD("results", S_LIST, UNIFIED, results, "[]", "the results", .table = &result_table),
 };
 static const struct table unified_table = TABLE(UNIFIED, unified_fields);
 
 #define QUERY struct result_query
 static const struct field result_query_fields[] = {
     FIELD("path", S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
-    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member that the second answer becomes", .min = 1,
-          .max = 64),
-    FIELD("ok", S_OBJECT, QUERY, ok, "{}", "what holds unless it is an error", .table = &condition_table),
-    FIELD("failed", S_LIST, QUERY, failed, "[]", "any: the task has failed", .table = &condition_table),
+    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member under which the second answer is inserted",
+          .min = 1, .max = 64),
+    FIELD("ok", S_OBJECT, QUERY, ok, "{}", "condition that every answer without an error meets",
+          .table = &condition_table),
+    FIELD("failed", S_LIST, QUERY, failed, "[]", "conditions; if any holds, the task has failed",
+          .table = &condition_table),
 };
 static const struct table result_query_table = TABLE(QUERY, result_query_fields);
 
 #define PROVIDER struct provider
 static const struct field provider_fields[] = {
     FIELD("name", S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json", .min = 1, .max = 64),
-    FIELD("path", S_STRING, PROVIDER, path_text, REQUIRED, "what is asked, with {variables}", .max = 512),
-    FIELD("task_id", S_STRING, PROVIDER, task_id_text, REQUIRED, "the grammar of {task_id}", .max = 256),
-    FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "grammars of further variables", .max = 256),
-    FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the key is presented", .table = &auth_table),
+    FIELD("path", S_STRING, PROVIDER, path_text, REQUIRED, "path of the query, with {variables}", .max = 512),
+    FIELD("task_id", S_STRING, PROVIDER, task_id_text, REQUIRED, "regular expression for {task_id}",
+          .max = 256),
+    FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "regular expressions for the other variables",
+          .max = 256),
+    FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the query presents the key", .table = &auth_table),
     FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}",
-          "further headers of the query; {uuid} is a fresh one", .max = 512),
-    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "where a webhook's body names the task", ),
-    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}", "what holds for a good answer, where errors come inside a 200",
+          "further headers of the query; {uuid} becomes a new UUID", .max = 512),
+    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]",
+          "members of a webhook's body that may hold the task id", ),
+    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}",
+          "condition that good answers meet, for upstreams that send errors with status 200",
           .table = &condition_table),
-    FIELD("missing", S_LIST, PROVIDER, missing, "[]", "any: there is no such task",
+    FIELD("missing", S_LIST, PROVIDER, missing, "[]", "conditions; if any holds, the task does not exist",
           .table = &condition_table),
-    FIELD("refused", S_LIST, PROVIDER, refused, "[]", "any: our key was refused", .table = &condition_table),
-    FIELD("busy", S_LIST, PROVIDER, busy, "[]", "any: we ask too often", .table = &condition_table),
-    FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "what the status means", .table = &status_table),
-    FIELD("result", S_OBJECT, PROVIDER, result, "null", "a second query, once the first says succeeded",
+    FIELD("refused", S_LIST, PROVIDER, refused, "[]",
+          "conditions; if any holds, the upstream refused the key", .table = &condition_table),
+    FIELD("busy", S_LIST, PROVIDER, busy, "[]", "conditions; if any holds, the key is rate limited",
+          .table = &condition_table),
+    FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "how to read the status", .table = &status_table),
+    FIELD("result", S_OBJECT, PROVIDER, result, "null",
+          "a second query, sent when the first says that the task has succeeded",
           .table = &result_query_table),
-    FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "the members of the native view", ),
-    FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "the unified view's members",
+    FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "members that the native view keeps", ),
+    FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "where the unified view's members come from",
           .table = &unified_table),
-    FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often a task may be asked", .table = &poll_table),
+    FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often to ask for a running task",
+          .table = &poll_table),
 };
 const struct table provider_table = TABLE(PROVIDER, provider_fields);
 
-/* ---- what the tables cannot know ---- */
+/* ---- checks that the tables cannot make ---- */
 
-/* The child of that name, made when it is not there. */
+/* The child of that name, created if it does not exist. */
 static struct keep *keep_child(struct keep *node, const char *name)
 {
     for (size_t i = 0; i < node->n_children; i++) {
@@ -207,17 +227,17 @@ static char *make_grammars(struct provider *p, const struct schema_source *sourc
 {
     const struct pair *pairs = p->variables.items;
     if (p->variables.n >= PATTERN_VARIABLES)
-        return schema_error(source, "/variables", "at most %d, and task_id", PATTERN_VARIABLES - 1);
+        return schema_error(source, "/variables", "at most %d besides task_id", PATTERN_VARIABLES - 1);
     if (grammar_init(&p->grammars[p->n_grammars], "task_id", p->task_id_text) < 0)
-        return schema_error(source, "/task_id", "is no extended regular expression");
+        return schema_error(source, "/task_id", "is not an extended regular expression");
     p->n_grammars++;
     for (size_t i = 0; i < p->variables.n; i++) {
         char pointer[128] = "/variables/";
         strncat(pointer, pairs[i].name, 64);
         if (strcmp(pairs[i].name, "task_id") == 0)
-            return schema_error(source, pointer, "stands at the top, not here");
+            return schema_error(source, pointer, "belongs at the top level, not here");
         if (grammar_init(&p->grammars[p->n_grammars], pairs[i].name, pairs[i].value) < 0)
-            return schema_error(source, pointer, "is no extended regular expression");
+            return schema_error(source, pointer, "is not an extended regular expression");
         p->n_grammars++;
     }
     return NULL;
@@ -229,7 +249,7 @@ static bool is_token(const char *text)
     return len > 0 && text[len] == '\0';
 }
 
-/* A value that stands in two lists would mean two things. */
+/* A value in two lists would mean two states. */
 static char *refuse_doubled_status(const struct provider *p, const struct schema_source *source)
 {
     for (int state = STATE_QUEUED; state < STATE_COUNT; state++) {
@@ -265,12 +285,12 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
         free(name);
         if (!good)
             return schema_error(source, "/result/path",
-                                "between { and } stands a variable of \"path\" or a pointer");
+                                "{ and } must enclose a variable of \"path\" or a pointer");
     }
     return NULL;
 }
 
-/* A condition that names nothing would always hold, which nobody means; only "ok" may be left out that way.
+/* A condition without members always holds, which only makes sense for "ok".
  */
 static bool says_something(const struct condition *c)
 {
@@ -306,7 +326,7 @@ static char *check_exceptions(const struct provider *p, const struct schema_sour
         if (!says_something(&exceptions[i].when))
             return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
         if (exceptions[i].from == STATE_NONE || exceptions[i].state == STATE_NONE)
-            return schema_error(source, pointer, "\"none\" is no state here");
+            return schema_error(source, pointer, "\"none\" is not allowed here");
     }
     return NULL;
 }
@@ -323,7 +343,7 @@ static char *check_all_conditions(const struct provider *p, const struct schema_
     return error ? error : check_exceptions(p, source);
 }
 
-/* One path inside another: the wider one keeps all, so the narrower says something that is not so. */
+/* A path inside another one would suggest a restriction that does not exist: the wider one keeps everything. */
 static char *check_keep(const struct provider *p, const struct schema_source *source)
 {
     const struct json_path *paths = p->keep_paths.items;
@@ -334,7 +354,7 @@ static char *check_keep(const struct provider *p, const struct schema_source *so
             size_t len = strlen(paths[i].text);
             if (i != k && strncmp(paths[i].text, paths[k].text, len) == 0 &&
                 (paths[k].text[len] == '/' || paths[k].text[len] == '\0'))
-                return schema_error(source, pointer, "is kept already by \"%s\"", paths[i].text);
+                return schema_error(source, pointer, "is already kept by \"%s\"", paths[i].text);
         }
     }
     return NULL;
@@ -355,10 +375,11 @@ static char *check_hook(const struct provider *p, const struct schema_source *so
 {
     const struct json_path *paths = p->hook.items;
     if (p->hook.n > 0 && p->path.n_variables != 1)
-        return schema_error(source, "/hook", "needs a \"path\" with one variable: no other is in a webhook");
+        return schema_error(source, "/hook",
+                            "requires a \"path\" with one variable: a webhook has no others");
     for (size_t i = 0; i < p->hook.n; i++) {
         if (strchr(paths[i].text, '*') != NULL)
-            return schema_error(source, "/hook", "a webhook names one task: there can be no '*'");
+            return schema_error(source, "/hook", "must not contain '*': a webhook names one task");
     }
     return NULL;
 }
@@ -373,9 +394,9 @@ static char *finish(struct provider *p, const struct schema_source *source)
     else if (!is_token(p->name))
         error = schema_error(source, "/name", "a name has letters, digits, '_' and '-'");
     else if (!is_token(p->auth.header))
-        error = schema_error(source, "/auth/header", "is no name of a header");
+        error = schema_error(source, "/auth/header", "is not a valid header name");
     else if (strstr(p->auth.value, "{key}") == NULL && strstr(p->auth.value, "{jwt}") == NULL)
-        error = schema_error(source, "/auth/value", "must hold {key} or {jwt}");
+        error = schema_error(source, "/auth/value", "must contain {key} or {jwt}");
     else if (p->poll.max_ms < p->poll.min_ms)
         error = schema_error(source, "/poll/max", "must not be less than min");
     if (error == NULL)

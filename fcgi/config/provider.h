@@ -22,21 +22,21 @@ enum state {
 /* "queued" and so on. */
 const char *state_name(enum state state);
 
-/* Succeeded, failed or cancelled: nothing comes after it. */
+/* Succeeded, failed or cancelled: the final states. */
 bool state_ended(enum state state);
 
 enum presence { PRESENCE_ANY, PRESENCE_FILLED, PRESENCE_EMPTY };
 
-/* Holds when all that it names holds. */
+/* Holds when all of its parts hold. */
 struct condition {
     int64_t http;        /* the status code; 0: any */
-    struct json_path at; /* n_segments 0: nothing in the body is looked at */
+    struct json_path at; /* n_segments 0: the body is not checked */
     struct list equals;  /* of struct json_object *; empty: any value */
     int is;              /* enum presence */
-    struct list also;    /* of struct condition: further ones that must hold */
+    struct list also;    /* of struct condition: further conditions that must hold */
 };
 
-/* "When the status list says `from` but this holds, it is `state`." */
+/* If the lists say `from` and the condition holds, the state is `state`. */
 struct status_exception {
     int from; /* enum state */
     struct condition when;
@@ -45,8 +45,8 @@ struct status_exception {
 
 struct provider_status {
     struct json_path at;
-    struct list lists[STATE_COUNT]; /* the values that mean a state; STATE_NONE has none */
-    int absent;                     /* enum state: what it means when nothing stands at `at` */
+    struct list lists[STATE_COUNT]; /* the values for each state; STATE_NONE has none */
+    int absent;                     /* enum state: the state if `at` does not exist */
     struct list exceptions;         /* of struct status_exception */
 };
 
@@ -61,10 +61,10 @@ struct progress_field {
 struct time_field {
     struct json_path at;
     int form;        /* enum time_form */
-    int64_t plus_ms; /* added to what stands there */
+    int64_t plus_ms; /* added to the value */
 };
 
-/* One row of results; its stars run over every member, and the other pointers follow the same members. */
+/* One row of results. The stars of `url` run over all members, and the other pointers use the same indices. */
 struct result_field {
     char *type;
     struct json_path url;
@@ -73,12 +73,12 @@ struct result_field {
 
 struct unified_fields {
     struct progress_field progress;
-    struct list error; /* of struct json_path: the first that holds text */
+    struct list error; /* of struct json_path: the first non-empty string is used */
     struct time_field created_at, started_at, finished_at, expires_at;
     struct list results; /* of struct result_field */
 };
 
-/* The second query, sent once the first says succeeded. Its path is a pattern in which "{/pointer}" is a
+/* The second query, sent when the first one says that the task has succeeded. Its path is a pattern in which "{/pointer}" is a
  * member of the first answer. */
 struct result_query {
     char *path; /* NULL: there is no second query */
@@ -112,10 +112,10 @@ struct provider {
     struct provider_auth auth;
     struct list headers; /* of struct pair */
     struct list hook;    /* of struct json_path: where a webhook's body names the task */
-    struct condition ok; /* must hold for an answer to be one */
-    struct list missing; /* of struct condition: the upstream knows no such task */
-    struct list refused; /* of struct condition: our key was refused */
-    struct list busy;    /* of struct condition: we ask too often */
+    struct condition ok; /* holds for every good answer */
+    struct list missing; /* of struct condition: the task does not exist */
+    struct list refused; /* of struct condition: the upstream refused the key */
+    struct list busy;    /* of struct condition: the key is rate limited */
     struct provider_status status;
     struct result_query result;
     struct list keep_paths; /* of struct json_path */
@@ -127,7 +127,7 @@ struct provider {
     size_t n_grammars;
     struct pattern path;
     struct keep keep;
-    char digest[17]; /* of the file: a value in Redis made with another one is not used */
+    char digest[17]; /* of the file: a value in Redis made with another digest is not used */
 };
 
 extern const struct table provider_table; /* of the file, for the manual */
@@ -136,13 +136,13 @@ extern const struct table provider_table; /* of the file, for the manual */
 struct provider *provider_load(struct files *files, const char *path, char **ret_error);
 void provider_free(struct provider *provider); /* NULL is allowed */
 
-/* The state that a status value stands for; STATE_NONE for one that the file does not list. */
+/* The state for a status value; STATE_NONE if the file does not list it. */
 enum state provider_state_of(const struct provider *provider, struct json_object *status);
 
 /* Whether a value equals one of a list of S_SCALARS. */
 bool scalar_is_among(struct json_object *value, const struct list *scalars);
 
-/* What clients of this provider ask, when a route gives it another path: with the provider's grammars. */
+/* The path that clients request, if a route overrides it; it uses the provider's grammars. */
 MUST_CHECK int provider_pattern(const struct provider *provider, const char *text,
                                 struct pattern *ret_pattern, const char **ret_why);
 

@@ -1,7 +1,7 @@
 /* schema: see schema.h.
  *
- * One function reads a value of each type; read_value chooses by the row. Each reports through fail(), which
- * knows the place: the pointer is built up and cut back as the reader goes in and out. */
+ * read_value calls the function for the type of the row. Errors are reported through fail(), which knows the pointer
+ * to the value: go_in and go_out extend it and cut it back. */
 #include "config/schema.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@ enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096, TABLES_MAX = 32 };
 struct reader {
     const struct schema_source *source;
     char pointer[1024]; /* to the value being read */
-    char *error;        /* allocated; NULL while all is well */
+    char *error;        /* allocated; NULL: no error so far */
 };
 
 static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place);
@@ -76,7 +76,7 @@ static char *element_at(const struct field *field, const struct list *list, size
     return (char *)list->items + i * element_size(field);
 }
 
-/* Whether a row is a map's key, which precedes its struct and is no member of the object. */
+/* Whether a row is a map's key, which precedes its struct and is not a member of the object. */
 static bool is_key(const struct field *field)
 {
     return field->name == NULL;
@@ -114,7 +114,7 @@ static int fail(struct reader *r, const char *format, ...)
     return -1;
 }
 
-/* One step in; the place to come back to. */
+/* Extends the pointer; returns the length to go back to. */
 static size_t go_in(struct reader *r, const char *name)
 {
     size_t back = strlen(r->pointer);
@@ -157,7 +157,7 @@ static const char *read_text(struct reader *r, struct json_object *value)
     if (!json_object_is_type(value, json_type_string))
         fail(r, "must be a string, not %s", json_type_to_name(json_object_get_type(value)));
     else if (text == NULL || has_control(text))
-        fail(r, "must not hold control characters");
+        fail(r, "must not contain control characters");
     else if (strlen(text) > MAX_TEXT)
         fail(r, "must not be longer than %d characters", MAX_TEXT);
     else
@@ -275,7 +275,7 @@ static int read_pointer(struct reader *r, struct json_object *value, struct json
     if (text == NULL)
         return -1;
     if (json_path_init(place, text) < 0)
-        return fail(r, "\"%s\" is no JSON pointer of 1 to %d segments, such as \"/data/status\"", text,
+        return fail(r, "\"%s\" is not a JSON pointer of 1 to %d segments, such as \"/data/status\"", text,
                     JSON_PATH_SEGMENTS);
     return 0;
 }
@@ -315,7 +315,7 @@ static int read_list(struct reader *r, const struct field *field, struct json_ob
     return 0;
 }
 
-/* A key of a map is a name: it stands in paths, keys of Redis and log lines. */
+/* Names, the keys of maps, appear in paths, Redis keys and log lines. */
 static bool good_name(const char *name)
 {
     size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
@@ -334,7 +334,7 @@ static int read_map(struct reader *r, const struct field *field, struct json_obj
         char *at = element_at(field, place, place->n);
         size_t back = go_in(r, name);
         if (!good_name(name))
-            return fail(r, "a name has 1 to 64 letters, digits, '_' and '-'");
+            return fail(r, "a name must have 1 to 64 letters, digits, '_' and '-'");
         place->n++;
         *(char **)(void *)at = xstrdup(name);
         if (read_value(r, &element, member, at + element.offset) < 0)
@@ -390,7 +390,7 @@ static int refuse_unknown(struct reader *r, const struct table *table, struct js
             continue;
         go_in(r, name);
         char *near = nearest_word(name, words);
-        fail(r, near ? "there is no such key; did you mean \"%s\"?" : "there is no such key", near);
+        fail(r, near ? "unknown key; did you mean \"%s\"?" : "unknown key", near);
         free(near);
         return -1;
     }
@@ -525,7 +525,7 @@ static void print_text(struct buf *out, const char *text)
         buf_add_json_string(out, text, strlen(text));
 }
 
-/* A name, or a number that stands without quotes. */
+/* A name in quotes, or a number without. */
 static void print_account(struct buf *out, const char *text)
 {
     int64_t number;
@@ -568,7 +568,7 @@ static void print_list(const struct field *field, const struct list *list, int d
     buf_putc(out, map ? '}' : ']');
 }
 
-/* An object that may be left out, and was: all of its struct is zero. */
+/* Whether an optional object was left out: its struct is all zero. */
 static bool is_absent(const struct field *field, const void *place)
 {
     const char *bytes = place;

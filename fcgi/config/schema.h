@@ -1,8 +1,7 @@
 /* schema: reads a JSON file into a struct, by a table.
  *
- * A table has one row for each key: its name, type, place in the struct, default, bounds and help. From it
- * come the parsing, the defaults, every error message, --print-config and the reference. An error names file,
- * line, pointer and what is allowed. */
+ * A table has one row for each key: its name, type, place in the struct, default, bounds and help. It gives the parser, the defaults, every error message, --print-config and the reference. An error names the file, the line,
+ * the pointer and the allowed values. */
 #ifndef SCHEMA_H
 #define SCHEMA_H
 
@@ -12,16 +11,16 @@
 enum schema_type {
     S_STRING,   /* char *              a string without control characters; length within min and max */
     S_ACCOUNT,  /* char *              the name or number of a user or group; a number as its digits */
-    S_PATH,     /* char *              a file name, relative to the file it stands in, or a credential */
+    S_PATH,     /* char *              a file name, relative to the file that names it, or a credential */
     S_DURATION, /* int64_t             milliseconds, written "250ms" */
     S_SIZE,     /* int64_t             bytes, written "64MiB" */
     S_INT,      /* int64_t */
-    S_ENUM,     /* int                 the place of the word in `words` */
+    S_ENUM,     /* int                 the index of the word in `words` */
     S_POINTER,  /* struct json_path    a JSON pointer in which "*" is every member of an array */
     S_SCALAR,   /* struct json_object * (string, integer, boolean, null) */
     S_STRINGS,  /* struct list of char *; elements by `min` and `max` */
     S_PATHS,    /* struct list of char * */
-    S_POINTERS, /* struct list of struct json_path; one pointer may stand without the array */
+    S_POINTERS, /* struct list of struct json_path; a single pointer needs no array */
     S_SCALARS,  /* struct list of struct json_object * */
     S_OBJECT,   /* struct of `table`   in place */
     S_LIST,     /* struct list of structs of `table`, from an array */
@@ -29,7 +28,7 @@ enum schema_type {
     S_MAP_TEXT, /* struct list of struct pair, from an object of strings */
 };
 
-/* An array that belongs to the struct. */
+/* An array that the struct owns. */
 struct list {
     void *items;
     size_t n;
@@ -47,7 +46,7 @@ struct field {
     enum schema_type type;
     bool nullable;        /* may be null although it has a default */
     size_t offset;        /* in the struct */
-    const char *fallback; /* JSON text of the default; NULL: the key is required; "null": may be absent */
+    const char *fallback; /* JSON text of the default; NULL: the key is required; "null": it is optional */
     int64_t min, max;     /* bounds of the value or of its length; both 0: none */
     const char *words;    /* S_ENUM: "open|teams" */
     const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
@@ -68,7 +67,7 @@ struct table {
         .help = help_text, __VA_ARGS__                                                                       \
     }
 
-/* The row of a map's struct that takes the key. */
+/* The row of a map's struct for the key. */
 #define KEY_FIELD(owner, member) FIELD(NULL, S_STRING, owner, member, NULL, NULL, )
 
 #define REQUIRED NULL
@@ -78,8 +77,8 @@ struct table {
         .fields = (rows), .n_fields = NELEMS(rows), .size = sizeof(owner)                                    \
     }
 
-/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. Whether it was there stands in the
- * struct's first field, when that is a required one. */
+/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. The first field of the struct tells whether it was present,
+ * if that field is required. */
 
 struct schema_source {
     const char *path; /* of the file, for messages and relative paths */
@@ -87,22 +86,22 @@ struct schema_source {
     size_t len;
 };
 
-/* Fills the zeroed struct `out`; 0, or -1 with *ret_error (allocated): "FILE:LINE: /pointer: what is wrong".
- * In both cases schema_done() frees what was filled. */
+/* Fills the zeroed struct `out`; 0, or -1 with *ret_error (allocated): "FILE:LINE: /pointer: reason".
+ * In both cases, schema_done() frees the struct's contents. */
 MUST_CHECK int schema_read(const struct table *table, const struct schema_source *source, void *out,
                            char **ret_error);
 void schema_done(const struct table *table, void *out);
 
-/* The same for a file that is a map: its members, each read by `table`, whose first field takes the key. */
+/* The same for a file that is a map: `table` reads each member, and its first field receives the key. */
 MUST_CHECK int schema_read_map(const struct table *table, const struct schema_source *source,
                                struct list *out, char **ret_error);
 void schema_done_map(const struct table *table, struct list *out);
 
-/* The message of an error that the table cannot know, in the same form. */
+/* The message of an error that the table cannot detect, in the same form. */
 char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
     PRINTF(3, 4);
 
-/* The struct as the JSON it could have been read from. */
+/* Prints the struct as JSON that reads as the same struct. */
 void schema_print(const struct table *table, const void *in, struct buf *out);
 
 /* The rows of the table and of all tables that it refers to, for the manual: one line per row, fields separated by tabs:

@@ -13,16 +13,18 @@ enum { LINK_SECRET_MIN = 32, DIGEST_LEN = 64 };
 #define TEAM struct team
 static const struct field team_fields[] = {
     KEY_FIELD(TEAM, name),
-    FIELD("token_sha256", S_STRINGS, TEAM, token_sha256, REQUIRED, "digests of one token, or of two", ),
-    FIELD("providers", S_STRINGS, TEAM, providers, REQUIRED, "what the team may ask about", ),
-    FIELD("origins", S_STRINGS, TEAM, origins, "[]", "web pages that may ask in its name", ),
-    FIELD("link_secret_file", S_PATH, TEAM, link_secret_file, "null", "what its links are signed with", ),
+    FIELD("token_sha256", S_STRINGS, TEAM, token_sha256, REQUIRED,
+          "digests of one token, or of two during a change", ),
+    FIELD("providers", S_STRINGS, TEAM, providers, REQUIRED, "providers that the team may use", ),
+    FIELD("origins", S_STRINGS, TEAM, origins, "[]", "web pages that may use its tokens and links (CORS)", ),
+    FIELD("link_secret_file", S_PATH, TEAM, link_secret_file, "null",
+          "file with the secret that signs its links", ),
     FIELD("old_link_secret_file", S_PATH, TEAM, old_link_secret_file, "null",
-          "what they were signed with before", ),
+          "file with the previous secret", ),
     FIELD("queries_per_minute", S_INT, TEAM, queries_per_minute, "0",
-          "that it may cause at the upstream; 0: no limit", .max = 1000000),
-    FIELD("watchers", S_INT, TEAM, watchers, "0", "requests that one worker holds; 0: no limit",
-          .max = 1000000),
+          "queries to upstreams per minute; 0: no limit", .max = 1000000),
+    FIELD("watchers", S_INT, TEAM, watchers, "0",
+          "held requests and event streams in one worker; 0: no limit", .max = 1000000),
 };
 const struct table team_table = TABLE(TEAM, team_fields);
 
@@ -40,7 +42,7 @@ static bool list_has(const struct list *list, const char *text)
     return false;
 }
 
-/* ---- what the table cannot know: each returns an error, allocated, or NULL ---- */
+/* ---- checks that the table cannot make; each returns an error, allocated, or NULL ---- */
 
 struct loader {
     struct teams *teams;
@@ -58,7 +60,7 @@ static char *team_error(const struct loader *l, const struct team *team, const c
     return error;
 }
 
-/* Why the digest may not stand there: the token would stand for two teams, or twice for one. */
+/* Why the digest is refused: the token would identify two teams, or one team twice. */
 static const char *refuse_double(const struct teams *teams, const struct team *team, size_t i)
 {
     const char *digest = text_at(&team->token_sha256, i);
@@ -67,7 +69,7 @@ static const char *refuse_double(const struct teams *teams, const struct team *t
             return "another team has the same token";
     }
     const struct list before = {.items = team->token_sha256.items, .n = i};
-    return list_has(&before, digest) ? "the same token stands here twice" : NULL;
+    return list_has(&before, digest) ? "the same token is listed twice" : NULL;
 }
 
 static const char *refuse_digest(const char *digest)
@@ -92,7 +94,7 @@ static char *check_tokens(const struct loader *l, const struct team *team)
     return NULL;
 }
 
-/* The names of all providers that are served, for people. */
+/* The names of all configured providers, for the error message. */
 static void list_providers(const struct list *providers, struct buf *out)
 {
     const struct provider *const *all = providers->items;
@@ -117,7 +119,7 @@ static char *check_providers(const struct loader *l, const struct team *team)
             continue;
         struct buf what;
         buf_init(&what, 4096);
-        buf_puts(&what, "no route has this provider; there are ");
+        buf_puts(&what, "no route has this provider; configured providers: ");
         list_providers(l->providers, &what);
         char *error = team_error(l, team, "providers", i, what.data);
         buf_done(&what);
@@ -126,24 +128,24 @@ static char *check_providers(const struct loader *l, const struct team *team)
     return NULL;
 }
 
-/* A port, behind its colon, as browsers write it. */
+/* A port (after its colon), as browsers write it. */
 static const char *refuse_port(const char *port, bool https)
 {
     int64_t number;
     if (port[0] < '1' || port[0] > '9' || parse_int(port, &number) < 0 || number > 65535)
-        return "has a bad port";
+        return "has an invalid port";
     if (number == (https ? 443 : 80))
-        return "must leave out the port that its scheme has anyway, as browsers do";
+        return "must omit the default port of its scheme, as browsers do";
     return NULL;
 }
 
-/* Why a browser would never send that as the origin of a page that is meant; NULL when it may. */
+/* Why no browser sends this as the origin of a page; NULL if one may. */
 static const char *refuse_origin(const char *origin)
 {
-    static const char form[] = "must be a scheme, a host and perhaps a port, such as "
+    static const char form[] = "must be a scheme, a host and optionally a port, such as "
                                "\"https://app.example.com\"";
     if (strcmp(origin, "null") == 0)
-        return "\"null\" is what any sandboxed page and any local file says: it names nobody";
+        return "\"null\" is the origin of all sandboxed pages and local files and identifies none of them";
     if (strcspn(origin, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(origin))
         return "must be in lower case, as browsers send it";
     bool https = strncmp(origin, "https://", 8) == 0;
@@ -151,7 +153,7 @@ static const char *refuse_origin(const char *origin)
         return form;
     const char *host = origin + (https ? 8 : 7);
     if (strchr(host, '/') != NULL)
-        return "must end with the host or its port: an origin has no path and no '/' behind it";
+        return "must end with the host or port: an origin has neither a path nor a trailing '/'";
     size_t len = strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-.");
     if (host[0] == '[') {
         len = 1 + strspn(host + 1, "0123456789abcdef:.");
@@ -192,7 +194,7 @@ static char *load_link_secrets(const struct loader *l, struct team *team)
 {
     if (team->link_secret_file == NULL && team->old_link_secret_file != NULL) {
         char *pointer = xasprintf("/%s/old_link_secret_file", team->name);
-        char *error = schema_error(&l->source, pointer, "there is no link_secret_file that came after it");
+        char *error = schema_error(&l->source, pointer, "requires a link_secret_file, which replaces it");
         free(pointer);
         return error;
     }
@@ -262,7 +264,7 @@ const struct team *teams_by_name(const struct teams *teams, const char *name)
     return NULL;
 }
 
-/* Every digest is compared, and each in the same time: how long it takes says nothing of what is right. */
+/* Compares every digest in constant time, so that timing reveals nothing. */
 const struct team *teams_by_token(const struct teams *teams, const char *token, size_t len)
 {
     unsigned char digest[DIGEST_LEN / 2];

@@ -1,9 +1,9 @@
-/* teams: who may ask - the file teams.json, read and checked.
+/* teams: the file teams.json, read and checked.
  *
  *     { "web": { "token_sha256": ["9f86..."], "providers": ["sora"], "origins": ["https://app.example.com"],
  *                "link_secret_file": "secrets/web-links", "queries_per_minute": 600, "watchers": 2000 } }
  *
- * Tokens stand in it as digests only, two of them while one takes the place of the other. */
+ * It holds digests of tokens only; a team has two while one token replaces the other. */
 #ifndef TEAMS_H
 #define TEAMS_H
 
@@ -14,12 +14,12 @@ enum { TEAMS_FILE_MAX = 1024 * 1024, TEAM_TOKENS_MAX = 2, TEAM_LINK_SECRETS = 2 
 struct team {
     char *name;
     struct list token_sha256;   /* of char *: 64 hex digits, lower case */
-    struct list providers;      /* of char *: what it may ask about */
-    struct list origins;        /* of char *: web pages that may ask in its name */
-    char *link_secret_file;     /* NULL: it signs no links */
-    char *old_link_secret_file; /* what links were signed with before, or NULL */
-    int64_t queries_per_minute; /* that it may cause at the upstream; 0: no limit */
-    int64_t watchers;           /* requests of it that one worker holds; 0: no limit */
+    struct list providers;      /* of char *: the providers that it may use */
+    struct list origins;        /* of char *: origins of web pages that may use its links and tokens (CORS) */
+    char *link_secret_file;     /* NULL: the team has no signed links */
+    char *old_link_secret_file; /* the previous secret, or NULL */
+    int64_t queries_per_minute; /* queries to upstreams; 0: no limit */
+    int64_t watchers;           /* held requests and streams in one worker; 0: no limit */
 
     char *link_secrets[TEAM_LINK_SECRETS]; /* the content of the two files, or NULL; wiped when freed */
 };
@@ -30,8 +30,8 @@ struct teams {
 
 extern const struct table team_table; /* of one team, for the manual */
 
-/* Reads the teams out of `file`, and the secrets that it names into `files`. `providers` (of struct provider
- * *) are those that are served. NULL with *ret_error (allocated), which names file, line and key. */
+/* Parses `file` and reads the secrets that it names into `files`. `providers` (of struct provider *) are the configured
+ * ones. NULL with *ret_error (allocated), which names file, line and key. */
 struct teams *teams_load(struct files *files, const struct file *file, const struct list *providers,
                          char **ret_error);
 void teams_free(struct teams *teams); /* NULL is allowed */
@@ -44,7 +44,7 @@ static inline const struct team *teams_at(const struct teams *teams, size_t i)
 /* The team of that name, or NULL. */
 const struct team *teams_by_name(const struct teams *teams, const char *name);
 
-/* The team whose token that is, or NULL. Takes the same time whether there is one or not. */
+/* The team with that token, or NULL. Takes the same time in both cases. */
 const struct team *teams_by_token(const struct teams *teams, const char *token, size_t len);
 
 bool team_may_use(const struct team *team, const struct provider *provider);

@@ -97,18 +97,18 @@ SECOND_PATH = ', "path": "/b/{task_id}" }'
 NO_DURATION = 'must be a duration: a number and ms, s, m, h or d, such as "250ms"'
 NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
 JSON_C_SAYS = "…"  # a reason in the words of json-c, which differ between its versions
-NO_URL = 'must be a scheme, a host and perhaps a port, such as "https://api.example.com"'
+NO_URL = 'must be a scheme, a host and optionally a port, such as "https://api.example.com"'
 NO_ADDRESS = "must be IP:PORT (no host name: looking it up would block) or unix:PATH"
 READABLE = "may be read by others (mode {}): a secret is its owner's alone, chmod 600"
 
 WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     # names
-    ('"redis": {', '"rediss": {', '11: /rediss: there is no such key; did you mean "redis"?'),
-    ('"base_url"', '"base_uri"', '5: /upstreams/main/base_uri: there is no such key; did you mean "base_url"?'),
-    ('"cache"', '"qwertyuiop"', "14: /qwertyuiop: there is no such key"),
+    ('"redis": {', '"rediss": {', '11: /rediss: unknown key; did you mean "redis"?'),
+    ('"base_url"', '"base_uri"', '5: /upstreams/main/base_uri: unknown key; did you mean "base_url"?'),
+    ('"cache"', '"qwertyuiop"', "14: /qwertyuiop: unknown key"),
     (f'    "base_url": "{URL}",\n', "", '4: /upstreams/main: the key "base_url" is missing'),
     (f'"address": {REDIS}', "", '11: /redis: the key "address" is missing'),
-    ('"main": {', '"ma in": {', "4: /upstreams/ma in: a name has 1 to 64 letters, digits, '_' and '-'"),
+    ('"main": {', '"ma in": {', "4: /upstreams/ma in: a name must have 1 to 64 letters, digits, '_' and '-'"),
     # types and bounds
     (PROVIDERS, '"workers": "2"', "3: /workers: must be a whole number"),
     (PROVIDERS, '"workers": 1.5', "3: /workers: must be a whole number"),
@@ -118,7 +118,7 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     (PROVIDERS, '"socket_dir": 7', "3: /socket_dir: must be a string, not int"),
     (PROVIDERS, '"socket_dir": ""', "3: /socket_dir: must be the name of a file"),
     (PROVIDERS, f'"socket_dir": "/{"x" * 90}"', "3: /socket_dir: is too long for the path of a UNIX socket"),
-    (PROVIDERS, '"user": "a\\nb"', "3: /user: must not hold control characters"),
+    (PROVIDERS, '"user": "a\\nb"', "3: /user: must not contain control characters"),
     (f'"{URL}"', "null", "5: /upstreams/main/base_url: must be a string, not null"),
     (NAMED, '"key"', "6: /upstreams/main/key_files: must be an array"),
     (NAMED, "[7]", "6: /upstreams/main/key_files/0: must be a string, not int"),
@@ -151,16 +151,16 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     (CONFIG, CONFIG[:-3], "17: the text ends too early"),
     # upstreams and their keys
     (URL, "http://api.example.com",
-     "5: /upstreams/main/base_url: http:// would send the key in the clear: it is for loopback addresses only"),
+     "5: /upstreams/main/base_url: http:// would send the key unencrypted; it is allowed for loopback addresses only"),
     (URL, "http://127.evil.example",
-     "5: /upstreams/main/base_url: http:// would send the key in the clear: it is for loopback addresses only"),
+     "5: /upstreams/main/base_url: http:// would send the key unencrypted; it is allowed for loopback addresses only"),
     (URL, "ftp://127.0.0.1", "5: /upstreams/main/base_url: must begin with https:// (or http:// for a loopback address)"),
     (URL, f"{URL}/v1", f"5: /upstreams/main/base_url: {NO_URL}"),
     (URL, f"{URL}/", f"5: /upstreams/main/base_url: {NO_URL}"),
     (URL, "https://me@api.example.com", f"5: /upstreams/main/base_url: {NO_URL}"),
     (URL, "https://", f"5: /upstreams/main/base_url: {NO_URL}"),
     (URL, "https://[::1]evil", f"5: /upstreams/main/base_url: {NO_URL}"),
-    (URL, f"{URL}:99999", "5: /upstreams/main/base_url: has a bad port"),
+    (URL, f"{URL}:99999", "5: /upstreams/main/base_url: has an invalid port"),
     (NAMED, '["nowhere"]', '6: /upstreams/main/key_files/0: "nowhere" cannot be read: No such file or directory'),
     (NAMED, '["open"]', f'6: /upstreams/main/key_files/0: "open" {READABLE.format("0644")}'),
     (NAMED, '["key", "group"]', f'6: /upstreams/main/key_files/1: "group" {READABLE.format("0640")}'),
@@ -172,19 +172,19 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     (NAMED, '["providers"]', '6: /upstreams/main/key_files/0: "providers" is not a regular file'),
     (NAMED, '["key"], "ca_file": "nowhere"',
      '6: /upstreams/main/ca_file: "nowhere" cannot be read: No such file or directory'),
-    (NAMED, '["key"], "ca_file": "key"', '6: /upstreams/main/ca_file: "key" holds no certificate'),
+    (NAMED, '["key"], "ca_file": "key"', '6: /upstreams/main/ca_file: "key" contains no certificate'),
     # routes
-    ('"upstream": "main"', '"upstream": "mein"', "9: /routes/0/upstream: there is no such upstream"),
+    ('"upstream": "main"', '"upstream": "mein"', "9: /routes/0/upstream: no upstream has this name"),
     ('"provider": "toy"', '"provider": "joy"',
      "9: /routes/0/provider: providers/joy.json: cannot be read: No such file or directory"),
-    ('"provider": "toy"', '"provider": "../key"', "9: /routes/0/provider: is no name of a provider"),
+    ('"provider": "toy"', '"provider": "../key"', "9: /routes/0/provider: is not a valid provider name"),
     (PROVIDERS, '"providers_dir": "nowhere"',
      "9: /routes/0/provider: nowhere/toy.json: cannot be read: No such file or directory"),
     (ROUTE, f"{ROUTE},\n    {ROUTE}",
      '10: /routes/1/provider: another route has the same path: give one of them a "path"'),
-    ('"main" }', '"main", "path": "/x" }', "9: /routes/0/path: holds no variable"),
+    ('"main" }', '"main", "path": "/x" }', "9: /routes/0/path: contains no variable"),
     ('"main" }', '"main", "path": "/a{task_id}" }',
-     "9: /routes/0/path: may hold variables only as a whole part, such as /{task_id}/"),
+     "9: /routes/0/path: may contain variables only as a whole part, such as /{task_id}/"),
     # Redis
     (REDIS, '"redis.example.com:6379"', f"12: /redis/address: {NO_ADDRESS}"),
     (REDIS, '"127.0.0.1"', f"12: /redis/address: {NO_ADDRESS}"),
@@ -195,19 +195,19 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     (REDIS, f'{REDIS}, "password_file": "open"', f'12: /redis/password_file: "open" {READABLE.format("0644")}'),
 ]
 
-NO_POINTER = 'is no JSON pointer of 1 to 16 segments, such as "/data/status"'
+NO_POINTER = 'is not a JSON pointer of 1 to 16 segments, such as "/data/status"'
 WRONG_PROVIDERS = [  # likewise, in PROVIDER
     ('"name": "toy"', '"name": "joy"', '2: /name: must be the file\'s name without ".json"'),
-    ('"path"', '"paht"', '3: /paht: there is no such key; did you mean "path"?'),
+    ('"path"', '"paht"', '3: /paht: unknown key; did you mean "path"?'),
     ('  "path": "/toy/{task_id}",\n', "", '1: the key "path" is missing'),
-    ("/toy/{task_id}", "/toy/{task}", '3: /path: names a variable that has no grammar in "task_id" or "variables"'),
-    ("/toy/{task_id}", "/toy", "3: /path: holds no variable"),
+    ("/toy/{task_id}", "/toy/{task}", '3: /path: names a variable that is neither "task_id" nor in "variables"'),
+    ("/toy/{task_id}", "/toy", "3: /path: contains no variable"),
     ("/toy/{task_id}", "toy/{task_id}", "3: /path: must begin with '/'"),
     ("/toy/{task_id}", "/{task_id}/{task_id}", "3: /path: names a variable twice"),
-    ("[a-z0-9]+", "[a-z0-9", "4: /task_id: is no extended regular expression"),
-    ('"Authorization"', '"Author ization"', "5: /auth/header: is no name of a header"),
+    ("[a-z0-9]+", "[a-z0-9", "4: /task_id: is not an extended regular expression"),
+    ('"Authorization"', '"Author ization"', "5: /auth/header: is not a valid header name"),
     ('"at": "/status"', '"at": "status"', f'7: /status/at: "status" {NO_POINTER}'),
-    ('"running"', '"ranning"', '8: /status/ranning: there is no such key; did you mean "running"?'),
+    ('"running"', '"ranning"', '8: /status/ranning: unknown key; did you mean "running"?'),
     ('["DONE"]', '["DONE", "RUNNING"]', '6: /status: "RUNNING" is both running and succeeded'),
     ('["DONE"]', '["DONE", 1.5]', "9: /status/succeeded/1: must be a string, a whole number, true, false or null"),
     ('["/status"]', '["/status", "/a~2"]', f'11: /keep/1: "/a~2" {NO_POINTER}'),
@@ -278,7 +278,7 @@ def test_the_command_line(place):
         status, output, errors = place.run(unknown)
         assert (status, output) == (1, "")
         assert errors.endswith(usage)
-    assert place.run("-t", "more") == (1, "", 'taskproxy: "more" is one argument too many\n')
+    assert place.run("-t", "more") == (1, "", 'taskproxy: unexpected argument "more"\n')
     for option in ("-t", "-T", "--print-nginx"):
         assert place.run(option, config="nowhere.json") == (
             1, "", "taskproxy: nowhere.json: cannot be read: No such file or directory\n"

@@ -61,7 +61,7 @@ def test_a_link_needs_all_three(idle):
         done = idle.daemon.run(*SIGN[:at], *SIGN[at + 2:])
         assert (done.returncode, done.stderr) == (1, "taskproxy: --sign needs --team, --task and --ttl\n")
         done = idle.daemon.run(*SIGN[at:at + 2])
-        assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task and --ttl belong to --sign\n")
+        assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task and --ttl are options of --sign\n")
 
 
 def test_without_teams_nothing_is_signed(make_stack):

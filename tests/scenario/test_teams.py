@@ -149,7 +149,7 @@ def test_a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing(make_stack):
     file.write_text(file.read_text().replace('"sora"', '"soar"', 1))
     stack.daemon.hup()
     line = stack.wait_log("reload refused")
-    assert f'{file}:4: /web/providers/0: no route has this provider; there are "sora"' in line
+    assert f'{file}:4: /web/providers/0: no route has this provider; configured providers: "sora"' in line
     assert stack.task("t", bearer("web")).status == 200
     write_teams(stack, {"film": None})
     stack.daemon.reload()

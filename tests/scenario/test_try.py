@@ -44,7 +44,7 @@ def test_an_answer_of_each_outcome_becomes_what_is_expected_of_it(name):
 
 def test_an_answer_that_has_only_its_first_half_names_the_next_query():
     status, printed, _ = run("--try", ROOT / "conf/providers/fal.json", ANSWERS / "fal" / "succeeded.answer")
-    assert (status, printed) == (0, "answer: half\nnext query: /owner/app/requests/task_id\n")
+    assert (status, printed) == (0, "answer: partial\nnext query: /owner/app/requests/task_id\n")
 
 
 def test_a_provider_is_a_file_or_the_name_of_one_beside_the_configuration():
@@ -57,7 +57,7 @@ def test_a_provider_is_a_file_or_the_name_of_one_beside_the_configuration():
 @pytest.mark.parametrize("arguments, message", [
     (["no-such.json", "x"], "no-such.json: cannot be read: No such file or directory"),
     ([ROOT / "conf/providers/sora.json", "no-such"], "no-such: cannot be read: No such file or directory"),
-    ([ROOT / "conf/providers/sora.json"], "--try needs a provider and one or two files with answers"),
+    ([ROOT / "conf/providers/sora.json"], "--try requires a provider and one or two answer files"),
 ])
 def test_what_cannot_be_read_is_named(arguments, message):
     assert run("--try", *arguments) == (1, "", f"taskproxy: {message}\n")

@@ -202,13 +202,14 @@ TEST(addresses_of_redis_that_are_none_are_refused)
 
 TEST(base_urls_that_are_none_or_would_leak_the_key_are_refused)
 {
-    static const char form[] = AT("/upstreams/main/base_url") "must be a scheme, a host and perhaps a port, "
-                                                              "such as \"https://api.example.com\"";
+    static const char form[] =
+        AT("/upstreams/main/base_url") "must be a scheme, a host and optionally a port, "
+                                       "such as \"https://api.example.com\"";
     static const char scheme[] =
         AT("/upstreams/main/base_url") "must begin with https:// (or http:// for a loopback address)";
     static const char clear[] = AT("/upstreams/main/base_url") "http:// would send the key in the clear: it "
                                                                "is for loopback addresses only";
-    static const char port[] = AT("/upstreams/main/base_url") "has a bad port";
+    static const char port[] = AT("/upstreams/main/base_url") "has an invalid port";
     static const struct {
         const char *url, *error;
     } bad[] = {{"", scheme},
@@ -275,7 +276,7 @@ TEST(each_mistake_has_its_exact_message)
         {"nonsense", "/etc/x/t.json:1: something that is no JSON value"},
         {"{}", "/etc/x/t.json:1: the key \"upstreams\" is missing"},
         {"{" GOOD_UPSTREAM "}", "/etc/x/t.json:1: the key \"routes\" is missing"},
-        {"{" GOOD ",\"worker\":2}", AT("/worker") "there is no such key; did you mean \"workers\"?"},
+        {"{" GOOD ",\"worker\":2}", AT("/worker") "unknown key; did you mean \"workers\"?"},
         {"{" GOOD ",\"workers\":65}", AT("/workers") "must be from 0 to 64"},
         {"{" GOOD ",\"workers\":\"2\"}", AT("/workers") "must be a whole number"},
         {"{" GOOD ",\"log_level\":\"loud\"}",
@@ -287,7 +288,7 @@ TEST(each_mistake_has_its_exact_message)
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"none\"}}",
          AT("/access/teams_file") "\"/etc/x/none\" was not handed to this worker"},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"bad-teams\"}}",
-         "/etc/x/bad-teams:2: /web/providers/0: no route has this provider; there are \"p\""},
+         "/etc/x/bad-teams:2: /web/providers/0: no route has this provider; configured providers: \"p\""},
         {"{" GOOD ",\"access\":{\"mode\":\"closed\"}}",
          AT("/access/mode") "must be one of \"open\", \"teams\", \"nginx\""},
         {"{" GOOD ",\"cache\":{\"memory\":\"1KiB\"}}",
@@ -307,7 +308,7 @@ TEST(each_mistake_has_its_exact_message)
          AT("/socket_dir") "is too long for the path of a UNIX socket"},
         {"{\"upstreams\":{}," GOOD_ROUTES "}", AT("/upstreams") "must name at least one upstream"},
         {"{\"upstreams\":{\"a/b\":{}}," GOOD_ROUTES "}",
-         AT("/upstreams/a/b") "a name has 1 to 64 letters, digits, '_' and '-'"},
+         AT("/upstreams/a/b") "a name must have 1 to 64 letters, digits, '_' and '-'"},
         {"{" UPSTREAM(URL) "," GOOD_ROUTES "}", AT("/upstreams/main") "the key \"key_files\" is missing"},
         {"{" UPSTREAM(KEY) "," GOOD_ROUTES "}", AT("/upstreams/main") "the key \"base_url\" is missing"},
         {"{" UPSTREAM(URL ",\"key_files\":[]") "," GOOD_ROUTES "}",
@@ -317,7 +318,7 @@ TEST(each_mistake_has_its_exact_message)
         {"{" UPSTREAM(URL "," KEY ",\"ca_file\":\"nowhere\"") "," GOOD_ROUTES "}",
          AT("/upstreams/main/ca_file") "\"/etc/x/nowhere\" was not handed to this worker"},
         {"{" UPSTREAM(URL "," KEY ",\"ca_file\":\"ca\"") "," GOOD_ROUTES "}",
-         AT("/upstreams/main/ca_file") "\"/etc/x/ca\" holds no certificate"},
+         AT("/upstreams/main/ca_file") "\"/etc/x/ca\" contains no certificate"},
         {WITH_KEY("nowhere"),
          AT("/upstreams/main/key_files/0") "\"/etc/x/nowhere\" was not handed to this worker"},
         {WITH_KEY("short"),
@@ -337,21 +338,22 @@ TEST(each_mistake_has_its_exact_message)
         {WITH_ROUTES(""), AT("/routes") "must have at least one route"},
         {WITH_ROUTES("{\"provider\":\"p\"}"), AT("/routes/0") "the key \"upstream\" is missing"},
         {WITH_ROUTES("{\"provider\":\"p\",\"upstream\":\"other\"}"),
-         AT("/routes/0/upstream") "there is no such upstream"},
+         AT("/routes/0/upstream") "no upstream has this name"},
         {WITH_ROUTES("{\"provider\":\"../p\",\"upstream\":\"main\"}"),
-         AT("/routes/0/provider") "is no name of a provider"},
+         AT("/routes/0/provider") "is not a valid provider name"},
         {WITH_ROUTES("{\"provider\":\".p\",\"upstream\":\"main\"}"),
-         AT("/routes/0/provider") "is no name of a provider"},
+         AT("/routes/0/provider") "is not a valid provider name"},
         {WITH_ROUTES("{\"provider\":\"bad\",\"upstream\":\"main\"}"),
          "/etc/x/providers/bad.json:2: /name: must be a string, not int"},
         {WITH_ROUTES("{\"provider\":\"q\",\"upstream\":\"main\"}"),
-         AT("/routes/0/upstream") "this provider's tokens are signed: each key file must hold "
+         AT("/routes/0/upstream") "this provider's tokens are signed: each key file must contain "
                                   "ACCESS_KEY:SECRET_KEY, at "
                                   "most 256 characters each"},
         {WITH_ROUTES(ROUTE(",\"path\":\"x\"")), AT("/routes/0/path") "must begin with '/'"},
         {WITH_ROUTES(ROUTE(",\"path\":\"/x/{other}\"")),
-         AT("/routes/0/path") "names a variable that has no grammar in \"task_id\" or \"variables\""},
-        {WITH_ROUTES(ROUTE(",\"upstream_path\":\"/x\"")), AT("/routes/0/upstream_path") "holds no variable"},
+         AT("/routes/0/path") "names a variable that is neither \"task_id\" nor in \"variables\""},
+        {WITH_ROUTES(ROUTE(",\"upstream_path\":\"/x\"")),
+         AT("/routes/0/upstream_path") "contains no variable"},
         {WITH_ROUTES(ROUTE("") "," ROUTE("")),
          AT("/routes/1/provider") "another route has the same path: give one of them a \"path\""},
         {"{\n" GOOD ",\n\"routes\":[]}", "/etc/x/t.json:3: a key stands twice in one object"},

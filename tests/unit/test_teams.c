@@ -180,14 +180,14 @@ TEST(origins_are_written_as_browsers_send_them)
 TEST(other_origins_are_refused_with_the_reason)
 {
     static const char form[] =
-        "must be a scheme, a host and perhaps a port, such as \"https://app.example.com\"";
+        "must be a scheme, a host and optionally a port, such as \"https://app.example.com\"";
     static const char path[] =
-        "must end with the host or its port: an origin has no path and no '/' behind it";
-    static const char port[] = "must leave out the port that its scheme has anyway, as browsers do";
+        "must end with the host or port: an origin has neither a path nor a trailing '/'";
+    static const char port[] = "must omit the default port of its scheme, as browsers do";
     static const struct {
         const char *origin, *why;
     } bad[] = {
-        {"null", "\"null\" is what any sandboxed page and any local file says: it names nobody"},
+        {"null", "\"null\" is the origin of all sandboxed pages and local files and identifies none of them"},
         {"*", form},
         {"", form},
         {"https://", form},
@@ -203,11 +203,11 @@ TEST(other_origins_are_refused_with_the_reason)
         {"https://a:8443/x", path},
         {"https://a:443", port},
         {"http://a:80", port},
-        {"https://a:", "has a bad port"},
-        {"https://a:0", "has a bad port"},
-        {"https://a:08443", "has a bad port"},
-        {"https://a:65536", "has a bad port"},
-        {"https://a:84x", "has a bad port"},
+        {"https://a:", "has an invalid port"},
+        {"https://a:0", "has an invalid port"},
+        {"https://a:08443", "has an invalid port"},
+        {"https://a:65536", "has an invalid port"},
+        {"https://a:84x", "has an invalid port"},
     };
     for (size_t i = 0; i < NELEMS(bad); i++) {
         char *text = xasprintf("%s,\n\"origins\": [\"https://ok\",\n\"%s\"]}}", WEB, bad[i].origin);
@@ -230,14 +230,15 @@ TEST(what_is_wrong_is_said_with_its_place)
         {"", "/x/teams.json:1: an empty text"},
         {"[]", AT "must be an object"},
         {"{}", AT "must name at least one team"},
-        {"{\"a b\": {}}", AT "/a b: a name has 1 to 64 letters, digits, '_' and '-'"},
+        {"{\"a b\": {}}", AT "/a b: a name must have 1 to 64 letters, digits, '_' and '-'"},
         {"{\"web\": {}}", AT "/web: the key \"token_sha256\" is missing"},
         {"{\"web\": {\"token_sha256\": []}}", AT "/web: the key \"providers\" is missing"},
-        {WEB ", \"origin\": []}}", AT "/web/origin: there is no such key; did you mean \"origins\"?"},
+        {WEB ", \"origin\": []}}", AT "/web/origin: unknown key; did you mean \"origins\"?"},
         {WEB ", \"watchers\": -1}}", AT "/web/watchers: must be from 0 to 1000000"},
         {WEB "},\n \"web\": {}}", "/x/teams.json:2: a key stands twice in one object"},
         {"{\"web\": {\"token_sha256\": [], \"providers\": [\"sora\",\n\"soda\"]}}",
-         "/x/teams.json:2: /web/providers/1: no route has this provider; there are \"sora\", \"kling\""},
+         "/x/teams.json:2: /web/providers/1: no route has this provider; configured providers: \"sora\", "
+         "\"kling\""},
         {WEB ", \"link_secret_file\": \"nowhere\"}}",
          AT "/web/link_secret_file: \"/x/nowhere\" was not handed to this worker"},
         {WEB ", \"link_secret_file\": \"secrets/short\"}}",
@@ -245,7 +246,7 @@ TEST(what_is_wrong_is_said_with_its_place)
         {WEB ", \"link_secret_file\": \"secrets/lines\"}}",
          AT "/web/link_secret_file: \"/x/secrets/lines\" must hold one line of visible ASCII characters"},
         {WEB ", \"old_link_secret_file\": \"secrets/old\"}}",
-         AT "/web/old_link_secret_file: there is no link_secret_file that came after it"},
+         AT "/web/old_link_secret_file: requires a link_secret_file, which replaces it"},
     };
     for (size_t i = 0; i < NELEMS(bad); i++)
         assert_refused(bad[i].text, bad[i].expected);
@@ -273,7 +274,7 @@ TEST(a_token_stands_for_one_team_and_stands_once)
                           digests[0], digests[1], digests[0]);
     char *three = xasprintf("{\"web\": {\"providers\": [], \"token_sha256\": [\"%s\", \"%s\", \"%s\"]}}",
                             digests[0], digests[1], digests[2]);
-    assert_refused(same_team, AT "/web/token_sha256/1: the same token stands here twice");
+    assert_refused(same_team, AT "/web/token_sha256/1: the same token is listed twice");
     assert_refused(two, "/x/teams.json:2: /film/token_sha256/1: another team has the same token");
     assert_refused(three, AT "/web/token_sha256/2: a team has at most two tokens");
     free(same_team);
