@@ -15,10 +15,11 @@
 
 #include <stdlib.h>
 
+#include "lib/backoff.h"
 #include "lib/stats.h"
 #include "lib/trace.h"
 
-enum { LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_LAST_MS = 1000 };
+enum { LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_MAX_MS = 1000 };
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
@@ -43,22 +44,24 @@ struct fetch {
     const struct fetch_parts *parts; /* (ref) */
     struct task task;
     enum step step;            /* the next one to run */
-    struct fetch_order order;  /* but for the task */
-    struct trace trace;        /* of the request that it was begun for, if any */
-    struct charge charge;      /* of the query to come */
+    struct fetch_order order;  /* except for the task */
+    struct trace trace;        /* of the request that the fetch was begun for, if any */
+    struct charge charge;      /* for the next query */
     struct lease_look look;    /* what Redis says, and the lease */
-    bool awaits_news;          /* of another worker that asks */
-    enum problem heard;        /* of another worker that has failed, since we looked */
-    int64_t heard_retry_ms;    /* nobody should ask before */
-    int64_t look_again_ms;     /* the next pause of AWAIT_NEWS */
-    int64_t awaited_ms;        /* the pauses so far */
-    uv_timer_t timer;          /* AWAIT_NEWS; has a loop once it was used */
-    bool asked;                /* the upstream, in vain or not */
+    bool awaits_news;          /* from another worker, which asks */
+    bool has_heard;            /* news from another worker has come since we looked: */
+    enum problem heard;        /* why that one failed, or NONE */
+    int64_t heard_retry_ms;    /* the task should not be asked for before; 0: unknown */
+    bool looked_again;         /* because of news that came before the reply */
+    struct backoff look_again; /* the pauses of AWAIT_NEWS */
+    int64_t awaited_ms;        /* the sum of these pauses */
+    uv_timer_t timer;          /* for pauses; its loop is NULL until it is first used */
+    bool asked;                /* an attempt was started */
     struct attempt *attempt;   /* under way, or NULL */
-    struct attempt_end end;    /* in READ_UPSTREAM, but for the snapshot */
-    struct snapshot *last;     /* the newest that was known before, or NULL */
+    struct attempt_end end;    /* in READ_UPSTREAM, except for the snapshot */
+    struct snapshot *last;     /* the newest known so far, or NULL */
     bool fresh;                /* `last` is fresh, and not outdated */
-    struct snapshot *snapshot; /* what was brought home, or NULL */
+    struct snapshot *snapshot; /* the result, or NULL */
     struct fetch_result result;
 };
 
@@ -88,20 +91,18 @@ static void on_looked(struct lease_look *look)
 
 static enum step ask_redis(struct fetch *f)
 {
-    f->heard = PROBLEM_NONE;
+    f->has_heard = false;
     if (!lease_look(f->parts->lease, &f->look, &f->task, on_looked))
         return CHARGE;
     f->step = READ_REDIS;
     return WAIT;
 }
 
-/* What another worker was asking when we came may have been answered before the moment that counts. */
-static bool will_do(const struct fetch *f, const struct snapshot *s)
+/* Whether the newest snapshot answers without a query. Nothing tells when another worker sent its query, so for an order
+ * to ask anew only an ended task does. */
+static bool will_do(const struct fetch *f)
 {
-    if (s == NULL || !f->fresh)
-        return false;
-    return f->order.since_ms == 0 || state_ended(s->state) ||
-           (s->fetched_ms >= f->order.since_ms && f->awaited_ms == 0);
+    return f->last != NULL && f->fresh && (!f->order.anew || state_ended(f->last->state));
 }
 
 /* Whether a snapshot from Redis replaces the one that was known. An ended task beats a running one whatever the hosts'
@@ -133,14 +134,16 @@ static enum step read_redis(struct fetch *f)
         f->fresh = snapshot_is_fresh(found, wall_ms());
     }
     snapshot_unref(found);
-    if (will_do(f, f->last)) {
+    if (will_do(f)) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
         return take_known(f, f->last);
     }
-    if (f->look.turn == LEASE_THEIRS)
-        return AWAIT_NEWS;
-    return f->heard != PROBLEM_NONE ? READ_NEWS : CHARGE; /* who held the lease has just failed */
+    if (f->has_heard && (f->heard != PROBLEM_NONE || !f->looked_again)) {
+        f->looked_again = true; /* once: a flood of news must not keep the fetch looking */
+        return READ_NEWS;
+    }
+    return f->look.turn == LEASE_THEIRS ? AWAIT_NEWS : CHARGE;
 }
 
 static void on_pause_over(uv_timer_t *timer)
@@ -159,21 +162,21 @@ static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
     return WAIT;
 }
 
-/* No longer than a query may take: then its worker is not heard from any more. */
+/* After the time that all queries of one attempt may take, the holder of the lease is assumed to be dead. */
 static enum step await_news(struct fetch *f)
 {
-    int64_t left_ms = f->task.route->upstream->timeout_ms - f->awaited_ms;
-    int64_t pause_ms = f->look_again_ms < left_ms ? f->look_again_ms : left_ms;
-    if (pause_ms <= 0)
+    int64_t left_ms = task_timeout_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->look_again);
+    if (left_ms <= 0)
         return CHARGE;
+    pause_ms = pause_ms < left_ms ? pause_ms : left_ms;
     f->awaited_ms += pause_ms;
-    f->look_again_ms = f->look_again_ms * 2 < LOOK_AGAIN_LAST_MS ? f->look_again_ms * 2 : LOOK_AGAIN_LAST_MS;
     f->awaits_news = true;
     return pause_before(f, ASK_REDIS, pause_ms);
 }
 
 static enum step read_news(struct fetch *f)
 {
+    lease_leave(&f->look); /* we may have got the lease just after the news */
     switch (f->heard) {
     case PROBLEM_NONE:
         return ASK_REDIS;
@@ -216,7 +219,10 @@ static enum step charge(struct fetch *f)
 
 static enum step read_charge(struct fetch *f)
 {
-    return f->charge.granted ? ASK_UPSTREAM : CHARGE;
+    if (!f->charge.granted)
+        return CHARGE;
+    f->result.query = ++*f->parts->n_sent;
+    return ASK_UPSTREAM;
 }
 
 /* ---- the upstream ---- */
@@ -361,7 +367,7 @@ struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_or
                         .step = ASK_REDIS,
                         .order = *order,
                         .trace = trace_now(),
-                        .look_again_ms = LOOK_AGAIN_FIRST_MS};
+                        .look_again = {.first_ms = LOOK_AGAIN_FIRST_MS, .max_ms = LOOK_AGAIN_MAX_MS}};
     f->order.task = NULL;
     const struct cache_look known = cache_look(parts->cache, &f->task, wall_ms());
     f->last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
@@ -373,6 +379,7 @@ struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_or
 
 void fetch_hear(struct fetch *f, const struct news *news)
 {
+    f->has_heard = true;
     f->heard = news->problem;
     f->heard_retry_ms = news->retry_after_ms;
     if (!f->awaits_news)

@@ -12,6 +12,7 @@ struct fetch;
 
 /* What all fetches of a worker work with. All (ref), and outlive them. */
 struct fetch_parts {
+    uint64_t *n_sent; /* numbers the queries to the upstreams */
     uv_loop_t *loop;
     const struct conf *conf;
     struct lease *lease;
@@ -29,6 +30,7 @@ struct fetch_result {
     enum problem problem;
     bool doubted;           /* TASK_NOT_FOUND: of a task that was seen before, so not believed yet */
     int64_t retry_after_ms; /* with a problem; 0: unknown */
+    uint64_t query;         /* the number of the query that was sent for it; 0: none was */
 };
 
 typedef void fetch_end(void *ctx, const struct fetch_result *result);
@@ -36,7 +38,7 @@ typedef void fetch_end(void *ctx, const struct fetch_result *result);
 /* What is to be fetched, and for whom. */
 struct fetch_order {
     const struct task *task; /* (ref) during fetch_begin */
-    int64_t since_ms;        /* what was known before will not do, however fresh; 0: it will */
+    bool anew;               /* only an ended task, or a query that is sent from now on, will do */
     struct quota *payer;     /* (ref) whose queries these are; NULL: nobody's */
     /* Where that one has none left: someone else who wants the task. False: nobody who has. */
     bool (*next_payer)(void *ctx, int64_t now_ms, struct quota **ret_payer);

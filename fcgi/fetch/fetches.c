@@ -20,6 +20,7 @@ struct fetches {
     struct fetch_parts parts;
     struct fetches_entry *table;
     struct cache *cache;
+    uint64_t n_sent; /* queries to the upstreams, so far */
     struct fetches_listener listener; /* its functions may be NULL */
 };
 
@@ -102,12 +103,16 @@ enum fetches_join fetches_join(struct fetches *fs, const struct task *task, stru
     return how;
 }
 
-enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, int64_t since_ms,
-                                  struct quota *payer)
+enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool anew, struct quota *payer)
 {
     enum fetches_join how;
-    find_or_begin(fs, (struct fetch_order){.task = task, .since_ms = since_ms, .payer = payer}, &how);
+    find_or_begin(fs, (struct fetch_order){.task = task, .anew = anew, .payer = payer}, &how);
     return how;
+}
+
+uint64_t fetches_sent(const struct fetches *fs)
+{
+    return fs->n_sent;
 }
 
 void fetches_leave(struct fetch_waiter *waiter)
@@ -156,7 +161,8 @@ struct fetches *fetches_new(struct fetches_parts parts)
                                      .conf = parts.conf,
                                      .lease = parts.lease,
                                      .upstreams = parts.upstreams,
-                                     .cache = fs->cache};
+                                     .cache = fs->cache,
+                                     .n_sent = &fs->n_sent};
     return fs;
 }
 

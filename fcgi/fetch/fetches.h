@@ -53,10 +53,13 @@ enum fetches_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
  * reached, and no callback will come; otherwise exactly one will, later. */
 enum fetches_join fetches_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
-/* Fetches a task with nobody waiting. A fetch that is begun for it takes nothing that was known before
- * `since_ms`, however fresh; 0: it does; and `payer` pays for it (NULL: nobody). */
-enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, int64_t since_ms,
+/* Starts a fetch of a task without waiting for it, unless one is under way. `anew`: only an ended task, or a query that
+ * is sent from now on, will do. The query is charged to `payer` (NULL: to none). */
+enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, bool anew,
                                   struct quota *payer);
+
+/* The number of the last query that was sent to an upstream. */
+uint64_t fetches_sent(const struct fetches *fetches);
 
 /* Waits no longer; the fetch goes on. */
 void fetches_leave(struct fetch_waiter *waiter);

@@ -131,26 +131,39 @@ void lookup_again(struct lookup *l, struct fetches *fetches, int64_t now_ms)
 
 /* ---- watching ---- */
 
+static void take_news(struct lookup *l, struct snapshot *snapshot)
+{
+    snapshot_ref(snapshot); /* it may be the one that is let go */
+    lookup_forget(l, PROBLEM_NONE);
+    l->snapshot = snapshot;
+    l->source = SOURCE_COLLAPSED;
+    l->stored = true;
+}
+
 static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
 {
     struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
-    lookup_forget(l, PROBLEM_TASK_NOT_FOUND);
-    if (snapshot != NULL) {
-        l->snapshot = snapshot_ref(snapshot);
-        l->problem = PROBLEM_NONE;
-        l->source = SOURCE_COLLAPSED;
-        l->stored = true;
-    }
+    if (snapshot != NULL)
+        take_news(l, snapshot);
+    else
+        lookup_forget(l, PROBLEM_TASK_NOT_FOUND);
     l->on_news(l);
 }
 
-bool lookup_watch(struct lookup *l, struct watches *watches)
+bool lookup_watch(struct lookup *l, struct poller *poller, struct cache *cache)
 {
-    if (l->snapshot == NULL || state_ended(l->snapshot->state))
+    if (l->snapshot == NULL)
+        return false;
+    if (l->watcher.entry == NULL) {
+        struct snapshot *newest = cache_look(cache, &l->task, wall_ms()).snapshot;
+        if (newest != NULL && newest != l->snapshot)
+            take_news(l, newest);
+    }
+    if (state_ended(l->snapshot->state))
         return false;
     l->watcher.on_news = on_watch_news;
-    if (l->watcher.watch == NULL)
-        watch_join(watches, &l->task, l->snapshot, &l->watcher);
+    if (l->watcher.entry == NULL)
+        poller_join(poller, &l->task, l->snapshot, &l->watcher);
     return true;
 }
 
@@ -168,7 +181,7 @@ void lookup_leave(struct lookup *l)
     l->waits = false;
     ownership_cancel(&l->claim);
     fetches_leave(&l->waiter);
-    watch_leave(&l->watcher);
+    poller_leave(&l->watcher);
 }
 
 void lookup_done(struct lookup *l)
@@ -246,13 +259,13 @@ size_t lookups_claim(struct lookup *lookups, size_t n, struct ownership *ownersh
     return n_waiting;
 }
 
-bool lookups_watch(struct lookup *lookups, size_t n, struct watches *watches,
+bool lookups_watch(struct lookup *lookups, size_t n, struct poller *poller, struct cache *cache,
                    void (*on_news)(struct lookup *lookup))
 {
     bool any = false;
     for (size_t i = 0; i < n; i++) {
         lookups[i].on_news = on_news;
-        any |= lookup_watch(&lookups[i], watches);
+        any |= lookup_watch(&lookups[i], poller, cache);
     }
     return any;
 }
@@ -283,12 +296,10 @@ void lookups_leave(struct lookup *lookups, size_t n)
 
 int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf)
 {
-    int64_t longest = 0, others = conf->redis.address != NULL; /* another worker's query may come before */
+    int64_t longest = 0, others = conf->redis.address != NULL; /* another worker may ask first, and die */
     for (size_t i = 0; i < n; i++) {
-        const struct conf_route *route = lookups[i].task.route;
-        /* A second query may follow the first. */
-        int64_t queries = 1 + (route != NULL && route->provider->result.path != NULL);
-        int64_t ms = route ? route->upstream->timeout_ms * (queries + others) : 0;
+        const struct task *task = &lookups[i].task;
+        int64_t ms = task->route ? task_timeout_ms(task) * (1 + others) : 0;
         longest = ms > longest ? ms : longest;
     }
     return longest + conf->redis.timeout_ms;

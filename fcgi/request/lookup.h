@@ -5,7 +5,7 @@
 #include "request/answer.h"
 #include "fetch/fetches.h"
 #include "access/ownership.h"
-#include "fetch/watch.h"
+#include "fetch/poller.h"
 
 struct lookup {
     struct task task;
@@ -46,8 +46,9 @@ void lookup_excuse(struct lookup *lookup, int64_t now_ms);
 /* Looks in memory once more, for what has become of the task since. */
 void lookup_again(struct lookup *lookup, struct fetches *fetches, int64_t now_ms);
 
-/* Watches the task from here on, so that on_news is called. False when nothing can come any more. */
-bool lookup_watch(struct lookup *lookup, struct watches *watches);
+/* Takes the newest snapshot in the cache and watches the task from here on, so that on_news is called. Returns false if
+ * the task cannot change any more. */
+bool lookup_watch(struct lookup *lookup, struct poller *poller, struct cache *cache);
 
 /* Nothing is known but a problem. */
 void lookup_forget(struct lookup *lookup, enum problem problem);
@@ -77,7 +78,7 @@ size_t lookups_fetch(struct lookup *lookups, size_t n, struct fetches *fetches,
                      void (*on_done)(struct lookup *lookup));
 size_t lookups_claim(struct lookup *lookups, size_t n, struct ownership *ownership,
                      void (*on_done)(struct lookup *lookup));
-bool lookups_watch(struct lookup *lookups, size_t n, struct watches *watches,
+bool lookups_watch(struct lookup *lookups, size_t n, struct poller *poller, struct cache *cache,
                    void (*on_news)(struct lookup *lookup));
 void lookups_excuse(struct lookup *lookups, size_t n, int64_t now_ms);
 void lookups_again(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);

@@ -14,12 +14,11 @@
 
 #include <utlist.h>
 
-#include "request/hints.h"
 #include "request/lookup.h"
 #include "lib/stats.h"
 #include "request/stream.h"
 #include "request/request_metrics.h"
-#include "fetch/watch.h"
+#include "fetch/poller.h"
 #include "request/client_request.h"
 #include "request/webhook.h"
 
@@ -68,8 +67,7 @@ struct request {
 
 struct requests {
     struct requests_parts parts;
-    struct watches *watches;
-    struct hints *hints;
+    struct poller *poller;
     struct request_metrics *metrics;
     struct request *waiting;
     int64_t n_waiting;
@@ -127,7 +125,7 @@ static enum step take_hint(struct request *r)
     enum problem problem = webhook_read(r->asked.hook, body, len, &r->only.task);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    hints_take(r->requests->hints, &r->only.task);
+    poller_hint(r->requests->poller, &r->only.task);
     if (r->requests->parts.pass_hint != NULL)
         r->requests->parts.pass_hint(r->only.task.key, r->only.task.key_len);
     return RESPOND;
@@ -140,7 +138,7 @@ void requests_take_hint(struct requests *rs, const char *key)
         return;
     struct cache_look look = cache_look(fetches_cache(rs->parts.fetches), &task, wall_ms());
     if (look.snapshot != NULL || look.problem != PROBLEM_NONE)
-        hints_take(rs->hints, &task);
+        poller_hint(rs->poller, &task);
 }
 
 /* ---- authorize ---- */
@@ -283,10 +281,11 @@ static void on_news(struct lookup *lookup)
     run(lookup->owner);
 }
 
-/* Watches every task that can still change. False when there is none. */
+/* Watches every task that can still change, from its newest snapshot on. Returns false if there is none. */
 static bool watch_all(struct request *r)
 {
-    return lookups_watch(r->lookups, r->n_lookups, r->requests->watches, on_news);
+    return lookups_watch(r->lookups, r->n_lookups, r->requests->poller,
+                         fetches_cache(r->requests->parts.fetches), on_news);
 }
 
 static void excuse_all(struct request *r)
@@ -362,6 +361,7 @@ static enum step stream(struct request *r)
 {
     if (r->client == NULL)
         return RESPOND;
+    watch_all(r);
     if (!r->stream.open) {
         /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
         r->facts.no_content =
@@ -378,7 +378,6 @@ static enum step stream(struct request *r)
     }
     if (!send_news(r) || r->requests->leaving)
         return RESPOND;
-    watch_all(r);
     r->step = STREAM;
     return WAIT;
 }
@@ -494,8 +493,11 @@ struct requests *requests_new(struct requests_parts parts)
 {
     struct requests *rs = xcalloc(1, sizeof(*rs));
     rs->parts = parts;
-    rs->watches = watches_new(parts.loop, parts.fetches);
-    rs->hints = hints_new(parts.loop, parts.fetches);
+    rs->poller = poller_new((struct poller_parts){.loop = parts.loop,
+                                                  .conf = parts.conf,
+                                                  .fetches = parts.fetches,
+                                                  .on_idle = parts.on_idle,
+                                                  .ctx = parts.ctx});
     rs->metrics = request_metrics_new(parts.conf);
     return rs;
 }
@@ -511,6 +513,12 @@ void requests_release(struct requests *rs)
             run(r);
         }
     }
+    poller_drain(rs->poller);
+}
+
+bool requests_are_busy(const struct requests *rs)
+{
+    return poller_is_busy(rs->poller);
 }
 
 void requests_free(struct requests *rs)
@@ -522,7 +530,6 @@ void requests_free(struct requests *rs)
         request_free(rs->waiting);
     }
     request_metrics_free(rs->metrics);
-    hints_free(rs->hints);
-    watches_free(rs->watches);
+    poller_free(rs->poller);
     free(rs);
 }

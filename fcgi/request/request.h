@@ -17,6 +17,8 @@ struct requests_parts {
     struct ownership *ownership;
     /* Tells the other workers that the task of that key may have changed; NULL: there are none. */
     void (*pass_hint)(const char *key, size_t key_len);
+    void (*on_idle)(void *ctx); /* called when requests_are_busy becomes false after requests_release */
+    void *ctx;
 };
 
 struct requests *requests_new(struct requests_parts parts);
@@ -24,12 +26,15 @@ struct requests *requests_new(struct requests_parts parts);
 /* Those that wait are forgotten without an answer. NULL is allowed. */
 void requests_free(struct requests *requests);
 
-/* The worker is about to leave: whoever is held gets the present view, streams end, and nobody is held any
- * more. */
+/* The worker is draining: requests that are held get the present view, streams end, no request is held any more, and
+ * tasks that webhooks have named are fetched at once. */
 void requests_release(struct requests *requests);
 
 /* Another worker has received a webhook for the task of that key. Polls for it if this worker knows the task. */
 void requests_take_hint(struct requests *requests, const char *key);
+
+/* Whether tasks that webhooks have named are still to be fetched. */
+bool requests_are_busy(const struct requests *requests);
 
 /* Answers `client`, now or later. */
 void request_serve(struct requests *requests, struct fcgi_request *client);

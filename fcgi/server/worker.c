@@ -37,6 +37,7 @@ struct worker {
     struct fcgi_server *server;
     void (*pass_hint)(const char *key, size_t key_len); /* NULL: it is the only worker */
     bool leaving;
+    bool drained; /* no connection is left */
     uv_signal_t terminate;
     uv_poll_t control; /* ends with the master */
     uv_timer_t drain;  /* the last moment */
@@ -109,10 +110,22 @@ static void close_parts(struct worker *w)
     uv_close((uv_handle_t *)&w->beat, NULL);
 }
 
+static void stop_when_done(struct worker *w)
+{
+    if (w->drained && !requests_are_busy(w->requests))
+        uv_stop(&w->loop);
+}
+
 static void on_drained(void *ctx)
 {
     struct worker *w = ctx;
-    uv_stop(&w->loop);
+    w->drained = true;
+    stop_when_done(w);
+}
+
+static void on_idle(void *ctx)
+{
+    stop_when_done(ctx);
 }
 
 static void make_parts(struct worker *w)
@@ -133,7 +146,9 @@ static void make_parts(struct worker *w)
                                                        .fetches = w->fetches,
                                                        .quotas = w->quotas,
                                                        .ownership = w->ownership,
-                                                       .pass_hint = w->pass_hint});
+                                                       .pass_hint = w->pass_hint,
+                                                       .on_idle = on_idle,
+                                                       .ctx = w});
     uv_signal_init(&w->loop, &w->terminate);
     uv_timer_init(&w->loop, &w->drain);
     uv_timer_init(&w->loop, &w->beat);

@@ -138,6 +138,12 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
     return n;
 }
 
+int64_t task_timeout_ms(const struct task *task)
+{
+    bool two_queries = task->route->provider->result.path != NULL;
+    return task->route->upstream->timeout_ms * (two_queries ? 2 : 1);
+}
+
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf)
 {
     const struct provider_poll *poll = &task->route->provider->poll;

@@ -53,6 +53,9 @@ enum problem route_named(const struct conf *conf, const char *name, struct task 
  * hold ROUTE_IDS_MAX. */
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
 
+/* How long the upstream may take to answer: a second query may follow the first. */
+int64_t task_timeout_ms(const struct task *task);
+
 /* How long snapshots of the task are fresh and kept. */
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);
 

@@ -111,7 +111,6 @@ LIE = b'{"task_id": "%s", "status": "FAILURE", "data": {"status": "FAILURE", "fa
 
 # Each hint is sent as soon as the answer before it has come, so many of them fall into its millisecond. One such hint
 # without a query fails the test.
-@pytest.mark.xfail(strict=True, reason="a hint in the millisecond of the last answer takes that answer for a newer one")
 def test_a_body_is_never_believed(make_hooked):
     stack = make_hooked()
     run(stack)

@@ -1,0 +1,435 @@
+/* poller: see poller.h. An entry has two due times, one for its watchers and one for its hint, and one timer for both:
+ *
+ *     poller_join --> watch_due: no longer fresh --> fetches_refresh --> on_fetched --> the watchers' on_news
+ *                      ^-------------------------------------------------'  |
+ *     poller_hint --> hint_due: now --------------> fetches_refresh -------' '--> met, or due again  */
+#include "fetch/poller.h"
+
+#include <stdlib.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "lib/backoff.h"
+#include "lib/stats.h"
+
+enum {
+    HINTS_MAX = 256, /* tasks with a hint */
+    HINT_TRIES = 8,  /* polls that may fail before a hint is dropped */
+    HINT_RETRY_MAX_MS = 60 * 1000,
+    RETRY_MS = 1000,
+    FETCH_MAX_MS = 5 * 60 * 1000, /* no fetch takes longer */
+    JITTER_PART = 10,             /* this part of a pause is added at random, */
+    JITTER_MAX_MS = 500,          /* up to this */
+    REPORT_MS = 1000              /* between reports of the most watched tasks */
+};
+
+static const uint64_t never = UINT64_MAX;
+
+struct poll_entry {
+    struct poller *poller; /* (ref) */
+    struct task task;
+    struct watcher *watchers;
+    int64_t n_watchers;
+    bool telling;          /* the watchers are being called: the entry must not be freed */
+    int64_t created_ms;    /* of the task, for its interval */
+    uint64_t watch_due_ms; /* loop time of the next poll for the watchers */
+    uint64_t
+        hint_due_ms; /* loop time of the next poll for a hint, or when the pause after one ends; never: no hint */
+    bool hinted;     /* a hint is not met yet, */
+    uint64_t hint_number; /* as no query with a higher number was sent */
+    int hint_tries;       /* polls that may still fail */
+    struct backoff hint_pause;
+    uv_timer_t timer;
+    UT_hash_handle hh;
+};
+
+struct poller {
+    struct poller_parts parts;
+    struct poll_entry *table;
+    size_t n_hints; /* entries with a hint, met or not */
+    size_t n_unmet;
+    bool draining;
+    uv_timer_t report_timer; /* active while there are entries */
+};
+
+static struct poll_entry *find(struct poller *p, const char *key, size_t key_len)
+{
+    struct poll_entry *e;
+    HASH_FIND(hh, p->table, key, key_len, e);
+    return e;
+}
+
+static struct cache_look look_up(const struct poll_entry *e)
+{
+    return cache_look(fetches_cache(e->poller->parts.fetches), &e->task, wall_ms());
+}
+
+/* ---- the timer ---- */
+
+static void on_time(uv_timer_t *timer);
+
+static uint64_t in_ms(const struct poll_entry *e, int64_t ms)
+{
+    return uv_now(e->poller->parts.loop) + (uint64_t)(ms > 0 ? ms : 0);
+}
+
+/* The random part keeps tasks that were asked for together from staying together. */
+static void set_watch_due(struct poll_entry *e, int64_t ms)
+{
+    int64_t jitter_ms = ms / JITTER_PART < JITTER_MAX_MS ? ms / JITTER_PART : JITTER_MAX_MS;
+    e->watch_due_ms = in_ms(e, ms > 0 ? ms + rand() % (jitter_ms + 1) : 1);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_timer_t *)handle, struct poll_entry, timer));
+}
+
+static void entry_free(struct poll_entry *e)
+{
+    HASH_DEL(e->poller->table, e);
+    if (e->watchers != NULL)
+        stat_dec(STAT_WATCHED);
+    uv_close((uv_handle_t *)&e->timer, on_closed);
+}
+
+/* Sets the timer after any change; frees an entry that has neither watchers nor a hint. */
+static void settle(struct poll_entry *e)
+{
+    uint64_t due_ms = e->watch_due_ms < e->hint_due_ms ? e->watch_due_ms : e->hint_due_ms;
+    uint64_t now = uv_now(e->poller->parts.loop);
+    if (e->telling)
+        return;
+    if (due_ms == never)
+        entry_free(e);
+    else
+        uv_timer_start(&e->timer, on_time, due_ms > now ? due_ms - now : 0, 0);
+}
+
+/* ---- polling for watchers ---- */
+
+/* Finds the first watcher that may pay for a query. Returns 0, or how long it takes until one may. */
+static int64_t find_payer(const struct poll_entry *e, struct quota **ret_payer)
+{
+    int64_t now = wall_ms(), soonest_ms = FETCH_MAX_MS;
+    const struct watcher *watcher;
+    DL_FOREACH(e->watchers, watcher)
+    {
+        *ret_payer = watcher->payer;
+        if (!quota_is_spent(watcher->payer, now))
+            return 0;
+        int64_t left_ms = quota_left_ms(watcher->payer, now);
+        soonest_ms = left_ms < soonest_ms ? left_ms : soonest_ms;
+    }
+    return soonest_ms;
+}
+
+static void poll_for_watchers(struct poll_entry *e)
+{
+    struct quota *payer = NULL;
+    int64_t wait_ms = look_up(e).left_ms; /* 0, unless another request has asked, or has failed, just now */
+    if (wait_ms == 0)
+        wait_ms = find_payer(e, &payer);
+    if (wait_ms == 0) { /* the end of the fetch sets the next due time; this one is for safety */
+        enum fetches_join how = fetches_refresh(e->poller->parts.fetches, &e->task, false, payer);
+        wait_ms = how == FETCH_REFUSED ? RETRY_MS : FETCH_MAX_MS;
+    }
+    set_watch_due(e, wait_ms);
+}
+
+/* How long to wait after a fetch. A task that fails is polled at its interval, even when its last snapshot is too old
+ * to be kept. */
+static int64_t pause_after(const struct poll_entry *e, const struct fetch_result *result)
+{
+    const struct snapshot_rules rules = task_rules(&e->task, &e->poller->parts.conf->cache);
+    int64_t left_ms = look_up(e).left_ms;
+    if (result->problem == PROBLEM_RATE_LIMITED)
+        return result->retry_after_ms;
+    if (result->snapshot != NULL && left_ms > 0)
+        return left_ms;
+    int64_t pause_ms = snapshot_interval_ms(e->created_ms, &rules, wall_ms());
+    pause_ms = left_ms > pause_ms ? left_ms : pause_ms;
+    return result->retry_after_ms > pause_ms ? result->retry_after_ms : pause_ms;
+}
+
+/* ---- polling for a hint ---- */
+
+/* The next poll for a hint comes after the provider's shortest interval at the earliest. */
+static void poll_for_hint(struct poll_entry *e)
+{
+    int64_t pause_ms = e->task.route->provider->poll.min_ms;
+    if (e->hinted && fetches_refresh(e->poller->parts.fetches, &e->task, true, NULL) == FETCH_REFUSED)
+        pause_ms = RETRY_MS;
+    e->hint_due_ms = in_ms(e, pause_ms);
+}
+
+static void on_hint_due(struct poll_entry *e)
+{
+    if (e->hinted)
+        return poll_for_hint(e);
+    e->hint_due_ms = never;
+    e->poller->n_hints--;
+}
+
+static void end_hint(struct poll_entry *e)
+{
+    struct poller *p = e->poller;
+    e->hinted = false;
+    p->n_unmet--;
+    if (p->draining && p->n_unmet == 0 && p->parts.on_idle != NULL)
+        p->parts.on_idle(p->parts.ctx);
+}
+
+static bool meets_hint(const struct poll_entry *e, const struct fetch_result *result)
+{
+    if (result->snapshot != NULL && state_ended(result->snapshot->state))
+        return true;
+    bool answered =
+        result->snapshot != NULL || (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted);
+    return answered && result->query > e->hint_number;
+}
+
+static int64_t pause_after_failure(struct poll_entry *e, const struct fetch_result *result)
+{
+    int64_t pause_ms = backoff_next(&e->hint_pause), left_ms = look_up(e).left_ms;
+    if (e->poller->draining)
+        return pause_ms;
+    pause_ms = left_ms > pause_ms ? left_ms : pause_ms;
+    return result->retry_after_ms > pause_ms ? result->retry_after_ms : pause_ms;
+}
+
+/* A query that was under way when the hint came may have been answered before the change: then the hint stays due
+ * after its pause. */
+static void follow_hint(struct poll_entry *e, const struct fetch_result *result)
+{
+    bool failed = result->snapshot == NULL;
+    if (!e->hinted)
+        return;
+    if (meets_hint(e, result)) {
+        end_hint(e);
+    } else if (failed && --e->hint_tries == 0) {
+        stat_inc(STAT_HOOKS_DROPPED);
+        end_hint(e);
+    } else if (failed) {
+        e->hint_due_ms = in_ms(e, pause_after_failure(e, result));
+    } else if (e->poller->draining) {
+        e->hint_due_ms = in_ms(e, 0);
+    }
+}
+
+static void on_time(uv_timer_t *timer)
+{
+    struct poll_entry *e = CONTAINER_OF(timer, struct poll_entry, timer);
+    uint64_t now = uv_now(e->poller->parts.loop);
+    if (now >= e->hint_due_ms)
+        on_hint_due(e);
+    if (now >= e->watch_due_ms)
+        poll_for_watchers(e);
+    settle(e);
+}
+
+/* ---- the most watched tasks ---- */
+
+static void on_report_time(uv_timer_t *timer)
+{
+    struct poller *p = CONTAINER_OF(timer, struct poller, report_timer);
+    struct top_tasks_list list = {0};
+    const struct poll_entry *e;
+    for (e = p->table; e != NULL; e = e->hh.next) {
+        if (e->watchers != NULL)
+            top_tasks_offer(&list, e->task.route->provider->name, task_id(&e->task), e->n_watchers);
+    }
+    stats_tell_watched(&list);
+    if (p->table == NULL)
+        uv_timer_stop(timer);
+}
+
+static void start_reporting(struct poller *p)
+{
+    if (!uv_is_active((uv_handle_t *)&p->report_timer))
+        uv_timer_start(&p->report_timer, on_report_time, 0, REPORT_MS);
+}
+
+/* ---- joining and leaving ---- */
+
+static struct poll_entry *find_or_add(struct poller *p, const struct task *task)
+{
+    struct poll_entry *e = find(p, task->key, task->key_len);
+    if (e != NULL)
+        return e;
+    e = xcalloc(1, sizeof(*e));
+    *e = (struct poll_entry){.poller = p, .task = *task, .watch_due_ms = never, .hint_due_ms = never};
+    uv_timer_init(p->parts.loop, &e->timer);
+    HASH_ADD(hh, p->table, task.key, e->task.key_len, e);
+    start_reporting(p);
+    return e;
+}
+
+static void enter_list(struct watcher *watcher, struct watcher **list)
+{
+    watcher->list = list;
+    DL_APPEND(*list, watcher);
+}
+
+static void start_watching(struct poll_entry *e, const struct snapshot *known)
+{
+    const struct cache_look look = look_up(e);
+    stat_inc(STAT_WATCHED);
+    e->created_ms = known->created_ms;
+    set_watch_due(e, look.snapshot ? look.left_ms : known->fresh_until_ms - wall_ms());
+    settle(e);
+}
+
+void poller_join(struct poller *p, const struct task *task, const struct snapshot *known,
+                 struct watcher *watcher)
+{
+    struct poll_entry *e = find_or_add(p, task);
+    watcher->entry = e;
+    enter_list(watcher, &e->watchers);
+    if (e->n_watchers++ == 0)
+        start_watching(e, known);
+}
+
+void poller_leave(struct watcher *watcher)
+{
+    struct poll_entry *e = watcher->entry;
+    if (e == NULL)
+        return;
+    watcher->entry = NULL;
+    DL_DELETE(*watcher->list, watcher);
+    if (--e->n_watchers > 0)
+        return;
+    stat_dec(STAT_WATCHED);
+    e->watch_due_ms = never;
+    settle(e);
+}
+
+/* ---- hints ---- */
+
+static bool has_ended(const struct poll_entry *e)
+{
+    const struct snapshot *known = look_up(e).snapshot;
+    return known != NULL && state_ended(known->state);
+}
+
+static void set_hint(struct poll_entry *e)
+{
+    e->poller->n_unmet += !e->hinted;
+    e->hinted = true;
+    e->hint_number = fetches_sent(e->poller->parts.fetches);
+    e->hint_tries = HINT_TRIES;
+    e->hint_pause = (struct backoff){.first_ms = RETRY_MS, .max_ms = HINT_RETRY_MAX_MS};
+}
+
+void poller_hint(struct poller *p, const struct task *task)
+{
+    struct poll_entry *e = find(p, task->key, task->key_len);
+    bool recent = e != NULL && e->hint_due_ms != never;
+    if (!recent && p->n_hints >= HINTS_MAX) {
+        stat_inc(STAT_HOOKS_DROPPED);
+        return;
+    }
+    stat_inc(recent ? STAT_HOOKS_COLLAPSED : STAT_HOOKS_TAKEN);
+    e = find_or_add(p, task);
+    if (!has_ended(e))
+        set_hint(e);
+    p->n_hints += !recent;
+    if (!recent || p->draining)
+        poll_for_hint(e);
+    settle(e);
+}
+
+void poller_drain(struct poller *p)
+{
+    struct poll_entry *e, *next;
+    p->draining = true;
+    HASH_ITER(hh, p->table, e, next)
+    {
+        if (e->hinted)
+            poll_for_hint(e);
+        settle(e);
+    }
+}
+
+bool poller_is_busy(const struct poller *p)
+{
+    return p->n_unmet > 0;
+}
+
+/* ---- news ---- */
+
+/* Each watcher is back in the list before it is called, so that it, or another one, can leave. */
+static void tell(struct poll_entry *e, struct snapshot *snapshot)
+{
+    struct watcher *untold = NULL, *watcher;
+    while ((watcher = e->watchers) != NULL) {
+        DL_DELETE(e->watchers, watcher);
+        enter_list(watcher, &untold);
+    }
+    e->telling = true;
+    while ((watcher = untold) != NULL) {
+        DL_DELETE(untold, watcher);
+        enter_list(watcher, &e->watchers);
+        watcher->on_news(watcher, snapshot);
+    }
+    e->telling = false;
+}
+
+static void on_fetched(void *ctx, const struct fetch_result *result)
+{
+    struct poller *p = ctx;
+    struct poll_entry *e = find(p, result->task->key, result->task->key_len);
+    if (e == NULL)
+        return;
+    if (result->snapshot != NULL)
+        e->created_ms = result->snapshot->created_ms;
+    if (result->snapshot != NULL || (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted))
+        tell(e, result->snapshot);
+    follow_hint(e, result);
+    if (e->watchers != NULL)
+        set_watch_due(e, pause_after(e, result));
+    settle(e);
+}
+
+/* Another worker has stored a new snapshot in Redis. Should it not be there, a watcher pays for a query. */
+static bool on_news(void *ctx, const struct news *news)
+{
+    struct poller *p = ctx;
+    struct poll_entry *e = find(p, news->key, news->key_len);
+    struct quota *payer = NULL;
+    if (e == NULL || e->watchers == NULL)
+        return false;
+    find_payer(e, &payer);
+    fetches_refresh(p->parts.fetches, &e->task, false, payer);
+    return true;
+}
+
+/* ---- the poller ---- */
+
+struct poller *poller_new(struct poller_parts parts)
+{
+    struct poller *p = xcalloc(1, sizeof(*p));
+    p->parts = parts;
+    uv_timer_init(parts.loop, &p->report_timer);
+    uv_unref((uv_handle_t *)&p->report_timer); /* it does not keep the loop running */
+    fetches_listen(parts.fetches,
+                   (struct fetches_listener){.on_fetched = on_fetched, .on_news = on_news, .ctx = p});
+    return p;
+}
+
+static void on_report_timer_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_timer_t *)handle, struct poller, report_timer));
+}
+
+void poller_free(struct poller *p)
+{
+    struct poll_entry *e, *next;
+    if (p == NULL)
+        return;
+    fetches_listen(p->parts.fetches, (struct fetches_listener){0});
+    HASH_ITER(hh, p->table, e, next)
+    entry_free(e);
+    uv_close((uv_handle_t *)&p->report_timer, on_report_timer_closed);
+}
