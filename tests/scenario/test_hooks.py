@@ -6,6 +6,7 @@ import json
 import pytest
 
 from fastcgi import Connection, request, task_params
+from helpers import REDIS_KEY, wait_stored
 from hooking import (
     HOOK, SECRET, hook, hooked_maker, known, naming, one_hooked, post, post_to_worker, problem, secret_file,
 )
@@ -20,6 +21,10 @@ UNKNOWN = (404, "not_found")
 def taken(stack) -> dict:
     metrics = stack.metrics()
     return {result: metrics.sum("hooks_total", result=result) for result in ("taken", "collapsed", "dropped")}
+
+
+def wait_success(stack, task):
+    stack.wait_until(lambda: "SUCCESS" in stack.redis.cli("GET", REDIS_KEY + task), what="the end in Redis")
 
 
 # What it does
@@ -164,6 +169,63 @@ def test_watchers_at_all_workers_and_hosts_are_told(make_hooked, make_stack, ind
     assert post_to_worker(stack, naming("t"), index).status == 204
     assert {status(answer.result()) for answer in watching} == {"SUCCESS"}
     assert stack.standin.count("t") == 2
+
+
+def test_a_watcher_that_waited_for_another_task_starts_from_the_newest_view(make_hooked):
+    stack = make_hooked()
+    run(stack, "7%", "a")
+    known(stack, "a")
+    end(stack, "b")
+    with stack.standin.hold("b") as barrier:
+        listed = stack.background(stack.ask_worker, "/v1/tasks?ids=sora/a,sora/b&wait=60")
+        barrier.wait_arrived(1)
+        end(stack, "a")
+        hook(stack, "a")
+        stack.wait_until(lambda: status(stack.task("a")) == "SUCCESS", what="the end of the first one")
+    assert [task["status"] for task in listed.result(20).json()["tasks"]] == ["succeeded"] * 2
+
+
+# Failures and reloads
+
+
+@pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}, {"garbage": True}], ids=["500", "reset", "garbage"])
+def test_one_whose_query_fails_is_polled_for_again(make_hooked, failure):
+    stack = make_hooked(providers={"sora": {"poll": {"min": "300ms", "max": "60s"}}})
+    run(stack)
+    known(stack, "t")
+    stack.standin.switch("t", **failure)
+    hook(stack, "t")
+    stack.standin.wait_count(3, "t")
+    stack.standin.clear("t")
+    end(stack)
+    wait_success(stack, "t")
+    queries = stack.standin.count("t")
+    for _ in range(3):
+        hook(stack, "t")
+    assert status(stack.task("t")) == "SUCCESS" and stack.standin.count("t") == queries
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_drops_none_that_is_under_way_waits_or_fails(make_hooked, workers):
+    stack = make_hooked(config={"workers": workers})
+    wait_hearing(stack)
+    run(stack)
+    stack.standin.switch("fails", status=500)
+    with stack.standin.hold("flies") as barrier:
+        for task in ("flies", "waits", "fails"):
+            assert post_to_worker(stack, naming(task)).status == 204
+        barrier.wait_arrived(1)
+        stack.standin.wait_count(1, "waits")
+        stack.standin.wait_count(1, "fails")
+        wait_stored(stack, "waits")
+        assert post_to_worker(stack, naming("waits")).status == 204
+        stack.daemon.reload(wait_for_old=False)
+        stack.standin.wait_count(2, "waits")
+        stack.standin.clear("fails")
+        end(stack, "fails")
+        wait_success(stack, "fails")
+    wait_stored(stack, "flies")
+    stack.wait_until(lambda: len(stack.daemon.workers()) == workers, what="the old workers' end")
 
 
 # How often

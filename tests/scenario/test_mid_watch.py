@@ -143,6 +143,19 @@ def test_an_upstream_that_is_away_for_a_while_changes_nothing_for_who_watches(ma
         end(stack)
 
 
+def test_a_watched_task_that_fails_is_polled_at_its_interval_also_when_its_view_is_too_old_to_be_told(make_stack):
+    even = {"sora": {"poll": {"min": "2s", "max": "2s"}}}
+    stack = make_stack(providers=even, redis=False, config={
+        "workers": 1, "cache": {"stale_for": "100ms"}, "upstreams": {"main": {"breaker_failures": 0}}})
+    run(stack)
+    with begin(stack, NATIVE + "t"):
+        stack.standin.switch("t", status=500)
+        for _ in range(6):
+            wait_queries(stack, 1, "t")
+    times = [query.at for query in stack.standin.seen("t")]
+    assert times[6] - times[2] > 6.5  # four intervals, of which the first may have begun late
+
+
 # Redis
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from recorded import ANSWERS, read_answer
+from sharing import sharing
 from shipped import UNIFIED_VIEW
 
 FAL, FAL_QUERY, FAL_RESULT = "/v1/tasks/fal/fal-ai/pika/", "/fal-ai/pika/requests/{}/status", "/fal-ai/pika/requests/{}"
@@ -67,6 +68,18 @@ def test_both_queries_are_made_once_for_all_who_wait(everyone):
         everyone.wait_metric("waiters", 50)
     assert {ask.result().json()["status"] for ask in asks} == {"succeeded"}
     assert targets(everyone) == [FAL_QUERY.format(9), FAL_RESULT.format(9)]
+
+
+def test_another_worker_waits_for_as_long_as_both_queries_may_take(make_stack):
+    stack = sharing(make_stack, every_provider=True, config={
+        "workers": 2, "upstreams": {"main": {"timeout": "2s"}}})
+    stack.standin.switch("9", state="SUCCESS", delay=1.4)
+    stack.standin.switch("9/result", delay=1.4)
+    holder = stack.background(stack.ask_worker, FAL + "9", 0)
+    stack.standin.wait_count(1, "9")
+    asks = [holder, stack.background(stack.ask_worker, FAL + "9", 1)]
+    assert [ask.result().json()["status"] for ask in asks] == ["succeeded"] * 2
+    assert targets(stack) == [FAL_QUERY.format(9), FAL_RESULT.format(9)]
 
 
 @pytest.mark.parametrize("switches, expected", [
