@@ -20,7 +20,7 @@ struct fetches {
     struct fetch_parts parts;
     struct fetches_entry *table;
     struct cache *cache;
-    uint64_t n_sent; /* queries to the upstreams, so far */
+    uint64_t n_sent;                  /* queries to the upstreams, so far */
     struct fetches_listener listener; /* its functions may be NULL */
 };
 
