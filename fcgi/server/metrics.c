@@ -10,14 +10,14 @@
 struct metric {
     enum stat_type type;
     const char *name;
-    const char *help; /* NULL: a further row of the metric above */
+    const char *help; /* NULL: another row of the metric above */
 };
 
 #define ROW_METRIC(id, type, metric, labels, help) {type, metric, help},
 #define FAMILY_METRIC(id, type, metric, help)      {type, metric, help},
 static const struct metric metrics[] = {STATS(ROW_METRIC) FAMILIES(FAMILY_METRIC)};
 
-/* A label behind those of the key, or the first. */
+/* Adds the label "le" to those of the key. */
 static void print_bucket(const char *key, const char *bound, long long sum, struct buf *out)
 {
     size_t name = strcspn(key, "{"), len = strlen(key);

@@ -1,9 +1,9 @@
 /* sandbox: see sandbox.h.
  *
- * What is allowed is what the worker, libuv, libcurl with its resolver threads, OpenSSL and the C library with
- * its lookup of names were seen to call, and the sisters of those calls that another version would take. All
- * else fails as if the kernel did not have it, on which libraries fall back to what it has; what no worker
- * would ever call, and an intruder would, ends the process. */
+ * The filter allows the system calls that the worker, libuv, libcurl with its resolver threads, OpenSSL and the C library
+ * with its name lookup were seen to make, and their variants that other versions of these libraries use. Any other call
+ * fails with ENOSYS, so that libraries fall back to an older one. A call that no worker makes, but an intruder would,
+ * kills the process. */
 #include "server/sandbox.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #include <seccomp.h>
 
-/* Allowed, whatever they are asked. */
+/* Allowed with any arguments. */
 static const char allowed[] =
     /* descriptors and files */
     "read readv pread64 write writev lseek close close_range dup fcntl pipe2 eventfd2 stat lstat fstat "
@@ -34,35 +34,35 @@ static const char allowed[] =
     /* threads and signals */
     "futex set_robust_list rseq membarrier sched_yield sched_getaffinity rt_sigaction rt_sigprocmask "
     "rt_sigreturn sigaltstack exit exit_group "
-    /* what is harmless to know */
+    /* harmless information */
     "getpid gettid getppid getuid geteuid getgid getegid uname sysinfo getrandom getrlimit "
 #ifdef __SANITIZE_ADDRESS__
-    /* how the search for leaks, at the end, stops the world */
+    /* LeakSanitizer stops all threads with these */
     "clone ptrace prctl wait4 getdents "
 #endif
     ;
 
-/* Allowed with this argument. */
+/* Allowed with these arguments. */
 static const struct {
     int call;
     struct scmp_arg_cmp argument;
 } conditions[] = {
-    /* no file is written, none made */
+    /* no file is written or created */
     {SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)},
     {SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)},
-    /* no memory is both written and run; the C library may still load the modules that look up names */
+    /* no memory is both writable and executable; the C library may still load its name lookup modules */
     {SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
     {SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC)},
     {SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
-    /* threads, not processes; clone3, whose arguments cannot be seen, is not there */
+    /* threads, not processes; clone3, whose arguments a filter cannot read, is not allowed */
     {SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD)},
     {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0)},
     {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET, 0)},
     {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET6, 0)},
-    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_NETLINK, 0)}, /* which addresses has this host? */
+    {SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, AF_NETLINK, 0)}, /* the addresses of this host */
     {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO, 0)},
     {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONREAD, 0)},
-    {SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0, 0)}, /* ask, not set */
+    {SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0, 0)}, /* read, not set */
 };
 
 static const char deadly[] =
@@ -75,7 +75,7 @@ static const char deadly[] =
 #endif
     ;
 
-/* The calls of a list, each name with a space behind it. */
+/* `names` are separated by spaces. */
 static int add_calls(scmp_filter_ctx filter, uint32_t action, const char *names)
 {
     char name[32];
@@ -98,7 +98,7 @@ static int add_rules(scmp_filter_ctx filter)
     return bad;
 }
 
-/* Whether io_uring_setup fails for want of permission or of the call itself, and not because it makes no sense. */
+/* Whether io_uring_setup is forbidden or missing, rather than failing because of its arguments. */
 static bool io_uring_is_refused(void)
 {
     return syscall(SYS_io_uring_setup, 0, NULL) < 0 && (errno == ENOSYS || errno == EPERM);
@@ -106,7 +106,7 @@ static bool io_uring_is_refused(void)
 
 void sandbox_refuse_io_uring(void)
 {
-    if (io_uring_is_refused()) /* filters are inherited, and would pile up */
+    if (io_uring_is_refused()) /* filters are inherited, and would accumulate */
         return;
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
     if (filter == NULL)
@@ -119,14 +119,14 @@ void sandbox_refuse_io_uring(void)
 int sandbox_enter(void)
 {
     if (sizeof(void *) < 8)
-        return -EOPNOTSUPP; /* 32-bit systems have other calls, which nobody has looked at */
+        return -EOPNOTSUPP; /* the lists are for the calls of 64-bit systems */
     if (!io_uring_is_refused())
         return -EOPNOTSUPP; /* the loop may have a ring, and libuv aborts when it cannot use it */
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
     if (filter == NULL)
         return -EOPNOTSUPP;
-    int bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* search the calls as a tree */
-    if (bad == 0) /* no code of others runs here that the processor should be slowed down for */
+    int bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary search over the calls */
+    if (bad == 0) /* no untrusted code runs here that would need the mitigation, which is slow */
         bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_SSB, 1);
     if (bad == 0)
         bad = add_rules(filter);

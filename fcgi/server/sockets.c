@@ -16,11 +16,11 @@
 
 enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
 
-/* The descriptors of the program before an upgrade that were its own. */
+/* In the environment after an upgrade: the descriptors that this program has opened itself. */
 static const char own_sockets[] = "TASKPROXY_SOCKETS";
 
-/* A socket that was passed, or that is open; it stays open as long as we live, for a reload that wants it again,
- * or until it is removed, if it is our own. */
+/* A listening socket. One of the service manager stays open, for a reload that uses it again; one of our own stays open
+ * until it is removed. */
 struct passed {
     int fd;
     char *path;
@@ -31,10 +31,10 @@ struct passed {
 struct sockets {
     struct passed items[PASSED_MAX];
     size_t n;
-    int n_managed; /* descriptors that the service manager has passed, good or not */
+    int n_managed; /* descriptors that the service manager has passed, usable or not */
 };
 
-/* ---- those that the service manager has passed ---- */
+/* ---- sockets that were passed to this process ---- */
 
 static int passed_count(void)
 {
@@ -46,7 +46,7 @@ static int passed_count(void)
     return n > PASSED_MAX ? PASSED_MAX : (int)n;
 }
 
-/* Where a listening UNIX stream socket is (allocated); NULL: it is something else. */
+/* The path of a listening UNIX stream socket (allocated); NULL: the descriptor is something else. */
 static char *path_of(int fd)
 {
     struct sockaddr_un address = {0};
@@ -64,7 +64,7 @@ static void add(struct sockets *sockets, int fd, bool own)
 {
     char *path = path_of(fd);
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || path == NULL || sockets->n == PASSED_MAX) {
-        log_warn("descriptor %d, which was passed on, is no listening UNIX socket: not used", fd);
+        log_warn("ignoring descriptor %d, which was passed to this process: not a listening UNIX socket", fd);
         free(path);
         return;
     }
@@ -72,7 +72,7 @@ static void add(struct sockets *sockets, int fd, bool own)
     sockets->items[sockets->n++] = (struct passed){.fd = fd, .path = path, .own = own};
 }
 
-/* "FD,FD": what sockets_hand_over has written. */
+/* Reads the list "FD,FD" that sockets_hand_over has written. */
 static void add_own(struct sockets *sockets)
 {
     const char *list = getenv(own_sockets);
@@ -165,27 +165,27 @@ const char *sockets_unused(const struct sockets *sockets, size_t *at)
     return NULL;
 }
 
-/* ---- our own ---- */
+/* ---- sockets that this process opens ---- */
 
 int socket_dir_make(const char *dir, char **ret_error)
 {
     if (mkdir(dir, 0755) == 0 || errno == EEXIST)
         return 0;
-    *ret_error = xasprintf("cannot make the folder %s: %s", dir, strerror(errno));
+    *ret_error = xasprintf("cannot create the directory %s: %s", dir, strerror(errno));
     return -1;
 }
 
-/* Clears the way for a socket at that address. An error message, allocated, or NULL. */
+/* Removes the socket that a dead process has left at that address. An error (allocated), or NULL. */
 static char *clear_way(const struct sockaddr_un *address)
 {
     struct stat st;
     if (lstat(address->sun_path, &st) < 0)
-        return NULL; /* nothing there; or bind will say what is wrong */
+        return NULL; /* nothing is there, or bind will report what is wrong */
     if (!S_ISSOCK(st.st_mode))
-        return xasprintf("%s is there already and is no socket", address->sun_path);
+        return xasprintf("%s exists and is not a socket", address->sun_path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return xasprintf("cannot make a socket: %s", strerror(errno));
+        return xasprintf("cannot create a socket: %s", strerror(errno));
     bool dead = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
     close(fd);
     if (!dead)
@@ -208,7 +208,7 @@ static char *set_group(const char *path, const char *group)
 
 static char *bind_and_listen(int fd, const struct sockaddr_un *address, const char *group)
 {
-    mode_t before = umask(0117); /* the socket is never open to more, not even for a moment */
+    mode_t before = umask(0117); /* so that others cannot connect even for a moment */
     int bound = bind(fd, (const struct sockaddr *)address, sizeof(*address));
     umask(before);
     if (bound < 0)
@@ -221,11 +221,11 @@ static char *bind_and_listen(int fd, const struct sockaddr_un *address, const ch
     return error;
 }
 
-static int listen_anew(const char *path, const char *group, char **ret_error)
+static int listen_new(const char *path, const char *group, char **ret_error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path)) {
-        *ret_error = xasprintf("%s is too long for a UNIX socket", path);
+        *ret_error = xasprintf("%s is too long for the path of a UNIX socket", path);
         return -1;
     }
     strcpy(address.sun_path, path);
@@ -233,7 +233,7 @@ static int listen_anew(const char *path, const char *group, char **ret_error)
     if (*ret_error != NULL)
         return -1;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    *ret_error = fd < 0 ? xasprintf("cannot make a socket: %s", strerror(errno))
+    *ret_error = fd < 0 ? xasprintf("cannot create a socket: %s", strerror(errno))
                         : bind_and_listen(fd, &address, group);
     if (*ret_error == NULL)
         return fd;
@@ -242,13 +242,13 @@ static int listen_anew(const char *path, const char *group, char **ret_error)
     return -1;
 }
 
-/* ---- both ---- */
+/* ---- all sockets ---- */
 
 int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error)
 {
     struct passed *item = find_passed(sockets, path);
     if (item == NULL && sockets->n < PASSED_MAX) {
-        int own = listen_anew(path, group, ret_error);
+        int own = listen_new(path, group, ret_error);
         if (own < 0)
             return -1;
         item = &sockets->items[sockets->n++];
@@ -256,7 +256,7 @@ int sockets_listen(struct sockets *sockets, const char *path, const char *group,
     }
     int fd = item ? fcntl(item->fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (fd < 0) {
-        *ret_error = xasprintf("cannot take the socket %s: %s", path, strerror(errno));
+        *ret_error = xasprintf("cannot use the socket %s: %s", path, strerror(errno));
         return -1;
     }
     item->used = true;

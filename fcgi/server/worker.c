@@ -1,10 +1,10 @@
-/* worker: see worker.h. Its parts, who holds whom:
+/* worker: see worker.h. Its parts; each uses the ones to its right:
  *
  *     fcgi_server --on_request--> requests --join--> fetches --> lease --> redis
  *                                       |               '------> upstreams --> http
  *                                       '--> quotas, ownership --> redis
  *
- * They are made from right to left and freed from left to right. */
+ * They are created from right to left and freed from left to right. */
 #include "server/worker.h"
 
 #include <signal.h>
@@ -39,16 +39,16 @@ struct worker {
     bool leaving;
     bool drained; /* no connection is left */
     uv_signal_t terminate;
-    uv_poll_t control; /* ends with the master */
-    uv_timer_t drain;  /* the last moment */
-    uv_timer_t beat;   /* the next sign of life */
+    uv_poll_t control; /* of the control descriptor */
+    uv_timer_t drain;  /* the end of "drain" */
+    uv_timer_t beat;   /* the next heartbeat */
     uint64_t beat_due_ns;
-    int64_t *lag; /* series: how late the beats were */
+    int64_t *lag; /* series: how late the heartbeats were */
 };
 
 /* ---- the process ---- */
 
-/* Secrets are in this process's memory: no core file, no ptrace, no new rights. */
+/* This process has secrets in its memory: no core file, no ptrace, no new privileges. */
 static void protect_process(void)
 {
     const struct rlimit none = {0, 0};
@@ -63,15 +63,15 @@ static void enter_sandbox(const struct conf *conf)
 {
     int bad = conf->sandbox == SANDBOX_ON ? sandbox_enter() : 0;
     if (bad < 0)
-        log_warn("without the sandbox, which this system does not have: %s", strerror(-bad));
+        log_warn("running without seccomp: %s", strerror(-bad));
 }
 
-/* The descriptors left for connections when every upstream query has one and a few are kept back. */
+/* How many descriptors are left for connections, when every upstream query has one and a few are reserved. */
 static size_t connections_for(const struct conf *conf)
 {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-        abort(); /* a system without limits */
+        abort(); /* no Linux does that */
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     getrlimit(RLIMIT_NOFILE, &files);
@@ -91,7 +91,7 @@ static void on_request(void *ctx, struct fcgi_request *client)
 
 static void close_parts(struct worker *w)
 {
-    uv_timer_stop(&w->beat); /* it looks at parts that are about to go */
+    uv_timer_stop(&w->beat); /* it uses parts that are about to be freed */
     uv_timer_stop(&w->drain);
     requests_free(w->requests);
     fcgi_free(w->server);
@@ -99,8 +99,8 @@ static void close_parts(struct worker *w)
     upstreams_free(w->upstreams);
     quotas_free(w->quotas);
     ownership_free(w->ownership);
-    lease_free(w->lease);           /* nobody hears news any more */
-    while (redis_is_busy(w->redis)) /* what was just fetched, and leases given back, are still on their way */
+    lease_free(w->lease);
+    while (redis_is_busy(w->redis)) /* the last results and released leases have to reach it */
         uv_run(&w->loop, UV_RUN_ONCE);
     redis_free(w->redis);
     uv_close((uv_handle_t *)&w->terminate, NULL);
@@ -130,7 +130,7 @@ static void on_idle(void *ctx)
 
 static void make_parts(struct worker *w)
 {
-    unsigned seed; /* of jitter: workers that start together must not go on together */
+    unsigned seed; /* of jitter: workers that start together must not poll together */
     random_bytes(&seed, sizeof(seed));
     srand(seed);
     uv_loop_init(&w->loop);
@@ -154,15 +154,15 @@ static void make_parts(struct worker *w)
     uv_timer_init(&w->loop, &w->beat);
 }
 
-/* Lets every closing callback run, so that nothing is left when the loop is. */
+/* Runs every closing callback before the loop is closed. */
 static void finish_loop(struct worker *w)
 {
     uv_run(&w->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&w->loop) != 0)
-        abort(); /* a handle that nobody closed */
+        abort(); /* a handle was not closed */
     conf_free(w->conf);
     if (!vault_is_empty())
-        abort(); /* a secret that nobody wiped */
+        abort(); /* a secret was not wiped */
     log_finish();
 }
 
@@ -176,7 +176,7 @@ static struct fcgi_handlers handlers_of(struct worker *w)
 static void on_drain_over(uv_timer_t *timer)
 {
     struct worker *w = CONTAINER_OF(timer, struct worker, drain);
-    log_warn("leaving with requests unanswered: they took longer than \"drain\"");
+    log_warn("exiting with unanswered requests: they took longer than \"drain\"");
     uv_stop(&w->loop);
 }
 
@@ -215,7 +215,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
         requests_take_hint(w->requests, message + 1);
 }
 
-/* With Redis, the others learn from it what comes of the hint. */
+/* Not needed with Redis: the others learn there what the fetch has brought. */
 static void pass_hint(const char *key, size_t key_len)
 {
     char message[WORKER_MESSAGE_MAX] = {WORKER_HINT};
@@ -234,7 +234,7 @@ static struct conf *load_inherited(const char *path)
     struct files *files = files_unseal(WORKER_FD_FILES);
     close(WORKER_FD_FILES);
     if (files == NULL) {
-        log_error("what the master handed over is not readable: is it another version?");
+        log_error("cannot read the configuration from the master: is it another version?");
         return NULL;
     }
     struct conf *conf = conf_load(path, files, &error);
@@ -262,7 +262,7 @@ static void start_beating(struct worker *w)
     uv_timer_start(&w->beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
 }
 
-static void say_ready(void)
+static void report_ready(void)
 {
     const char ready = WORKER_READY;
     stat_set(STAT_WORKERS_READY, 1);
@@ -276,7 +276,7 @@ int worker_main(int index, int slot, const char *path)
     snprintf(mark, sizeof(mark), "worker %d", index);
     log_setup(LOG_INFO, LOG_TEXT, mark);
     if (stats_attach(WORKER_FD_STATS, slot) < 0) {
-        log_error("the page of counters cannot be mapped");
+        log_error("cannot map the page of counters");
         return EXIT_FAILURE;
     }
     close(WORKER_FD_STATS);
@@ -295,16 +295,16 @@ int worker_main(int index, int slot, const char *path)
     protect_process();
     make_parts(&w);
     w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));
-    /* After fcgi_listen: libfcgi would put handlers of its own in place. */
+    /* After fcgi_listen, since libfcgi installs signal handlers, too. */
     uv_signal_start(&w.terminate, on_terminate, SIGTERM);
-    signal(SIGINT, SIG_IGN); /* of a terminal, for the whole group: the master passes it on as TERM */
+    signal(SIGINT, SIG_IGN); /* a terminal sends it to the whole group; the master sends TERM instead */
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
     start_beating(&w);
     fetches_hear(w.fetches);
     enter_sandbox(w.conf);
-    say_ready();
+    report_ready();
     uv_run(&w.loop, UV_RUN_DEFAULT);
     close_parts(&w);
     finish_loop(&w);

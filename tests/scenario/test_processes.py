@@ -65,7 +65,7 @@ def test_a_file_that_is_no_socket_is_not_touched(make_stack, make):
     before = path.lstat()
     refused = stack.daemon.run()
     assert refused.returncode == 1
-    assert refused.stderr.endswith(f"{path} is there already and is no socket\n")
+    assert refused.stderr.endswith(f"{path} exists and is not a socket\n")
     assert sockets(stack) == ["worker-1.sock"]
     assert path.lstat() == before
 
@@ -153,7 +153,7 @@ def test_who_takes_longer_than_drain_is_left_behind(make_stack):
     held = stack.background(stack.task, "held")
     stack.standin.wait_count(1, "held")
     assert stack.daemon.term() == 0
-    assert "leaving with requests unanswered" in stack.daemon.log()
+    assert "exiting with unanswered requests" in stack.daemon.log()
     assert held.result().status == 503
 
 

@@ -71,7 +71,7 @@ def test_a_start_that_fails_is_never_ready_and_says_why(managed):
     stack.socket_dir.mkdir()
     Path(stack.worker_socket(1)).touch()
     assert stack.daemon.run().returncode == 1
-    manager.wait("STATUS", f"{stack.worker_socket(1)} is there already and is no socket")
+    manager.wait("STATUS", f"{stack.worker_socket(1)} exists and is not a socket")
     assert manager.states() == []
 
 
@@ -217,5 +217,5 @@ def test_what_is_handed_over_and_of_no_use_is_named(managed):
     manager.hand_over(stack.daemon)
     stack.daemon.start()
     assert "worker-7.sock, passed by the service manager, is not used by this configuration" in stack.daemon.log()
-    assert "descriptor 7, which was passed on, is no listening UNIX socket: not used" in stack.daemon.log()
+    assert "ignoring descriptor 7, which was passed to this process: not a listening UNIX socket" in stack.daemon.log()
     assert stack.task("task_1").status == 200
