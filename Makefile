@@ -82,12 +82,12 @@ build/man/taskproxy.json.5: conf/man/taskproxy.json.5.in conf/man/keys.awk build
 	@sed '/^\.\\" BEGIN$$/r $@.keys' $< > $@
 	@rm $@.tables $@.keys
 
-build/%.o: fcgi/%.c
+build/%.o: fcgi/%.c Makefile
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
-build/asan/%.o: fcgi/%.c
+build/asan/%.o: fcgi/%.c Makefile
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CC) $(CPPFLAGS) $(ASAN) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
