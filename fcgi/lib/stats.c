@@ -130,7 +130,7 @@ static void add_label(struct buf *key, const char *name, const char *value)
     for (; *value != '\0'; value++) {
         if (*value == '"' || *value == '\\')
             buf_putc(key, '\\');
-        buf_putc(key, *value >= 0 && *value < ' ' ? ' ' : *value);
+        buf_putc(key, (unsigned char)*value < ' ' ? ' ' : *value);
     }
     buf_putc(key, '"');
 }
