@@ -137,10 +137,10 @@ def test_a_result_that_tells_of_a_failure_ends_the_task_as_failed(everyone):
 
 
 def test_an_error_within_the_200_of_the_result_is_no_result(everyone):
-    everyone.standin.switch("16", state="SUCCESS")
-    for code, expected in ((2013, (502, "upstream_error")), (1004, (502, "upstream_auth"))):
-        everyone.standin.switch("16/result", raw=json.dumps({"base_resp": {"status_code": code}}))
-        assert outcome(everyone.get(MINIMAX + "16")) == expected
+    for task_id, code, expected in (("160", 2013, (502, "upstream_error")), ("161", 1004, (502, "upstream_auth"))):
+        everyone.standin.switch(task_id, state="SUCCESS")
+        everyone.standin.switch(f"{task_id}/result", raw=json.dumps({"base_resp": {"status_code": code}}))
+        assert outcome(everyone.get(MINIMAX + task_id)) == expected
     assert everyone.redis.stored() == []
 
 
@@ -157,8 +157,8 @@ def test_what_the_first_answer_says_stays_one_value_of_the_second_path(everyone)
     )):
         ask(f"17{i}", told)
         assert targets(everyone)[1:] == [FILES.format(sent)]
-    for told in (None, "", [], {}, True, "..", "x" * 5000):
-        assert outcome(ask("18", told)) == (502, "upstream_invalid")
+    for i, told in enumerate((None, "", [], {}, True, "..", "x" * 5000)):
+        assert outcome(ask(f"18{i}", told)) == (502, "upstream_invalid")
         assert len(targets(everyone)) == 1
 
 
