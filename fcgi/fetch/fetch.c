@@ -227,16 +227,13 @@ static enum step read_charge(struct fetch *f)
 
 /* ---- the upstream ---- */
 
-static bool may_retry(void *ctx)
+static bool pay(void *ctx, bool required)
 {
     struct fetch *f = ctx;
-    return find_payer(f, wall_ms());
-}
-
-static void on_further_query(void *ctx)
-{
-    struct fetch *f = ctx;
+    if (!required && !find_payer(f, wall_ms()))
+        return false;
     quota_charge_again(f->order.payer);
+    return true;
 }
 
 static void on_attempt_end(void *ctx, const struct attempt_end *end)
@@ -256,8 +253,7 @@ static enum step ask_upstream(struct fetch *f)
                                         .cache = &f->parts->conf->cache,
                                         .task = &f->task,
                                         .last = f->last,
-                                        .may_retry = may_retry,
-                                        .on_further = on_further_query,
+                                        .pay = pay,
                                         .on_end = on_attempt_end,
                                         .ctx = f};
     f->attempt = attempt_start(&order);

@@ -21,7 +21,7 @@ struct attempt {
     struct buf result_path;     /* of the second query; empty before */
 };
 
-static void on_answer(void *user, struct upstream_call *call, const struct upstream_answer *answer);
+static void on_answer(void *user, struct upstream_call *call, const struct http_answer *answer);
 
 static const struct conf_upstream *upstream_of(const struct attempt *a)
 {
@@ -43,7 +43,7 @@ static void send_query(struct attempt *a)
 
 /* ---- reading an answer ---- */
 
-static struct snapshot *make_snapshot(const struct attempt *a, const struct upstream_answer *answer,
+static struct snapshot *make_snapshot(const struct attempt *a, const struct http_answer *answer,
                                       const struct view *view)
 {
     int64_t now = wall_ms();
@@ -54,7 +54,7 @@ static struct snapshot *make_snapshot(const struct attempt *a, const struct upst
                                    .fetched_ms = now,
                                    .urls_expire_at = view->urls_expire_at,
                                    .retry_after_ms = answer->retry_after_ms,
-                                   .key = answer->key};
+                                   .key = a->turn.owner};
     if (facts.created_ms == 0)
         facts.created_ms = a->order.last ? a->order.last->created_ms : now;
     for (size_t i = 0; i < VIEW_COUNT; i++) {
@@ -64,40 +64,39 @@ static struct snapshot *make_snapshot(const struct attempt *a, const struct upst
     return snapshot_new(&facts, &rules);
 }
 
-static enum outcome read_view(const struct attempt *a, const struct upstream_answer *answer,
-                              struct view *view)
+static enum outcome read_view(const struct attempt *a, const struct upstream_call *call,
+                              const struct http_answer *answer, struct view *view)
 {
     struct secrets secrets;
     const struct view_answer first = {
         .http_status = a->first_status, .body = a->first.data, .len = a->first.len};
-    const struct view_answer now = {
-        .http_status = answer->http_status, .body = answer->body, .len = answer->len};
+    const struct view_answer now = {.http_status = answer->status, .body = answer->body, .len = answer->len};
     const struct view_question question = {
         .provider = a->order.task->route->provider, .task_id = task_id(a->order.task), .secrets = &secrets};
-    upstream_secrets(a->order.upstreams, upstream_of(a), &secrets);
+    upstream_secrets(call, &secrets);
     bool second = a->result_path.len > 0;
     return view_read(&question, second ? &first : &now, second ? &now : NULL, view);
 }
 
-static void keep_first_half(struct attempt *a, const struct upstream_answer *answer, const struct view *view)
+static void keep_first_half(struct attempt *a, const struct http_answer *answer, const struct view *view)
 {
-    a->first_status = answer->http_status;
+    a->first_status = answer->status;
     buf_add(&a->first, answer->body, answer->len);
     buf_puts(&a->result_path, view->result_path.data);
 }
 
-static void read_answer(struct attempt *a, struct upstream_call *call, const struct upstream_answer *answer,
+static void read_answer(struct attempt *a, struct upstream_call *call, const struct http_answer *answer,
                         struct attempt_end *end)
 {
     struct view view;
-    end->outcome = read_view(a, answer, &view);
+    end->outcome = read_view(a, call, answer, &view);
+    upstream_learn(call, answer, end->outcome, view.why);
     if (end->outcome == OUTCOME_PARTIAL)
         keep_first_half(a, answer, &view);
     if (end->outcome == OUTCOME_OK)
         end->snapshot = make_snapshot(a, answer, &view);
     if (end->outcome == OUTCOME_OK && !view.known)
-        upstream_note_status(a->order.upstreams, a->order.task->route->provider, view.status);
-    upstream_learn(call, answer, end->outcome, view.why);
+        upstream_note_status(call, view.status);
     view_done(&view);
 }
 
@@ -112,12 +111,9 @@ static bool depends_on_key(enum outcome outcome)
 /* Whether to send the query again with another key; otherwise the outcome is that of all keys. */
 static bool try_another_key(struct attempt *a, struct upstream_call *call, struct attempt_end *end)
 {
-    if (!upstream_has_key(a->order.upstreams, upstream_of(a), &a->turn)) {
-        end->outcome =
-            upstream_key_outcome(a->order.upstreams, upstream_of(a), &a->turn, &end->retry_after_ms);
+    if (!upstream_has_key(call, &end->outcome, &end->retry_after_ms))
         return false;
-    }
-    if (!a->order.may_retry(a->order.ctx)) {
+    if (!a->order.pay(a->order.ctx, false)) {
         end->outcome = OUTCOME_OVER_QUOTA;
         upstream_learn(call, NULL, end->outcome, NULL);
         return false;
@@ -128,7 +124,9 @@ static bool try_another_key(struct attempt *a, struct upstream_call *call, struc
 
 static bool needs_further_query(struct attempt *a, struct upstream_call *call, struct attempt_end *end)
 {
-    return end->outcome == OUTCOME_PARTIAL || (depends_on_key(end->outcome) && try_another_key(a, call, end));
+    if (end->outcome == OUTCOME_PARTIAL)
+        return a->order.pay(a->order.ctx, true);
+    return depends_on_key(end->outcome) && try_another_key(a, call, end);
 }
 
 static void attempt_free(struct attempt *a)
@@ -138,36 +136,37 @@ static void attempt_free(struct attempt *a)
     free(a);
 }
 
-static void finish(struct attempt *a, const struct attempt_end *end)
+static void finish(struct attempt *a, struct attempt_end *end)
 {
-    if (outcome_row(end->outcome)->problem == PROBLEM_OVERLOADED)
+    if (end->outcome == OUTCOME_NO_DESCRIPTORS) {
         stat_inc(STAT_OVERLOADED);
+        end->retry_after_ms = NO_DESCRIPTORS_MS;
+    }
     a->order.on_end(a->order.ctx, end);
     snapshot_unref(end->snapshot);
     attempt_free(a);
 }
 
-/* When to ask again after a query that the upstream has not seen. */
-static int64_t unseen_retry_after_ms(const struct upstream_answer *answer)
+static bool has_reached_upstream(const struct http_answer *answer)
 {
-    return answer->outcome == OUTCOME_NO_DESCRIPTORS ? NO_DESCRIPTORS_MS : answer->retry_after_ms;
+    return outcome_row(answer->outcome)->kind != KIND_UNSENT && answer->outcome != OUTCOME_NO_DESCRIPTORS;
 }
 
-static void on_answer(void *user, struct upstream_call *call, const struct upstream_answer *answer)
+static void on_answer(void *user, struct upstream_call *call, const struct http_answer *answer)
 {
     struct attempt *a = user;
-    struct attempt_end end = {.outcome = answer->outcome};
+    struct attempt_end end = {.outcome = answer->outcome, .asked = has_reached_upstream(answer)};
     a->call = NULL;
-    end.asked = answer->key != NULL && answer->outcome != OUTCOME_NO_DESCRIPTORS;
-    end.retry_after_ms = end.asked ? 0 : unseen_retry_after_ms(answer);
     if (answer->outcome == OUTCOME_OK)
         read_answer(a, call, answer, &end);
     else
         upstream_learn(call, answer, answer->outcome, answer->why);
-    if (!needs_further_query(a, call, &end))
-        return finish(a, &end);
-    a->order.on_further(a->order.ctx);
-    send_query(a);
+    if (answer->outcome == OUTCOME_HELD)
+        end.retry_after_ms = answer->retry_after_ms;
+    if (needs_further_query(a, call, &end))
+        send_query(a);
+    else
+        finish(a, &end);
 }
 
 /* ---- from outside ---- */

@@ -23,10 +23,10 @@ struct attempt_order {
     const struct task *task;        /* (ref) */
     const struct snapshot *last;    /* (ref) the newest known before; NULL: none */
 
-    bool (*may_retry)(void *ctx);  /* whether the query may be repeated with another key */
-    void (*on_further)(void *ctx); /* a query besides the first is about to be sent */
+    /* Pays for a further query. Returns false if no query is left in the quota, unless the query is required. */
+    bool (*pay)(void *ctx, bool required);
     void (*on_end)(void *ctx, const struct attempt_end *end); /* the attempt frees itself afterwards */
-    void *ctx;                                                /* of the three */
+    void *ctx;                                                /* of the two */
 };
 
 /* Exactly one call of on_end comes, later, unless the attempt is cancelled. */

@@ -24,7 +24,7 @@ static void add_base64url(struct buf *out, const void *data, size_t len)
 {
     unsigned char text[2048];
     if (len > sizeof(text) / 4 * 3 - 3)
-        abort(); /* our own documents are short */
+        abort(); /* our documents are shorter */
     int n = EVP_EncodeBlock(text, data, (int)len);
     while (n > 0 && text[n - 1] == '=')
         n--;
@@ -80,7 +80,7 @@ void headers_done(struct headers *h)
     free(h->lines);
 }
 
-/* A line begins, whose value may be secret: it is not formatted by way of the stack. */
+/* The value that follows may be secret, so it must not be formatted on the stack. */
 static size_t begin_line(struct headers *h, const char *name)
 {
     size_t start = h->text.len;
@@ -89,7 +89,7 @@ static size_t begin_line(struct headers *h, const char *name)
     return start;
 }
 
-/* The text between `start` and its end becomes a line; the buffer of secrets never moves. */
+/* Makes a line of the text from `start` on. A secret buffer never moves, so the lines may point into it. */
 static void end_line(struct headers *h, size_t start)
 {
     buf_putc(&h->text, '\0');

@@ -11,7 +11,6 @@
 
 #include <utlist.h>
 
-#include "upstream/http.h"
 #include "upstream/breaker.h"
 #include "lib/log_ratelimit.h"
 #include "lib/stats.h"
@@ -25,13 +24,14 @@ struct origin {
     struct upstreams *upstreams;      /* (ref) */
     const struct conf_upstream *conf; /* (ref) */
     int64_t in_flight;
-    bool multiplexes;            /* its last answer came over HTTP/2 */
-    struct upstream_call *queue; /* queries that wait for their turn, the oldest first */
-    uv_timer_t queue_timer;      /* time-out of the oldest */
-    char *last_failed;           /* the URL whose answer was a 5xx last, or NULL */
-    struct breaker breaker;      /* in loop time */
-    struct keypool pool;         /* in loop time */
-    struct jwt *tokens;          /* as many as keys */
+    bool multiplexes;              /* its last answer came over HTTP/2 */
+    struct upstream_call *queue;   /* queries that wait for their turn, the oldest first */
+    struct upstream_call *refused; /* queries that are not sent; their callbacks are due */
+    uv_timer_t timer;              /* for the refused queries, or the time-out of the oldest in the queue */
+    char *last_failed;             /* the URL whose answer was a 5xx last, or NULL */
+    struct breaker breaker;        /* in loop time */
+    struct keypool pool;           /* in loop time */
+    struct jwt *tokens;            /* as many as keys */
     struct upstream_stats stats;
 };
 
@@ -43,11 +43,11 @@ struct upstream_call {
     const struct conf_route *route; /* (ref) */
     struct key_turn *turn;          /* (ref) the caller's */
     char *url;
-    struct upstream_answer unsent; /* if it is not sent */
-    uint64_t begun_ms;             /* loop time */
-    uint64_t sent_ns;              /* uv_hrtime */
-    struct trace trace;            /* the trace it belongs to */
-    struct http_call *http;        /* NULL while it waits */
+    struct http_answer refusal; /* if it is not sent */
+    uint64_t begun_ms;          /* loop time */
+    uint64_t sent_ns;           /* uv_hrtime */
+    struct trace trace;         /* the trace it belongs to */
+    struct http_call *http;     /* NULL while it waits */
     upstream_callback *on_answer;
     void *user;
 };
@@ -58,10 +58,8 @@ struct upstreams {
     struct http *http;
     struct origin *origins; /* as many as conf->upstreams */
     struct upstream_call *running;
-    struct upstream_call *unsent; /* queries that are not sent; their callbacks are due */
-    uv_timer_t unsent_timer;
     struct log_once unknown_statuses; /* values that were logged */
-    int open_handles;
+    size_t open_timers;
 };
 
 static void start_next(struct origin *origin);
@@ -98,21 +96,14 @@ static void leave_upstream(struct upstream_call *call)
     upstream_stats_left(&call->origin->stats, (int64_t)(uv_hrtime() - call->sent_ns));
 }
 
-static void on_http_answer(void *user, const struct http_answer *http)
+static void on_http_answer(void *user, const struct http_answer *answer)
 {
     struct upstream_call *call = user;
     struct origin *origin = call->origin;
-    const struct upstream_answer answer = {.outcome = http->outcome,
-                                           .http_status = http->status,
-                                           .body = http->body,
-                                           .len = http->len,
-                                           .retry_after_ms = http->retry_after_ms,
-                                           .key = origin->pool.keys[call->turn->key].mark,
-                                           .why = http->why};
     const struct trace *outer = trace_enter(&call->trace);
-    origin->multiplexes = http->multiplexed;
+    origin->multiplexes = answer->multiplexed;
     leave_upstream(call);
-    call->on_answer(call->user, call, &answer);
+    call->on_answer(call->user, call, answer);
     trace_enter(outer);
     call_free(call);
     start_next(origin);
@@ -170,22 +161,24 @@ static void send_query(struct upstream_call *call)
     enter_list(call, &u->running);
 }
 
-static void on_unsent(uv_timer_t *timer)
+static void on_timer(uv_timer_t *timer);
+
+static void set_timer(struct origin *origin)
 {
-    struct upstreams *u = timer->data;
-    struct upstream_call *call;
-    while ((call = u->unsent) != NULL) {
-        call->on_answer(call->user, call, &call->unsent);
-        call_free(call);
-    }
+    if (origin->refused != NULL)
+        uv_timer_start(&origin->timer, on_timer, 0, 0);
+    else if (origin->queue != NULL)
+        uv_timer_start(&origin->timer, on_timer, (uint64_t)left_ms(origin->queue), 0);
+    else
+        uv_timer_stop(&origin->timer);
 }
 
 /* The callback comes later, never from within upstream_get. */
 static void refuse(struct upstream_call *call, enum outcome outcome, int64_t retry_after_ms)
 {
-    call->unsent = (struct upstream_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
-    enter_list(call, &call->upstreams->unsent);
-    uv_timer_start(&call->upstreams->unsent_timer, on_unsent, 0, 0);
+    call->refusal = (struct http_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
+    enter_list(call, &call->origin->refused);
+    set_timer(call->origin);
 }
 
 static void start(struct upstream_call *call)
@@ -201,30 +194,36 @@ static void start(struct upstream_call *call)
 
 /* ---- the queue: all queries have the same time-out, so the oldest times out first ---- */
 
-static void on_queue_time(uv_timer_t *timer)
+static void refuse_late(struct origin *origin)
 {
-    struct origin *origin = timer->data;
     struct upstream_call *call;
     while ((call = origin->queue) != NULL && left_ms(call) < LEFT_LEAST_MS) {
         leave_list(call);
         refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
     }
-    if (call != NULL)
-        uv_timer_start(timer, on_queue_time, (uint64_t)left_ms(call), 0);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct origin *origin = timer->data;
+    struct upstream_call *call;
+    refuse_late(origin);
+    while ((call = origin->refused) != NULL) {
+        call->on_answer(call->user, call, &call->refusal);
+        call_free(call);
+    }
+    set_timer(origin);
 }
 
 static void start_next(struct origin *origin)
 {
-    struct upstream_call *call;
-    while ((call = origin->queue) != NULL && origin->in_flight < origin->conf->max_in_flight) {
+    refuse_late(origin);
+    while (origin->queue != NULL && origin->in_flight < origin->conf->max_in_flight) {
+        struct upstream_call *call = origin->queue;
         leave_list(call);
-        if (left_ms(call) < LEFT_LEAST_MS)
-            refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
-        else
-            start(call);
+        start(call);
     }
-    if (call == NULL)
-        uv_timer_stop(&origin->queue_timer);
+    set_timer(origin);
 }
 
 struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *target,
@@ -244,9 +243,8 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route 
     if (origin->queue == NULL && origin->in_flight < origin->conf->max_in_flight) {
         start(call);
     } else {
-        if (origin->queue == NULL)
-            uv_timer_start(&origin->queue_timer, on_queue_time, (uint64_t)left_ms(call), 0);
         enter_list(call, &origin->queue);
+        set_timer(origin);
     }
     return call;
 }
@@ -264,7 +262,7 @@ void upstream_cancel(struct upstream_call *call)
 /* ---- what a query has shown ---- */
 
 /* True when the key was suspended or came back. */
-static bool teach_pool(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome)
+static bool teach_pool(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome)
 {
     struct origin *origin = call->origin;
     enum key_lesson lesson = outcome_row(outcome)->key;
@@ -278,12 +276,12 @@ static bool teach_pool(struct upstream_call *call, const struct upstream_answer 
     return changed;
 }
 
-static void report(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome,
+static void report(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome,
                    const char *why)
 {
     struct origin *origin = call->origin;
     int64_t now_ms = (int64_t)uv_now(call->upstreams->loop);
-    const struct outcome_details details = {.status = answer->http_status,
+    const struct outcome_details details = {.status = answer->status,
                                             .key = conf_key_name(origin->conf, call->turn->key),
                                             .pause_ms =
                                                 origin->pool.keys[call->turn->key].rests_until_ms - now_ms,
@@ -336,7 +334,7 @@ static void teach_breaker(struct upstream_call *call, enum outcome outcome)
                  origin->conf->name, (long long)origin->breaker.failures);
 }
 
-void upstream_learn(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome,
+void upstream_learn(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome,
                     const char *why)
 {
     upstream_stats_count(&call->origin->stats, outcome);
@@ -350,108 +348,105 @@ void upstream_learn(struct upstream_call *call, const struct upstream_answer *an
     teach_breaker(call, outcome);
 }
 
-bool upstream_has_key(struct upstreams *u, const struct conf_upstream *upstream, const struct key_turn *turn)
+bool upstream_has_key(struct upstream_call *call, enum outcome *ret_outcome, int64_t *ret_retry_after_ms)
 {
-    return keypool_has(&origin_of(u, upstream)->pool, turn, (int64_t)uv_now(u->loop));
+    const struct keypool *pool = &call->origin->pool;
+    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop);
+    if (keypool_has(pool, call->turn, now_ms))
+        return true;
+    *ret_outcome = keypool_outcome(pool, call->turn, now_ms, ret_retry_after_ms);
+    return false;
 }
 
-enum outcome upstream_key_outcome(struct upstreams *u, const struct conf_upstream *upstream,
-                                  const struct key_turn *turn, int64_t *ret_retry_after_ms)
+void upstream_secrets(const struct upstream_call *call, struct secrets *out)
 {
-    return keypool_outcome(&origin_of(u, upstream)->pool, turn, (int64_t)uv_now(u->loop), ret_retry_after_ms);
+    const struct origin *origin = call->origin;
+    *out = (struct secrets){{NULL}};
+    for (size_t i = 0; i < origin->pool.n; i++)
+        headers_add_secrets(conf_keys(origin->conf)[i], &origin->tokens[i], out);
 }
 
-void upstream_note_status(struct upstreams *u, const struct provider *provider, const char *value)
+void upstream_note_status(struct upstream_call *call, const char *value)
 {
-    char *status = xasprintf("%s: %s", provider->name, value);
+    const char *provider = call->route->provider->name;
+    struct log_once *logged = &call->upstreams->unknown_statuses;
+    char *status = xasprintf("%s: %s", provider, value);
     stat_inc(STAT_UNKNOWN_STATUS);
-    if (log_once(&u->unknown_statuses, status, 0))
-        log_warn("provider %s does not list the status %s: taken as running%s", provider->name, value,
-                 log_once_full(&u->unknown_statuses) ? "; further values are only counted" : "");
+    if (log_once(logged, status, 0))
+        log_warn("provider %s does not list the status %s: taken as running%s", provider, value,
+                 log_once_full(logged) ? "; further values are only counted" : "");
     free(status);
 }
 
-void upstreams_refresh_stats(struct upstreams *u)
-{
-    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
-        struct origin *origin = &u->origins[i];
-        upstream_stats_resting(&origin->stats, &origin->pool, (int64_t)uv_now(u->loop));
-    }
-}
-
-void upstream_secrets(struct upstreams *u, const struct conf_upstream *upstream, struct secrets *out)
-{
-    const struct origin *origin = origin_of(u, upstream);
-    *out = (struct secrets){{NULL}};
-    for (size_t i = 0; i < upstream->keys.n; i++)
-        headers_add_secrets(conf_keys(upstream)[i], &origin->tokens[i], out);
-}
-
 /* ---- all of them ---- */
+
+static void origin_init(struct origin *origin, struct upstreams *u, const struct conf_upstream *conf)
+{
+    const struct breaker_rules rules = {.breaker_failures = conf->breaker_failures,
+                                        .breaker_pause_ms = conf->breaker_pause_ms,
+                                        .per_second = conf->queries_per_second};
+    origin->upstreams = u;
+    origin->conf = conf;
+    origin->tokens = xcalloc(conf->keys.n, sizeof(*origin->tokens));
+    uv_timer_init(u->loop, &origin->timer);
+    origin->timer.data = origin;
+    keypool_init(&origin->pool, conf_keys(conf), conf->keys.n);
+    breaker_init(&origin->breaker, rules, (int64_t)uv_now(u->loop));
+    upstream_stats_init(&origin->stats, conf, &origin->pool);
+}
+
+static void origin_done(struct origin *origin)
+{
+    for (size_t i = 0; i < origin->pool.n; i++)
+        jwt_done(&origin->tokens[i]);
+    free(origin->tokens);
+    free(origin->last_failed);
+    upstream_stats_done(&origin->stats);
+}
 
 struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 {
     struct upstreams *u = xcalloc(1, sizeof(*u));
     *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
+    u->open_timers = conf->upstreams.n;
     u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));
-    for (size_t i = 0; i < conf->upstreams.n; i++) {
-        const struct conf_upstream *upstream = conf_upstream(conf, i);
-        const struct breaker_rules rules = {.breaker_failures = upstream->breaker_failures,
-                                            .breaker_pause_ms = upstream->breaker_pause_ms,
-                                            .per_second = upstream->queries_per_second};
-        u->origins[i].upstreams = u;
-        u->origins[i].conf = upstream;
-        u->origins[i].tokens = xcalloc(upstream->keys.n, sizeof(*u->origins[i].tokens));
-        keypool_init(&u->origins[i].pool, conf_keys(upstream), upstream->keys.n);
-        upstream_stats_init(&u->origins[i].stats, upstream, &u->origins[i].pool);
-        uv_timer_init(loop, &u->origins[i].queue_timer);
-        u->origins[i].queue_timer.data = &u->origins[i];
-        breaker_init(&u->origins[i].breaker, rules, (int64_t)uv_now(loop));
-    }
-    uv_timer_init(loop, &u->unsent_timer);
-    u->unsent_timer.data = u;
-    u->open_handles = 1 + (int)conf->upstreams.n;
+    for (size_t i = 0; i < conf->upstreams.n; i++)
+        origin_init(&u->origins[i], u, conf_upstream(conf, i));
     return u;
 }
 
-static void on_timer_closed(struct upstreams *u)
+void upstreams_refresh_stats(struct upstreams *u)
 {
-    if (--u->open_handles > 0)
+    for (size_t i = 0; i < u->conf->upstreams.n; i++)
+        upstream_stats_resting(&u->origins[i].stats, &u->origins[i].pool, (int64_t)uv_now(u->loop));
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct origin *origin = handle->data;
+    struct upstreams *u = origin->upstreams;
+    origin_done(origin);
+    if (--u->open_timers > 0)
         return;
-    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
-        for (size_t k = 0; k < u->origins[i].pool.n; k++)
-            jwt_done(&u->origins[i].tokens[k]);
-        free(u->origins[i].tokens);
-        upstream_stats_done(&u->origins[i].stats);
-        free(u->origins[i].last_failed);
-    }
     free(u->origins);
     free(u);
 }
 
-static void on_unsent_timer_closed(uv_handle_t *handle)
+static void cancel_all(struct upstream_call **list)
 {
-    on_timer_closed(handle->data);
-}
-
-static void on_queue_timer_closed(uv_handle_t *handle)
-{
-    on_timer_closed(((struct origin *)handle->data)->upstreams);
+    while (*list != NULL)
+        upstream_cancel(*list);
 }
 
 void upstreams_free(struct upstreams *u)
 {
     if (u == NULL)
         return;
-    while (u->running != NULL)
-        upstream_cancel(u->running);
-    while (u->unsent != NULL)
-        upstream_cancel(u->unsent);
+    cancel_all(&u->running);
     for (size_t i = 0; i < u->conf->upstreams.n; i++) {
-        while (u->origins[i].queue != NULL)
-            upstream_cancel(u->origins[i].queue);
-        uv_close((uv_handle_t *)&u->origins[i].queue_timer, on_queue_timer_closed);
+        cancel_all(&u->origins[i].queue);
+        cancel_all(&u->origins[i].refused);
+        uv_close((uv_handle_t *)&u->origins[i].timer, on_timer_closed);
     }
     http_free(u->http);
-    uv_close((uv_handle_t *)&u->unsent_timer, on_unsent_timer_closed);
 }

@@ -9,23 +9,15 @@
 
 #include "config/conf.h"
 #include "upstream/headers.h"
+#include "upstream/http.h"
 #include "upstream/upstream_stats.h"
 
 struct upstreams;
 struct upstream_call; /* one query */
 
-struct upstream_answer {
-    enum outcome outcome; /* OK: the answer is to be read; otherwise none came */
-    int http_status;
-    const char *body; /* (ref) during the callback */
-    size_t len;
-    int64_t retry_after_ms; /* 0: unknown; HELD: until the upstream may be asked again */
-    const char *key;        /* (ref) the mark of the key in the query; NULL: the query was not sent */
-    const char *why;        /* the details of a failure, static text, or NULL */
-};
-
-/* The callback must call upstream_learn. */
-typedef void upstream_callback(void *user, struct upstream_call *call, const struct upstream_answer *answer);
+/* OUTCOME_OK: the answer is to be read. Otherwise there is none; `retry_after_ms` of HELD is the time until the upstream may
+ * be asked again. The callback must call upstream_learn. */
+typedef void upstream_callback(void *user, struct upstream_call *call, const struct http_answer *answer);
 
 /* `conf` must outlive it. */
 struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
@@ -40,26 +32,26 @@ struct upstream_call *upstream_get(struct upstreams *upstreams, const struct con
                                    void *user);
 void upstream_cancel(struct upstream_call *call);
 
+/* ---- in the callback ---- */
+
 /* Counts the outcome of a query, teaches the breaker and the key pool, and logs what is new. `why` gives details, or is
  * NULL. */
-void upstream_learn(struct upstream_call *call, const struct upstream_answer *answer, enum outcome outcome,
+void upstream_learn(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome,
                     const char *why);
 
-/* Whether there is another key with which the task may be asked for; and the outcome when there is none, as
+/* Whether there is another key with which the query may be repeated. If not, the outcome and time to retry are those of
  * keypool_outcome. */
-bool upstream_has_key(struct upstreams *upstreams, const struct conf_upstream *upstream,
-                      const struct key_turn *turn);
-enum outcome upstream_key_outcome(struct upstreams *upstreams, const struct conf_upstream *upstream,
-                                  const struct key_turn *turn, int64_t *ret_retry_after_ms);
+bool upstream_has_key(struct upstream_call *call, enum outcome *ret_outcome, int64_t *ret_retry_after_ms);
+
+/* The secrets that the upstream was given: (ref) until the loop turns. */
+void upstream_secrets(const struct upstream_call *call, struct secrets *ret_secrets);
 
 /* Counts a status value that the provider file does not list, and logs it once. */
-void upstream_note_status(struct upstreams *upstreams, const struct provider *provider, const char *value);
+void upstream_note_status(struct upstream_call *call, const char *value);
+
+/* ---- all of them ---- */
 
 /* Updates the metrics that change by time alone. */
 void upstreams_refresh_stats(struct upstreams *upstreams);
-
-/* The secrets that the upstream was given: (ref) until the loop turns. */
-void upstream_secrets(struct upstreams *upstreams, const struct conf_upstream *upstream,
-                      struct secrets *ret_secrets);
 
 #endif

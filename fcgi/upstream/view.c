@@ -2,8 +2,8 @@
  *
  *     view_read:  parse -> missing? refused? busy? error? -> status -> native view -> unified view
  *
- * The views are written straight from the parsed document: what the keep list does not name is never copied.
- */
+ * The views are written straight from the parsed document: members that the keep list does not name are never
+ * copied. */
 #include "upstream/view.h"
 
 #include <stdio.h>
@@ -16,7 +16,7 @@
 
 enum { MAX_DEPTH = 32, VIEW_MAX = 8 * 1024 * 1024, PATH_NAME_MAX = 512, PATH_MAX_BYTES = 4096 };
 
-/* ---- what the answer is ---- */
+/* ---- the kind of answer ---- */
 
 static bool is_empty(struct json_object *value)
 {
@@ -75,7 +75,7 @@ static bool any_holds(const struct list *conditions, int http_status, struct jso
     return false;
 }
 
-/* Refusals first: what is left is a task. `doc` is NULL when the body is no JSON. */
+/* Refusals are recognised first; the remaining answers describe a task. `doc` is NULL if the body is not JSON. */
 static enum outcome classify(const struct provider *p, const struct condition *ok, int http_status,
                              struct json_object *doc, struct view *view)
 {
@@ -90,7 +90,7 @@ static enum outcome classify(const struct provider *p, const struct condition *o
         return OUTCOME_INVALID;
     }
     if (http_status < 200 || http_status >= 300) {
-        view->why = NULL; /* the status says it all */
+        view->why = NULL; /* the status is enough */
         return http_status >= 500 ? OUTCOME_SERVER_ERROR : OUTCOME_ERROR;
     }
     if (!json_object_is_type(doc, json_type_object)) {
@@ -104,7 +104,7 @@ static enum outcome classify(const struct provider *p, const struct condition *o
     return OUTCOME_OK;
 }
 
-/* The status value for the log, which a hostile upstream could fill with our key. */
+/* The status value for the log, without secrets: a hostile upstream could send our key as a status. */
 static void write_status(const struct view_question *q, struct json_object *value, struct view *view)
 {
     struct buf text;
@@ -131,8 +131,7 @@ static bool read_state(const struct view_question *q, int http_status, struct js
         bool scalar = value != NULL && !json_object_is_type(value, json_type_object) &&
                       !json_object_is_type(value, json_type_array);
         view->state = STATE_RUNNING;
-        return scalar; /* a word that is new is a status; nothing at all, or a container, is another document
-                        */
+        return scalar; /* otherwise this is some other document */
     }
     const struct status_exception *exceptions = p->status.exceptions.items;
     for (size_t i = 0; i < p->status.exceptions.n; i++) {
@@ -170,7 +169,7 @@ static void copy_string(struct copier *c, const char *text, size_t len)
 
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep);
 
-/* The child of `keep` that takes a member of that name; for a leaf, the leaf itself: all below it is kept. */
+/* The child of `keep` for a member of that name; for a leaf, the leaf itself, since everything below it is kept. */
 static const struct keep *keep_for(const struct keep *keep, const char *name)
 {
     for (size_t i = 0; i < keep->n_children; i++) {
@@ -217,7 +216,7 @@ static void copy_array(struct copier *c, struct json_object *array, const struct
     buf_putc(c->out, ']');
 }
 
-/* Whether members of an object are among what is kept, not only those of an array. */
+/* Whether `keep` names members of an object, not only elements of an array. */
 static bool keeps_names(const struct keep *keep)
 {
     for (size_t i = 0; i < keep->n_children; i++) {
@@ -227,8 +226,8 @@ static bool keeps_names(const struct keep *keep)
     return false;
 }
 
-/* False, with nothing of use written, when the value is of another form than the list supposes: a text where
- * members were to be chosen from may hold anything. A null is kept: it says that there is nothing yet. */
+/* Returns false if the value does not have the form that the list describes; the output is then to be discarded. For
+ * example, a string in place of an object could contain anything. A null is kept: it means that there is no value yet. */
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep)
 {
     bool choose = keep->n_children > 0;
@@ -259,13 +258,13 @@ static bool copy_kept(struct copier *c, struct json_object *value, const struct 
 
 /* ---- the second answer ---- */
 
-/* A string, or a whole number as text; NULL for anything else. (ref) of the document. */
+/* A string, or an integer as text; NULL for anything else. It belongs to the document. */
 static const char *scalar_text(struct json_object *value)
 {
     return json_object_is_type(value, json_type_int) ? json_object_get_string(value) : json_text(value);
 }
 
-/* The path of the second query, with the task's variables and members of the first answer put in. */
+/* Writes the path of the second query, with variables of the task and members of the first answer filled in. */
 static bool write_result_path(const struct view_question *q, struct json_object *doc, struct buf *out)
 {
     const struct provider *p = q->provider;
@@ -325,7 +324,7 @@ static enum outcome read_result(const struct view_question *q, struct json_objec
     return OUTCOME_INVALID;
 }
 
-/* ---- the whole ---- */
+/* ---- the views ---- */
 
 static enum outcome make_views(const struct view_question *q, struct json_object *doc, struct view *view)
 {
