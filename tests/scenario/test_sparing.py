@@ -57,24 +57,23 @@ def test_after_failures_in_a_row_nothing_is_asked_for_a_while(make_stack, failur
     assert lines(stack, BREAKS) == 1
 
 
-def test_after_the_pause_one_query_is_let_through_and_opens_or_closes_it(make_stack):
-    stack = spared(make_stack, breaker_failures=3, breaker_pause="500ms")
+def test_after_the_pause_one_query_is_let_through_and_opens_or_closes_it(make_frozen):
+    stack = spared(make_frozen, breaker_failures=3, breaker_pause="20s")
     open_breaker(stack)
-    for probe in range(2):
-        queries, probing = stack.standin.count(), []
+    for probe, longest in enumerate((0.5, 1)):  # a pause is up to a quarter shorter
+        queries = stack.standin.count()
+        stack.clock.step(0.75 * longest - 0.001)
+        assert stack.task(f"early_{probe}").status == 503
         stack.standin.switch(status=(500, None)[probe])
         with stack.standin.hold() as barrier:
-
-            def begin_probe():
-                probing[:] = [ask for ask in probing if not ask.done()] or [stack.background(stack.task, f"probe_{probe}")]
-                return stack.standin.count() > queries
-
-            stack.wait_until(begin_probe, what="a probe")
+            stack.clock.step(0.25 * longest + 0.001)
+            probing = stack.background(stack.task, f"probe_{probe}")
+            barrier.wait_arrived(1)
             answers = [stack.task(f"other_{number}") for number in range(10)]
             assert {outcome(answer) for answer in answers} == {(503, "upstream_unavailable")}
             assert stack.standin.count() == queries + 1
             barrier.release()
-            assert probing[0].result().status == (502, 200)[probe]
+            assert probing.result().status == (502, 200)[probe]
         if probe == 0:
             assert stack.task("other_0").status == 503
             assert lines(stack, "recovered") == 0
