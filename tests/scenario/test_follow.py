@@ -138,13 +138,16 @@ def test_wrong_usage_is_told_from_a_failed_task(bare, arguments):
     assert (done.returncode, done.stdout) == (USAGE, "") and done.stderr
 
 
-def test_where_nobody_answers_it_gives_up_after_a_moment(bare):
+def test_where_nobody_answers_it_gives_up_after_a_moment(make_stack):
+    bare = make_stack(redis=False, standin=False, daemon=False, nginx=False, clock=True)
     with Scripted() as gone:
         pass
-    done = watch(bare, "sora/t", "--url", gone.url)
-    assert done.returncode == UNREACHED
-    first, last = done.stderr.splitlines()
-    assert first == f"{last}; trying again" and re.fullmatch("taskproxy: .+", last)  # in libcurl's words
+    with follower(bare, "sora/t", "--url", gone.url) as process:
+        first = process.stderr.readline()
+        bare.clock.step(5)
+        assert process.wait(10) == UNREACHED
+        last = process.stderr.read()
+    assert first == f"{last.strip()}; trying again\n" and re.fullmatch("taskproxy: .+\n", last)  # in libcurl's words
 
 
 # In a terminal
