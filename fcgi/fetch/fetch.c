@@ -6,11 +6,11 @@
  *       |            | | '--------------------- fresh there -----------------'         |
  *       '-- news ----' '-- await_news --> read_news ----------- a problem -------------'
  *
- * "Again" is with another key, or for the other half of an answer that stands in two. News are awaited while another
- * worker asks; they are only a reason to look again, unless they tell a problem.
+ * While another worker asks the upstream, the fetch waits for news from it. News of success is a reason to look in Redis
+ * again; news of a problem ends the fetch.
  *
- * Each step does one thing and returns the next. run() alone changes the step; a callback stores what came
- * and runs on from the step behind the WAIT. */
+ * Each step does one thing and returns the next one. Only run() changes the step; a callback stores its result and calls
+ * run(), which continues with the step set before the WAIT. */
 #include "fetch/fetch.h"
 
 #include <stdlib.h>
@@ -98,9 +98,9 @@ static enum step ask_redis(struct fetch *f)
     return WAIT;
 }
 
-/* Whether the newest snapshot answers without a query. Nothing tells when another worker sent its query, so for an order
- * to ask anew only an ended task does. */
-static bool will_do(const struct fetch *f)
+/* Whether the newest snapshot does without a query. It is unknown when another worker sent its query, so with `anew` only
+ * an ended task does. */
+static bool is_enough(const struct fetch *f)
 {
     return f->last != NULL && f->fresh && (!f->order.anew || state_ended(f->last->state));
 }
@@ -134,7 +134,7 @@ static enum step read_redis(struct fetch *f)
         f->fresh = snapshot_is_fresh(found, wall_ms());
     }
     snapshot_unref(found);
-    if (will_do(f)) {
+    if (is_enough(f)) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
         return take_known(f, f->last);
@@ -176,7 +176,7 @@ static enum step await_news(struct fetch *f)
 
 static enum step read_news(struct fetch *f)
 {
-    lease_leave(&f->look); /* we may have got the lease just after the news */
+    lease_leave(&f->look); /* this worker may have been granted the lease just after the news */
     switch (f->heard) {
     case PROBLEM_NONE:
         return ASK_REDIS;
@@ -187,7 +187,7 @@ static enum step read_news(struct fetch *f)
     }
 }
 
-/* ---- what the query costs ---- */
+/* ---- quotas ---- */
 
 static void on_charged(struct charge *charge)
 {
@@ -207,7 +207,7 @@ static enum step refuse_query(struct fetch *f, int64_t now_ms)
     return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->order.payer, now_ms));
 }
 
-/* The refusal comes a moment later: fetch_begin has to return first. */
+/* The refusal comes on the next loop iteration: fetch_begin has to return first. */
 static enum step charge(struct fetch *f)
 {
     int64_t now = wall_ms();
@@ -287,7 +287,8 @@ static enum step keep(struct fetch *f)
     return DELIVER;
 }
 
-/* For how long nobody asks again, as far as that is known. What a team has used up says nothing of the task. */
+/* Keeps the failure in the cache and returns how long the task should not be asked for, as far as that is known. A team
+ * that is over its quota says nothing about the task. */
 static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
@@ -300,7 +301,8 @@ static int64_t note_failure(struct fetch *f)
     return f->last != NULL && pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
-/* Nothing, where we did not ask; a snapshot whose status is in no list is not stored. */
+/* Ends the lease. Other workers are told the result if this one has asked. A snapshot with an unlisted status is not
+ * stored. */
 static void tell_others(struct fetch *f, int64_t pause_ms)
 {
     bool stored = f->snapshot != NULL && f->snapshot->known;
@@ -353,7 +355,7 @@ static void run(struct fetch *f)
         fetch_free(f);
 }
 
-/* ---- from outside ---- */
+/* ---- the fetch ---- */
 
 struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order)
 {
@@ -379,7 +381,7 @@ void fetch_hear(struct fetch *f, const struct news *news)
     f->heard = news->problem;
     f->heard_retry_ms = news->retry_after_ms;
     if (!f->awaits_news)
-        return; /* read_redis looks at it */
+        return; /* read_redis handles it */
     uv_timer_stop(&f->timer);
     f->awaits_news = false;
     f->step = READ_NEWS;

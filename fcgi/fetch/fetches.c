@@ -9,7 +9,7 @@
 
 struct fetches_entry {
     struct fetches *fetches; /* (ref) */
-    struct fetch *fetch;     /* (ref) it frees itself when it ends */
+    struct fetch *fetch;     /* (ref) frees itself at its end */
     struct fetch_waiter *waiters;
     UT_hash_handle hh;
     size_t key_len;
@@ -21,12 +21,13 @@ struct fetches {
     struct fetches_entry *table;
     struct cache *cache;
     uint64_t n_sent;                  /* queries to the upstreams, so far */
-    struct fetches_listener listener; /* its functions may be NULL */
+    struct fetches_listener listener; /* all NULL: none */
 };
 
 /* ---- joining ---- */
 
-/* The entry leaves the table before anyone is woken: who asks again from a callback begins a new fetch. */
+/* The entry leaves the table before waiters are called, so that a request for the task from a callback starts a new
+ * fetch. */
 static void on_end(void *ctx, const struct fetch_result *result)
 {
     struct fetches_entry *entry = ctx;
@@ -74,7 +75,7 @@ static struct fetches_entry *add(struct fetches *fs, const struct task *task)
     return entry;
 }
 
-/* The entry of a task, whose fetch is begun when there is none; NULL at the limit. */
+/* The entry of a task; its fetch is started if there is none. NULL at the limit. */
 static struct fetches_entry *find_or_begin(struct fetches *fs, struct fetch_order order,
                                            enum fetches_join *ret_how)
 {
@@ -130,7 +131,8 @@ void fetches_listen(struct fetches *fs, struct fetches_listener listener)
     fs->listener = listener;
 }
 
-/* Of a task that nobody watches, what we know is old; a failure is everybody's. */
+/* The failure of another worker counts for this one, too. A new snapshot outdates what is known of a task that is not
+ * watched. */
 static void on_news(void *ctx, const struct news *news)
 {
     struct fetches *fs = ctx;
@@ -151,7 +153,7 @@ void fetches_hear(struct fetches *fs)
     lease_listen(fs->parts.lease, on_news, fs);
 }
 
-/* ---- all of them ---- */
+/* ---- the table ---- */
 
 struct fetches *fetches_new(struct fetches_parts parts)
 {

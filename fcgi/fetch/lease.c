@@ -20,12 +20,12 @@ enum {
 
 #define LEASE_MS "3000"
 
-/* KEYS: the lease. ARGV: our token, for how long. */
+/* KEYS: the lease. ARGV: the token, the time to live. */
 static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
-/* KEYS: the lease, the snapshot. ARGV: our token, the channel, the news, and where there is a snapshot: its
- * value, for how long. Whose lease has run out meanwhile has old news, which are not stored. */
+/* KEYS: the lease, the snapshot. ARGV: the token, the channel, the news, and if there is a snapshot, its
+ * value, for how long. After its lease has expired, a worker's snapshot is not stored. */
 static const char tell_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) "
                                   "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
                                   "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
@@ -33,27 +33,27 @@ static const char tell_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then re
 /* KEYS: the snapshot. */
 static const char remove_script[] = "return redis.call('DEL',KEYS[1])";
 
-/* KEYS: the lease. ARGV: our token. */
+/* KEYS: the lease. ARGV: the token. */
 static const char leave_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('DEL',KEYS[1]) end return 0";
 
 struct lease {
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
-    struct redis *listener;  /* NULL: nobody listens */
+    struct redis *listener;  /* NULL: news is not received */
     lease_news *on_news;
     void *ctx;
     char *channel;
-    char sender[17];             /* who we are in the news, and the first half of our tokens */
+    char sender[17];             /* identifies this worker in news; begins its tokens */
     unsigned long long n_tokens; /* so far */
-    struct lease_look *held;     /* those with a lease */
+    struct lease_look *held;     /* the looks that hold a lease */
     uv_timer_t renew_timer;
     struct log_once bad_values; /* reasons why values were not used */
 };
 
 static void on_renew(uv_timer_t *timer);
 
-/* ---- words of commands ---- */
+/* ---- arguments of commands ---- */
 
 static struct redis_word word(const char *text)
 {
@@ -65,8 +65,7 @@ static struct redis_word word_of(const struct buf *buf)
     return (struct redis_word){.data = buf->data, .len = buf->len};
 }
 
-/* The keys of a task: that of the snapshot, and that of the lease. '#' stands in no task's id, for it ends a
- * path. */
+/* The keys of a task's snapshot and lease. No task id contains '#', because it ends a path. */
 struct keys {
     struct buf snapshot, lease;
 };
@@ -87,7 +86,7 @@ static void keys_done(struct keys *keys)
 
 /* ---- looking ---- */
 
-/* The snapshot in a reply that found something; NULL when the value cannot be used, which is logged once. */
+/* The snapshot in a reply. NULL if the value cannot be used, which is logged once. */
 static struct snapshot *read_value(struct lease *s, const struct task *task, const struct redis_reply *reply)
 {
     const struct snapshot_rules rules = task_rules(task, &s->conf->cache);
@@ -123,7 +122,7 @@ static void hold(struct lease_look *look)
     DL_APPEND(s->held, look);
 }
 
-/* The second of the two replies. */
+/* This is the second of the two replies. */
 static void on_lease(void *user, const struct redis_reply *reply)
 {
     static const enum lease_turn turns[] = {
@@ -178,7 +177,7 @@ static void on_renew(uv_timer_t *timer)
     }
 }
 
-/* The snapshot as a value, for how long it is of use to others, and the news of it. */
+/* What is sent with the news: the snapshot as a value, its time to live, and the message. */
 struct telling {
     struct buf value, news;
     char ttl[24];
@@ -251,7 +250,7 @@ void lease_leave(struct lease_look *look)
         redis_cancel(look->get);
     if (look->take != NULL) {
         redis_cancel(look->take);
-        hold(look); /* it may come to that yet */
+        hold(look); /* the lease may still be granted */
     }
     look->get = look->take = NULL;
     snapshot_unref(look->found);
@@ -267,7 +266,7 @@ void lease_leave(struct lease_look *look)
 
 /* ---- news ---- */
 
-/* The next word of a text; false when there is none of that length. */
+/* Takes the next word off a text. Returns false if there is none, or it is too long. */
 static bool take_word(const char **text, const char *end, char *word_, size_t size)
 {
     const char *space = memchr(*text, ' ', (size_t)(end - *text));
@@ -279,7 +278,7 @@ static bool take_word(const char **text, const char *end, char *word_, size_t si
     return true;
 }
 
-/* Only what asking the upstream can come to is believed. */
+/* Accepts only problems that a query to the upstream can have. */
 static bool read_code(const char *code, enum problem *ret_problem)
 {
     static const enum problem known[] = {
@@ -321,7 +320,7 @@ void lease_listen(struct lease *s, lease_news *on_news, void *ctx)
     s->listener = redis_listen(s->redis, s->channel, on_message, s);
 }
 
-/* ---- all of it ---- */
+/* ---- the lease ---- */
 
 struct lease *lease_new(uv_loop_t *loop, const struct conf *conf, struct redis *redis)
 {

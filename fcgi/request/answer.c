@@ -78,7 +78,7 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
     *a = (struct answer){.status = status, .source = facts->source};
     buf_init(&a->head, HEAD_MAX);
     buf_init(&a->text, TEXT_MAX);
-    if (status != 200) { /* which is what no status means */
+    if (status != 200) { /* the default of CGI */
         add_number(&a->head, "Status: ", status, " ");
         buf_puts(&a->head, status_text(status));
         buf_puts(&a->head, "\r\n");
@@ -88,7 +88,7 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }
 
-/* The body's headers and the end of the head. HEAD tells the length of what it leaves out. */
+/* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it omits. */
 static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body,
                 size_t len)
 {
@@ -109,7 +109,7 @@ static int64_t seconds_down(int64_t ms)
     return ms <= 0 ? 0 : ms / 1000;
 }
 
-/* "upstream-timeout" for "upstream_timeout": Cache-Status wants tokens, and '-' is what others write. */
+/* "upstream-timeout" for "upstream_timeout": other caches write '-' in the tokens of Cache-Status. */
 static void add_detail(struct buf *head, enum problem problem)
 {
     buf_puts(head, "; detail=");
@@ -164,8 +164,8 @@ bool answer_etag_matches(const char *list, const char *etag)
     return false;
 }
 
-/* An ended task may be kept until its URLs end; a running one is asked again, no sooner than it can have
- * news. */
+/* A client may keep the view of an ended task until its URLs expire. That of a running one it should fetch again, but not
+ * before there can be news. */
 static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
 {
     int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
@@ -179,7 +179,7 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
     int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now_ms;
     if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
         left_ms = urls_left_ms;
-    /* A client takes the Age off again (RFC 9111, 4.2.3). */
+    /* The client subtracts the Age (RFC 9111, 4.2.3). */
     add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + age, "\r\n");
 }
 
@@ -225,7 +225,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
         end(a, facts, "application/json", view->data, view->len);
 }
 
-/* draft-ietf-httpapi-ratelimit-headers-06; nothing remains, or there were no such problem. */
+/* draft-ietf-httpapi-ratelimit-headers-06. Nothing remains when a limit is reached. */
 static void add_limit(struct buf *head, const struct answer_facts *facts)
 {
     add_number(head, "RateLimit-Limit: ", facts->limit, "\r\nRateLimit-Remaining: 0\r\n");
@@ -255,10 +255,10 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     end(a, facts, "application/problem+json", a->text.data, a->text.len);
 }
 
-/* What is true of all tasks of a list. */
+/* Facts about all tasks of a list. */
 struct list_facts {
-    int64_t news_ms; /* when the first of the running ones can have news; 0: none runs */
-    int64_t ttl_ms;  /* of the one that is fresh for the shortest time */
+    int64_t news_ms; /* when a running task can have news; 0: none is running */
+    int64_t ttl_ms;  /* the shortest freshness */
     int64_t age_ms;  /* of the oldest */
 };
 
@@ -281,7 +281,7 @@ static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item 
     return list;
 }
 
-/* Of what the items are, but for the request's id that stands in problems. */
+/* The tag covers the items, except for the request's id in problems. */
 void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
 {
     struct buf text;
@@ -357,7 +357,7 @@ void answer_preflight(struct answer *a, const struct answer_facts *facts, const 
     answer_add_readers(&a->head, facts);
     if (facts->origin != NULL) {
         buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
-        /* No header that a client may add does any harm: those that mean nothing here are never read. */
+        /* Any header is allowed: those without a meaning here are never read. */
         if (wanted_headers != NULL && strlen(wanted_headers) <= WANTED_HEADERS_MAX &&
             wanted_headers[strspn(wanted_headers, token)] == '\0')
             buf_addf(&a->head, "Access-Control-Allow-Headers: %s\r\n", wanted_headers);

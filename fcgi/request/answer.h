@@ -1,15 +1,15 @@
-/* answer: status, headers and body of what a client gets, in the form of a CGI response. */
+/* answer: the status, headers and body of an answer, in the form of a CGI response. */
 #ifndef ANSWER_H
 #define ANSWER_H
 
 #include "task/problem.h"
 #include "task/snapshot.h"
 
-/* Where an answer came from, for Cache-Status and X-Cache; of a list, that of the item furthest down. */
+/* Where an answer came from, for Cache-Status and X-Cache. For a list it is the last of these that an item has. */
 enum answer_source {
-    SOURCE_NONE,      /* the request was refused before anything was looked for */
-    SOURCE_MEMORY,    /* a fresh snapshot of this worker */
-    SOURCE_REDIS,     /* a fresh snapshot of Redis */
+    SOURCE_NONE,      /* the request was refused before a lookup */
+    SOURCE_MEMORY,    /* a fresh snapshot in this worker's cache */
+    SOURCE_REDIS,     /* a fresh snapshot in Redis */
     SOURCE_COLLAPSED, /* the query of another request */
     SOURCE_UPSTREAM,  /* a query made for this request */
     SOURCE_STALE      /* an old snapshot, because of a problem */
@@ -19,38 +19,37 @@ enum { ANSWER_ID_SIZE = 65 };
 
 struct answer_facts {
     const char *request_id;    /* never NULL */
-    const char *team;          /* who asks, for the web server's log; NULL: nobody in particular */
+    const char *team;          /* for the web server's log; NULL: none */
     const char *if_none_match; /* the header's value, or NULL */
     bool head_only;            /* the method is HEAD */
     enum answer_source source;
-    bool stored;            /* SOURCE_UPSTREAM, SOURCE_COLLAPSED: it was kept */
-    enum problem problem;   /* what failed; for SOURCE_STALE why */
+    bool stored;            /* SOURCE_UPSTREAM, SOURCE_COLLAPSED: the snapshot was kept */
+    enum problem problem;   /* the failure; for SOURCE_STALE, why the snapshot is old */
     int64_t retry_after_ms; /* of a problem; 0: no header */
-    int64_t ttl_ms;         /* of a problem that was in memory: how long it stays there */
+    int64_t ttl_ms;         /* of a problem in the cache: how long it stays there */
     int64_t now_ms;
-    const char *allow;      /* the methods that there are; NULL: those of a task */
-    int waited_s;           /* how long the client was willing to wait, as it was granted; 0: not at all */
-    bool no_content;        /* 204: a stream that has ended for good */
-    int64_t limit;          /* a 429: how much there is in all of what is used up */
-    bool by_origin;         /* who may read the answer depends on the page that asks, and on who does */
+    const char *allow;      /* the allowed methods; NULL: those of a task */
+    int waited_s;           /* the wait that was granted to the client; 0: none */
+    bool no_content;        /* 204: the stream has nothing more to send */
+    int64_t limit;          /* for a 429: the limit that was reached */
+    bool by_origin;         /* which page may read the answer depends on its origin and on the credentials */
     const char *key_header; /* the header in which the provider's own clients have their key, or NULL */
-    const char *origin;     /* (ref) the page that may read it, or NULL */
+    const char *origin;     /* (ref) of the page that may read the answer, or NULL */
 };
 
 struct answer {
     int status;
     enum answer_source source;
     struct buf head;  /* ends with an empty line */
-    struct buf text;  /* a body made here, or */
-    const char *body; /* (ref) that or a snapshot's view */
+    struct buf text;  /* a body that is made here */
+    const char *body; /* (ref) `text` or a snapshot's view */
     size_t body_len;
 };
 
-/* The id of the request: the one that the web server gave (may be NULL) if it is a plain word, or one of our
- * own. */
+/* The id of the request: the one from the web server (may be NULL) if it is a plain word, or else a random one. */
 void answer_id(const char *given, char out[static ANSWER_ID_SIZE]);
 
-/* The snapshot's view, or 304. It must outlive the answer. */
+/* The snapshot's view, or 304. The snapshot must outlive the answer. */
 void answer_view(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                  enum view_kind kind);
 
@@ -67,27 +66,25 @@ struct answer_item {
 void answer_many(struct answer *answer, const struct answer_facts *facts, const struct answer_item *items,
                  size_t n);
 
-/* The ETag that answer_many gives. */
+/* The ETag of answer_many. */
 void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE]);
 
-/* Whether an If-None-Match names the tag (RFC 9110: a list, or "*"; weak ones match, too). NULL names none.
- */
+/* Whether an If-None-Match (may be NULL) has the tag (RFC 9110: a list, or "*"; weak tags match, too). */
 bool answer_etag_matches(const char *list, const char *etag);
 
-/* 204: it was taken. */
+/* 204, for a webhook that was accepted. */
 void answer_nothing(struct answer *answer, const struct answer_facts *facts);
 
-/* What a browser asks before it lets a page ask; `wanted_headers` are those that the page would send, or NULL.
- */
+/* The answer to a CORS preflight; `wanted_headers` are the headers that the page would send, or NULL. */
 void answer_preflight(struct answer *answer, const struct answer_facts *facts, const char *wanted_headers);
 
-/* The header lines that say which request it was, and whose. */
+/* The header lines with the id of the request and the team. */
 void answer_add_request(struct buf *head, const struct answer_facts *facts);
 
-/* The header lines that say what an answer depends on, and which page may read it. */
+/* The header lines that say which request headers the answer depends on, and which page may read it. */
 void answer_add_readers(struct buf *head, const struct answer_facts *facts);
 
-/* Some text of our own (/healthz, /metrics); it must outlive the answer. */
+/* A text such as /metrics, which must outlive the answer. */
 void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,
                  const struct buf *text);
 

@@ -5,9 +5,9 @@
  *       |          |                                            |       '-> stream -- news --> stream ...
  *       '----------'-- refused ---------------------------------'----------------'
  *
- * Most requests ask about one task; /v1/tasks?ids= asks about many, each a lookup of its own. A request that
- * wants to wait is held until there is news, and one that wants a stream is sent each. A step that refuses
- * the request sets the problem and returns RESPOND. run() alone changes the step and frees the request. */
+ * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may wait is held
+ * until there is news; a stream is sent each piece of news. A step that refuses the request sets the problem and returns
+ * RESPOND. Only run() changes the step and frees the request. */
 #include "request/request.h"
 
 #include <stdlib.h>
@@ -44,21 +44,21 @@ enum step { STEPS(STEP_ID) WAIT, DONE };
 
 struct request {
     struct requests *requests;   /* (ref) */
-    struct fcgi_request *client; /* (ref) NULL once answered or gone */
-    struct request *prev, *next; /* among those that wait */
+    struct fcgi_request *client; /* (ref) NULL after the answer, or when the client has left */
+    struct request *prev, *next; /* in the list of waiting requests */
     enum step step;              /* the next one to run */
-    bool waits;                  /* in the list, with a timer */
-    bool waited;                 /* it was */
+    bool waits;                  /* it is in the list, and has a timer */
+    bool waited;                 /* it has been in the list */
     struct client_request asked;
-    struct slot slot; /* among those that its team may have waiting */
+    struct slot slot; /* of the team's limit of waiting requests */
     size_t n_lookups;
-    size_t n_missing; /* lookups that wait for a fetch, or for word of whose the task is */
+    size_t n_missing; /* lookups that wait for a fetch or for the owner of the task */
     struct lookup *lookups;
-    struct lookup only; /* that of most requests */
+    struct lookup only; /* the one lookup of most requests */
     uint64_t begun_ms;  /* loop time */
     int64_t begun_ns;   /* wall time */
-    bool held;          /* it watches */
-    bool time_over;     /* it is answered with what there is */
+    bool held;          /* it waits for news */
+    bool time_over;     /* it is answered with what is known */
     struct stream stream;
     uv_timer_t timer; /* the deadline, or the heartbeat */
     struct answer_facts facts;
@@ -71,7 +71,7 @@ struct requests {
     struct request_metrics *metrics;
     struct request *waiting;
     int64_t n_waiting;
-    bool leaving; /* nobody is held any more */
+    bool leaving; /* no request is held any more */
 };
 
 static void run(struct request *r);
@@ -82,7 +82,7 @@ static enum step refuse(struct request *r, enum problem problem)
     return RESPOND;
 }
 
-/* Over a limit: the client is told when it may try again. */
+/* A limit is reached: the client is told when it may try again. */
 static enum step refuse_overload(struct request *r)
 {
     stat_inc(STAT_OVERLOADED);
@@ -116,7 +116,7 @@ static enum step route(struct request *r)
     return r->asked.kind == ROUTE_MANY ? take_ids(r) : AUTHORIZE;
 }
 
-/* ---- take_hint: a webhook, whose secret was the right one ---- */
+/* ---- take_hint: a webhook with the right secret ---- */
 
 static enum step take_hint(struct request *r)
 {
@@ -211,7 +211,7 @@ static bool too_many_wait(const struct request *r)
     return !r->waits && r->requests->n_waiting >= r->requests->parts.conf->limits.waiters;
 }
 
-/* Over the limit of its team: what is known is not told, so that nobody asks in a circle. */
+/* The team is at its limit. What is known is not served, so that clients do not fall back to polling without a pause. */
 static enum step refuse_watcher(struct request *r)
 {
     stat_inc(STAT_LIMITED_WATCHERS);
@@ -252,7 +252,7 @@ static enum step join_fetches(struct request *r)
     return WAIT;
 }
 
-/* ---- claim: whose the tasks are, where they are somebody's ---- */
+/* ---- claim: the owners of the tasks ---- */
 
 static enum step claim(struct request *r)
 {
@@ -262,7 +262,7 @@ static enum step claim(struct request *r)
     if (r->n_missing == 0)
         return HOLD;
     start_waiting(r);
-    uv_timer_stop(&r->timer); /* Redis answers, or is late: there will be an end */
+    uv_timer_stop(&r->timer); /* Redis answers or times out */
     r->step = HOLD;
     return WAIT;
 }
@@ -295,7 +295,7 @@ static void excuse_all(struct request *r)
     lookups_excuse(r->lookups, r->n_lookups, r->facts.now_ms);
 }
 
-/* What is left of the time that the client gave, which began with its request. */
+/* What is left of the client's wait, which began with its request. */
 static uint64_t hold_ms(const struct request *r)
 {
     uint64_t now = uv_now(r->requests->parts.loop), until = r->begun_ms + (uint64_t)r->asked.wait_s * 1000;
@@ -304,7 +304,7 @@ static uint64_t hold_ms(const struct request *r)
 
 static enum step hold(struct request *r)
 {
-    if (r->time_over) /* asking may have begun to fail meanwhile */
+    if (r->time_over) /* fetches may have begun to fail meanwhile */
         lookups_again(r->lookups, r->n_lookups, r->requests->parts.fetches, wall_ms());
     if (r->client == NULL || r->time_over || (r->asked.wait_s == 0 && !r->asked.stream))
         return RESPOND;
@@ -316,7 +316,7 @@ static enum step hold(struct request *r)
                            r->asked.if_none_match))
         return RESPOND;
     if (too_many_wait(r)) {
-        r->asked.wait_s = 0; /* nothing was granted */
+        r->asked.wait_s = 0; /* the wait was not granted */
         return RESPOND;
     }
     if (!slot_take(&r->slot))
@@ -349,7 +349,7 @@ static void begin_stream(struct request *r)
 
 static bool send_news(struct request *r)
 {
-    const struct snapshot *snapshot = r->only.snapshot; /* NULL: there turned out to be no such task */
+    const struct snapshot *snapshot = r->only.snapshot; /* NULL: the task does not exist any more */
     bool sent = snapshot ? stream_send_view(&r->stream, r->client, &snapshot->views[r->asked.view])
                          : stream_send_problem(r->client, r->only.problem, r->id);
     if (!sent)
@@ -363,7 +363,7 @@ static enum step stream(struct request *r)
         return RESPOND;
     watch_all(r);
     if (!r->stream.open) {
-        /* A reconnect to a task that had ended: 204 tells an EventSource not to come back. */
+        /* The client knows the end of the task: 204 tells an EventSource not to reconnect. */
         r->facts.no_content =
             stream_resume(&r->stream, r->asked.last_event_id, r->only.snapshot, r->asked.view);
         if (r->facts.no_content)
@@ -414,7 +414,7 @@ static void make_answer(const struct request *r, struct answer *ret_answer)
 static void give_answer(struct request *r)
 {
     struct answer answer;
-    if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known may still be told */
+    if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known is still served */
         lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
     excuse_all(r);
     r->facts.waited_s = r->asked.wait_s;
@@ -482,12 +482,12 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->n_lookups = 1;
     r->only.owner = r;
     r->begun_ms = uv_now(rs->parts.loop);
-    r->begun_ns = wall_ns(); /* one look at the clock for both */
+    r->begun_ns = wall_ns(); /* one reading of the clock for both */
     r->facts.now_ms = r->begun_ns / 1000000;
     run(r);
 }
 
-/* ---- all of them ---- */
+/* ---- the requests of a worker ---- */
 
 struct requests *requests_new(struct requests_parts parts)
 {

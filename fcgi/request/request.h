@@ -1,4 +1,4 @@
-/* request: what one client asked, from its line to its answer. */
+/* request: the requests of clients, from the request line to the answer. */
 #ifndef REQUEST_H
 #define REQUEST_H
 
@@ -6,7 +6,7 @@
 #include "fetch/fetches.h"
 #include "access/ownership.h"
 
-struct requests; /* those that wait */
+struct requests; /* of one worker */
 
 /* All (ref), and outlive the requests. */
 struct requests_parts {
@@ -15,7 +15,7 @@ struct requests_parts {
     struct fetches *fetches;
     struct quotas *quotas;
     struct ownership *ownership;
-    /* Tells the other workers that the task of that key may have changed; NULL: there are none. */
+    /* Tells the other workers that the task with this key may have changed. NULL: there are no others. */
     void (*pass_hint)(const char *key, size_t key_len);
     void (*on_idle)(void *ctx); /* called when requests_are_busy becomes false after requests_release */
     void *ctx;
@@ -23,7 +23,7 @@ struct requests_parts {
 
 struct requests *requests_new(struct requests_parts parts);
 
-/* Those that wait are forgotten without an answer. NULL is allowed. */
+/* Drops waiting requests without an answer. NULL is allowed. */
 void requests_free(struct requests *requests);
 
 /* The worker is draining: requests that are held get the present view, streams end, no request is held any more, and

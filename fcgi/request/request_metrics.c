@@ -1,6 +1,6 @@
 /* request_metrics: see request_metrics.h.
  *
- * A series is made when it is first counted in; from then on counting in it is one addition. */
+ * A series is created when it is first used; after that, counting is one addition. */
 #include "request/request_metrics.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 enum { ROUTE_LABEL_SIZE = 120 };
 
-/* What the daemon answers; whatever else came would be counted as the last. */
+/* The statuses of answers. Any other one would be counted as the last. */
 static const int statuses[] = {200, 204, 304, 400, 401, 403, 404, 405, 413, 429, REQUEST_METRICS_GONE,
                                502, 503, 504, 0};
 
@@ -22,7 +22,7 @@ enum result { HIT, MISS, COLLAPSED, STALE, NONE, RESULTS, HELD = RESULTS, TIMES 
 static const char *const result_names[] = {[HIT] = "hit",     [MISS] = "miss", [COLLAPSED] = "collapsed",
                                            [STALE] = "stale", [NONE] = "none", [HELD] = "held"};
 
-/* Where requests for one thing are counted; NULL: there was none yet. */
+/* The series of one route; NULL: not used yet. */
 struct line {
     int64_t *series[STATUSES][RESULTS];
 };
@@ -30,7 +30,7 @@ struct line {
 struct request_metrics {
     const struct conf *conf; /* (ref) */
     int64_t *times[TIMES];   /* histograms */
-    struct line *lines;      /* of the routes, of their webhooks, then MANY and OTHER */
+    struct line *lines;      /* of the routes, of their webhooks, MANY and OTHER */
 };
 
 enum { MANY, OTHER, FURTHER_LINES };

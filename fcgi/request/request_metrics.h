@@ -1,6 +1,6 @@
-/* request_metrics: the requests that were answered, counted by what was asked for, by status and by result of the cache.
+/* request_metrics: counts answered requests by route, status and cache result.
  *
- * The labels are few whatever clients do: the routes of the configuration, the statuses that there are. */
+ * Clients cannot add label values: the routes are those of the configuration, the statuses those of the program. */
 #ifndef REQUEST_METRICS_H
 #define REQUEST_METRICS_H
 
@@ -8,7 +8,7 @@
 #include "task/route.h"
 #include "lib/shm_counters.h"
 
-enum { REQUEST_METRICS_GONE = 499 }; /* the status of a request whose client has left, as nginx writes it */
+enum { REQUEST_METRICS_GONE = 499 }; /* the status of a request whose client has left, as in nginx */
 
 struct request_metrics;
 
@@ -16,19 +16,19 @@ struct request_metrics;
 struct request_metrics *request_metrics_new(const struct conf *conf);
 void request_metrics_free(struct request_metrics *metrics); /* NULL is allowed */
 
-/* What a request was about, and what came of it. */
+/* A request and its result. */
 struct request_metrics_request {
     enum route_kind kind;
-    const struct conf_route *route; /* (ref) NULL: none, or several */
+    const struct conf_route *route; /* (ref) NULL: no route, or several */
     int status;
     enum answer_source source;
-    bool held;  /* for news: how long says nothing of us */
-    int64_t ns; /* how long it took */
+    bool held;  /* it waited for news, so its duration says nothing about this program */
+    int64_t ns; /* its duration */
 };
 
 void request_metrics_count(struct request_metrics *metrics, const struct request_metrics_request *request);
 
-/* What was counted, in a sum of stats.h: all requests, and those about tasks by result of the cache. */
+/* The counts in a sum of stats.h: all requests, and those by cache result. */
 struct request_metrics_reading {
     int64_t requests;
     int64_t hits, misses, collapsed, stale;
