@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from helpers import REDIS_KEY, said
+from relaying import Relay
 from sharing import CHANNEL, Publisher, ask, ask_both, second_host, sharing, wait_hearing
 from watching import NATIVE, SLOW, end, run, status, wait_queries
 
@@ -106,6 +107,26 @@ def test_nor_does_anybody_while_clients_poll_a_failing_upstream_at_two_workers(m
     assert [poll.result() for poll in polling] == [None] * 2
     assert statuses == {200}
     assert_one_query_an_interval(stack, "t", more=3)
+
+
+def test_news_that_come_before_redis_has_replied_are_not_forgotten(make_stack, stack):
+    """The other worker's lease and result cross the replies to a fetch: it looks again at once, instead of waiting."""
+    run(stack)
+    with contextlib.closing(Relay(str(stack.folder / "relay.sock"), stack.redis.socket)) as relay:
+        config = {"workers": 1, "log_level": "debug", "redis": {"address": f"unix:{stack.folder}/relay.sock", "timeout": "10s"}}
+        other = second_host(make_stack, stack, config=config)
+        with relay.holding():
+            with stack.standin.hold("t") as barrier:
+                first = ask(stack, 0, "t")
+                barrier.wait_arrived(1)
+                second = ask(other, 0, "t")
+                stack.wait_until(lambda: "cmdstat_set:calls=2," in stack.redis.cli("INFO", "commandstats"), what="the refused lease")
+            assert first.result().status == 200
+            other.wait_metric("redis_news_total", 1)
+        assert second.result().status == 200
+        assert "read_redis -> await_news" not in other.daemon.log()
+        assert stack.standin.count("t") == 1
+        other.daemon.stop()
 
 
 # The subscription
