@@ -1,10 +1,11 @@
 /* fetch: see fetch.h. The story of one fetch:
  *
- *     ask_redis -> read_redis -> charge -> ask_upstream -> read_upstream -> keep -> deliver
- *       ^ |          | | |        ^  |          ^          |  |              ^         ^
- *       | '-- away --|-|-|--------'  '- spent --|-- again -'  '-- problem ---|---------|
- *       |            | | '--------------------- fresh there -----------------'         |
- *       '-- news ----' '-- await_news --> read_news ----------- a problem -------------'
+ *     ask_redis --> read_redis --> charge --> ask_upstream --> read_upstream --> keep --> deliver
+ *       ^    |       | | |         ^    |                             |          ^          ^
+ *       |    '-away--|-|-|---------'    '--no query left--------------|----------|----------|
+ *       |            | | |                                            '--problem-|----------|
+ *       |            | | '--a fresh snapshot-------------------------------------'          |
+ *       '---news-----' '--another worker asks--> await_news --> read_news ----a problem-----'
  *
  * While another worker asks the upstream, the fetch waits for news from it. News of success is a reason to look in Redis
  * again; news of a problem ends the fetch.
@@ -56,7 +57,7 @@ struct fetch {
     struct backoff look_again; /* the pauses of AWAIT_NEWS */
     int64_t awaited_ms;        /* the sum of these pauses */
     uv_timer_t timer;          /* for pauses; its loop is NULL until it is first used */
-    bool asked;                /* an attempt was started */
+    bool asked;                /* an attempt was made, whose end the others should hear */
     struct attempt *attempt;   /* under way, or NULL */
     struct attempt_end end;    /* in READ_UPSTREAM, except for the snapshot */
     struct snapshot *last;     /* the newest known so far, or NULL */
@@ -203,6 +204,7 @@ static bool find_payer(struct fetch *f, int64_t now_ms)
 
 static enum step refuse_query(struct fetch *f, int64_t now_ms)
 {
+    f->asked = false; /* other teams may have a query left */
     stat_inc(STAT_LIMITED_QUERIES);
     return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->order.payer, now_ms));
 }

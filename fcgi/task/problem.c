@@ -26,9 +26,8 @@ const char *problem_code(enum problem problem)
 bool problem_is_excusable(enum problem problem)
 {
     return problem == PROBLEM_UPSTREAM_ERROR || problem == PROBLEM_UNREACHABLE ||
-           problem == PROBLEM_UPSTREAM_INVALID ||
-           problem == PROBLEM_UPSTREAM_TIMEOUT || problem == PROBLEM_UNAVAILABLE ||
-           problem == PROBLEM_OVERLOADED || problem == PROBLEM_RATE_LIMITED;
+           problem == PROBLEM_UPSTREAM_INVALID || problem == PROBLEM_UPSTREAM_TIMEOUT ||
+           problem == PROBLEM_UNAVAILABLE || problem == PROBLEM_OVERLOADED || problem == PROBLEM_RATE_LIMITED;
 }
 
 void problem_body(enum problem problem, const char *request_id, struct buf *out)

@@ -34,7 +34,7 @@
     X(TOO_MANY_WATCHERS, "rate_limited", 429, "Too many requests",                                           \
       "The team has as many requests waiting as it may.")                                                    \
     X(UPSTREAM_ERROR, "upstream_error", 502, "Upstream error", "The upstream answered with an error.")       \
-    X(UNREACHABLE, "upstream_error", 502, "Upstream unreachable", "The upstream could not be reached.")     \
+    X(UNREACHABLE, "upstream_error", 502, "Upstream unreachable", "The upstream could not be reached.")      \
     X(UPSTREAM_INVALID, "upstream_invalid", 502, "Invalid upstream answer",                                  \
       "The upstream's answer could not be used.")                                                            \
     X(UPSTREAM_AUTH, "upstream_auth", 502, "Upstream refused the key",                                       \

@@ -130,7 +130,7 @@ void headers_add_template(struct headers *h, const char *name, const char *value
         if (strncmp(at, "{key}", 5) == 0) {
             buf_puts(out, key);
             at += 5;
-        } else if (strncmp(at, "{jwt}", 5) == 0) {
+        } else if (jwt != NULL && strncmp(at, "{jwt}", 5) == 0) {
             jwt_renew(jwt, key, now_s);
             buf_puts(out, jwt->text ? jwt->text : "");
             at += 5;

@@ -24,7 +24,8 @@ struct headers {
 void headers_init(struct headers *headers);
 void headers_done(struct headers *headers); /* wipes the lines */
 
-/* Adds a line as it is given, or with its templates filled in. A line that does not fit is left out. */
+/* Adds a line as it is given, or with its templates filled in ({jwt} only if `jwt` is not NULL). A line that does not
+ * fit is left out. */
 void headers_add(struct headers *headers, const char *name, const char *value);
 void headers_add_template(struct headers *headers, const char *name, const char *value, const char *key,
                           struct jwt *jwt, int64_t now_s);
