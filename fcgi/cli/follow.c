@@ -183,7 +183,7 @@ static void take_view(struct follow *f, const struct http_answer *answer)
     go_on(f, is_new ? NEWS_MS : SAME_MS + answer->retry_after_ms);
 }
 
-/* The server's own words are preferred, where it has any. */
+/* Prefers the server's explanation, if there is one. */
 static void take_problem(struct follow *f, const struct http_answer *answer)
 {
     char status[64];
@@ -294,7 +294,7 @@ static const char *refuse_url(const char *url)
     if (authority == 0 || host[0] == ':')
         return "has no host";
     if (memchr(host, '@', authority) != NULL)
-        return "must not hold a name or password";
+        return "must not contain a user name or password";
     return strlen(url) > URL_MAX ? "is too long" : NULL;
 }
 
@@ -335,7 +335,7 @@ char *follow_url(const char *text, const char *base, char **ret_error)
     else if (why != NULL)
         *ret_error = xasprintf("\"%s\" %s", is_url ? text : base, why);
     else if (!is_url && strpbrk(base, "?#") != NULL)
-        *ret_error = xasprintf("\"%s\" must have no query", base);
+        *ret_error = xasprintf("\"%s\" must not have a query", base);
     else
         return is_url ? xstrndup(text, strcspn(text, "#")) : beneath(base, text);
     return NULL;

@@ -12,7 +12,7 @@ enum { MAX_DEPTH = 8, RESULTS_MAX = 64, URL_SIZE = 8192, BAR_LEAST = 10 };
 
 /* ---- reading ---- */
 
-/* The text of a member as it may be printed; "" when there is none. */
+/* Copies the sanitized text of a member; "" if there is none. */
 static void copy_text(struct json_object *doc, const char *name, char *out, size_t size)
 {
     struct json_object *member = NULL;
@@ -20,7 +20,7 @@ static void copy_text(struct json_object *doc, const char *name, char *out, size
     sanitize_copy(out, size, text ? text : "", text ? strlen(text) : 0);
 }
 
-/* A column for each byte, so that the bar's place can be told. */
+/* ASCII only, so that each byte takes one column. */
 static void copy_ascii(struct json_object *doc, const char *name, char *out, size_t size)
 {
     copy_text(doc, name, out, size);

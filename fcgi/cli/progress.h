@@ -1,5 +1,5 @@
-/* progress: what is shown, in a terminal, of a task that is followed. The unified view comes from a server that may be
- * anybody's: what is kept of it is fit to be printed (sanitize.h). */
+/* progress: the output of --watch for one unified view. The server may not be trustworthy: all text is sanitized
+ * (sanitize.h). */
 #ifndef PROGRESS_H
 #define PROGRESS_H
 
@@ -11,12 +11,12 @@ enum { PROGRESS_TASK_SIZE = 160, PROGRESS_TEXT_SIZE = 512, PROGRESS_LINE_MAX = 2
 struct progress {
     char task[PROGRESS_TASK_SIZE]; /* "sora/task_1", ASCII */
     enum state state;
-    int percent;                    /* -1: not told */
+    int percent;                    /* -1: unknown */
     char error[PROGRESS_TEXT_SIZE]; /* "" for none */
     struct list results;            /* of char *: their URLs */
 };
 
-/* False: this is no unified view, and nothing is to be freed. */
+/* False if the data is not a unified view; then nothing needs to be freed. */
 MUST_CHECK bool progress_read(const char *data, size_t len, struct progress *ret);
 void progress_done(struct progress *progress); /* all zero is allowed */
 
@@ -27,7 +27,7 @@ void progress_line(const struct progress *progress, char out[static PROGRESS_LIN
 void progress_bar(const struct progress *progress, int64_t elapsed_s, int width,
                   char out[static PROGRESS_LINE_MAX]);
 
-/* What a problem document says of itself: its code, and its detail. "" for what is not there, or when it is none. */
+/* The code and detail of a problem document; "" for absent members. */
 struct trouble {
     char code[64];
     char detail[PROGRESS_TEXT_SIZE];

@@ -38,7 +38,7 @@ static int complain(const char *format, ...)
     return EXIT_FAILURE;
 }
 
-/* Seconds; -1 when no link may live for so long, or so short. */
+/* Seconds; -1 if the lifetime is out of range. */
 static int64_t read_ttl(const char *text)
 {
     int64_t ms;
@@ -52,7 +52,7 @@ int sign_link(const struct conf *conf, const struct sign_order *order)
     struct task task;
     char sig[LINK_SIG_SIZE];
     if (order->team == NULL || order->task == NULL || order->ttl == NULL)
-        return complain("--sign needs --team, --task and --ttl");
+        return complain("--sign requires --team, --task and --ttl");
     int64_t ttl_s = read_ttl(order->ttl);
     if (ttl_s < 0)
         return complain("--ttl must be a duration from \"1s\" to \"366d\"");
@@ -60,17 +60,17 @@ int sign_link(const struct conf *conf, const struct sign_order *order)
         return complain("the configuration names no teams_file");
     const struct team *team = teams_by_name(conf->teams, order->team);
     if (team == NULL)
-        return complain("there is no team \"%s\" in %s", order->team, conf->access.teams_file);
+        return complain("team \"%s\" is not in %s", order->team, conf->access.teams_file);
     if (team->link_secrets[0] == NULL)
         return complain("team \"%s\" has no link_secret_file", team->name);
     enum problem problem = route_named(conf, order->task, &task);
     if (problem != PROBLEM_NONE)
-        return complain(problem == PROBLEM_BAD_ID ? "\"%s\": this is no task id of that provider"
-                                                  : "\"%s\": no route has that provider",
+        return complain(problem == PROBLEM_BAD_ID ? "\"%s\": not a valid task id for this provider"
+                                                  : "\"%s\": no route has this provider",
                         order->task);
     const char *provider = task.route->provider->name;
     if (!team_may_use(team, task.route->provider))
-        return complain("team \"%s\" may not ask about \"%s\"", team->name, provider);
+        return complain("team \"%s\" may not use provider \"%s\"", team->name, provider);
     int64_t exp = wall_ms() / 1000 + ttl_s;
     link_sign(team->link_secrets[0], team->name, provider, task_id(&task), exp, sig);
     printf("team=%s&exp=%lld&sig=%s\n", team->name, (long long)exp, sig);

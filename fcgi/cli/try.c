@@ -9,7 +9,7 @@
 
 enum { ANSWER_FILE_MAX = 64 * 1024 * 1024 };
 
-/* The answer in a file: behind a status line and headers, if there are any. */
+/* Reads a recorded answer; a status line and headers may precede the body. */
 static bool read_answer(struct files *files, const char *path, struct view_answer *ret_answer)
 {
     char *why;
@@ -30,7 +30,7 @@ static bool read_answer(struct files *files, const char *path, struct view_answe
     return true;
 }
 
-/* An id that fits the pattern as well as anything: the names of the variables. */
+/* Any id will do: uses the names of the variables. */
 static void make_id(const struct provider *provider, char id[static TASK_ID_MAX])
 {
     id[0] = '\0';
@@ -55,7 +55,8 @@ static void print_view(const struct view *view)
     char expiry[32] = "not known";
     if (view->urls_expire_at != 0)
         utc_text(view->urls_expire_at, expiry);
-    printf("state: %s%s\n", state_name(view->state), view->known ? "" : " (the status is in no list)");
+    printf("state: %s%s\n", state_name(view->state),
+           view->known ? "" : " (the file does not list this status)");
     printf("status value: %s\n", view->status);
     printf("results expire: %s\n", expiry);
     print_json("native view", &view->views[VIEW_NATIVE]);

@@ -10,7 +10,7 @@
 
 enum { WIDTH_UNKNOWN = 80 };
 
-/* Back to the first column, and nothing from there on (ECMA-48: EL). */
+/* To the first column, then erase the line (ECMA-48: EL). */
 #define CLEAR_LINE "\r\033[K"
 
 /* ---- the terminal's echo of control characters: "^C" would stay where the line was ---- */

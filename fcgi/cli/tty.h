@@ -1,6 +1,6 @@
-/* tty: standard output - lines, and where it is a terminal a line at the bottom that is drawn anew.
+/* tty: standard output - lines and, in a terminal, a status line at the bottom that is redrawn.
  *
- * While that line is drawn, the terminal does not echo control characters. The setting is restored by tty_clear(), and
+ * While the status line is shown, the terminal does not echo control characters. The setting is restored by tty_clear(), and
  * when a signal stops or kills the process; SIGINT and SIGTERM are the caller's to handle. */
 #ifndef TTY_H
 #define TTY_H
@@ -9,24 +9,23 @@
 
 struct tty {
     bool is_terminal;
-    bool drawn;  /* something stands on the bottom line */
-    bool broken; /* nobody reads any more */
+    bool drawn;  /* the status line is shown */
+    bool broken; /* the reader has closed the pipe */
 };
 
 void tty_init(struct tty *screen);
 
-/* The terminal's columns, now. */
+/* The current width of the terminal. */
 int tty_width(void);
 
-/* Puts `text`, which fits into one line, in the place of what stands on the bottom line. Nothing is drawn where there is no
- * terminal. */
+/* Replaces the status line with `text`, which must fit into one line. Does nothing without a terminal. */
 void tty_draw(struct tty *screen, const char *text);
 void tty_clear(struct tty *screen);
 
-/* A line that stays. */
+/* Prints a line. */
 void tty_say(struct tty *screen, const char *text);
 
-/* A line on standard error. */
+/* Prints an error message. */
 void tty_complain(struct tty *screen, const char *format, ...) PRINTF(2, 3);
 
 #endif

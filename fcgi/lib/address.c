@@ -1,11 +1,11 @@
-/* address: see address.h. Every address is looked at in the form of 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+/* address: see address.h. Every address is handled as 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 #include "lib/address.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
 
-/* A range of addresses: those that begin with the first `bits` of `base`. */
+/* The addresses that share the first `bits` with `base`. */
 struct range {
     const char *base;
     unsigned bits;
@@ -17,7 +17,7 @@ struct range {
         "::ffff:" base, 96 + (bits), kind                                                                    \
     }
 
-/* RFC 6890 and the registries that it began; the first that fits counts. */
+/* RFC 6890 and its registries; the first match applies. */
 static const struct range ranges[] = {
     V4("0.0.0.0", 8, ADDRESS_RESERVED), /* this network */
     V4("10.0.0.0", 8, ADDRESS_PRIVATE),
@@ -44,7 +44,7 @@ static const struct range ranges[] = {
     {"::", 0, ADDRESS_RESERVED},
 };
 
-/* Where an IPv4 address stands inside those of a range. */
+/* Ranges whose addresses embed an IPv4 address, and its offset. */
 static const struct {
     const char *base;
     unsigned bits;
@@ -79,7 +79,7 @@ static enum address_kind kind_of(struct in6_addr address)
     }
     size_t i = 0;
     while (!is_in(&address, ranges[i].base, ranges[i].bits))
-        i++; /* the last one fits all */
+        i++; /* the last one matches everything */
     return ranges[i].kind;
 }
 

@@ -36,7 +36,7 @@ void buf_reset(struct buf *b)
     b->failed = false;
 }
 
-/* Room for `more` bytes and the NUL; false, and failed, when that passes the maximum. */
+/* Makes room for `more` bytes and the NUL; false, and failed, if that would exceed the maximum. */
 static bool reserve(struct buf *b, size_t more)
 {
     if (b->failed || more > b->max - b->len) {

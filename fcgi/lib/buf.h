@@ -1,7 +1,7 @@
-/* buf: bytes that grow up to a maximum set at birth.
+/* buf: a growing buffer with a maximum size.
  *
- * An addition that would pass the maximum adds nothing and marks the buffer as failed for good, so a
- * sequence of additions is checked once, at its end. data is always NUL-terminated once anything was added.
+ * An addition that would exceed the maximum adds nothing and marks the buffer as failed; later additions fail, too. So a
+ * sequence of additions needs one check, at its end. After the first addition, data is NUL-terminated.
  */
 #ifndef BUF_H
 #define BUF_H
@@ -11,7 +11,7 @@
 #include "lib/util.h"
 
 struct buf {
-    char *data;  /* allocated, or NULL while empty */
+    char *data;  /* allocated; NULL before the first addition */
     size_t len;  /* bytes used */
     size_t cap;  /* bytes allocated */
     size_t max;  /* bytes allowed */
@@ -21,12 +21,11 @@ struct buf {
 void buf_init(struct buf *b, size_t max);
 void buf_done(struct buf *b);
 
-/* As buf_init and buf_done, for what holds secrets: all its memory is taken at once, so that no part of them
- * stays behind where it grew, and wiped at the end. */
+/* The same for secrets: the memory is allocated once, so that growing leaves no copies, and wiped at the end. */
 void buf_init_secret(struct buf *b, size_t max);
 void buf_done_secret(struct buf *b);
 
-/* Empty again, memory kept, failure forgotten. */
+/* Empties the buffer and clears failed; keeps the memory. */
 void buf_reset(struct buf *b);
 
 void buf_add(struct buf *b, const void *data, size_t len);
@@ -35,10 +34,10 @@ void buf_putc(struct buf *b, char c);
 void buf_add_int(struct buf *b, int64_t value); /* decimal; buf_addf costs ten times as much */
 void buf_addf(struct buf *b, const char *format, ...) PRINTF(2, 3);
 
-/* `text` as a JSON string, quotes included. UTF-8 and '/' stay as they are. */
+/* Adds `text` as a JSON string with its quotes. UTF-8 and '/' are not escaped. */
 void buf_add_json_string(struct buf *b, const char *text, size_t len);
 
-/* Percent-encodes all but the unreserved characters of RFC 3986. */
+/* Adds `text` with all but the unreserved characters of RFC 3986 percent-encoded. */
 void buf_add_percent(struct buf *b, const char *text);
 
 #endif

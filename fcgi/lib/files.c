@@ -18,7 +18,7 @@ enum { FILES_MAX = 512, SECRET_FILE_MAX = 4096 };
 struct files {
     struct file *items[FILES_MAX];
     size_t n;
-    bool sealed; /* from the master: nothing is read from the disk */
+    bool sealed; /* received from the master: never reads the disk */
 };
 
 struct files *files_new(void)
@@ -55,7 +55,7 @@ void files_free(struct files *files)
     free(files);
 }
 
-/* A NUL stands behind them. */
+/* Appends a NUL. */
 static char *copy_bytes(const char *bytes, size_t len, enum file_kind kind)
 {
     char *copy = data_alloc(len + 1, kind);
@@ -103,12 +103,12 @@ char *file_place(const char *path, char **ret_why)
         return xstrdup(path);
     const char *name = path + strlen(FILES_CREDENTIAL), *folder = getenv("CREDENTIALS_DIRECTORY");
     if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
-        *ret_why = xstrdup("is no name of a credential");
+        *ret_why = xstrdup("is not a valid credential name");
     else if (folder == NULL)
-        *ret_why =
-            xasprintf("cannot be found: there is no CREDENTIALS_DIRECTORY in the environment (systemd sets "
-                      "it; by hand, let it be the folder that holds \"%s\")",
-                      name);
+        *ret_why = xasprintf(
+            "cannot be found: CREDENTIALS_DIRECTORY is not set (systemd sets it; when running by hand, "
+            "set it to the folder that contains \"%s\")",
+            name);
     else
         return credential_place(folder, name);
     return NULL;
@@ -150,8 +150,8 @@ bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b)
 
 /* ---- from the disk ---- */
 
-/* Why an open file may not be used, or NULL. Allocated. systemd shows the group rights of a credential as the
- * mask of an access list, which lets in the service's user alone. */
+/* Why an open file must not be used (allocated), or NULL. For credentials, systemd sets an access list for the service's
+ * user, and its mask appears as group permissions. */
 static char *refusal(const struct stat *st, const char *path, enum file_kind kind, size_t max)
 {
     unsigned others = is_credential(path) ? 037 : 077;
@@ -160,7 +160,7 @@ static char *refusal(const struct stat *st, const char *path, enum file_kind kin
     if (st->st_size < 0 || (size_t)st->st_size > max)
         return xasprintf("is larger than %zu bytes", max);
     if (kind == FILE_SECRET && (st->st_mode & others) != 0)
-        return xasprintf("may be read by others (mode %04o): a secret is its owner's alone, chmod 600",
+        return xasprintf("can be read by others (mode %04o); restrict it with chmod 600",
                          (unsigned)(st->st_mode & 07777));
     if (kind == FILE_SECRET && st->st_uid != geteuid() && st->st_uid != 0)
         return xstrdup("belongs to another user");
@@ -208,7 +208,8 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
     if (known != NULL)
         return known;
     if (files->sealed || files->n == FILES_MAX) {
-        *ret_why = xstrdup(files->sealed ? "was not handed to this worker" : "is one file too many");
+        *ret_why =
+            xstrdup(files->sealed ? "was not passed to this worker" : "exceeds the limit of 512 files");
         return NULL;
     }
     return read_from_disk(files, path, kind, max, ret_why);
@@ -221,7 +222,7 @@ const struct file *files_at(const struct files *files, size_t i)
 
 /* ---- secrets ---- */
 
-/* Without the line break that editors put behind a line. */
+/* Without the line break that editors append. */
 static size_t line_len(const struct file *file)
 {
     size_t len = file->len;
@@ -248,9 +249,9 @@ char *secret_read(struct files *files, const char *path, size_t min_len, char **
         return NULL;
     size_t len = line_len(file);
     if (!is_visible(file->data, len))
-        *ret_why = xstrdup("must hold one line of visible ASCII characters");
+        *ret_why = xstrdup("must contain one line of visible ASCII characters");
     else if (len < min_len)
-        *ret_why = xasprintf("must hold at least %zu characters", min_len);
+        *ret_why = xasprintf("must contain at least %zu characters", min_len);
     return *ret_why == NULL ? vault_strndup(file->data, len) : NULL;
 }
 
@@ -290,7 +291,7 @@ size_t files_changed(const struct files *was, const struct files *is, const char
 
 /* ---- to a worker ---- */
 
-/* Without a copy in between: what is freed of that would still hold secrets. */
+/* Writes without an intermediate copy, which would leave secrets in freed memory. */
 static int write_image(const struct files *files, int fd)
 {
     int result = write_full(fd, MAGIC, strlen(MAGIC));
@@ -305,11 +306,11 @@ static int write_image(const struct files *files, int fd)
     return result;
 }
 
-/* The pages of a memory file could be swapped out, unless they are locked where they are mapped. */
+/* Pages of a memory file can be swapped out unless they are locked in a mapping. */
 static void lock_pages(struct files_image *image)
 {
     image->len = (size_t)lseek(image->fd, 0, SEEK_CUR);
-    /* Private: a kernel before 6.7 maps nothing shared that is sealed against writing. */
+    /* MAP_PRIVATE: kernels before 6.7 refuse shared mappings of files sealed against writing. */
     void *pages = mmap(NULL, image->len, PROT_READ, MAP_PRIVATE, image->fd, 0);
     image->pages = pages == MAP_FAILED ? NULL : pages;
     if (image->pages != NULL) {
@@ -345,14 +346,14 @@ void files_image_done(struct files_image *image)
     *image = (struct files_image){.fd = -1};
 }
 
-/* The files behind the magic line; false when the image is not whole. */
+/* Reads the files after the magic line; false if the image is incomplete. */
 static bool read_image(struct files *files, const char *at, const char *end)
 {
     while (at < end && files->n < FILES_MAX) {
         const char *line_end = memchr(at, '\n', (size_t)(end - at));
         if (line_end == NULL)
             return false;
-        char *number, *path_at; /* both numbers end at a blank, which stands before the line's end */
+        char *number, *path_at; /* both numbers end at a space before the end of the line */
         long kind = strtol(at, &number, 10);
         unsigned long len = strtoul(number, &path_at, 10);
         if (path_at >= line_end || *path_at != ' ' || len > (size_t)(end - line_end - 1))

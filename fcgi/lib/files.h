@@ -1,8 +1,8 @@
-/* files: what the configuration is made of, each file read once.
+/* files: the files of a configuration, each read once.
  *
- * The master reads every file - as root, where it is root - and hands the set to its workers through a memory
- * file. So a worker has exactly the bytes that were checked, needs no right to read a secret, and a reload
- * cannot see half of a change. A set that came from the master never looks at the disk. */
+ * The master reads every file, possibly as root, and passes the set to its workers in a memory file. So a worker has
+ * exactly the bytes that were checked, needs no permission to read secrets, and never sees half of a change. A set
+ * from the master never reads the disk. */
 #ifndef FILES_H
 #define FILES_H
 
@@ -12,11 +12,11 @@
 
 enum file_kind {
     FILE_PLAIN,
-    FILE_LIVE,   /* taken anew whenever it changes, not only at a reload */
-    FILE_SECRET, /* likewise; refused when anyone but its owner may read it; in the vault */
+    FILE_LIVE,   /* reloaded whenever it changes, not only on SIGHUP */
+    FILE_SECRET, /* likewise; refused if others may read it; in the vault */
 };
 
-/* By what one state of a file on the disk is told from another; all zero: it is not there. */
+/* Identifies one version of a file on the disk; all zero: no file. */
 struct file_stamp {
     dev_t device;
     ino_t inode;
@@ -34,14 +34,13 @@ struct file {
 
 struct files; /* the set; owns its files */
 
-/* A path that begins so is a file of the folder $CREDENTIALS_DIRECTORY, where systemd puts what it hands to a
- * service (LoadCredential=). */
+/* Prefix of the paths of files in $CREDENTIALS_DIRECTORY, where systemd puts a service's credentials (LoadCredential=). */
 #define FILES_CREDENTIAL "credential:"
 
 struct files *files_new(void);
 void files_free(struct files *files); /* NULL is allowed */
 
-/* The file at `path`, from the set or else from the disk; at most `max` bytes.
+/* The file at `path`, from the set or else read from the disk; at most `max` bytes.
  * NULL with *ret_why set (allocated: "cannot be read: Permission denied"). */
 const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
                              char **ret_why);
@@ -49,34 +48,32 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
 enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
 
 /* The one line of a file that holds a secret, at least `min_len` characters; vault_free() it. NULL with *ret_why (allocated:
- * "must hold one line of visible ASCII characters"), which never repeats what the file holds. */
+ * "must hold one line of visible ASCII characters"), which never quotes the file. */
 char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why);
 
-/* The mark of a key, by which logs and Redis tell it from others: the first digits of its SHA-256. */
+/* The mark of a key, which identifies it in logs and Redis: the first digits of its SHA-256. */
 void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 
-/* A new set with the plain files of `files`; the others will be read from the disk anew. */
+/* A new set with the plain files of `files`; the others will be read from the disk again. */
 struct files *files_renew(const struct files *files);
 
-/* How many of the files that are not plain are new or other ones in `is`, against `was`; *ret_first: one of
- * them. */
+/* The number of files in `is`, plain ones excepted, that differ from those in `was` or are new; *ret_first is one of them. */
 size_t files_changed(const struct files *was, const struct files *is, const char **ret_first);
 
-/* The files of the set, in no order; NULL behind the last. */
+/* The i-th file of the set, in no particular order; NULL after the last. */
 const struct file *files_at(const struct files *files, size_t i);
 
-/* Where the file of that path is on the disk (allocated); NULL with *ret_why (allocated) when that cannot be
- * told. */
+/* The location of the file on the disk (allocated), or NULL with *ret_why (allocated). */
 char *file_place(const char *path, char **ret_why);
 
-/* The stamp of what is at `path` now. */
+/* The stamp of the file that is at `path` now. */
 struct file_stamp file_stamp_now(const char *path);
 bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b);
 
-/* A set on its way to workers. */
+/* A set ready to be passed to workers. */
 struct files_image {
     int fd;      /* a sealed memory file, for a worker to inherit; -1: none */
-    void *pages; /* of that file, mapped to keep them locked */
+    void *pages; /* the file's pages, mapped to keep them locked */
     size_t len;
 };
 

@@ -7,24 +7,15 @@
 #include "lib/buf.h"
 #include "lib/sanitize.h"
 
-/* ---- tokens: checking the grammar, blanking comments and finding lines all read this stream ---- */
+/* ---- tokens ---- */
 
-struct scanner {
-    const char *at;
-    const char *end;
-    const char *why; /* the first error, static text */
-    bool comments;   /* C and C++ comments are skipped */
-};
-
-enum token { T_END, T_ERROR, T_PUNCTUATION, T_STRING, T_NUMBER, T_WORD };
-
-static enum token scan_fail(struct scanner *s, const char *why)
+static enum json_token scan_fail(struct scanner *s, const char *why)
 {
     s->why = why;
     return T_ERROR;
 }
 
-/* Past a comment that starts here; false when there is none or it never ends. */
+/* Skips a comment; false if none starts here or it does not end. */
 static bool skip_comment(struct scanner *s)
 {
     if (!s->comments || s->end - s->at < 2 || s->at[0] != '/')
@@ -74,7 +65,7 @@ static int hex4(const char *at, const char *end)
     return value;
 }
 
-/* At a backslash. Surrogates come in pairs, high before low, or the text has no meaning in UTF-8. */
+/* At a backslash. A surrogate must be part of a pair, high before low; otherwise it has no UTF-8 form. */
 static bool scan_escape(struct scanner *s)
 {
     if (s->end - s->at < 2)
@@ -97,7 +88,7 @@ static bool scan_escape(struct scanner *s)
     return low >= 0xdc00 && low <= 0xdfff;
 }
 
-/* At a byte of 0x80 or more: past one character; json-c looks only at how many bytes there are. */
+/* At a byte of 0x80 or more: skips one character. json-c checks only the number of bytes. */
 static bool scan_utf8(struct scanner *s)
 {
     int len = utf8_len(s->at, s->end);
@@ -105,7 +96,7 @@ static bool scan_utf8(struct scanner *s)
     return len > 0;
 }
 
-static enum token scan_string(struct scanner *s)
+static enum json_token scan_string(struct scanner *s)
 {
     s->at++;
     while (s->at < s->end) {
@@ -123,7 +114,7 @@ static enum token scan_string(struct scanner *s)
         else if (c >= 0x80 && !scan_utf8(s))
             return scan_fail(s, "bytes that are not UTF-8");
     }
-    return scan_fail(s, "a string without an end");
+    return scan_fail(s, "an unterminated string");
 }
 
 static size_t scan_digits(struct scanner *s)
@@ -142,7 +133,7 @@ static bool skip_any(struct scanner *s, const char *set)
     return true;
 }
 
-/* Integers past 64 bits would be clamped by json-c without a word, so they are refused. */
+/* json-c silently clamps integers of more than 64 bits, so they are refused. */
 static bool integer_fits(const char *start, const char *end)
 {
     bool negative = *start == '-';
@@ -152,7 +143,7 @@ static bool integer_fits(const char *start, const char *end)
     return len < limit_len || (len == limit_len && memcmp(start, limit, len) <= 0);
 }
 
-static enum token scan_number(struct scanner *s)
+static enum json_token scan_number(struct scanner *s)
 {
     const char *start = s->at;
     bool integer = true;
@@ -177,7 +168,7 @@ static enum token scan_number(struct scanner *s)
     return T_NUMBER;
 }
 
-static enum token scan_word(struct scanner *s)
+static enum json_token scan_word(struct scanner *s)
 {
     static const char *const words[] = {"true", "false", "null"};
     for (size_t i = 0; i < NELEMS(words); i++) {
@@ -187,11 +178,10 @@ static enum token scan_word(struct scanner *s)
             return T_WORD;
         }
     }
-    return scan_fail(s, "something that is no JSON value");
+    return scan_fail(s, "not a JSON value");
 }
 
-/* The next token, which begins at *ret_start and ends at s->at. */
-static enum token scan(struct scanner *s, const char **ret_start)
+enum json_token scan(struct scanner *s, const char **ret_start)
 {
     skip_space(s);
     *ret_start = s->at;
@@ -209,7 +199,7 @@ static enum token scan(struct scanner *s, const char **ret_start)
     return scan_word(s);
 }
 
-/* The line, from 1, of a place in the text. */
+/* The line number of a place in the text, from 1. */
 static size_t line_at(const char *text, const char *at)
 {
     size_t line = 1;
@@ -220,7 +210,7 @@ static size_t line_at(const char *text, const char *at)
 
 /* ---- doubled keys ---- */
 
-/* At a value: past it. */
+/* Skips a value. */
 static void skip_value(struct scanner *s)
 {
     const char *start;
@@ -233,7 +223,7 @@ static void skip_value(struct scanner *s)
     } while (depth > 0 && s->at < s->end);
 }
 
-/* The punctuation that comes next; its place in *ret_start. */
+/* The next token if it is punctuation, or NUL. */
 static char next_punctuation(struct scanner *s)
 {
     const char *start;
@@ -242,11 +232,11 @@ static char next_punctuation(struct scanner *s)
 
 static const char *find_double(struct scanner *s);
 
-/* Behind the '{': the second of two equal keys, here or further in. */
+/* After '{': finds the second of two equal keys, in this object or a nested one. */
 static const char *find_double_in_object(struct scanner *s)
 {
     const char *start, *found = NULL;
-    struct buf keys; /* one after the other, each as it is written with its quotes */
+    struct buf keys; /* concatenated, as written, with their quotes */
     buf_init(&keys, SIZE_MAX - 1);
     while (found == NULL && scan(s, &start) == T_STRING) {
         size_t len = (size_t)(s->at - start);
@@ -289,13 +279,13 @@ static size_t line_of_double(const char *text, size_t len)
 
 /* ---- grammar ---- */
 
-/* Why a token may not follow the one before it, or NULL. Only what json-c lets through. */
+/* Why a token must not follow the one before it, or NULL. Checks only what json-c accepts. */
 static const char *bad_pair(const char *before, const char *before_end, const char *start)
 {
     if ((*start == '}' || *start == ']') && *before == ',')
         return "a comma before a closing bracket";
     if (*start == ':' && memmem(before, (size_t)(before_end - before), "\\u0000", 6) != NULL)
-        return "a key with a NUL, where it would end";
+        return "a key that contains a NUL";
     return NULL;
 }
 
@@ -305,7 +295,7 @@ static int check_tokens(struct scanner *s, size_t *ret_keys)
 {
     const char *start, *before = s->at, *before_end = s->at;
     size_t keys = 0, tokens = 0;
-    enum token token;
+    enum json_token token;
     for (; (token = scan(s, &start)) > T_ERROR; tokens++) {
         if (token == T_PUNCTUATION) {
             keys += *start == ':';
@@ -339,13 +329,13 @@ static size_t count_keys(struct json_object *value)
     return keys;
 }
 
-/* Comments become blanks, so that only the scanner decides what a comment is; line breaks stay for the line numbers. */
+/* Replaces comments with blanks, so that only the scanner decides what is a comment. Line breaks stay, for line numbers. */
 static char *blank_comments(const char *text, size_t len)
 {
     char *copy = xcalloc(len + 1, 1), *gap = copy;
     memcpy(copy, text, len);
     struct scanner s = {.at = copy, .end = copy + len, .comments = true};
-    enum token token;
+    enum json_token token;
     do {
         const char *start;
         token = scan(&s, &start);
@@ -374,7 +364,7 @@ static struct json_object *parse(const char *text, size_t len, int max_depth, si
     else if (end != len)
         ret_error->why = "something follows the value";
     else if (count_keys(doc) != keys)
-        *ret_error = (struct json_error){.why = "a key stands twice in one object",
+        *ret_error = (struct json_error){.why = "a duplicate key",
                                          .line = form == JSON_PLAIN ? 1 : line_of_double(text, len)};
     json_tokener_free(tokener);
     if (ret_error->why == NULL)
@@ -414,7 +404,7 @@ struct json_object *json_read(const char *text, size_t len, int max_depth, enum 
 
 /* ---- lines, for the errors of files that people write ---- */
 
-/* Behind '{' or '[': the scanner stands before the member called `segment`; false when there is none. */
+/* After '{' or '[': moves to the member called `segment`; false if there is none. */
 static bool enter_member(struct scanner *s, bool object, const char *segment, size_t segment_len)
 {
     for (size_t index = 0;; index++) {

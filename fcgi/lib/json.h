@@ -1,6 +1,6 @@
 /* json: strict reading of JSON on top of json-c.
  *
- * json-c accepts NaN, single quotes, comments, commas at the end, doubled keys (the last wins) and clamps numbers to 64
+ * json-c accepts NaN, single quotes, comments, trailing commas, duplicate keys (the last wins) and clamps numbers to 64
  * bits. Its strict mode is not used: it varies between versions, and 0.18's refuses every string that is not ASCII.
  * Texts from outside are checked here against RFC 8259 first; only then does json-c build its tree. Trees are json-c's
  * own: json_object_put() frees. */
@@ -21,18 +21,32 @@ struct json_error {
     size_t line;     /* from 1 */
 };
 
-/* The document that is the whole of `text`, at most `max_depth` containers deep; NULL with the reason. */
+/* Parses the whole of `text`, at most `max_depth` containers deep; NULL with the reason. */
 struct json_object *json_read(const char *text, size_t len, int max_depth, enum json_form form,
                               struct json_error *ret_error);
 
-/* The line of the value at a JSON pointer, or of the innermost container that exists; the text is well-formed, with comments. */
+/* The line of the value at a JSON pointer, or of its innermost container that exists. The text is well-formed and may have
+ * comments. */
 size_t json_line_of(const char *text, size_t len, const char *pointer);
 
-/* A pointer taken apart. A segment "*" stands for every member of an array. */
+/* The tokens of a text, one after the other. */
+struct scanner {
+    const char *at;
+    const char *end;
+    const char *why; /* the first error, static text */
+    bool comments;   /* C and C++ comments are skipped */
+};
+
+enum json_token { T_END, T_ERROR, T_PUNCTUATION, T_STRING, T_NUMBER, T_WORD };
+
+/* The next token, which begins at *ret_start and ends at s->at. */
+enum json_token scan(struct scanner *s, const char **ret_start);
+
+/* A parsed pointer. A segment "*" means every member of an array. */
 struct json_path {
     size_t n_segments;
     char **segments; /* unescaped */
-    char *text;      /* as it was written */
+    char *text;      /* as configured */
 };
 
 enum { JSON_PATH_SEGMENTS = 16 };
@@ -42,15 +56,15 @@ MUST_CHECK int json_path_init(struct json_path *path, const char *text);
 void json_path_done(struct json_path *path);
 bool json_path_is_star(const struct json_path *path, size_t segment);
 
-/* Looks a path up. `indices` are what its stars stand for, in order; NULL takes the first member at each
- * star. False when there is no such member; a null that is there gives true and NULL. */
+/* Looks up a path. `indices` replace its stars, in order; NULL means the first member for each star. False if the member does
+ * not exist; a null member gives true and NULL. */
 bool json_at(struct json_object *doc, const struct json_path *path, const size_t *indices,
              struct json_object **ret_value);
 
-/* The step that json_at makes at each segment. */
+/* The lookup that json_at does for each segment. */
 bool json_member(struct json_object *value, const char *segment, struct json_object **ret_member);
 
-/* The text of a string, or NULL when the value is something else or holds a NUL. */
+/* The text of a string; NULL if the value is not a string or contains a NUL. */
 const char *json_text(struct json_object *value);
 
 #endif

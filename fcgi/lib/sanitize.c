@@ -28,8 +28,8 @@ int utf8_len(const char *at, const char *end)
     return 0;
 }
 
-/* Whether a character does more than be seen: C0, DEL and C1 (which some terminals obey), and the marks, line ends and
- * overrides of U+200E to U+2069 with which text looks like other text. */
+/* Whether a character has an effect besides its glyph: C0, DEL and C1 (some terminals execute them), and the marks, line
+ * separators and overrides from U+200E to U+2069, which make text look like other text. */
 static bool is_active(const char *at, int len)
 {
     const unsigned char *c = (const unsigned char *)at;

@@ -12,7 +12,7 @@
 
 #include "lib/buf.h"
 
-/* A slot begins where a page of memory does, however large those are. Of what is never used no memory is taken. */
+/* A slot begins at a page boundary for every page size. Unused pages take no memory. */
 enum { PAGE_MOST = 65536, SLOT_SIZE = (sizeof(struct shm_counters) + PAGE_MOST - 1) / PAGE_MOST * PAGE_MOST };
 
 #define STATS_KEY(id, type, metric, labels, help) {metric, labels},
@@ -29,9 +29,9 @@ const int64_t stat_bounds_ns[STAT_BOUNDS] = {50 US,  100 US,  250 US,  500 US,  
                                              5 MS,   10 MS,   25 MS,   50 MS,   100 MS,   250 MS,
                                              500 MS, 1000 MS, 2500 MS, 5000 MS, 10000 MS, 30000 MS};
 
-static int64_t nothing[STAT_HISTOGRAM]; /* takes the times for which there is no room */
+static int64_t nothing[STAT_HISTOGRAM]; /* receives observations of lost histograms */
 
-static struct shm_counters nowhere; /* counted into until a page is attached */
+static struct shm_counters nowhere; /* used until a page is attached */
 static struct shm_counters *own = &nowhere;
 static char *page; /* the master's view of all slots, or NULL */
 
@@ -48,7 +48,7 @@ int stats_create(void)
     return fd;
 }
 
-/* The rows come first, so that the identifier of one is its place. */
+/* The rows come first, so that the identifier of a row is its index. */
 static void open_own(void)
 {
     static const char *const rows[][2] = {STATS(STATS_KEY)};
@@ -58,7 +58,7 @@ static void open_own(void)
         bool labelled = rows[i][1][0] != '\0';
         snprintf(key, sizeof(key), labelled ? "%s{%s}" : "%s", rows[i][0], rows[i][1]);
         if (shm_counters_series(own, key, 1, i) != i)
-            abort(); /* two rows of one name, or more than fit */
+            abort(); /* duplicate rows, or too many */
     }
 }
 
@@ -135,7 +135,7 @@ static void add_label(struct buf *key, const char *name, const char *value)
     buf_putc(key, '"');
 }
 
-/* False when it is too long. */
+/* False if the key is too long. */
 static bool make_key(enum family_id family, const char *const *labels, char out[static SHM_COUNTERS_KEY])
 {
     struct buf key;

@@ -1,6 +1,6 @@
-/* top_tasks: the ten tasks that most clients wait for, told by each worker to the master.
+/* top_tasks: the ten tasks with the most watchers, which each worker reports to the master.
  *
- * A board stands in memory that both have: one process writes it, the other reads it without waiting. */
+ * A board is in shared memory: one process writes it, the other reads it without locks. */
 #ifndef TOP_TASKS_H
 #define TOP_TASKS_H
 
@@ -12,13 +12,14 @@ enum { TOP_TASKS_MAX = 10, TOP_TASKS_NAME = 64 };
 struct top_tasks_list {
     size_t n;
     struct {
-        char name[TOP_TASKS_NAME]; /* "sora/task_a…": enough to know it again, too little to ask for it */
+        char
+            name[TOP_TASKS_NAME]; /* "sora/task_a…": enough to recognize the task, too little to request it */
         int64_t watchers;
     } tasks[TOP_TASKS_MAX];
 };
 
 struct top_tasks_board {
-    uint32_t turn; /* odd while it is being written */
+    uint32_t turn; /* odd during a write */
     struct top_tasks_list list;
 };
 
@@ -28,7 +29,7 @@ void top_tasks_merge(struct top_tasks_list *list, const struct top_tasks_list *o
 
 void top_tasks_write(struct top_tasks_board *board, const struct top_tasks_list *list);
 
-/* False when it changes all the time. What the writer left there is cut to what a list may be. */
+/* False if the board keeps changing. Invalid content is truncated. */
 bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *ret_list);
 
 #endif

@@ -15,7 +15,7 @@ static bool is_zero(const char *text, size_t len)
     return strspn(text, "0") >= len;
 }
 
-/* VERSION-TRACE-PARENT-FLAGS, 2, 32, 16 and 2 digits; later versions may go on behind another '-'. */
+/* VERSION-TRACE-PARENT-FLAGS, 2, 32, 16 and 2 digits; later versions may append fields after another '-'. */
 struct trace trace_read(const char *given)
 {
     struct trace trace = {""};

@@ -1,4 +1,4 @@
-/* util: see util.h. A leaf: knows nothing of the program. */
+/* util: see util.h. */
 #include "lib/util.h"
 
 #include <ctype.h>
@@ -73,7 +73,7 @@ struct unit {
     int64_t factor;
 };
 
-/* A whole number followed by one of the units, nothing else. */
+/* Parses a whole number followed by one of the units. */
 static int parse_with_unit(const char *text, const struct unit *units, size_t n_units, int64_t *ret)
 {
     if (!isdigit((unsigned char)text[0]))

@@ -1,6 +1,6 @@
-/* util: the small things every file needs - allocation, time, text, digests.
+/* util: allocation, time, text, digests.
  *
- * Small allocations abort when memory is out: everything that the outside can grow has a cap elsewhere. */
+ * Small allocations abort when memory is exhausted; everything that outsiders can grow has a limit elsewhere. */
 #ifndef UTIL_H
 #define UTIL_H
 
@@ -37,7 +37,7 @@ MUST_CHECK int parse_size(const char *text, int64_t *ret_bytes);
 void format_duration(int64_t ms, char out[static 32]);
 void format_size(int64_t bytes, char out[static 32]);
 
-/* The whole of `text` as a decimal integer. */
+/* Parses the whole of `text` as a decimal integer. */
 MUST_CHECK int parse_int(const char *text, int64_t *ret);
 
 /* Seconds since 1970 of a UTC date; the inverse as RFC 3339 ("2025-01-14T15:15:46Z"), `out` holds 32 bytes.
@@ -45,7 +45,7 @@ MUST_CHECK int parse_int(const char *text, int64_t *ret);
 int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second);
 void utc_text(int64_t unix_seconds, char out[static 32]);
 
-/* Of `words`, separated by '|', the one nearest to `text` by edit distance, or NULL when none is near.
+/* The word nearest to `text` by edit distance, of `words` separated by '|'; NULL if none is near.
  * The result is allocated. */
 char *nearest_word(const char *text, const char *words);
 
@@ -58,7 +58,8 @@ void sha256(const void *data, size_t len, unsigned char out[static 32]);
 /* `len` random bytes from the kernel. */
 void random_bytes(void *out, size_t len);
 
-/* Reads at most `len` bytes, going on after EINTR and short counts; a negative errno on failure. */
+/* Read or write `len` bytes, continuing after EINTR and short counts; read_full stops at the end of the file. A negative
+ * errno on failure. */
 MUST_CHECK long read_full(int fd, void *out, size_t len);
 MUST_CHECK int write_full(int fd, const void *data, size_t len);
 

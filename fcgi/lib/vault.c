@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* What stands at the beginning of a secret's pages, in front of the secret. */
+/* The header at the start of a secret's pages. */
 struct page_head {
     size_t size; /* of the mapping */
     char secret[];

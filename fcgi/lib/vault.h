@@ -1,7 +1,7 @@
-/* vault: memory for secrets - locked, so that it never comes to a disk; in no core file; wiped when freed.
+/* vault: memory for secrets - mlocked, so it is never swapped out; excluded from core dumps; wiped when freed.
  *
- * Each secret has pages of its own: there are few of them. Where the system lets no more memory be locked
- * (RLIMIT_MEMLOCK) the rest of this holds all the same. */
+ * Each secret has its own pages, as there are few secrets. If the system allows no more locked memory (RLIMIT_MEMLOCK),
+ * everything else still applies. */
 #ifndef VAULT_H
 #define VAULT_H
 
@@ -13,10 +13,10 @@ char *vault_strndup(const char *text, size_t len) NEVER_NULL;
 
 void vault_free(void *secret); /* NULL is allowed */
 
-/* Whether all that is in it is locked. */
+/* Whether all of its memory is locked. */
 bool vault_is_locked(void);
 
-/* At the end of a process: whether every secret was freed. */
+/* Whether every secret was freed; for a check before exit. */
 bool vault_is_empty(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* version: of this program. */
+/* version: the version of this program. */
 #ifndef VERSION_H
 #define VERSION_H
 

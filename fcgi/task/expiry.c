@@ -104,7 +104,7 @@ int64_t iso8601_seconds(const char *text)
 
 /* ---- the query ---- */
 
-/* The value of a parameter, its name in any case; false when there is none or it is malformed. */
+/* Reads the value of a parameter; its name is case-insensitive. False if it is absent or malformed. */
 static bool parameter(const char *query, const char *name, char value[static VALUE_MAX])
 {
     size_t name_len = strlen(name);
@@ -128,7 +128,7 @@ static int64_t number(const char *text, int base)
     return *end == '\0' ? value : 0;
 }
 
-/* A number in a JSON document that stands base64-encoded. `alphabet` is what '-', '_' and '~' stand for. */
+/* Reads a number from a base64-encoded JSON document. `alphabet` has the characters that '-', '_' and '~' replace. */
 static int64_t number_in_base64_json(const char *text, size_t len, const char *alphabet, const char *pointer)
 {
     static const char specials[] = "-_~";
@@ -143,7 +143,7 @@ static int64_t number_in_base64_json(const char *text, size_t len, const char *a
         in[len++] = '=';
     int out_len = EVP_DecodeBlock(out, in, (int)len);
     while (out_len > 0 && out[out_len - 1] == '\0')
-        out_len--; /* what padding decodes to */
+        out_len--; /* decoded padding */
     struct json_error error;
     struct json_object *doc =
         out_len > 0 ? json_read((char *)out, (size_t)out_len, 16, JSON_PLAIN, &error) : NULL;
@@ -158,7 +158,7 @@ static int64_t number_in_base64_json(const char *text, size_t len, const char *a
 
 /* ---- the schemes: each returns seconds since 1970, or 0 when the URL is not of its kind ---- */
 
-/* Azure's shared access signature: the signature's end and that of the key which signed it. */
+/* Azure shared access signature: expiry of the signature, and of the key that signed it. */
 static int64_t azure_se(const char *query, char *value)
 {
     return parameter(query, "se", value) ? iso8601_seconds(value) : 0;
@@ -169,7 +169,7 @@ static int64_t azure_ske(const char *query, char *value)
     return parameter(query, "ske", value) ? iso8601_seconds(value) : 0;
 }
 
-/* "<prefix>-Date" and "<prefix>-Expires", the latter in seconds from the former. */
+/* "<prefix>-Date" and, in seconds after it, "<prefix>-Expires". */
 static int64_t dated(const char *query, char *value, const char *prefix)
 {
     char name[32];
@@ -195,7 +195,7 @@ static int64_t google(const char *query, char *value)
     return dated(query, value, "X-Goog");
 }
 
-/* Aliyun OSS: version 4 dates it, version 2 writes the time itself. */
+/* Aliyun OSS: relative to a date in version 4, a time in version 2. */
 static int64_t aliyun_oss(const char *query, char *value)
 {
     if (!parameter(query, "x-oss-expires", value))

@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* The first place at which any of the secrets stands, and there the longest: one may begin with another. NULL
- * when none does. */
+/* The first occurrence of any secret, or NULL; the longest one there, as one secret may begin with another. */
 static const char *find(const struct secrets *secrets, const char *text, size_t len, size_t *ret_len)
 {
     const char *first = NULL;

@@ -1,16 +1,16 @@
-/* redact: strings of the upstream's on their way into a view, without the secret that it may repeat. */
+/* redact: removes secrets from the upstream's strings before they enter a view. */
 #ifndef REDACT_H
 #define REDACT_H
 
 #include "lib/buf.h"
 #include "lib/files.h"
 
-/* What the upstream was given to know us by: each key, in each of its forms. */
+/* The credentials sent to the upstream, in all their forms. */
 struct secrets {
     const char *items[3 * POOL_KEYS_MAX + 1]; /* (ref) NULL: no more */
 };
 
-/* `text` as a JSON string with "[redacted]" wherever a secret stood; `secrets` may be NULL. */
+/* Adds `text` as a JSON string, with "[redacted]" in place of each secret; `secrets` may be NULL. */
 void redact_json_string(struct buf *out, const char *text, size_t len, const struct secrets *secrets);
 
 #endif

@@ -58,7 +58,7 @@ enum problem route_named(const struct conf *conf, const char *name, struct task 
     return PROBLEM_NOT_FOUND;
 }
 
-/* Behind "/v1/tasks/". An encoded slash would make another task of it, so there may be none. */
+/* The path after "/v1/tasks/". It must not contain an encoded slash, which would name another task. */
 static enum problem take_unified(const struct conf *conf, const char *rest, struct task *task)
 {
     char name[URI_MAX];
@@ -67,7 +67,7 @@ static enum problem take_unified(const struct conf *conf, const char *rest, stru
     return route_named(conf, name, task);
 }
 
-/* The path of a URI; NULL when it is too long. */
+/* The path of a URI, or NULL if it is too long. */
 static const char *split_uri(const char *uri, char path[static URI_MAX], const char **ret_query)
 {
     size_t len = strcspn(uri, "?#");
@@ -92,7 +92,7 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
     }
     if (strcmp(path, unified_prefix) == 0)
         return ROUTE_MANY;
-    /* Providers' own paths first: one of them may begin like ours. */
+    /* Checks the providers' own paths first: they may begin like ours. */
     *ret_problem = take_native(conf, path, query, ret_task);
     if (*ret_problem == PROBLEM_NONE)
         return ROUTE_NATIVE;
@@ -171,7 +171,8 @@ static void print_literal(const char *literal, struct buf *out)
 }
 
 /* A pattern with a query as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2
- * ... Those of the query stand in any order, so they are looked ahead for. */
+ * ... Query parameters may
+ * come in any order, hence the lookaheads. */
 static void print_query_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
@@ -200,7 +201,7 @@ static void print_unified_regex(const struct conf_route *route, bool with_query,
     buf_puts(out, with_query ? "\\?" : "$");
 }
 
-/* The value of a row: the native path with what was captured. */
+/* The value of a row: the native path with the captured values. */
 static void print_key(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
@@ -219,7 +220,7 @@ static void print_key(const struct pattern *pattern, struct buf *out)
     buf_puts(out, "\";\n");
 }
 
-/* The one that the unified path means. */
+/* The first route with the provider, which the unified path means. */
 static bool is_first_of_provider(const struct conf *conf, size_t i)
 {
     for (size_t k = 0; k < i; k++) {
@@ -255,7 +256,7 @@ static void print_map(const struct conf *conf, struct buf *out)
 void route_print_nginx(const struct conf *conf, struct buf *out)
 {
     buf_puts(out, "# Printed by taskproxy --print-nginx: include it in http {}.\n\n"
-                  "# One task always goes to the same worker, whichever way it is asked for.\n");
+                  "# Each task always goes to the same worker, whichever path is requested.\n");
     print_map(conf, out);
     buf_puts(out, "\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
     for (int64_t i = 0; i < conf->workers; i++)

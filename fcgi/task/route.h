@@ -1,4 +1,4 @@
-/* route: from the line a client sent to the task it asks about. */
+/* route: maps the URI of a request to the task. */
 #ifndef ROUTE_H
 #define ROUTE_H
 
@@ -14,7 +14,7 @@ struct task {
     const struct conf_route *route; /* (ref) */
     char key[TASK_KEY_MAX];         /* "main:sora:ID"; Redis has it behind the prefix */
     size_t key_len;
-    size_t id_at; /* where the id begins in the key */
+    size_t id_at; /* offset of the id in the key */
 };
 
 /* Makes the task of an id that the route's pattern has accepted. */
@@ -31,26 +31,25 @@ bool task_from_key(const struct conf *conf, const char *key, struct task *ret_ta
 
 enum { ROUTE_IDS_MAX = 100 };
 
-/* What `uri` (path and query, as they came) asks for. */
+/* Determines what `uri` (path and query, as received) requests. */
 enum route_kind {
-    ROUTE_NONE,    /* nothing of ours: problem says which */
+    ROUTE_NONE,    /* not a valid request; the problem tells why */
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
     ROUTE_HOOK     /* a webhook: hook_route finds those */
 };
 
-/* The first three need one task; ROUTE_MANY leaves it alone: route_ids reads them. */
+/* The first three set the task; ROUTE_MANY does not: see route_ids. */
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
 
-/* The task of the name "PROVIDER/ID", not percent-encoded. Of several routes with one provider the first
- * counts. */
+/* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is used. */
 enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
 
-/* The tasks of /v1/tasks?ids=, in the order asked. One that is not ours has no route and a problem of its
- * own. How many there are, or -1 when the list is malformed, empty or longer than ROUTE_IDS_MAX. Both arrays
- * hold ROUTE_IDS_MAX. */
+/* The tasks of /v1/tasks?ids=, in the order asked. An invalid item has no route, and its
+ * problem. Returns the number of items, or -1 if the list is malformed, empty or longer than ROUTE_IDS_MAX, the size of
+ * both arrays. */
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
 
 /* How long the upstream may take to answer: a second query may follow the first. */

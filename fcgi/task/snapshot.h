@@ -20,7 +20,7 @@ struct view_bytes {
 struct snapshot {
     unsigned refs;
     enum state state;
-    bool known;              /* false: the status value is in no list of the provider file */
+    bool known;              /* false: the provider file does not list the status value */
     int64_t created_ms;      /* when the task was created, or first seen */
     int64_t fetched_ms;      /* when the upstream answered */
     int64_t fresh_until_ms;  /* until then it is served without a query */
@@ -63,7 +63,7 @@ int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *ru
 
 bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms);
 
-/* About how much memory it takes. */
+/* The approximate memory that it takes. */
 size_t snapshot_bytes(const struct snapshot *s);
 
 /* Writes it as a value for Redis, which begins with a format version and `digest`, that of the provider file. */

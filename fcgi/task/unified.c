@@ -16,7 +16,7 @@ static const int64_t beijing_offset = 8 * 3600;
 
 /* ---- numbers and times ---- */
 
-/* A number, or a string that is one whole number with perhaps a suffix. */
+/* A number, or a string that is a number with the suffix. */
 static bool number_of(struct json_object *value, const char *suffix, double *ret)
 {
     if (json_object_is_type(value, json_type_int) || json_object_is_type(value, json_type_double)) {
@@ -108,7 +108,7 @@ struct results {
     size_t n; /* written so far */
 };
 
-/* A positive number as it came, or null. */
+/* Writes a non-negative number as received, or null. */
 static void write_number(struct results *r, const char *name, const struct json_path *path,
                          const size_t *indices)
 {
@@ -138,8 +138,7 @@ static void write_result(struct results *r, const struct result_field *field, co
     buf_putc(r->out, '}');
 }
 
-/* Goes down the URL's path from `segment` on, over every member at each star; `indices` are those chosen so
- * far. */
+/* Follows the URL's path from `segment` on, visiting every member at a star; `indices` are the current ones. */
 static void each_url(struct results *r, const struct result_field *field, struct json_object *value,
                      size_t segment, size_t *indices, size_t n_indices)
 {
@@ -191,7 +190,7 @@ void unified_write(struct unified_task *task, struct buf *out)
     write_error(out, task);
     write_time(out, "created_at", task->created_at);
     write_time(out, "started_at", time_of(doc, &u->started_at));
-    /* Some providers only know when a task last changed: that is its end once it has one. */
+    /* Some providers only give the time of the last change: for an ended task, that is its end. */
     write_time(out, "finished_at", state_ended(task->state) ? time_of(doc, &u->finished_at) : 0);
     write_results(out, task);
     write_time(out, "results_expire_at", task->urls_expire_at);

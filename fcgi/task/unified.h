@@ -5,7 +5,7 @@
 #include "config/provider.h"
 #include "task/redact.h"
 
-/* The task as it is known by now; all (ref). */
+/* What is known of the task; all (ref). */
 struct unified_task {
     const struct provider *provider;
     const char *id;

@@ -154,15 +154,15 @@ def test_the_password_of_redis_is_taken_anew(make_stack):
 
 
 BAD = {
-    "empty": ("", 0o600, "must hold at least 8 characters"),
-    "short": ("short", 0o600, "must hold at least 8 characters"),
-    "two lines": (f"{NEW}\n{NEW}\n", 0o600, "must hold one line of visible ASCII characters"),
-    "a control character": (f"{NEW}\t", 0o600, "must hold one line of visible ASCII characters"),
-    "a zero byte": (f"{NEW}\0", 0o600, "must hold one line of visible ASCII characters"),
-    "a header": (f"{NEW}\r\nX-Injected: 1", 0o600, "must hold one line of visible ASCII characters"),
-    "no ASCII": (f"{NEW}é", 0o600, "must hold one line of visible ASCII characters"),
+    "empty": ("", 0o600, "must contain at least 8 characters"),
+    "short": ("short", 0o600, "must contain at least 8 characters"),
+    "two lines": (f"{NEW}\n{NEW}\n", 0o600, "must contain one line of visible ASCII characters"),
+    "a control character": (f"{NEW}\t", 0o600, "must contain one line of visible ASCII characters"),
+    "a zero byte": (f"{NEW}\0", 0o600, "must contain one line of visible ASCII characters"),
+    "a header": (f"{NEW}\r\nX-Injected: 1", 0o600, "must contain one line of visible ASCII characters"),
+    "no ASCII": (f"{NEW}é", 0o600, "must contain one line of visible ASCII characters"),
     "too large": (NEW * 1000, 0o600, "is larger than 4096 bytes"),
-    "readable by others": (NEW, 0o644, "may be read by others (mode 0644): a secret is its owner's alone, chmod 600"),
+    "readable by others": (NEW, 0o644, "can be read by others (mode 0644); restrict it with chmod 600"),
 }
 
 

@@ -97,7 +97,7 @@ def test_replicate_predictions_get_and_wait(everyone, ask):
 
 
 ERRORS = (  # what the upstream does, status and words of ours
-    ({"status": 404}, 404, "The upstream knows no such task."),
+    ({"status": 404}, 404, "The task does not exist at the upstream."),
     ({"status": 500}, 502, "The upstream answered with an error."),
     ({"garbage": True}, 502, "The upstream's answer could not be used."),
 )
@@ -127,7 +127,7 @@ def test_our_errors_are_the_clients_own_with_our_words(everyone, ask, client):
 
 @pytest.mark.parametrize("client", CLASSES)
 def test_a_refusal_of_our_key_is_an_error_of_ours_to_the_client(everyone, ask, client):
-    words = "The upstream refused the proxy's own credentials. The operator has to act."
+    words = "The upstream refused the proxy's credentials. The operator must act."
     assert_error(everyone, ask, client, f"{client}-refused", {"status": 401}, 502, words)
     everyone.wait_until(lambda: everyone.task(f"after-{client}").status == 200, what="a key that is not set aside")
 
@@ -143,7 +143,7 @@ def test_an_upstream_that_takes_no_queries_and_an_id_that_is_none_are_errors_of_
     everyone.standin.switch("busy-1", status=429, retry_after=1)
     error = ask("openai", "retrieve", "busy-1", 0)["error"]
     assert (error["status"], error["classes"][0]) == (503, "InternalServerError")
-    assert "The upstream takes no queries at the moment." in error["message"]
+    assert "The upstream does not accept queries at the moment." in error["message"]
     error = ask("runway", "retrieve", "no id", 0)["error"]
     assert (error["status"], error["classes"][0]) == (400, "BadRequestError")
-    assert "This is no task id of this provider." in error["message"]
+    assert "The task id is not valid for this provider." in error["message"]

@@ -59,7 +59,7 @@ def test_a_link_needs_all_three(idle):
     for option in ("--team", "--task", "--ttl"):
         at = SIGN.index(option)
         done = idle.daemon.run(*SIGN[:at], *SIGN[at + 2:])
-        assert (done.returncode, done.stderr) == (1, "taskproxy: --sign needs --team, --task and --ttl\n")
+        assert (done.returncode, done.stderr) == (1, "taskproxy: --sign requires --team, --task and --ttl\n")
         done = idle.daemon.run(*SIGN[at:at + 2])
         assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task and --ttl are options of --sign\n")
 

@@ -207,8 +207,9 @@ TEST(base_urls_that_are_none_or_would_leak_the_key_are_refused)
                                        "such as \"https://api.example.com\"";
     static const char scheme[] =
         AT("/upstreams/main/base_url") "must begin with https:// (or http:// for a loopback address)";
-    static const char clear[] = AT("/upstreams/main/base_url") "http:// would send the key in the clear: it "
-                                                               "is for loopback addresses only";
+    static const char clear[] =
+        AT("/upstreams/main/base_url") "http:// would send the key unencrypted; it is "
+                                       "allowed for loopback addresses only";
     static const char port[] = AT("/upstreams/main/base_url") "has an invalid port";
     static const struct {
         const char *url, *error;
@@ -273,7 +274,7 @@ TEST(each_mistake_has_its_exact_message)
         const char *text, *error;
     } mistakes[] = {
         {"", "/etc/x/t.json:1: an empty text"},
-        {"nonsense", "/etc/x/t.json:1: something that is no JSON value"},
+        {"nonsense", "/etc/x/t.json:1: not a JSON value"},
         {"{}", "/etc/x/t.json:1: the key \"upstreams\" is missing"},
         {"{" GOOD_UPSTREAM "}", "/etc/x/t.json:1: the key \"routes\" is missing"},
         {"{" GOOD ",\"worker\":2}", AT("/worker") "unknown key; did you mean \"workers\"?"},
@@ -286,7 +287,7 @@ TEST(each_mistake_has_its_exact_message)
         {"{" GOOD ",\"access\":{\"ownership\":\"first-reader\"}}",
          AT("/access/ownership") "needs the mode \"teams\" or \"nginx\""},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"none\"}}",
-         AT("/access/teams_file") "\"/etc/x/none\" was not handed to this worker"},
+         AT("/access/teams_file") "\"/etc/x/none\" was not passed to this worker"},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"bad-teams\"}}",
          "/etc/x/bad-teams:2: /web/providers/0: no route has this provider; configured providers: \"p\""},
         {"{" GOOD ",\"access\":{\"mode\":\"closed\"}}",
@@ -302,7 +303,7 @@ TEST(each_mistake_has_its_exact_message)
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"username\":\"u\"}}",
          AT("/redis/username") "needs a password_file"},
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"password_file\":\"nowhere\"}}",
-         AT("/redis/password_file") "\"/etc/x/nowhere\" was not handed to this worker"},
+         AT("/redis/password_file") "\"/etc/x/nowhere\" was not passed to this worker"},
         {"{" GOOD ",\"socket_dir\":\"/"
          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
          AT("/socket_dir") "is too long for the path of a UNIX socket"},
@@ -316,25 +317,25 @@ TEST(each_mistake_has_its_exact_message)
         {"{" UPSTREAM(URL "," KEY ",\"max_body\":\"1GiB\"") "," GOOD_ROUTES "}",
          AT("/upstreams/main/max_body") "must be from \"1KiB\" to \"64MiB\""},
         {"{" UPSTREAM(URL "," KEY ",\"ca_file\":\"nowhere\"") "," GOOD_ROUTES "}",
-         AT("/upstreams/main/ca_file") "\"/etc/x/nowhere\" was not handed to this worker"},
+         AT("/upstreams/main/ca_file") "\"/etc/x/nowhere\" was not passed to this worker"},
         {"{" UPSTREAM(URL "," KEY ",\"ca_file\":\"ca\"") "," GOOD_ROUTES "}",
          AT("/upstreams/main/ca_file") "\"/etc/x/ca\" contains no certificate"},
         {WITH_KEY("nowhere"),
-         AT("/upstreams/main/key_files/0") "\"/etc/x/nowhere\" was not handed to this worker"},
+         AT("/upstreams/main/key_files/0") "\"/etc/x/nowhere\" was not passed to this worker"},
         {WITH_KEY("short"),
-         AT("/upstreams/main/key_files/0") "\"/etc/x/short\" must hold at least 8 characters"},
+         AT("/upstreams/main/key_files/0") "\"/etc/x/short\" must contain at least 8 characters"},
         {WITH_KEY("empty"),
-         AT("/upstreams/main/key_files/0") "\"/etc/x/empty\" must hold at least 8 characters"},
-        {WITH_KEY("two-lines"), AT("/upstreams/main/key_files/0") "\"/etc/x/two-lines\" must hold one line "
+         AT("/upstreams/main/key_files/0") "\"/etc/x/empty\" must contain at least 8 characters"},
+        {WITH_KEY("two-lines"), AT("/upstreams/main/key_files/0") "\"/etc/x/two-lines\" must contain one line "
                                                                   "of visible ASCII characters"},
-        {WITH_KEY("blank"),
-         AT("/upstreams/main/key_files/0") "\"/etc/x/blank\" must hold one line of visible ASCII characters"},
-        {WITH_KEY("utf8"),
-         AT("/upstreams/main/key_files/0") "\"/etc/x/utf8\" must hold one line of visible ASCII characters"},
-        {WITH_KEY("nul"),
-         AT("/upstreams/main/key_files/0") "\"/etc/x/nul\" must hold one line of visible ASCII characters"},
+        {WITH_KEY("blank"), AT("/upstreams/main/key_files/0") "\"/etc/x/blank\" must contain one line of "
+                                                              "visible ASCII characters"},
+        {WITH_KEY("utf8"), AT("/upstreams/main/key_files/0") "\"/etc/x/utf8\" must contain one line of "
+                                                             "visible ASCII characters"},
+        {WITH_KEY("nul"), AT("/upstreams/main/key_files/0") "\"/etc/x/nul\" must contain one line of visible "
+                                                            "ASCII characters"},
         {WITH_KEY("key\",\"short"),
-         AT("/upstreams/main/key_files/1") "\"/etc/x/short\" must hold at least 8 characters"},
+         AT("/upstreams/main/key_files/1") "\"/etc/x/short\" must contain at least 8 characters"},
         {WITH_ROUTES(""), AT("/routes") "must have at least one route"},
         {WITH_ROUTES("{\"provider\":\"p\"}"), AT("/routes/0") "the key \"upstream\" is missing"},
         {WITH_ROUTES("{\"provider\":\"p\",\"upstream\":\"other\"}"),
@@ -356,7 +357,7 @@ TEST(each_mistake_has_its_exact_message)
          AT("/routes/0/upstream_path") "contains no variable"},
         {WITH_ROUTES(ROUTE("") "," ROUTE("")),
          AT("/routes/1/provider") "another route has the same path: give one of them a \"path\""},
-        {"{\n" GOOD ",\n\"routes\":[]}", "/etc/x/t.json:3: a key stands twice in one object"},
+        {"{\n" GOOD ",\n\"routes\":[]}", "/etc/x/t.json:3: a duplicate key"},
     };
     for (size_t i = 0; i < NELEMS(mistakes); i++)
         assert_error(mistakes[i].text, mistakes[i].error);
@@ -366,7 +367,7 @@ TEST(a_file_that_is_not_there_is_named)
 {
     char *error = NULL;
     assert_null(conf_load("/nowhere/t.json", given_files(NULL, 0), &error));
-    assert_string_equal(error, "/nowhere/t.json: was not handed to this worker");
+    assert_string_equal(error, "/nowhere/t.json: was not passed to this worker");
     free(error);
 }
 

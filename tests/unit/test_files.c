@@ -126,8 +126,7 @@ TEST(a_secret_that_others_may_read_is_refused)
 {
     static const mode_t modes[] = {0644, 0640, 0620, 0604, 0601};
     for (size_t i = 0; i < NELEMS(modes); i++) {
-        char *expected = xasprintf(
-            "may be read by others (mode %04o): a secret is its owner's alone, chmod 600", modes[i]);
+        char *expected = xasprintf("can be read by others (mode %04o); restrict it with chmod 600", modes[i]);
         write_file("secret", "sk-12345678", modes[i]);
         assert_refused("secret", FILE_SECRET, 100, expected);
         free(expected);
@@ -165,7 +164,7 @@ TEST(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk)
     assert_string_equal(secret->data, "sk-12345678");
     assert_int_equal(secret->kind, FILE_SECRET);
     assert_null(get(other, "folder", FILE_PLAIN, 100, &why));
-    assert_string_equal(why, "was not handed to this worker");
+    assert_string_equal(why, "was not passed to this worker");
     free(why);
     files_free(other);
 }
@@ -285,7 +284,7 @@ TEST(there_is_an_end_to_how_many_files_there_may_be)
         files_get(files, name, FILE_PLAIN, 100, &why);
         free(name);
     }
-    assert_string_equal(why, "is one file too many");
+    assert_string_equal(why, "exceeds the limit of 512 files");
     free(why);
     files_free(files);
 }

@@ -278,14 +278,14 @@ TEST(a_doubled_key_is_refused_at_any_depth)
     assert_refused("[{},{\"x\":[{\"k\":1,\"k\":1}]}]");
     assert_refused("{\"\":1,\"\":1}");
     assert_null(read_text("{\"a\":1,\"\\u0061\":2}", JSON_PLAIN, &error));
-    assert_string_equal(error.why, "a key stands twice in one object");
+    assert_string_equal(error.why, "a duplicate key");
 }
 
 TEST(the_line_of_a_doubled_key_is_told_in_files_that_people_write)
 {
     struct json_error error;
     assert_null(read_text("{\"a\":1, // a\n\"b\":2,\n\"a\":3}", JSON_WITH_COMMENTS, &error));
-    assert_string_equal(error.why, "a key stands twice in one object");
+    assert_string_equal(error.why, "a duplicate key");
     assert_int_equal(error.line, 3);
     assert_null(read_text("[{},{\"x\":[{\"k\":1,\n\"k\":1}]}]", JSON_WITH_COMMENTS, &error));
     assert_int_equal(error.line, 2);

@@ -117,11 +117,11 @@ TEST(what_names_no_task_is_refused_with_the_reason)
     assert_url("so ra/t", "http://h", "\"so ra/t\" is neither a URL nor PROVIDER/ID");
     assert_url("ftp://h/t", "http://h", "\"ftp://h/t\" must begin with http:// or https://");
     assert_url("http://:80/t", "http://h", "\"http://:80/t\" has no host");
-    assert_url("http://a:b@h/t", "http://h", "\"http://a:b@h/t\" must not hold a name or password");
+    assert_url("http://a:b@h/t", "http://h", "\"http://a:b@h/t\" must not contain a user name or password");
     assert_url("http://h/\303\274", "http://h",
                "\"http://h/\303\274\" must consist of visible ASCII characters");
     assert_url("sora/t", "h", "\"h\" must begin with http:// or https://");
-    assert_url("sora/t", "http://h/?x", "\"http://h/?x\" must have no query");
+    assert_url("sora/t", "http://h/?x", "\"http://h/?x\" must not have a query");
 }
 
 int main(void)

@@ -211,7 +211,7 @@ TEST(a_file_that_is_not_there_is_named)
     struct files *files = given_files(NULL, 0);
     char *error = NULL;
     assert_null(provider_load(files, "/nowhere/p.json", &error));
-    assert_string_equal(error, "/nowhere/p.json: was not handed to this worker");
+    assert_string_equal(error, "/nowhere/p.json: was not passed to this worker");
     free(error);
     files_free(files);
 }

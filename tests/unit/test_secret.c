@@ -79,8 +79,8 @@ TEST(a_secret_is_the_one_line_of_its_file)
 
 TEST(whatever_else_a_file_holds_is_refused_and_not_repeated)
 {
-    static const char line[] = "must hold one line of visible ASCII characters",
-                      few[] = "must hold at least 8 characters";
+    static const char line[] = "must contain one line of visible ASCII characters",
+                      few[] = "must contain at least 8 characters";
     static const struct {
         const char *text, *why;
     } cases[] = {{"", few},
@@ -112,15 +112,15 @@ TEST(a_credential_is_a_file_of_the_folder_that_systemd_names)
     unsetenv("CREDENTIALS_DIRECTORY");
     assert_refused(
         "credential:key",
-        "cannot be found: there is no CREDENTIALS_DIRECTORY in the environment (systemd sets it; by "
-        "hand, let it be the folder that holds \"key\")");
+        "cannot be found: CREDENTIALS_DIRECTORY is not set (systemd sets it; when running by hand, "
+        "set it to the folder that contains \"key\")");
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
     assert_read("credential:key", "sk-12345678");
     assert_refused("credential:other", "cannot be read: No such file or directory");
     static const char *const no_names[] = {"credential:", "credential:..", "credential:../key",
                                            "credential:a/key"};
     for (size_t i = 0; i < NELEMS(no_names); i++)
-        assert_refused(no_names[i], "is no name of a credential");
+        assert_refused(no_names[i], "is not a valid credential name");
 }
 
 TEST(a_credential_may_come_from_the_folder_of_keys)
@@ -140,13 +140,12 @@ TEST(a_credential_may_show_the_mask_of_its_access_list)
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
     char *path = given_file("sk-12345678", 11, 0440);
     assert_read("credential:key", "sk-12345678");
-    assert_refused(path, "may be read by others (mode 0440): a secret is its owner's alone, chmod 600");
+    assert_refused(path, "can be read by others (mode 0440); restrict it with chmod 600");
     free(path);
     static const mode_t modes[] = {0444, 0460, 0604};
     for (size_t i = 0; i < NELEMS(modes); i++) {
         free(given_file("sk-12345678", 11, modes[i]));
-        char *expected = xasprintf(
-            "may be read by others (mode %04o): a secret is its owner's alone, chmod 600", modes[i]);
+        char *expected = xasprintf("can be read by others (mode %04o); restrict it with chmod 600", modes[i]);
         assert_refused("credential:key", expected);
         free(expected);
     }
