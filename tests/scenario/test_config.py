@@ -99,7 +99,7 @@ NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
 JSON_C_SAYS = "…"  # a reason in the words of json-c, which differ between its versions
 NO_URL = 'must be a scheme, a host and optionally a port, such as "https://api.example.com"'
 NO_ADDRESS = "must be IP:PORT (no host name: looking it up would block) or unix:PATH"
-READABLE = "may be read by others (mode {}): a secret is its owner's alone, chmod 600"
+READABLE = "can be read by others (mode {}); restrict it with chmod 600"
 
 WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
     # names
