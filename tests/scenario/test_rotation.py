@@ -107,7 +107,7 @@ def test_a_credential_of_systemd_is_a_key_and_is_taken_anew(make_stack):
     stack.configure(upstreams={"main": {"key_files": ["credential:main"]}})
     done = stack.daemon.run("--check-config")
     assert done.returncode == 1
-    assert "/key_files/0: \"credential:main\" cannot be found: there is no CREDENTIALS_DIRECTORY" in done.stderr
+    assert "/key_files/0: \"credential:main\" cannot be found: CREDENTIALS_DIRECTORY is not set" in done.stderr
     stack.daemon.variables["CREDENTIALS_DIRECTORY"] = str(credentials)
     stack.daemon.start()
     assert key_in_use(stack) == stack.key

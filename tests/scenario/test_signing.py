@@ -37,11 +37,11 @@ def test_a_link_is_printed_on_one_line(idle):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"--team": "nobody"}, 'there is no team "nobody" in '),
+    ({"--team": "nobody"}, 'team "nobody" is not in '),
     ({"--team": "film"}, 'team "film" has no link_secret_file'),
-    ({"--task": "kling/x"}, '"kling/x": no route has that provider'),
-    ({"--task": "sora"}, '"sora": no route has that provider'),
-    ({"--task": "sora/a b"}, '"sora/a b": this is no task id of that provider'),
+    ({"--task": "kling/x"}, '"kling/x": no route has this provider'),
+    ({"--task": "sora"}, '"sora": no route has this provider'),
+    ({"--task": "sora/a b"}, '"sora/a b": not a valid task id for this provider'),
     ({"--ttl": "1"}, '--ttl must be a duration from "1s" to "366d"'),
     ({"--ttl": "500ms"}, '--ttl must be a duration from "1s" to "366d"'),
     ({"--ttl": "367d"}, '--ttl must be a duration from "1s" to "366d"'),
