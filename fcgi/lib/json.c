@@ -1,15 +1,26 @@
 /* json: see json.h. */
 #include "lib/json.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/buf.h"
 #include "lib/sanitize.h"
 
 /* ---- tokens ---- */
 
-static enum json_token scan_fail(struct scanner *s, const char *why)
+struct scanner {
+    const char *at;
+    const char *end;
+    const char *start; /* of the last token, which ends at `at` */
+    const char *why;   /* the first error, static text */
+    bool comments;     /* C and C++ comments are skipped */
+};
+
+/* Brackets, commas and colons are tokens by their own character. */
+enum { T_END, T_ERROR, T_STRING, T_NUMBER, T_WORD };
+
+static int scan_fail(struct scanner *s, const char *why)
 {
     s->why = why;
     return T_ERROR;
@@ -88,7 +99,7 @@ static bool scan_escape(struct scanner *s)
     return low >= 0xdc00 && low <= 0xdfff;
 }
 
-/* At a byte of 0x80 or more: skips one character. json-c checks only the number of bytes. */
+/* At a byte of 0x80 or more: skips one character. */
 static bool scan_utf8(struct scanner *s)
 {
     int len = utf8_len(s->at, s->end);
@@ -96,7 +107,7 @@ static bool scan_utf8(struct scanner *s)
     return len > 0;
 }
 
-static enum json_token scan_string(struct scanner *s)
+static int scan_string(struct scanner *s)
 {
     s->at++;
     while (s->at < s->end) {
@@ -133,42 +144,24 @@ static bool skip_any(struct scanner *s, const char *set)
     return true;
 }
 
-/* json-c silently clamps integers of more than 64 bits, so they are refused. */
-static bool integer_fits(const char *start, const char *end)
+static int scan_number(struct scanner *s)
 {
-    bool negative = *start == '-';
-    start += negative;
-    const char *limit = negative ? "9223372036854775808" : "18446744073709551615";
-    size_t len = (size_t)(end - start), limit_len = strlen(limit);
-    return len < limit_len || (len == limit_len && memcmp(start, limit, len) <= 0);
-}
-
-static enum json_token scan_number(struct scanner *s)
-{
-    const char *start = s->at;
-    bool integer = true;
     skip_any(s, "-");
     bool zero_first = s->at < s->end && *s->at == '0';
     size_t digits = scan_digits(s);
     if (digits == 0 || (zero_first && digits > 1))
         return scan_fail(s, "a malformed number");
-    if (skip_any(s, ".")) {
-        integer = false;
-        if (scan_digits(s) == 0)
-            return scan_fail(s, "a malformed number");
-    }
+    if (skip_any(s, ".") && scan_digits(s) == 0)
+        return scan_fail(s, "a malformed number");
     if (skip_any(s, "eE")) {
-        integer = false;
         skip_any(s, "+-");
         if (scan_digits(s) == 0)
             return scan_fail(s, "a malformed number");
     }
-    if (integer && !integer_fits(start, s->at))
-        return scan_fail(s, "an integer of more than 64 bits");
     return T_NUMBER;
 }
 
-static enum json_token scan_word(struct scanner *s)
+static int scan_word(struct scanner *s)
 {
     static const char *const words[] = {"true", "false", "null"};
     for (size_t i = 0; i < NELEMS(words); i++) {
@@ -181,10 +174,11 @@ static enum json_token scan_word(struct scanner *s)
     return scan_fail(s, "not a JSON value");
 }
 
-enum json_token scan(struct scanner *s, const char **ret_start)
+/* The next token. */
+static int scan(struct scanner *s)
 {
     skip_space(s);
-    *ret_start = s->at;
+    s->start = s->at;
     if (s->at == s->end)
         return T_END;
     char c = *s->at;
@@ -192,11 +186,7 @@ enum json_token scan(struct scanner *s, const char **ret_start)
         return scan_string(s);
     if (c == '-' || (c >= '0' && c <= '9'))
         return scan_number(s);
-    if (c == '{' || c == '}' || c == '[' || c == ']' || c == ',' || c == ':') {
-        s->at++;
-        return T_PUNCTUATION;
-    }
-    return scan_word(s);
+    return skip_any(s, "{}[],:") ? c : scan_word(s);
 }
 
 /* The line number of a place in the text, from 1. */
@@ -208,222 +198,199 @@ static size_t line_at(const char *text, const char *at)
     return line;
 }
 
-/* ---- doubled keys ---- */
+/* ---- documents ---- */
 
-/* Skips a value. */
-static void skip_value(struct scanner *s)
+struct reader {
+    struct scanner s;
+    struct json_tokener *tokener; /* decodes strings that hold escapes */
+    int depth;                    /* containers that may still be opened */
+};
+
+static bool read_value(struct reader *r, int token, struct json_object **ret_value);
+
+/* Refuses an unexpected token. An error of the scanner takes precedence. */
+static bool refuse(struct reader *r, int token, const char *why)
 {
-    const char *start;
-    int depth = 0;
-    do {
-        if (scan(s, &start) != T_PUNCTUATION)
-            continue;
-        depth += *start == '{' || *start == '[';
-        depth -= *start == '}' || *start == ']';
-    } while (depth > 0 && s->at < s->end);
+    if (token != T_ERROR)
+        r->s.why = token == T_END ? "the text ends too early" : why;
+    return false;
 }
 
-/* The next token if it is punctuation, or NUL. */
-static char next_punctuation(struct scanner *s)
+static struct json_object *read_string(struct reader *r)
 {
-    const char *start;
-    return scan(s, &start) == T_PUNCTUATION ? *start : '\0';
+    const char *start = r->s.start;
+    int len = (int)(r->s.at - start);
+    if (memchr(start, '\\', (size_t)len) == NULL)
+        return json_object_new_string_len(start + 1, len - 2);
+    json_tokener_reset(r->tokener);
+    return json_tokener_parse_ex(r->tokener, start, len);
 }
 
-static const char *find_double(struct scanner *s);
-
-/* After '{': finds the second of two equal keys, in this object or a nested one. */
-static const char *find_double_in_object(struct scanner *s)
+/* Doubles keep their text. json-c silently clamps integers of more than 64 bits, so they are refused. */
+static bool read_number(struct reader *r, struct json_object **ret_value)
 {
-    const char *start, *found = NULL;
-    struct buf keys; /* concatenated, as written, with their quotes */
-    buf_init(&keys, SIZE_MAX - 1);
-    while (found == NULL && scan(s, &start) == T_STRING) {
-        size_t len = (size_t)(s->at - start);
-        if (keys.len > 0 && memmem(keys.data, keys.len, start, len) != NULL)
-            found = start;
-        buf_add(&keys, start, len);
-        if (found == NULL && next_punctuation(s) == ':')
-            found = find_double(s);
-        if (found == NULL && next_punctuation(s) != ',')
-            break;
+    char *text = xstrndup(r->s.start, (size_t)(r->s.at - r->s.start));
+    errno = 0;
+    if (strpbrk(text, ".eE") != NULL) {
+        *ret_value = json_object_new_double_s(strtod(text, NULL), text);
+        errno = 0;
+    } else if (text[0] == '-') {
+        *ret_value = json_object_new_int64(strtoll(text, NULL, 10));
+    } else {
+        uint64_t value = strtoull(text, NULL, 10);
+        *ret_value =
+            value <= INT64_MAX ? json_object_new_int64((int64_t)value) : json_object_new_uint64(value);
     }
-    buf_done(&keys);
-    return found;
+    free(text);
+    if (errno == 0)
+        return true;
+    json_object_put(*ret_value);
+    return refuse(r, T_NUMBER, "an integer of more than 64 bits");
 }
 
-static const char *find_double(struct scanner *s)
+/* Reads a key, a colon and a value; `token` is the key. */
+static bool read_member(struct reader *r, int token, struct json_object *object)
 {
-    const char *start, *found = NULL;
-    if (scan(s, &start) != T_PUNCTUATION)
-        return NULL;
-    if (*start == '{')
-        return find_double_in_object(s);
-    do {
-        struct scanner before = *s;
-        if (next_punctuation(s) == ']')
-            return NULL;
-        *s = before;
-        found = find_double(s);
-    } while (found == NULL && next_punctuation(s) == ',');
-    return found;
+    if (token != T_STRING)
+        return refuse(r, token, "a key that is not a string");
+    struct json_object *name = read_string(r), *value;
+    const char *key = json_text(name);
+    bool good = false;
+    if (key == NULL)
+        refuse(r, token, "a key that contains a NUL");
+    else if (json_object_object_get_ex(object, key, NULL))
+        refuse(r, token, "a duplicate key");
+    else if ((token = scan(&r->s)) != ':')
+        refuse(r, token, "a key without a colon");
+    else
+        good = read_value(r, scan(&r->s), &value);
+    if (good)
+        json_object_object_add_ex(object, key, value, JSON_C_OBJECT_ADD_KEY_IS_NEW);
+    json_object_put(name);
+    return good;
 }
 
-/* The line of the second of two equal keys of one object. The text is well-formed. */
-static size_t line_of_double(const char *text, size_t len)
+static bool read_element(struct reader *r, int token, struct json_object *array)
 {
-    struct scanner s = {.at = text, .end = text + len};
-    const char *found = find_double(&s);
-    return found ? line_at(text, found) : 1;
+    struct json_object *value;
+    return read_value(r, token, &value) && json_object_array_add(array, value) == 0;
 }
 
-/* ---- grammar ---- */
-
-/* Why a token must not follow the one before it, or NULL. Checks only what json-c accepts. */
-static const char *bad_pair(const char *before, const char *before_end, const char *start)
+/* Reads up to the closing bracket. */
+static bool read_members(struct reader *r, struct json_object *container, int close)
 {
-    if ((*start == '}' || *start == ']') && *before == ',')
-        return "a comma before a closing bracket";
-    if (*start == ':' && memmem(before, (size_t)(before_end - before), "\\u0000", 6) != NULL)
-        return "a key that contains a NUL";
-    return NULL;
-}
-
-/* Refuses what json-c accepts outside its strict mode, which differs between versions: other tokens than those of
- * RFC 8259, and a comma at the end of a container. json-c's parser checks the rest of the grammar. */
-static int check_tokens(struct scanner *s, size_t *ret_keys)
-{
-    const char *start, *before = s->at, *before_end = s->at;
-    size_t keys = 0, tokens = 0;
-    enum json_token token;
-    for (; (token = scan(s, &start)) > T_ERROR; tokens++) {
-        if (token == T_PUNCTUATION) {
-            keys += *start == ':';
-            if (tokens > 0 && (s->why = bad_pair(before, before_end, start)) != NULL)
-                return -1;
-        }
-        before = start;
-        before_end = s->at;
+    int token = scan(&r->s);
+    if (token == close)
+        return true;
+    for (;; token = scan(&r->s)) {
+        if (close == '}' ? !read_member(r, token, container) : !read_element(r, token, container))
+            return false;
+        token = scan(&r->s);
+        if (token == close)
+            return true;
+        if (token != ',')
+            return refuse(r, token, "neither a comma nor the closing bracket");
     }
-    if (token == T_END && tokens == 0)
-        s->why = "an empty text";
-    else if (token == T_END && tokens == 1)
-        s->why = "neither an object nor an array";
-    *ret_keys = keys;
-    return s->why == NULL ? 0 : -1;
 }
 
-static size_t count_keys(struct json_object *value)
+static bool read_container(struct reader *r, int open, struct json_object **ret_value)
 {
-    size_t keys = 0;
-    if (json_object_is_type(value, json_type_array)) {
-        for (size_t i = 0; i < json_object_array_length(value); i++)
-            keys += count_keys(json_object_array_get_idx(value, i));
-    } else if (json_object_is_type(value, json_type_object)) {
-        json_object_object_foreach(value, name, member)
-        {
-            (void)name;
-            keys += 1 + count_keys(member);
-        }
+    if (r->depth == 0)
+        return refuse(r, open, "too many nested containers");
+    struct json_object *container = open == '{' ? json_object_new_object() : json_object_new_array();
+    r->depth--;
+    bool whole = read_members(r, container, open == '{' ? '}' : ']');
+    r->depth++;
+    if (whole)
+        *ret_value = container;
+    else
+        json_object_put(container);
+    return whole;
+}
+
+/* The value that begins with this token. */
+static bool read_value(struct reader *r, int token, struct json_object **ret_value)
+{
+    switch (token) {
+    case '{':
+    case '[':
+        return read_container(r, token, ret_value);
+    case T_STRING:
+        *ret_value = read_string(r);
+        return true;
+    case T_NUMBER:
+        return read_number(r, ret_value);
+    case T_WORD:
+        *ret_value = *r->s.start == 'n' ? NULL : json_object_new_boolean(*r->s.start == 't');
+        return true;
+    default:
+        return refuse(r, token, "a comma, colon or closing bracket where a value belongs");
     }
-    return keys;
 }
 
-/* Replaces comments with blanks, so that only the scanner decides what is a comment. Line breaks stay, for line numbers. */
-static char *blank_comments(const char *text, size_t len)
+static bool read_document(struct reader *r, struct json_object **ret_doc)
 {
-    char *copy = xcalloc(len + 1, 1), *gap = copy;
-    memcpy(copy, text, len);
-    struct scanner s = {.at = copy, .end = copy + len, .comments = true};
-    enum json_token token;
-    do {
-        const char *start;
-        token = scan(&s, &start);
-        for (; gap < start; gap++)
-            *gap = *gap == '\n' ? '\n' : ' ';
-        gap = copy + (s.at - copy);
-    } while (token != T_END && token != T_ERROR);
-    return copy;
-}
-
-/* ---- reading a document ---- */
-
-static struct json_object *parse(const char *text, size_t len, int max_depth, size_t keys,
-                                 enum json_form form, struct json_error *ret_error)
-{
-    struct json_tokener *tokener = json_tokener_new_ex(max_depth);
-    json_tokener_set_flags(tokener,
-                           JSON_TOKENER_VALIDATE_UTF8); /* strict, json-c 0.18 refuses all but ASCII */
-    struct json_object *doc = json_tokener_parse_ex(tokener, text, (int)len);
-    enum json_tokener_error error = json_tokener_get_error(tokener);
-    size_t end = json_tokener_get_parse_end(tokener);
-    if (error == json_tokener_continue && len > 0 && doc == NULL)
-        ret_error->why = "the text ends too early";
-    else if (error != json_tokener_success)
-        ret_error->why = json_tokener_error_desc(error);
-    else if (end != len)
-        ret_error->why = "something follows the value";
-    else if (count_keys(doc) != keys)
-        *ret_error = (struct json_error){.why = "a duplicate key",
-                                         .line = form == JSON_PLAIN ? 1 : line_of_double(text, len)};
-    json_tokener_free(tokener);
-    if (ret_error->why == NULL)
-        return doc;
-    if (ret_error->line == 0)
-        ret_error->line = line_at(text, text + end);
-    json_object_put(doc);
-    return NULL;
-}
-
-static size_t trimmed(const char *text, size_t len)
-{
-    while (len > 0 && (text[len - 1] == ' ' || (text[len - 1] >= '\t' && text[len - 1] <= '\r')))
-        len--;
-    return len;
+    int token = scan(&r->s);
+    if (token == T_END)
+        r->s.why = "an empty text";
+    else if (token >= T_STRING && token <= T_WORD)
+        r->s.why = "neither an object nor an array";
+    else if (read_value(r, token, ret_doc) && (token = scan(&r->s)) != T_END)
+        refuse(r, token, "something follows the value");
+    return r->s.why == NULL;
 }
 
 struct json_object *json_read(const char *text, size_t len, int max_depth, enum json_form form,
                               struct json_error *ret_error)
 {
-    struct scanner s = {.at = text, .end = text + len, .comments = form == JSON_WITH_COMMENTS};
-    size_t keys = 0;
-    *ret_error = (struct json_error){0};
-    if (len > INT32_MAX)
+    struct reader r = {.s = {.at = text, .end = text + len, .comments = form == JSON_WITH_COMMENTS},
+                       .depth = max_depth};
+    struct json_object *doc = NULL;
+    if (len > INT32_MAX) {
         *ret_error = (struct json_error){.why = "too large", .line = 1};
-    else if (check_tokens(&s, &keys) < 0)
-        *ret_error = (struct json_error){.why = s.why, .line = line_at(text, s.at < s.end ? s.at : s.end)};
-    if (ret_error->why != NULL)
         return NULL;
-    if (form == JSON_PLAIN)
-        return parse(text, trimmed(text, len), max_depth, keys, form, ret_error);
-    char *blank = blank_comments(text, len);
-    struct json_object *doc = parse(blank, trimmed(blank, len), max_depth, keys, form, ret_error);
-    free(blank);
-    return doc;
+    }
+    r.tokener = json_tokener_new();
+    bool good = read_document(&r, &doc);
+    json_tokener_free(r.tokener);
+    *ret_error = (struct json_error){0};
+    if (good)
+        return doc;
+    *ret_error = (struct json_error){.why = r.s.why, .line = line_at(text, r.s.start)};
+    json_object_put(doc);
+    return NULL;
 }
 
 /* ---- lines, for the errors of files that people write ---- */
+
+/* Skips a value. */
+static void skip_value(struct scanner *s)
+{
+    int depth = 0;
+    do {
+        int token = scan(s);
+        depth += token == '{' || token == '[';
+        depth -= token == '}' || token == ']';
+    } while (depth > 0 && s->at < s->end);
+}
 
 /* After '{' or '[': moves to the member called `segment`; false if there is none. */
 static bool enter_member(struct scanner *s, bool object, const char *segment, size_t segment_len)
 {
     for (size_t index = 0;; index++) {
-        const char *start;
-        bool match;
+        bool match = index == strtoul(segment, NULL, 10);
         if (object) {
-            if (scan(s, &start) != T_STRING)
+            if (scan(s) != T_STRING)
                 return false;
-            match =
-                (size_t)(s->at - start) == segment_len + 2 && memcmp(start + 1, segment, segment_len) == 0;
-            if (next_punctuation(s) != ':')
+            match = (size_t)(s->at - s->start) == segment_len + 2 &&
+                    memcmp(s->start + 1, segment, segment_len) == 0;
+            if (scan(s) != ':')
                 return false;
-        } else {
-            match = index == strtoul(segment, NULL, 10);
         }
         if (match)
             return true;
         skip_value(s);
-        if (next_punctuation(s) != ',')
+        if (scan(s) != ',')
             return false;
     }
 }
@@ -434,7 +401,7 @@ size_t json_line_of(const char *text, size_t len, const char *pointer)
     while (*pointer == '/') {
         const char *segment = pointer + 1;
         size_t segment_len = strcspn(segment, "/");
-        char open = next_punctuation(&s);
+        int open = scan(&s);
         if ((open != '{' && open != '[') || !enter_member(&s, open == '{', segment, segment_len))
             break;
         pointer = segment + segment_len;

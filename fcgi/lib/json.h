@@ -2,8 +2,8 @@
  *
  * json-c accepts NaN, single quotes, comments, trailing commas, duplicate keys (the last wins) and clamps numbers to 64
  * bits. Its strict mode is not used: it varies between versions, and 0.18's refuses every string that is not ASCII.
- * Texts from outside are checked here against RFC 8259 first; only then does json-c build its tree. Trees are json-c's
- * own: json_object_put() frees. */
+ * So the grammar of RFC 8259 is read here, in one pass, and json-c holds the tree, decodes escapes and writes. Trees are
+ * json-c's own: json_object_put() frees. */
 #ifndef JSON_H
 #define JSON_H
 
@@ -28,19 +28,6 @@ struct json_object *json_read(const char *text, size_t len, int max_depth, enum 
 /* The line of the value at a JSON pointer, or of its innermost container that exists. The text is well-formed and may have
  * comments. */
 size_t json_line_of(const char *text, size_t len, const char *pointer);
-
-/* The tokens of a text, one after the other. */
-struct scanner {
-    const char *at;
-    const char *end;
-    const char *why; /* the first error, static text */
-    bool comments;   /* C and C++ comments are skipped */
-};
-
-enum json_token { T_END, T_ERROR, T_PUNCTUATION, T_STRING, T_NUMBER, T_WORD };
-
-/* The next token, which begins at *ret_start and ends at s->at. */
-enum json_token scan(struct scanner *s, const char **ret_start);
 
 /* A parsed pointer. A segment "*" means every member of an array. */
 struct json_path {
