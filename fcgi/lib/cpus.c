@@ -7,7 +7,7 @@
  * the root: a folder that is missing sets no limit. */
 #include "lib/cpus.h"
 
-#include <limits.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,69 +15,46 @@
 
 #include "lib/util.h"
 
-enum { CPUS_MAX = 1 << 16, LINE_SIZE = 4096 + 64 };
+enum { LINE_SIZE = 4096 + 64 };
 
 static int affinity(void)
 {
-    for (int n = CPU_SETSIZE; n <= CPUS_MAX; n *= 2) { /* EINVAL: the kernel knows of more */
-        cpu_set_t *set = CPU_ALLOC(n);
-        size_t size = CPU_ALLOC_SIZE(n);
-        int count = set != NULL && sched_getaffinity(0, size, set) == 0 ? CPU_COUNT_S(size, set) : 0;
-        CPU_FREE(set);
-        if (count > 0)
-            return count;
-    }
-    return 1;
+    cpu_set_t
+        set; /* a kernel for more processors than it holds refuses it: then they are enough for any use */
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : CPU_SETSIZE;
 }
 
-/* The first line of a file, without its line feed; false when there is none. */
-static bool read_line(const char *folder, const char *name, char line[static LINE_SIZE])
+/* How many numbers, of two, a file begins with. */
+static int read_numbers(const char *folder, const char *name, int64_t *ret_first, int64_t *ret_second)
 {
     char *path = xasprintf("%s/%s", folder, name);
     FILE *file = fopen(path, "re");
     free(path);
-    bool found = file != NULL && fgets(line, LINE_SIZE, file) != NULL;
-    if (file != NULL)
-        fclose(file);
-    if (found)
-        line[strcspn(line, "\n")] = '\0';
-    return found;
+    if (file == NULL)
+        return 0;
+    int n = fscanf(file, "%" SCNd64 " %" SCNd64, ret_first, ret_second);
+    fclose(file);
+    return n;
 }
 
-/* Processors that a quota is worth, rounded up; INT_MAX: no limit. */
-static int worth(const char *quota_text, const char *period_text)
+/* Processors that the folder's quota is worth, rounded up; INT64_MAX: no limit. */
+static int64_t quota_of(const char *folder)
 {
-    int64_t quota, period;
-    if (parse_int(quota_text, &quota) < 0 || parse_int(period_text, &period) < 0 || quota <= 0 || period <= 0)
-        return INT_MAX;
-    int64_t whole = quota / period + (quota % period != 0);
-    return whole > INT_MAX ? INT_MAX : (int)whole;
-}
-
-static int quota_v2(const char *folder)
-{
-    char line[LINE_SIZE], *rest = line;
-    if (!read_line(folder, "cpu.max", line))
-        return INT_MAX;
-    const char *quota = strsep(&rest, " ");
-    return rest != NULL ? worth(quota, rest) : INT_MAX;
-}
-
-static int quota_v1(const char *folder)
-{
-    char quota[LINE_SIZE], period[LINE_SIZE];
-    if (!read_line(folder, "cpu.cfs_quota_us", quota) || !read_line(folder, "cpu.cfs_period_us", period))
-        return INT_MAX;
-    return worth(quota, period);
+    int64_t quota = 0, period = 0, none;
+    if (read_numbers(folder, "cpu.max", &quota, &period) != 2) {
+        read_numbers(folder, "cpu.cfs_quota_us", &quota, &none);
+        read_numbers(folder, "cpu.cfs_period_us", &period, &none);
+    }
+    return quota > 0 && period > 0 ? (quota - 1) / period + 1 : INT64_MAX;
 }
 
 /* The least quota from `mount` + `path` up to `mount` itself. Cuts `path` back. */
-static int quota_upwards(int (*quota_of)(const char *folder), const char *mount, char *path)
+static int64_t quota_upwards(const char *mount, char *path)
 {
-    int least = INT_MAX;
+    int64_t least = INT64_MAX;
     for (;;) {
         char *folder = xasprintf("%s%s", mount, path);
-        int quota = quota_of(folder);
+        int64_t quota = quota_of(folder);
         free(folder);
         least = quota < least ? quota : least;
         char *slash = strrchr(path, '/');
@@ -87,41 +64,35 @@ static int quota_upwards(int (*quota_of)(const char *folder), const char *mount,
     }
 }
 
-static bool has_word(const char *list, const char *word)
+static bool has_cpu(const char *controllers)
 {
-    size_t len = strlen(word);
-    for (const char *at = list; (at = strstr(at, word)) != NULL; at += len) {
-        if ((at == list || at[-1] == ',') && (at[len] == ',' || at[len] == '\0'))
-            return true;
-    }
-    return false;
+    char *list = xasprintf(",%s,", controllers);
+    bool found = strstr(list, ",cpu,") != NULL;
+    free(list);
+    return found;
 }
 
 /* By a line of /proc/self/cgroup: "0::/path" (version 2) or "4:cpu,cpuacct:/path" (version 1). */
-static int quota_of_line(const char *root, char *line)
+static int64_t quota_of_line(const char *root, char *path)
 {
-    char *path = line;
     const char *number = strsep(&path, ":"), *controllers = strsep(&path, ":");
-    if (path == NULL)
-        return INT_MAX;
-    bool v2 = strcmp(number, "0") == 0 && controllers[0] == '\0';
-    if (!v2 && !has_word(controllers, "cpu"))
-        return INT_MAX;
-    char *mount = xasprintf("%s/sys/fs/cgroup%s%s", root, v2 ? "" : "/", controllers);
-    int quota = quota_upwards(v2 ? quota_v2 : quota_v1, mount, path);
+    if (path == NULL || (strcmp(number, "0") != 0 && !has_cpu(controllers)))
+        return INT64_MAX;
+    path[strcspn(path, "\n")] = '\0';
+    char *mount = xasprintf("%s/sys/fs/cgroup/%s", root, controllers);
+    int64_t quota = quota_upwards(mount, path);
     free(mount);
     return quota;
 }
 
-static int least_quota(const char *root)
+static int64_t least_quota(const char *root)
 {
     char *path = xasprintf("%s/proc/self/cgroup", root), line[LINE_SIZE];
     FILE *file = fopen(path, "re");
-    int least = INT_MAX;
+    int64_t least = INT64_MAX;
     free(path);
     while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
-        int quota = quota_of_line(root, line);
+        int64_t quota = quota_of_line(root, line);
         least = quota < least ? quota : least;
     }
     if (file != NULL)
@@ -131,6 +102,7 @@ static int least_quota(const char *root)
 
 int cpus_usable(const char *root)
 {
-    int allowed = affinity(), quota = least_quota(root);
-    return quota < allowed ? quota : allowed;
+    int allowed = affinity();
+    int64_t quota = least_quota(root);
+    return quota < allowed ? (int)quota : allowed;
 }

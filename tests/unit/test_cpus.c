@@ -97,8 +97,8 @@ TEST(a_quota_counts_in_whole_processors_rounded_up)
 
 TEST(what_cannot_be_read_as_a_quota_sets_no_limit)
 {
-    static const char *const texts[] = {"",    "\n",    "100000",    "0 100000", "-1 100000", "100000 0",
-                                        "x y", "1 1 1", "100000x 1", " ",        "max"};
+    static const char *const texts[] = {"",         "\n",  "100000",    "0 100000", "-1 100000",
+                                        "100000 0", "x y", "100000x 1", " ",        "max"};
     given_group("0::/\n");
     for (size_t i = 0; i < NELEMS(texts); i++) {
         given_file("sys/fs/cgroup/cpu.max", texts[i]);
