@@ -3,12 +3,10 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,13 +52,6 @@ char *xasprintf(const char *format, ...)
     return must(text);
 }
 
-int64_t wall_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 int64_t wall_ns(void)
 {
     struct timespec ts;
@@ -68,75 +59,69 @@ int64_t wall_ns(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+int64_t wall_ms(void)
+{
+    return wall_ns() / 1000000;
+}
+
 struct unit {
-    const char *name;
+    const char *name; /* NULL behind the last */
     int64_t factor;
 };
 
+/* The largest first. */
+static const struct unit no_units[] = {{"", 1}, {NULL, 0}};
+static const struct unit durations[] = {
+    {"d", 24 * 3600 * 1000}, {"h", 3600 * 1000}, {"m", 60 * 1000}, {"s", 1000}, {"ms", 1}, {NULL, 0}};
+static const struct unit sizes[] = {
+    {"GiB", 1024 * 1024 * 1024}, {"MiB", 1024 * 1024}, {"KiB", 1024}, {"B", 1}, {NULL, 0}};
+
 /* Parses a whole number followed by one of the units. */
-static int parse_with_unit(const char *text, const struct unit *units, size_t n_units, int64_t *ret)
+static int parse_with_unit(const char *text, const struct unit *unit, int64_t *ret)
 {
     if (!isdigit((unsigned char)text[0]))
         return -1;
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
-    if (errno != 0)
-        return -1;
-    for (size_t i = 0; i < n_units; i++) {
-        if (strcmp(end, units[i].name) != 0)
-            continue;
-        if (number > INT64_MAX / units[i].factor)
-            return -1;
-        *ret = number * units[i].factor;
-        return 0;
-    }
-    return -1;
-}
-
-int parse_duration(const char *text, int64_t *ret_ms)
-{
-    static const struct unit units[] = {
-        {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {"d", 24 * 3600 * 1000}};
-    return parse_with_unit(text, units, NELEMS(units), ret_ms);
-}
-
-int parse_size(const char *text, int64_t *ret_bytes)
-{
-    static const struct unit units[] = {
-        {"B", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024 * 1024 * 1024}};
-    return parse_with_unit(text, units, NELEMS(units), ret_bytes);
-}
-
-void format_duration(int64_t ms, char out[static 32])
-{
-    static const struct {
-        int64_t factor;
-        const char *name;
-    } units[] = {{86400000, "d"}, {3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
-    for (size_t i = 0; i < NELEMS(units); i++) {
-        if ((ms != 0 && ms % units[i].factor == 0) || units[i].factor == 1) {
-            snprintf(out, 32, "%lld%s", (long long)(ms / units[i].factor), units[i].name);
-            return;
-        }
-    }
-}
-
-void format_size(int64_t bytes, char out[static 32])
-{
-    static const char *const names[] = {"B", "KiB", "MiB", "GiB"};
-    size_t unit = 0;
-    while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < NELEMS(names)) {
-        bytes /= 1024;
+    while (unit->name != NULL && strcmp(end, unit->name) != 0)
         unit++;
-    }
-    snprintf(out, 32, "%lld%s", (long long)bytes, names[unit]);
+    if (errno != 0 || unit->name == NULL || number > INT64_MAX / unit->factor)
+        return -1;
+    *ret = number * unit->factor;
+    return 0;
+}
+
+static void format_with_unit(int64_t value, const struct unit *unit, char out[static 32])
+{
+    while (unit->factor > 1 && (value == 0 || value % unit->factor != 0))
+        unit++;
+    snprintf(out, 32, "%lld%s", (long long)(value / unit->factor), unit->name);
 }
 
 int parse_int(const char *text, int64_t *ret)
 {
-    static const struct unit none[] = {{"", 1}};
-    return parse_with_unit(text, none, NELEMS(none), ret);
+    return parse_with_unit(text, no_units, ret);
+}
+
+int parse_duration(const char *text, int64_t *ret_ms)
+{
+    return parse_with_unit(text, durations, ret_ms);
+}
+
+int parse_size(const char *text, int64_t *ret_bytes)
+{
+    return parse_with_unit(text, sizes, ret_bytes);
+}
+
+void format_duration(int64_t ms, char out[static 32])
+{
+    format_with_unit(ms, durations, out);
+}
+
+void format_size(int64_t bytes, char out[static 32])
+{
+    format_with_unit(bytes, sizes, out);
 }
 
 int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second)
@@ -217,16 +202,8 @@ void sha256(const void *data, size_t len, unsigned char out[static 32])
 
 void random_bytes(void *out, size_t len)
 {
-    char *at = out;
-    while (len > 0) {
-        ssize_t n = getrandom(at, len, 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            abort(); /* a kernel without getrandom(2) */
-        at += n;
-        len -= (size_t)n;
-    }
+    if (getentropy(out, len) < 0)
+        abort(); /* more than 256 bytes, or a kernel without getrandom(2) */
 }
 
 long read_full(int fd, void *out, size_t len)

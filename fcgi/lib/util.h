@@ -55,7 +55,7 @@ void hex_encode(const void *data, size_t len, char *out);
 /* SHA-256 of `data`. */
 void sha256(const void *data, size_t len, unsigned char out[static 32]);
 
-/* `len` random bytes from the kernel. */
+/* `len` random bytes from the kernel, at most 256. */
 void random_bytes(void *out, size_t len);
 
 /* Read or write `len` bytes, continuing after EINTR and short counts; read_full stops at the end of the file. A negative
