@@ -17,6 +17,7 @@
 #include <strings.h>
 
 #include "lib/address.h"
+#include "lib/backoff.h"
 #include "upstream/headers.h"
 #include "upstream/http.h"
 #include "lib/sanitize.h"
@@ -29,7 +30,7 @@
 enum {
     CONNECT_MS = 10 * 1000,
     ANSWER_MS = 45 * 1000, /* longer than the server holds a query */
-    RETRY_FIRST_MS = 500,  /* doubled each time */
+    RETRY_FIRST_MS = 500,
     RETRY_MAX_MS = 15 * 1000,
     PATIENCE_FIRST_MS = 5 * 1000, /* before the server has answered at all */
     PATIENCE_MS = 5 * 60 * 1000,  /* since the last good answer */
@@ -51,13 +52,13 @@ struct follow {
     struct progress task; /* the last view; STATE_NONE before the first */
     char last_line[PROGRESS_LINE_MAX];
     enum follow_end end;
-    bool answered;     /* the server has answered at least once */
-    int failures;      /* in a row */
+    bool answered; /* the server has answered at least once */
+    struct backoff backoff;
     uint64_t begun_ms; /* loop time */
     uint64_t good_ms;  /* time of the last good answer, likewise */
     struct tty screen;
     uv_timer_t next, second;
-    uv_signal_t interrupt, terminate, resize;
+    uv_signal_t signals[3];
 };
 
 /* ---- output ---- */
@@ -92,12 +93,6 @@ static void on_second(uv_timer_t *timer)
     draw(CONTAINER_OF(timer, struct follow, second));
 }
 
-static void on_resize(uv_signal_t *signal, int number)
-{
-    (void)number;
-    draw(CONTAINER_OF(signal, struct follow, resize));
-}
-
 /* ---- the end ---- */
 
 /* Closes all handles, which ends the loop. */
@@ -111,9 +106,8 @@ static void finish(struct follow *f, enum follow_end end)
     http_free(f->http);
     uv_close((uv_handle_t *)&f->next, NULL);
     uv_close((uv_handle_t *)&f->second, NULL);
-    uv_close((uv_handle_t *)&f->interrupt, NULL);
-    uv_close((uv_handle_t *)&f->terminate, NULL);
-    uv_close((uv_handle_t *)&f->resize, NULL);
+    for (size_t i = 0; i < NELEMS(f->signals); i++)
+        uv_close((uv_handle_t *)&f->signals[i], NULL);
 }
 
 static void refuse(struct follow *f, enum follow_end end, const char *why)
@@ -124,31 +118,26 @@ static void refuse(struct follow *f, enum follow_end end, const char *why)
 
 static void on_signal(uv_signal_t *signal, int number)
 {
-    (void)number;
-    finish(signal->data, FOLLOW_INTERRUPTED);
+    if (number == SIGWINCH)
+        draw(signal->data);
+    else
+        finish(signal->data, FOLLOW_INTERRUPTED);
 }
 
 /* ---- the next query ---- */
 
 static void on_next(uv_timer_t *timer);
 
-static int64_t pause_ms(const struct follow *f, int64_t retry_after_ms)
-{
-    int doublings = f->failures < 6 ? f->failures : 6;
-    int64_t ms = (int64_t)RETRY_FIRST_MS << doublings;
-    if (ms > RETRY_MAX_MS)
-        ms = RETRY_MAX_MS;
-    ms += rand() % (int)(ms / 4); /* clients that were cut off together do not come back together */
-    return ms > retry_after_ms ? ms : retry_after_ms;
-}
-
 static void retry(struct follow *f, const char *why, int64_t retry_after_ms)
 {
     uint64_t patience_ms = f->answered ? PATIENCE_MS : PATIENCE_FIRST_MS;
-    int64_t ms = pause_ms(f, retry_after_ms);
+    bool is_first = f->backoff.last_ms == 0;
+    int64_t ms = backoff_next(&f->backoff);
+    ms += rand() % (int)(ms / 4); /* clients that were cut off together do not come back together */
+    ms = ms > retry_after_ms ? ms : retry_after_ms;
     if (uv_now(&f->loop) + (uint64_t)ms > f->good_ms + patience_ms)
         return refuse(f, FOLLOW_UNREACHED, why);
-    if (f->failures++ == 0)
+    if (is_first)
         tty_complain(&f->screen, "%s; trying again", why);
     draw(f);
     uv_timer_start(&f->next, on_next, (uint64_t)ms, 0);
@@ -158,7 +147,7 @@ static void retry(struct follow *f, const char *why, int64_t retry_after_ms)
 
 static void go_on(struct follow *f, int64_t after_ms)
 {
-    f->failures = 0;
+    backoff_reset(&f->backoff);
     f->good_ms = uv_now(&f->loop);
     if (f->screen.broken)
         finish(f, FOLLOW_UNREACHED);
@@ -187,10 +176,10 @@ static void take_view(struct follow *f, const struct http_answer *answer)
 static void take_problem(struct follow *f, const struct http_answer *answer)
 {
     char status[64];
-    struct trouble trouble;
+    char detail[PROGRESS_TEXT_SIZE];
     snprintf(status, sizeof(status), "the server answered with status %d", answer->status);
-    trouble_read(answer->body, answer->len, &trouble);
-    const char *why = trouble.detail[0] ? trouble.detail : status;
+    progress_problem(answer->body, answer->len, detail);
+    const char *why = detail[0] ? detail : status;
     if (answer->status >= 500 || answer->status == 429)
         retry(f, why, answer->retry_after_ms);
     else
@@ -240,6 +229,7 @@ static void on_next(uv_timer_t *timer)
 
 static void start(struct follow *f)
 {
+    static const int signals[NELEMS(f->signals)] = {SIGINT, SIGTERM, SIGWINCH};
     unsigned seed;
     random_bytes(&seed, sizeof(seed));
     srand(seed);
@@ -249,14 +239,12 @@ static void start(struct follow *f)
     f->begun_ms = f->good_ms = uv_now(&f->loop);
     uv_timer_init(&f->loop, &f->next);
     uv_timer_init(&f->loop, &f->second);
-    uv_signal_init(&f->loop, &f->interrupt);
-    uv_signal_init(&f->loop, &f->terminate);
-    uv_signal_init(&f->loop, &f->resize);
-    f->interrupt.data = f->terminate.data = f;
     uv_timer_start(&f->second, on_second, SECOND_MS, SECOND_MS);
-    uv_signal_start(&f->interrupt, on_signal, SIGINT);
-    uv_signal_start(&f->terminate, on_signal, SIGTERM);
-    uv_signal_start(&f->resize, on_resize, SIGWINCH);
+    for (size_t i = 0; i < NELEMS(f->signals); i++) {
+        uv_signal_init(&f->loop, &f->signals[i]);
+        f->signals[i].data = f;
+        uv_signal_start(&f->signals[i], on_signal, signals[i]);
+    }
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is noticed at the next write */
 }
 
@@ -273,29 +261,22 @@ static enum follow_end run(struct follow *f)
 
 /* ---- the command line ---- */
 
-static size_t scheme_len(const char *text)
-{
-    if (strncasecmp(text, "http://", 7) == 0)
-        return 7;
-    return strncasecmp(text, "https://", 8) == 0 ? 8 : 0;
-}
-
 /* Why the URL cannot be used, or NULL. */
 static const char *refuse_url(const char *url)
 {
-    const char *host = url + scheme_len(url);
-    size_t authority = strcspn(host, "/?#");
+    bool tls = strncasecmp(url, "https://", 8) == 0;
     for (const char *c = url; *c != '\0'; c++) {
         if ((unsigned char)*c <= 0x20 || (unsigned char)*c >= 0x7f)
             return "must consist of visible ASCII characters";
     }
-    if (host == url)
+    if (strlen(url) > URL_MAX)
+        return "is too long";
+    if (!tls && strncasecmp(url, "http://", 7) != 0)
         return "must begin with http:// or https://";
-    if (authority == 0 || host[0] == ':')
+    const char *host = url + (tls ? 8 : 7);
+    if (strcspn(host, ":/?#") == 0)
         return "has no host";
-    if (memchr(host, '@', authority) != NULL)
-        return "must not contain a user name or password";
-    return strlen(url) > URL_MAX ? "is too long" : NULL;
+    return host[strcspn(host, "@/?#")] == '@' ? "must not contain a user name or password" : NULL;
 }
 
 /* A provider's name and an id, which may have several parts. */
@@ -364,7 +345,8 @@ static char *read_token(const char *path)
 enum follow_end follow_task(const struct follow_order *order)
 {
     char *error = NULL;
-    struct follow f = {.url = follow_url(order->target, base_of(order), &error)};
+    struct follow f = {.url = follow_url(order->target, base_of(order), &error),
+                       .backoff = {.first_ms = RETRY_FIRST_MS, .max_ms = RETRY_MAX_MS}};
     enum follow_end end = FOLLOW_USAGE;
     if (f.url == NULL)
         fprintf(stderr, "taskproxy: %s\n", error);

@@ -30,18 +30,6 @@ static void copy_ascii(struct json_object *doc, const char *name, char *out, siz
     }
 }
 
-static enum state read_state(struct json_object *doc)
-{
-    char name[16];
-    int state = STATE_COUNT;
-    copy_text(doc, "status", name, sizeof(name));
-    while (--state > STATE_NONE) {
-        if (strcmp(name, state_name((enum state)state)) == 0)
-            break;
-    }
-    return (enum state)state;
-}
-
 static int read_percent(struct json_object *doc)
 {
     struct json_object *member;
@@ -71,8 +59,9 @@ bool progress_read(const char *data, size_t len, struct progress *ret)
 {
     struct json_error error;
     struct json_object *doc = json_read(data, len, MAX_DEPTH, JSON_PLAIN, &error);
-    char provider[80], id[PROGRESS_TASK_SIZE - 81];
-    *ret = (struct progress){.state = read_state(doc), .percent = read_percent(doc)};
+    char status[16], provider[80], id[PROGRESS_TASK_SIZE - 81];
+    copy_text(doc, "status", status, sizeof(status));
+    *ret = (struct progress){.state = state_by_name(status), .percent = read_percent(doc)};
     copy_ascii(doc, "provider", provider, sizeof(provider));
     copy_ascii(doc, "task_id", id, sizeof(id));
     snprintf(ret->task, sizeof(ret->task), "%s/%s", provider, id);
@@ -93,12 +82,11 @@ void progress_done(struct progress *p)
     p->results = (struct list){NULL, 0};
 }
 
-void trouble_read(const char *data, size_t len, struct trouble *ret)
+void progress_problem(const char *data, size_t len, char out[static PROGRESS_TEXT_SIZE])
 {
     struct json_error error;
     struct json_object *doc = json_read(data, len, MAX_DEPTH, JSON_PLAIN, &error);
-    copy_text(doc, "code", ret->code, sizeof(ret->code));
-    copy_text(doc, "detail", ret->detail, sizeof(ret->detail));
+    copy_text(doc, "detail", out, PROGRESS_TEXT_SIZE);
     json_object_put(doc);
 }
 

@@ -27,12 +27,7 @@ void progress_line(const struct progress *progress, char out[static PROGRESS_LIN
 void progress_bar(const struct progress *progress, int64_t elapsed_s, int width,
                   char out[static PROGRESS_LINE_MAX]);
 
-/* The code and detail of a problem document; "" for absent members. */
-struct trouble {
-    char code[64];
-    char detail[PROGRESS_TEXT_SIZE];
-};
-
-void trouble_read(const char *data, size_t len, struct trouble *ret);
+/* The detail of a problem document; "" if there is none. */
+void progress_problem(const char *data, size_t len, char out[static PROGRESS_TEXT_SIZE]);
 
 #endif

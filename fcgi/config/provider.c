@@ -17,6 +17,15 @@ const char *state_name(enum state state)
     return state_names[state];
 }
 
+enum state state_by_name(const char *name)
+{
+    for (int state = STATE_QUEUED; state < STATE_COUNT; state++) {
+        if (name != NULL && strcmp(name, state_names[state]) == 0)
+            return (enum state)state;
+    }
+    return STATE_NONE;
+}
+
 bool state_ended(enum state state)
 {
     return state >= STATE_SUCCEEDED;

@@ -22,6 +22,9 @@ enum state {
 /* "queued" and so on. */
 const char *state_name(enum state state);
 
+/* The inverse; STATE_NONE for NULL and for other names. */
+enum state state_by_name(const char *name);
+
 /* Succeeded, failed or cancelled: the final states. */
 bool state_ended(enum state state);
 

@@ -141,15 +141,6 @@ void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *o
 
 /* ---- decoding: the value is untrusted ---- */
 
-static enum state state_by_name(const char *name)
-{
-    for (int state = STATE_QUEUED; state < STATE_COUNT; state++) {
-        if (name != NULL && strcmp(name, state_name((enum state)state)) == 0)
-            return (enum state)state;
-    }
-    return STATE_NONE;
-}
-
 /* The next word of the head as a number; -1 if it is none. */
 static int64_t next_number(char **rest)
 {
