@@ -81,12 +81,12 @@ def test_every_file_that_is_named_is_there():
     assert not [name for name in modules if not list((ROOT / "fcgi").rglob(name))]
     rooms = re.findall(r"^\d+\. `([a-z]+)/`", section("Reading the code"), re.MULTILINE)
     assert sorted(rooms) == sorted(path.name for path in (ROOT / "fcgi").iterdir() if path.is_dir())
-    assert f"has {len(PROVIDERS)} of them" in README and f"; {len(PROVIDERS)} come with" in (
+    assert f"has {len(PROVIDERS)} files" in README and f"; {len(PROVIDERS)} come with" in (
         ROOT / "conf" / "man" / "taskproxy.json.5.in").read_text()
 
 
 def test_the_rights_in_redis_that_are_named_are_enough(make_stack):
-    rights = re.findall(r"\b[A-Z]{3,}\b", PAGE.partition("An ACL has to allow")[2].partition("But for")[0])
+    rights = re.findall(r"\b[A-Z]{3,}\b", PAGE.partition("An ACL must allow")[2].partition("Except for")[0])
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 100}}, access={"ownership": "first-reader"}, daemon=False,
                         providers={"sora": {"poll": {"min": "100ms", "max": "100ms"}}})
     stack.redis.cli("ACL", "SETUSER", "proxy", "on", ">of-the-proxy", "~taskproxy:*", "resetchannels", "&taskproxy:news",
