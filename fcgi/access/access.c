@@ -25,7 +25,7 @@ struct token {
     size_t len;
 };
 
-/* What stands in a header where `form` has {key}: "Bearer {key}". The scheme may be in any case. */
+/* The part of a header where `form` has {key}: "Bearer {key}". The scheme is case-insensitive. */
 static struct token token_in(const char *header, const char *form)
 {
     const struct token none = {0};
@@ -50,7 +50,7 @@ static struct token find_token(const struct credentials *given, const struct tas
 
 /* ---- links ---- */
 
-/* A link names a task as /v1/tasks does: of several routes with one provider it means the first. */
+/* A link names a task as /v1/tasks does: if several routes have the provider, the first is meant. */
 static bool is_named_task(const struct conf *conf, const struct task *task)
 {
     size_t i = 0;
@@ -78,7 +78,7 @@ static enum problem take_link(const struct conf *conf, const struct link *link, 
 
 /* ---- who ---- */
 
-/* The team that its token or the web server names; PROBLEM_NO_CREDENTIAL when neither says anything. */
+/* The team given by its token or by the web server; PROBLEM_NO_CREDENTIAL if neither is present. */
 static enum problem take_name(const struct conf *conf, const struct credentials *given,
                               const struct task *task, const struct team **ret_team)
 {

@@ -71,7 +71,7 @@ static const struct {
     bool (*read)(const char *value, size_t len, struct link *link);
 } parameters[] = {{"team", read_team}, {"exp", read_exp}, {"sig", read_sig}};
 
-/* Which of them stands at `at`; NELEMS(parameters): none. */
+/* The index of the parameter at `at`; NELEMS(parameters) if there is none. */
 static size_t parameter_at(const char *at, size_t len)
 {
     size_t name_len = strcspn(at, "=&"), i = 0;

@@ -1,12 +1,11 @@
-/* link: signed links - how a browser, which can keep no token, asks about one task.
+/* link: signed links, for browsers, which cannot keep a token secret. A link is valid for one task.
  *
  * A team's own back end adds three parameters to the URL of a task, in any order, beside any others:
  *
  *     team=web&exp=1767225600&sig=1f0c...
  *
- * `exp` is when the link ends, in seconds since 1970, without leading zeros. `sig` is the HMAC-SHA256, as 64
- * hexadecimal digits in lower case, with the text of the link secret (without the line break of its file) as
- * the key, over exactly these bytes, where LF is the one byte 0x0a and nothing follows the last one:
+ * `exp` is the expiry in seconds since 1970, without leading zeros. `sig` is the HMAC-SHA256, as 64
+ * hexadecimal digits in lower case, with the link secret (without the line break of its file) as the key, over exactly these bytes, where LF is the one byte 0x0a and nothing follows the last one:
  *
  *     taskproxy-link-v1 LF
  *     TEAM LF
@@ -31,7 +30,7 @@ struct link {
 
 enum link_form {
     LINK_ABSENT,    /* none of the parameters is there */
-    LINK_MALFORMED, /* one is missing, stands twice or is not written as above */
+    LINK_MALFORMED, /* one is missing, duplicated or malformed */
     LINK_READ
 };
 
@@ -40,16 +39,15 @@ enum link_form link_read(const char *query, struct link *ret_link);
 
 enum link_verdict {
     LINK_GOOD,
-    LINK_WRONG,  /* the team has not signed that, or it lives for more than a year */
-    LINK_EXPIRED /* it was good once */
+    LINK_WRONG,  /* the signature is invalid, or the lifetime exceeds a year */
+    LINK_EXPIRED /* the signature is valid */
 };
 
-/* Whether the team has signed that link for the task. `team` is that of its name; its two secrets are both
- * tried, each in the same time. */
+/* Verifies the link for the task. `team` has the name in the link; both of its secrets are compared in constant time. */
 enum link_verdict link_check(const struct link *link, const struct team *team, const char *provider,
                              const char *task_id, int64_t now_s);
 
-/* The signature that the text above has. */
+/* The signature of the text above. */
 void link_sign(const char *secret, const char *team, const char *provider, const char *task_id, int64_t exp,
                char sig[static LINK_SIG_SIZE]);
 

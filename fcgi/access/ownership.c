@@ -10,16 +10,15 @@ enum { OWNERSHIP_MAX = 65536, KEY_MAX = 4 * TASK_KEY_MAX };
 
 #define KEPT_S_TEXT "2592000"
 
-/* KEYS: the owner. ARGV: who claims the task, for how long it is kept. The owner's name. A Redis that is full or may
- * only be read still knows who it is. */
+/* KEYS: the owner. ARGV: the claiming team, the expiry. Returns the owner's name, even if Redis is full or read-only. */
 static const char claim_script[] = "local owner=redis.call('GET',KEYS[1]) "
                                    "if owner then redis.pcall('EXPIRE',KEYS[1],ARGV[2]) return owner end "
                                    "redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) return ARGV[1]";
 
-/* What is remembered of one task. */
+/* The owner of one task. */
 struct owner {
-    const struct team *team; /* (ref) NULL: one that is no longer in the file */
-    bool sure;               /* Redis has said so; otherwise it could not be asked */
+    const struct team *team; /* (ref) NULL: a team that is not in the file any more */
+    bool sure;               /* confirmed by Redis; false: Redis was unavailable */
     UT_hash_handle hh;
     size_t key_len;
     char key[];
@@ -28,7 +27,7 @@ struct owner {
 struct ownership {
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
-    struct owner *table;     /* the one asked for longest ago comes first */
+    struct owner *table;     /* the least recently used task comes first */
 };
 
 struct ownership *ownership_new(const struct conf *conf, struct redis *redis)
@@ -55,7 +54,7 @@ void ownership_free(struct ownership *ownership)
 
 /* ---- what is remembered ---- */
 
-/* The owner moves to the end of the table, where it stays for longest. */
+/* Moves the owner to the end of the table, as the most recently used. */
 static struct owner *recall(struct ownership *ownership, const struct task *task)
 {
     struct owner *owner;
@@ -86,7 +85,7 @@ static struct owner *remember(struct ownership *ownership, const struct task *ta
 
 /* ---- claims ---- */
 
-/* Without Redis: whoever comes first in this worker. */
+/* Without Redis: the first team in this worker. */
 static void decide_here(struct claim *claim)
 {
     const struct owner *owner = recall(claim->ownership, claim->task);

@@ -1,7 +1,7 @@
-/* ownership: whose a task is, with "ownership": "first-reader" - the first team's that has read it.
+/* ownership: with "ownership": "first-reader", a task belongs to the first team that reads it.
  *
- * Redis keeps it, so that all workers and hosts agree. A worker remembers what it has heard, which never
- * changes; while Redis is away it goes by that, and by who came first to itself.
+ * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis is unavailable
+ * it uses its cache, and a task without an owner belongs to the first team in that worker.
  *
  *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days after it was last asked for
  */
@@ -17,7 +17,7 @@ struct ownership;
 struct ownership *ownership_new(const struct conf *conf, struct redis *redis);
 void ownership_free(struct ownership *ownership); /* NULL is allowed */
 
-/* A team wants to read a task, which is there; embedded in whoever asks for it. */
+/* The claim of a team on an existing task; embedded in the object that makes it. */
 struct claim {
     struct ownership *ownership;   /* (ref) */
     const struct task *task;       /* (ref) */
@@ -27,8 +27,8 @@ struct claim {
     void (*on_claimed)(struct claim *claim);
 };
 
-/* False: `granted` has the answer already; true: it will when on_claimed is called, once, later. Where there is
- * no ownership every claim is granted. */
+/* False: `granted` is set already; true: on_claimed will be called once, later, when it is set. Without ownership, every
+ * claim is granted. */
 bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,
                      const struct team *team, void (*on_claimed)(struct claim *claim));
 void ownership_cancel(struct claim *claim);

@@ -9,7 +9,7 @@ enum { WINDOW_MS = 60000, KEY_MAX = 512 };
 
 #define WINDOW_TEXT "60000"
 
-/* KEYS: the counter. ARGV: for how long. "COUNT MS", the milliseconds that are left of the window. */
+/* KEYS: the counter. ARGV: the window in ms. Returns "COUNT MS" with the milliseconds left in the window. */
 static const char charge_script[] = "local n=redis.call('INCR',KEYS[1]) local ms=redis.call('PTTL',KEYS[1]) "
                                     "if ms<0 then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
                                     "return n..' '..ms";
@@ -21,7 +21,7 @@ static const char give_back_script[] = "if redis.call('EXISTS',KEYS[1])==1 then 
 struct quota {
     struct quotas *quotas;   /* (ref) */
     const struct team *team; /* (ref) */
-    int64_t queries;         /* in the window, as far as is known here */
+    int64_t queries;         /* queries in the window, as known to this worker */
     int64_t window_ends_ms;
     int64_t waiting;
 };
@@ -80,7 +80,7 @@ static void count_here(struct quota *a)
     a->queries++;
 }
 
-/* "COUNT MS"; false when it is something else. */
+/* Parses "COUNT MS"; false if it is malformed. */
 static bool take_count(struct quota *a, const struct redis_reply *reply)
 {
     long long count, left_ms;

@@ -1,8 +1,7 @@
-/* quota: what each team uses up - queries that it causes at the upstream, and requests that it has waiting.
+/* quota: the limits of teams - upstream queries, and waiting requests.
  *
- * Queries are counted in Redis, for all workers and hosts together, in windows of a minute, each of which
- * begins with the first query in it; while Redis is away a worker goes on counting alone. Requests that wait
- * are counted by each worker for itself.
+ * Queries are counted in Redis for all workers and hosts, in windows of one minute that begin with their first query. While
+ * Redis is unavailable, each worker counts on its own. Waiting requests are counted per worker.
  *
  *     #queries:TEAM     how many there were in this window (behind the prefix)     PX 60000  */
 #ifndef QUOTA_H
@@ -11,52 +10,50 @@
 #include "net/redis.h"
 
 struct quotas;
-struct quota; /* of one team; as long-lived as the quotas */
+struct quota; /* of one team; lives as long as the quotas */
 
 /* Both (ref), and outlive the quotas. */
 struct quotas *quotas_new(const struct conf *conf, struct redis *redis);
 void quotas_free(struct quotas *quotas); /* NULL is allowed */
 
-/* The team's quota; NULL for no team, which may use up as much as it likes. */
+/* The team's quota; NULL without a team, which has no limits. */
 struct quota *quotas_of(struct quotas *quotas, const struct team *team);
 
 /* ---- queries ---- */
 
-/* Whether the quota is known to have no query left in this window; and when that is over. */
+/* Whether the quota has no query left in this window, as far as is known, and when the window ends. */
 bool quota_is_spent(const struct quota *quota, int64_t now_ms);
 int64_t quota_left_ms(const struct quota *quota, int64_t now_ms);
 
-/* One query, embedded in whoever is about to make it. */
+/* The charge for one query; embedded in the object that makes the query. */
 struct charge {
     struct quota *quota;           /* (ref) */
     struct redis_command *command; /* under way, or NULL */
-    bool granted;                  /* it may be made */
+    bool granted;                  /* the query may be made */
     void (*on_charged)(struct charge *charge);
 };
 
-/* Counts a query. False: `granted` says already whether it may be made; true: it will when on_charged is
- * called, once, later. */
+/* Counts a query. False: `granted` is set already; true: on_charged will be called once, later, when it is set. */
 bool quota_charge(struct quota *quota, struct charge *charge, void (*on_charged)(struct charge *charge));
 void quota_cancel(struct charge *charge);
 
-/* Counts a query that follows another, whether there are any left or not; and takes one back that was not
- * made after all. */
+/* Counts a further query even if none is left; and takes back a query that was not made. */
 void quota_charge_again(struct quota *quota);
 void quota_give_back(struct quota *quota);
 
 /* ---- waiting ---- */
 
-/* Embedded in whoever may come to wait; zeroed, but for the quota. */
+/* Embedded in an object that may wait; zeroed except for the quota. */
 struct slot {
-    struct quota *quota; /* (ref) NULL: there is always room */
+    struct quota *quota; /* (ref) NULL: no limit */
     bool taken;
 };
 
-/* False when as many wait as may. Who has the slot keeps it. */
+/* Returns false if the team is at its limit. An object that has a slot keeps it. */
 MUST_CHECK bool slot_take(struct slot *slot);
 void slot_leave(struct slot *slot);
 
-/* The limits of its team; 0: none. */
+/* The team's limits; 0: none. */
 int64_t quota_queries_limit(const struct quota *quota);
 int64_t quota_watchers_limit(const struct quota *quota);
 

@@ -1,6 +1,6 @@
 /* cpus: see cpus.h.
  *
- * A quota stands in the folder of a control group: in version 2 as "QUOTA PERIOD" or "max PERIOD" in cpu.max, in
+ * A quota is in the folder of a control group: in version 2 as "QUOTA PERIOD" or "max PERIOD" in cpu.max, in
  * version 1 as one number each in cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us. Both are in microseconds. What
  * holds for a group holds for all groups in it, so every folder from the process's own up to the root is read. In a
  * container the path that the kernel gives may be the host's, of which only the upper folders are there, or none but

@@ -155,9 +155,8 @@ struct snapshot_rules task_rules(const struct task *task, const struct conf_cach
 
 /* ---- nginx ----
  *
- * A provider's own path is its own key: most requests pass the map without a match. The other ways to ask for
- * the same task are mapped to that path. Only where an id stands in a query does the map look at queries at
- * all. */
+ * A provider's own path is its own key: most requests pass the map without a match. Other paths of
+ * the same task are mapped to that path. The map looks at query strings only for patterns with the id in the query. */
 
 static bool has_query(const struct pattern *pattern)
 {

@@ -1,4 +1,4 @@
-/* snapshot: what was known of a task at one moment, ready to be sent.
+/* snapshot: the state of a task at one moment, with its views ready to send.
  *
  * It is immutable and reference-counted: the cache, fetches and waiting requests share it. */
 #ifndef SNAPSHOT_H

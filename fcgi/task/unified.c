@@ -1,7 +1,6 @@
 /* unified: see unified.h.
  *
- * Every member is there in every view, null when it is not known. What is of another type than the provider
- * file says is not known. */
+ * Every view has every member; unknown values are null, and so are values of another type than the provider file says. */
 #include "task/unified.h"
 
 #include <math.h>
