@@ -326,8 +326,9 @@ TEST(each_mistake_has_its_exact_message)
          AT("/upstreams/main/key_files/0") "\"/etc/x/short\" must contain at least 8 characters"},
         {WITH_KEY("empty"),
          AT("/upstreams/main/key_files/0") "\"/etc/x/empty\" must contain at least 8 characters"},
-        {WITH_KEY("two-lines"), AT("/upstreams/main/key_files/0") "\"/etc/x/two-lines\" must contain one line "
-                                                                  "of visible ASCII characters"},
+        {WITH_KEY("two-lines"),
+         AT("/upstreams/main/key_files/0") "\"/etc/x/two-lines\" must contain one line "
+                                           "of visible ASCII characters"},
         {WITH_KEY("blank"), AT("/upstreams/main/key_files/0") "\"/etc/x/blank\" must contain one line of "
                                                               "visible ASCII characters"},
         {WITH_KEY("utf8"), AT("/upstreams/main/key_files/0") "\"/etc/x/utf8\" must contain one line of "
