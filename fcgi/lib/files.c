@@ -118,11 +118,8 @@ char *file_place(const char *path, char **ret_why)
 
 static struct file_stamp stamp_of(const struct stat *st)
 {
-    return (struct file_stamp){.device = st->st_dev,
-                               .inode = st->st_ino,
-                               .size = st->st_size,
-                               .modified = st->st_mtim,
-                               .changed = st->st_ctim};
+    return (struct file_stamp){
+        .device = st->st_dev, .inode = st->st_ino, .size = st->st_size, .changed = st->st_ctim};
 }
 
 struct file_stamp file_stamp_now(const char *path)
@@ -137,15 +134,10 @@ struct file_stamp file_stamp_now(const char *path)
     return stamp;
 }
 
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
 bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b)
 {
     return a->device == b->device && a->inode == b->inode && a->size == b->size &&
-           same_time(&a->modified, &b->modified) && same_time(&a->changed, &b->changed);
+           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
 /* ---- from the disk ---- */

@@ -21,7 +21,7 @@ struct file_stamp {
     dev_t device;
     ino_t inode;
     off_t size;
-    struct timespec modified, changed;
+    struct timespec changed; /* its inode: contents, owner or mode */
 };
 
 struct file {

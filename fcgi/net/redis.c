@@ -346,7 +346,7 @@ static struct redis_reply judge(struct redis *r, int verb, const redisReply *rep
     if (type == REDIS_REPLY_STRING || type == REDIS_REPLY_STATUS)
         return (struct redis_reply){.result = REDIS_FOUND, .value = reply->str, .len = (size_t)reply->len};
     if (type == REDIS_REPLY_INTEGER)
-        return (struct redis_reply){.result = REDIS_FOUND, .number = reply->integer};
+        return (struct redis_reply){.result = REDIS_FOUND};
     if (type == REDIS_REPLY_NIL)
         return (struct redis_reply){.result = REDIS_NOTHING};
     stat_inc(STAT_REDIS_FAILURES);

@@ -25,7 +25,6 @@ struct redis_reply {
     enum redis_result result;
     const char *value; /* REDIS_FOUND: text, or NULL for a number; (ref) during the callback */
     size_t len;
-    long long number;
 };
 
 typedef void redis_callback(void *user, const struct redis_reply *reply);
