@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "cli/follow.h"
-#include "server/init.h"
 #include "server/master.h"
 #include "task/route.h"
 #include "cli/sign.h"
@@ -144,7 +143,7 @@ static int run_try(const char *conf_path, const char *provider, int argc, char *
 static int run(enum mode mode, const char *path, const struct sign_order *order)
 {
     if (mode == RUN)
-        init_split();
+        master_block_signals();
     struct conf *conf = load(path);
     if (conf == NULL)
         return EXIT_FAILURE;

@@ -12,28 +12,33 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/log.h"
 #include "lib/stats.h"
 #include "lib/vault.h"
 #include "lib/version.h"
+#include "server/child.h"
 #include "server/filewatch.h"
 #include "server/identity.h"
 #include "server/notify.h"
 #include "server/sandbox.h"
 #include "server/status_server.h"
-#include "server/upgrade.h"
 #include "server/workers.h"
 
 /* In the environment of a program that takes over: the descriptor of the page of counters. */
 static const char handed_over[] = "TASKPROXY_COUNTERS";
+
+enum { CHECK_MAX_MS = 30000 };
 
 struct master {
     uv_loop_t loop;
@@ -49,10 +54,12 @@ struct master {
     char *refusal;      /* why changed secrets were refused, or NULL */
     bool reload_again;  /* HUP came while a generation was starting */
     bool secrets_again; /* secrets changed meanwhile */
-    bool checking;      /* another program is checking the configuration */
+    int check_pid;      /* of another program that is checking the configuration; 0: none */
     bool stopping;
     int signal_fd;
     uv_poll_t signals; /* of signal_fd */
+    uv_signal_t child_signal;
+    uv_timer_t check_limit; /* the end of the time that the check may take */
     uv_timer_t watchdog, log_timer;
 };
 
@@ -162,39 +169,44 @@ static void reload(struct master *m)
     log_info("configuration reloaded: %d workers", (int)m->conf->workers);
 }
 
-/* ---- upgrade ---- */
+/* ---- upgrade: HUP --another program is installed--> it checks the configuration --accepts--> exec ---- */
 
-static void set_variable(const char *name, int number)
+/* Whether the file at `program` is another one than the running program's. */
+static bool is_replaced(const char *program)
 {
-    char *text = xasprintf("%d", number);
-    setenv(name, text, 1);
-    free(text);
+    struct stat there, ours;
+    return stat(program, &there) == 0 && stat("/proc/self/exe", &ours) == 0 &&
+           (there.st_dev != ours.st_dev || there.st_ino != ours.st_ino);
 }
 
 /* A signal that comes from here on waits, blocked, for the next program. */
 static void become(struct master *m)
 {
-    log_info("replacing this program by the one installed at %s", workers_program(m->workers));
+    const char *program = workers_program(m->workers);
+    char *stats_fd = xasprintf("%d", m->stats_fd);
+    log_info("replacing this program by the one installed at %s", program);
     workers_hand_over(m->workers);
     sockets_hand_over(m->sockets);
-    notify_hand_over(&m->notify);
     fcntl(m->stats_fd, F_SETFD, 0);
-    set_variable(handed_over, m->stats_fd);
-    const char *why = upgrade_exec(workers_program(m->workers), m->conf_path);
-    unsetenv(handed_over);
-    fcntl(m->stats_fd, F_SETFD, FD_CLOEXEC);
-    notify_take_back();
-    sockets_take_back(m->sockets);
-    workers_take_back(m->workers);
+    setenv(handed_over, stats_fd, 1);
+    free(stats_fd);
+    execl(program, program, "-c", m->conf_path, (char *)NULL);
+    const char *why = strerror(errno);
+    close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC); /* workers must not inherit them */
     refuse_reload(m, why);
 }
 
 static void catch_up(struct master *m);
 
-static void on_checked(void *ctx, bool good)
+static void on_check_limit(uv_timer_t *timer)
 {
-    struct master *m = ctx;
-    m->checking = false;
+    kill(CONTAINER_OF(timer, struct master, check_limit)->check_pid, SIGKILL);
+}
+
+static void on_checked(struct master *m, bool good)
+{
+    m->check_pid = 0;
+    uv_timer_stop(&m->check_limit);
     if (m->stopping)
         return;
     if (good)
@@ -204,12 +216,17 @@ static void on_checked(void *ctx, bool good)
     catch_up(m);
 }
 
+/* Lets the installed program check the configuration; it prints what is wrong on standard error. */
 static void upgrade(struct master *m)
 {
+    const char *const args[] = {workers_program(m->workers), "-c", m->conf_path, "--check-config", NULL};
+    const int fds[] = {-1, -1, STDERR_FILENO};
     notify_reloading(&m->notify);
-    m->checking = upgrade_check(&m->loop, workers_program(m->workers), m->conf_path, on_checked, m);
-    if (!m->checking)
-        refuse_reload(m, "the installed program cannot be started");
+    int pid = child_start(&m->loop, args, fds, NELEMS(fds));
+    if (pid < 0)
+        return refuse_reload(m, "the installed program cannot be started");
+    m->check_pid = pid;
+    uv_timer_start(&m->check_limit, on_check_limit, CHECK_MAX_MS, 0);
 }
 
 /* ---- rotation: the configuration in force, with changed secrets ---- */
@@ -257,12 +274,12 @@ static void reload_secrets(struct master *m)
 /* Not while a generation is starting, unless it may never be complete. */
 static bool may_reload(const struct master *m)
 {
-    return !m->checking && (workers_is_complete(m->workers) || workers_is_stuck(m->workers));
+    return m->check_pid == 0 && (workers_is_complete(m->workers) || workers_is_stuck(m->workers));
 }
 
 static void reload_or_upgrade(struct master *m)
 {
-    if (upgrade_is_due(workers_program(m->workers)))
+    if (is_replaced(workers_program(m->workers)))
         upgrade(m);
     else
         reload(m);
@@ -334,6 +351,20 @@ static void on_workers_change(void *ctx)
 
 /* ---- signals ---- */
 
+/* Waits for every child: as process 1 of a container, the master is the parent of every orphan, too. */
+static void on_child_signal(uv_signal_t *handle, int number)
+{
+    (void)number;
+    struct master *m = CONTAINER_OF(handle, struct master, child_signal);
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (pid == m->check_pid)
+            on_checked(m, WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        else
+            workers_exited(m->workers, pid, status);
+    }
+}
+
 static void on_signals(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
@@ -347,16 +378,28 @@ static void on_signals(uv_poll_t *poll, int status, int events)
     }
 }
 
-/* Blocked signals are read from a descriptor, so that one that comes while the master replaces itself is not lost in
- * libuv's pipe: it stays pending in the process, and the next program reads it. */
-static void block_signals(struct master *m)
+/* SIGCHLD is not among them: libuv sets it back to its default now and then, which drops one that is blocked. */
+static sigset_t handled_signals(void)
 {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGHUP);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    return signals;
+}
+
+void master_block_signals(void)
+{
+    const sigset_t signals = handled_signals();
     sigprocmask(SIG_BLOCK, &signals, NULL);
+}
+
+/* Blocked signals are read from a descriptor, so that one that comes while the master replaces itself is not lost in
+ * libuv's pipe: it stays pending in the process, and the next program reads it. */
+static void open_signals(struct master *m)
+{
+    const sigset_t signals = handled_signals();
     m->signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     if (m->signal_fd < 0 || uv_poll_init(&m->loop, &m->signals, m->signal_fd) < 0)
         abort(); /* no descriptor is left at the very start */
@@ -376,7 +419,6 @@ static int open_counters(struct master *m)
     } else {
         m->stats_fd = stats_create();
     }
-    unsetenv(handed_over);
     if (m->stats_fd < 0 || m->stats_inherited)
         return m->stats_fd < 0 ? m->stats_fd : 0;
     return stats_attach(m->stats_fd, STATS_MASTER_SLOT);
@@ -408,9 +450,12 @@ static bool open_everything(struct master *m, char **ret_error)
 static void init(struct master *m)
 {
     uv_loop_init(&m->loop);
-    block_signals(m);
+    open_signals(m);
     notify_init(&m->notify);
     m->sockets = sockets_new();
+    uv_signal_init(&m->loop, &m->child_signal);
+    uv_signal_start(&m->child_signal, on_child_signal, SIGCHLD);
+    uv_timer_init(&m->loop, &m->check_limit);
     uv_timer_init(&m->loop, &m->watchdog);
     uv_timer_init(&m->loop, &m->log_timer);
     uv_timer_start(&m->log_timer, on_log_time, LOG_TICK_MS, LOG_TICK_MS);
@@ -425,6 +470,8 @@ static void close_everything(struct master *m)
     filewatch_free(m->watch);
     forget_refusal(m);
     uv_close((uv_handle_t *)&m->signals, NULL);
+    uv_close((uv_handle_t *)&m->child_signal, NULL);
+    uv_close((uv_handle_t *)&m->check_limit, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
     uv_close((uv_handle_t *)&m->log_timer, NULL);
     uv_run(&m->loop, UV_RUN_DEFAULT);

@@ -8,6 +8,10 @@
  * "FILE:LINE: /user: there is no user \"x\"". */
 char *master_refuses(const struct conf *conf);
 
+/* Call it before the configuration is read: from here on, signals wait for master_main. The kernel drops the signals of
+ * process 1 that are neither blocked nor handled. */
+void master_block_signals(void);
+
 /* Runs until TERM or INT; the exit status. `path` is that of the configuration, for reloads; the master owns `conf` from
  * here on. */
 int master_main(const char *path, struct conf *conf);

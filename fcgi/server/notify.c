@@ -38,7 +38,6 @@ static void open_socket(struct notify *notify)
         log_warn("no reports to the service manager: NOTIFY_SOCKET is not the address of a UNIX socket");
         return;
     }
-    notify->name = xstrdup(text);
     notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     /* A service manager that does not read blocks the master for a second at most. */
     const struct timeval timeout = {.tv_sec = 1};
@@ -61,32 +60,12 @@ void notify_init(struct notify *notify)
 {
     *notify = (struct notify){.fd = -1, .watchdog_ms = read_watchdog()};
     open_socket(notify);
-    notify_take_back();
 }
 
 void notify_done(struct notify *notify)
 {
     if (notify->fd >= 0)
         close(notify->fd);
-    free(notify->name);
-}
-
-void notify_hand_over(const struct notify *notify)
-{
-    if (notify->name != NULL)
-        setenv("NOTIFY_SOCKET", notify->name, 1);
-    if (notify->watchdog_ms == 0)
-        return;
-    char *us = xasprintf("%lld", (long long)notify->watchdog_ms * 1000);
-    setenv("WATCHDOG_USEC", us, 1);
-    free(us);
-}
-
-void notify_take_back(void)
-{
-    unsetenv("NOTIFY_SOCKET");
-    unsetenv("WATCHDOG_USEC");
-    unsetenv("WATCHDOG_PID");
 }
 
 /* ---- reports ---- */

@@ -14,18 +14,13 @@ struct notify {
     int fd; /* -1: there is no service manager */
     struct sockaddr_un address;
     socklen_t address_len;
-    char *name;          /* of the socket, as in the environment; NULL: there is none */
     int64_t watchdog_ms; /* notify_alive is expected at least this often; 0: not at all */
     enum { STARTING, RUNNING, RELOADING } phase; /* as last reported */
 };
 
-/* Reads the environment, and removes the variables that are for this process alone. */
+/* Reads the environment. */
 void notify_init(struct notify *notify);
 void notify_done(struct notify *notify);
-
-/* Sets the variables again for the next program; and removes them, when that program could not be executed. */
-void notify_hand_over(const struct notify *notify);
-void notify_take_back(void);
 
 /* A worker has become ready, hung or unhung, or has exited; `n_wanted` should be ready. */
 void notify_workers(struct notify *notify, const struct workers *workers, int n_wanted);

@@ -31,7 +31,6 @@ struct passed {
 struct sockets {
     struct passed items[PASSED_MAX];
     size_t n;
-    int n_managed; /* descriptors that the service manager has passed, usable or not */
 };
 
 /* ---- sockets that were passed to this process ---- */
@@ -85,37 +84,14 @@ static void add_own(struct sockets *sockets)
     free(copy);
 }
 
-static void forget_environment(void)
-{
-    unsetenv(own_sockets);
-    unsetenv("LISTEN_PID");
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_FDNAMES");
-}
-
 struct sockets *sockets_new(void)
 {
     struct sockets *sockets = xcalloc(1, sizeof(*sockets));
-    sockets->n_managed = passed_count();
-    for (int i = 0; i < sockets->n_managed; i++)
+    int n = passed_count();
+    for (int i = 0; i < n; i++)
         add(sockets, PASSED_FIRST + i, false);
     add_own(sockets);
-    forget_environment();
     return sockets;
-}
-
-void sockets_take_back(const struct sockets *sockets)
-{
-    for (size_t i = 0; i < sockets->n; i++)
-        fcntl(sockets->items[i].fd, F_SETFD, FD_CLOEXEC);
-    forget_environment();
-}
-
-static void set_number(const char *name, long number)
-{
-    char *text = xasprintf("%ld", number);
-    setenv(name, text, 1);
-    free(text);
 }
 
 void sockets_hand_over(const struct sockets *sockets)
@@ -128,12 +104,7 @@ void sockets_hand_over(const struct sockets *sockets)
         if (item->own)
             buf_addf(&list, "%s%d", list.len > 0 ? "," : "", item->fd);
     }
-    if (list.len > 0)
-        setenv(own_sockets, list.data, 1);
-    if (sockets->n_managed > 0) {
-        set_number("LISTEN_PID", getpid());
-        set_number("LISTEN_FDS", sockets->n_managed);
-    }
+    setenv(own_sockets, list.len > 0 ? list.data : "", 1);
     buf_done(&list);
 }
 

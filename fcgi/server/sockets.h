@@ -26,9 +26,6 @@ void sockets_remove(struct sockets *sockets, const char *path);
 /* Keeps every socket open for the next program in this process, and lists them in the environment. */
 void sockets_hand_over(const struct sockets *sockets);
 
-/* Undoes that, when the next program could not be executed. */
-void sockets_take_back(const struct sockets *sockets);
-
 /* Closes and removes the sockets from before an upgrade that this configuration does not use. */
 void sockets_tidy(struct sockets *sockets);
 

@@ -20,6 +20,7 @@
 #include "lib/backoff.h"
 #include "lib/log.h"
 #include "lib/stats.h"
+#include "server/child.h"
 #include "server/worker.h"
 
 enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY_MS = 10 };
@@ -36,7 +37,7 @@ struct child {
     struct workers *workers; /* (ref) */
     struct child *prev, *next;
     int pid;
-    int index;      /* of its socket; -1: unknown */
+    int index;      /* of its socket */
     int slot;       /* of its counters; -1: unknown, so its heartbeats are, too */
     int generation; /* of its configuration; 0: adopted */
     bool ready;
@@ -44,11 +45,9 @@ struct child {
     int drain_looks; /* looks that it may take to leave; 0: unknown */
     int64_t beats;   /* its heartbeats at the last look */
     int silent;      /* looks without one: not time, which also passes while the whole machine is suspended */
-    uint64_t started_ms;  /* loop time, which goes on in the next program */
-    int control;          /* descriptor; while it is open, the worker has a master */
-    uv_poll_t poll;       /* of the control descriptor */
-    uv_process_t process; /* unless adopted */
-    int open_handles;
+    uint64_t started_ms; /* loop time, which goes on in the next program */
+    int control;         /* descriptor; while it is open, the worker has a master */
+    uv_poll_t poll;      /* of the control descriptor */
 };
 
 /* The place of a worker: its socket, and the pause before its next worker. */
@@ -76,7 +75,6 @@ struct workers {
     int hung_looks;  /* a worker that is silent for so many looks is killed */
     int drain_looks; /* a worker that takes so many to leave is killed */
     uv_timer_t look; /* at all workers, once a heartbeat */
-    uv_signal_t child_signal;
     int open_handles;
 };
 
@@ -277,17 +275,13 @@ void workers_stop(struct workers *workers)
 
 static void on_child_closed(uv_handle_t *handle)
 {
-    struct child *child = handle->data;
-    if (--child->open_handles == 0)
-        free(child);
+    free(handle->data);
 }
 
 static void remove_child(struct child *child)
 {
     DL_DELETE(child->workers->children, child);
     uv_close((uv_handle_t *)&child->poll, on_child_closed);
-    if (child->generation > 0)
-        uv_close((uv_handle_t *)&child->process, on_child_closed);
     close(child->control);
 }
 
@@ -301,14 +295,13 @@ static void on_ready(struct child *child)
     workers->parts.on_change(workers->parts.ctx);
 }
 
-/* To all workers but the sender. One that does not read loses hints. A worker of version 0.1, whose index is unknown,
- * would take the message for the end of its master. */
+/* To all workers but the sender. One that does not read loses hints. */
 static void pass_on(const struct child *sender, const char *message, size_t len)
 {
     const struct child *child;
     DL_FOREACH(sender->workers->children, child)
     {
-        if (child != sender && !child->leaving && child->index >= 0 &&
+        if (child != sender && !child->leaving &&
             send(child->control, message, len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
             stat_inc(STAT_HOOKS_DROPPED);
     }
@@ -325,31 +318,32 @@ static void on_control(uv_poll_t *poll, int status, int events)
     else if (n > 0 && message[0] == WORKER_READY && !child->ready)
         on_ready(child);
     else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-        uv_poll_stop(poll); /* that the process has exited is reported by SIGCHLD */
+        uv_poll_stop(poll); /* workers_exited will follow */
 }
 
-/* Adds the row `facts`, whose control descriptor it owns from here on. */
-static struct child *add_child(struct workers *workers, struct child facts)
+/* Adds the row `facts`, whose control descriptor and slot are its own from here on. */
+static void add_child(struct workers *workers, struct child facts)
 {
     struct child *child = xcalloc(1, sizeof(*child));
     *child = facts;
     child->workers = workers;
-    child->open_handles = child->generation > 0 ? 2 : 1;
-    child->poll.data = child->process.data = child;
+    child->poll.data = child;
     uv_poll_init(workers->parts.loop, &child->poll, child->control);
     uv_poll_start(&child->poll, UV_READABLE, on_control);
     DL_APPEND(workers->children, child);
-    return child;
+    if (child->slot >= 0)
+        workers->slots[child->slot] = true;
 }
 
-static void replace(const struct child *child, int status, int signal_number)
+/* `status` is that of waitpid(2). */
+static void replace(const struct child *child, int status)
 {
     struct workers *workers = child->workers;
     stat_inc(STAT_WORKER_DEATHS);
-    if (signal_number != 0)
-        log_error("worker %d exited on signal %d", child->index, signal_number);
+    if (WIFSIGNALED(status))
+        log_error("worker %d exited on signal %d", child->index, WTERMSIG(status));
     else
-        log_error("worker %d exited with status %d", child->index, status);
+        log_error("worker %d exited with status %d", child->index, WEXITSTATUS(status));
     if (child->generation != workers->generation)
         return; /* the newest generation has its own worker for the place */
     struct place *place = &workers->places[child->index];
@@ -363,7 +357,7 @@ static void replace(const struct child *child, int status, int signal_number)
         start_worker(place);
 }
 
-static void on_child_exit(struct child *child, int status, int signal_number)
+static void on_child_exit(struct child *child, int status)
 {
     struct workers *workers = child->workers;
     if (child->slot >= 0) {
@@ -372,28 +366,16 @@ static void on_child_exit(struct child *child, int status, int signal_number)
     }
     remove_child(child);
     if (!workers->stopping && !child->leaving)
-        replace(child, status, signal_number);
+        replace(child, status);
     workers->parts.on_change(workers->parts.ctx);
 }
 
-static void on_exit_of_started(uv_process_t *process, int64_t status, int signal_number)
+void workers_exited(struct workers *workers, int pid, int status)
 {
-    on_child_exit(process->data, (int)status, signal_number);
-}
-
-/* libuv waits only for the processes that it has started itself in this program. */
-static void on_child_signal(uv_signal_t *handle, int number)
-{
-    (void)number;
-    struct workers *workers = handle->data;
-    struct child *child, *next;
-    DL_FOREACH_SAFE(workers->children, child, next)
-    {
-        int status;
-        if (child->generation == 0 && waitpid(child->pid, &status, WNOHANG) == child->pid)
-            on_child_exit(child, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
-                          WIFSIGNALED(status) ? WTERMSIG(status) : 0);
-    }
+    struct child *child;
+    DL_SEARCH_SCALAR(workers->children, child, pid, pid);
+    if (child != NULL)
+        on_child_exit(child, status);
 }
 
 /* ---- handing over ---- */
@@ -414,22 +396,14 @@ void workers_hand_over(const struct workers *workers)
     buf_done(&list);
 }
 
-void workers_take_back(const struct workers *workers)
-{
-    const struct child *child;
-    DL_FOREACH(workers->children, child)
-    fcntl(child->control, F_SETFD, FD_CLOEXEC);
-    unsetenv(handed_over);
-}
-
-/* Version 0.1 listed PID:DESCRIPTOR only. The counters of a worker that has exited in the meantime still count. */
+/* The counters of a worker that has exited in the meantime still count. */
 static void adopt(struct workers *workers, const char *entry)
 {
-    struct child facts = {.index = -1, .slot = -1};
-    int ready = 1;
-    unsigned long long started_ms = uv_now(workers->parts.loop);
+    struct child facts = {0};
+    int ready;
+    unsigned long long started_ms;
     if (sscanf(entry, "%d:%d:%d:%d:%d:%llu", &facts.pid, &facts.control, &facts.index, &facts.slot, &ready,
-               &started_ms) < 2 ||
+               &started_ms) != 6 ||
         facts.pid < 2 || facts.control <= STDERR_FILENO || facts.slot >= STATS_SLOTS ||
         fcntl(facts.control, F_SETFD, FD_CLOEXEC) < 0)
         return;
@@ -443,8 +417,6 @@ static void adopt(struct workers *workers, const char *entry)
             stats_fold(facts.slot);
         return;
     }
-    if (facts.slot >= 0)
-        workers->slots[facts.slot] = true;
     add_child(workers, facts);
 }
 
@@ -455,7 +427,6 @@ static void adopt_all(struct workers *workers)
     while ((entry = strsep(&rest, ",")) != NULL)
         adopt(workers, entry);
     free(copy);
-    unsetenv(handed_over);
 }
 
 /* ---- heartbeats ---- */
@@ -504,57 +475,38 @@ static void on_look(uv_timer_t *timer)
 
 /* ---- starting ---- */
 
-static int take_slot(struct workers *workers)
+static int free_slot(const struct workers *workers)
 {
     for (int slot = STATS_MASTER_SLOT + 1; slot < STATS_SLOTS; slot++) {
-        if (!workers->slots[slot]) {
-            workers->slots[slot] = true;
+        if (!workers->slots[slot])
             return slot;
-        }
     }
     return -1;
 }
 
-/* `control` is the worker's end of the control socket. */
-static int spawn(struct child *child, int control)
+/* `control` is the worker's end of the control socket. The pid, or a negative error of libuv. */
+static int spawn(const struct place *place, int slot, int control)
 {
-    struct workers *workers = child->workers;
-    char index[16], slot[16];
-    snprintf(index, sizeof(index), "%d", child->index);
-    snprintf(slot, sizeof(slot), "%d", child->slot);
-    char *args[] = {workers->program,
-                    (char[]){"--worker"},
-                    index,
-                    slot,
-                    (char *)(uintptr_t)workers->parts.conf_path,
-                    NULL};
-    uv_stdio_container_t stdio[WORKER_FD_COUNT] = {
-        [STDIN_FILENO] = {.flags = UV_IGNORE},
-        [STDOUT_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
-        [STDERR_FILENO] = {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
-        [WORKER_FD_CONTROL] = {.flags = UV_INHERIT_FD, .data.fd = control},
-        [WORKER_FD_LISTEN] = {.flags = UV_INHERIT_FD, .data.fd = workers->places[child->index].fd},
-        [WORKER_FD_STATS] = {.flags = UV_INHERIT_FD, .data.fd = workers->parts.stats_fd},
-        [WORKER_FD_FILES] = {.flags = UV_INHERIT_FD, .data.fd = workers->files.fd}};
-    uv_process_options_t options = {.exit_cb = on_exit_of_started,
-                                    .file = workers->program,
-                                    .args = args,
-                                    .stdio_count = WORKER_FD_COUNT,
-                                    .stdio = stdio};
-    int error = uv_spawn(workers->parts.loop, &child->process, &options);
-    child->pid = child->process.pid;
-    return error;
+    struct workers *workers = place->workers;
+    char index_text[16], slot_text[16];
+    snprintf(index_text, sizeof(index_text), "%d", place->index);
+    snprintf(slot_text, sizeof(slot_text), "%d", slot);
+    const char *const args[] = {workers->program,         "--worker", index_text, slot_text,
+                                workers->parts.conf_path, NULL};
+    const int fds[WORKER_FD_COUNT] = {[STDIN_FILENO] = -1,
+                                      [STDOUT_FILENO] = STDERR_FILENO,
+                                      [STDERR_FILENO] = STDERR_FILENO,
+                                      [WORKER_FD_CONTROL] = control,
+                                      [WORKER_FD_LISTEN] = place->fd,
+                                      [WORKER_FD_STATS] = workers->parts.stats_fd,
+                                      [WORKER_FD_FILES] = workers->files.fd};
+    return child_start(workers->parts.loop, args, fds, WORKER_FD_COUNT);
 }
 
-/* A worker that could not be started: its row goes, and the place pauses. */
-static void give_up_start(struct place *place, struct child *child, const char *why)
+static void give_up_start(struct place *place, const char *why)
 {
     log_error("cannot start worker %d: %s", place->index, why);
     place->deaths++;
-    if (child != NULL) {
-        place->workers->slots[child->slot] = false;
-        remove_child(child);
-    }
     pause_place(place);
 }
 
@@ -563,23 +515,21 @@ static void start_worker(struct place *place)
     struct workers *workers = place->workers;
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return give_up_start(place, NULL, strerror(errno));
-    int slot = take_slot(workers);
-    if (slot < 0) {
-        close(pair[0]);
-        close(pair[1]);
-        return give_up_start(place, NULL, "too many workers are leaving");
-    }
-    struct child *child = add_child(workers, (struct child){.index = place->index,
-                                                            .slot = slot,
-                                                            .generation = workers->generation,
-                                                            .drain_looks = workers->drain_looks,
-                                                            .started_ms = uv_now(workers->parts.loop),
-                                                            .control = pair[0]});
-    int error = spawn(child, pair[1]);
+        return give_up_start(place, strerror(errno));
+    int slot = free_slot(workers);
+    int pid = slot < 0 ? slot : spawn(place, slot, pair[1]);
     close(pair[1]);
-    if (error < 0)
-        return give_up_start(place, child, uv_strerror(error));
+    if (pid < 0) {
+        close(pair[0]);
+        return give_up_start(place, slot < 0 ? "too many workers are leaving" : uv_strerror(pid));
+    }
+    add_child(workers, (struct child){.pid = pid,
+                                      .index = place->index,
+                                      .slot = slot,
+                                      .generation = workers->generation,
+                                      .drain_looks = workers->drain_looks,
+                                      .started_ms = uv_now(workers->parts.loop),
+                                      .control = pair[0]});
     stat_inc(STAT_WORKER_STARTS);
 }
 
@@ -627,10 +577,8 @@ struct workers *workers_new(struct workers_parts parts)
     workers->files.fd = -1;
     init_places(workers);
     uv_timer_init(parts.loop, &workers->look);
-    uv_signal_init(parts.loop, &workers->child_signal);
-    workers->look.data = workers->child_signal.data = workers;
-    workers->open_handles = WORKERS_MAX + 2;
-    uv_signal_start(&workers->child_signal, on_child_signal, SIGCHLD);
+    workers->look.data = workers;
+    workers->open_handles = WORKERS_MAX + 1;
     adopt_all(workers);
     return workers;
 }
@@ -656,5 +604,4 @@ void workers_free(struct workers *workers)
         uv_close((uv_handle_t *)&workers->places[i].timer, on_handle_closed);
     }
     uv_close((uv_handle_t *)&workers->look, on_handle_closed);
-    uv_close((uv_handle_t *)&workers->child_signal, on_handle_closed);
 }

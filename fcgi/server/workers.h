@@ -42,10 +42,11 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
 /* Tells every worker to leave, and replaces none of them any more. */
 void workers_stop(struct workers *workers);
 
-/* Lists the workers in the environment and keeps their control descriptors open for the next program; and takes both
- * back, when that program could not be executed. */
+/* Lists the workers in the environment, and keeps their control descriptors open for the next program. */
 void workers_hand_over(const struct workers *workers);
-void workers_take_back(const struct workers *workers);
+
+/* A child process has exited with this status of waitpid(2). It may not be a worker. */
+void workers_exited(struct workers *workers, int pid, int status);
 
 /* The path that this program was started from. (ref) */
 const char *workers_program(const struct workers *workers);
@@ -61,7 +62,7 @@ bool workers_is_stuck(const struct workers *workers);
 enum worker_state { WORKER_STARTING, WORKER_READY_TO_SERVE, WORKER_HUNG, WORKER_LEAVING };
 
 struct worker_info {
-    int index; /* of its socket; -1: unknown */
+    int index; /* of its socket */
     int pid;
     int slot; /* of its counters; -1: unknown */
     enum worker_state state;

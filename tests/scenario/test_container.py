@@ -22,7 +22,7 @@ NEW_NAMESPACES = ["--pid", "--mount-proc", "--fork"]
 
 
 def contain(stack, *wrapper):
-    """The stack's daemon becomes process 1 of new namespaces; gives its pid outside, once it serves."""
+    """The stack's daemon becomes process 1 of new namespaces; returns its pid outside, once it serves."""
     daemon = stack.daemon
     daemon.wrapper = ["unshare", *NEW_NAMESPACES, "--kill-child", "--", *wrapper]
 
@@ -53,9 +53,8 @@ def make_contained(make_stack):
 
 
 def test_process_1_reloads_at_hup_and_no_request_fails(make_contained):
-    stack, init = make_contained()
-    (master,) = children_of(init)
-    assert status_of(init, "NSpid") == [[str(init), "1"]]
+    stack, master = make_contained()
+    assert status_of(master, "NSpid") == [[str(master), "1"]]
     old = children_of(master)
     assert len(old) == 2
     with clients(stack) as failures:
@@ -64,44 +63,44 @@ def test_process_1_reloads_at_hup_and_no_request_fails(make_contained):
         stack.wait_metric("workers_ready", 3)
         wait_gone(stack, *old)
     assert failures == []
-    assert children_of(init) == [master] and len(children_of(master)) == 3
+    assert len(children_of(master)) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_process_1_stops_when_told_to_and_answers_what_is_held(make_contained, number):
-    stack, init = make_contained()
+    stack, master = make_contained()
     with stack.standin.hold("held") as barrier:
         held = stack.background(stack.task, "held")
         barrier.wait_arrived(1)
         stack.daemon.signal(number)
         stack.wait_log("stopping")
-        assert process_state(init)[0] not in "ZX"
+        assert process_state(master)[0] not in "ZX"
     assert held.result().status == 200
     assert stack.daemon.process.wait(20) == 0
     assert sockets(stack) == []
 
 
 def test_process_1_reaps_orphans(make_contained):
-    stack, init = make_contained()
-    (master,) = children_of(init)
+    stack, master = make_contained()
+    workers = set(children_of(master))
     fifo = stack.folder / "fifo"
     os.mkfifo(fifo)
-    inside = ["nsenter", "--target", str(init), "--pid", "sh", "-c", f"read line < {fifo} &"]
+    inside = ["nsenter", "--target", str(master), "--pid", "sh", "-c", f"read line < {fifo} &"]
     subprocess.run(inside, check=True, timeout=20, stdin=subprocess.DEVNULL)
-    orphans = stack.wait_until(lambda: set(children_of(init)) - {master}, what="an orphan")
+    orphans = stack.wait_until(lambda: set(children_of(master)) - workers, what="an orphan")
     fifo.write_text("end\n")
     stack.wait_until(lambda: {process_state(pid)[0] for pid in orphans} == {"X"}, what="the orphan to be reaped")
     assert stack.task("task_1").status == 200
 
 
-def test_process_1_ends_as_its_master_does(make_contained):
-    stack, init = make_contained()
-    (master,) = children_of(init)
-    workers = children_of(master)
-    os.kill(master, signal.SIGKILL)
-    assert stack.daemon.process.wait(20) == 128 + signal.SIGKILL
-    wait_gone(stack, init, *workers)
-    stack.daemon.kill()
+def test_process_1_replaces_a_worker_that_dies(make_contained):
+    stack, master = make_contained()
+    worker = children_of(master)[0]
+    os.kill(worker, signal.SIGKILL)
+    stack.wait_metric("worker_deaths_total", 1)
+    stack.wait_metric("workers_ready", 2)
+    wait_gone(stack, worker)
+    assert len(children_of(master)) == 2
 
 
 def test_process_1_that_cannot_start_says_why_and_ends(make_contained):
@@ -127,8 +126,7 @@ def test_workers_have_their_sandbox_beneath_dockers_filter(make_stack):
     stack.socket_dir.mkdir()
     for path in (stack.socket_dir, stack.key_file):
         os.chown(path, 10001, -1)
-    init = contain(stack, *user, *AS_DOCKER)
-    (master,) = children_of(init)
+    master = contain(stack, *user, *AS_DOCKER)
     assert status_of(master, "Uid", "CapPrm", "Seccomp_filters") == [4 * ["10001"], [16 * "0"], ["1"]]
     stack.wait_metric("workers_ready", 2)
     assert [status_of(pid, "Seccomp", "Seccomp_filters") for pid in children_of(master)] == 2 * [[["2"], ["2"]]]

@@ -58,7 +58,7 @@ def test_while_old_workers_finish_new_watchers_are_held_by_the_new_ones(make_sta
 
 
 def hold_all(stack, count) -> list:
-    """As hold(), while another fetch is under way."""
+    """As hold(), while other fetches are under way, such as those of the tasks themselves."""
     before = stack.metric("waiters")
     held = [stack.background(stack.get, f"{NATIVE}task_{number}?wait=60") for number in range(count)]
     stack.wait_metric("waiters", before + count)
@@ -70,7 +70,7 @@ def hold_all(stack, count) -> list:
 def test_who_was_held_by_a_worker_that_dies_is_held_by_another_or_told_to_ask_again(make_stack, workers):
     stack = make_stack(**quick(workers))
     run(stack)
-    held = hold(stack, *[(f"task_{number}?wait=60", None) for number in range(20)])
+    held = hold_all(stack, 20)
     os.kill(stack.daemon.workers()[0], signal.SIGKILL)
     stack.wait_metric("worker_deaths_total", 1)
     stack.wait_metric("workers_ready", workers)

@@ -120,6 +120,23 @@ def test_a_program_that_is_none_or_refuses_changes_nothing(upgradable, source):
     upgrade(stack)
 
 
+def test_a_program_that_cannot_be_executed_changes_nothing_and_later_workers_inherit_nothing(upgradable):
+    """Workers leave when their master dies: no other worker may hold the master's end of their control sockets."""
+    stack = upgradable()
+    old, program = stack.daemon.workers(), program_of(stack.daemon.pid)
+    install_script(stack, f"chmod -x {stack.daemon.binary}")
+    stack.daemon.hup()
+    stack.wait_log("reload refused, the old configuration stays in force: Permission denied")
+    assert stack.daemon.workers() == old and program_of(stack.daemon.pid) == program
+    lay(stack, ROOT / "build" / "asan" / "taskproxy")
+    os.kill(old[1], signal.SIGKILL)
+    stack.wait_metric("worker_starts_total", 3)
+    stack.wait_metric("workers_ready", 2)
+    workers = stack.daemon.workers()
+    stack.daemon.kill()
+    wait_gone(stack, *old, *workers)
+
+
 def test_a_configuration_that_the_new_program_refuses_changes_nothing(upgradable):
     stack = upgradable()
     stack.configure(workers="many")
