@@ -16,8 +16,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -487,16 +485,6 @@ static void close_everything(struct master *m)
     log_finish();
 }
 
-/* The keys are in this process, too, for the next worker that has to be started. */
-static void protect_process(void)
-{
-    const struct rlimit none = {0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    prctl(PR_SET_DUMPABLE, 0);
-    sandbox_refuse_io_uring();
-    signal(SIGPIPE, SIG_IGN);
-}
-
 static void warn_of_misconfiguration(const struct master *m)
 {
     size_t at = 0;
@@ -526,7 +514,8 @@ int master_main(const char *path, struct conf *conf)
     struct master master = {.conf_path = path, .conf = conf, .stats_fd = -1}, *m = &master;
     char *error = NULL;
     set_up_log(conf);
-    protect_process();
+    sandbox_protect_process(); /* the keys are in this process, too, for the next worker that has to be started */
+    signal(SIGPIPE, SIG_IGN);
     init(m);
     if (open_everything(m, &error))
         error = start_generation(m, conf);

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -104,7 +106,7 @@ static bool io_uring_is_refused(void)
     return syscall(SYS_io_uring_setup, 0, NULL) < 0 && (errno == ENOSYS || errno == EPERM);
 }
 
-void sandbox_refuse_io_uring(void)
+static void refuse_io_uring(void)
 {
     if (io_uring_is_refused()) /* filters are inherited, and would accumulate */
         return;
@@ -114,6 +116,14 @@ void sandbox_refuse_io_uring(void)
     if (seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(io_uring_setup), 0) == 0)
         (void)seccomp_load(filter);
     seccomp_release(filter);
+}
+
+void sandbox_protect_process(void)
+{
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0);
+    refuse_io_uring();
 }
 
 int sandbox_enter(void)

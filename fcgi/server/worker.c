@@ -48,14 +48,10 @@ struct worker {
 
 /* ---- the process ---- */
 
-/* This process has secrets in its memory: no core file, no ptrace, no new privileges. */
 static void protect_process(void)
 {
-    const struct rlimit none = {0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    prctl(PR_SET_DUMPABLE, 0);
+    sandbox_protect_process();
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    sandbox_refuse_io_uring();
     signal(SIGPIPE, SIG_IGN);
 }
 
