@@ -124,17 +124,6 @@ void format_size(int64_t bytes, char out[static 32])
     format_with_unit(bytes, sizes, out);
 }
 
-int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second)
-{
-    struct tm tm = {.tm_year = year - 1900,
-                    .tm_mon = month - 1,
-                    .tm_mday = day,
-                    .tm_hour = hour,
-                    .tm_min = minute,
-                    .tm_sec = second};
-    return timegm(&tm);
-}
-
 void utc_text(int64_t unix_seconds, char out[static 32])
 {
     time_t t = (time_t)unix_seconds;

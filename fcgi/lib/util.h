@@ -40,9 +40,7 @@ void format_size(int64_t bytes, char out[static 32]);
 /* Parses the whole of `text` as a decimal integer. */
 MUST_CHECK int parse_int(const char *text, int64_t *ret);
 
-/* Seconds since 1970 of a UTC date; the inverse as RFC 3339 ("2025-01-14T15:15:46Z"), `out` holds 32 bytes.
- */
-int64_t utc_seconds(int year, int month, int day, int hour, int minute, int second);
+/* Seconds since 1970 as a date of RFC 3339 ("2025-01-14T15:15:46Z"). */
 void utc_text(int64_t unix_seconds, char out[static 32]);
 
 /* The word nearest to `text` by edit distance, of `words` separated by '|'; NULL if none is near.

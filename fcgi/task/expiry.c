@@ -1,7 +1,6 @@
 /* expiry: see expiry.h.
  *
- * Every storage service writes the expiry into the query in its own way. A URL is taken apart once into the
- * parameters that mean something; then each scheme is asked, and the earliest answer counts. */
+ * Every storage service writes the expiry into the query in its own way; one table has them all. */
 #include "task/expiry.h"
 
 #include <ctype.h>
@@ -9,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include <openssl/evp.h>
 
@@ -22,84 +22,35 @@ static const int64_t latest_sensible = 4102444800;   /* 2100 */
 
 /* ---- dates ---- */
 
-/* `n` digits as a number, or -1. */
-static int digits(const char *text, int n)
-{
-    int value = 0;
-    for (int i = 0; i < n; i++) {
-        if (!isdigit((unsigned char)text[i]))
-            return -1;
-        value = value * 10 + text[i] - '0';
-    }
-    return value;
-}
-
-struct date {
-    int year, month, day, hour, minute, second;
-};
-
-static int64_t date_seconds(const struct date *d)
-{
-    static const int days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    if (d->year < 1970 || d->year > 9999 || d->month < 1 || d->month > 12 || d->day < 1 ||
-        d->day > days[d->month - 1] || d->hour < 0 || d->hour > 23 || d->minute < 0 || d->minute > 59 ||
-        d->second < 0 || d->second > 60)
-        return 0;
-    return utc_seconds(d->year, d->month, d->day, d->hour, d->minute, d->second);
-}
-
-/* Seconds east of UTC, from "Z", "", "+08:00" or "-0800"; false for anything else. */
-static bool zone_offset(const char *text, int64_t *ret_seconds)
-{
-    *ret_seconds = 0;
-    if (strcmp(text, "") == 0 || strcmp(text, "Z") == 0 || strcmp(text, "z") == 0)
-        return true;
-    if (text[0] != '+' && text[0] != '-')
-        return false;
-    int hours = digits(text + 1, 2);
-    const char *rest = hours < 0 ? "" : text + 3 + (text[3] == ':');
-    int minutes = digits(rest, 2);
-    if (hours < 0 || hours > 14 || minutes < 0 || minutes > 59 || rest[2] != '\0')
-        return false;
-    *ret_seconds = (text[0] == '-' ? -1 : 1) * (hours * INT64_C(3600) + minutes * 60);
-    return true;
-}
-
+/* "20250114T151546Z"; 0 for anything else. */
 static int64_t basic_date(const char *text)
 {
-    if (strlen(text) != 16 || text[8] != 'T' || text[15] != 'Z')
-        return 0;
-    struct date d = {digits(text, 4),     digits(text + 4, 2),  digits(text + 6, 2),
-                     digits(text + 9, 2), digits(text + 11, 2), digits(text + 13, 2)};
-    return date_seconds(&d);
+    struct tm tm = {0};
+    const char *rest = strptime(text, "%Y%m%dT%H%M%SZ", &tm);
+    return rest != NULL && *rest == '\0' ? timegm(&tm) : 0;
 }
 
 int64_t iso8601_seconds(const char *text)
 {
-    size_t len = strlen(text);
-    struct date d = {0};
-    const char *rest = text + 10;
-    bool separated = len >= 10 && text[4] == '-' && text[7] == '-';
-    if (!separated)
+    struct tm tm = {0};
+    const char *rest = strptime(text, "%Y-%m-%d", &tm);
+    struct tm day = tm;
+    if (rest == NULL)
         return basic_date(text);
-    d = (struct date){.year = digits(text, 4), .month = digits(text + 5, 2), .day = digits(text + 8, 2)};
-    if (len >= 16) { /* "T15:15", and perhaps ":46" and ".72" */
-        separated = strchr("Tt ", text[10]) != NULL && text[13] == ':';
-        d.hour = digits(text + 11, 2);
-        d.minute = digits(text + 14, 2);
-        rest = text + 16;
-    }
-    if (len >= 19 && *rest == ':') {
-        d.second = digits(rest + 1, 2);
-        rest += 3;
-    }
-    if (*rest == '.')
+    timegm(&day); /* makes 30 February a day in March */
+    if (*rest != '\0' && strchr("Tt ", *rest) != NULL)
+        rest = strptime(rest + 1, "%H:%M", &tm);
+    if (rest != NULL && *rest == ':')
+        rest = strptime(rest + 1, "%S", &tm);
+    if (rest != NULL && *rest == '.')
         rest += 1 + strspn(rest + 1, "0123456789");
-    int64_t offset;
-    int64_t seconds = date_seconds(&d);
-    if (!separated || seconds == 0 || !zone_offset(rest, &offset))
+    if (rest != NULL && *rest != '\0')
+        rest = strchr("Z+-", *rest) != NULL ? strptime(rest, "%z", &tm) : NULL;
+    const int64_t offset = tm.tm_gmtoff; /* timegm ignores and clears it */
+    if (rest == NULL || *rest != '\0' || day.tm_mday != tm.tm_mday || llabs(offset) > 14 * 3600)
         return 0;
-    return seconds - offset;
+    int64_t seconds = timegm(&tm) - offset;
+    return seconds > 0 ? seconds : 0;
 }
 
 /* ---- the query ---- */
@@ -119,6 +70,7 @@ static bool parameter(const char *query, const char *name, char value[static VAL
     return false;
 }
 
+/* 0 for anything but a number of at most 16 digits. */
 static int64_t number(const char *text, int base)
 {
     char *end;
@@ -156,116 +108,86 @@ static int64_t number_in_base64_json(const char *text, size_t len, const char *a
     return result;
 }
 
-/* ---- the schemes: each returns seconds since 1970, or 0 when the URL is not of its kind ---- */
+/* ---- the schemes: a function reads the value of one parameter, and returns 0 for any other form ---- */
 
-/* Azure shared access signature: expiry of the signature, and of the key that signed it. */
-static int64_t azure_se(const char *query, char *value)
+static int64_t decimal(const char *value)
 {
-    return parameter(query, "se", value) ? iso8601_seconds(value) : 0;
+    return number(value, 10);
 }
 
-static int64_t azure_ske(const char *query, char *value)
+static int64_t after(int64_t start, int64_t seconds)
 {
-    return parameter(query, "ske", value) ? iso8601_seconds(value) : 0;
-}
-
-/* "<prefix>-Date" and, in seconds after it, "<prefix>-Expires". */
-static int64_t dated(const char *query, char *value, const char *prefix)
-{
-    char name[32];
-    snprintf(name, sizeof(name), "%s-Date", prefix);
-    int64_t start = parameter(query, name, value) ? basic_date(value) : 0;
-    snprintf(name, sizeof(name), "%s-Expires", prefix);
-    int64_t seconds = parameter(query, name, value) ? number(value, 10) : 0;
     return start > 0 && seconds > 0 && seconds < earliest_sensible ? start + seconds : 0;
 }
 
-static int64_t amazon(const char *query, char *value)
+static int64_t cloudfront_policy(const char *value)
 {
-    return dated(query, value, "X-Amz");
-}
-
-static int64_t volcano_tos(const char *query, char *value)
-{
-    return dated(query, value, "X-Tos");
-}
-
-static int64_t google(const char *query, char *value)
-{
-    return dated(query, value, "X-Goog");
-}
-
-/* Aliyun OSS: relative to a date in version 4, a time in version 2. */
-static int64_t aliyun_oss(const char *query, char *value)
-{
-    if (!parameter(query, "x-oss-expires", value))
-        return 0;
-    int64_t seconds = number(value, 10);
-    return seconds >= earliest_sensible ? seconds : dated(query, value, "x-oss");
-}
-
-/* Aliyun OSS version 1, CloudFront with a canned policy, and others. */
-static int64_t expires(const char *query, char *value)
-{
-    return parameter(query, "Expires", value) ? number(value, 10) : 0;
-}
-
-static int64_t cloudfront_policy(const char *query, char *value)
-{
-    if (!parameter(query, "Policy", value))
-        return 0;
     return number_in_base64_json(value, strlen(value), "+=/",
                                  "/Statement/0/Condition/DateLessThan/AWS:EpochTime");
 }
 
-static int64_t runway_jwt(const char *query, char *value)
+static int64_t runway_jwt(const char *value)
 {
-    const char *payload = parameter(query, "_jwt", value) ? strchr(value, '.') : NULL;
+    const char *payload = strchr(value, '.');
     return payload ? number_in_base64_json(payload + 1, strcspn(payload + 1, "."), "+/~", "/exp") : 0;
 }
 
 /* "bce-auth-v1/ACCESS_KEY/2025-01-14T15:15:46Z/SECONDS/..." */
-static int64_t baidu_bos(const char *query, char *value)
+static int64_t baidu_bos(const char *value)
 {
-    if (!parameter(query, "authorization", value) || strncmp(value, "bce-auth-v1/", 12) != 0)
+    char date[32], seconds[16];
+    if (sscanf(value, "bce-auth-v1/%*[^/]/%31[^/]/%15[0-9]", date, seconds) != 2)
         return 0;
-    char *rest = NULL;
-    strtok_r(value + 12, "/", &rest);
-    const char *date = strtok_r(NULL, "/", &rest), *seconds = strtok_r(NULL, "/", &rest);
-    int64_t start = date && seconds ? iso8601_seconds(date) : 0;
-    int64_t length = start > 0 ? number(seconds, 10) : 0;
-    return length > 0 && length < earliest_sensible ? start + length : 0;
+    return after(iso8601_seconds(date), decimal(seconds));
 }
 
 /* "START;END" */
-static int64_t tencent_cos(const char *query, char *value)
+static int64_t tencent_cos(const char *value)
 {
-    const char *end = parameter(query, "q-sign-time", value) ? strchr(value, ';') : NULL;
-    return end ? number(end + 1, 10) : 0;
+    const char *end = strchr(value, ';');
+    return end ? decimal(end + 1) : 0;
 }
 
-static int64_t discord_ex(const char *query, char *value)
+static int64_t discord(const char *value)
 {
-    return parameter(query, "ex", value) && strlen(value) == 8 ? number(value, 16) : 0;
+    return strlen(value) == 8 ? number(value, 16) : 0;
 }
 
-static int64_t qiniu_e(const char *query, char *value)
+static int64_t qiniu(const char *value)
 {
-    return parameter(query, "e", value) && strlen(value) == 10 ? number(value, 10) : 0;
+    return strlen(value) == 10 ? decimal(value) : 0;
 }
+
+static const struct {
+    const char *name; /* of the parameter, in any case */
+    int64_t (*read)(const char *value);
+    const char *start; /* the parameter with the date from which a small number counts seconds, or NULL */
+} schemes[] = {
+    {"se", iso8601_seconds, NULL},  /* Azure's shared access signature ... */
+    {"ske", iso8601_seconds, NULL}, /* ... and the key that signed it */
+    {"X-Amz-Expires", decimal, "X-Amz-Date"},
+    {"X-Tos-Expires", decimal, "X-Tos-Date"}, /* Volcano */
+    {"X-Goog-Expires", decimal, "X-Goog-Date"},
+    {"x-oss-expires", decimal,
+     "x-oss-date"},             /* Aliyun OSS: relative to a date in version 4, a time in version 2 */
+    {"Expires", decimal, NULL}, /* Aliyun OSS version 1, CloudFront with a canned policy, others */
+    {"Policy", cloudfront_policy, NULL},
+    {"_jwt", runway_jwt, NULL},
+    {"authorization", baidu_bos, NULL},
+    {"q-sign-time", tencent_cos, NULL},
+    {"ex", discord, NULL},
+    {"e", qiniu, NULL},
+};
 
 int64_t url_expiry(const char *url)
 {
-    static int64_t (*const schemes[])(const char *, char *) = {
-        azure_se,          azure_ske,  amazon,    volcano_tos, google,     aliyun_oss, expires,
-        cloudfront_policy, runway_jwt, baidu_bos, tencent_cos, discord_ex, qiniu_e};
     const char *query = strchr(url, '?');
-    if (query == NULL)
-        return 0;
     char value[VALUE_MAX];
     int64_t earliest = 0;
-    for (size_t i = 0; i < NELEMS(schemes); i++) {
-        int64_t at = schemes[i](query + 1, value);
+    for (size_t i = 0; query != NULL && i < NELEMS(schemes); i++) {
+        int64_t at = parameter(query + 1, schemes[i].name, value) ? schemes[i].read(value) : 0;
+        if (at > 0 && at < earliest_sensible && schemes[i].start != NULL)
+            at = parameter(query + 1, schemes[i].start, value) ? after(basic_date(value), at) : 0;
         if (at >= earliest_sensible && at <= latest_sensible && (earliest == 0 || at < earliest))
             earliest = at;
     }
