@@ -24,19 +24,11 @@ struct http_call {
     struct curl_slist *headers; /* with the key */
     struct buf body;
     bool again;            /* this is the second try */
-    int64_t timeout_ms;    /* of the whole query */
     unsigned allowed;      /* kinds of addresses that may be connected to: bits */
     bool tried;            /* an address was allowed */
     const char *no_socket; /* why no socket was opened, or NULL */
     http_callback *on_answer;
     void *user;
-};
-
-/* A socket that curl waits for. */
-struct watch {
-    struct http *http; /* (ref) */
-    curl_socket_t socket;
-    uv_poll_t poll;
 };
 
 struct http {
@@ -49,60 +41,59 @@ struct http {
 
 static void read_finished(struct http *h);
 
-static void on_watch_closed(uv_handle_t *handle)
+static void on_poll_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    free(handle);
 }
 
 static void on_socket_ready(uv_poll_t *poll, int status, int events)
 {
-    struct watch *watch = poll->data;
-    struct http *h = watch->http;
+    struct http *h = poll->data;
+    uv_os_fd_t socket = -1;
     int flags = status < 0 ? CURL_CSELECT_ERR : 0, running;
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
         flags |= CURL_CSELECT_OUT;
-    curl_multi_socket_action(h->multi, watch->socket, flags, &running);
+    uv_fileno((uv_handle_t *)poll, &socket);
+    curl_multi_socket_action(h->multi, socket, flags, &running);
     read_finished(h);
 }
 
-static void stop_watching(struct http *h, struct watch *watch)
+static void stop_polling(struct http *h, curl_socket_t socket, uv_poll_t *poll)
 {
-    curl_multi_assign(h->multi, watch->socket, NULL);
-    uv_poll_stop(&watch->poll);
-    uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+    curl_multi_assign(h->multi, socket, NULL);
+    uv_poll_stop(poll);
+    uv_close((uv_handle_t *)poll, on_poll_closed);
 }
 
-static struct watch *start_watching(struct http *h, curl_socket_t socket)
+static uv_poll_t *start_polling(struct http *h, curl_socket_t socket)
 {
-    struct watch *watch = xcalloc(1, sizeof(*watch));
-    *watch = (struct watch){.http = h, .socket = socket};
-    watch->poll.data = watch;
-    if (uv_poll_init(h->loop, &watch->poll, (int)socket) < 0) {
-        free(watch);
+    uv_poll_t *poll = xcalloc(1, sizeof(*poll));
+    poll->data = h;
+    if (uv_poll_init(h->loop, poll, (int)socket) < 0) {
+        free(poll);
         return NULL;
     }
-    curl_multi_assign(h->multi, socket, watch);
-    return watch;
+    curl_multi_assign(h->multi, socket, poll);
+    return poll;
 }
 
+/* curl keeps the poll handle of each socket that it waits for. */
 static int on_socket(CURL *easy, curl_socket_t socket, int what, void *user, void *socket_data)
 {
     (void)easy;
     struct http *h = user;
-    struct watch *watch = socket_data;
+    uv_poll_t *poll = socket_data;
     if (what == CURL_POLL_REMOVE) {
-        if (watch != NULL)
-            stop_watching(h, watch);
+        if (poll != NULL)
+            stop_polling(h, socket, poll);
         return 0;
     }
-    if (watch == NULL)
-        watch = start_watching(h, socket);
-    if (watch == NULL)
+    if (poll == NULL && (poll = start_polling(h, socket)) == NULL)
         return -1;
     int events = ((what & CURL_POLL_IN) ? UV_READABLE : 0) | ((what & CURL_POLL_OUT) ? UV_WRITABLE : 0);
-    uv_poll_start(&watch->poll, events, on_socket_ready);
+    uv_poll_start(poll, events, on_socket_ready);
     return 0;
 }
 
@@ -127,20 +118,21 @@ static int on_timeout(CURLM *multi, long timeout_ms, void *user)
 
 /* ---- one query ---- */
 
+static long info_of(const struct http_call *call, CURLINFO what)
+{
+    long value = 0;
+    curl_easy_getinfo(call->easy, what, &value);
+    return value;
+}
+
 void http_cancel(struct http_call *call)
 {
+    stat_add(STAT_UPSTREAM_CONNECTS, info_of(call, CURLINFO_NUM_CONNECTS));
     curl_multi_remove_handle(call->http->multi, call->easy);
     curl_easy_cleanup(call->easy);
     curl_slist_free_all(call->headers);
     buf_done(&call->body);
     free(call);
-}
-
-static long status_of(const struct http_call *call)
-{
-    long status = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
-    return status;
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *user)
@@ -179,9 +171,7 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
 /* Whether at least one line of an answer's header came. */
 static bool has_begun(const struct http_call *call)
 {
-    long header_bytes = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_HEADER_SIZE, &header_bytes);
-    return header_bytes > 0;
+    return info_of(call, CURLINFO_HEADER_SIZE) > 0;
 }
 
 /* Looks at how much has come rather than at curl's code: versions of curl have different codes for an answer that
@@ -213,21 +203,18 @@ static const char *etag_of(const struct http_call *call)
 
 static void finish(struct http_call *call, CURLcode code)
 {
-    long connects = 0, version = 0;
     curl_off_t retry_after = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
-    curl_easy_getinfo(call->easy, CURLINFO_HTTP_VERSION, &version);
     curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
-    stat_add(STAT_UPSTREAM_CONNECTS, connects);
     if (retry_after > RETRY_AFTER_MAX_S)
         retry_after = RETRY_AFTER_MAX_S;
     const struct http_answer answer = {.outcome = outcome_of(call, code),
-                                       .status = (int)status_of(call),
+                                       .status = (int)info_of(call, CURLINFO_RESPONSE_CODE),
                                        .body = call->body.data ? call->body.data : "",
                                        .len = call->body.len,
                                        .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
                                        .etag = etag_of(call),
-                                       .multiplexed = version == CURL_HTTP_VERSION_2_0,
+                                       .multiplexed =
+                                           info_of(call, CURLINFO_HTTP_VERSION) == CURL_HTTP_VERSION_2_0,
                                        .why = why_of(call, code)};
     call->on_answer(call->user, &answer);
     http_cancel(call);
@@ -237,26 +224,18 @@ static void finish(struct http_call *call, CURLcode code)
  * repeats a query in some of these cases, but on any connection that it has, and it gives up after a few. */
 static bool is_lost(const struct http_call *call, CURLcode code)
 {
-    long connects = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
     return (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING) &&
-           connects == 0 && !has_begun(call) && call->body.len == 0;
+           info_of(call, CURLINFO_NUM_CONNECTS) == 0 && !has_begun(call) && call->body.len == 0;
 }
 
-/* Repeats the query once, on a new connection, in the time it has left. False: it has failed. */
+/* Repeats the query once, on a new connection. False: it has failed. */
 static bool ask_again(struct http_call *call, CURLcode code)
 {
-    curl_off_t spent_us = 0;
     if (call->again || !is_lost(call, code))
-        return false;
-    curl_easy_getinfo(call->easy, CURLINFO_TOTAL_TIME_T, &spent_us);
-    int64_t left_ms = call->timeout_ms - (int64_t)spent_us / 1000;
-    if (left_ms <= 0)
         return false;
     call->again = true;
     curl_multi_remove_handle(call->http->multi, call->easy);
     curl_easy_setopt(call->easy, CURLOPT_FRESH_CONNECT, 1L);
-    curl_easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, (long)left_ms);
     curl_multi_add_handle(call->http->multi, call->easy);
     return true;
 }
@@ -323,7 +302,6 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
     struct http_call *call = xcalloc(1, sizeof(*call));
     *call = (struct http_call){.http = h,
                                .headers = list_of(q->headers),
-                               .timeout_ms = q->timeout_ms,
                                .allowed = q->allowed,
                                .on_answer = on_answer,
                                .user = user};

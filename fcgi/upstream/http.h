@@ -19,7 +19,7 @@ struct http_question {
     const char *ca;             /* trusted certificates, PEM; NULL: the system's */
     size_t ca_len;
     unsigned allowed;   /* kinds of addresses (address.h) that may be connected to: bits */
-    int64_t timeout_ms; /* for the whole query */
+    int64_t timeout_ms; /* 0: none, the caller cancels the query */
     int64_t connect_timeout_ms;
     int64_t max_body; /* bytes */
     bool multiplexes; /* the last answer came over HTTP/2: wait for a connection that takes more queries */

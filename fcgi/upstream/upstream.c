@@ -1,9 +1,12 @@
 /* upstream: see upstream.h.
  *
  *     upstream_get --> queue, while max_in_flight run --> key pool, breaker --granted--> http_get --> on_answer
- *                        '-- time-out --> on_answer             '--refused--> on_answer
+ *                        '-- time-out --> on_answer             '--refused--> on_answer     '-- time-out --> on_answer
  *
- * The callback of a query that is not sent comes on the next loop iteration. */
+ * The callback of a query that is not sent comes on the next loop iteration.
+ *
+ * The system may stop a worker for longer than a time-out. Then curl would time out before it reads the answer that
+ * has come meanwhile, so the time-outs are set here: the loop polls the sockets once more before a query times out. */
 #include "upstream/upstream.h"
 
 #include <stdlib.h>
@@ -25,9 +28,11 @@ struct origin {
     const struct conf_upstream *conf; /* (ref) */
     int64_t in_flight;
     bool multiplexes;              /* its last answer came over HTTP/2 */
-    struct upstream_call *queue;   /* queries that wait for their turn, the oldest first */
+    struct upstream_call *running; /* queries under way, the oldest first */
+    struct upstream_call *queue;   /* queries that wait for their turn, the oldest first; all are younger */
     struct upstream_call *refused; /* queries that are not sent; their callbacks are due */
-    uv_timer_t timer;              /* for the refused queries, or the time-out of the oldest in the queue */
+    uv_timer_t timer;              /* for the refused queries, or the time-out of the oldest query */
+    int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires; 0: never */
     char *last_failed;             /* the URL whose answer was a 5xx last, or NULL */
     struct breaker breaker;        /* in loop time */
     struct keypool pool;           /* in loop time */
@@ -36,15 +41,14 @@ struct origin {
 };
 
 struct upstream_call {
-    struct upstreams *upstreams; /* (ref) */
-    struct origin *origin;       /* (ref) */
+    struct origin *origin; /* (ref) */
     struct upstream_call *prev, *next;
     struct upstream_call **list;    /* the list it is in */
     const struct conf_route *route; /* (ref) */
     struct key_turn *turn;          /* (ref) the caller's */
     char *url;
     struct http_answer refusal; /* if it is not sent */
-    uint64_t begun_ms;          /* loop time */
+    int64_t begun_ms;           /* loop time */
     uint64_t sent_ns;           /* uv_hrtime */
     struct trace trace;         /* the trace it belongs to */
     struct http_call *http;     /* NULL while it waits */
@@ -56,17 +60,17 @@ struct upstreams {
     uv_loop_t *loop;         /* (ref) */
     const struct conf *conf; /* (ref) */
     struct http *http;
-    struct origin *origins; /* as many as conf->upstreams */
-    struct upstream_call *running;
+    struct origin *origins;           /* as many as conf->upstreams */
     struct log_once unknown_statuses; /* values that were logged */
     size_t open_timers;
 };
 
 static void start_next(struct origin *origin);
+static void on_timer(uv_timer_t *timer);
 
-static struct origin *origin_of(struct upstreams *u, const struct conf_upstream *conf)
+static int64_t now_ms(const struct origin *origin)
 {
-    return &u->origins[conf - conf_upstream(u->conf, 0)];
+    return (int64_t)uv_now(origin->upstreams->loop);
 }
 
 static void enter_list(struct upstream_call *call, struct upstream_call **list)
@@ -109,6 +113,35 @@ static void on_http_answer(void *user, const struct http_answer *answer)
     start_next(origin);
 }
 
+/* ---- time-outs: that of all queries is the same, so the oldest times out first ---- */
+
+static int64_t left_ms(const struct upstream_call *call)
+{
+    return call->begun_ms + call->origin->conf->timeout_ms - now_ms(call->origin);
+}
+
+/* Starts the timer, unless it fires early enough. The loop polls the sockets before a timer of 1 ms fires. */
+static void set_timer(struct origin *origin)
+{
+    const struct upstream_call *oldest = origin->running ? origin->running : origin->queue;
+    int64_t pause_ms = 0;
+    if (origin->refused == NULL && oldest == NULL)
+        return;
+    if (origin->refused == NULL)
+        pause_ms = left_ms(oldest) > 1 ? left_ms(oldest) : 1;
+    if (uv_is_active((uv_handle_t *)&origin->timer) &&
+        (int64_t)uv_timer_get_due_in(&origin->timer) <= pause_ms)
+        return;
+    origin->polled_from_ms = pause_ms > 0 ? now_ms(origin) : 0;
+    uv_timer_start(&origin->timer, on_timer, (uint64_t)pause_ms, 0);
+}
+
+static void time_out(struct upstream_call *call)
+{
+    http_cancel(call->http);
+    on_http_answer(call, &(struct http_answer){.outcome = OUTCOME_TIMEOUT, .body = ""});
+}
+
 /* ---- how a query begins ---- */
 
 static void add_template(struct headers *headers, const struct upstream_call *call, const char *name,
@@ -133,15 +166,10 @@ static void make_headers(const struct upstream_call *call, struct headers *heade
         headers_add(headers, "traceparent", call->trace.parent);
 }
 
-static int64_t left_ms(const struct upstream_call *call)
-{
-    return call->origin->conf->timeout_ms - (int64_t)(uv_now(call->upstreams->loop) - call->begun_ms);
-}
-
 static void send_query(struct upstream_call *call)
 {
-    struct upstreams *u = call->upstreams;
-    const struct conf_upstream *conf = call->origin->conf;
+    struct origin *origin = call->origin;
+    const struct conf_upstream *conf = origin->conf;
     struct headers headers;
     make_headers(call, &headers);
     const struct http_question question = {.url = call->url,
@@ -149,28 +177,16 @@ static void send_query(struct upstream_call *call)
                                            .ca = conf->ca ? conf->ca->data : NULL,
                                            .ca_len = conf->ca ? conf->ca->len : 0,
                                            .allowed = conf->allowed,
-                                           .timeout_ms = left_ms(call),
                                            .connect_timeout_ms = conf->connect_timeout_ms,
                                            .max_body = conf->max_body,
-                                           .multiplexes = call->origin->multiplexes};
-    call->http = http_get(u->http, &question, on_http_answer, call);
+                                           .multiplexes = origin->multiplexes};
+    call->http = http_get(origin->upstreams->http, &question, on_http_answer, call);
     headers_done(&headers);
-    call->origin->in_flight++;
+    origin->in_flight++;
     call->sent_ns = uv_hrtime();
-    upstream_stats_sent(&call->origin->stats);
-    enter_list(call, &u->running);
-}
-
-static void on_timer(uv_timer_t *timer);
-
-static void set_timer(struct origin *origin)
-{
-    if (origin->refused != NULL)
-        uv_timer_start(&origin->timer, on_timer, 0, 0);
-    else if (origin->queue != NULL)
-        uv_timer_start(&origin->timer, on_timer, (uint64_t)left_ms(origin->queue), 0);
-    else
-        uv_timer_stop(&origin->timer);
+    upstream_stats_sent(&origin->stats);
+    enter_list(call, &origin->running);
+    set_timer(origin);
 }
 
 /* The callback comes later, never from within upstream_get. */
@@ -183,16 +199,17 @@ static void refuse(struct upstream_call *call, enum outcome outcome, int64_t ret
 
 static void start(struct upstream_call *call)
 {
-    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop), held_ms;
-    if (!keypool_take(&call->origin->pool, call->turn, now_ms))
+    struct origin *origin = call->origin;
+    int64_t held_ms;
+    if (!keypool_take(&origin->pool, call->turn, now_ms(origin)))
         refuse(call, OUTCOME_NO_KEY, 0);
-    else if ((held_ms = breaker_ask(&call->origin->breaker, now_ms)) > 0)
+    else if ((held_ms = breaker_ask(&origin->breaker, now_ms(origin))) > 0)
         refuse(call, OUTCOME_HELD, held_ms);
     else
         send_query(call);
 }
 
-/* ---- the queue: all queries have the same time-out, so the oldest times out first ---- */
+/* ---- the queue ---- */
 
 static void refuse_late(struct origin *origin)
 {
@@ -206,12 +223,15 @@ static void refuse_late(struct origin *origin)
 static void on_timer(uv_timer_t *timer)
 {
     struct origin *origin = timer->data;
+    const int64_t polled_from_ms = origin->polled_from_ms;
     struct upstream_call *call;
     refuse_late(origin);
     while ((call = origin->refused) != NULL) {
         call->on_answer(call->user, call, &call->refusal);
         call_free(call);
     }
+    while ((call = origin->running) != NULL && call->begun_ms + origin->conf->timeout_ms <= polled_from_ms)
+        time_out(call);
     set_timer(origin);
 }
 
@@ -229,14 +249,13 @@ static void start_next(struct origin *origin)
 struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *target,
                                    struct key_turn *turn, upstream_callback *on_answer, void *user)
 {
-    struct origin *origin = origin_of(u, route->upstream);
+    struct origin *origin = &u->origins[route->upstream - conf_upstream(u->conf, 0)];
     struct upstream_call *call = xcalloc(1, sizeof(*call));
-    *call = (struct upstream_call){.upstreams = u,
-                                   .origin = origin,
+    *call = (struct upstream_call){.origin = origin,
                                    .route = route,
                                    .turn = turn,
                                    .url = xasprintf("%s%s", origin->conf->base_url, target),
-                                   .begun_ms = uv_now(u->loop),
+                                   .begun_ms = now_ms(origin),
                                    .trace = trace_now(),
                                    .on_answer = on_answer,
                                    .user = user};
@@ -267,12 +286,12 @@ static bool teach_pool(struct upstream_call *call, const struct http_answer *ans
     struct origin *origin = call->origin;
     enum key_lesson lesson = outcome_row(outcome)->key;
     size_t key = call->turn->key;
-    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop), rest_ms = answer ? answer->retry_after_ms : 0;
-    bool changed = keypool_learn(&origin->pool, call->turn, lesson, rest_ms, now_ms);
+    int64_t rest_ms = answer ? answer->retry_after_ms : 0;
+    bool changed = keypool_learn(&origin->pool, call->turn, lesson, rest_ms, now_ms(origin));
     series_set(origin->stats.keys[key].aside, origin->pool.keys[key].aside);
     if (lesson == KEY_REFUSED || lesson == KEY_DOUBTED)
         series_add(origin->stats.keys[key].refusals, 1);
-    upstream_stats_resting(&origin->stats, &origin->pool, now_ms);
+    upstream_stats_resting(&origin->stats, &origin->pool, now_ms(origin));
     return changed;
 }
 
@@ -280,16 +299,15 @@ static void report(struct upstream_call *call, const struct http_answer *answer,
                    const char *why)
 {
     struct origin *origin = call->origin;
-    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop);
     const struct outcome_details details = {.status = answer->status,
                                             .key = conf_key_name(origin->conf, call->turn->key),
-                                            .pause_ms =
-                                                origin->pool.keys[call->turn->key].rests_until_ms - now_ms,
+                                            .pause_ms = origin->pool.keys[call->turn->key].rests_until_ms -
+                                                        now_ms(origin),
                                             .why = why};
     struct buf error;
     buf_init(&error, ERROR_TEXT_MAX);
     outcome_describe(outcome, &details, &error);
-    if (breaker_note(&origin->breaker, error.data, now_ms)) {
+    if (breaker_note(&origin->breaker, error.data, now_ms(origin))) {
         if (error.data != NULL)
             log_warn("upstream %s: %s", origin->conf->name, error.data);
         else
@@ -324,7 +342,7 @@ static void teach_breaker(struct upstream_call *call, enum outcome outcome)
     double random = (double)rand() / ((double)RAND_MAX + 1);
     if (outcome == OUTCOME_SERVER_ERROR && failed_here_before(call))
         lesson = BREAKER_NOTHING;
-    if (!breaker_learn(&origin->breaker, lesson, random, (int64_t)uv_now(call->upstreams->loop)))
+    if (!breaker_learn(&origin->breaker, lesson, random, now_ms(origin)))
         return;
     series_set(origin->stats.breaker_open, origin->breaker.state != BREAKER_CLOSED);
     if (origin->breaker.state == BREAKER_CLOSED)
@@ -350,11 +368,10 @@ void upstream_learn(struct upstream_call *call, const struct http_answer *answer
 
 bool upstream_has_key(struct upstream_call *call, enum outcome *ret_outcome, int64_t *ret_retry_after_ms)
 {
-    const struct keypool *pool = &call->origin->pool;
-    int64_t now_ms = (int64_t)uv_now(call->upstreams->loop);
-    if (keypool_has(pool, call->turn, now_ms))
+    const struct origin *origin = call->origin;
+    if (keypool_has(&origin->pool, call->turn, now_ms(origin)))
         return true;
-    *ret_outcome = keypool_outcome(pool, call->turn, now_ms, ret_retry_after_ms);
+    *ret_outcome = keypool_outcome(&origin->pool, call->turn, now_ms(origin), ret_retry_after_ms);
     return false;
 }
 
@@ -369,7 +386,7 @@ void upstream_secrets(const struct upstream_call *call, struct secrets *out)
 void upstream_note_status(struct upstream_call *call, const char *value)
 {
     const char *provider = call->route->provider->name;
-    struct log_once *logged = &call->upstreams->unknown_statuses;
+    struct log_once *logged = &call->origin->upstreams->unknown_statuses;
     char *status = xasprintf("%s: %s", provider, value);
     stat_inc(STAT_UNKNOWN_STATUS);
     if (log_once(logged, status, 0))
@@ -391,7 +408,7 @@ static void origin_init(struct origin *origin, struct upstreams *u, const struct
     uv_timer_init(u->loop, &origin->timer);
     origin->timer.data = origin;
     keypool_init(&origin->pool, conf_keys(conf), conf->keys.n);
-    breaker_init(&origin->breaker, rules, (int64_t)uv_now(u->loop));
+    breaker_init(&origin->breaker, rules, now_ms(origin));
     upstream_stats_init(&origin->stats, conf, &origin->pool);
 }
 
@@ -418,7 +435,7 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 void upstreams_refresh_stats(struct upstreams *u)
 {
     for (size_t i = 0; i < u->conf->upstreams.n; i++)
-        upstream_stats_resting(&u->origins[i].stats, &u->origins[i].pool, (int64_t)uv_now(u->loop));
+        upstream_stats_resting(&u->origins[i].stats, &u->origins[i].pool, now_ms(&u->origins[i]));
 }
 
 static void on_timer_closed(uv_handle_t *handle)
@@ -442,8 +459,8 @@ void upstreams_free(struct upstreams *u)
 {
     if (u == NULL)
         return;
-    cancel_all(&u->running);
     for (size_t i = 0; i < u->conf->upstreams.n; i++) {
+        cancel_all(&u->origins[i].running);
         cancel_all(&u->origins[i].queue);
         cancel_all(&u->origins[i].refused);
         uv_close((uv_handle_t *)&u->origins[i].timer, on_timer_closed);

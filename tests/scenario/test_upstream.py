@@ -1,6 +1,9 @@
 """The upstream in all its moods: each has its code, none is kept, and an old snapshot stands in where it may."""
 
 import email.utils
+import os
+import signal
+import time
 
 import pytest
 
@@ -145,6 +148,22 @@ def test_an_upstream_that_is_down_is_an_error_until_it_is_up(make_stack):
     stack.standin.start()
     stack.clock.step(3)
     assert stack.task("one").status == 200
+
+
+def test_a_worker_that_was_descheduled_finds_the_answer_of_a_healthy_upstream(make_stack):
+    timeout = 2
+    stack = make_stack(config=one_worker(timeout=f"{timeout}s"))
+    (worker,) = stack.daemon.workers()
+    stack.standin.hold("t")
+    answer = stack.background(stack.task, "t")
+    stack.standin.wait_arrived("t")
+    os.kill(worker, signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    stack.standin.release("t")  # it answers at once, to a worker that does not run
+    stack.wait_until(lambda: time.monotonic() > stopped_at + timeout + 0.2, what="the time-out to pass")
+    os.kill(worker, signal.SIGCONT)
+    assert answer.result().status == 200
+    assert stack.metric("upstream_failures_total") == 0
 
 
 def test_an_upstream_whose_certificate_is_not_trusted_is_told_nothing(make_stack):
