@@ -50,30 +50,16 @@ static struct token find_token(const struct credentials *given, const struct tas
 
 /* ---- links ---- */
 
-/* A link names a task as /v1/tasks does: if several routes have the provider, the first is meant. */
-static bool is_named_task(const struct conf *conf, const struct task *task)
-{
-    size_t i = 0;
-    while (conf_route(conf, i)->provider != task->route->provider)
-        i++;
-    return conf_route(conf, i) == task->route;
-}
-
 static enum problem take_link(const struct conf *conf, const struct link *link, const struct task *task,
                               int64_t now_s, const struct team **ret_team)
 {
     const struct team *team = teams_by_name(conf->teams, link->team);
-    if (team == NULL || task == NULL || !is_named_task(conf, task))
+    if (team == NULL || task == NULL || !route_is_named(conf, task->route))
         return PROBLEM_WRONG_LINK;
-    switch (link_check(link, team, task->route->provider->name, task_id(task), now_s)) {
-    case LINK_GOOD:
+    enum problem problem = link_check(link, team, task->route->provider->name, task_id(task), now_s);
+    if (problem == PROBLEM_NONE)
         *ret_team = team;
-        return PROBLEM_NONE;
-    case LINK_EXPIRED:
-        return PROBLEM_LINK_EXPIRED;
-    default:
-        return PROBLEM_WRONG_LINK;
-    }
+    return problem;
 }
 
 /* ---- who ---- */
@@ -102,16 +88,12 @@ enum problem access_who(const struct conf *conf, const struct credentials *given
         return PROBLEM_NONE;
     enum problem problem = take_name(conf, given, task, ret_team);
     if (problem == PROBLEM_NO_CREDENTIAL) {
-        switch (link_read(given->query, &link)) {
-        case LINK_READ:
+        problem = link_read(given->query, &link);
+        if (problem == PROBLEM_NONE)
             problem = take_link(conf, &link, task, now_s, ret_team);
-            break;
-        case LINK_MALFORMED:
-            return PROBLEM_BAD_LINK;
-        case LINK_ABSENT:
-            return conf->access.mode == ACCESS_NGINX ? PROBLEM_NO_TEAM : problem;
-        }
     }
+    if (problem == PROBLEM_NO_CREDENTIAL && conf->access.mode == ACCESS_NGINX)
+        problem = PROBLEM_NO_TEAM;
     if (problem == PROBLEM_NONE && task != NULL)
         problem = access_may(*ret_team, task);
     return problem;

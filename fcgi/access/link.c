@@ -22,8 +22,8 @@ void link_sign(const char *secret, const char *team, const char *provider, const
     hex_encode(digest, sizeof(digest), sig);
 }
 
-enum link_verdict link_check(const struct link *link, const struct team *team, const char *provider,
-                             const char *task_id, int64_t now_s)
+enum problem link_check(const struct link *link, const struct team *team, const char *provider,
+                        const char *task_id, int64_t now_s)
 {
     char sig[LINK_SIG_SIZE];
     bool right = false;
@@ -32,71 +32,57 @@ enum link_verdict link_check(const struct link *link, const struct team *team, c
         right |= CRYPTO_memcmp(sig, link->sig, LINK_SIG_SIZE) == 0;
     }
     if (!right || link->exp > now_s + LINK_LIFE_MAX_S + LINK_SKEW_S)
-        return LINK_WRONG;
-    return now_s > link->exp + LINK_SKEW_S ? LINK_EXPIRED : LINK_GOOD;
+        return PROBLEM_WRONG_LINK;
+    return now_s > link->exp + LINK_SKEW_S ? PROBLEM_LINK_EXPIRED : PROBLEM_NONE;
 }
 
 /* ---- reading ---- */
 
-static bool read_team(const char *value, size_t len, struct link *link)
-{
-    if (len == 0 || len >= sizeof(link->team))
-        return false;
-    memcpy(link->team, value, len);
-    link->team[len] = '\0';
-    return strspn(link->team, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == len;
-}
+#define DIGITS "0123456789"
 
-static bool read_exp(const char *value, size_t len, struct link *link)
-{
-    char digits[EXP_DIGITS_MAX + 1];
-    if (len == 0 || len > EXP_DIGITS_MAX || value[0] == '0' || strspn(value, "0123456789") < len)
-        return false;
-    memcpy(digits, value, len);
-    digits[len] = '\0';
-    return parse_int(digits, &link->exp) == 0;
-}
-
-static bool read_sig(const char *value, size_t len, struct link *link)
-{
-    if (len != LINK_SIG_SIZE - 1 || strspn(value, "0123456789abcdef") < len)
-        return false;
-    memcpy(link->sig, value, len);
-    link->sig[len] = '\0';
-    return true;
-}
-
-static const struct {
+struct parameter {
     const char *name;
-    bool (*read)(const char *value, size_t len, struct link *link);
-} parameters[] = {{"team", read_team}, {"exp", read_exp}, {"sig", read_sig}};
+    const char *alphabet;
+    size_t least, most; /* characters */
+    char *value;        /* set: holds `most` characters and a NUL */
+};
 
-/* The index of the parameter at `at`; NELEMS(parameters) if there is none. */
-static size_t parameter_at(const char *at, size_t len)
+/* Returns how often the parameter occurs in the query: 0 or 1, or -1 for malformed or more. */
+static int take_parameter(const char *query, const struct parameter *p)
 {
-    size_t name_len = strcspn(at, "=&"), i = 0;
-    name_len = name_len < len ? name_len : len;
-    while (i < NELEMS(parameters) &&
-           (strlen(parameters[i].name) != name_len || memcmp(parameters[i].name, at, name_len) != 0))
-        i++;
-    return i;
+    size_t name_len = strlen(p->name), len;
+    int n = 0;
+    for (const char *at = query; at != NULL && *at != '\0'; at += len + (at[len] == '&')) {
+        len = strcspn(at, "&");
+        if (len <= name_len || at[name_len] != '=' || strncmp(at, p->name, name_len) != 0)
+            continue;
+        const char *value = at + name_len + 1;
+        size_t value_len = len - name_len - 1;
+        if (++n > 1 || value_len < p->least || value_len > p->most || strspn(value, p->alphabet) < value_len)
+            return -1;
+        memcpy(p->value, value, value_len);
+        p->value[value_len] = '\0';
+    }
+    return n;
 }
 
-enum link_form link_read(const char *query, struct link *ret_link)
+enum problem link_read(const char *query, struct link *ret_link)
 {
-    unsigned seen = 0;
-    for (const char *at = query; at != NULL && *at != '\0';) {
-        size_t len = strcspn(at, "&"), i = parameter_at(at, len);
-        if (i < NELEMS(parameters)) {
-            size_t name_len = strlen(parameters[i].name);
-            if ((seen & 1U << i) != 0 || len == name_len ||
-                !parameters[i].read(at + name_len + 1, len - name_len - 1, ret_link))
-                return LINK_MALFORMED;
-            seen |= 1U << i;
-        }
-        at += len + (at[len] == '&');
+    char exp[EXP_DIGITS_MAX + 1];
+    const struct parameter parameters[] = {
+        {"team", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-" DIGITS, 1,
+         sizeof(ret_link->team) - 1, ret_link->team},
+        {"exp", DIGITS, 1, EXP_DIGITS_MAX, exp},
+        {"sig", "abcdef" DIGITS, LINK_SIG_SIZE - 1, LINK_SIG_SIZE - 1, ret_link->sig}};
+    size_t found = 0;
+    for (size_t i = 0; i < NELEMS(parameters); i++) {
+        int n = take_parameter(query, &parameters[i]);
+        if (n < 0)
+            return PROBLEM_BAD_LINK;
+        found += (size_t)n;
     }
-    if (seen == 0)
-        return LINK_ABSENT;
-    return seen == (1U << NELEMS(parameters)) - 1 ? LINK_READ : LINK_MALFORMED;
+    if (found == 0)
+        return PROBLEM_NO_CREDENTIAL;
+    bool whole = found == NELEMS(parameters) && exp[0] != '0' && parse_int(exp, &ret_link->exp) == 0;
+    return whole ? PROBLEM_NONE : PROBLEM_BAD_LINK;
 }

@@ -19,6 +19,7 @@
 #define LINK_H
 
 #include "config/teams.h"
+#include "task/problem.h"
 
 enum { LINK_SIG_SIZE = 65, LINK_SKEW_S = 30, LINK_LIFE_MAX_S = 366 * 24 * 3600 };
 
@@ -28,24 +29,15 @@ struct link {
     char sig[LINK_SIG_SIZE];
 };
 
-enum link_form {
-    LINK_ABSENT,    /* none of the parameters is there */
-    LINK_MALFORMED, /* one is missing, duplicated or malformed */
-    LINK_READ
-};
+/* Reads the link in a query, which may be NULL. PROBLEM_NO_CREDENTIAL if none of the parameters is there; PROBLEM_BAD_LINK
+ * if one is missing, duplicated or malformed. */
+enum problem link_read(const char *query, struct link *ret_link);
 
-/* The link in a query, which may be NULL. */
-enum link_form link_read(const char *query, struct link *ret_link);
-
-enum link_verdict {
-    LINK_GOOD,
-    LINK_WRONG,  /* the signature is invalid, or the lifetime exceeds a year */
-    LINK_EXPIRED /* the signature is valid */
-};
-
-/* Verifies the link for the task. `team` has the name in the link; both of its secrets are compared in constant time. */
-enum link_verdict link_check(const struct link *link, const struct team *team, const char *provider,
-                             const char *task_id, int64_t now_s);
+/* Verifies the link for the task. `team` has the name in the link; both of its secrets are compared in constant time.
+ * PROBLEM_WRONG_LINK if the signature is invalid or the lifetime exceeds a year; PROBLEM_LINK_EXPIRED if the signature is
+ * valid. */
+enum problem link_check(const struct link *link, const struct team *team, const char *provider,
+                        const char *task_id, int64_t now_s);
 
 /* The signature of the text above. */
 void link_sign(const char *secret, const char *team, const char *provider, const char *task_id, int64_t exp,

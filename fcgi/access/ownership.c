@@ -115,8 +115,6 @@ static void on_owner(void *user, const struct redis_reply *reply)
 static struct redis_command *ask_redis(struct ownership *ownership, struct claim *claim)
 {
     struct buf key;
-    if (ownership->conf->redis.address == NULL)
-        return NULL;
     buf_init(&key, KEY_MAX);
     buf_addf(&key, "%s%s#owner", ownership->conf->redis.prefix, claim->task->key);
     const struct redis_word words[] = {{claim_script, strlen(claim_script)},

@@ -13,15 +13,12 @@ static const char unified_prefix[] = "/v1/tasks";
 
 void task_init(struct task *task, const struct conf_route *route, const char *id)
 {
-    *task = (struct task){.route = route};
-    int names_len =
-        snprintf(task->key, sizeof(task->key), "%s:%s:", route->upstream->name, route->provider->name);
-    size_t id_len = strlen(id);
-    task->id_at = (size_t)names_len;
-    task->key_len = task->id_at + id_len;
+    task->route = route;
+    task->key_len = (size_t)snprintf(task->key, sizeof(task->key), "%s:%s:%s", route->upstream->name,
+                                     route->provider->name, id);
     if (task->key_len >= sizeof(task->key))
         abort(); /* the limits of names and ids exclude this */
-    memcpy(task->key + task->id_at, id, id_len + 1);
+    task->id_at = task->key_len - strlen(id);
 }
 
 static enum problem take_native(const struct conf *conf, const char *path, const char *query,
@@ -56,6 +53,14 @@ enum problem route_named(const struct conf *conf, const char *name, struct task 
         return PROBLEM_NONE;
     }
     return PROBLEM_NOT_FOUND;
+}
+
+bool route_is_named(const struct conf *conf, const struct conf_route *route)
+{
+    size_t i = 0;
+    while (conf_route(conf, i)->provider != route->provider)
+        i++;
+    return conf_route(conf, i) == route;
 }
 
 /* The path after "/v1/tasks/". It must not contain an encoded slash, which would name another task. */
@@ -219,16 +224,6 @@ static void print_key(const struct pattern *pattern, struct buf *out)
     buf_puts(out, "\";\n");
 }
 
-/* The first route with the provider, which the unified path means. */
-static bool is_first_of_provider(const struct conf *conf, size_t i)
-{
-    for (size_t k = 0; k < i; k++) {
-        if (conf_route(conf, k)->provider == conf_route(conf, i)->provider)
-            return false;
-    }
-    return true;
-}
-
 static void print_map(const struct conf *conf, struct buf *out)
 {
     bool with_query = false;
@@ -238,7 +233,7 @@ static void print_map(const struct conf *conf, struct buf *out)
     buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
-        if (is_first_of_provider(conf, i)) {
+        if (route_is_named(conf, route)) {
             buf_puts(out, "    \"~^");
             print_unified_regex(route, with_query, out);
             print_key(&route->path, out);

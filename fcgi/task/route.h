@@ -47,6 +47,9 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
 /* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is used. */
 enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
 
+/* Whether names with the route's provider mean this route. */
+bool route_is_named(const struct conf *conf, const struct conf_route *route);
+
 /* The tasks of /v1/tasks?ids=, in the order asked. An invalid item has no route, and its
  * problem. Returns the number of items, or -1 if the list is malformed, empty or longer than ROUTE_IDS_MAX, the size of
  * both arrays. */

@@ -30,11 +30,11 @@ static void load_teams(const char *text, size_t len)
 static void read_link(const char *query)
 {
     struct link link;
-    if (link_read(query, &link) != LINK_READ)
+    if (link_read(query, &link) != PROBLEM_NONE)
         return;
     PROMISE(strstr(query, link.team) != NULL && strstr(query, link.sig) != NULL && link.exp > 0);
     const struct team team = {.name = link.team, .link_secrets = {link.sig}};
-    PROMISE(link_check(&link, &team, "sora", "x", link.exp) == LINK_WRONG);
+    PROMISE(link_check(&link, &team, "sora", "x", link.exp) == PROBLEM_WRONG_LINK);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -14,8 +14,7 @@ static const struct team web = {.name = (char *)"web",
                                 .link_secrets = {(char *)NEW_SECRET, (char *)OLD_SECRET}};
 
 /* Whether the signature of web's link for sora/task_01 holds for what is asked. */
-static enum link_verdict check(const char *sig, const char *provider, const char *id, int64_t exp,
-                               int64_t now_s)
+static enum problem check(const char *sig, const char *provider, const char *id, int64_t exp, int64_t now_s)
 {
     struct link link = {.team = "web", .exp = exp};
     strcpy(link.sig, sig);
@@ -45,12 +44,12 @@ TEST(a_link_is_good_for_one_task_of_one_team)
 {
     struct link link = {.team = "web", .exp = EXP, .sig = SIG};
     struct team other = web;
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - 60), LINK_GOOD);
-    assert_int_equal(check(SIG, "sora", "task_02", EXP, EXP - 60), LINK_WRONG);
-    assert_int_equal(check(SIG, "kling", "task_01", EXP, EXP - 60), LINK_WRONG);
-    assert_int_equal(check(SIG, "sora", "task_01", EXP + 1, EXP - 60), LINK_WRONG);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - 60), PROBLEM_NONE);
+    assert_int_equal(check(SIG, "sora", "task_02", EXP, EXP - 60), PROBLEM_WRONG_LINK);
+    assert_int_equal(check(SIG, "kling", "task_01", EXP, EXP - 60), PROBLEM_WRONG_LINK);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP + 1, EXP - 60), PROBLEM_WRONG_LINK);
     other.name = (char *)"film";
-    assert_int_equal(link_check(&link, &other, "sora", "task_01", EXP - 60), LINK_WRONG);
+    assert_int_equal(link_check(&link, &other, "sora", "task_01", EXP - 60), PROBLEM_WRONG_LINK);
 }
 
 TEST(both_secrets_are_good_while_one_takes_the_place_of_the_other)
@@ -60,30 +59,30 @@ TEST(both_secrets_are_good_while_one_takes_the_place_of_the_other)
     struct link link = {.team = "web", .exp = EXP};
     link_sign(OLD_SECRET, "web", "sora", "task_01", EXP, sig);
     memcpy(link.sig, sig, sizeof(sig));
-    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), LINK_GOOD);
+    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_NONE);
     team.link_secrets[1] = NULL;
-    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), LINK_WRONG);
+    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_WRONG_LINK);
     team.link_secrets[0] = NULL;
-    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), LINK_WRONG);
+    assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_WRONG_LINK);
 }
 
 TEST(a_link_ends_half_a_minute_after_its_time_as_clocks_differ)
 {
     char sig[LINK_SIG_SIZE];
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP), LINK_GOOD);
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP + 30), LINK_GOOD);
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP + 31), LINK_EXPIRED);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP), PROBLEM_NONE);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP + 30), PROBLEM_NONE);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP + 31), PROBLEM_LINK_EXPIRED);
     memset(sig, '0', sizeof(sig) - 1);
     sig[LINK_SIG_SIZE - 1] = '\0';
-    assert_int_equal(check(sig, "sora", "task_01", EXP, EXP + 31), LINK_WRONG);
+    assert_int_equal(check(sig, "sora", "task_01", EXP, EXP + 31), PROBLEM_WRONG_LINK);
 }
 
 TEST(no_link_lives_for_more_than_a_year)
 {
     const int64_t year = LINK_LIFE_MAX_S;
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year), LINK_GOOD);
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 30), LINK_GOOD);
-    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 31), LINK_WRONG);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year), PROBLEM_NONE);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 30), PROBLEM_NONE);
+    assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 31), PROBLEM_WRONG_LINK);
 }
 
 TEST(the_parameters_stand_in_any_order_beside_others)
@@ -96,7 +95,7 @@ TEST(the_parameters_stand_in_any_order_beside_others)
     };
     for (size_t i = 0; i < NELEMS(queries); i++) {
         struct link link;
-        assert_int_equal(link_read(queries[i], &link), LINK_READ);
+        assert_int_equal(link_read(queries[i], &link), PROBLEM_NONE);
         assert_string_equal(link.team, "web");
         assert_int_equal(link.exp, EXP);
         assert_string_equal(link.sig, SIG);
@@ -110,7 +109,7 @@ TEST(without_any_of_them_there_is_no_link)
         "=team", "&&", "?team"};
     struct link link;
     for (size_t i = 0; i < NELEMS(queries); i++)
-        assert_int_equal(link_read(queries[i], &link), LINK_ABSENT);
+        assert_int_equal(link_read(queries[i], &link), PROBLEM_NO_CREDENTIAL);
 }
 
 TEST(a_link_that_is_not_written_as_it_must_be_is_none)
@@ -146,7 +145,7 @@ TEST(a_link_that_is_not_written_as_it_must_be_is_none)
     };
     struct link link;
     for (size_t i = 0; i < NELEMS(queries); i++) {
-        if (link_read(queries[i], &link) != LINK_MALFORMED)
+        if (link_read(queries[i], &link) != PROBLEM_BAD_LINK)
             fail_msg("%s", queries[i]);
     }
 }
