@@ -60,41 +60,27 @@ static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
-/* A copy of any bytes, with a NUL added. */
-static char *copy_bytes(const char *data, size_t len)
-{
-    char *copy = xcalloc(len + 1, 1);
-    if (len > 0)
-        memcpy(copy, data, len);
-    return copy;
-}
-
-/* A strong validator: the digest of the bytes. */
-static void set_view(struct view_bytes *view, const char *data, size_t len)
+/* A copy of the bytes, with a NUL added. The entity tag is a strong validator: the digest of the bytes. */
+static void set_view(struct view_bytes *view, const struct view_bytes *from)
 {
     unsigned char digest[32];
-    view->data = copy_bytes(data, len);
-    view->len = len;
-    sha256(view->data, len, digest);
-    view->etag[0] = '"';
+    char *copy = xcalloc(from->len + 1, 1);
+    if (from->len > 0)
+        memcpy(copy, from->data, from->len);
+    *view = (struct view_bytes){.data = copy, .len = from->len, .etag = "\""};
+    sha256(copy, from->len, digest);
     hex_encode(digest, (ETAG_SIZE - 3) / 2, view->etag + 1);
     strcpy(view->etag + ETAG_SIZE - 2, "\"");
 }
 
-struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct snapshot_rules *rules)
+struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules)
 {
     struct snapshot *s = xcalloc(1, sizeof(*s));
-    *s = (struct snapshot){.refs = 1,
-                           .state = facts->state,
-                           .known = facts->known,
-                           .created_ms = facts->created_ms,
-                           .fetched_ms = facts->fetched_ms,
-                           .urls_expire_at = facts->urls_expire_at,
-                           .retry_after_ms = min64(facts->retry_after_ms, retry_after_max_ms)};
-    if (facts->key != NULL)
-        snprintf(s->key, sizeof(s->key), "%s", facts->key);
+    *s = *draft;
+    s->refs = 1;
+    s->retry_after_ms = min64(draft->retry_after_ms, retry_after_max_ms);
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        set_view(&s->views[i], facts->views[i], facts->view_lens[i]);
+        set_view(&s->views[i], &draft->views[i]);
     set_times(s, rules);
     return s;
 }
@@ -110,7 +96,7 @@ void snapshot_unref(struct snapshot *s)
     if (s == NULL || --s->refs > 0)
         return;
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        free(s->views[i].data);
+        free((void *)(uintptr_t)s->views[i].data); /* the cast: our copy is not const */
     free(s);
 }
 
@@ -150,14 +136,15 @@ static int64_t next_number(char **rest)
 }
 
 /* A key's mark, or "-" for none. */
-static bool read_mark(const char *word, const char **ret_mark)
+static bool read_mark(const char *word, char mark[static KEY_MARK_SIZE])
 {
-    size_t len = word ? strlen(word) : 0;
-    *ret_mark = len == KEY_MARK_SIZE - 1 ? word : NULL;
-    return *ret_mark ? strspn(word, "0123456789abcdef") == len : len == 1 && word[0] == '-';
+    if (word == NULL || strcmp(word, "-") == 0)
+        return word != NULL;
+    snprintf(mark, KEY_MARK_SIZE, "%s", word);
+    return strlen(word) == KEY_MARK_SIZE - 1 && strspn(word, "0123456789abcdef") == KEY_MARK_SIZE - 1;
 }
 
-static const char *read_head(char *head, const char *digest, struct snapshot_facts *facts)
+static const char *read_head(char *head, const char *digest, struct snapshot *draft)
 {
     char *rest;
     const char *format = strtok_r(head, " ", &rest), *made_with = strtok_r(NULL, " ", &rest);
@@ -165,31 +152,31 @@ static const char *read_head(char *head, const char *digest, struct snapshot_fac
         return "another format";
     if (made_with == NULL || strcmp(made_with, digest) != 0)
         return "another provider file";
-    facts->state = state_by_name(strtok_r(NULL, " ", &rest));
-    facts->known = true;
-    facts->created_ms = next_number(&rest);
-    facts->fetched_ms = next_number(&rest);
-    facts->urls_expire_at = next_number(&rest);
-    facts->retry_after_ms = next_number(&rest);
-    bool good_mark = read_mark(strtok_r(NULL, " ", &rest), &facts->key);
+    draft->state = state_by_name(strtok_r(NULL, " ", &rest));
+    draft->known = true;
+    draft->created_ms = next_number(&rest);
+    draft->fetched_ms = next_number(&rest);
+    draft->urls_expire_at = next_number(&rest);
+    draft->retry_after_ms = next_number(&rest);
+    bool good_mark = read_mark(strtok_r(NULL, " ", &rest), draft->key);
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        facts->view_lens[i] = (size_t)next_number(&rest);
+        draft->views[i].len = (size_t)next_number(&rest);
     /* With larger values, sums of times would overflow. */
     const int64_t most = 1LL << 48;
-    if (facts->state == STATE_NONE || !good_mark || facts->created_ms < 0 || facts->created_ms > most ||
-        facts->fetched_ms < 0 || facts->fetched_ms > most || facts->urls_expire_at < 0 ||
-        facts->urls_expire_at > most / 1000 || facts->retry_after_ms < 0)
+    if (draft->state == STATE_NONE || !good_mark || draft->created_ms < 0 || draft->created_ms > most ||
+        draft->fetched_ms < 0 || draft->fetched_ms > most || draft->urls_expire_at < 0 ||
+        draft->urls_expire_at > most / 1000 || draft->retry_after_ms < 0)
         return "a malformed head";
     return NULL;
 }
 
-static const char *find_views(const char *at, const char *end, struct snapshot_facts *facts)
+static const char *find_views(const char *at, const char *end, struct snapshot *draft)
 {
     for (size_t i = 0; i < VIEW_COUNT; i++) {
-        if (facts->view_lens[i] > (size_t)(end - at))
+        if (draft->views[i].len > (size_t)(end - at))
             return "an incomplete value";
-        facts->views[i] = at;
-        at += facts->view_lens[i];
+        draft->views[i].data = at;
+        at += draft->views[i].len;
     }
     return at == end ? NULL : "an incomplete value";
 }
@@ -202,12 +189,11 @@ struct snapshot *snapshot_decode(const char *value, size_t len, const char *dige
         *ret_why = "another format";
         return NULL;
     }
-    struct snapshot_facts facts = {.state = STATE_NONE};
+    struct snapshot draft = {.state = STATE_NONE};
     char *head = xstrndup(value, (size_t)(line_end - value));
-    *ret_why = read_head(head, digest, &facts);
+    *ret_why = read_head(head, digest, &draft);
+    free(head);
     if (*ret_why == NULL)
-        *ret_why = find_views(line_end + 1, value + len, &facts);
-    struct snapshot *snapshot = *ret_why == NULL ? snapshot_new(&facts, rules) : NULL;
-    free(head); /* the facts point into it */
-    return snapshot;
+        *ret_why = find_views(line_end + 1, value + len, &draft);
+    return *ret_why == NULL ? snapshot_new(&draft, rules) : NULL;
 }

@@ -12,7 +12,7 @@ enum view_kind { VIEW_NATIVE, VIEW_UNIFIED, VIEW_COUNT };
 enum { ETAG_SIZE = 35 }; /* 32 hex digits in quotes, and the NUL */
 
 struct view_bytes {
-    char *data;
+    const char *data; /* a NUL follows */
     size_t len;
     char etag[ETAG_SIZE];
 };
@@ -39,21 +39,9 @@ struct snapshot_rules {
     int64_t poll_max_ms;
 };
 
-/* What a snapshot is made from. */
-struct snapshot_facts {
-    enum state state;
-    bool known;
-    int64_t created_ms;
-    int64_t fetched_ms;
-    int64_t urls_expire_at;
-    int64_t retry_after_ms; /* the upstream's Retry-After; 0: none */
-    const char *key;        /* the mark of the key that the query was made with; NULL: unknown */
-    const char *views[VIEW_COUNT];
-    size_t view_lens[VIEW_COUNT];
-};
-
-/* The caller owns the one reference. The bytes are copied. */
-struct snapshot *snapshot_new(const struct snapshot_facts *facts, const struct snapshot_rules *rules);
+/* Makes a snapshot of the facts in `draft`: its state, when it was created and fetched, and its views, whose bytes are
+ * copied. References, entity tags and the times by the rules are set here. The caller owns the one reference. */
+struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules);
 
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is allowed */

@@ -48,20 +48,18 @@ static struct snapshot *make_snapshot(const struct attempt *a, const struct http
 {
     int64_t now = wall_ms();
     const struct snapshot_rules rules = task_rules(a->order.task, a->order.cache);
-    struct snapshot_facts facts = {.state = view->state,
-                                   .known = view->known,
-                                   .created_ms = view->created_at * 1000,
-                                   .fetched_ms = now,
-                                   .urls_expire_at = view->urls_expire_at,
-                                   .retry_after_ms = answer->retry_after_ms,
-                                   .key = a->turn.owner};
-    if (facts.created_ms == 0)
-        facts.created_ms = a->order.last ? a->order.last->created_ms : now;
-    for (size_t i = 0; i < VIEW_COUNT; i++) {
-        facts.views[i] = view->views[i].data;
-        facts.view_lens[i] = view->views[i].len;
-    }
-    return snapshot_new(&facts, &rules);
+    struct snapshot draft = {.state = view->state,
+                             .known = view->known,
+                             .created_ms = view->created_at * 1000,
+                             .fetched_ms = now,
+                             .urls_expire_at = view->urls_expire_at,
+                             .retry_after_ms = answer->retry_after_ms};
+    memcpy(draft.key, a->turn.owner, sizeof(draft.key));
+    if (draft.created_ms == 0)
+        draft.created_ms = a->order.last ? a->order.last->created_ms : now;
+    for (size_t i = 0; i < VIEW_COUNT; i++)
+        draft.views[i] = (struct view_bytes){.data = view->views[i].data, .len = view->views[i].len};
+    return snapshot_new(&draft, &rules);
 }
 
 static enum outcome read_view(const struct attempt *a, const struct upstream_call *call,

@@ -16,14 +16,14 @@ static const char native[] = "{\"a\":1}", unified[] = "{\"provider\":\"p\"}";
 
 static struct snapshot *made(enum state state, int64_t urls_expire_at)
 {
-    const struct snapshot_facts facts = {.state = state,
-                                         .known = true,
-                                         .created_ms = now,
-                                         .fetched_ms = now,
-                                         .urls_expire_at = urls_expire_at,
-                                         .views = {native, unified},
-                                         .view_lens = {sizeof(native) - 1, sizeof(unified) - 1}};
-    return snapshot_new(&facts, &rules);
+    const struct snapshot draft = {.state = state,
+                                   .known = true,
+                                   .created_ms = now,
+                                   .fetched_ms = now,
+                                   .urls_expire_at = urls_expire_at,
+                                   .views = {{.data = native, .len = sizeof(native) - 1},
+                                             {.data = unified, .len = sizeof(unified) - 1}}};
+    return snapshot_new(&draft, &rules);
 }
 
 static struct answer_facts facts_of(enum answer_source source)

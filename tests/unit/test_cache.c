@@ -23,15 +23,14 @@ static int start(void **unused __attribute__((unused)))
 {
     static const char view[] = "{}";
     static const struct conf_cache conf = {.memory = 1 << 20, .missing_ttl_ms = 5000};
-    const struct snapshot_facts facts = {.state = STATE_SUCCEEDED,
-                                         .known = true,
-                                         .fetched_ms = now,
-                                         .views = {view, view},
-                                         .view_lens = {2, 2}};
+    const struct snapshot draft = {.state = STATE_SUCCEEDED,
+                                   .known = true,
+                                   .fetched_ms = now,
+                                   .views = {{.data = view, .len = 2}, {.data = view, .len = 2}}};
     task_init(&task, &route, "a");
     task_init(&other, &route, "b");
     cache = cache_new(&conf);
-    snapshot = snapshot_new(&facts, &rules);
+    snapshot = snapshot_new(&draft, &rules);
     return 0;
 }
 
@@ -62,13 +61,12 @@ static void assert_nothing_known(const struct task *of, int64_t at_ms)
 /* Of a task that has just begun: fresh for 2 s. */
 static struct snapshot *new_running(void)
 {
-    const struct snapshot_facts facts = {.state = STATE_RUNNING,
-                                         .known = true,
-                                         .created_ms = now,
-                                         .fetched_ms = now,
-                                         .views = {"{}", "{}"},
-                                         .view_lens = {2, 2}};
-    return snapshot_new(&facts, &rules);
+    const struct snapshot draft = {.state = STATE_RUNNING,
+                                   .known = true,
+                                   .created_ms = now,
+                                   .fetched_ms = now,
+                                   .views = {{.data = "{}", .len = 2}, {.data = "{}", .len = 2}}};
+    return snapshot_new(&draft, &rules);
 }
 
 TEST(nothing_is_known_at_first)
@@ -274,12 +272,11 @@ TEST(results_push_out_older_ones_and_are_counted)
 static void keep(const struct task *of, size_t len)
 {
     static const char bytes[1 << 20] = {0};
-    const struct snapshot_facts facts = {.state = STATE_SUCCEEDED,
-                                         .known = true,
-                                         .fetched_ms = now,
-                                         .views = {bytes, bytes},
-                                         .view_lens = {len, len}};
-    struct snapshot *s = snapshot_new(&facts, &rules);
+    const struct snapshot draft = {.state = STATE_SUCCEEDED,
+                                   .known = true,
+                                   .fetched_ms = now,
+                                   .views = {{.data = bytes, .len = len}, {.data = bytes, .len = len}}};
+    struct snapshot *s = snapshot_new(&draft, &rules);
     cache_keep(cache, of, s);
     snapshot_unref(s);
 }

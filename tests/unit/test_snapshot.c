@@ -12,21 +12,19 @@ static const struct snapshot_rules rules = {
 
 static const char native[] = "{\"a\":1}", unified[] = "{\"provider\":\"p\"}";
 
-static struct snapshot *made(struct snapshot_facts facts)
+static struct snapshot *made(struct snapshot draft)
 {
-    facts.known = true;
-    facts.fetched_ms = now;
-    facts.views[VIEW_NATIVE] = native;
-    facts.view_lens[VIEW_NATIVE] = sizeof(native) - 1;
-    facts.views[VIEW_UNIFIED] = unified;
-    facts.view_lens[VIEW_UNIFIED] = sizeof(unified) - 1;
-    return snapshot_new(&facts, &rules);
+    draft.known = true;
+    draft.fetched_ms = now;
+    draft.views[VIEW_NATIVE] = (struct view_bytes){.data = native, .len = sizeof(native) - 1};
+    draft.views[VIEW_UNIFIED] = (struct view_bytes){.data = unified, .len = sizeof(unified) - 1};
+    return snapshot_new(&draft, &rules);
 }
 
 /* How long it is fresh from when it was fetched. */
-static int64_t fresh_for(struct snapshot_facts facts)
+static int64_t fresh_for(struct snapshot draft)
 {
-    struct snapshot *s = made(facts);
+    struct snapshot *s = made(draft);
     int64_t ms = s->fresh_until_ms - now;
     assert_true(ms <= 0 || snapshot_is_fresh(s, s->fresh_until_ms - 1));
     assert_false(snapshot_is_fresh(s, s->fresh_until_ms));
@@ -35,7 +33,7 @@ static int64_t fresh_for(struct snapshot_facts facts)
     return ms;
 }
 
-#define FRESH_FOR(...) fresh_for((struct snapshot_facts){__VA_ARGS__})
+#define FRESH_FOR(...) fresh_for((struct snapshot){__VA_ARGS__})
 
 TEST(an_ended_task_is_good_for_its_ttl)
 {
@@ -102,8 +100,8 @@ TEST(no_wish_makes_an_ended_task_outlive_its_urls)
 
 TEST(the_etag_is_a_strong_validator_of_the_bytes)
 {
-    struct snapshot *a = made((struct snapshot_facts){.state = STATE_RUNNING});
-    struct snapshot *b = made((struct snapshot_facts){.state = STATE_SUCCEEDED});
+    struct snapshot *a = made((struct snapshot){.state = STATE_RUNNING});
+    struct snapshot *b = made((struct snapshot){.state = STATE_SUCCEEDED});
     assert_int_equal(strlen(a->views[0].etag), ETAG_SIZE - 1);
     assert_int_equal(a->views[0].etag[0], '"');
     assert_int_equal(a->views[0].etag[ETAG_SIZE - 2], '"');
@@ -115,7 +113,7 @@ TEST(the_etag_is_a_strong_validator_of_the_bytes)
 
 TEST(a_snapshot_lives_as_long_as_someone_holds_it)
 {
-    struct snapshot *s = made((struct snapshot_facts){.state = STATE_RUNNING});
+    struct snapshot *s = made((struct snapshot){.state = STATE_RUNNING});
     assert_ptr_equal(snapshot_ref(s), s);
     snapshot_unref(s);
     assert_string_equal(s->views[VIEW_NATIVE].data, native);
@@ -128,10 +126,10 @@ TEST(a_snapshot_lives_as_long_as_someone_holds_it)
 static struct buf encoded(void)
 {
     struct buf out;
-    struct snapshot *s = made((struct snapshot_facts){.state = STATE_SUCCEEDED,
-                                                      .created_ms = now - 60000,
-                                                      .urls_expire_at = now / 1000 + 3600,
-                                                      .key = "0123abcd"});
+    struct snapshot *s = made((struct snapshot){.state = STATE_SUCCEEDED,
+                                                .created_ms = now - 60000,
+                                                .urls_expire_at = now / 1000 + 3600,
+                                                .key = "0123abcd"});
     buf_init(&out, 65536);
     snapshot_encode(s, "0123456789abcdef", &out);
     snapshot_unref(s);
