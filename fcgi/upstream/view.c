@@ -34,14 +34,14 @@ static bool is_empty(struct json_object *value)
     }
 }
 
-static bool all_hold(const struct list *conditions, int http_status, struct json_object *doc);
+static bool hold(const struct list *conditions, bool all, int http_status, struct json_object *doc);
 
 static bool holds(const struct condition *condition, int http_status, struct json_object *doc)
 {
     if (condition->http != 0 && condition->http != http_status)
         return false;
     if (condition->at.n_segments == 0)
-        return all_hold(&condition->also, http_status, doc);
+        return hold(&condition->also, true, http_status, doc);
     if (doc == NULL)
         return false; /* the body is not JSON */
     struct json_object *value = NULL;
@@ -52,27 +52,23 @@ static bool holds(const struct condition *condition, int http_status, struct jso
         return false;
     if (condition->equals.n > 0 && !(there && scalar_is_among(value, &condition->equals)))
         return false;
-    return all_hold(&condition->also, http_status, doc);
+    return hold(&condition->also, true, http_status, doc);
 }
 
-static bool all_hold(const struct list *conditions, int http_status, struct json_object *doc)
+/* Whether one of the conditions holds, or with `all` each of them. */
+static bool hold(const struct list *conditions, bool all, int http_status, struct json_object *doc)
 {
     const struct condition *items = conditions->items;
     for (size_t i = 0; i < conditions->n; i++) {
-        if (!holds(&items[i], http_status, doc))
-            return false;
+        if (holds(&items[i], http_status, doc) != all)
+            return !all;
     }
-    return true;
+    return all;
 }
 
 static bool any_holds(const struct list *conditions, int http_status, struct json_object *doc)
 {
-    const struct condition *items = conditions->items;
-    for (size_t i = 0; i < conditions->n; i++) {
-        if (holds(&items[i], http_status, doc))
-            return true;
-    }
-    return false;
+    return hold(conditions, false, http_status, doc);
 }
 
 /* Refusals are recognised first; the remaining answers describe a task. `doc` is NULL if the body is not JSON. */
@@ -179,6 +175,22 @@ static const struct keep *keep_for(const struct keep *keep, const char *name)
     return keep->n_children == 0 ? keep : NULL;
 }
 
+/* Copies a member of an object, or with NULL as its name an element of an array. */
+static void copy_member(struct copier *c, const char *name, struct json_object *value,
+                        const struct keep *keep, const char **separator)
+{
+    const size_t before = c->out->len;
+    buf_puts(c->out, *separator);
+    if (name != NULL) {
+        copy_string(c, name, strlen(name));
+        buf_putc(c->out, ':');
+    }
+    if (copy_kept(c, value, keep))
+        *separator = ",";
+    else
+        c->out->len = before;
+}
+
 static void copy_object(struct copier *c, struct json_object *object, const struct keep *keep)
 {
     const char *separator = "";
@@ -186,73 +198,47 @@ static void copy_object(struct copier *c, struct json_object *object, const stru
     json_object_object_foreach(object, name, member)
     {
         const struct keep *child = keep_for(keep, name);
-        if (child == NULL)
-            continue;
-        size_t before = c->out->len;
-        buf_puts(c->out, separator);
-        copy_string(c, name, strlen(name));
-        buf_putc(c->out, ':');
-        if (copy_kept(c, member, child))
-            separator = ",";
-        else
-            c->out->len = before;
+        if (child != NULL)
+            copy_member(c, name, member, child, &separator);
     }
     buf_putc(c->out, '}');
 }
 
-static void copy_array(struct copier *c, struct json_object *array, const struct keep *keep)
+static void copy_array(struct copier *c, struct json_object *array, const struct keep *element)
 {
-    const struct keep *child = keep_for(keep, "*");
     const char *separator = "";
     buf_putc(c->out, '[');
-    for (size_t i = 0; child != NULL && i < json_object_array_length(array); i++) {
-        size_t before = c->out->len;
-        buf_puts(c->out, separator);
-        if (copy_kept(c, json_object_array_get_idx(array, i), child))
-            separator = ",";
-        else
-            c->out->len = before;
-    }
+    for (size_t i = 0; i < json_object_array_length(array); i++)
+        copy_member(c, NULL, json_object_array_get_idx(array, i), element, &separator);
     buf_putc(c->out, ']');
-}
-
-/* Whether `keep` names members of an object, not only elements of an array. */
-static bool keeps_names(const struct keep *keep)
-{
-    for (size_t i = 0; i < keep->n_children; i++) {
-        if (strcmp(keep->children[i].name, "*") != 0)
-            return true;
-    }
-    return false;
 }
 
 /* Returns false if the value does not have the form that the list describes; the output is then to be discarded. For
  * example, a string in place of an object could contain anything. A null is kept: it means that there is no value yet. */
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep)
 {
-    bool choose = keep->n_children > 0;
+    const struct keep *element = keep_for(keep, "*");
+    bool leaf = keep->n_children == 0, names = keep->n_children > (element != NULL ? 1 : 0);
     switch (json_object_get_type(value)) {
     case json_type_object:
-        if (choose && !keeps_names(keep))
-            return false;
-        copy_object(c, value, keep);
-        return true;
+        if (leaf || names)
+            copy_object(c, value, keep);
+        return leaf || names;
     case json_type_array:
-        if (choose && keep_for(keep, "*") == NULL)
-            return false;
-        copy_array(c, value, keep);
-        return true;
+        if (element != NULL)
+            copy_array(c, value, element);
+        return element != NULL;
     case json_type_string:
-        if (!choose)
+        if (leaf)
             copy_string(c, json_object_get_string(value), (size_t)json_object_get_string_len(value));
-        return !choose;
+        return leaf;
     case json_type_null:
         buf_puts(c->out, "null");
         return true;
     default:
-        if (!choose)
+        if (leaf)
             buf_puts(c->out, json_object_to_json_string(value));
-        return !choose;
+        return leaf;
     }
 }
 
