@@ -231,18 +231,22 @@ def test_a_reload_drops_none_that_is_under_way_waits_or_fails(make_hooked, worke
 # How often
 
 
-def test_a_task_is_asked_for_because_of_hooks_once_in_a_poll_interval_at_most(make_hooked):
-    stack = make_hooked(providers={"sora": {"poll": {"min": "500ms", "max": "60s"}}})
+def test_a_task_is_polled_for_hooks_once_in_a_poll_interval_at_most(make_hooked):
+    stack = make_hooked(providers={"sora": {"poll": {"min": "5s", "max": "60s"}}}, clock=True)
     run(stack)
-
-    def asked_three_times():
+    stack.clock.freeze()
+    hook(stack, "t")
+    stack.standin.wait_count(1, "t")
+    for polls in (1, 2):
+        stack.wait_metric("fetches", 0)
         hook(stack, "t")
-        return stack.standin.count("t") >= 3
-
-    stack.wait_until(asked_three_times, what="three queries")
-    times = [query.at for query in stack.standin.seen("t")]
-    assert all(later - sooner > 0.3 for sooner, later in zip(times, times[1:]))  # one may have been late
-    assert taken(stack)["collapsed"] >= 1
+        stack.clock.step(4.9)
+        for _ in range(2):  # the worker's timers run between two answers
+            assert stack.ask_worker("/nothing").status == 404
+        assert stack.standin.count("t") == polls
+        stack.clock.step(0.1)
+        stack.standin.wait_count(polls + 1, "t")
+    assert taken(stack)["collapsed"] == 2
 
 
 def test_a_flood_over_many_tasks_is_taken_and_dropped_past_a_rate(make_hooked):
