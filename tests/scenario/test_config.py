@@ -269,7 +269,7 @@ def test_what_print_config_prints_is_a_configuration_that_means_the_same(place, 
 
 
 def test_the_command_line(place):
-    assert place.run("--version") == place.run("-V") == (0, "taskproxy 0.1\n", "")
+    assert place.run("--version") == place.run("-V") == (0, "taskproxy 0.2\n", "")
     status, usage, errors = place.run("--help")
     assert (status, errors) == (0, "")
     for option in ("config", "check-config", "print-config", "print-nginx", "version", "help"):
