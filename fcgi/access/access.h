@@ -1,8 +1,8 @@
 /* access: authenticates a client by its credentials and decides whether it may read a task.
  *
- * A client sends its team's token where the provider's own clients send their key, so an official client needs only another
- * base URL and key, or as "Authorization: Bearer TOKEN". A browser sends a signed link (link.h) in the query. If both are
- * present, the token is used. */
+ * A client sends its team's token in the header in which the provider's own clients send their key, so that
+ * an official client needs only another base URL and key; or as "Authorization: Bearer TOKEN". A browser
+ * sends a signed link (link.h) in the query. If both are present, the token is used. */
 #ifndef ACCESS_H
 #define ACCESS_H
 
@@ -18,19 +18,19 @@ struct credentials {
     const char *query;
 };
 
-/* The parameter that has the key_header: "HTTP_X_API_KEY". */
+/* The name of the CGI parameter with the key_header, such as "HTTP_X_API_KEY". */
 void access_key_param(const struct provider *provider, char out[static ACCESS_PARAM_SIZE]);
 
-/* Sets *ret_team (NULL in the mode "open"), or returns why access is denied. Without a `task`, it only determines the team,
- * refuses links, and access_may decides for each task. */
+/* Sets *ret_team (NULL in the mode "open"), or returns why access is denied. Without a `task`, it only
+ * determines the team and refuses links; the caller then asks access_may for each task. */
 enum problem access_who(const struct conf *conf, const struct credentials *given, const struct task *task,
                         int64_t now_s, const struct team **ret_team);
 
 /* Whether the team (NULL: everybody) may read the task. */
 enum problem access_may(const struct team *team, const struct task *task);
 
-/* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team is unknown, of
- * any team that may read the task. `task` may be NULL, too. */
+/* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team
+ * is unknown, of any team that may read the task. `task` may be NULL, too. */
 bool access_is_origin(const struct conf *conf, const struct team *team, const struct task *task,
                       const char *origin);
 

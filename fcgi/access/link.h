@@ -4,8 +4,9 @@
  *
  *     team=web&exp=1767225600&sig=1f0c...
  *
- * `exp` is the expiry in seconds since 1970, without leading zeros. `sig` is the HMAC-SHA256, as 64
- * hexadecimal digits in lower case, with the link secret (without the line break of its file) as the key, over exactly these bytes, where LF is the one byte 0x0a and nothing follows the last one:
+ * `exp` is the expiry in seconds since 1970, without leading zeros. `sig` is an HMAC-SHA256 as 64 hexadecimal
+ * digits in lower case. Its key is the link secret, without the line break at the end of the file. Its text
+ * is exactly these bytes, where LF is the single byte 0x0a:
  *
  *     taskproxy-link-v1 LF
  *     TEAM LF
@@ -29,13 +30,13 @@ struct link {
     char sig[LINK_SIG_SIZE];
 };
 
-/* Reads the link in a query, which may be NULL. PROBLEM_NO_CREDENTIAL if none of the parameters is there; PROBLEM_BAD_LINK
- * if one is missing, duplicated or malformed. */
+/* Reads the link in a query, which may be NULL. PROBLEM_NO_CREDENTIAL if none of the parameters is there;
+ * PROBLEM_BAD_LINK if one is missing, duplicated or malformed. */
 enum problem link_read(const char *query, struct link *ret_link);
 
-/* Verifies the link for the task. `team` has the name in the link; both of its secrets are compared in constant time.
- * PROBLEM_WRONG_LINK if the signature is invalid or the lifetime exceeds a year; PROBLEM_LINK_EXPIRED if the signature is
- * valid. */
+/* Verifies the link for the task. `team` has the name in the link; both of its secrets are compared in
+ * constant time. PROBLEM_WRONG_LINK if the signature is invalid or the lifetime exceeds a year;
+ * PROBLEM_LINK_EXPIRED if the signature is valid. */
 enum problem link_check(const struct link *link, const struct team *team, const char *provider,
                         const char *task_id, int64_t now_s);
 

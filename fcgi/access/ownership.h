@@ -1,9 +1,9 @@
 /* ownership: with "ownership": "first-reader", a task belongs to the first team that reads it.
  *
- * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis is unavailable
- * it uses its cache, and a task without an owner belongs to the first team in that worker.
+ * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
+ * is unavailable it uses its cache, and a task without an owner belongs to the first team in that worker.
  *
- *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days after it was last asked for
+ *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days, renewed at each read
  */
 #ifndef OWNERSHIP_H
 #define OWNERSHIP_H
@@ -27,8 +27,8 @@ struct claim {
     void (*on_claimed)(struct claim *claim);
 };
 
-/* False: `granted` is set already; true: on_claimed will be called once, later, when it is set. Without ownership, every
- * claim is granted. */
+/* False: `granted` is set already; true: on_claimed will be called once, later, when it is set. Without
+ * ownership, every claim is granted. */
 bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,
                      const struct team *team, void (*on_claimed)(struct claim *claim));
 void ownership_cancel(struct claim *claim);

@@ -1,9 +1,10 @@
-/* quota: the limits of teams - upstream queries, and waiting requests.
+/* quota: the limits of a team - upstream queries per minute, and waiting requests.
  *
- * Queries are counted in Redis for all workers and hosts, in windows of one minute that begin with their first query. While
- * Redis is unavailable, each worker counts on its own. Waiting requests are counted per worker.
+ * Queries are counted in Redis for all workers and hosts, in windows of one minute that begin with their
+ * first query. While Redis is unavailable, each worker counts on its own. Waiting requests are counted per
+ * worker.
  *
- *     #queries:TEAM     how many there were in this window (behind the prefix)     PX 60000  */
+ *     #queries:TEAM     the number of queries in this window (behind the prefix)     PX 60000 */
 #ifndef QUOTA_H
 #define QUOTA_H
 
@@ -21,7 +22,8 @@ struct quota *quotas_of(struct quotas *quotas, const struct team *team);
 
 /* ---- queries ---- */
 
-/* Whether the quota has no query left in this window, as far as is known, and when the window ends. */
+/* Whether the quota has no query left in this window, by this worker's latest count; and the time until the
+ * window ends. */
 bool quota_is_spent(const struct quota *quota, int64_t now_ms);
 int64_t quota_left_ms(const struct quota *quota, int64_t now_ms);
 
@@ -29,15 +31,16 @@ int64_t quota_left_ms(const struct quota *quota, int64_t now_ms);
 struct charge {
     struct quota *quota;           /* (ref) */
     struct redis_command *command; /* under way, or NULL */
-    bool granted;                  /* the query may be made */
+    bool granted;                  /* the query may be sent */
     void (*on_charged)(struct charge *charge);
 };
 
-/* Counts a query. False: `granted` is set already; true: on_charged will be called once, later, when it is set. */
+/* Counts a query. False: `granted` is set already; true: on_charged will be called once, later, when it is
+ * set. */
 bool quota_charge(struct quota *quota, struct charge *charge, void (*on_charged)(struct charge *charge));
 void quota_cancel(struct charge *charge);
 
-/* Counts a further query even if none is left; and takes back a query that was not made. */
+/* Count a further query even if none is left; and take back the charge for a query that was not sent. */
 void quota_charge_again(struct quota *quota);
 void quota_give_back(struct quota *quota);
 
@@ -49,7 +52,7 @@ struct slot {
     bool taken;
 };
 
-/* Returns false if the team is at its limit. An object that has a slot keeps it. */
+/* Returns false if the team is at its limit. No effect if the object already has a slot. */
 MUST_CHECK bool slot_take(struct slot *slot);
 void slot_leave(struct slot *slot);
 

@@ -1,15 +1,15 @@
 /* conf: the configuration, read once and never changed.
  *
- * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Loading reads everything
- * that the configuration names - provider files, keys, certificates - so a loaded configuration is complete. A reload
- * makes a new one, in new workers. */
+ * One table gives parsing, defaults, bounds, --print-config and the reference (schema.h). Loading reads
+ * everything that the configuration names - provider files, keys, certificates - so a loaded configuration is
+ * complete. A reload makes a new one, in new workers. */
 #ifndef CONF_H
 #define CONF_H
 
 #include "lib/log.h"
 #include "config/teams.h"
 
-/* What a name may resolve to; the words of "addresses" in this order. */
+/* The addresses that an upstream's name may resolve to; in the order of the words of "addresses". */
 enum addresses { ADDRESSES_PUBLIC, ADDRESSES_PRIVATE, ADDRESSES_ANY };
 
 struct conf_upstream {
@@ -19,14 +19,14 @@ struct conf_upstream {
     char *ca_file;         /* NULL: the system's */
     int addresses;         /* enum addresses */
     int64_t connect_timeout_ms;
-    int64_t timeout_ms; /* of a whole query, including the wait for its turn */
+    int64_t timeout_ms; /* of a whole query, including its time in the queue */
     int64_t max_in_flight;
     int64_t max_body;           /* bytes */
     int64_t queries_per_second; /* of one worker; 0: no limit */
     int64_t breaker_failures;   /* in a row, until queries pause; 0: never */
     int64_t breaker_pause_ms;   /* longest pause before a probe */
 
-    unsigned allowed;      /* the kinds of addresses (address.h) it may have, as bits */
+    unsigned allowed;      /* the kinds of addresses (address.h) that it may have, as bits */
     const struct file *ca; /* (ref) the content of ca_file, or NULL */
     struct list keys;      /* of char *, in the vault: the content of key_files */
 };
@@ -40,8 +40,8 @@ struct conf_route {
 
     struct provider *provider;            /* (ref) */
     const struct conf_upstream *upstream; /* (ref) */
-    struct pattern path;                  /* what clients request */
-    struct pattern upstream_path;         /* what the upstream is asked for */
+    struct pattern path;                  /* that clients request */
+    struct pattern upstream_path;         /* that queries request */
     char *hook_secret;                    /* in the vault; NULL: no webhooks */
 };
 
@@ -72,7 +72,7 @@ struct conf_limits {
 };
 
 enum access_mode {
-    ACCESS_OPEN,  /* everybody that the web server admits */
+    ACCESS_OPEN,  /* every client that the web server admits */
     ACCESS_TEAMS, /* clients with a team's token or link */
     ACCESS_NGINX, /* nginx names the team (TASKPROXY_TEAM), or clients with a link */
 };
@@ -115,16 +115,16 @@ struct conf {
 
 extern const struct table conf_table; /* of the file, for the manual */
 
-/* Reads the file and all files that it names. `files` is an empty set, or the one from the master; the configuration
- * takes ownership. NULL with *ret_error (allocated), which names file, line and key. */
+/* Reads the file and all files that it names. `files` is an empty set, or the one from the master; the
+ * configuration takes ownership. NULL with *ret_error (allocated), which names file, line and key. */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
 /* Reads every file of providers_dir, even if no route names it; an error (allocated), or NULL. */
 char *conf_check_providers(const struct conf *conf);
 
-/* The message (allocated) of an error that only the process which uses the configuration can detect, in the form of
- * load errors: "FILE:LINE: /pointer: reason". */
+/* The message (allocated) of an error that only the process which uses the configuration can detect, in the
+ * form of load errors: "FILE:LINE: /pointer: reason". */
 char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...) PRINTF(3, 4);
 
 /* The configuration with all defaults; of secrets, only the file names. */

@@ -12,8 +12,8 @@
 
 enum { PATTERN_PARTS = 16, PATTERN_VARIABLES = 4, TASK_ID_MAX = 256 };
 
-/* The values that a variable may have: a POSIX extended regular expression that matches the whole value. "/", "." and ".."
- * are never allowed. */
+/* The values that a variable may have: a POSIX extended regular expression that matches the whole value. "/",
+ * "." and ".." are never allowed. */
 struct grammar {
     char *name; /* of the variable */
     regex_t regex;
@@ -31,7 +31,7 @@ bool grammar_takes(const struct grammar *grammar, const char *value);
 struct pattern_part {
     char *literal;                 /* or NULL: */
     const struct grammar *grammar; /* (ref) of the variable */
-    char *query_name;              /* of the parameter, or NULL: a part of the path */
+    char *query_name;              /* of the parameter; NULL: a segment of the path */
 };
 
 struct pattern {
@@ -70,7 +70,7 @@ bool pattern_variable(const struct pattern *pattern, const char *name, const cha
 /* Whether the same id identifies the same task in both patterns. */
 bool pattern_same_variables(const struct pattern *a, const struct pattern *b);
 
-/* The value of a query parameter, percent-decoded into `out`; false when absent, doubled, malformed or too
+/* The value of a query parameter, percent-decoded into `out`; false if absent, duplicated, malformed or too
  * long. */
 bool query_value(const char *query, const char *name, char *out, size_t size);
 

@@ -1,4 +1,4 @@
-/* provider: a provider file, read and checked - how one kind of task is asked for and what its answers mean.
+/* provider: a provider file, read and checked - how to query one kind of task, and what the answers mean.
  *
  * Data only: a new provider is a new file. conf/providers/README.md describes the format; view.c applies it.
  */
@@ -67,7 +67,8 @@ struct time_field {
     int64_t plus_ms; /* added to the value */
 };
 
-/* One row of results. The stars of `url` run over all members, and the other pointers use the same indices. */
+/* One row of results. The stars of `url` run over all members, and the other pointers use the same
+ * indices. */
 struct result_field {
     char *type;
     struct json_path url;
@@ -81,8 +82,8 @@ struct unified_fields {
     struct list results; /* of struct result_field */
 };
 
-/* The second query, sent when the first one says that the task has succeeded. Its path is a pattern in which "{/pointer}" is a
- * member of the first answer. */
+/* The second query, sent when the first answer says that the task has succeeded. In its path, "{/pointer}"
+ * stands for a member of the first answer. */
 struct result_query {
     char *path; /* NULL: there is no second query */
     char *into; /* the member of the document that the second answer becomes */
@@ -130,7 +131,7 @@ struct provider {
     size_t n_grammars;
     struct pattern path;
     struct keep keep;
-    char digest[17]; /* of the file: a value in Redis made with another digest is not used */
+    char digest[17]; /* of the file; values in Redis with another digest are not used */
 };
 
 extern const struct table provider_table; /* of the file, for the manual */

@@ -1,7 +1,8 @@
-/* schema: reads a JSON file into a struct, by a table.
+/* schema: reads a JSON file into a struct, driven by a table.
  *
- * A table has one row for each key: its name, type, place in the struct, default, bounds and help. It gives the parser, the defaults, every error message, --print-config and the reference. An error names the file, the line,
- * the pointer and the allowed values. */
+ * A table has one row for each key: its name, type, offset in the struct, default, bounds and help. Parsing,
+ * defaults, error messages, --print-config and the reference all come from it. An error names the file, the
+ * line, the pointer and the allowed values. */
 #ifndef SCHEMA_H
 #define SCHEMA_H
 
@@ -77,8 +78,8 @@ struct table {
         .fields = (rows), .n_fields = NELEMS(rows), .size = sizeof(owner)                                    \
     }
 
-/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. The first field of the struct tells whether it was present,
- * if that field is required. */
+/* An absent S_OBJECT whose default is "null" leaves its struct zeroed. If the first field of the struct is
+ * required, it shows whether the object was present. */
 
 struct schema_source {
     const char *path; /* of the file, for messages and relative paths */
@@ -104,9 +105,9 @@ char *schema_error(const struct schema_source *source, const char *pointer, cons
 /* Prints the struct as JSON that reads as the same struct. */
 void schema_print(const struct table *table, const void *in, struct buf *out);
 
-/* The rows of the table and of all tables that it refers to, for the manual: one line per row, fields separated by tabs:
- * number of the table (0: `table` itself), name, type, nullable, min, max, words, default, number of the table that the
- * row refers to, help. A field that the row does not have is empty. */
+/* The rows of the table and of all tables that it refers to, for the manual: one line per row, fields
+ * separated by tabs: number of the table (0: `table` itself), name, type, nullable, min, max, words, default,
+ * number of the table that the row refers to, help. A field that the row does not have is empty. */
 void schema_describe(const struct table *table, struct buf *out);
 
 #endif

@@ -3,7 +3,7 @@
  *     { "web": { "token_sha256": ["9f86..."], "providers": ["sora"], "origins": ["https://app.example.com"],
  *                "link_secret_file": "secrets/web-links", "queries_per_minute": 600, "watchers": 2000 } }
  *
- * It holds digests of tokens only; a team has two while one token replaces the other. */
+ * It holds only digests of tokens. A team has two of them while one token replaces another. */
 #ifndef TEAMS_H
 #define TEAMS_H
 
@@ -30,8 +30,8 @@ struct teams {
 
 extern const struct table team_table; /* of one team, for the manual */
 
-/* Parses `file` and reads the secrets that it names into `files`. `providers` (of struct provider *) are the configured
- * ones. NULL with *ret_error (allocated), which names file, line and key. */
+/* Parses `file` and reads the secrets that it names into `files`. `providers` (of struct provider *) are the
+ * configured ones. NULL with *ret_error (allocated), which names file, line and key. */
 struct teams *teams_load(struct files *files, const struct file *file, const struct list *providers,
                          char **ret_error);
 void teams_free(struct teams *teams); /* NULL is allowed */

@@ -1,4 +1,4 @@
-/* fetch: see fetch.h. The story of one fetch:
+/* fetch: see fetch.h. The steps of one fetch:
  *
  *     ask_redis --> read_redis --> charge --> ask_upstream --> read_upstream --> keep --> deliver
  *       ^    |       | | |         ^    |                             |          ^          ^
@@ -7,11 +7,11 @@
  *       |            | | '--a fresh snapshot-------------------------------------'          |
  *       '---news-----' '--another worker asks--> await_news --> read_news ----a problem-----'
  *
- * While another worker asks the upstream, the fetch waits for news from it. News of success is a reason to look in Redis
- * again; news of a problem ends the fetch.
+ * While another worker queries the upstream, the fetch waits for its news. After news of a new snapshot, the
+ * fetch reads Redis again; news of a problem ends it.
  *
- * Each step does one thing and returns the next one. Only run() changes the step; a callback stores its result and calls
- * run(), which continues with the step set before the WAIT. */
+ * Each step does one thing and returns the next one. Only run() changes the step; a callback stores its
+ * result and calls run(), which continues with the step set before the WAIT. */
 #include "fetch/fetch.h"
 
 #include <stdlib.h>
@@ -48,16 +48,16 @@ struct fetch {
     struct fetch_order order;  /* except for the task */
     struct trace trace;        /* of the request that the fetch was begun for, if any */
     struct charge charge;      /* for the next query */
-    struct lease_look look;    /* what Redis says, and the lease */
-    bool awaits_news;          /* from another worker, which asks */
-    bool has_heard;            /* news from another worker has come since we looked: */
-    enum problem heard;        /* why that one failed, or NONE */
-    int64_t heard_retry_ms;    /* the task should not be asked for before; 0: unknown */
+    struct lease_look look;    /* the reply from Redis, and the lease */
+    bool awaits_news;          /* from another worker, which holds the lease */
+    bool has_heard;            /* news has come since the last look at Redis: */
+    enum problem heard;        /* why the other worker failed, or NONE */
+    int64_t heard_retry_ms;    /* no query before that time; 0: unknown */
     bool looked_again;         /* because of news that came before the reply */
     struct backoff look_again; /* the pauses of AWAIT_NEWS */
     int64_t awaited_ms;        /* the sum of these pauses */
     uv_timer_t timer;          /* for pauses; its loop is NULL until it is first used */
-    bool asked;                /* an attempt was made, whose end the others should hear */
+    bool asked;                /* an attempt was made; other workers should get its result */
     struct attempt *attempt;   /* under way, or NULL */
     struct attempt_end end;    /* in READ_UPSTREAM, except for the snapshot */
     struct snapshot *last;     /* the newest known so far, or NULL */
@@ -99,15 +99,15 @@ static enum step ask_redis(struct fetch *f)
     return WAIT;
 }
 
-/* Whether the newest snapshot does without a query. It is unknown when another worker sent its query, so with `anew` only
- * an ended task does. */
+/* Whether the newest known snapshot makes a query unnecessary. With `anew`, only that of an ended task does:
+ * when another worker sent its query is unknown. */
 static bool is_enough(const struct fetch *f)
 {
     return f->last != NULL && f->fresh && (!f->order.anew || state_ended(f->last->state));
 }
 
-/* Whether a snapshot from Redis replaces the one that was known. An ended task beats a running one whatever the hosts'
- * clocks say, and news from another worker outdates what this one knew. */
+/* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
+ * a running one, even if the hosts' clocks differ; after news from another worker, so does any snapshot. */
 static bool is_newer(const struct fetch *f, const struct snapshot *found)
 {
     const struct snapshot *last = f->last;
@@ -141,7 +141,7 @@ static enum step read_redis(struct fetch *f)
         return take_known(f, f->last);
     }
     if (f->has_heard && (f->heard != PROBLEM_NONE || !f->looked_again)) {
-        f->looked_again = true; /* once: a flood of news must not keep the fetch looking */
+        f->looked_again = true; /* once: a flood of news must not keep the fetch from going on */
         return READ_NEWS;
     }
     return f->look.turn == LEASE_THEIRS ? AWAIT_NEWS : CHARGE;
@@ -163,7 +163,8 @@ static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
     return WAIT;
 }
 
-/* After the time that all queries of one attempt may take, the holder of the lease is assumed to be dead. */
+/* If the news has not come within the time that one attempt may take, the lease holder is assumed to be
+ * dead. */
 static enum step await_news(struct fetch *f)
 {
     int64_t left_ms = task_timeout_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->look_again);
@@ -177,7 +178,7 @@ static enum step await_news(struct fetch *f)
 
 static enum step read_news(struct fetch *f)
 {
-    lease_leave(&f->look); /* this worker may have been granted the lease just after the news */
+    lease_leave(&f->look); /* Redis may have granted the lease to this worker just after the news */
     switch (f->heard) {
     case PROBLEM_NONE:
         return ASK_REDIS;
@@ -195,7 +196,7 @@ static void on_charged(struct charge *charge)
     run(CONTAINER_OF(charge, struct fetch, charge));
 }
 
-/* Whether a team that waits for the task has a query left. */
+/* Makes a team that waits for the task and has a query left the payer. Returns false if there is none. */
 static bool find_payer(struct fetch *f, int64_t now_ms)
 {
     struct quota **payer = &f->order.payer;
@@ -209,7 +210,7 @@ static enum step refuse_query(struct fetch *f, int64_t now_ms)
     return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->order.payer, now_ms));
 }
 
-/* The refusal comes on the next loop iteration: fetch_begin has to return first. */
+/* A refusal is reported on the next loop iteration: fetch_begin must return before on_end is called. */
 static enum step charge(struct fetch *f)
 {
     int64_t now = wall_ms();
@@ -289,8 +290,8 @@ static enum step keep(struct fetch *f)
     return DELIVER;
 }
 
-/* Keeps the failure in the cache and returns how long the task should not be asked for, as far as that is known. A team
- * that is over its quota says nothing about the task. */
+/* Keeps the failure in the cache. Returns how long the task should not be queried; 0: unknown. An exhausted
+ * quota says nothing about the task, so it is not kept. */
 static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
@@ -303,8 +304,8 @@ static int64_t note_failure(struct fetch *f)
     return f->last != NULL && pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
-/* Ends the lease. Other workers are told the result if this one has asked. A snapshot with an unlisted status is not
- * stored. */
+/* Releases the lease. If this worker has queried the upstream, other workers get the result. A snapshot with
+ * an unlisted status is not stored. */
 static void tell_others(struct fetch *f, int64_t pause_ms)
 {
     bool stored = f->snapshot != NULL && f->snapshot->known;

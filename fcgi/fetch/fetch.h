@@ -1,4 +1,4 @@
-/* fetch: asks for one task, first Redis and then the upstream. */
+/* fetch: gets a new snapshot of one task, from Redis or else from the upstream. */
 #ifndef FETCH_H
 #define FETCH_H
 
@@ -12,7 +12,7 @@ struct fetch;
 
 /* Shared by all fetches of a worker. All (ref), and outlive the fetches. */
 struct fetch_parts {
-    uint64_t *n_sent; /* numbers the queries to the upstreams */
+    uint64_t *n_sent; /* queries sent to upstreams so far; numbers them */
     uv_loop_t *loop;
     const struct conf *conf;
     struct lease *lease;
@@ -28,28 +28,28 @@ struct fetch_result {
     bool from_redis;
     bool stored; /* kept in the cache */
     enum problem problem;
-    bool doubted;           /* TASK_NOT_FOUND of a task that was seen before: not believed yet */
+    bool doubted;           /* TASK_NOT_FOUND for a task that was seen before: not confirmed yet */
     int64_t retry_after_ms; /* with a problem; 0: unknown */
     uint64_t query;         /* the number of the query that was sent for it; 0: none was */
 };
 
 typedef void fetch_end(void *ctx, const struct fetch_result *result);
 
-/* What to fetch, and whose quota pays. */
+/* The task to fetch, and the quota that its queries are charged to. */
 struct fetch_order {
     const struct task *task; /* (ref) during fetch_begin */
-    bool anew;               /* only an ended task, or a query that is sent from now on, does */
-    struct quota *payer;     /* (ref) which the queries are charged to; NULL: none */
-    /* Finds another payer, who waits for the task and has a query left. */
+    bool anew;               /* accept only an ended task or the answer to a query sent from now on */
+    struct quota *payer;     /* (ref) the quota to charge; NULL: none */
+    /* Finds the quota of another waiter that has a query left. Returns false if there is none. */
     bool (*next_payer)(void *ctx, int64_t now_ms, struct quota **ret_payer);
     fetch_end *on_end;
-    void *ctx; /* of both functions */
+    void *ctx; /* passed to both functions */
 };
 
 /* Starts a fetch in the present trace. It calls `on_end` once, later, and then frees itself. */
 struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order);
 
-/* Another worker has sent news of the task. The fetch may end during this call. */
+/* Passes on news of the task from another worker. The fetch may end during this call. */
 void fetch_hear(struct fetch *fetch, const struct news *news);
 
 /* Ends the fetch without a callback. */

@@ -26,8 +26,8 @@ struct fetches {
 
 /* ---- joining ---- */
 
-/* The entry leaves the table before waiters are called, so that a request for the task from a callback starts a new
- * fetch. */
+/* The entry is removed from the table before its waiters are called, so that a callback that requests the
+ * task again starts a new fetch. */
 static void on_end(void *ctx, const struct fetch_result *result)
 {
     struct fetches_entry *entry = ctx;
@@ -75,7 +75,8 @@ static struct fetches_entry *add(struct fetches *fs, const struct task *task)
     return entry;
 }
 
-/* The entry of a task; its fetch is started if there is none. NULL at the limit. */
+/* Returns the entry of a task, and starts a fetch if there is none. NULL if the limit of fetches is
+ * reached. */
 static struct fetches_entry *find_or_begin(struct fetches *fs, struct fetch_order order,
                                            enum fetches_join *ret_how)
 {
@@ -131,8 +132,8 @@ void fetches_listen(struct fetches *fs, struct fetches_listener listener)
     fs->listener = listener;
 }
 
-/* The failure of another worker counts for this one, too. A new snapshot outdates what is known of a task that is not
- * watched. */
+/* A failure in another worker applies to this one, too. If another worker has a new snapshot, the one in the
+ * cache is outdated, unless the listener fetches the new one at once. */
 static void on_news(void *ctx, const struct news *news)
 {
     struct fetches *fs = ctx;

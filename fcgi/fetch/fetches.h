@@ -1,7 +1,7 @@
 /* fetches: the fetches under way and the requests that wait for them.
  *
- * There is one fetch a task, however many wait for it. It belongs to the worker, not to a client: a client that leaves
- * cancels nothing. */
+ * There is at most one fetch per task, however many requests wait for it. It belongs to the worker, not to a
+ * client: a client that leaves cancels nothing. */
 #ifndef FETCHES_H
 #define FETCHES_H
 
@@ -10,11 +10,11 @@
 struct fetches;
 struct fetches_entry; /* one fetch and its waiters */
 
-/* Embedded in whatever waits. */
+/* Embedded in an object that waits for a fetch. */
 struct fetch_waiter {
     struct fetches_entry *entry; /* (ref) NULL: does not wait */
     struct fetch_waiter *prev, *next;
-    struct quota *payer; /* (ref) which a query may be charged to; NULL: none */
+    struct quota *payer; /* (ref) the quota that may be charged; NULL: none */
     void (*on_fetched)(struct fetch_waiter *waiter, const struct fetch_result *result);
 };
 
@@ -33,7 +33,7 @@ void fetches_free(struct fetches *fetches);
 /* (ref) the cache that fetches keep their results in. */
 struct cache *fetches_cache(struct fetches *fetches);
 
-/* Is told of all tasks. `ctx` is passed to both functions. */
+/* Receives events of all tasks. `ctx` is passed to both functions. */
 struct fetches_listener {
     /* Called at the end of every fetch, after its waiters. */
     void (*on_fetched)(void *ctx, const struct fetch_result *result);
@@ -44,17 +44,17 @@ struct fetches_listener {
 
 void fetches_listen(struct fetches *fetches, struct fetches_listener listener);
 
-/* Starts to receive the news of other workers through Redis. */
+/* Starts to receive news from other workers through Redis. */
 void fetches_hear(struct fetches *fetches);
 
 enum fetches_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
 
-/* Waits for the fetch of a task, which is started if there is none. FETCH_REFUSED: the limit of fetches is reached, and no
- * callback follows; otherwise exactly one does, later. */
+/* Waits for the fetch of a task, which is started if there is none. FETCH_REFUSED: the limit of fetches is
+ * reached, and no callback follows; otherwise exactly one does, later. */
 enum fetches_join fetches_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
-/* Starts a fetch of a task without waiting for it, unless one is under way. `anew`: only an ended task, or a query that
- * is sent from now on, does. The query is charged to `payer` (NULL: to none). */
+/* Starts a fetch of a task without waiting for it, unless one is under way. With `anew`, only an ended task
+ * or the answer to a query sent from now on is accepted. The query is charged to `payer` (NULL: no quota). */
 enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, bool anew,
                                   struct quota *payer);
 

@@ -24,8 +24,8 @@ enum {
 static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
-/* KEYS: the lease, the snapshot. ARGV: the token, the channel, the news, and if there is a snapshot, its
- * value, for how long. After its lease has expired, a worker's snapshot is not stored. */
+/* KEYS: the lease, the snapshot. ARGV: the token, the channel, the news and, if there is a snapshot, its
+ * value and its time to live. The snapshot of a worker whose lease has expired is not stored. */
 static const char tell_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) "
                                   "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
                                   "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
@@ -40,11 +40,11 @@ static const char leave_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
 struct lease {
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
-    struct redis *listener;  /* NULL: news is not received */
+    struct redis *listener;  /* NULL: this worker receives no news */
     lease_news *on_news;
     void *ctx;
     char *channel;
-    char sender[17];             /* identifies this worker in news; begins its tokens */
+    char sender[17];             /* identifies this worker in news; the prefix of its tokens */
     unsigned long long n_tokens; /* so far */
     struct lease_look *held;     /* the looks that hold a lease */
     uv_timer_t renew_timer;
@@ -122,7 +122,7 @@ static void hold(struct lease_look *look)
     DL_APPEND(s->held, look);
 }
 
-/* This is the second of the two replies. */
+/* The second of the two replies: the look is complete. */
 static void on_lease(void *user, const struct redis_reply *reply)
 {
     static const enum lease_turn turns[] = {
@@ -177,7 +177,7 @@ static void on_renew(uv_timer_t *timer)
     }
 }
 
-/* What is sent with the news: the snapshot as a value, its time to live, and the message. */
+/* The arguments of tell_script: the encoded snapshot, its time to live, and the news. */
 struct telling {
     struct buf value, news;
     char ttl[24];
@@ -266,7 +266,7 @@ void lease_leave(struct lease_look *look)
 
 /* ---- news ---- */
 
-/* Takes the next word off a text. Returns false if there is none, or it is too long. */
+/* Removes the next word from the text. Returns false if there is none or it is too long. */
 static bool take_word(const char **text, const char *end, char *word_, size_t size)
 {
     const char *space = memchr(*text, ' ', (size_t)(end - *text));
@@ -278,7 +278,7 @@ static bool take_word(const char **text, const char *end, char *word_, size_t si
     return true;
 }
 
-/* Accepts only problems that a query to the upstream can have. */
+/* Accepts only problems that a query to the upstream can cause. */
 static bool read_code(const char *code, enum problem *ret_problem)
 {
     static const enum problem known[] = {

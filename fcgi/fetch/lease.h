@@ -1,12 +1,13 @@
-/* lease: what the workers of all hosts share through Redis: the snapshots of tasks, and which worker asks the upstream.
+/* lease: what the workers of all hosts share through Redis: snapshots, and a lease per task that decides
+ * which worker queries the upstream.
  *
- * A worker that finds no fresh snapshot takes the task's lease, asks, and publishes the result. A worker that does not get
- * the lease waits for this news, and looks again now and then, because news can get lost. A lease is short, and its holder
- * renews it.
+ * A worker that finds no fresh snapshot acquires the task's lease, queries the upstream and publishes the
+ * result. A worker that does not get the lease waits for this news, and checks Redis again at intervals,
+ * because news can get lost. A lease expires within seconds unless its holder renews it.
  *
  *     KEY         the snapshot            (the task's key, behind the prefix)
  *     KEY#lease   the token of its holder  PX 3000
- *     news        the channel              "SENDER CODE RETRY_AFTER_MS KEY"  */
+ *     news        the channel              "SENDER CODE RETRY_AFTER_MS KEY" */
 #ifndef LEASE_H
 #define LEASE_H
 
@@ -20,7 +21,7 @@ struct news {
     const char *key; /* (ref) the task's key, during the callback */
     size_t key_len;
     enum problem problem;   /* NONE: there is a new snapshot; otherwise why that worker failed */
-    int64_t retry_after_ms; /* of the problem: the task should not be asked for before; 0: unknown */
+    int64_t retry_after_ms; /* with a problem: the task should not be queried earlier; 0: unknown */
 };
 
 typedef void lease_news(void *ctx, const struct news *news);
@@ -31,17 +32,17 @@ struct lease *lease_new(uv_loop_t *loop, const struct conf *conf, struct redis *
 /* Freed when the loop has run the closing callbacks. NULL is allowed. */
 void lease_free(struct lease *lease);
 
-/* Starts to receive news; `on_news` is not called for this worker's own. */
+/* Starts to receive news; `on_news` is not called for news that this worker has sent. */
 void lease_listen(struct lease *lease, lease_news *on_news, void *ctx);
 
-/* Which worker is to ask the upstream. */
+/* Which worker queries the upstream. */
 enum lease_turn {
-    LEASE_AWAY,  /* Redis is unavailable: ask without a lease */
-    LEASE_OURS,  /* this worker holds the lease: ask, then lease_tell */
-    LEASE_THEIRS /* another worker asks */
+    LEASE_AWAY,  /* Redis is unavailable: query without a lease */
+    LEASE_OURS,  /* this worker holds the lease: query, then call lease_tell */
+    LEASE_THEIRS /* another worker holds the lease */
 };
 
-/* One look at a task, embedded in the fetch. */
+/* One lookup of a task in Redis; embedded in the fetch. */
 struct lease_look {
     struct lease *lease;     /* (ref) NULL: never used */
     const struct task *task; /* (ref) */
@@ -54,20 +55,21 @@ struct lease_look {
     void (*on_looked)(struct lease_look *look);
 };
 
-/* Looks for the snapshot, and takes the lease if it is free. Returns false if Redis is unavailable: no callback follows.
- * Otherwise exactly one does, later. The task must outlive the look. */
+/* Gets the snapshot, and takes the lease if it is free. Returns false if Redis is unavailable: no callback
+ * follows. Otherwise exactly one does, later. The task must outlive the look. */
 bool lease_look(struct lease *lease, struct lease_look *look, const struct task *task,
                 void (*on_looked)(struct lease_look *look));
 
-/* Ends a look after the upstream was asked, and publishes the result: a snapshot, which is stored, or NULL with a problem;
- * without either, other workers may ask. Without the lease, nothing is published. */
+/* Ends a look after a query to the upstream: releases the lease and publishes the result. The result is a
+ * snapshot, which is stored; or NULL with a problem; or neither, after which other workers may query. Does
+ * nothing if this worker does not hold the lease. */
 void lease_tell(struct lease_look *look, const struct snapshot *snapshot, enum problem problem,
                 int64_t retry_after_ms);
 
 /* Removes the snapshot of a task that does not exist any more. */
 void lease_remove(struct lease *lease, const struct task *task);
 
-/* Ends a look at any point without asking; releases the lease. */
+/* Ends a look at any point without a result; releases the lease. */
 void lease_leave(struct lease_look *look);
 
 #endif

@@ -1,8 +1,9 @@
-/* poller: see poller.h. An entry has two due times, one for its watchers and one for its hint, and one timer for both:
+/* poller: see poller.h. An entry has two due times, one for its watchers and one for its hint, and one timer
+ * for both:
  *
  *     poller_join --> watch_due: no longer fresh --> fetches_refresh --> on_fetched --> the watchers' on_news
  *                      ^-------------------------------------------------'  |
- *     poller_hint --> hint_due: now --------------> fetches_refresh -------' '--> met, or due again  */
+ *     poller_hint --> hint_due: now --------------> fetches_refresh -------' '--> satisfied, or due again */
 #include "fetch/poller.h"
 
 #include <stdlib.h>
@@ -19,8 +20,8 @@ enum {
     HINT_RETRY_MAX_MS = 60 * 1000,
     RETRY_MS = 1000,
     FETCH_MAX_MS = 5 * 60 * 1000, /* no fetch takes longer */
-    JITTER_PART = 10,             /* this part of a pause is added at random, */
-    JITTER_MAX_MS = 500,          /* up to this */
+    JITTER_PART = 10,             /* up to a tenth of each pause is added at random, */
+    JITTER_MAX_MS = 500,          /* but no more than this */
     REPORT_MS = 1000              /* between reports of the most watched tasks */
 };
 
@@ -35,9 +36,9 @@ struct poll_entry {
     int64_t created_ms;    /* of the task, for its interval */
     uint64_t watch_due_ms; /* loop time of the next poll for the watchers */
     uint64_t
-        hint_due_ms; /* loop time of the next poll for a hint, or when the pause after one ends; never: no hint */
-    bool hinted;     /* a hint is not met yet, */
-    uint64_t hint_number; /* as no query with a higher number was sent */
+        hint_due_ms; /* loop time of the next poll for a hint, or the end of the pause after it; or never */
+    bool hinted;     /* a hint is not satisfied: */
+    uint64_t hint_number; /* the answer to a query with a higher number satisfies it */
     int hint_tries;       /* polls that may still fail */
     struct backoff hint_pause;
     uv_timer_t timer;
@@ -47,7 +48,7 @@ struct poll_entry {
 struct poller {
     struct poller_parts parts;
     struct poll_entry *table;
-    size_t n_hints; /* entries with a hint, met or not */
+    size_t n_hints; /* entries with a hint, satisfied or not */
     size_t n_unmet;
     bool draining;
     uv_timer_t report_timer; /* active while there are entries */
@@ -74,7 +75,7 @@ static uint64_t in_ms(const struct poll_entry *e, int64_t ms)
     return uv_now(e->poller->parts.loop) + (uint64_t)(ms > 0 ? ms : 0);
 }
 
-/* The random part keeps tasks that were asked for together from staying together. */
+/* The jitter spreads out tasks whose clients came at the same time. */
 static void set_watch_due(struct poll_entry *e, int64_t ms)
 {
     int64_t jitter_ms = ms / JITTER_PART < JITTER_MAX_MS ? ms / JITTER_PART : JITTER_MAX_MS;
@@ -109,7 +110,7 @@ static void settle(struct poll_entry *e)
 
 /* ---- polling for watchers ---- */
 
-/* Finds the first watcher that may pay for a query. Returns 0, or how long it takes until one may. */
+/* Finds the first watcher whose quota has a query left. Returns 0, or the time until one will have. */
 static int64_t find_payer(const struct poll_entry *e, struct quota **ret_payer)
 {
     int64_t now = wall_ms(), soonest_ms = FETCH_MAX_MS;
@@ -128,18 +129,19 @@ static int64_t find_payer(const struct poll_entry *e, struct quota **ret_payer)
 static void poll_for_watchers(struct poll_entry *e)
 {
     struct quota *payer = NULL;
-    int64_t wait_ms = look_up(e).left_ms; /* 0, unless another request has asked, or has failed, just now */
+    int64_t wait_ms =
+        look_up(e).left_ms; /* 0, unless another request has just fetched the task, or failed to */
     if (wait_ms == 0)
         wait_ms = find_payer(e, &payer);
-    if (wait_ms == 0) { /* the end of the fetch sets the next due time; this one is for safety */
+    if (wait_ms == 0) { /* on_fetched sets the next due time; this one is a safeguard */
         enum fetches_join how = fetches_refresh(e->poller->parts.fetches, &e->task, false, payer);
         wait_ms = how == FETCH_REFUSED ? RETRY_MS : FETCH_MAX_MS;
     }
     set_watch_due(e, wait_ms);
 }
 
-/* How long to wait after a fetch. A task that fails is polled at its interval, even when its last snapshot is too old
- * to be kept. */
+/* The pause after a fetch. A task whose queries fail is polled at its interval, even when its last snapshot
+ * is too old to be kept. */
 static int64_t pause_after(const struct poll_entry *e, const struct fetch_result *result)
 {
     const struct snapshot_rules rules = task_rules(&e->task, &e->poller->parts.conf->cache);
@@ -155,7 +157,7 @@ static int64_t pause_after(const struct poll_entry *e, const struct fetch_result
 
 /* ---- polling for a hint ---- */
 
-/* The next poll for a hint comes after the provider's shortest interval at the earliest. */
+/* The next poll for a hint follows no earlier than the provider's shortest interval. */
 static void poll_for_hint(struct poll_entry *e)
 {
     int64_t pause_ms = e->task.route->provider->poll.min_ms;
@@ -199,8 +201,8 @@ static int64_t pause_after_failure(struct poll_entry *e, const struct fetch_resu
     return result->retry_after_ms > pause_ms ? result->retry_after_ms : pause_ms;
 }
 
-/* A query that was under way when the hint came may have been answered before the change: then the hint stays due
- * after its pause. */
+/* A query that was under way when the hint came may have been answered before the change. Its answer does not
+ * satisfy the hint, which stays due after its pause. */
 static void follow_hint(struct poll_entry *e, const struct fetch_result *result)
 {
     bool failed = result->snapshot == NULL;
@@ -359,7 +361,7 @@ bool poller_is_busy(const struct poller *p)
 
 /* ---- news ---- */
 
-/* Each watcher is back in the list before it is called, so that it, or another one, can leave. */
+/* Each watcher is put back into the list before its callback, which may remove this watcher and others. */
 static void tell(struct poll_entry *e, struct snapshot *snapshot)
 {
     struct watcher *untold = NULL, *watcher;
@@ -392,7 +394,8 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     settle(e);
 }
 
-/* Another worker has stored a new snapshot in Redis. Should it not be there, a watcher pays for a query. */
+/* Another worker has stored a new snapshot in Redis. If it cannot be read there, a watcher is charged for a
+ * query. */
 static bool on_news(void *ctx, const struct news *news)
 {
     struct poller *p = ctx;

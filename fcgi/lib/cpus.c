@@ -1,10 +1,10 @@
 /* cpus: see cpus.h.
  *
- * A quota is in the folder of a control group: in version 2 as "QUOTA PERIOD" or "max PERIOD" in cpu.max, in
- * version 1 as one number each in cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us. Both are in microseconds. What
- * holds for a group holds for all groups in it, so every folder from the process's own up to the root is read. In a
- * container the path that the kernel gives may be the host's, of which only the upper folders are there, or none but
- * the root: a folder that is missing sets no limit. */
+ * A quota is in the directory of a control group: in version 2 as "QUOTA PERIOD" or "max PERIOD" in cpu.max,
+ * in version 1 as one number each in cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us. Both are in
+ * microseconds. The limit of a group also applies to its descendants, so every directory from the process's
+ * own up to the root is read. In a container, the kernel may report a path of the host, of which only some
+ * directories, or only the root, exist here: a missing directory sets no limit. */
 #include "lib/cpus.h"
 
 #include <inttypes.h>

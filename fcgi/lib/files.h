@@ -1,8 +1,8 @@
 /* files: the files of a configuration, each read once.
  *
- * The master reads every file, possibly as root, and passes the set to its workers in a memory file. So a worker has
- * exactly the bytes that were checked, needs no permission to read secrets, and never sees half of a change. A set
- * from the master never reads the disk. */
+ * The master reads every file, possibly as root, and passes the set to its workers in a memory file. So a
+ * worker has exactly the bytes that were checked, needs no permission to read secrets, and never sees a
+ * half-written change. A set from the master never reads the disk. */
 #ifndef FILES_H
 #define FILES_H
 
@@ -13,7 +13,7 @@
 enum file_kind {
     FILE_PLAIN,
     FILE_LIVE,   /* reloaded whenever it changes, not only on SIGHUP */
-    FILE_SECRET, /* likewise; refused if others may read it; in the vault */
+    FILE_SECRET, /* like FILE_LIVE; refused if others may read it; kept in the vault */
 };
 
 /* Identifies one version of a file on the disk; all zero: no file. */
@@ -34,7 +34,8 @@ struct file {
 
 struct files; /* the set; owns its files */
 
-/* Prefix of the paths of files in $CREDENTIALS_DIRECTORY, where systemd puts a service's credentials (LoadCredential=). */
+/* Prefix of the paths of files in $CREDENTIALS_DIRECTORY, where systemd puts a service's credentials
+ * (LoadCredential=). */
 #define FILES_CREDENTIAL "credential:"
 
 struct files *files_new(void);
@@ -47,8 +48,8 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
 
 enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
 
-/* The one line of a file that holds a secret, at least `min_len` characters; vault_free() it. NULL with *ret_why (allocated:
- * "must hold one line of visible ASCII characters"), which never quotes the file. */
+/* The one line of a file that holds a secret, at least `min_len` characters; vault_free() it. NULL with
+ * *ret_why (allocated: "must hold one line of visible ASCII characters"), which never quotes the file. */
 char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why);
 
 /* The mark of a key, which identifies it in logs and Redis: the first digits of its SHA-256. */
@@ -57,7 +58,8 @@ void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 /* A new set with the plain files of `files`; the others will be read from the disk again. */
 struct files *files_renew(const struct files *files);
 
-/* The number of files in `is`, plain ones excepted, that differ from those in `was` or are new; *ret_first is one of them. */
+/* The number of live and secret files in `is` that differ from those in `was` or are new; *ret_first is one
+ * of them. */
 size_t files_changed(const struct files *was, const struct files *is, const char **ret_first);
 
 /* The i-th file of the set, in no particular order; NULL after the last. */

@@ -1,9 +1,9 @@
 /* json: strict reading of JSON on top of json-c.
  *
- * json-c accepts NaN, single quotes, comments, trailing commas, duplicate keys (the last wins) and clamps numbers to 64
- * bits. Its strict mode is not used: it varies between versions, and 0.18's refuses every string that is not ASCII.
- * So the grammar of RFC 8259 is read here, in one pass, and json-c holds the tree, decodes escapes and writes. Trees are
- * json-c's own: json_object_put() frees. */
+ * json-c accepts NaN, single quotes, comments, trailing commas, duplicate keys (the last wins) and clamps
+ * numbers to 64 bits. Its strict mode is not used: it varies between versions, and 0.18's refuses every
+ * string that is not ASCII. So the grammar of RFC 8259 is read here, in one pass, and json-c holds the tree,
+ * decodes escapes and writes. Trees are json-c's: json_object_put() frees them. */
 #ifndef JSON_H
 #define JSON_H
 
@@ -25,8 +25,8 @@ struct json_error {
 struct json_object *json_read(const char *text, size_t len, int max_depth, enum json_form form,
                               struct json_error *ret_error);
 
-/* The line of the value at a JSON pointer, or of its innermost container that exists. The text is well-formed and may have
- * comments. */
+/* The line of the value at a JSON pointer, or of its innermost container that exists. The text is well-formed
+ * and may have comments. */
 size_t json_line_of(const char *text, size_t len, const char *pointer);
 
 /* A parsed pointer. A segment "*" means every member of an array. */
@@ -43,8 +43,8 @@ MUST_CHECK int json_path_init(struct json_path *path, const char *text);
 void json_path_done(struct json_path *path);
 bool json_path_is_star(const struct json_path *path, size_t segment);
 
-/* Looks up a path. `indices` replace its stars, in order; NULL means the first member for each star. False if the member does
- * not exist; a null member gives true and NULL. */
+/* Looks up a path. `indices` replace its stars, in order; NULL means the first member for each star. Returns
+ * false if the member does not exist; a null member gives true and NULL. */
 bool json_at(struct json_object *doc, const struct json_path *path, const size_t *indices,
              struct json_object **ret_value);
 

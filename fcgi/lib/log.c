@@ -94,7 +94,8 @@ size_t log_format_entry(enum log_format format, bool for_journal, const struct l
 
 /* ---- the process ---- */
 
-/* Whether standard error is still the stream that systemd connected to the journal: it may have been redirected. */
+/* Whether standard error is still the stream that systemd connected to the journal: it may have been
+ * redirected. */
 static bool is_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
@@ -131,7 +132,7 @@ static void write_line(enum log_level level, const char *message, int64_t repeat
     char text[LOG_LINE_MAX];
     size_t len = log_format_entry(line_format, to_journal, &line, text);
     if (write(STDERR_FILENO, text, len) < 0)
-        return; /* there is no other place to report it */
+        return; /* an error here cannot be reported anywhere */
 }
 
 static int64_t steady_ms(void)

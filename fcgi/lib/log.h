@@ -1,12 +1,14 @@
-/* log: one line per event on standard error, written in one piece so that lines of several processes never mix.
+/* log: one line per event on standard error, written with one write(2) so that lines of several processes
+ * never mix.
  *
- *     text       2026-01-14T15:15:46.123Z warn worker 1: upstream main: Timeout was reached (repeated 57 times) trace=00-4bf9...
- *     journal    <4>worker 1: upstream main: Timeout was reached        the journal adds the time and reads the priority
+ *     text       2026-01-14T15:15:46.123Z warn worker 1: upstream main: did not answer in time (repeated 57 times)
+ *     journal    <4>worker 1: upstream main: did not answer in time     the journal adds the time and reads the priority
  *     JSON       {"time":"2026-01-14T15:15:46.123Z","level":"warn","process":"worker 1","pid":42,"message":"...",
- *                 "repeated":57,"traceparent":"00-4bf9..."}             after "<4>" when standard error is the journal
+ *                 "repeated":57,"traceparent":"00-4bf9..."}             after "<4>" if standard error is the journal
  *
- * lib/ and the rooms that return reasons do not log. Callers never pass secrets or bodies. Text from outside is allowed:
- * it cannot break the line (sanitize.h). Lines above debug are rate-limited (log_ratelimit.h). */
+ * A text line of a request with a trace ends with "trace=00-4bf9...". Functions that return the reason of an
+ * error do not log it. Callers never pass secrets or bodies. Text from outside is allowed: it cannot break
+ * the line (sanitize.h). Lines above debug are rate-limited (log_ratelimit.h). */
 #ifndef LOG_H
 #define LOG_H
 
@@ -17,7 +19,8 @@ enum log_format { LOG_TEXT, LOG_JSON };
 /* The longest time between two calls of log_tick; the longest line, which a pipe takes atomically. */
 enum { LOG_TICK_MS = 1000, LOG_LINE_MAX = 4096 };
 
-/* For this process: the lowest level to log, the format, and the name on each line ("worker 1"; NULL for none). */
+/* For this process: the lowest level to log, the format, and the name on each line ("worker 1"; NULL for
+ * none). */
 void log_setup(enum log_level least, enum log_format format, const char *process);
 
 void log_line(enum log_level level, const char *format, ...) PRINTF(2, 3);

@@ -1,8 +1,9 @@
 /* shm_counters: the counters of one process, in memory shared with the process that reads them.
  *
- * A series has a key, the metric's name and labels as Prometheus writes them, and one value, or several in a row for a
- * histogram. Each sheet has one writer, which only adds series. The key identifies a value, not its index, so sheets of
- * processes with other routes or another version of the program can be added up. A reader trusts nothing in a sheet. */
+ * A series has a key, the metric's name and labels as Prometheus writes them, and one value, or several in a
+ * row for a histogram. Each sheet has one writer, which only adds series. The key identifies a value, not its
+ * index, so sheets of processes with other routes or another version of the program can be added up. A reader
+ * validates everything that it reads from a sheet. */
 #ifndef SHM_COUNTERS_H
 #define SHM_COUNTERS_H
 
@@ -26,7 +27,7 @@ struct shm_counters {
 void shm_counters_reset(struct shm_counters *sheet);
 
 /* The index of a series' first value; creates the series if needed. `guess` is the index to check first.
- * SHM_COUNTERS_VALUES if there is no room or the key is too long. */
+ * SHM_COUNTERS_VALUES if the sheet is full or the key is too long. */
 size_t shm_counters_series(struct shm_counters *sheet, const char *key, size_t width, size_t guess);
 
 /* The first value of a series, or 0. */

@@ -1,7 +1,8 @@
 /* stats: counters, gauges and histograms, defined in two tables with their help texts.
  *
- * The master allocates the memory: one sheet (shm_counters.h) for each worker process, which only that process writes. The
- * master adds up the sheets, and adds that of a worker that has exited to its own, so that sums never decrease. */
+ * The master allocates the page of counters in shared memory. It has one sheet (shm_counters.h) for each
+ * worker process, which only that process writes. The master adds up the sheets. It adds the sheet of a
+ * worker that has exited to its own, so that totals never decrease. */
 #ifndef STATS_H
 #define STATS_H
 
@@ -92,7 +93,8 @@ enum family_id { FAMILIES(FAMILY_ID) FAMILY_COUNT };
 
 enum stat_type { counter, gauge, histogram };
 
-/* The values of a histogram: the counts per bucket, the count above the last bound, and the sum in nanoseconds. */
+/* The values of a histogram: the counts per bucket, the count above the last bound, and the sum in
+ * nanoseconds. */
 enum { STAT_BOUNDS = 18, STAT_BEHIND = STAT_BOUNDS, STAT_SUM, STAT_HISTOGRAM };
 extern const int64_t stat_bounds_ns[STAT_BOUNDS];
 
@@ -105,8 +107,8 @@ MUST_CHECK int stats_create(void);
 /* Maps the slot for this process; the master maps all of them. Counts made before are lost. */
 MUST_CHECK int stats_attach(int fd, int slot);
 
-/* For the master after an upgrade: maps the page that the program before it made, and counts on from its totals. A
- * negative errno if the descriptor is no such page, or of a version with another layout. */
+/* For the master after an upgrade: maps the page of the previous program and continues its totals. Returns a
+ * negative errno if the descriptor is not such a page, or has another layout. */
 MUST_CHECK int stats_adopt(int fd);
 
 void stat_add(enum stat_id which, int64_t n);
@@ -117,8 +119,9 @@ int64_t stat_get(enum stat_id which);
 void stats_beat(void);
 int64_t stats_beats(int slot);
 
-/* A series of a family: stat_series(FAMILY_X, "label", value, "label", value), or (FAMILY_X, NULL) without labels. The lookup compares text, so frequent users keep the pointer. If
- * there is no room, updates are lost, and STAT_SERIES_LOST counts them. */
+/* A series of a family: stat_series(FAMILY_X, "label", value, "label", value), or (FAMILY_X, NULL) without
+ * labels. The lookup compares text, so frequent callers keep the pointer. If the sheet is full, updates are
+ * lost and counted in STAT_SERIES_LOST. */
 #define stat_series(family, ...) stat_series_of(family, (const char *const[]){__VA_ARGS__, NULL})
 int64_t *stat_series_of(enum family_id family, const char *const *labels) NEVER_NULL;
 

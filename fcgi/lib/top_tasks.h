@@ -23,13 +23,13 @@ struct top_tasks_board {
     struct top_tasks_list list;
 };
 
-/* Takes a task into the list if it is among the ten. */
+/* Adds a task to the list if it is among the ten. */
 void top_tasks_offer(struct top_tasks_list *list, const char *provider, const char *id, int64_t watchers);
 void top_tasks_merge(struct top_tasks_list *list, const struct top_tasks_list *other);
 
 void top_tasks_write(struct top_tasks_board *board, const struct top_tasks_list *list);
 
-/* False if the board keeps changing. Invalid content is truncated. */
+/* Returns false if the board keeps changing. Invalid content is truncated. */
 bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *ret_list);
 
 #endif

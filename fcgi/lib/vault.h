@@ -1,7 +1,8 @@
-/* vault: memory for secrets - mlocked, so it is never swapped out; excluded from core dumps; wiped when freed.
+/* vault: memory for secrets - mlocked, so it is never swapped out; excluded from core dumps; wiped when
+ * freed.
  *
- * Each secret has its own pages, as there are few secrets. If the system allows no more locked memory (RLIMIT_MEMLOCK),
- * everything else still applies. */
+ * Each secret has its own pages. If the system allows no more locked memory (RLIMIT_MEMLOCK), the secret is
+ * not locked, but everything else still applies. */
 #ifndef VAULT_H
 #define VAULT_H
 
@@ -13,10 +14,10 @@ char *vault_strndup(const char *text, size_t len) NEVER_NULL;
 
 void vault_free(void *secret); /* NULL is allowed */
 
-/* Whether all of its memory is locked. */
+/* Whether all memory of the vault is locked. */
 bool vault_is_locked(void);
 
-/* Whether every secret was freed; for a check before exit. */
+/* Whether every secret was freed; checked before exit. */
 bool vault_is_empty(void);
 
 #endif

@@ -60,7 +60,7 @@ struct fcgi_request {
     FCGX_Request fcgx;
 };
 
-/* The listening socket. Accepting pauses while the system has no descriptor left. */
+/* The listening socket. Accepting pauses while no descriptor is left. */
 struct listener {
     struct fcgi_server *server; /* (ref) */
     int fd;
@@ -163,7 +163,7 @@ static void open_connection(struct fcgi_server *s, int fd)
         abort(); /* a fresh socket is always pollable */
     FCGX_InitRequest(&c->fcgx, -1, 0);
     c->fcgx.ipcFd = fd;
-    c->fcgx.keepConnection = 1; /* or FCGX_Accept_r closes it before the first request */
+    c->fcgx.keepConnection = 1; /* otherwise FCGX_Accept_r closes it before the first request */
     FCGX_Detach(&c->fcgx);      /* if libfcgi closes the socket, it must not linger */
     DL_APPEND(s->connections, c);
     s->n_connections++;
@@ -193,7 +193,7 @@ static void wait_for_the_rest(struct fcgi_request *c)
     uv_timer_start(&c->timer, on_look_again, (uint64_t)backoff_next(&c->look), 0);
 }
 
-/* Reads the body of any method, or its rest would be taken for the start of the next request. */
+/* Reads the body whatever the method: an unread rest would be parsed as the next request. */
 static void read_off_stdin(struct fcgi_request *c)
 {
     char piece[4096];
@@ -210,7 +210,7 @@ static void read_off_stdin(struct fcgi_request *c)
 static void take_request(struct fcgi_request *c)
 {
     if (FCGX_Accept_r(&c->fcgx) < 0) {
-        c->fd = -1; /* libfcgi has closed it */
+        c->fd = -1; /* libfcgi has closed the descriptor */
         return close_connection(c, "libfcgi refused the request");
     }
     c->state = BUSY;
@@ -260,10 +260,11 @@ static bool has_room(int fd)
     return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0;
 }
 
-/* The answer is written, or cannot be: the connection waits for its next request, or is closed. */
+/* Called when the answer is written or the write has failed: keeps the connection for its next request, or
+ * closes it. */
 static void end_request(struct fcgi_request *c, bool failed)
 {
-    /* These are the parts of FCGX_Finish_r, except that it would close a socket that is being polled. */
+    /* Like FCGX_Finish_r, which would also close the socket while it is polled. */
     bool keep = c->fcgx.keepConnection && !c->refused && !c->server->draining;
     failed |= FCGX_FClose(c->fcgx.err) != 0;
     failed |= FCGX_FClose(c->fcgx.out) != 0;
@@ -313,7 +314,7 @@ static void continue_writing(struct fcgi_request *c)
     wait_for(c, UV_WRITABLE | UV_DISCONNECT);
 }
 
-/* The web server may have read while this process was descheduled. */
+/* Tries once more: the web server may have read while this process was descheduled. */
 static void on_write_timeout(uv_timer_t *timer)
 {
     struct fcgi_request *c = timer->data;
@@ -373,7 +374,7 @@ bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len)
     c->pending_at = 0;
     buf_add(&c->pending, data, len);
     void (*on_gone)(void *) = c->on_gone;
-    c->on_gone = NULL; /* the result reports a connection that is closed during this call */
+    c->on_gone = NULL; /* the return value reports a connection that is closed during this call */
     continue_writing(c);
     if (c->state == STREAMING)
         c->on_gone = on_gone;
@@ -489,7 +490,8 @@ static void on_listener_closed(uv_handle_t *handle)
         free(l);
 }
 
-/* Closes the listening socket. The listener is freed after its closing callbacks, later than the server if need be. */
+/* Closes the listening socket. The listener is freed in its last closing callback, which may come after the
+ * server's. */
 static void stop_listening(struct fcgi_server *s)
 {
     struct listener *l = s->listener;
@@ -545,8 +547,8 @@ static void on_linger_over(uv_timer_t *timer)
         close_connection(c, NULL);
 }
 
-/* The web server may be about to write to an idle connection. If the connections to all workers were closed at
- * the same moment, it would find none that works; so each stays open for a while, or until its next answer. */
+/* The web server may be about to write to an idle connection. If all workers closed their connections at the
+ * same moment, it would find none that works. So each stays open for LINGER_MS, or until its next answer. */
 void fcgi_drain(struct fcgi_server *s)
 {
     stop_listening(s);

@@ -1,8 +1,8 @@
-/* fcgi: the FastCGI edge, on libfcgi.
+/* fcgi: the FastCGI server, on top of libfcgi.
  *
- * libfcgi reads and writes with blocking calls, so it is called only when they cannot block: a request is
- * checked in the socket (MSG_PEEK) and passed to libfcgi when it is complete, and an answer is written record
- * by record, each when the socket has room.
+ * libfcgi's reads and writes block, so it is called only when they cannot: a request is checked in the socket
+ * buffer (MSG_PEEK) and passed to libfcgi when it is complete, and an answer is written record by record,
+ * each when the socket is writable.
  *
  * A plain CGI program uses the same interface: one request from the environment, one answer to standard
  * output. */
@@ -19,13 +19,14 @@ struct fcgi_request; /* one request of a web server, until it is answered or its
 struct fcgi_handlers {
     /* A request has arrived. Answer it with fcgi_send, now or later. */
     void (*on_request)(void *ctx, struct fcgi_request *request);
-    /* The server is draining, or is a CGI program, and its last connection is closed. */
+    /* The last connection of a server that drains or is a CGI program is closed. */
     void (*on_drained)(void *ctx);
     void *ctx;
 };
 
-/* Serves the listening socket `fd` and takes ownership of it. Connections over `max_connections` are accepted,
- * marked as refused, and closed after one answer. While the system has no free descriptor, accepting pauses. */
+/* Serves the listening socket `fd` and takes ownership of it. Connections over `max_connections` are
+ * accepted, marked as refused, and closed after one answer. While the system has no free descriptor,
+ * accepting pauses. */
 struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
                                 struct fcgi_handlers handlers);
 
@@ -47,8 +48,8 @@ const char *fcgi_param(const struct fcgi_request *request, const char *name);
 /* Whether the connection is over max_connections. The answer should be a 503. */
 bool fcgi_is_refused(const struct fcgi_request *request);
 
-/* The body of a POST. The bodies of other methods, and of a CGI request, are discarded. (ref) until the request is
- * answered. */
+/* The body of a POST. The bodies of other methods, and of a CGI request, are discarded. (ref) until the
+ * request is answered. */
 const char *fcgi_body(const struct fcgi_request *request, size_t *ret_len);
 
 /* Sets the callback for a connection that the web server closes before the answer. It is called once; after
@@ -66,8 +67,9 @@ bool fcgi_can_stream(const struct fcgi_request *request);
 /* Starts a streamed answer. The caller keeps the request, and on_gone stays set. */
 void fcgi_stream(struct fcgi_request *request, const char *head, size_t head_len);
 
-/* Sends the next bytes of a stream. Returns false if the web server has closed the connection, or reads so slowly
- * that the connection was closed here; then the request must not be used, and on_gone is not called. */
+/* Sends the next bytes of a stream. Returns false if the web server has closed the connection, or reads so
+ * slowly that the connection was closed here; then the request must not be used, and on_gone is not
+ * called. */
 MUST_CHECK bool fcgi_stream_send(struct fcgi_request *request, const char *data, size_t len);
 
 /* Ends the stream. The request must not be used afterwards. */

@@ -17,15 +17,15 @@ struct record {
     size_t padding;
 };
 
-/* The stream of PARAMS, put together: names and values run over the borders of records. */
+/* The PARAMS stream, reassembled: names and values may cross record boundaries. */
 struct params {
     unsigned char data[FCGI_PARSE_MAX];
     size_t len;
 };
 
-static struct params params; /* a scratch place: one process, one thread, one check at a time */
+static struct params params; /* static, not on the stack: one check runs at a time */
 
-/* The record at data; its whole length, 0 when it is not all there. */
+/* Reads the record at `data`. Returns its total length, or 0 if it is incomplete. */
 static size_t read_record(const unsigned char *data, size_t len, struct record *record)
 {
     if (len < HEADER_LEN)
@@ -39,7 +39,7 @@ static size_t read_record(const unsigned char *data, size_t len, struct record *
     return whole <= len ? whole : 0;
 }
 
-/* One length of a name or a value; false when the stream ends in it. */
+/* Reads the length of a name or a value. Returns false if the stream ends within it. */
 static bool read_length(size_t *at, size_t *ret_len)
 {
     const unsigned char *p = params.data + *at;
@@ -56,7 +56,8 @@ static bool read_length(size_t *at, size_t *ret_len)
     return true;
 }
 
-/* Every name and value ends within the stream, and no name is empty or holds a NUL or '='. */
+/* Whether every name and value ends within the stream, no name is empty, and none contains a NUL or a name
+ * '='. */
 static bool params_are_good(void)
 {
     size_t at = 0, name_len, value_len;
@@ -80,13 +81,13 @@ static bool begin_is_good(const struct record *record)
            (record->content[0] << 8 | record->content[1]) == ROLE_RESPONDER;
 }
 
-/* What comes after the record, when the request may go on with it: the type that is expected next, or the
- * same one again; 0 when the request is whole, -1 when the record may not stand here. */
+/* Accepts a record if its type is the `expected` one. Returns the type of the next record (the same one if
+ * the stream continues), 0 if the request is complete, or -1 if the record is not valid here. */
 static int accept_record(int expected, const struct record *record)
 {
     if (record->type != expected)
         return -1;
-    /* libfcgi forgets the padding where it goes over to the next stream, and takes it for records. */
+    /* When libfcgi switches to the next stream it does not skip the padding, and parses it as records. */
     if (record->padding > 0 && (expected == BEGIN_REQUEST || (expected == PARAMS && record->len == 0)))
         return -1;
     if (expected == BEGIN_REQUEST)
@@ -100,7 +101,7 @@ static int accept_record(int expected, const struct record *record)
     return PARAMS;
 }
 
-/* A header that can already be judged spares the wait for its content. */
+/* Checks the start of a header, so that a malformed request is refused before its content arrives. */
 static bool header_is_good(const unsigned char *data, size_t len, int expected)
 {
     return (len < 1 || data[0] == VERSION) && (len < 2 || data[1] == expected);

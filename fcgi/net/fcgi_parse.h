@@ -1,8 +1,8 @@
-/* fcgi_parse: is what lies in a socket one whole, well-formed FastCGI request?
+/* fcgi_parse: checks whether the data in a socket is one complete, well-formed FastCGI request.
  *
- * libfcgi blocks where a request is not whole, and mishandles management records, so it is given nothing that
- * this file has not passed: BEGIN_REQUEST for a responder, PARAMS up to its end, STDIN up to its end, of one
- * request id, and nothing behind them. */
+ * libfcgi blocks on an incomplete request and mishandles management records, so it only gets requests that
+ * pass this check: BEGIN_REQUEST for a responder, the whole PARAMS stream and the whole STDIN stream, all
+ * with one request id, and nothing after them. */
 #ifndef FCGI_PARSE_H
 #define FCGI_PARSE_H
 
@@ -12,7 +12,7 @@ enum { FCGI_PARSE_MAX = 64 * 1024 };
 
 enum fcgi_parse_verdict {
     FCGI_PARSE_WHOLE,
-    FCGI_PARSE_PARTIAL, /* a good beginning */
+    FCGI_PARSE_PARTIAL, /* valid so far, but incomplete */
     FCGI_PARSE_BAD      /* malformed, or larger than FCGI_PARSE_MAX */
 };
 

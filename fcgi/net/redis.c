@@ -1,10 +1,10 @@
 /* redis: see redis.h.
  *
  *     DOWN --pause over--> CONNECTING (AUTH, SELECT, PING) --PONG--> UP --error, time-out--> DOWN
- *                                                           '--SUBSCRIBE--^ where it listens
+ *                                                           '--SUBSCRIBE--^ if it is a subscription
  *
- * hiredis 0.14 has no time-outs, and its adapter for libuv does not notice refused connections, so this file has
- * an adapter (struct link) and deadlines of its own. */
+ * hiredis 0.14 has no time-outs, and its adapter for libuv does not detect refused connections, so this file
+ * has its own adapter (struct link) and deadlines. */
 #include "net/redis.h"
 
 #include <stdio.h>
@@ -47,10 +47,10 @@ static const struct {
                         [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
                         [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS}};
 
-/* What is recorded for each verb. */
+/* Metrics and log state of one verb. */
 struct record {
     int64_t *time;          /* series: how long replies took */
-    struct log_once errors; /* their first words */
+    struct log_once errors; /* the first words of error replies */
 };
 
 struct redis_command {
@@ -74,12 +74,12 @@ struct redis {
     char reason[128]; /* why Redis is unavailable, as logged; "" while it is up */
     char latest[128]; /* why the last attempt failed */
     struct record records[REDIS_VERBS];
-    bool late; /* a deadline is over, and the socket gets a last look */
+    bool late; /* a deadline has passed; the socket is polled once more before the time-out */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
 
     /* Of a subscribed connection: */
-    const struct redis *commands; /* (ref) the connection for commands; NULL: this is it */
+    const struct redis *commands; /* (ref) the connection for commands; NULL: this is that connection */
     const char *channel;          /* (ref) */
     redis_message *on_message;
     void *ctx;
@@ -171,8 +171,10 @@ static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
 
 static void on_timer(uv_timer_t *timer);
 
-/* Whether a reason is to be logged. One that differs from the logged reason is, when it comes twice in a row: a
- * Redis that is starting gives several for a moment. A lost subscription is, while commands pass. */
+/* Whether to log the reason of a lost connection. Until the connection is up again, a different reason is
+ * logged only when it comes twice in a row, because a Redis that is starting gives several in quick
+ * succession. A lost subscription is logged when its reason comes twice in a row while the connection for
+ * commands is up. */
 static bool is_new_reason(struct redis *r, const char *reason)
 {
     bool again = strcmp(reason, r->latest) == 0;
@@ -231,8 +233,8 @@ static void drop(struct redis *r, const char *reason)
         redisAsyncFree(context);
 }
 
-/* Deadlines are in the order of the commands, except for commands queued behind the handshake of the very first
- * connection. */
+/* Deadlines are in the order of the commands, except for commands that were queued behind the first
+ * handshake. */
 static uint64_t earliest_deadline(const struct redis *r)
 {
     uint64_t earliest = r->commands_sent->deadline_ms;
@@ -290,7 +292,7 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 
 /* ---- commands and replies ---- */
 
-/* Logs the first word of an error, unless the same one was logged for this verb a short while ago. */
+/* Logs the first word of an error, unless it was logged for this verb recently. */
 static void complain(struct redis *r, int verb, const char *error)
 {
     char word[32];
@@ -300,7 +302,7 @@ static void complain(struct redis *r, int verb, const char *error)
                  word);
 }
 
-/* Called by hiredis for the subscription, for each message, and at the end of the connection. */
+/* hiredis calls this for the reply to SUBSCRIBE, for each message, and when the connection ends. */
 static void on_heard(redisAsyncContext *context, void *reply_, void *data)
 {
     (void)context;
@@ -308,7 +310,7 @@ static void on_heard(redisAsyncContext *context, void *reply_, void *data)
     struct redis *r = data;
     if (reply == NULL || r->freed || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
         return;
-    const redisReply *last = reply->element[2]; /* after a word and the channel */
+    const redisReply *last = reply->element[2]; /* after the kind of message and the channel */
     if (last->type == REDIS_REPLY_STRING)
         r->on_message(r->ctx, last->str, (size_t)last->len);
     else if (r->state == CONNECTING) /* "subscribe" and the number of channels */

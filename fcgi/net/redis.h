@@ -1,8 +1,8 @@
-/* redis: commands and messages, on hiredis, never later than the time-out of the configuration.
+/* redis: commands and subscriptions, on top of hiredis. Every command ends within the configured time-out.
  *
- * Redis is optional at run time: while it is unavailable no command is sent, and the reason is logged once. A
- * time-out closes the connection, because replies are matched to commands by their order only; reconnecting
- * is tried with growing pauses. */
+ * Redis is optional at run time: while it is unavailable, no command is sent, and the reason is logged once.
+ * A time-out closes the connection, because replies are matched to commands only by their order. Reconnection
+ * attempts back off exponentially. */
 #ifndef REDIS_H
 #define REDIS_H
 
@@ -29,8 +29,8 @@ struct redis_reply {
 
 typedef void redis_callback(void *user, const struct redis_reply *reply);
 
-/* Starts to connect. `conf` must outlive the connection. Without an address it stays unavailable, and nothing is
- * logged. */
+/* Starts to connect. `conf` must outlive the connection. Without an address it stays unavailable, and nothing
+ * is logged. */
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf);
 
 typedef void redis_message(void *ctx, const char *data, size_t len);
@@ -50,14 +50,14 @@ struct redis_word {
     size_t len;
 };
 
-/* Sends the verb and its arguments. Returns NULL if Redis is unavailable: no callback follows. Otherwise exactly
- * one follows, later, unless the command is cancelled. `on_reply` may be NULL; failures are counted and logged
- * once in any case. */
+/* Sends the verb and its arguments. Returns NULL if Redis is unavailable: no callback follows. Otherwise
+ * exactly one follows, later, unless the command is cancelled. `on_reply` may be NULL; failures are counted
+ * and logged once in any case. */
 struct redis_command *redis_send(struct redis *redis, enum redis_verb verb, const struct redis_word *words,
                                  size_t n_words, redis_callback *on_reply, void *user);
 void redis_cancel(struct redis_command *command);
 
-/* Whether commands wait for replies. Each ends with its time-out at the latest. */
+/* Whether commands wait for replies. None waits longer than the time-out. */
 bool redis_is_busy(const struct redis *redis);
 
 #endif

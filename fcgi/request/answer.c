@@ -88,7 +88,8 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }
 
-/* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it omits. */
+/* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it
+ * omits. */
 static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body,
                 size_t len)
 {
@@ -164,8 +165,8 @@ bool answer_etag_matches(const char *list, const char *etag)
     return false;
 }
 
-/* A client may keep the view of an ended task until its URLs expire. That of a running one it should fetch again, but not
- * before there can be news. */
+/* A client may keep the view of an ended task until its URLs expire. It should request that of a running task
+ * again, but not before the task can have changed. */
 static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
 {
     int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
@@ -257,7 +258,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
 
 /* Facts about all tasks of a list. */
 struct list_facts {
-    int64_t news_ms; /* when a running task can have news; 0: none is running */
+    int64_t news_ms; /* when a running task can have changed; 0: none is running */
     int64_t ttl_ms;  /* the shortest freshness */
     int64_t age_ms;  /* of the oldest */
 };
@@ -357,7 +358,7 @@ void answer_preflight(struct answer *a, const struct answer_facts *facts, const 
     answer_add_readers(&a->head, facts);
     if (facts->origin != NULL) {
         buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
-        /* Any header is allowed: those without a meaning here are never read. */
+        /* Any header is allowed; unknown ones are never read. */
         if (wanted_headers != NULL && strlen(wanted_headers) <= WANTED_HEADERS_MAX &&
             wanted_headers[strspn(wanted_headers, token)] == '\0')
             buf_addf(&a->head, "Access-Control-Allow-Headers: %s\r\n", wanted_headers);

@@ -5,7 +5,7 @@
 #include "task/problem.h"
 #include "task/snapshot.h"
 
-/* Where an answer came from, for Cache-Status and X-Cache. For a list it is the last of these that an item has. */
+/* Where an answer came from, for Cache-Status and X-Cache. For a list, the highest value among its items. */
 enum answer_source {
     SOURCE_NONE,      /* the request was refused before a lookup */
     SOURCE_MEMORY,    /* a fresh snapshot in this worker's cache */
@@ -32,7 +32,7 @@ struct answer_facts {
     int waited_s;           /* the wait that was granted to the client; 0: none */
     bool no_content;        /* 204: the stream has nothing more to send */
     int64_t limit;          /* for a 429: the limit that was reached */
-    bool by_origin;         /* which page may read the answer depends on its origin and on the credentials */
+    bool by_origin;         /* which page may read the answer depends on origin and credentials */
     const char *key_header; /* the header in which the provider's own clients have their key, or NULL */
     const char *origin;     /* (ref) of the page that may read the answer, or NULL */
 };
@@ -46,7 +46,8 @@ struct answer {
     size_t body_len;
 };
 
-/* The id of the request: the one from the web server (may be NULL) if it is a plain word, or else a random one. */
+/* The id of the request: the one from the web server (may be NULL) if it is a plain word, or else a random
+ * one. */
 void answer_id(const char *given, char out[static ANSWER_ID_SIZE]);
 
 /* The snapshot's view, or 304. The snapshot must outlive the answer. */
@@ -78,10 +79,10 @@ void answer_nothing(struct answer *answer, const struct answer_facts *facts);
 /* The answer to a CORS preflight; `wanted_headers` are the headers that the page would send, or NULL. */
 void answer_preflight(struct answer *answer, const struct answer_facts *facts, const char *wanted_headers);
 
-/* The header lines with the id of the request and the team. */
+/* Adds the header lines with the id of the request and the team. */
 void answer_add_request(struct buf *head, const struct answer_facts *facts);
 
-/* The header lines that say which request headers the answer depends on, and which page may read it. */
+/* Adds Vary and, if a page may read the answer, the CORS headers. */
 void answer_add_readers(struct buf *head, const struct answer_facts *facts);
 
 /* A text such as /metrics, which must outlive the answer. */

@@ -9,7 +9,7 @@
 
 /* ---- preferences ---- */
 
-/* Whether a preference has this name, and a value. */
+/* Whether a preference has this name and a value. */
 static bool is_named(const char *text, const char *name)
 {
     size_t len = strlen(name);
@@ -49,8 +49,8 @@ static size_t item_len(const char *text)
     return len;
 }
 
-/* Finds the value of a preference; "" if there is none. Commas separate preferences, semicolons their parameters; the
- * first of several with the same name counts. */
+/* Finds the value of a preference; "" if there is none. Commas separate preferences, semicolons their
+ * parameters; the first of several with the same name counts. */
 static void find_preference(const char *prefer, const char *name, char *value, size_t size)
 {
     value[0] = '\0';
@@ -111,7 +111,7 @@ static bool is_refused(const char *parameters, size_t len)
     return false;
 }
 
-/* Whether an Accept header (may be NULL) names text/event-stream, and not with q=0. */
+/* Whether an Accept header (may be NULL) lists text/event-stream, other than with q=0. */
 static bool accepts_event_stream(const char *accept)
 {
     static const char type[] = "text/event-stream";
@@ -157,7 +157,7 @@ static void read_credentials(const struct fcgi_request *client, const struct tas
     asked->given.key_header = fcgi_param(client, param);
 }
 
-/* Reads who asks. In the access mode "open" that does not matter. */
+/* Reads the client's credentials. The access mode "open" needs none. */
 static void read_asker(const struct conf *conf, const struct fcgi_request *client, const struct task *task,
                        struct client_request *asked)
 {

@@ -1,4 +1,4 @@
-/* client_request: what one client asks for, read from the request line, the query and the headers. */
+/* client_request: parses one client's request from the request line, the query and the headers. */
 #ifndef CLIENT_REQUEST_H
 #define CLIENT_REQUEST_H
 
@@ -11,7 +11,7 @@ enum { CLIENT_REQUEST_WAIT_MAX = 60 }; /* seconds */
 
 struct client_request {
     bool head_only; /* the method is HEAD */
-    bool preflight; /* the method is OPTIONS: a browser asks whether a page may send its request */
+    bool preflight; /* the method is OPTIONS: a browser's CORS preflight */
     enum route_kind kind;
     enum view_kind view;
     const struct conf_route *hook; /* (ref) ROUTE_HOOK: the route that the webhook belongs to */
@@ -20,14 +20,14 @@ struct client_request {
     const char *uri;               /* (ref) all texts: until the request is answered; each may be NULL */
     const char *if_none_match;     /* (ref) */
     const char *last_event_id;     /* (ref) */
-    const char *origin;            /* (ref) the origin of the page that asks, if a team lists it */
-    bool foreign;                  /* a page asks whose origin no team lists */
+    const char *origin;            /* (ref) the origin of the requesting page, if a team lists it */
+    bool foreign;                  /* the requesting page has an origin that no team lists */
     struct trace trace;
     struct credentials given; /* (ref) empty in the access mode "open" */
 };
 
-/* Reads a request. PROBLEM_NONE, or why it is refused; then *ret_asked has what could be read. *ret_task is the task,
- * if the request is about one. */
+/* Reads a request. PROBLEM_NONE, or why it is refused; then *ret_asked has what could be read. *ret_task is
+ * the task, if the request is about one. */
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
                                  struct client_request *ret_asked, struct task *ret_task);
 
@@ -35,9 +35,9 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
 void client_request_facts(const struct client_request *asked, const struct conf *conf,
                           const struct task *task, struct answer_facts *facts);
 
-/* The seconds of "wait=" in a query, or else in a Prefer header (RFC 7240); both may be NULL. 0: do not wait. Values
- * over CLIENT_REQUEST_WAIT_MAX are cut to it. -1: the value in the query is malformed, or given twice; a malformed
- * preference is ignored, as the RFC demands. */
+/* The seconds of "wait=" in a query, or else in a Prefer header (RFC 7240); both may be NULL. 0: do not wait.
+ * Values over CLIENT_REQUEST_WAIT_MAX are cut to it. -1: the value in the query is malformed, or given twice;
+ * a malformed preference is ignored, as the RFC demands. */
 int client_request_wait(const char *query, const char *prefer);
 
 /* Whether a Prefer header (may be NULL) has "view=unified". */

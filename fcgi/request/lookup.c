@@ -22,7 +22,7 @@ bool lookup_in_memory(struct lookup *l, struct fetches *fetches, int64_t now_ms)
     l->doubted = look.problem != PROBLEM_NONE && look.snapshot != NULL;
     if (l->doubted || (look.problem != PROBLEM_NONE && look.problem != PROBLEM_TASK_NOT_FOUND))
         l->retry_after_ms = look.left_ms;
-    if (look.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is given */
+    if (look.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
         stat_inc(STAT_HITS_MEMORY);
         stat_inc(STAT_SPARED);
     }
@@ -82,7 +82,7 @@ static void take_claim(struct lookup *l)
         return;
     lookup_forget(l, PROBLEM_TASK_NOT_FOUND);
     l->retry_after_ms = l->ttl_ms = 0;
-    l->source = SOURCE_UPSTREAM; /* the same as for a task that does not exist */
+    l->source = SOURCE_UPSTREAM; /* as for a task that does not exist */
     l->stored = false;
 }
 
@@ -133,7 +133,7 @@ void lookup_again(struct lookup *l, struct fetches *fetches, int64_t now_ms)
 
 static void take_news(struct lookup *l, struct snapshot *snapshot)
 {
-    snapshot_ref(snapshot); /* before the old one goes: they may be the same */
+    snapshot_ref(snapshot); /* before the old one is released: they may be the same */
     lookup_forget(l, PROBLEM_NONE);
     l->snapshot = snapshot;
     l->source = SOURCE_COLLAPSED;
@@ -296,7 +296,7 @@ void lookups_leave(struct lookup *lookups, size_t n)
 
 int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf)
 {
-    int64_t longest = 0, others = conf->redis.address != NULL; /* another worker may ask first and die */
+    int64_t longest = 0, others = conf->redis.address != NULL; /* another worker may query first and die */
     for (size_t i = 0; i < n; i++) {
         const struct task *task = &lookups[i].task;
         int64_t ms = task->route ? task_timeout_ms(task) * (1 + others) : 0;

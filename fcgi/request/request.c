@@ -1,13 +1,13 @@
-/* request: see request.h. The story of one request:
+/* request: see request.h. The steps of one request:
  *
  *     route -> authorize -> look_in_memory -> join_fetches -> claim -> hold -> respond
  *       |  '-- take_hint -------- '-- all fresh --------------^ |       ^--'     ^
  *       |          |                                            |       '-> stream -- news --> stream ...
  *       '----------'-- refused ---------------------------------'----------------'
  *
- * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may wait is held
- * until there is news; a stream is sent each piece of news. A step that refuses the request sets the problem and returns
- * RESPOND. Only run() changes the step and frees the request. */
+ * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
+ * wait is held until there is news; a stream sends each change. A step that refuses the request sets the
+ * problem and returns RESPOND. Only run() changes the step and frees the request. */
 #include "request/request.h"
 
 #include <stdlib.h>
@@ -58,7 +58,7 @@ struct request {
     uint64_t begun_ms;  /* loop time */
     int64_t begun_ns;   /* wall time */
     bool held;          /* it waits for news */
-    bool time_over;     /* it is answered with what is known */
+    bool time_over;     /* the deadline has passed: answer with the current results */
     struct stream stream;
     uv_timer_t timer; /* the deadline, or the heartbeat */
     struct answer_facts facts;
@@ -82,7 +82,7 @@ static enum step refuse(struct request *r, enum problem problem)
     return RESPOND;
 }
 
-/* A limit is reached: the client is told when it may try again. */
+/* A limit is reached. The answer has a Retry-After. */
 static enum step refuse_overload(struct request *r)
 {
     stat_inc(STAT_OVERLOADED);
@@ -211,7 +211,7 @@ static bool too_many_wait(const struct request *r)
     return !r->waits && r->requests->n_waiting >= r->requests->parts.conf->limits.waiters;
 }
 
-/* The team is at its limit. What is known is not served, so that clients do not fall back to polling without a pause. */
+/* The team is at its limit. No cached view is served, because clients would then poll without a pause. */
 static enum step refuse_watcher(struct request *r)
 {
     stat_inc(STAT_LIMITED_WATCHERS);
@@ -262,7 +262,7 @@ static enum step claim(struct request *r)
     if (r->n_missing == 0)
         return HOLD;
     start_waiting(r);
-    uv_timer_stop(&r->timer); /* Redis answers or times out */
+    uv_timer_stop(&r->timer); /* not needed: Redis replies or times out */
     r->step = HOLD;
     return WAIT;
 }
@@ -281,7 +281,8 @@ static void on_news(struct lookup *lookup)
     run(lookup->owner);
 }
 
-/* Watches every task that can still change, from its newest snapshot on. Returns false if there is none. */
+/* Watches every task that can still change, starting from its newest snapshot. Returns false if there is
+ * none. */
 static bool watch_all(struct request *r)
 {
     return lookups_watch(r->lookups, r->n_lookups, r->requests->poller,
@@ -295,7 +296,7 @@ static void excuse_all(struct request *r)
     lookups_excuse(r->lookups, r->n_lookups, r->facts.now_ms);
 }
 
-/* What is left of the client's wait, which began with its request. */
+/* The rest of the client's wait, which started when the request arrived. */
 static uint64_t hold_ms(const struct request *r)
 {
     uint64_t now = uv_now(r->requests->parts.loop), until = r->begun_ms + (uint64_t)r->asked.wait_s * 1000;
@@ -363,7 +364,7 @@ static enum step stream(struct request *r)
         return RESPOND;
     watch_all(r);
     if (!r->stream.open) {
-        /* The client knows the end of the task: 204 tells an EventSource not to reconnect. */
+        /* The client has the final view: 204 tells an EventSource not to reconnect. */
         r->facts.no_content =
             stream_resume(&r->stream, r->asked.last_event_id, r->only.snapshot, r->asked.view);
         if (r->facts.no_content)
@@ -394,7 +395,7 @@ static void count(const struct request *r, int status, enum answer_source source
     log_debug("request %s: answered with %d after %lld ms", r->id, status, (long long)(took_ns / 1000000));
 }
 
-/* Chooses among the forms of answer.h. */
+/* Chooses the answer function for the kind of request. */
 static void make_answer(const struct request *r, struct answer *ret_answer)
 {
     const struct answer_facts *facts = &r->facts;
@@ -414,7 +415,7 @@ static void make_answer(const struct request *r, struct answer *ret_answer)
 static void give_answer(struct request *r)
 {
     struct answer answer;
-    if (r->facts.problem == PROBLEM_OVERLOADED) /* what is known is still served */
+    if (r->facts.problem == PROBLEM_OVERLOADED) /* lookups with a result are still served */
         lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
     excuse_all(r);
     r->facts.waited_s = r->asked.wait_s;
@@ -482,7 +483,7 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->n_lookups = 1;
     r->only.owner = r;
     r->begun_ms = uv_now(rs->parts.loop);
-    r->begun_ns = wall_ns(); /* one reading of the clock for both */
+    r->begun_ns = wall_ns(); /* one clock reading for both */
     r->facts.now_ms = r->begun_ns / 1000000;
     run(r);
 }

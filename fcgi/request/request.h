@@ -1,4 +1,4 @@
-/* request: the requests of clients, from the request line to the answer. */
+/* request: handles clients' requests, from the request line to the answer. */
 #ifndef REQUEST_H
 #define REQUEST_H
 
@@ -15,7 +15,8 @@ struct requests_parts {
     struct fetches *fetches;
     struct quotas *quotas;
     struct ownership *ownership;
-    /* Tells the other workers that the task with this key may have changed. NULL: there are no others. */
+    /* Tells the other workers that the task with this key may have changed. NULL: there is no other worker to
+     * tell. */
     void (*pass_hint)(const char *key, size_t key_len);
     void (*on_idle)(void *ctx); /* called when requests_are_busy becomes false after requests_release */
     void *ctx;
@@ -26,11 +27,12 @@ struct requests *requests_new(struct requests_parts parts);
 /* Drops waiting requests without an answer. NULL is allowed. */
 void requests_free(struct requests *requests);
 
-/* The worker is draining: requests that are held get the present view, streams end, no request is held any more, and
- * tasks that webhooks have named are fetched at once. */
+/* Called when the worker starts to drain: held requests get the current view, streams end, no request is held
+ * any more, and tasks that webhooks have named are fetched at once. */
 void requests_release(struct requests *requests);
 
-/* Another worker has received a webhook for the task of that key. Polls for it if this worker knows the task. */
+/* Passes on a webhook that another worker has received. Polls the task with this key if this worker knows
+ * it. */
 void requests_take_hint(struct requests *requests, const char *key);
 
 /* Whether tasks that webhooks have named are still to be fetched. */

@@ -1,6 +1,7 @@
 /* request_metrics: counts answered requests by route, status and cache result.
  *
- * Clients cannot add label values: the routes are those of the configuration, the statuses those of the program. */
+ * Clients cannot add label values: the routes are those of the configuration, the statuses those of the
+ * program. */
 #ifndef REQUEST_METRICS_H
 #define REQUEST_METRICS_H
 
@@ -22,7 +23,7 @@ struct request_metrics_request {
     const struct conf_route *route; /* (ref) NULL: no route, or several */
     int status;
     enum answer_source source;
-    bool held;  /* it waited for news, so its duration says nothing about this program */
+    bool held;  /* the client waited for a change, so the duration says nothing about this program's speed */
     int64_t ns; /* its duration */
 };
 

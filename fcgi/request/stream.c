@@ -1,4 +1,4 @@
-/* stream: see stream.h. Views contain no line breaks, which would end a data line. */
+/* stream: see stream.h. A view contains no line breaks, so it fits into one data line. */
 #include "request/stream.h"
 
 #include <string.h>

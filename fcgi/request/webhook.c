@@ -12,7 +12,7 @@ enum { DEPTH_MAX = 32, DIGEST_SIZE = 32 };
 
 static const char prefix[] = "/v1/hooks/";
 
-/* Compares digests, which have the same length whatever was given. */
+/* Compares digests, which have equal lengths, in constant time. */
 static bool is_secret(const char *secret, const char *given, size_t given_len)
 {
     unsigned char ours[DIGEST_SIZE], theirs[DIGEST_SIZE];
@@ -40,7 +40,7 @@ const struct conf_route *webhook_route(const struct conf *conf, const char *uri)
     return found;
 }
 
-/* Looks at the provider's pointers in order for a valid task id. */
+/* Finds the first of the provider's pointers that leads to a valid task id. */
 static bool find_id(const struct conf_route *route, struct json_object *doc, struct task *task)
 {
     const struct json_path *pointers = route->provider->hook.items;

@@ -1,6 +1,6 @@
 /* webhook: POST /v1/hooks/PROVIDER/SECRET, sent by an upstream when a task changes.
  *
- * A webhook is only a hint: the body names the task that is to be polled, and nothing else in it counts. */
+ * A webhook is only a hint: the body names the task to poll, and nothing else in it is used. */
 #ifndef WEBHOOK_H
 #define WEBHOOK_H
 
@@ -8,8 +8,8 @@
 
 enum { WEBHOOK_BODY_MAX = 32 * 1024 };
 
-/* The route whose webhook address this is. NULL if no route has it: an unknown provider and a wrong secret look the
- * same and take the same time. */
+/* The route whose webhook address this is. NULL if no route has it: an unknown provider and a wrong secret
+ * look the same and take the same time. */
 const struct conf_route *webhook_route(const struct conf *conf, const char *uri);
 
 /* Finds the task that the body names; otherwise returns why the webhook is refused. */

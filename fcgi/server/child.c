@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What the service manager passes to the master, and what a master passes to the next one in an upgrade. */
+/* Variables from the service manager to the master, and from a master to the next one in an upgrade. */
 static const char *const private_variables[] = {
     "NOTIFY_SOCKET=",  "WATCHDOG_USEC=",     "WATCHDOG_PID=",      "LISTEN_PID=",        "LISTEN_FDS=",
     "LISTEN_FDNAMES=", "TASKPROXY_WORKERS=", "TASKPROXY_SOCKETS=", "TASKPROXY_COUNTERS="};
@@ -19,7 +19,7 @@ static bool is_private(const char *variable)
     return false;
 }
 
-/* The list is allocated; its strings are those of this process. */
+/* Returns an allocated list whose strings belong to this process's environment. */
 static char **make_environment(void)
 {
     size_t n = 0, kept = 0;

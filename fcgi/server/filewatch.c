@@ -3,12 +3,12 @@
 
 #include <stdlib.h>
 
-/* Files that keep changing are reported after LOOKS_MAX looks although they have not settled. */
+/* Files that keep changing are reported after LOOKS_MAX looks. */
 enum { LOOK_MS = 500, LOOKS_MAX = 10 };
 
 struct entry {
     char *path;
-    struct file_stamp reported; /* as on_change knows it */
+    struct file_stamp reported; /* at the last call of on_change */
     struct file_stamp looked;   /* at the last look */
 };
 
@@ -17,11 +17,11 @@ struct filewatch {
     void *ctx;
     struct entry *entries;
     size_t n;
-    int looks; /* in a row at which a file had changed again */
+    int looks; /* consecutive looks at which a file had changed again */
     uv_timer_t timer;
 };
 
-/* Whether a file has changed since the last look, and whether one differs from what on_change knows. */
+/* Whether any file has changed since the last look, and whether any has since the last call of on_change. */
 static void look(struct filewatch *w, bool *ret_moved, bool *ret_differs)
 {
     *ret_moved = *ret_differs = false;

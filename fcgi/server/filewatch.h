@@ -1,8 +1,8 @@
-/* filewatch: notices when secrets and other live files have changed on the disk, in whatever way: written in place,
- * replaced by a rename, or reached through another symbolic link (as Kubernetes and systemd do).
+/* filewatch: notices when secrets and other live files have changed on the disk, in whatever way: written in
+ * place, replaced by a rename, or reached through another symbolic link (as Kubernetes and systemd do).
  *
- * It compares the stamps of the files twice a second. That finds every change, on every file system, and costs one
- * stat(2) for each file. */
+ * It compares the stamps of the files twice a second. That finds every change, on every file system, and
+ * costs one stat(2) for each file. */
 #ifndef FILEWATCH_H
 #define FILEWATCH_H
 
@@ -12,13 +12,13 @@
 
 struct filewatch;
 
-/* `on_change` is called once for all changes up to the moment at which the files have settled. */
+/* `on_change` is called once for all changes, when the files no longer change. */
 struct filewatch *filewatch_new(uv_loop_t *loop, void (*on_change)(void *ctx), void *ctx);
 
 /* Freed when the loop has run its closing callbacks. NULL is allowed. */
 void filewatch_free(struct filewatch *watch);
 
-/* Watches the live files of this set instead of those before, for changes since the set was read. */
+/* Watches the live files of this set, in place of the previous set, for changes since it was read. */
 void filewatch_set(struct filewatch *watch, const struct files *files);
 
 #endif

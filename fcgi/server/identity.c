@@ -59,7 +59,7 @@ static char *leave_root(const char *user)
     return NULL;
 }
 
-/* Also those that an unprivileged master was given: ambient capabilities end with the permitted ones. */
+/* Drops all permitted capabilities, and with them the ambient ones that an unprivileged master may have. */
 static char *give_up_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};

@@ -4,10 +4,10 @@
  *     HUP:     new configuration -> a new generation on the same sockets
  *     secrets change: the same configuration with the new secrets -> likewise
  *     HUP, and another program is installed: exec it -> start, with sockets, counters and workers taken over
- *     TERM:    the workers leave -> the last one has exited -> the master exits
+ *     TERM:    the workers drain -> the last one has exited -> the master exits
  *
- * A bad configuration or secret changes nothing. Any number of HUPs and changes that come while a generation is still
- * starting cause one more reload. */
+ * A bad configuration or secret is refused, and the one in force stays. Any number of HUPs and changes of
+ * secrets while a generation is starting cause one more reload. */
 #include "server/master.h"
 
 #include <errno.h>
@@ -33,7 +33,7 @@
 #include "server/status_server.h"
 #include "server/workers.h"
 
-/* In the environment of a program that takes over: the descriptor of the page of counters. */
+/* Environment variable for the next program in an upgrade: the descriptor of the page of counters. */
 static const char handed_over[] = "TASKPROXY_COUNTERS";
 
 enum { CHECK_MAX_MS = 30000 };
@@ -52,12 +52,12 @@ struct master {
     char *refusal;      /* why changed secrets were refused, or NULL */
     bool reload_again;  /* HUP came while a generation was starting */
     bool secrets_again; /* secrets changed meanwhile */
-    int check_pid;      /* of another program that is checking the configuration; 0: none */
+    int check_pid;      /* of the installed program, which checks the configuration; 0: none */
     bool stopping;
     int signal_fd;
     uv_poll_t signals; /* of signal_fd */
     uv_signal_t child_signal;
-    uv_timer_t check_limit; /* the end of the time that the check may take */
+    uv_timer_t check_limit; /* the time limit of the check */
     uv_timer_t watchdog, log_timer;
 };
 
@@ -86,7 +86,7 @@ static void on_log_time(uv_timer_t *timer)
 
 /* ---- reload ---- */
 
-/* Why the new configuration cannot replace the one in force, allocated, or NULL. */
+/* Returns why the new configuration cannot replace the one in force (allocated), or NULL. */
 static char *refuse_change(const struct master *m, const struct conf *conf)
 {
     if (strcmp(conf->socket_dir, m->conf->socket_dir) != 0)
@@ -105,7 +105,7 @@ char *master_refuses(const struct conf *conf)
     return NULL;
 }
 
-/* Opens the sockets of `conf` and starts its workers; an error, allocated, or NULL. */
+/* Opens the sockets of `conf` and starts its workers. Returns an error (allocated), or NULL. */
 static char *start_generation(struct master *m, const struct conf *conf)
 {
     char *error = master_refuses(conf);
@@ -121,7 +121,8 @@ static char *start_generation(struct master *m, const struct conf *conf)
     return NULL;
 }
 
-/* Replaces the configuration in force by `conf`, which the master owns from here on; an error, allocated, or NULL. */
+/* Replaces the configuration in force with `conf` and takes ownership of it. Returns an error (allocated), or
+ * NULL. */
 static char *apply(struct master *m, struct conf *conf)
 {
     char *error = refuse_change(m, conf);
@@ -169,7 +170,7 @@ static void reload(struct master *m)
 
 /* ---- upgrade: HUP --another program is installed--> it checks the configuration --accepts--> exec ---- */
 
-/* Whether the file at `program` is another one than the running program's. */
+/* Whether the file at `program` is not the one that is running. */
 static bool is_replaced(const char *program)
 {
     struct stat there, ours;
@@ -177,7 +178,7 @@ static bool is_replaced(const char *program)
            (there.st_dev != ours.st_dev || there.st_ino != ours.st_ino);
 }
 
-/* A signal that comes from here on waits, blocked, for the next program. */
+/* Executes the installed program. Signals that arrive from here on stay blocked and pending for it. */
 static void become(struct master *m)
 {
     const char *program = workers_program(m->workers);
@@ -214,7 +215,7 @@ static void on_checked(struct master *m, bool good)
     catch_up(m);
 }
 
-/* Lets the installed program check the configuration; it prints what is wrong on standard error. */
+/* Starts the installed program to check the configuration; it prints errors on standard error. */
 static void upgrade(struct master *m)
 {
     const char *const args[] = {workers_program(m->workers), "-c", m->conf_path, "--check-config", NULL};
@@ -229,7 +230,7 @@ static void upgrade(struct master *m)
 
 /* ---- rotation: the configuration in force, with changed secrets ---- */
 
-/* The same reason is logged once, until secrets are accepted. */
+/* Logs a reason once, until secrets are accepted again. */
 static void refuse_secrets(struct master *m, char *error)
 {
     stat_inc(STAT_ROTATIONS_REFUSED);
@@ -269,7 +270,7 @@ static void reload_secrets(struct master *m)
 
 /* ---- the causes of a reload or a rotation ---- */
 
-/* Not while a generation is starting, unless it may never be complete. */
+/* False while a generation is starting, unless it is stuck. */
 static bool may_reload(const struct master *m)
 {
     return m->check_pid == 0 && (workers_is_complete(m->workers) || workers_is_stuck(m->workers));
@@ -304,7 +305,7 @@ static void on_secrets_change(void *ctx)
         m->secrets_again = true;
 }
 
-/* Does what had to wait. A reload reads the secrets, too, unless it is refused. */
+/* Starts the reload or rotation that had to wait. A reload also reads the secrets, unless it is refused. */
 static void catch_up(struct master *m)
 {
     bool whole = m->reload_again, secrets = m->secrets_again;
@@ -349,7 +350,7 @@ static void on_workers_change(void *ctx)
 
 /* ---- signals ---- */
 
-/* Waits for every child: as process 1 of a container, the master is the parent of every orphan, too. */
+/* Reaps every child: as process 1 of a container, the master is also the parent of orphans. */
 static void on_child_signal(uv_signal_t *handle, int number)
 {
     (void)number;
@@ -376,7 +377,8 @@ static void on_signals(uv_poll_t *poll, int status, int events)
     }
 }
 
-/* SIGCHLD is not among them: libuv sets it back to its default now and then, which drops one that is blocked. */
+/* Without SIGCHLD: libuv resets it to the default action at times, and the kernel then discards a pending
+ * one. */
 static sigset_t handled_signals(void)
 {
     sigset_t signals;
@@ -393,8 +395,9 @@ void master_block_signals(void)
     sigprocmask(SIG_BLOCK, &signals, NULL);
 }
 
-/* Blocked signals are read from a descriptor, so that one that comes while the master replaces itself is not lost in
- * libuv's pipe: it stays pending in the process, and the next program reads it. */
+/* Signals are blocked and read from a signalfd. With libuv's handlers, one that comes while the master
+ * replaces itself could be lost in libuv's pipe; a blocked one stays pending, and the next program reads
+ * it. */
 static void open_signals(struct master *m)
 {
     const sigset_t signals = handled_signals();
@@ -403,9 +406,9 @@ static void open_signals(struct master *m)
         abort(); /* no descriptor is left at the very start */
 }
 
-/* ---- the whole ---- */
+/* ---- the master ---- */
 
-/* The page of counters of the program before an upgrade, or a new one. */
+/* Opens the page of counters that the program before an upgrade has passed on, or a new one. */
 static int open_counters(struct master *m)
 {
     const char *text = getenv(handed_over);
@@ -514,7 +517,7 @@ int master_main(const char *path, struct conf *conf)
     struct master master = {.conf_path = path, .conf = conf, .stats_fd = -1}, *m = &master;
     char *error = NULL;
     set_up_log(conf);
-    sandbox_protect_process(); /* the keys are in this process, too, for the next worker that has to be started */
+    sandbox_protect_process(); /* this process keeps the keys, too, for the workers that it starts later */
     signal(SIGPIPE, SIG_IGN);
     init(m);
     if (open_everything(m, &error))

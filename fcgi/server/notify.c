@@ -13,7 +13,7 @@
 
 /* ---- the environment ---- */
 
-/* A path, or a name in the abstract namespace, written with '@' in front. */
+/* Reads a path, or a name in the abstract namespace, which begins with '@'. */
 static bool read_address(struct notify *notify, const char *text)
 {
     size_t len = strlen(text);
@@ -24,7 +24,7 @@ static bool read_address(struct notify *notify, const char *text)
     notify->address_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
     if (text[0] == '@') {
         notify->address.sun_path[0] = '\0';
-        notify->address_len--; /* such a name does not end at a NUL */
+        notify->address_len--; /* an abstract name is not NUL-terminated */
     }
     return true;
 }
@@ -70,7 +70,7 @@ void notify_done(struct notify *notify)
 
 /* ---- reports ---- */
 
-/* `text`, which is freed, has a line for each variable. */
+/* Sends `text`, one variable per line, and frees it. */
 static void send_text(const struct notify *notify, char *text)
 {
     if (notify->fd >= 0 && sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL,
@@ -79,7 +79,7 @@ static void send_text(const struct notify *notify, char *text)
     free(text);
 }
 
-/* `status` becomes one line. */
+/* Line breaks in `status` are replaced. */
 static void send_status(const struct notify *notify, const char *variables, const char *status)
 {
     char *text = xasprintf("%sSTATUS=%s", variables, status);
@@ -96,7 +96,7 @@ static void end_phase(struct notify *notify, const char *status)
     send_status(notify, "READY=1\n", status);
 }
 
-/* A start goes on until all workers are ready. A reload also ends when they may never be. */
+/* A start is complete when all workers are ready. A reload also ends if the generation is stuck. */
 static bool is_over(const struct notify *notify, const struct workers *workers)
 {
     return notify->phase != RUNNING &&

@@ -1,5 +1,5 @@
-/* notify: reports the master's state to the service manager, in the datagrams of systemd's sd_notify(3). A start and a
- * reload are over once all workers accept requests.
+/* notify: reports the master's state to the service manager, with the protocol of sd_notify(3). A start or a
+ * reload is complete once all workers accept requests.
  *
  * Without a service manager (no NOTIFY_SOCKET in the environment) every call does nothing. */
 #ifndef NOTIFY_H
@@ -22,17 +22,17 @@ struct notify {
 void notify_init(struct notify *notify);
 void notify_done(struct notify *notify);
 
-/* A worker has become ready, hung or unhung, or has exited; `n_wanted` should be ready. */
+/* The state of a worker has changed; `n_wanted` workers should be ready. */
 void notify_workers(struct notify *notify, const struct workers *workers, int n_wanted);
 
-/* A reload begins; a reload was refused, for the reason `why`. */
+/* A reload begins; a reload was refused because of `why`. */
 void notify_reloading(struct notify *notify);
 void notify_refused(struct notify *notify, const char *why);
 
 /* The start has failed. */
 void notify_failed(const struct notify *notify, const char *why);
 
-/* The master exits within that time. */
+/* The master is stopping and will exit within that time. */
 void notify_stopping(const struct notify *notify, int64_t within_ms);
 
 void notify_alive(const struct notify *notify);

@@ -1,9 +1,9 @@
 /* sandbox: see sandbox.h.
  *
- * The filter allows the system calls that the worker, libuv, libcurl with its resolver threads, OpenSSL and the C library
- * with its name lookup were seen to make, and their variants that other versions of these libraries use. Any other call
- * fails with ENOSYS, so that libraries fall back to an older one. A call that no worker makes, but an intruder would,
- * kills the process. */
+ * The filter allows the system calls that the worker, libuv, libcurl with its resolver threads, OpenSSL and
+ * the C library with its name lookup were observed to make, and the variants that other versions of these
+ * libraries use. Any other call fails with ENOSYS, so that libraries fall back to an older call. Calls that
+ * only an intruder would make kill the process. */
 #include "server/sandbox.h"
 
 #include <errno.h>
@@ -108,7 +108,7 @@ static bool io_uring_is_refused(void)
 
 static void refuse_io_uring(void)
 {
-    if (io_uring_is_refused()) /* filters are inherited, and would accumulate */
+    if (io_uring_is_refused()) /* filters are inherited: a second one would be redundant */
         return;
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
     if (filter == NULL)
@@ -129,14 +129,14 @@ void sandbox_protect_process(void)
 int sandbox_enter(void)
 {
     if (sizeof(void *) < 8)
-        return -EOPNOTSUPP; /* the lists are for the calls of 64-bit systems */
+        return -EOPNOTSUPP; /* the lists name the calls of 64-bit systems */
     if (!io_uring_is_refused())
         return -EOPNOTSUPP; /* the loop may have a ring, and libuv aborts when it cannot use it */
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
     if (filter == NULL)
         return -EOPNOTSUPP;
     int bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary search over the calls */
-    if (bad == 0) /* no untrusted code runs here that would need the mitigation, which is slow */
+    if (bad == 0) /* no untrusted code runs here, so the slow Spectre mitigation is not needed */
         bad = seccomp_attr_set(filter, SCMP_FLTATR_CTL_SSB, 1);
     if (bad == 0)
         bad = add_rules(filter);

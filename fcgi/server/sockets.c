@@ -16,11 +16,12 @@
 
 enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
 
-/* In the environment after an upgrade: the descriptors that this program has opened itself. */
+/* Environment variable for the next program in an upgrade: the sockets that this program has opened
+ * itself. */
 static const char own_sockets[] = "TASKPROXY_SOCKETS";
 
-/* A listening socket. One of the service manager stays open, for a reload that uses it again; one of our own stays open
- * until it is removed. */
+/* A listening socket. One from the service manager stays open, because a later configuration may use it; one
+ * that this program has opened stays open until it is removed. */
 struct passed {
     int fd;
     char *path;
@@ -146,12 +147,12 @@ int socket_dir_make(const char *dir, char **ret_error)
     return -1;
 }
 
-/* Removes the socket that a dead process has left at that address. An error (allocated), or NULL. */
+/* Removes a socket that a dead process has left at that address. Returns an error (allocated), or NULL. */
 static char *clear_way(const struct sockaddr_un *address)
 {
     struct stat st;
     if (lstat(address->sun_path, &st) < 0)
-        return NULL; /* nothing is there, or bind will report what is wrong */
+        return NULL; /* no file exists there, or bind will report the error */
     if (!S_ISSOCK(st.st_mode))
         return xasprintf("%s exists and is not a socket", address->sun_path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

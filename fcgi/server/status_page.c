@@ -1,5 +1,5 @@
-/* status_page: see status_page.h. The page is an object with one member for each section: an object, or an array of
- * objects with the same members. */
+/* status_page: see status_page.h. The page is an object with one member for each section: an object, or an
+ * array of objects with the same members. */
 #include "server/status_page.h"
 
 #include <stdarg.h>
@@ -148,7 +148,7 @@ static void add_workers(struct json_object *page, const struct workers *workers)
     free(own);
 }
 
-/* The share of questions about tasks that a fresh snapshot answered; 0 if there were none. */
+/* The share of lookups that a fresh snapshot answered; 0 without lookups. */
 static void add_hit_ratio(struct json_object *row, const struct request_metrics_reading *metrics)
 {
     char digits[32];

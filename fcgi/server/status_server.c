@@ -67,7 +67,7 @@ struct page {
     const char *path;
     int (*print)(const struct status *status, bool as_text, struct buf *out);
     const char *type; /* of the content */
-    bool has_text;    /* may be asked for as plain text */
+    bool has_text;    /* also available as plain text */
 };
 
 static const struct page pages[] = {{"/healthz", print_health, "application/json", false},
@@ -133,7 +133,7 @@ static void on_request(void *ctx, struct fcgi_request *client)
     buf_done(&text);
 }
 
-/* ---- the whole ---- */
+/* ---- the server ---- */
 
 static void on_drained(void *ctx)
 {

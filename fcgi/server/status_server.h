@@ -1,7 +1,7 @@
-/* status_server: the socket "status.sock", at which the operator asks the master:
+/* status_server: the master's FastCGI socket "status.sock", with pages for the operator:
  *
  *     /healthz  the master runs
- *     /readyz   200 while at least one worker accepts requests; "why" it is degraded, if it is
+ *     /readyz   200 while at least one worker accepts requests; "why" has the reasons if it is degraded
  *     /metrics  for Prometheus
  *     /status   everything on one page: JSON, or plain text for ?format=text or Accept: text/plain  */
 #ifndef STATUS_SERVER_H
@@ -12,7 +12,8 @@
 
 struct status_server;
 
-/* Opens the socket where the configuration says; NULL with *ret_error (allocated). All but the last are (ref). */
+/* Opens the socket where the configuration says; NULL with *ret_error (allocated). All but the last are
+ * (ref). */
 struct status_server *status_server_open(uv_loop_t *loop, struct sockets *sockets,
                                          const struct workers *workers, const struct conf *conf,
                                          char **ret_error);

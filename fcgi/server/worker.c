@@ -1,4 +1,4 @@
-/* worker: see worker.h. Its parts; each uses the ones to its right:
+/* worker: see worker.h. Its modules; each uses those to its right:
  *
  *     fcgi_server --on_request--> requests --join--> fetches --> lease --> redis
  *                                       |               '------> upstreams --> http
@@ -35,7 +35,7 @@ struct worker {
     struct ownership *ownership;
     struct requests *requests;
     struct fcgi_server *server;
-    void (*pass_hint)(const char *key, size_t key_len); /* NULL: it is the only worker */
+    void (*pass_hint)(const char *key, size_t key_len); /* NULL: hints need not be passed on */
     bool leaving;
     bool drained; /* no connection is left */
     uv_signal_t terminate;
@@ -62,12 +62,12 @@ static void enter_sandbox(const struct conf *conf)
         log_warn("running without seccomp: %s", strerror(-bad));
 }
 
-/* How many descriptors are left for connections, when every upstream query has one and a few are reserved. */
+/* The number of descriptors for connections: all but one for each upstream query and a few in reserve. */
 static size_t connections_for(const struct conf *conf)
 {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-        abort(); /* no Linux does that */
+        abort(); /* never happens on Linux */
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     getrlimit(RLIMIT_NOFILE, &files);
@@ -87,7 +87,7 @@ static void on_request(void *ctx, struct fcgi_request *client)
 
 static void close_parts(struct worker *w)
 {
-    uv_timer_stop(&w->beat); /* it uses parts that are about to be freed */
+    uv_timer_stop(&w->beat); /* it uses modules that are about to be freed */
     uv_timer_stop(&w->drain);
     requests_free(w->requests);
     fcgi_free(w->server);
@@ -96,7 +96,7 @@ static void close_parts(struct worker *w)
     quotas_free(w->quotas);
     ownership_free(w->ownership);
     lease_free(w->lease);
-    while (redis_is_busy(w->redis)) /* the last results and released leases have to reach it */
+    while (redis_is_busy(w->redis)) /* the last results and released leases must reach it */
         uv_run(&w->loop, UV_RUN_ONCE);
     redis_free(w->redis);
     uv_close((uv_handle_t *)&w->terminate, NULL);
@@ -126,7 +126,7 @@ static void on_idle(void *ctx)
 
 static void make_parts(struct worker *w)
 {
-    unsigned seed; /* of jitter: workers that start together must not poll together */
+    unsigned seed; /* for jitter: workers that start together must not poll together */
     random_bytes(&seed, sizeof(seed));
     srand(seed);
     uv_loop_init(&w->loop);
@@ -211,7 +211,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
         requests_take_hint(w->requests, message + 1);
 }
 
-/* Not needed with Redis: the others learn there what the fetch has brought. */
+/* Not needed with Redis, through which the other workers get the result of the fetch. */
 static void pass_hint(const char *key, size_t key_len)
 {
     char message[WORKER_MESSAGE_MAX] = {WORKER_HINT};
@@ -291,7 +291,7 @@ int worker_main(int index, int slot, const char *path)
     protect_process();
     make_parts(&w);
     w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));
-    /* After fcgi_listen, since libfcgi installs signal handlers, too. */
+    /* After fcgi_listen, because libfcgi installs signal handlers, too. */
     uv_signal_start(&w.terminate, on_terminate, SIGTERM);
     signal(SIGINT, SIG_IGN); /* a terminal sends it to the whole group; the master sends TERM instead */
     signal(SIGHUP, SIG_IGN);

@@ -1,5 +1,5 @@
-/* worker: one process, one thread, one loop, with its own cache, its own connection to Redis and its own connections to
- * the upstreams. Workers share nothing but Redis and the page of counters. */
+/* worker: one process, one thread, one loop, with its own cache, its own connection to Redis and its own
+ * connections to the upstreams. Workers share nothing but Redis and the page of counters. */
 #ifndef WORKER_H
 #define WORKER_H
 
@@ -8,12 +8,11 @@
 /* The descriptors that a worker inherits from the master. */
 enum { WORKER_FD_CONTROL = 3, WORKER_FD_LISTEN, WORKER_FD_STATS, WORKER_FD_FILES, WORKER_FD_COUNT };
 
-/* The first byte of a message on the control descriptor, a SOCK_SEQPACKET socket. When the master exits, the socket is
- * closed, and the worker leaves. */
+/* The first byte of a message on the control descriptor, a SOCK_SEQPACKET socket. When the master exits, the
+ * socket is closed, and the worker drains. */
 enum {
     WORKER_READY = 'R', /* to the master: this worker accepts requests */
-    WORKER_HINT =
-        'H' /* to the master, which passes it on to the others: a webhook has named the task of this key */
+    WORKER_HINT = 'H' /* to the master, and from it to the other workers: a webhook has named this task key */
 };
 
 enum { WORKER_MESSAGE_MAX = 1 + TASK_KEY_MAX };
@@ -21,11 +20,11 @@ enum { WORKER_MESSAGE_MAX = 1 + TASK_KEY_MAX };
 /* The interval of the heartbeats of a worker's loop (stats_beat). */
 enum { WORKER_BEAT_MS = 1000 };
 
-/* Runs a worker until TERM, and until it has finished its requests; the exit status. `index` is that of its socket,
- * `slot` that of its counters, `path` that of the configuration. */
+/* Runs a worker until it has received TERM and finished its requests. Returns the exit status. `index` is
+ * that of its socket, `slot` that of its counters, `path` that of the configuration. */
 int worker_main(int index, int slot, const char *path);
 
-/* Answers the one request of a CGI program; the exit status. */
+/* Answers the one request of a CGI program. Returns the exit status. */
 int worker_cgi(struct conf *conf);
 
 #endif

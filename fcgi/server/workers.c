@@ -1,8 +1,8 @@
 /* workers: see workers.h.
  *
- * A worker is a child process with a control socket: it sends there that it is ready, and sees there that the master
- * has exited. A worker that dies is replaced: at once, or after a growing pause if it died young. A worker whose loop
- * does not turn is killed, and so replaced. */
+ * A worker is a child process with a control socket, on which it reports that it is ready and detects that
+ * the master has exited. A worker that dies is replaced: at once, or after a growing pause if it died soon
+ * after its start. A worker whose loop is blocked is killed, and so replaced. */
 #include "server/workers.h"
 
 #include <errno.h>
@@ -25,11 +25,11 @@
 
 enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY_MS = 10 };
 
-/* Missed heartbeats before a worker counts as hung; and how many times longer than others a worker may miss them while
- * it starts or leaves, when its loop may not turn. */
+/* Missed heartbeats before a worker counts as hung; and by which factor more of them are tolerated before a
+ * worker that is starting or leaving is killed, because its loop may be blocked for long. */
 enum { HUNG_LOOKS = 3, PATIENCE = 3 };
 
-/* In the environment of a program that takes over. */
+/* Environment variable for the next program in an upgrade. */
 static const char handed_over[] = "TASKPROXY_WORKERS";
 
 /* A worker process. */
@@ -41,11 +41,11 @@ struct child {
     int slot;       /* of its counters; -1: unknown, so its heartbeats are, too */
     int generation; /* of its configuration; 0: adopted */
     bool ready;
-    bool leaving;    /* it was told to */
-    int drain_looks; /* looks that it may take to leave; 0: unknown */
+    bool leaving;    /* it was sent TERM */
+    int drain_looks; /* looks until a leaving worker is killed; 0: unknown */
     int64_t beats;   /* its heartbeats at the last look */
-    int silent;      /* looks without one: not time, which also passes while the whole machine is suspended */
-    uint64_t started_ms; /* loop time, which goes on in the next program */
+    int silent;      /* looks without a heartbeat; not a time, which would include a suspended machine's */
+    uint64_t started_ms; /* loop time, which the next program continues */
     int control;         /* descriptor; while it is open, the worker has a master */
     uv_poll_t poll;      /* of the control descriptor */
 };
@@ -56,7 +56,7 @@ struct place {
     int index;
     int fd; /* -1: not open */
     char *path;
-    int deaths; /* of young workers in a row */
+    int deaths; /* of workers soon after their start, in a row */
     struct backoff pause;
     uint64_t resume_at_ms; /* the end of the pause, loop time */
     uv_timer_t timer;      /* active in the pause */
@@ -64,7 +64,7 @@ struct place {
 
 struct workers {
     struct workers_parts parts;
-    char *program; /* the path of this binary; the next generation starts what is installed there by then */
+    char *program; /* the path of this binary; new workers execute the file that is installed there */
     struct place places[WORKERS_MAX];
     int n_wanted;             /* workers of the newest generation */
     struct files_image files; /* the configuration, as workers inherit it */
@@ -80,7 +80,7 @@ struct workers {
 
 static void start_worker(struct place *place);
 
-/* ---- what is known of them ---- */
+/* ---- queries ---- */
 
 int workers_size(const struct workers *workers)
 {
@@ -197,7 +197,7 @@ int workers_open_sockets(struct workers *workers, const struct conf *conf, char 
 
 /* ---- pauses ---- */
 
-/* Whether any worker accepts connections there, of whatever generation. */
+/* Whether a worker of any generation accepts connections there. */
 static bool is_served(const struct place *place)
 {
     const struct child *child;
@@ -209,7 +209,7 @@ static bool is_served(const struct place *place)
     return false;
 }
 
-/* Closes the connections that have come, so that the web server tries another worker. */
+/* Accepts and closes waiting connections, so that the web server tries another worker. */
 static void refuse_connections(const struct place *place)
 {
     int fd;
@@ -248,7 +248,7 @@ static void tell_to_leave(struct child *child)
     kill(child->pid, SIGTERM);
 }
 
-/* Closes the sockets that the newest generation does not use, too. */
+/* Stops the older generations, and closes the sockets that the newest one does not use. */
 static void retire_old_workers(struct workers *workers)
 {
     struct child *child;
@@ -295,7 +295,7 @@ static void on_ready(struct child *child)
     workers->parts.on_change(workers->parts.ctx);
 }
 
-/* To all workers but the sender. One that does not read loses hints. */
+/* Sends a hint to all workers but the sender. A worker that does not read loses hints. */
 static void pass_on(const struct child *sender, const char *message, size_t len)
 {
     const struct child *child;
@@ -321,7 +321,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
         uv_poll_stop(poll); /* workers_exited will follow */
 }
 
-/* Adds the row `facts`, whose control descriptor and slot are its own from here on. */
+/* Adds the row `facts` and takes ownership of its control descriptor and slot. */
 static void add_child(struct workers *workers, struct child facts)
 {
     struct child *child = xcalloc(1, sizeof(*child));
@@ -345,7 +345,7 @@ static void replace(const struct child *child, int status)
     else
         log_error("worker %d exited with status %d", child->index, WEXITSTATUS(status));
     if (child->generation != workers->generation)
-        return; /* the newest generation has its own worker for the place */
+        return; /* the place has a worker of the newest generation */
     struct place *place = &workers->places[child->index];
     bool young = uv_now(workers->parts.loop) - child->started_ms < YOUNG_MS;
     place->deaths = young ? place->deaths + 1 : 0;
@@ -396,7 +396,7 @@ void workers_hand_over(const struct workers *workers)
     buf_done(&list);
 }
 
-/* The counters of a worker that has exited in the meantime still count. */
+/* Adopts a worker. If it has exited in the meantime, its counters are kept. */
 static void adopt(struct workers *workers, const char *entry)
 {
     struct child facts = {0};
@@ -438,7 +438,7 @@ static void kill_hung(const struct child *child)
     kill(child->pid, SIGKILL);
 }
 
-/* Whether it has just become hung, or responds again. */
+/* Returns whether the worker has just hung or recovered. */
 static bool look_at_beats(struct child *child)
 {
     bool was_hung = is_hung(child), at_work = child->ready && !child->leaving;
@@ -484,7 +484,7 @@ static int free_slot(const struct workers *workers)
     return -1;
 }
 
-/* `control` is the worker's end of the control socket. The pid, or a negative error of libuv. */
+/* `control` is the worker's end of the control socket. Returns the pid, or a negative error of libuv. */
 static int spawn(const struct place *place, int slot, int control)
 {
     struct workers *workers = place->workers;
@@ -552,7 +552,7 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
     }
 }
 
-/* ---- the whole ---- */
+/* ---- all workers ---- */
 
 static void init_places(struct workers *workers)
 {

@@ -1,8 +1,10 @@
-/* workers: the worker processes: started, watched, replaced, and handed over to the next program in an upgrade.
+/* workers: the worker processes: started, watched, replaced, and handed over to the next program in an
+ * upgrade.
  *
- * Each worker has a place, whose listening socket outlives it. All workers are rows of one table, whether this program
- * started them or adopted them from the program before an upgrade. A generation is the workers of one configuration;
- * adopted workers form the oldest. Once every worker of the newest generation is ready, the older ones have to leave. */
+ * Each worker has a place, whose listening socket outlives it. One table has all workers: those that this
+ * program has started, and those adopted from the program before an upgrade. A generation is the workers of
+ * one configuration; adopted workers form the oldest. Once every worker of the newest generation is ready,
+ * the older ones are stopped. */
 #ifndef WORKERS_H
 #define WORKERS_H
 
@@ -11,7 +13,7 @@
 #include "config/conf.h"
 #include "server/sockets.h"
 
-/* A worker that has to leave is killed WORKERS_GRACE_MS after "drain". */
+/* A stopping worker is killed WORKERS_GRACE_MS after "drain". */
 enum { WORKERS_GRACE_MS = 2000 };
 
 struct workers;
@@ -22,7 +24,8 @@ struct workers_parts {
     int stats_fd;            /* (ref) the page of counters */
     bool stats_inherited;    /* adopted workers count in it, too */
     struct sockets *sockets; /* (ref) */
-    /* All workers of the newest generation are ready; or a worker has exited, stopped responding, or responds again. */
+    /* Called when all workers of the newest generation are ready, and when a worker has exited, hung or
+     * recovered. */
     void (*on_change)(void *ctx);
     void *ctx;
 };
@@ -30,7 +33,7 @@ struct workers_parts {
 /* Adopts the workers that the environment lists (workers_hand_over). */
 struct workers *workers_new(struct workers_parts parts);
 
-/* Workers that still run are left alone; the sockets are removed. NULL is allowed. */
+/* Does not stop workers that still run; removes the sockets. NULL is allowed. */
 void workers_free(struct workers *workers);
 
 /* Opens the sockets of a configuration that are not open yet; -1 with *ret_error (allocated). */
@@ -39,7 +42,7 @@ MUST_CHECK int workers_open_sockets(struct workers *workers, const struct conf *
 /* Starts a new generation. `files` is what its workers inherit; `workers` owns it from here on. */
 void workers_start(struct workers *workers, const struct conf *conf, struct files_image files);
 
-/* Tells every worker to leave, and replaces none of them any more. */
+/* Stops every worker gracefully and starts no more. */
 void workers_stop(struct workers *workers);
 
 /* Lists the workers in the environment, and keeps their control descriptors open for the next program. */
@@ -51,12 +54,12 @@ void workers_exited(struct workers *workers, int pid, int status);
 /* The path that this program was started from. (ref) */
 const char *workers_program(const struct workers *workers);
 
-int workers_size(const struct workers *workers);  /* processes, leaving ones included */
-int workers_ready(const struct workers *workers); /* workers that accept requests */
-int workers_hung(const struct workers *workers);  /* workers that should, but whose loop does not turn */
+int workers_size(const struct workers *workers);         /* processes, including those that are leaving */
+int workers_ready(const struct workers *workers);        /* workers that accept requests */
+int workers_hung(const struct workers *workers);         /* workers whose loop is blocked */
 bool workers_is_complete(const struct workers *workers); /* all of the newest generation are ready */
 
-/* Workers of the newest generation die before it is complete; it may never be. */
+/* Whether workers of the newest generation die before it is complete, so that it may never be. */
 bool workers_is_stuck(const struct workers *workers);
 
 enum worker_state { WORKER_STARTING, WORKER_READY_TO_SERVE, WORKER_HUNG, WORKER_LEAVING };
@@ -69,7 +72,7 @@ struct worker_info {
     int64_t uptime_ms;
 };
 
-/* The i-th worker, the oldest first. False behind the last. */
+/* The i-th worker, the oldest first. Returns false after the last. */
 bool workers_info(const struct workers *workers, size_t i, struct worker_info *ret);
 
 #endif

@@ -1,4 +1,4 @@
-/* cache: see cache.h. One hash table finds all entries; two lists in order of use decide which are pushed out. */
+/* cache: see cache.h. One hash table finds all entries; two LRU lists decide which are evicted. */
 #include "task/cache.h"
 
 #include <stdlib.h>
@@ -16,9 +16,9 @@ enum {
 struct entry {
     struct snapshot *snapshot; /* NULL: none, and there is a problem */
     int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
-    enum problem problem;      /* why asking failed, TASK_NOT_FOUND included */
-    int64_t quiet_until_ms;    /* of the problem: no query before */
-    int times_missing;         /* how often in a row the upstream has said that the task does not exist */
+    enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
+    int64_t quiet_until_ms;    /* end of the problem: no query before that time */
+    int times_missing;         /* how often in a row the upstream has reported the task missing */
     size_t bytes;              /* counted in the store */
     struct entry *prev, *next; /* in the store */
     UT_hash_handle hh;
@@ -71,7 +71,7 @@ static void drop(struct cache *c, struct entry *e)
     free(e);
 }
 
-/* Takes a reference of its own. NULL takes the snapshot away. */
+/* Takes its own reference to the snapshot. NULL removes the old one. */
 static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snapshot)
 {
     struct snapshot *old = e->snapshot;
@@ -102,7 +102,7 @@ static struct entry *find_or_add(struct cache *c, const struct task *task)
     return e;
 }
 
-/* Finds an entry, without what is too old to be of use, and marks it as used. */
+/* Finds an entry, drops its snapshot or the entry if they have expired, and marks it as used. */
 static struct entry *look_up(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
 {
     struct entry *e = find(c, key, key_len);
@@ -119,7 +119,7 @@ static struct entry *look_up(struct cache *c, const char *key, size_t key_len, i
     return e;
 }
 
-/* Any entry may go, including the one that was added last. */
+/* May evict any entry, including the one that was added last. */
 static void push_out(struct cache *c)
 {
     for (; c->known.bytes > c->known.max_bytes; c->evictions++)
@@ -164,7 +164,7 @@ void cache_keep(struct cache *c, const struct task *task, struct snapshot *snaps
     push_out(c);
 }
 
-/* The entry of a task of which `last` may be known from elsewhere. NULL if that is too large to be kept. */
+/* The entry of a task, with `last` if the entry has no snapshot. NULL if `last` is too large to be kept. */
 static struct entry *entry_with(struct cache *c, const struct task *task, struct snapshot *last)
 {
     struct entry *e = find_or_add(c, task);
@@ -187,8 +187,8 @@ bool cache_keep_missing(struct cache *c, const struct task *task, struct snapsho
     return true;
 }
 
-/* Whether the failure of a task without a snapshot is kept. No query is made while the upstream is unavailable or a
- * limit of ours is reached, so none has to be prevented. */
+/* Whether to keep the failure of a task without a snapshot. While the upstream is unavailable or this process
+ * has no descriptor left, no query is sent anyway, so none has to be prevented. */
 static bool costs_a_query(enum problem problem)
 {
     return problem != PROBLEM_UNAVAILABLE && problem != PROBLEM_OVERLOADED;
@@ -212,7 +212,7 @@ int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snap
     return pause_ms;
 }
 
-/* The entry of a task that runs, with its snapshot; NULL if there is none. */
+/* The entry of a running task that has a snapshot, or NULL. */
 static struct entry *running(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
 {
     struct entry *e = look_up(c, key, key_len, now_ms);

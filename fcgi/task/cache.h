@@ -1,11 +1,11 @@
-/* cache: what a worker knows of tasks, one entry each: the last snapshot, that the task does not exist, or that asking
- * for it has failed.
+/* cache: what a worker knows about tasks. The entry of a task has its last snapshot, or a problem (the task
+ * does not exist, or the last query failed), or both.
  *
- * Entries with a snapshot share the configured memory. Entries without one have a small budget of their own, so that
- * guessed ids cannot push out results. In both, the entry that was unused for the longest time goes first.
+ * Entries with a snapshot share the configured memory. Entries without one have a small separate budget, so
+ * that guessed ids cannot evict results. In both, the least recently used entry is evicted first.
  *
- * The upstream has to say three times in a row that a task does not exist before a task that was seen is believed to
- * be missing. */
+ * A task with a snapshot counts as missing only after the upstream has reported it missing three times in a
+ * row. */
 #ifndef CACHE_H
 #define CACHE_H
 
@@ -18,37 +18,40 @@ struct cache;
 struct cache *cache_new(const struct conf_cache *conf);
 void cache_free(struct cache *cache); /* NULL is allowed */
 
-/* What is known of one task. While there is a problem, the task should not be asked for: TASK_NOT_FOUND without a
- * snapshot means that it does not exist, any other problem that asking has failed. A snapshot may stand in then. */
+/* The content of an entry. While there is a problem, the task should not be queried. TASK_NOT_FOUND without a
+ * snapshot means that the task does not exist; any other problem, that the last query failed. The snapshot,
+ * if there is one, may be served in place of the problem. */
 struct cache_look {
     struct snapshot *snapshot; /* (ref) until the next call; NULL: none */
     enum problem problem;
-    int64_t
-        left_ms; /* how long the snapshot is fresh, or until the task may be asked for; 0: it may be now */
+    int64_t left_ms; /* until the snapshot is stale, or the problem expires; 0: query the task now */
 };
 
 struct cache_look cache_look(struct cache *cache, const struct task *task, int64_t now_ms);
 
-/* Replaces everything known of the task. Takes a reference of its own. */
+/* Replaces the entry. The cache takes its own reference to the snapshot. */
 void cache_keep(struct cache *cache, const struct task *task, struct snapshot *snapshot);
 
-/* The upstream says that the task does not exist; `last` is the last snapshot, or NULL. Returns whether that is
- * believed. */
+/* Records that the upstream has reported the task missing; `last` is the last snapshot, or NULL. Returns true
+ * if the task counts as missing from now on. */
 bool cache_keep_missing(struct cache *cache, const struct task *task, struct snapshot *last, int64_t now_ms);
 
-/* Asking for the task has failed. It is not asked for again until its poll interval is over, or `retry_after_ms` if
- * that is longer; `last`, if not NULL, stands in. Returns how long that is; 0: the failure was not kept. */
+/* Records that a query has failed. The next one should wait for the task's poll interval, or for
+ * `retry_after_ms` if that is longer; meanwhile `last`, if not NULL, may be served. Returns that time; 0: the
+ * failure was not kept. */
 int64_t cache_keep_failure(struct cache *cache, const struct task *task, struct snapshot *last,
                            enum problem problem, int64_t retry_after_ms, int64_t now_ms);
 
-/* Another worker has failed: a snapshot that is no longer fresh stands in for `pause_ms`. By the task's key. */
+/* Records that a query of another worker has failed: for `pause_ms`, a stale snapshot may be served. By the
+ * task's key. */
 void cache_hear_failure(struct cache *cache, const char *key, size_t key_len, enum problem problem,
                         int64_t pause_ms, int64_t now_ms);
 
-/* A newer snapshot exists elsewhere: the one of a running task is no longer fresh. By the task's key. */
+/* Records that another worker has a newer snapshot: that of a running task becomes stale. By the task's
+ * key. */
 void cache_outdate(struct cache *cache, const char *key, size_t key_len, int64_t now_ms);
 
-/* Of the entries with a snapshot: how many there are, what they take, and how many were pushed out so far. */
+/* The entries with a snapshot: their number, their size in bytes, and how many were evicted so far. */
 size_t cache_entries(const struct cache *cache);
 size_t cache_bytes(const struct cache *cache);
 size_t cache_evictions(const struct cache *cache);

@@ -52,7 +52,8 @@ enum problem { PROBLEM_NONE, PROBLEMS(PROBLEM_ID) PROBLEM_COUNT };
 int problem_status(enum problem problem);
 const char *problem_code(enum problem problem);
 
-/* Errors in which an old snapshot may be served instead: not if the upstream's answer concerns the task or our permission. */
+/* Whether an old snapshot may be served in place of the problem. False if the problem concerns the task
+ * itself, the client's access to it, or our API key. */
 bool problem_is_excusable(enum problem problem);
 
 /* Writes the document, including the members in which official SDKs look for the message. */

@@ -1,4 +1,4 @@
-/* route: maps the URI of a request to the task. */
+/* route: maps the URI of a request to a task. */
 #ifndef ROUTE_H
 #define ROUTE_H
 
@@ -12,12 +12,12 @@ enum { TASK_KEY_MAX = 2 * 65 + TASK_ID_MAX };
 /* One task of one route. Fetches, memory and Redis identify it by its key. */
 struct task {
     const struct conf_route *route; /* (ref) */
-    char key[TASK_KEY_MAX];         /* "main:sora:ID"; Redis has it behind the prefix */
+    char key[TASK_KEY_MAX];         /* "main:sora:ID"; in Redis, after the prefix */
     size_t key_len;
     size_t id_at; /* offset of the id in the key */
 };
 
-/* Makes the task of an id that the route's pattern has accepted. */
+/* Initializes a task from an id that the route's pattern has accepted. */
 void task_init(struct task *task, const struct conf_route *route, const char *id);
 
 /* The values of the path's variables, joined by '/'. */
@@ -26,33 +26,34 @@ static inline const char *task_id(const struct task *task)
     return task->key + task->id_at;
 }
 
-/* The task of a key that another process has made; false if no route of `conf` has it. */
+/* Finds the task of a key from another process. Returns false if no route of `conf` has it. */
 bool task_from_key(const struct conf *conf, const char *key, struct task *ret_task);
 
 enum { ROUTE_IDS_MAX = 100 };
 
 /* Determines what `uri` (path and query, as received) requests. */
 enum route_kind {
-    ROUTE_NONE,    /* not a valid request; the problem tells why */
+    ROUTE_NONE,    /* not a valid request; the problem is set */
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
-    ROUTE_HOOK     /* a webhook: hook_route finds those */
+    ROUTE_HOOK     /* a webhook; see webhook_route */
 };
 
 /* The first three set the task; ROUTE_MANY does not: see route_ids. */
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
 
-/* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is used. */
+/* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is
+ * used. */
 enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
 
-/* Whether names with the route's provider mean this route. */
+/* Whether route_named finds this route for its provider. */
 bool route_is_named(const struct conf *conf, const struct conf_route *route);
 
-/* The tasks of /v1/tasks?ids=, in the order asked. An invalid item has no route, and its
- * problem. Returns the number of items, or -1 if the list is malformed, empty or longer than ROUTE_IDS_MAX, the size of
- * both arrays. */
+/* The tasks of /v1/tasks?ids=, in the order of the request. An invalid item gets a problem and no route. Both
+ * arrays hold ROUTE_IDS_MAX items. Returns the number of items, or -1 if the list is malformed, empty or
+ * longer. */
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);
 
 /* How long the upstream may take to answer: a second query may follow the first. */

@@ -5,15 +5,14 @@
 #include "config/provider.h"
 #include "task/redact.h"
 
-/* What is known of the task; all (ref). */
+/* The facts about the task; all (ref). */
 struct unified_task {
     const struct provider *provider;
     const char *id;
     const struct secrets *secrets; /* may be NULL */
     enum state state;
     struct json_object *doc; /* the upstream's answer */
-    int64_t urls_expire_at;  /* seconds since 1970, what the URLs say; 0: nothing. May become earlier by the
-                                document */
+    int64_t urls_expire_at;  /* by the URLs, seconds since 1970; 0: never. The document may lower it */
     int64_t created_at;      /* set: seconds since 1970; 0: unknown */
 };
 

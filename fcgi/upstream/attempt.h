@@ -1,7 +1,7 @@
-/* attempt: one question to an upstream about one task, in as many queries as it takes.
+/* attempt: gets the state of one task from an upstream, with one query or more.
  *
- * A further query follows when another key may know the task, or when the provider gives the result of a task in a
- * second answer. */
+ * A further query follows if another key may know the task, or if the provider returns the result of a task
+ * in a second answer. */
 #ifndef ATTEMPT_H
 #define ATTEMPT_H
 
@@ -14,19 +14,19 @@ struct attempt_end {
     enum outcome outcome;
     struct snapshot *snapshot; /* OUTCOME_OK; (ref) during the callback */
     int64_t retry_after_ms;    /* 0: unknown */
-    bool asked;                /* false: the last query did not reach the upstream, so it costs nothing */
+    bool asked;                /* false: the last query was not sent, so it is not charged */
 };
 
 struct attempt_order {
     struct upstreams *upstreams;    /* (ref) this and all (ref) below outlive the attempt */
     const struct conf_cache *cache; /* (ref) the rules for snapshots */
     const struct task *task;        /* (ref) */
-    const struct snapshot *last;    /* (ref) the newest known before; NULL: none */
+    const struct snapshot *last;    /* (ref) the newest known so far; NULL: none */
 
-    /* Pays for a further query. Returns false if no query is left in the quota, unless the query is required. */
+    /* Charges a further query. Returns false if the quota has none left, unless the query is required. */
     bool (*pay)(void *ctx, bool required);
     void (*on_end)(void *ctx, const struct attempt_end *end); /* the attempt frees itself afterwards */
-    void *ctx;                                                /* of the two */
+    void *ctx;                                                /* passed to both functions */
 };
 
 /* Exactly one call of on_end comes, later, unless the attempt is cancelled. */

@@ -14,7 +14,7 @@ struct jwt {
     int64_t renew_at; /* seconds since 1970 */
 };
 
-/* The header lines of one query. They hold the key, so they lie in locked memory. */
+/* The header lines of one query. They contain the key, so they are in locked memory. */
 struct headers {
     struct buf text;
     const char **lines; /* into the text, "Name: value"; NULL behind the last */
@@ -24,13 +24,13 @@ struct headers {
 void headers_init(struct headers *headers);
 void headers_done(struct headers *headers); /* wipes the lines */
 
-/* Adds a line as it is given, or with its templates filled in ({jwt} only if `jwt` is not NULL). A line that does not
- * fit is left out. */
+/* Add a line as given, or with its templates filled in ({jwt} only if `jwt` is not NULL). A line that does
+ * not fit is omitted. */
 void headers_add(struct headers *headers, const char *name, const char *value);
 void headers_add_template(struct headers *headers, const char *name, const char *value, const char *key,
                           struct jwt *jwt, int64_t now_s);
 
-/* Makes a new token when it is time. */
+/* Makes a new token if the current one is about to expire. */
 void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s);
 void jwt_done(struct jwt *jwt);
 

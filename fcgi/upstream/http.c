@@ -1,8 +1,8 @@
 /* http: see http.h.
  *
- * curl's multi interface says which sockets and which time-out it waits for (on_socket, on_timeout); the loop tells
- * curl when they are ready; then the finished transfers are read. curl is never called from inside its own
- * callbacks. */
+ * curl's multi interface says which sockets and which time-out it waits for (on_socket, on_timeout); the loop
+ * tells curl when they are ready; then the finished transfers are read. curl is never called from inside its
+ * own callbacks. */
 #include "upstream/http.h"
 
 #include <errno.h>
@@ -174,8 +174,8 @@ static bool has_begun(const struct http_call *call)
     return info_of(call, CURLINFO_HEADER_SIZE) > 0;
 }
 
-/* Looks at how much has come rather than at curl's code: versions of curl have different codes for an answer that
- * breaks off, that is larger than on_body takes, or whose header is larger than curl takes. */
+/* Looks at how much has come rather than at curl's code: versions of curl have different codes for an answer
+ * that breaks off, that is larger than on_body takes, or whose header is larger than curl takes. */
 static enum outcome outcome_of(const struct http_call *call, CURLcode code)
 {
     if (code == CURLE_OK)
@@ -220,8 +220,9 @@ static void finish(struct http_call *call, CURLcode code)
     http_cancel(call);
 }
 
-/* Whether the query was lost because the upstream had closed the kept connection: not a byte came back. curl itself
- * repeats a query in some of these cases, but on any connection that it has, and it gives up after a few. */
+/* Whether the query was lost because the upstream had closed the kept connection: not a byte came back. curl
+ * itself repeats a query in some of these cases, but on any connection that it has, and it gives up after a
+ * few. */
 static bool is_lost(const struct http_call *call, CURLcode code)
 {
     return (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING) &&
@@ -290,8 +291,8 @@ static void set_options(struct http_call *call, const struct http_question *q)
             .data = (void *)(uintptr_t)q->ca, .len = q->ca_len, .flags = CURL_BLOB_NOCOPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
     }
-    /* One HTTP/2 connection rather than many, where the upstream is known to offer it. Elsewhere, this option would
-     * make queries wait for the first connection and, with HTTP/1.1, for its answer. */
+    /* One HTTP/2 connection rather than many, where the upstream is known to offer it. Elsewhere, this option
+     * would make queries wait for the first connection and, with HTTP/1.1, for its answer. */
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     curl_easy_setopt(easy, CURLOPT_PIPEWAIT, q->multiplexes ? 1L : 0L);
 }
@@ -314,7 +315,7 @@ struct http_call *http_get(struct http *h, const struct http_question *q, http_c
     return call;
 }
 
-/* ---- curl's memory: curl copies headers into buffers of its own, so all memory that it frees is wiped ---- */
+/* ---- curl's memory: curl copies headers into its own buffers, so all memory that it frees is wiped ---- */
 
 static void wiping_free(void *memory)
 {

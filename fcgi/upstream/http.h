@@ -1,6 +1,6 @@
 /* http: GET requests with libcurl, over connections that are kept open and reused.
  *
- * An address of a kind that is not allowed is not connected to. TLS is verified; redirects are not followed; proxies,
+ * Only addresses of allowed kinds are connected to. TLS is verified; redirects are not followed; proxies,
  * cookies and compression are not used; a body has a maximum size. */
 #ifndef HTTP_H
 #define HTTP_H

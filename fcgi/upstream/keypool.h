@@ -1,11 +1,11 @@
-/* keypool: the API keys of one upstream - which of them a query uses, and the state of each.
+/* keypool: the API keys of one upstream - the state of each, and which one a query uses.
  *
  *     in use --refused three times in a row--> suspended --pause over--> a query probes --good--> in use
  *       |  ^                                                             '--refused, a longer pause--> suspended
  *       '--'--- rate limited (429): pauses as long as the upstream says
  *
- * After any refusal a key is the last choice for a minute. A refusal that may concern the task alone (403) has no
- * other effect: otherwise anyone who asks for another account's task could suspend every key. */
+ * After any refusal a key is the last choice for a minute. A refusal that may concern the task alone (403)
+ * has no other effect: otherwise a client that requests another account's task could suspend every key. */
 #ifndef KEYPOOL_H
 #define KEYPOOL_H
 
@@ -16,7 +16,7 @@
 struct pool_key {
     char mark[KEY_MARK_SIZE]; /* identifies the key: the first digits of its SHA-256 */
     int64_t refusals;         /* in a row */
-    bool aside;               /* suspended: it was refused too often, and no good answer came since */
+    bool aside;               /* suspended: it was refused too often, without a good answer since */
     int64_t aside_until_ms;   /* if suspended: when it may be probed */
     struct backoff pause;     /* between probes */
     int64_t rests_until_ms;   /* rate limited until then */
@@ -42,19 +42,19 @@ struct key_turn {
 /* At most POOL_KEYS_MAX keys. */
 void keypool_init(struct keypool *pool, char *const *keys, size_t n);
 
-/* Takes the next key for a task, its owner first. False when every usable key was tried. */
+/* Takes the next key for a task, beginning with the owner. Returns false if every usable key was tried. */
 bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms);
 
 /* Whether keypool_take would find a key. */
 bool keypool_has(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms);
 
-/* What the answer to the key that was taken shows; `rest_ms` belongs to KEY_BUSY. True when the key was suspended
- * or came back. */
+/* Reports how the query with the taken key ended; `rest_ms` is used with KEY_BUSY. Returns true if the key
+ * was suspended or recovered. */
 bool keypool_learn(struct keypool *pool, struct key_turn *turn, enum key_lesson lesson, int64_t rest_ms,
                    int64_t now_ms);
 
-/* The outcome for the task when no key is left: MISSING, REFUSED or BUSY, and after which time it may change (0:
- * unknown). */
+/* The outcome for the task when no key is left: MISSING, REFUSED or BUSY, and after which time it may change
+ * (0: unknown). */
 enum outcome keypool_outcome(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms,
                              int64_t *ret_retry_after_ms);
 

@@ -17,13 +17,15 @@ enum outcome_kind {
 /* What the breaker learns about the upstream. */
 enum breaker_lesson { BREAKER_NOTHING, BREAKER_GOOD, BREAKER_FAILED };
 
-/* What the key pool learns about the key. Of those behind KEY_GOOD, another key may know better. */
+/* What the key pool learns about the key. After any lesson beyond KEY_GOOD, another key may be tried. */
 enum key_lesson { KEY_NOTHING, KEY_GOOD, KEY_MISSING, KEY_REFUSED, KEY_DOUBTED, KEY_BUSY };
 
-/* X(name, label of the metric, kind, problem for the client, lesson for the breaker, for the key pool, log text).
+/* X(name, label of the metric, kind, problem for the client, lesson for the breaker, for the key pool, log
+ * text).
  *
- * In a log text {status} is the HTTP status, {key} the name of the key, {pause} the seconds that the key pauses, and
- * {why} the details in parentheses, if there are any. Without a text there is nothing to complain about. */
+ * In a log text {status} is the HTTP status, {key} the name of the key, {pause} the seconds that the key
+ * pauses, and {why} the details in parentheses, if there are any. An outcome without a text is not an
+ * error. */
 #define OUTCOMES(X)                                                                                          \
     /* The upstream has answered. */                                                                         \
     X(OK, "ok", SENT, NONE, GOOD, GOOD, NULL)                                                                \
@@ -36,7 +38,7 @@ enum key_lesson { KEY_NOTHING, KEY_GOOD, KEY_MISSING, KEY_REFUSED, KEY_DOUBTED, 
       "rate limit, HTTP {status} for key {key}; pausing it for {pause} s")                                   \
     X(ERROR, "error", FAILED, UPSTREAM_ERROR, GOOD, NOTHING, "returned HTTP {status}{why}")                  \
     X(SERVER_ERROR, "server_error", FAILED, UPSTREAM_ERROR, FAILED, NOTHING, "returned HTTP {status}")       \
-    /* Not the kind of document that this provider sends. */                                                 \
+    /* Not a document in this provider's format. */                                                          \
     X(INVALID, "invalid", FAILED, UPSTREAM_INVALID, GOOD, NOTHING, "returned HTTP {status}{why}")            \
     /* Truncated, too large, or not HTTP. */                                                                 \
     X(MALFORMED, "malformed", FAILED, UPSTREAM_INVALID, FAILED, NOTHING, "sent a malformed answer{why}")     \
@@ -62,7 +64,7 @@ struct outcome_row {
     enum problem problem;
     enum breaker_lesson breaker;
     enum key_lesson key;
-    const char *text; /* NULL: nothing to complain about */
+    const char *text; /* NULL: not an error */
 };
 
 const struct outcome_row *outcome_row(enum outcome outcome) NEVER_NULL;

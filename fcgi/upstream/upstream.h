@@ -1,7 +1,7 @@
-/* upstream: sends queries to the upstreams of the configuration, when they may be asked.
+/* upstream: sends queries to the configured upstreams, within their limits.
  *
- * At most max_in_flight queries run at one upstream at once; the others wait in a queue, within their time-out. The
- * breaker, the rate limit and the key pool can each refuse a query. */
+ * At most max_in_flight queries run at one upstream at once; the others wait in a queue, within their
+ * time-out. The breaker, the rate limit and the key pool can each refuse a query. */
 #ifndef UPSTREAM_H
 #define UPSTREAM_H
 
@@ -15,8 +15,8 @@
 struct upstreams;
 struct upstream_call; /* one query */
 
-/* OUTCOME_OK: the answer is to be read. Otherwise there is none; `retry_after_ms` of HELD is the time until the upstream may
- * be asked again. The callback must call upstream_learn. */
+/* OUTCOME_OK: the caller reads the answer. Otherwise there is none; `retry_after_ms` of HELD is the time
+ * until the upstream may be queried again. The callback must call upstream_learn. */
 typedef void upstream_callback(void *user, struct upstream_call *call, const struct http_answer *answer);
 
 /* `conf` must outlive it. */
@@ -25,8 +25,9 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
 /* Queries under way end without a callback. NULL is allowed. */
 void upstreams_free(struct upstreams *upstreams);
 
-/* Asks the route's upstream for `target`, a path and query, with the next key of the turn. The query belongs to the
- * present trace. Exactly one callback comes, later, unless the call is cancelled; the turn must not move until then. */
+/* Sends a query for `target`, a path and query string, to the route's upstream, with the next key of the
+ * turn. The query belongs to the current trace. Exactly one callback comes, later, unless the call is
+ * cancelled; the turn must stay in place until then. */
 struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route,
                                    const char *target, struct key_turn *turn, upstream_callback *on_answer,
                                    void *user);
@@ -34,16 +35,16 @@ void upstream_cancel(struct upstream_call *call);
 
 /* ---- in the callback ---- */
 
-/* Counts the outcome of a query, teaches the breaker and the key pool, and logs what is new. `why` gives details, or is
- * NULL. */
+/* Counts the outcome of a query, reports it to the breaker and the key pool, and logs a new error. `why` has
+ * the details, or is NULL. */
 void upstream_learn(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome,
                     const char *why);
 
-/* Whether there is another key with which the query may be repeated. If not, the outcome and time to retry are those of
- * keypool_outcome. */
+/* Whether there is another key with which the query may be repeated. If not, the outcome and time to retry
+ * are those of keypool_outcome. */
 bool upstream_has_key(struct upstream_call *call, enum outcome *ret_outcome, int64_t *ret_retry_after_ms);
 
-/* The secrets that the upstream was given: (ref) until the loop turns. */
+/* The secrets that were sent to the upstream; (ref) until the next loop iteration. */
 void upstream_secrets(const struct upstream_call *call, struct secrets *ret_secrets);
 
 /* Counts a status value that the provider file does not list, and logs it once. */

@@ -17,10 +17,10 @@ struct view {
     int64_t created_at;     /* seconds since 1970; 0: unknown */
     int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
     struct buf views[VIEW_COUNT];
-    struct buf result_path; /* OUTCOME_PARTIAL: what to ask next */
+    struct buf result_path; /* OUTCOME_PARTIAL: path of the second query */
 };
 
-/* The task that was asked about, and the secrets that must not come back. */
+/* The queried task, and the secrets that must not appear in its views. */
 struct view_question {
     const struct provider *provider;
     const char *task_id;
@@ -33,8 +33,9 @@ struct view_answer {
     size_t len;
 };
 
-/* Reads an answer: OK, PARTIAL, MISSING, REFUSED, FORBIDDEN, BUSY, ERROR, SERVER_ERROR or INVALID. Fills `view`, which
- * view_done() frees whatever is returned. `result` is the answer to the second query, or NULL before there is one. */
+/* Reads an answer: OK, PARTIAL, MISSING, REFUSED, FORBIDDEN, BUSY, ERROR, SERVER_ERROR or INVALID. Fills
+ * `view`, which view_done() frees whatever is returned. `result` is the answer to the second query, or NULL
+ * before there is one. */
 enum outcome view_read(const struct view_question *question, const struct view_answer *answer,
                        const struct view_answer *result, struct view *view);
 void view_done(struct view *view);
