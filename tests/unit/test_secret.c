@@ -166,9 +166,24 @@ static void find_mapping(const void *address, const char *name, char line[static
     fclose(smaps);
 }
 
+/* Whether smaps shows what madvise() was told. qemu's does not. */
+static bool smaps_has_advice(void)
+{
+    char line[256];
+    void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(page, 4096, MADV_DONTDUMP);
+    find_mapping(page, "VmFlags:", line);
+    munmap(page, 4096);
+    return strstr(line, " dd") != NULL;
+}
+
 TEST(the_vault_is_in_no_core_file)
 {
     char line[256];
+    if (!smaps_has_advice()) {
+        print_message("/proc/self/smaps does not show MADV_DONTDUMP here\n");
+        skip();
+    }
     char *secret = vault_strndup("sk-12345678", 11);
     assert_string_equal(secret, "sk-12345678");
     assert_false(vault_is_empty());
