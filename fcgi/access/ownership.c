@@ -52,7 +52,7 @@ void ownership_free(struct ownership *ownership)
     free(ownership);
 }
 
-/* ---- what is remembered ---- */
+/* ---- the cache of owners ---- */
 
 /* Moves the owner to the end of the table, as the most recently used. */
 static struct owner *recall(struct ownership *ownership, const struct task *task)

@@ -71,7 +71,8 @@ static bool any_holds(const struct list *conditions, int http_status, struct jso
     return hold(conditions, false, http_status, doc);
 }
 
-/* Refusals are recognised first; the remaining answers describe a task. `doc` is NULL if the body is not JSON. */
+/* Refusals are recognised first; the remaining answers describe a task. `doc` is NULL if the body is not
+ * JSON. */
 static enum outcome classify(const struct provider *p, const struct condition *ok, int http_status,
                              struct json_object *doc, struct view *view)
 {
@@ -165,7 +166,8 @@ static void copy_string(struct copier *c, const char *text, size_t len)
 
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep);
 
-/* The child of `keep` for a member of that name; for a leaf, the leaf itself, since everything below it is kept. */
+/* The child of `keep` for a member of that name; for a leaf, the leaf itself, since everything below it is
+ * kept. */
 static const struct keep *keep_for(const struct keep *keep, const char *name)
 {
     for (size_t i = 0; i < keep->n_children; i++) {
@@ -213,8 +215,9 @@ static void copy_array(struct copier *c, struct json_object *array, const struct
     buf_putc(c->out, ']');
 }
 
-/* Returns false if the value does not have the form that the list describes; the output is then to be discarded. For
- * example, a string in place of an object could contain anything. A null is kept: it means that there is no value yet. */
+/* Returns false if the value does not have the form that the list describes; the output is then to be
+ * discarded. For example, a string in place of an object could contain anything. A null is kept: it means
+ * that the value is not known yet. */
 static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep)
 {
     const struct keep *element = keep_for(keep, "*");
@@ -250,7 +253,8 @@ static const char *scalar_text(struct json_object *value)
     return json_object_is_type(value, json_type_int) ? json_object_get_string(value) : json_text(value);
 }
 
-/* Writes the path of the second query, with variables of the task and members of the first answer filled in. */
+/* Writes the path of the second query, with variables of the task and members of the first answer filled
+ * in. */
 static bool write_result_path(const struct view_question *q, struct json_object *doc, struct buf *out)
 {
     const struct provider *p = q->provider;

@@ -1,4 +1,4 @@
-"""Redis stands still (SIGSTOP) under load and goes on again: how long hits and misses take before, during and after.
+"""Redis is stopped (SIGSTOP) and continued under load: latencies of hits and misses before, during and after.
 
 Hits are of tasks that have ended and stand in memory; misses are of tasks that nobody has asked for before. Both come at
 a steady pace, and an answer's time counts from when its question was due, also where the one before has held it up."""

@@ -1,4 +1,4 @@
-"""A thousand connections ask at once for a running task that nobody has asked for before."""
+"""A thousand connections request a running task at once that was never requested before."""
 
 from dataclasses import dataclass
 from statistics import median, quantiles

@@ -1,4 +1,4 @@
-"""What the figures are measured with, and the table that each is printed as."""
+"""Tools for the measurements, and the table that each is printed as."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""What a worker takes for its memory cache after many more finished tasks than it can hold.
+"""The memory of a worker's cache after many more finished tasks than it can hold.
 
 The stand-in is too slow to finish 100,000 tasks for us. So one is learnt from it, and Redis itself makes the others of
 what the worker has stored there, portion by portion; then each is asked for once, through nginx."""

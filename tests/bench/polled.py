@@ -1,4 +1,4 @@
-"""Five hundred clients follow fifty tasks: how often the upstream is asked, and how late they know that a task has ended.
+"""Five hundred clients follow fifty tasks: the number of upstream queries, and how late clients learn of the end.
 
 All subjects do the same work at the same time, each with tasks of its own whose lives are equally long. What stands
 between clients and upstream is nginx each time: before taskproxy, with a cache and its lock, or passing everything on."""

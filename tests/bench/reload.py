@@ -1,4 +1,4 @@
-"""Reloads and upgrades under load: questions at a steady pace, others that are held, and what of all that fails."""
+"""Reloads and upgrades under load: how many requests fail, at a steady rate and held."""
 
 import os
 import shutil

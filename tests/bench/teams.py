@@ -1,4 +1,4 @@
-"""Hits with teams beside hits in the open; and how long it takes to refuse a token, beside taking it."""
+"""Hits in the access modes "teams" and "open"; and the time to refuse a token, compared with accepting one."""
 
 import contextlib
 import subprocess

@@ -1,4 +1,4 @@
-"""A thousand watch one task: what the upstream sees of it, and how soon all know what it has answered.
+"""A thousand clients watch one task: the number of upstream queries, and how soon all clients have each answer.
 
 The task gets on all the time, so each answer of the upstream's is news. An answer counts from when the stand-in was
 asked, which is a little before it was sent. Judged is, as with the herds, the answer in the middle: what else the machine

@@ -1,4 +1,4 @@
-"""Becomes a process as Docker starts one by default: what its seccomp profile refuses is refused.
+"""Executes a command as in a default Docker container: with the restrictions of Docker's seccomp profile.
 
 Run as python3 as_docker.py COMMAND…. The profile allows by name, and grants more calls to a process with capabilities;
 named here is what Linux has and the profile refuses to a process without any.

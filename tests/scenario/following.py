@@ -1,4 +1,4 @@
-"""taskproxy --watch, run as in a pipe or in a terminal; and a server that says what a test wants said."""
+"""Runs taskproxy --watch in a pipe or in a terminal; and a server with scripted answers."""
 
 import contextlib
 import fcntl

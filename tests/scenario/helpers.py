@@ -1,4 +1,4 @@
-"""What several of the scenario tests do."""
+"""Helpers for several of the scenario tests."""
 
 import contextlib
 import threading

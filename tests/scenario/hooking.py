@@ -1,4 +1,4 @@
-"""What the tests of webhooks have in common."""
+"""Helpers for the tests of webhooks."""
 
 import json
 from pathlib import Path

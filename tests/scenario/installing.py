@@ -1,4 +1,4 @@
-"""For the tests of what is installed: places to build and to install in, so that no test disturbs another."""
+"""Helpers for the tests of the installation: each test gets its own build and installation directories."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""conf/openapi.yaml, and what was seen of it."""
+"""Reads conf/openapi.yaml and records which parts of it the tests have seen."""
 
 import json
 from pathlib import Path

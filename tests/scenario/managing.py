@@ -1,4 +1,4 @@
-"""A service manager as systemd is one, for a daemon of a stack: it hears what the daemon reports, and hands it sockets."""
+"""A service manager like systemd for the daemon of a stack: it receives the daemon's reports and passes it sockets."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""What not every machine has. Each function skips the test, with the reason, where its subject is missing.
+"""Prerequisites that not every machine has. Each function skips the test, with the reason, if its prerequisite is missing.
 
 With NO_SKIPS=1 in the environment run_tests.py counts a skipped test as a failure.
 """

@@ -1,4 +1,4 @@
-"""What the tests of workers, and of hosts, that share a Redis have in common."""
+"""Helpers for the tests of workers and hosts that share a Redis."""
 
 import socket
 

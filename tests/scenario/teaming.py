@@ -1,4 +1,4 @@
-"""A stack that asks who asks, and what its teams present."""
+"""A stack in the access mode "teams", and the credentials of its teams."""
 
 import contextlib
 import hashlib

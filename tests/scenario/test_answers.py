@@ -1,4 +1,4 @@
-"""What a client is told of a task it may ask for, from where the answer comes, and for how long it is good."""
+"""The answers about a task: their content, their source, and how long they are fresh."""
 
 import json
 import re

@@ -1,5 +1,5 @@
-"""What an upstream must not get through with, whatever provider's form is expected: bodies that are broken, of the wrong
-types or somebody else's. The client gets the code that stands for it, and nothing of it is kept."""
+"""Invalid answers of an upstream, for every provider's format: bodies that are malformed, have wrong types or belong to
+another provider. The client gets the matching error code, and nothing is cached."""
 
 import copy
 import itertools

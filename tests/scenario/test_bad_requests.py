@@ -1,4 +1,4 @@
-"""What must not be asked is refused in one form, costs neither Redis nor the upstream anything, and harms nobody after."""
+"""Invalid requests are refused with a problem, cause no query to Redis or the upstream, and do not affect later requests."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a team may use up: queries that it causes at the upstream in a minute, and requests that it has waiting."""
+"""The limits of a team: upstream queries per minute, and waiting requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The upstream's key goes into one header of one request to one origin, and is nowhere else."""
+"""The upstream's key is sent in one header of queries to one origin, and appears nowhere else."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""taskproxy as a plain CGI program: one process a request, nothing in common but Redis."""
+"""taskproxy as a plain CGI program: one process per request; the processes share only Redis."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The clock that tests own, and what goes by it: ages, TTLs, Retry-After, holds."""
+"""The clock that tests control, and what depends on it: ages, TTLs, Retry-After, held requests."""
 
 import pytest
 

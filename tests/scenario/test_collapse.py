@@ -1,4 +1,4 @@
-"""Any number of requests for one task share one question to Redis and one to the upstream; and there are limits."""
+"""Concurrent requests for one task share one query to Redis and one to the upstream, within limits."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Configuration and provider files: what is refused, in which words, and what the command line says."""
+"""Configuration and provider files: what is refused, the error messages, and the command line."""
 
 import json
 import os

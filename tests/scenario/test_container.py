@@ -1,4 +1,4 @@
-"""In a container: the program as process 1, beneath what Docker allows by default; and the files that make one."""
+"""The container: the program as process 1 under Docker's default restrictions, and the files that build the images."""
 
 import json
 import os

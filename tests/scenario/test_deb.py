@@ -1,4 +1,4 @@
-"""The Debian package, from its making to its end, as an administrator meets it."""
+"""The Debian package, from its build to its removal."""
 
 import contextlib
 import os

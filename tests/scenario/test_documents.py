@@ -1,4 +1,4 @@
-"""The manual says what the program does: its pages are well-formed, whole and up to date."""
+"""The manual pages are well-formed, complete and up to date."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The FastCGI edge: what is a request and what is not, and that nobody suffers from what is not."""
+"""The FastCGI server: valid and invalid requests; an invalid one does not affect any other."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""Where a query may go, and what goes with it: to one origin, at an address that is allowed, and nothing but the question."""
+"""Queries go only to the configured origin, at an allowed address, and carry nothing but the task and the key."""
 
 import gzip
 import re

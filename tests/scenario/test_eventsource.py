@@ -1,4 +1,4 @@
-"""A client that we have not written, as in a browser: npm's eventsource."""
+"""A third-party client that behaves like a browser's: npm's eventsource."""
 
 import json
 import os

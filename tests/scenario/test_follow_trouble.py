@@ -1,4 +1,4 @@
-"""taskproxy --watch and servers that fail, or that mean no good."""
+"""taskproxy --watch and servers that fail or are malicious."""
 
 import json
 import re

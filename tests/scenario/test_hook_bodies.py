@@ -1,5 +1,5 @@
-"""The bodies of webhooks come from outside: any of them is read within bounds, none is kept, and the secret in their address is
-written down nowhere."""
+"""The bodies of webhooks are untrusted: their size is limited and none is stored. The secret in the address is never
+logged."""
 
 import functools
 import json

@@ -1,5 +1,5 @@
-"""POST /v1/hooks/PROVIDER/SECRET - the upstream's webhook is a hint that a task has changed: whoever watches it learns so at
-once, and no flood of them costs the upstream more than a little."""
+"""POST /v1/hooks/PROVIDER/SECRET: a webhook is a hint that a task has changed. Its watchers get the change at once, and a
+flood of webhooks causes only few queries."""
 
 import json
 

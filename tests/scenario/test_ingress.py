@@ -1,4 +1,4 @@
-"""The shipped nginx files: what they refuse, in one form; what they write down, and what never; and the parts in comments."""
+"""The shipped nginx files: the requests that they refuse, with a problem; the contents of the logs; the parts in comments."""
 
 import json
 import socket

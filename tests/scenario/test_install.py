@@ -1,4 +1,4 @@
-"""What `make install` puts where, and that it works as it is installed."""
+"""`make install` puts every file in its place, and the installed files work."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""A query that is lost with a kept connection is sent once more, on a new one; any other that fails has failed.
+"""A query that is lost with a reused connection is sent once more, on a new one; any other failure is final.
 
 The stand-in counts each query that reaches it; the daemon counts a question once, however often it was sent.
 """

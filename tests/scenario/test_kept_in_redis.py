@@ -1,4 +1,4 @@
-"""What is kept in Redis and for how long, who uses it, and what is not taken from there."""
+"""Values in Redis: what is stored and for how long, and which values workers use or reject."""
 
 from helpers import REDIS_KEY, mark, restart_daemon, said, wait_stored
 

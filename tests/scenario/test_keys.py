@@ -1,4 +1,4 @@
-"""Several keys for one upstream: with which of them a task is asked, and what happens to those that do not work."""
+"""A pool of keys for one upstream: which key a query uses, and what happens to keys that the upstream rejects."""
 
 import hashlib
 import re

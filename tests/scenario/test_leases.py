@@ -1,5 +1,5 @@
-"""Workers with one Redis ask the upstream once for all of them: who asks holds a lease, the others wait for what comes of it,
-and no death, loss or rubbish makes any of them wait for long."""
+"""Workers that share a Redis send one query in total: the lease holder queries, and the others wait for its result. No
+dead worker, lost connection or invalid value in Redis makes them wait for long."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
-"""Workers that leave, or die, while they hold clients: each client gets the present view or a clean end, none an error that
-does not say when to ask again."""
+"""Workers that exit or die while they hold requests: each client gets the current view or a clean end of its stream, and
+every error has a Retry-After."""
 
 import os
 import signal

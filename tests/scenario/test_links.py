@@ -1,4 +1,4 @@
-"""Signed links: one task for whoever has the link, until its time is over."""
+"""Signed links: whoever has the link may read one task until the link expires."""
 
 import pytest
 

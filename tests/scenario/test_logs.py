@@ -1,4 +1,4 @@
-"""What the daemon writes to standard error: one line per event, for people, for programs, for the journal."""
+"""The daemon's log on standard error: one line per event, as text, as JSON, or for the journal."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What /metrics counts adds up: with what clients asked, with what the upstream saw, and over workers that come and go."""
+"""The counts of /metrics match the clients' requests and the upstream's queries, even when workers exit and start."""
 
 import os
 import re

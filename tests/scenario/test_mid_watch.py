@@ -1,5 +1,5 @@
-"""What happens to the upstream, to Redis and to the clock in the middle of a watch: who watches waits on, is told what is
-true, and costs the upstream no more than it can bear."""
+"""Failures of the upstream, of Redis and of the clock while clients watch: watchers keep waiting, get correct views, and
+do not overload the upstream."""
 
 import contextlib
 

@@ -1,5 +1,5 @@
-"""Workers tell each other by way of Redis what they have asked: who watches learns it at once and costs nothing, and whatever
-happens to the messages, looking again does the same a little later."""
+"""Workers publish the results of their queries through Redis: watchers in other workers get them at once and without a query.
+If a message is lost, workers find the result a little later by reading Redis."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""conf/openapi.yaml describes the interface: nothing that occurs is left out of it, and nothing in it never occurs."""
+"""conf/openapi.yaml describes the interface completely, and everything in it occurs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Web pages: what a browser asks before they may ask, and which of them may read an answer."""
+"""CORS: preflight requests, and which web pages may read an answer."""
 
 import contextlib
 

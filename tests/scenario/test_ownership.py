@@ -1,4 +1,4 @@
-"""Ownership "first-reader": a task is for the team alone that was the first to read it."""
+"""Ownership "first-reader": a task belongs to the first team that reads it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What others learn: nothing of what clients bring, and nothing from looking at the processes."""
+"""Clients' data is neither passed on nor logged, and other users cannot inspect the processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Master and workers: sockets, signals and deaths; and that no client notices any of it."""
+"""Master and workers: sockets, signals, and deaths that no client notices."""
 
 import grp
 import os

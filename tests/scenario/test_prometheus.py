@@ -1,4 +1,4 @@
-"""conf/prometheus: the alert rules and the dashboard, which know no metric that there is not."""
+"""conf/prometheus: the alert rules and the dashboard use only metrics that exist."""
 
 import json
 import re

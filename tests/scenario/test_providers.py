@@ -1,4 +1,4 @@
-"""Every recorded answer, through the whole daemon: what comes out is what stands beside it."""
+"""Every recorded answer, sent through the whole daemon, gives the expected views."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What goes up to the upstream: the task and our key and nothing else, on few connections, and never too many at once."""
+"""Queries to the upstream contain only the task and our key, share few connections, and stay within max_in_flight."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the README and the manual show and promise is so."""
+"""The examples and statements of the README and the manual are true."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Redis is a help, not a part: none of its troubles reaches a client, and each is said once."""
+"""Redis is optional: its failures do not affect clients, and each is logged once."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""HUP: new workers on the same sockets, with a new configuration or with none; and that no client notices."""
+"""HUP starts new workers on the same sockets, with the new configuration if it is valid, and no client notices."""
 
 import os
 import signal

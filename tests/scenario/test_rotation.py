@@ -1,4 +1,4 @@
-"""Keys and other secrets are taken anew when their files change, without a restart and without a request that fails."""
+"""Keys and other secrets are reloaded when their files change, without a restart and without a failed request."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The file of teams, what links are signed with and the secrets of webhooks are taken anew like keys."""
+"""The teams file, link secrets and webhook secrets are reloaded like keys."""
 
 import json
 

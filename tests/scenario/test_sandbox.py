@@ -1,4 +1,4 @@
-"""Workers can make only the system calls that they need: what somebody who had got into one could still do."""
+"""Workers can only make the system calls that they need, so an intruder in a worker is confined."""
 
 import os
 import re

@@ -1,5 +1,5 @@
-"""Official clients, pointed at us with only base URL and key changed: they find what they need, and our errors come out
-as errors of their own, with our words in them."""
+"""Official SDKs with another base URL and key: they get the members that they need, and report our errors as their own,
+with our message."""
 
 import json
 import os

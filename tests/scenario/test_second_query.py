@@ -1,4 +1,4 @@
-"""What goes beyond one query with one key: results that a second query brings, signed tokens, fresh ids."""
+"""Queries beyond the basic one: second queries for results, signed tokens, fresh ids."""
 
 import base64
 import json

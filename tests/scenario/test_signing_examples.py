@@ -1,4 +1,4 @@
-"""The README's examples of signing links, each run as it stands there."""
+"""The README's examples of signing links, each run verbatim."""
 
 import re
 import shutil

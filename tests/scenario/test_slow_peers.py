@@ -1,4 +1,4 @@
-"""Peers that are many, that do not read, or that take all descriptors; and that the others are served meanwhile."""
+"""Peers that are many, do not read, or use up all descriptors, while other clients are still served."""
 
 import contextlib
 import itertools

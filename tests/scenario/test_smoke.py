@@ -1,4 +1,4 @@
-"""The shortest way through everything: one task, from the first question to its kept result."""
+"""Smoke test: one task, from the first request to its cached result."""
 
 
 def test_a_task_from_the_first_question_to_its_kept_result(make_stack):

@@ -1,5 +1,5 @@
-"""An upstream that is down, or slow to anger, is spared: a breaker, a rate, its own Retry-After, and one query a task and
-interval whatever the clients do. Meanwhile the last view is told, and marked as old."""
+"""A failing upstream gets few queries: the breaker, the rate limit, its own Retry-After, and one query per task and interval
+whatever the clients do. Meanwhile the last view is served, marked as stale."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What the master tells its operator: /healthz, /readyz, /status."""
+"""The master's pages for the operator: /healthz, /readyz, /status."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Accept: text/event-stream - what a task is now, and each change, until its end; read as a browser reads it."""
+"""Event streams: the view of a task and each change until its end, parsed as a browser does."""
 
 import itertools
 import json

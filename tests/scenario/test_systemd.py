@@ -1,4 +1,4 @@
-"""Under a service manager: what the daemon reports, the sockets it is handed, and workers that hang."""
+"""Under a service manager: the daemon's reports, inherited sockets, and hung workers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Who may ask: a team by its token, where the provider's own clients put their key; a team that nginx names."""
+"""Access of teams: by a token in the header of the provider's own clients, or by the name that nginx passes."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The trace of a client's request (W3C Trace Context) goes on to the upstream, and into the log."""
+"""The trace of a client's request (W3C Trace Context) is passed on to the upstream and appears in the log."""
 
 import json
 

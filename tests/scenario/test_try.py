@@ -1,4 +1,4 @@
-"""taskproxy --try: what a recorded answer becomes, as one sees it who writes a provider file."""
+"""taskproxy --try shows authors of provider files the views of a recorded answer."""
 
 import json
 import os

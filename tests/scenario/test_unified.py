@@ -1,4 +1,4 @@
-"""One form for all providers, and many tasks in one question."""
+"""The unified view, and lists of tasks in one request."""
 
 from shipped import PROVIDERS, UNIFIED_VIEW
 

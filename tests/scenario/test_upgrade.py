@@ -1,4 +1,4 @@
-"""An upgrade: another program lies where the running one was started from, and HUP makes it take over."""
+"""Upgrades: after the program's file is replaced, HUP executes the new program."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The upstream in all its moods: each has its code, none is kept, and an old snapshot stands in where it may."""
+"""Failures of the upstream: each has its code, none is cached as a result, and old snapshots are served where allowed."""
 
 import email.utils
 import os

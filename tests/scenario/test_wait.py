@@ -1,4 +1,4 @@
-"""?wait= and Prefer: wait= - a client asks once and is told; and who is held never costs a query, nor an error."""
+"""?wait= and Prefer: wait=: one request is held until the task changes; held requests cause no extra query and no error."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What the tests of waiting, of event streams and of a spared upstream have in common."""
+"""Helpers for the tests of waiting, of event streams and of a failing upstream."""
 
 import json
 from collections import namedtuple
