@@ -3,7 +3,7 @@
  * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
  * is unavailable it uses its cache, and a task without an owner belongs to the first team in that worker.
  *
- *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days, renewed at each read
+ *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days, renewed at each lookup
  */
 #ifndef OWNERSHIP_H
 #define OWNERSHIP_H

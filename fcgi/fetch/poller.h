@@ -1,4 +1,4 @@
-/* poller: polls tasks while clients watch them, and once more when a webhook hints at a change.
+/* poller: polls tasks while clients watch them, and at once when a webhook hints at a change.
  *
  * There is one entry per task, however many clients watch it. A watched task is polled at its interval plus
  * random jitter, so that the polls of many tasks spread out. Every fetch that brings a new snapshot is

@@ -4,11 +4,12 @@
  *     text       2026-01-14T15:15:46.123Z warn worker 1: upstream main: did not answer in time (repeated 57 times)
  *     journal    <4>worker 1: upstream main: did not answer in time     the journal adds the time and reads the priority
  *     JSON       {"time":"2026-01-14T15:15:46.123Z","level":"warn","process":"worker 1","pid":42,"message":"...",
- *                 "repeated":57,"traceparent":"00-4bf9..."}             after "<4>" if standard error is the journal
+ *                 "repeated":57}                                        after "<4>" if standard error is the journal
  *
- * A text line of a request with a trace ends with "trace=00-4bf9...". Functions that return the reason of an
- * error do not log it. Callers never pass secrets or bodies. Text from outside is allowed: it cannot break
- * the line (sanitize.h). Lines above debug are rate-limited (log_ratelimit.h). */
+ * A line about a request with a trace has it at its end: "trace=00-4bf9...", or the member "traceparent".
+ * Functions that return the reason of an error do not log it. Callers never pass secrets or bodies. Text from
+ * outside is allowed: it cannot break the line (sanitize.h). Lines above debug are rate-limited
+ * (log_ratelimit.h). */
 #ifndef LOG_H
 #define LOG_H
 

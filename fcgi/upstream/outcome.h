@@ -69,7 +69,7 @@ struct outcome_row {
 
 const struct outcome_row *outcome_row(enum outcome outcome) NEVER_NULL;
 
-/* What fills the gaps in a log text. */
+/* The values for the placeholders of a log text. */
 struct outcome_details {
     int status;
     const char *key;
