@@ -59,7 +59,7 @@ def test_a_bad_configuration_leaves_everything_as_it_was(make_stack):
     stack.write_key("a-new-key-of-ours", mode=0o644)
     stack.daemon.hup()
     stack.wait_metric("reloads_total", 2, result="refused")
-    assert "may be read by others" in stack.daemon.log()
+    assert "can be read by others" in stack.daemon.log()
 
     stack.configure(socket_dir=str(stack.folder / "elsewhere"))
     stack.daemon.hup()

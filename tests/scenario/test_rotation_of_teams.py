@@ -61,5 +61,5 @@ def test_links_of_a_new_secret_are_good_and_those_of_a_secret_that_is_kept_as_th
 
 def test_a_link_secret_that_others_may_read_is_not_taken(stack):
     put(stack.folder / "web-links", NEW_SECRET, 0o640)
-    assert f'"{stack.folder}/web-links" may be read by others (mode 0640)' in stack.wait_log(NOT_TAKEN)
+    assert f'"{stack.folder}/web-links" can be read by others (mode 0640)' in stack.wait_log(NOT_TAKEN)
     assert status(stack, link("sora/task_1")) == 200
