@@ -193,6 +193,14 @@ static void on_terminate(uv_signal_t *signal, int number)
     leave(CONTAINER_OF(signal, struct worker, terminate));
 }
 
+static void mask_terminate(int how)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(how, &signals, NULL);
+}
+
 static void on_control(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
@@ -290,9 +298,11 @@ int worker_main(int index, int slot, const char *path)
     }
     protect_process();
     make_parts(&w);
+    /* libfcgi installs a handler for SIGTERM, too, which would swallow one that comes before ours replaces it. */
+    mask_terminate(SIG_BLOCK);
     w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));
-    /* After fcgi_listen, because libfcgi installs signal handlers, too. */
     uv_signal_start(&w.terminate, on_terminate, SIGTERM);
+    mask_terminate(SIG_UNBLOCK);
     signal(SIGINT, SIG_IGN); /* a terminal sends it to the whole group; the master sends TERM instead */
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);

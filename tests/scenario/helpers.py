@@ -1,17 +1,19 @@
 """Helpers for several of the scenario tests."""
 
 import contextlib
+import subprocess
 import threading
 from pathlib import Path
 
 import fastcgi
 from fastcgi import Connection, request, task_params
-from parts import process_state
+from parts import ROOT, process_state
 from stack import Metrics, Stack
 
 TASK = "/sora/v1/videos/task_1"
 GOOD_REQUEST = request(task_params(TASK))
 NOT_TAKEN = "changed secret refused, the old one stays in force: "
+PLAIN_BINARY = ROOT / "build" / "taskproxy"  # without the sanitizers, which want to be loaded first
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
@@ -143,3 +145,13 @@ def restart_daemon(stack):
 def wait_stored(stack, task_id):
     """Until the task is in Redis: its value there."""
     return stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id), what=f"{task_id} in Redis")
+
+
+def preload(monkeypatch, tmp_path, source: str | Path) -> None:
+    """Daemons that start from now on have this C code in them, too."""
+    library = tmp_path / "preloaded.so"
+    subprocess.run(["cc", "-w", "-shared", "-fPIC", "-x", "c", "-D_GNU_SOURCE", "-o", library, "-"], check=True,
+                   input=source if isinstance(source, str) else source.read_text(), text=True)
+    for folder in (library, *list(tmp_path.parents)[:-2], tmp_path):  # workers are not root
+        folder.chmod(folder.stat().st_mode | 0o055)
+    monkeypatch.setenv("LD_PRELOAD", str(library))

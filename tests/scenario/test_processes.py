@@ -13,7 +13,7 @@ import pytest
 
 import fastcgi
 import needs
-from helpers import clients, finished_tasks, metric, sockets, status_of, wait_gone, worker_pid
+from helpers import PLAIN_BINARY, clients, finished_tasks, metric, preload, sockets, status_of, wait_gone, worker_pid
 from installing import run
 from parts import WEB_GROUP
 
@@ -252,3 +252,41 @@ def test_nginx_sends_one_task_to_one_worker_and_tasks_to_all(make_stack):
             assert stack.task(f"task_{number}").status == 200
     assert {stack.standin.count(f"task_{number}") for number in range(20)} == {1}
     assert all(f"worker {index}: fetch main:sora:task_" in stack.daemon.log() for index in (0, 1))
+
+
+# Sends SIGTERM to a worker as soon as libfcgi's handler for it is installed, before the worker's own.
+TERM_WHILE_STARTING = r"""
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static int is_worker(void)
+{
+    char arguments[4096] = "";
+    int fd = open("/proc/self/cmdline", O_RDONLY);
+    ssize_t len = read(fd, arguments, sizeof(arguments));
+    close(fd);
+    return len > 0 && memmem(arguments, (size_t)len, "--worker", 8) != NULL;
+}
+
+int sigaction(int number, const struct sigaction *new, struct sigaction *old)
+{
+    static int sent;
+    int (*real)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
+    int result = real(number, new, old);
+    if (number == SIGTERM && new != NULL && !sent && is_worker()) {
+        sent = 1;
+        raise(SIGTERM);
+    }
+    return result;
+}
+"""
+
+
+def test_a_worker_that_is_told_to_stop_while_it_starts_does(make_stack, monkeypatch, tmp_path):
+    preload(monkeypatch, tmp_path, TERM_WHILE_STARTING)
+    stack = make_stack(binary=PLAIN_BINARY, config={"workers": 1}, redis=False, nginx=False, daemon=False)
+    stack.daemon.spawn([PLAIN_BINARY, "-c", str(stack.daemon.config_file)], stack.daemon.environment())
+    stack.wait_log("worker 0 exited with status 0")

@@ -6,36 +6,24 @@ import secrets
 import signal
 import socket
 import struct
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 import needs
-from parts import ROOT
+from helpers import PLAIN_BINARY, preload
 
 SOURCE = Path(__file__).parent / "intruder.c"
 ATTEMPTS = re.findall(r"ATTEMPT\((\w+)\)[,}]", SOURCE.read_text())
 ALLOWED = {"read_a_file", "start_a_thread"}
 DEADLY = {"exec_a_program", "trace_the_master", "leave_the_namespace"}
 REFUSED = "Function not implemented"  # as a kernel says that does not have the call
-PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizers' own calls are not wanted here
 
 
 def status_of(pid: int) -> dict:
     """/proc/PID/status."""
     return dict(re.findall(r"^(\w+):\s+(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
-
-
-def preload(monkeypatch, tmp_path, source: str | Path) -> None:
-    """Daemons that start from now on have this C code in them, too."""
-    library = tmp_path / "preloaded.so"
-    subprocess.run(["cc", "-w", "-shared", "-fPIC", "-x", "c", "-D_GNU_SOURCE", "-o", library, "-"], check=True,
-                   input=source if isinstance(source, str) else source.read_text(), text=True)
-    for folder in (library, *list(tmp_path.parents)[:-2], tmp_path):  # workers are not root
-        folder.chmod(folder.stat().st_mode | 0o055)
-    monkeypatch.setenv("LD_PRELOAD", str(library))
 
 
 @pytest.fixture
