@@ -87,7 +87,7 @@ class Stream:
     def next(self) -> Event | None:
         """The next event; None at the end of the stream. An end in the middle is an http.client.IncompleteRead."""
         kind, data = "message", []
-        while line := self._line():
+        while line := self.next_line():
             if line == "\n":
                 if data:
                     return Event(kind, json.loads("\n".join(data)), self._last_id)
@@ -105,7 +105,7 @@ class Stream:
                     self._last_id = value
         return None
 
-    def _line(self) -> str:
+    def next_line(self) -> str:
         line = self.response.readline().decode()
         assert not line or line.endswith("\n"), "the stream ended within a line"
         assert "\r" not in line
