@@ -125,14 +125,24 @@ static long info_of(const struct http_call *call, CURLINFO what)
     return value;
 }
 
-void http_cancel(struct http_call *call)
+static void count_connections(const struct http_call *call)
 {
     stat_add(STAT_UPSTREAM_CONNECTS, info_of(call, CURLINFO_NUM_CONNECTS));
+}
+
+static void free_call(struct http_call *call)
+{
     curl_multi_remove_handle(call->http->multi, call->easy);
     curl_easy_cleanup(call->easy);
     curl_slist_free_all(call->headers);
     buf_done(&call->body);
     free(call);
+}
+
+void http_cancel(struct http_call *call)
+{
+    count_connections(call);
+    free_call(call);
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *user)
@@ -216,8 +226,9 @@ static void finish(struct http_call *call, CURLcode code)
                                        .multiplexed =
                                            info_of(call, CURLINFO_HTTP_VERSION) == CURL_HTTP_VERSION_2_0,
                                        .why = why_of(call, code)};
+    count_connections(call); /* before the client has its answer and can read the counter */
     call->on_answer(call->user, &answer);
-    http_cancel(call);
+    free_call(call);
 }
 
 /* Whether the query was lost because the upstream had closed the kept connection: not a byte came back. curl

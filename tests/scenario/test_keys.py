@@ -191,12 +191,15 @@ def test_a_task_is_not_called_missing_while_its_key_rests(pool):
 # Where they are
 
 
+def locked_kib(pid: int) -> int:
+    return int(re.search(r"^VmLck:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
+
+
 def test_the_keys_are_locked_in_memory(make_stack):
     """The sanitizer's library locks nothing, so this is the real program."""
     stack = make_stack(binary=ROOT / "build/taskproxy", nginx=False)
-    for pid in (stack.daemon.pid, *stack.daemon.workers()):
-        status = Path(f"/proc/{pid}/status").read_text()
-        assert int(re.search(r"^VmLck:\s+(\d+) kB", status, re.MULTILINE)[1]) >= 8
+    for pid in (stack.daemon.pid, *stack.daemon.workers()):  # one worker may still be starting
+        stack.wait_until(lambda: locked_kib(pid) >= 8, what=f"locked memory of process {pid}")
     assert "cannot lock the keys" not in stack.daemon.log()
 
 
