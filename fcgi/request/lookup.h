@@ -1,4 +1,5 @@
-/* lookup: one task of a request, and the result found so far. */
+/* lookup: the tasks of one request, and the results found so far. Most requests are about one task;
+ * /v1/tasks?ids= is about many. */
 #ifndef LOOKUP_H
 #define LOOKUP_H
 
@@ -7,7 +8,11 @@
 #include "access/ownership.h"
 #include "fetch/poller.h"
 
+struct lookups;
+
+/* One task of a request. */
 struct lookup {
+    struct lookups *lookups; /* (ref) those of the request */
     struct task task;
     struct snapshot *snapshot; /* to serve; NULL with a problem */
     struct snapshot *last;     /* may be served in its place, or NULL */
@@ -17,87 +22,88 @@ struct lookup {
     enum problem problem;
     bool doubted;           /* an old snapshot is served in place of the problem */
     int64_t retry_after_ms; /* of the problem; 0: unknown */
-    bool waits;             /* for a fetch */
     struct fetch_waiter waiter;
     struct watcher watcher;
     const struct team *team; /* (ref) the requesting team; NULL: none */
     struct claim claim;
-    bool granted;                           /* the team may read the task */
-    void *owner;                            /* (ref) for the callbacks */
-    void (*on_done)(struct lookup *lookup); /* the fetch is over */
-    void (*on_news)(struct lookup *lookup); /* the watched task has changed, or does not exist any more */
+    bool granted; /* the team may read the task */
 };
 
-/* Looks in the cache. Returns true if the cache has the answer, or a problem because of which no query should
- * be sent. */
-bool lookup_in_memory(struct lookup *lookup, struct fetches *fetches, int64_t now_ms);
+/* Shared by all requests of a worker. All (ref), and outlive the lookups. */
+struct lookups_parts {
+    const struct conf *conf;
+    struct fetches *fetches;
+    struct ownership *ownership;
+    struct poller *poller;
+    /* The last of n_missing results has come, or a watched task has changed or does not exist any more. */
+    void (*on_news)(struct lookups *lookups);
+};
 
-/* Joins or starts a fetch. Returns true if on_done will be called, later; false: the limit of fetches is
- * reached, and the problem is set. */
-bool lookup_fetch(struct lookup *lookup, struct fetches *fetches);
+/* The lookups of one request; embedded in it. */
+struct lookups {
+    const struct lookups_parts *parts; /* (ref) */
+    struct lookup *items;
+    size_t n;
+    size_t n_missing;   /* results of lookup_fetch or lookup_claim that come later */
+    struct lookup only; /* the one lookup of most requests */
+};
 
-/* Claims an existing task for the requesting team. Returns true if on_done will be called, later; false: the
- * claim is decided. If another team owns the task, the result is that the task does not exist. */
-bool lookup_claim(struct lookup *lookup, struct ownership *ownership);
+/* One lookup, whose task the caller sets in `only`. */
+void lookups_init(struct lookups *lookups, const struct lookups_parts *parts);
 
-/* After a failure, falls back to the last snapshot if it is not too old. */
-void lookup_excuse(struct lookup *lookup, int64_t now_ms);
+/* Releases the snapshots, and stops waiting and watching. */
+void lookups_done(struct lookups *lookups);
 
-/* Looks in the cache again: the task may have changed, or fetches of it may have failed. */
-void lookup_again(struct lookup *lookup, struct fetches *fetches, int64_t now_ms);
+/* Replaces the one lookup by those of /v1/tasks?ids=. Returns false if the list is malformed. */
+MUST_CHECK bool lookups_take_ids(struct lookups *lookups, const char *uri);
+
+/* Sets the team and the quota (either may be NULL). Tasks that the team may not read get a problem. */
+void lookups_judge(struct lookups *lookups, const struct team *team, struct quota *quota);
+
+/* Calls one of the functions below for each lookup. Returns how many of them returned true. */
+size_t lookups_each(struct lookups *lookups, bool (*step)(struct lookup *lookup));
+
+/* Looks in the cache. Returns true if it has the answer, or a problem because of which no query should be
+ * sent. */
+bool lookup_in_memory(struct lookup *lookup);
+
+/* Joins or starts a fetch unless there is a result. Returns true if the result comes later; at the limit of
+ * fetches, sets the problem. */
+bool lookup_fetch(struct lookup *lookup);
+
+/* Claims an existing task for the requesting team. Returns true if the claim is decided later. If another
+ * team owns the task, the result is that the task does not exist. */
+bool lookup_claim(struct lookup *lookup);
 
 /* Takes the newest snapshot in the cache and watches the task from then on: each change calls on_news.
  * Returns false if the task cannot change any more. */
-bool lookup_watch(struct lookup *lookup, struct poller *poller, struct cache *cache);
+bool lookup_watch(struct lookup *lookup);
 
-/* Forgets the snapshots and sets the problem. */
-void lookup_forget(struct lookup *lookup, enum problem problem);
+/* After a failure, falls back to the last snapshot. Returns false if there is no failure or the snapshot is
+ * too old. */
+bool lookup_excuse(struct lookup *lookup);
+
+/* Looks in the cache again: the task may have changed, or fetches of it may have failed. */
+bool lookup_again(struct lookup *lookup);
+
+/* Forgets the results. */
+void lookups_forget(struct lookups *lookups);
 
 /* Stops waiting and watching. */
-void lookup_leave(struct lookup *lookup);
-
-/* Stops waiting and watching, and releases the snapshots. */
-void lookup_done(struct lookup *lookup);
-
-/* The same for n lookups; frees the array unless it is `embedded`, the one lookup in the request. */
-void lookups_free(struct lookup *lookups, size_t n, const struct lookup *embedded);
-
-/* The lookups of /v1/tasks?ids=, for lookups_free. NULL if the list is malformed. */
-struct lookup *lookups_new(const struct conf *conf, const char *uri, void *owner, size_t *ret_n);
-
-/* Sets the team and the quota (either may be NULL). Tasks that the team may not read get a problem. */
-void lookups_judge(struct lookup *lookups, size_t n, const struct conf *conf, const struct team *team,
-                   struct quota *quota);
-
-/* The functions above, for each lookup of a request that has no problem yet. They return whether the cache
- * has all of them, how many lookups wait for on_done, and whether any task is watched. */
-bool lookups_in_memory(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);
-size_t lookups_fetch(struct lookup *lookups, size_t n, struct fetches *fetches,
-                     void (*on_done)(struct lookup *lookup));
-size_t lookups_claim(struct lookup *lookups, size_t n, struct ownership *ownership,
-                     void (*on_done)(struct lookup *lookup));
-bool lookups_watch(struct lookup *lookups, size_t n, struct poller *poller, struct cache *cache,
-                   void (*on_news)(struct lookup *lookup));
-void lookups_excuse(struct lookup *lookups, size_t n, int64_t now_ms);
-void lookups_again(struct lookup *lookups, size_t n, struct fetches *fetches, int64_t now_ms);
-void lookups_forget(struct lookup *lookups, size_t n);
-void lookups_leave(struct lookup *lookups, size_t n);
-
-/* The longest time that any of the fetches may take. */
-int64_t lookups_timeout_ms(const struct lookup *lookups, size_t n, const struct conf *conf);
+void lookups_leave(struct lookups *lookups);
 
 /* Sets the problem of lookups without a result, and stops waiting. */
-void lookups_give_up(struct lookup *lookups, size_t n, enum problem problem);
+void lookups_give_up(struct lookups *lookups, enum problem problem);
 
-/* The answer for one task, or for many; `facts` are those of the request. */
-void lookup_answer(const struct lookup *lookup, enum view_kind view, const struct answer_facts *facts,
-                   struct answer *answer);
-void lookups_answer(const struct lookup *lookups, size_t n, const struct answer_facts *facts,
+/* The longest time that any of the fetches may take. */
+int64_t lookups_timeout_ms(const struct lookups *lookups);
+
+/* The answer for one task or for many; `facts` are those of the request. */
+void lookups_answer(const struct lookups *lookups, enum view_kind view, const struct answer_facts *facts,
                     struct answer *answer);
 
-/* Whether the client already has the answer, for one task or for many. True without If-None-Match (NULL),
- * because such a client waits for the end of the task. */
-bool lookups_are_known(const struct lookup *lookups, size_t n, bool many, enum view_kind view,
-                       const char *if_none_match);
+/* Whether the client already has the answer. True without If-None-Match (NULL), because such a client waits
+ * for the end of the task. */
+bool lookups_are_known(const struct lookups *lookups, enum view_kind view, const char *if_none_match);
 
 #endif

@@ -51,14 +51,11 @@ struct request {
     bool waited;                 /* it has been in the list */
     struct client_request asked;
     struct slot slot; /* of the team's limit of waiting requests */
-    size_t n_lookups;
-    size_t n_missing; /* lookups that wait for a fetch or for the owner of the task */
-    struct lookup *lookups;
-    struct lookup only; /* the one lookup of most requests */
-    uint64_t begun_ms;  /* loop time */
-    int64_t begun_ns;   /* wall time */
-    bool held;          /* it waits for news */
-    bool time_over;     /* the deadline has passed: answer with the current results */
+    struct lookups lookups;
+    uint64_t begun_ms; /* loop time */
+    int64_t begun_ns;  /* wall time */
+    bool held;         /* it waits for news */
+    bool time_over;    /* the deadline has passed: answer with the current results */
     struct stream stream;
     uv_timer_t timer; /* the deadline, or the heartbeat */
     struct answer_facts facts;
@@ -67,6 +64,7 @@ struct request {
 
 struct requests {
     struct requests_parts parts;
+    struct lookups_parts lookups;
     struct poller *poller;
     struct request_metrics *metrics;
     struct request *waiting;
@@ -92,28 +90,23 @@ static enum step refuse_overload(struct request *r)
 
 /* ---- route ---- */
 
-static enum step take_ids(struct request *r)
-{
-    struct lookup *lookups = lookups_new(r->requests->parts.conf, r->asked.uri, r, &r->n_lookups);
-    if (lookups == NULL)
-        return refuse(r, PROBLEM_BAD_IDS);
-    r->lookups = lookups;
-    return AUTHORIZE;
-}
-
 static enum step route(struct request *r)
 {
-    enum problem problem = client_request_read(r->requests->parts.conf, r->client, &r->asked, &r->only.task);
+    const struct conf *conf = r->requests->parts.conf;
+    struct task *task = &r->lookups.only.task;
+    enum problem problem = client_request_read(conf, r->client, &r->asked, task);
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
-    client_request_facts(&r->asked, r->requests->parts.conf, &r->only.task, &r->facts);
+    client_request_facts(&r->asked, conf, task, &r->facts);
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     if (r->asked.kind == ROUTE_HOOK)
         return TAKE_HINT;
-    return r->asked.kind == ROUTE_MANY ? take_ids(r) : AUTHORIZE;
+    if (r->asked.kind == ROUTE_MANY && !lookups_take_ids(&r->lookups, r->asked.uri))
+        return refuse(r, PROBLEM_BAD_IDS);
+    return AUTHORIZE;
 }
 
 /* ---- take_hint: a webhook with the right secret ---- */
@@ -122,12 +115,13 @@ static enum step take_hint(struct request *r)
 {
     size_t len;
     const char *body = fcgi_body(r->client, &len);
-    enum problem problem = webhook_read(r->asked.hook, body, len, &r->only.task);
+    struct task *task = &r->lookups.only.task;
+    enum problem problem = webhook_read(r->asked.hook, body, len, task);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    poller_hint(r->requests->poller, &r->only.task);
+    poller_hint(r->requests->poller, task);
     if (r->requests->parts.pass_hint != NULL)
-        r->requests->parts.pass_hint(r->only.task.key, r->only.task.key_len);
+        r->requests->parts.pass_hint(task->key, task->key_len);
     return RESPOND;
 }
 
@@ -146,7 +140,7 @@ void requests_take_hint(struct requests *rs, const char *key)
 static enum step authorize(struct request *r)
 {
     const struct conf *conf = r->requests->parts.conf;
-    const struct task *task = r->asked.kind == ROUTE_MANY ? NULL : &r->only.task;
+    const struct task *task = r->asked.kind == ROUTE_MANY ? NULL : &r->lookups.only.task;
     const struct team *team;
     if (r->asked.preflight)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
@@ -158,7 +152,7 @@ static enum step authorize(struct request *r)
     r->facts.team = team ? team->name : NULL;
     r->slot.quota = quotas_of(r->requests->parts.quotas, team);
     r->facts.limit = quota_queries_limit(r->slot.quota);
-    lookups_judge(r->lookups, r->n_lookups, conf, team, r->slot.quota);
+    lookups_judge(&r->lookups, team, r->slot.quota);
     return LOOK_IN_MEMORY;
 }
 
@@ -166,8 +160,7 @@ static enum step authorize(struct request *r)
 
 static enum step look_in_memory(struct request *r)
 {
-    bool all = lookups_in_memory(r->lookups, r->n_lookups, r->requests->parts.fetches, r->facts.now_ms);
-    return all ? CLAIM : JOIN_FETCHES;
+    return lookups_each(&r->lookups, lookup_in_memory) == r->lookups.n ? CLAIM : JOIN_FETCHES;
 }
 
 /* ---- waiting ---- */
@@ -195,7 +188,7 @@ static void start_waiting(struct request *r)
 
 static void stop_waiting(struct request *r)
 {
-    lookups_leave(r->lookups, r->n_lookups);
+    lookups_leave(&r->lookups);
     slot_leave(&r->slot);
     if (!r->waits)
         return;
@@ -215,10 +208,15 @@ static bool too_many_wait(const struct request *r)
 static enum step refuse_watcher(struct request *r)
 {
     stat_inc(STAT_LIMITED_WATCHERS);
-    lookups_forget(r->lookups, r->n_lookups);
+    lookups_forget(&r->lookups);
     r->facts.limit = quota_watchers_limit(r->slot.quota);
     r->facts.retry_after_ms = RETRY_MS;
     return refuse(r, PROBLEM_TOO_MANY_WATCHERS);
+}
+
+static void on_news(struct lookups *lookups)
+{
+    run(CONTAINER_OF(lookups, struct request, lookups));
 }
 
 /* ---- join_fetches ---- */
@@ -226,28 +224,19 @@ static enum step refuse_watcher(struct request *r)
 static void on_fetch_deadline(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
-    lookups_give_up(r->lookups, r->n_lookups, PROBLEM_UPSTREAM_TIMEOUT);
-    r->n_missing = 0;
+    lookups_give_up(&r->lookups, PROBLEM_UPSTREAM_TIMEOUT);
     run(r);
-}
-
-static void on_looked_up(struct lookup *lookup)
-{
-    struct request *r = lookup->owner;
-    if (--r->n_missing == 0)
-        run(r);
 }
 
 static enum step join_fetches(struct request *r)
 {
     if (too_many_wait(r))
         return refuse_overload(r);
-    r->n_missing = lookups_fetch(r->lookups, r->n_lookups, r->requests->parts.fetches, on_looked_up);
-    if (r->n_missing == 0)
+    r->lookups.n_missing = lookups_each(&r->lookups, lookup_fetch);
+    if (r->lookups.n_missing == 0)
         return CLAIM;
     start_waiting(r);
-    int64_t most_ms = lookups_timeout_ms(r->lookups, r->n_lookups, r->requests->parts.conf) + GRACE_MS;
-    uv_timer_start(&r->timer, on_fetch_deadline, (uint64_t)most_ms, 0);
+    uv_timer_start(&r->timer, on_fetch_deadline, (uint64_t)lookups_timeout_ms(&r->lookups) + GRACE_MS, 0);
     r->step = CLAIM;
     return WAIT;
 }
@@ -258,8 +247,8 @@ static enum step claim(struct request *r)
 {
     if (r->client == NULL)
         return RESPOND;
-    r->n_missing = lookups_claim(r->lookups, r->n_lookups, r->requests->parts.ownership, on_looked_up);
-    if (r->n_missing == 0)
+    r->lookups.n_missing = lookups_each(&r->lookups, lookup_claim);
+    if (r->lookups.n_missing == 0)
         return HOLD;
     start_waiting(r);
     uv_timer_stop(&r->timer); /* not needed: Redis replies or times out */
@@ -276,26 +265,6 @@ static void on_hold_over(uv_timer_t *timer)
     run(r);
 }
 
-static void on_news(struct lookup *lookup)
-{
-    run(lookup->owner);
-}
-
-/* Watches every task that can still change, starting from its newest snapshot. Returns false if there is
- * none. */
-static bool watch_all(struct request *r)
-{
-    return lookups_watch(r->lookups, r->n_lookups, r->requests->poller,
-                         fetches_cache(r->requests->parts.fetches), on_news);
-}
-
-static void excuse_all(struct request *r)
-{
-    if (r->waited)
-        r->facts.now_ms = wall_ms();
-    lookups_excuse(r->lookups, r->n_lookups, r->facts.now_ms);
-}
-
 /* The rest of the client's wait, which started when the request arrived. */
 static uint64_t hold_ms(const struct request *r)
 {
@@ -306,15 +275,14 @@ static uint64_t hold_ms(const struct request *r)
 static enum step hold(struct request *r)
 {
     if (r->time_over) /* fetches may have begun to fail meanwhile */
-        lookups_again(r->lookups, r->n_lookups, r->requests->parts.fetches, wall_ms());
+        lookups_each(&r->lookups, lookup_again);
     if (r->client == NULL || r->time_over || (r->asked.wait_s == 0 && !r->asked.stream))
         return RESPOND;
-    excuse_all(r);
-    if (r->asked.stream && r->only.snapshot != NULL)
+    lookups_each(&r->lookups, lookup_excuse);
+    if (r->asked.stream && r->lookups.only.snapshot != NULL)
         return STREAM;
-    if (r->asked.wait_s == 0 || r->requests->leaving || !watch_all(r) ||
-        !lookups_are_known(r->lookups, r->n_lookups, r->asked.kind == ROUTE_MANY, r->asked.view,
-                           r->asked.if_none_match))
+    if (r->asked.wait_s == 0 || r->requests->leaving || lookups_each(&r->lookups, lookup_watch) == 0 ||
+        !lookups_are_known(&r->lookups, r->asked.view, r->asked.if_none_match))
         return RESPOND;
     if (too_many_wait(r)) {
         r->asked.wait_s = 0; /* the wait was not granted */
@@ -350,9 +318,9 @@ static void begin_stream(struct request *r)
 
 static bool send_news(struct request *r)
 {
-    const struct snapshot *snapshot = r->only.snapshot; /* NULL: the task does not exist any more */
+    const struct snapshot *snapshot = r->lookups.only.snapshot; /* NULL: the task does not exist any more */
     bool sent = snapshot ? stream_send_view(&r->stream, r->client, &snapshot->views[r->asked.view])
-                         : stream_send_problem(r->client, r->only.problem, r->id);
+                         : stream_send_problem(r->client, r->lookups.only.problem, r->id);
     if (!sent)
         r->client = NULL;
     return sent && snapshot != NULL && !state_ended(snapshot->state);
@@ -362,15 +330,15 @@ static enum step stream(struct request *r)
 {
     if (r->client == NULL)
         return RESPOND;
-    watch_all(r);
+    lookups_each(&r->lookups, lookup_watch);
     if (!r->stream.open) {
         /* The client has the final view: 204 tells an EventSource not to reconnect. */
         r->facts.no_content =
-            stream_resume(&r->stream, r->asked.last_event_id, r->only.snapshot, r->asked.view);
+            stream_resume(&r->stream, r->asked.last_event_id, r->lookups.only.snapshot, r->asked.view);
         if (r->facts.no_content)
             return RESPOND;
         if (too_many_wait(r)) {
-            lookup_forget(&r->only, PROBLEM_NONE);
+            lookups_forget(&r->lookups);
             return refuse_overload(r);
         }
         if (!slot_take(&r->slot))
@@ -387,7 +355,7 @@ static enum step stream(struct request *r)
 
 static void count(const struct request *r, int status, enum answer_source source)
 {
-    const struct conf_route *route = r->asked.hook ? r->asked.hook : r->only.task.route;
+    const struct conf_route *route = r->asked.hook ? r->asked.hook : r->lookups.only.task.route;
     int64_t took_ns = wall_ns() - r->begun_ns;
     const struct request_metrics_request request = {
         r->asked.kind, route, status, source, r->held || r->stream.open, took_ns};
@@ -399,25 +367,24 @@ static void count(const struct request *r, int status, enum answer_source source
 static void make_answer(const struct request *r, struct answer *ret_answer)
 {
     const struct answer_facts *facts = &r->facts;
-    bool many = r->asked.kind == ROUTE_MANY;
     if (r->asked.preflight && facts->problem == PROBLEM_NONE)
         answer_preflight(ret_answer, facts, fcgi_param(r->client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
-    else if (facts->problem != PROBLEM_NONE && (many || r->only.snapshot == NULL))
+    else if (facts->problem != PROBLEM_NONE && r->lookups.only.snapshot == NULL)
         answer_problem(ret_answer, facts);
     else if (r->asked.kind == ROUTE_HOOK)
         answer_nothing(ret_answer, facts);
-    else if (many)
-        lookups_answer(r->lookups, r->n_lookups, facts, ret_answer);
     else
-        lookup_answer(&r->only, r->asked.view, facts, ret_answer);
+        lookups_answer(&r->lookups, r->asked.view, facts, ret_answer);
 }
 
 static void give_answer(struct request *r)
 {
     struct answer answer;
     if (r->facts.problem == PROBLEM_OVERLOADED) /* lookups with a result are still served */
-        lookups_give_up(r->lookups, r->n_lookups, PROBLEM_OVERLOADED);
-    excuse_all(r);
+        lookups_give_up(&r->lookups, PROBLEM_OVERLOADED);
+    lookups_each(&r->lookups, lookup_excuse);
+    if (r->waited)
+        r->facts.now_ms = wall_ms();
     r->facts.waited_s = r->asked.wait_s;
     make_answer(r, &answer);
     count(r, answer.status, answer.source);
@@ -429,7 +396,7 @@ static enum step respond(struct request *r)
 {
     stop_waiting(r);
     if (r->stream.open) {
-        count(r, 200, r->only.source);
+        count(r, 200, r->lookups.only.source);
         stream_close(&r->stream, r->client);
     } else if (r->client == NULL) {
         count(r, REQUEST_METRICS_GONE, SOURCE_NONE);
@@ -450,7 +417,7 @@ static void request_free(struct request *r)
 {
     stop_waiting(r);
     stream_close(&r->stream, NULL);
-    lookups_free(r->lookups, r->n_lookups, &r->only);
+    lookups_done(&r->lookups);
     if (r->timer.loop != NULL)
         uv_close((uv_handle_t *)&r->timer, on_closed);
     else
@@ -479,9 +446,7 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->requests = rs;
     r->client = client;
     r->step = ROUTE;
-    r->lookups = &r->only;
-    r->n_lookups = 1;
-    r->only.owner = r;
+    lookups_init(&r->lookups, &rs->lookups);
     r->begun_ms = uv_now(rs->parts.loop);
     r->begun_ns = wall_ns(); /* one clock reading for both */
     r->facts.now_ms = r->begun_ns / 1000000;
@@ -499,6 +464,11 @@ struct requests *requests_new(struct requests_parts parts)
                                                   .fetches = parts.fetches,
                                                   .on_idle = parts.on_idle,
                                                   .ctx = parts.ctx});
+    rs->lookups = (struct lookups_parts){.conf = parts.conf,
+                                         .fetches = parts.fetches,
+                                         .ownership = parts.ownership,
+                                         .poller = rs->poller,
+                                         .on_news = on_news};
     rs->metrics = request_metrics_new(parts.conf);
     return rs;
 }
