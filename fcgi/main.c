@@ -205,10 +205,10 @@ int main(int argc, char **argv)
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
+    if (getenv("GATEWAY_INTERFACE") != NULL) /* before any argument: clients choose those of a CGI program */
+        return run_cgi();
     if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* started by the master */
         return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
-    if (getenv("GATEWAY_INTERFACE") != NULL)
-        return run_cgi();
 
     const char *path = DEFAULT_CONF, *provider = NULL;
     struct sign_order order = {0};

@@ -9,13 +9,22 @@ from stack import PATIENT
 TASK = "/sora/v1/videos/task_1"
 
 
-def run_cgi(stack, **environment):
+def run_cgi(stack, *arguments, **environment):
     """The program's end, whatever it is: its exit status, its answer taken apart, and its stderr."""
     done = subprocess.run(
-        [stack.daemon.binary], env=stack.daemon.environment(GATEWAY_INTERFACE="CGI/1.1", **environment),
+        [stack.daemon.binary, *arguments], env=stack.daemon.environment(GATEWAY_INTERFACE="CGI/1.1", **environment),
         stdin=subprocess.DEVNULL, capture_output=True, timeout=30,
     )
     return done.returncode, fastcgi.parse_answer(done.stdout), done.stderr.decode()
+
+
+def test_arguments_that_a_client_chooses_are_not_looked_at(make_stack):
+    """A web server passes the words of a query without '=' as arguments (RFC 3875, 4.4)."""
+    stack = lone_program(make_stack, redis=False)
+    config = {"TASKPROXY_CONFIG": str(stack.daemon.config_file)}
+    for words in (["--worker", "0", "0", "x"], ["--worker", "0", "0", str(stack.daemon.config_file)], ["--new-token"], ["-V"]):
+        status, answer, errors = run_cgi(stack, *words, **config, **fastcgi.task_params(f"{TASK}?{'+'.join(words)}"))
+        assert (status, answer[0], errors) == (0, 200, ""), words
 
 
 def lone_program(make_stack, **settings):
