@@ -6,8 +6,8 @@
 
 BEGIN {
     FS = "\t"
-    split("string account path duration size int enum pointer strings paths pointers scalars object list map map_text", types, " ")
-    split("string|name or number|path|duration|size|whole number|one of|pointer|list of strings|list of paths|" \
+    split("string account path duration size int bool enum pointer strings paths pointers scalars object list map map_text", types, " ")
+    split("string|name or number|path|duration|size|whole number|true or false|one of|pointer|list of strings|list of paths|" \
           "pointer or list of pointers|list of strings, whole numbers, true, false and null|object|list of objects|" \
           "objects by name|strings by name", texts, "|")
     for (i in types)

@@ -15,7 +15,7 @@
 #include "lib/cpus.h"
 #include "lib/vault.h"
 
-enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8 };
+enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8, HOOK_SECRET_MIN = 32 };
 
 #define SECONDS 1000LL
 #define MINUTES (60 * SECONDS)
@@ -64,7 +64,7 @@ static const struct field route_fields[] = {
     FIELD("upstream_path", S_STRING, ROUTE, upstream_path_text, "null",
           "path at the upstream, if not the provider's", .min = 1, .max = 512),
     FIELD("hook_secret_file", S_PATH, ROUTE, hook_secret_file, "null",
-          "secret part of the webhook URL; null: webhooks are refused", ),
+          "secret part of the webhook URL, at least 32 characters; null: webhooks are refused", ),
 };
 static const struct table route_table = TABLE(ROUTE, route_fields);
 
@@ -77,6 +77,8 @@ static const struct field redis_fields[] = {
     FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "longest time that a request waits for Redis",
           .min = 1, .max = 10 * SECONDS),
     FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "prefix of every key", .max = 64),
+    FIELD("plaintext", S_BOOL, REDIS, plaintext, "false",
+          "allow an unencrypted connection to another host", ),
 };
 static const struct table redis_table = TABLE(REDIS, redis_fields);
 
@@ -153,10 +155,11 @@ struct loader {
 };
 
 /* Reads the secret in the file; `pointer` is the key that names the file, for errors. */
-static char *load_secret(struct loader *l, const char *pointer, const char *path, char **ret_secret)
+static char *load_secret(struct loader *l, const char *pointer, const char *path, size_t min_len,
+                         char **ret_secret)
 {
     char *why = NULL;
-    *ret_secret = secret_read(l->conf->files, path, KEY_LEN_MIN, &why);
+    *ret_secret = secret_read(l->conf->files, path, min_len, &why);
     char *error = why ? schema_error(l->source, pointer, "\"%s\" %s", path, why) : NULL;
     free(why);
     return error;
@@ -165,6 +168,12 @@ static char *load_secret(struct loader *l, const char *pointer, const char *path
 static bool is_localhost(const char *host, size_t len)
 {
     return len == strlen("localhost") && memcmp(host, "localhost", len) == 0;
+}
+
+/* Whether the host is a loopback address; IPv6 is in brackets. */
+static bool is_loopback(const char *host, size_t len)
+{
+    return address_literal(host, len) == ADDRESS_LOOPBACK;
 }
 
 /* The host of a URL that has a scheme. */
@@ -191,7 +200,7 @@ static const char *refuse_url(const char *url)
         if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
             return "has an invalid port";
     }
-    if (plain && !is_localhost(host, len) && address_literal(host, len) != ADDRESS_LOOPBACK)
+    if (plain && !is_localhost(host, len) && !is_loopback(host, len))
         return "http:// would send the key unencrypted; it is allowed for loopback addresses only";
     return NULL;
 }
@@ -238,7 +247,7 @@ static char *load_keys(struct loader *l, struct conf_upstream *u)
                               n == 0 ? "must name at least one file" : "must not name more than 64 files");
     for (; u->keys.n < n && error == NULL; u->keys.n++) {
         char *pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, u->keys.n);
-        error = load_secret(l, pointer, conf_key_name(u, u->keys.n), &keys[u->keys.n]);
+        error = load_secret(l, pointer, conf_key_name(u, u->keys.n), KEY_LEN_MIN, &keys[u->keys.n]);
         free(pointer);
     }
     return error;
@@ -328,7 +337,7 @@ static char *finish_hook(struct loader *l, size_t i, struct conf_route *r)
     if (r->hook_secret_file != NULL && r->provider->hook.n == 0)
         error = schema_error(l->source, pointer, "the provider's file has no \"hook\"");
     else if (r->hook_secret_file != NULL)
-        error = load_secret(l, pointer, r->hook_secret_file, &r->hook_secret);
+        error = load_secret(l, pointer, r->hook_secret_file, HOOK_SECRET_MIN, &r->hook_secret);
     if (error == NULL && r->hook_secret != NULL && !is_path_word(r->hook_secret))
         error = schema_error(l->source, pointer, "\"%s\" may contain letters, digits and - . _ ~ only",
                              r->hook_secret_file);
@@ -407,12 +416,17 @@ static char *finish_redis(struct loader *l)
         redis->port = (int)port;
         if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
             return schema_error(l->source, "/redis/address", form);
+        if (!redis->plaintext && !is_loopback(redis->address, (size_t)(colon - redis->address)))
+            return schema_error(l->source, "/redis/address",
+                                "the connection to another host would be unencrypted: passwords and results "
+                                "could be read and changed on the way. If the network between the hosts is "
+                                "trusted, say so with \"plaintext\": true");
     }
     if (redis->username != NULL && redis->password_file == NULL)
         return schema_error(l->source, "/redis/username", "needs a password_file");
     if (redis->password_file == NULL)
         return NULL;
-    return load_secret(l, "/redis/password_file", redis->password_file, &redis->password);
+    return load_secret(l, "/redis/password_file", redis->password_file, KEY_LEN_MIN, &redis->password);
 }
 
 static char *finish_access(struct loader *l)

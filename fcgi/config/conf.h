@@ -52,6 +52,7 @@ struct conf_redis {
     int64_t database;
     int64_t timeout_ms;
     char *prefix;
+    bool plaintext; /* TCP to another host without TLS is allowed */
 
     char *host; /* the parts of the address: an IP address and a port, or */
     int port;

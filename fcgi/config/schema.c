@@ -41,6 +41,7 @@ static const struct type {
     [S_DURATION] = {"duration", sizeof(int64_t)},
     [S_SIZE] = {"size", sizeof(int64_t)},
     [S_INT] = {"int", sizeof(int64_t)},
+    [S_BOOL] = {"bool", sizeof(bool)},
     [S_ENUM] = {"enum", sizeof(int)},
     [S_POINTER] = {"pointer", sizeof(struct json_path)},
     [S_SCALAR] = {"scalar", sizeof(struct json_object *)},
@@ -242,6 +243,14 @@ static int read_int(struct reader *r, const struct field *field, struct json_obj
     return 0;
 }
 
+static int read_bool(struct reader *r, struct json_object *value, bool *place)
+{
+    if (!json_object_is_type(value, json_type_boolean))
+        return fail(r, "must be true or false");
+    *place = json_object_get_boolean(value);
+    return 0;
+}
+
 static int word_index(const char *words, const char *text)
 {
     int index = 0;
@@ -361,6 +370,8 @@ static int read_value(struct reader *r, const struct field *field, struct json_o
         return read_measure(r, field, &size_measure, value, place);
     case S_INT:
         return read_int(r, field, value, place);
+    case S_BOOL:
+        return read_bool(r, value, place);
     case S_ENUM:
         return read_enum(r, field, value, place);
     case S_POINTER:
@@ -476,6 +487,7 @@ static void done_field(const struct field *field, void *place)
     case S_DURATION:
     case S_SIZE:
     case S_INT:
+    case S_BOOL:
     case S_ENUM:
         break;
     case S_STRING:
@@ -591,6 +603,9 @@ static void print_value(const struct field *field, const void *place, int depth,
         break;
     case S_INT:
         buf_addf(out, "%lld", (long long)*(const int64_t *)place);
+        break;
+    case S_BOOL:
+        buf_puts(out, *(const bool *)place ? "true" : "false");
         break;
     case S_ENUM:
         print_word(field->words, *(const int *)place, out);

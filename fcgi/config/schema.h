@@ -16,6 +16,7 @@ enum schema_type {
     S_DURATION, /* int64_t             milliseconds, written "250ms" */
     S_SIZE,     /* int64_t             bytes, written "64MiB" */
     S_INT,      /* int64_t */
+    S_BOOL,     /* bool */
     S_ENUM,     /* int                 the index of the word in `words` */
     S_POINTER,  /* struct json_path    a JSON pointer in which "*" is every member of an array */
     S_SCALAR,   /* struct json_object * (string, integer, boolean, null) */

@@ -65,7 +65,7 @@ void answer_add_request(struct buf *head, const struct answer_facts *facts)
 {
     buf_puts(head, "X-Request-Id: ");
     buf_puts(head, facts->request_id);
-    buf_puts(head, "\r\n");
+    buf_puts(head, "\r\nX-Content-Type-Options: nosniff\r\n");
     if (facts->team == NULL)
         return;
     buf_puts(head, "X-Taskproxy-Team: ");

@@ -79,7 +79,7 @@ void answer_nothing(struct answer *answer, const struct answer_facts *facts);
 /* The answer to a CORS preflight; `wanted_headers` are the headers that the page would send, or NULL. */
 void answer_preflight(struct answer *answer, const struct answer_facts *facts, const char *wanted_headers);
 
-/* Adds the header lines with the id of the request and the team. */
+/* Adds the header lines that every answer has: the id of the request, the team, and nosniff. */
 void answer_add_request(struct buf *head, const struct answer_facts *facts);
 
 /* Adds Vary and, if a page may read the answer, the CORS headers. */

@@ -7,7 +7,7 @@ from parts import Answer
 from stack import Stack, merged
 from watching import NATIVE, SLOW
 
-SECRET = "hook-5f0c2e9b7d1a4c38a6e2"
+SECRET = "hook-5f0c2e9b7d1a4c38a6e2b0d94c7f"
 HOOK = f"/v1/hooks/sora/{SECRET}"
 
 

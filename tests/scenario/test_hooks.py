@@ -321,7 +321,7 @@ def test_hooks_and_questions_share_kept_connections(hooked):
 
 
 @pytest.mark.parametrize("content, words", [
-    ("short", "at least"), ("two\nlines-of-it", "one line"), ("with/a/slash/in/it", "letters, digits"), ("", "at least"),
+    (SECRET[:31], "at least 32 characters"), ("two\nlines-of-it", "one line"), ("with/a/slash/in/it" + SECRET, "letters, digits"), ("", "at least"),
 ])
 def test_a_bad_secret_is_refused_with_its_place(make_hooked, tmp_path, content, words):
     stack = make_hooked(daemon=False, nginx=False)
@@ -344,8 +344,8 @@ def test_a_provider_whose_hooks_name_no_task_takes_none(make_hooked, pointers, w
 def test_another_secret_takes_effect_with_a_reload(make_hooked, tmp_path):
     stack = make_hooked()
     run(stack)
-    secret_file(tmp_path).write_text("another-secret-0123456789\n")
+    secret_file(tmp_path).write_text("another-secret-0123456789-0123456789\n")
     stack.daemon.reload()
     assert problem(post(stack, naming("t"))) == UNKNOWN
-    assert post(stack, naming("t"), "/v1/hooks/sora/another-secret-0123456789").status == 204
+    assert post(stack, naming("t"), "/v1/hooks/sora/another-secret-0123456789-0123456789").status == 204
     stack.standin.wait_count(1, "t")

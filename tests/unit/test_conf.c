@@ -148,8 +148,9 @@ TEST(addresses_of_redis_are_taken_apart)
     static const struct {
         const char *address, *host;
         int port;
-    } good[] = {
-        {"127.0.0.1:6379", "127.0.0.1", 6379}, {"10.1.2.3:1", "10.1.2.3", 1}, {"[::1]:65535", "::1", 65535}};
+    } good[] = {{"127.0.0.1:6379", "127.0.0.1", 6379},
+                {"127.1.2.3:1", "127.1.2.3", 1},
+                {"[::1]:65535", "::1", 65535}};
     for (size_t i = 0; i < NELEMS(good); i++) {
         char *text = xasprintf("{%s,\"redis\":{\"address\":\"%s\"}}", GOOD, good[i].address);
         struct conf *conf = load_good(text);
@@ -157,6 +158,24 @@ TEST(addresses_of_redis_are_taken_apart)
         assert_int_equal(conf->redis.port, good[i].port);
         conf_free(conf);
         free(text);
+    }
+}
+
+TEST(redis_on_another_host_may_be_asked_in_the_clear_if_that_is_said)
+{
+    static const char *const addresses[] = {"10.1.2.3:6379", "[fd00::1]:6379", "0.0.0.0:6379"};
+    for (size_t i = 0; i < NELEMS(addresses); i++) {
+        char *error,
+            *silent = xasprintf("{%s,\"redis\":{\"address\":\"%s\"}}", GOOD, addresses[i]),
+            *said = xasprintf("{%s,\"redis\":{\"address\":\"%s\",\"plaintext\":true}}", GOOD, addresses[i]);
+        if (load_text(silent, &error) != NULL || strstr(error, "\"plaintext\": true") == NULL)
+            fail_msg("%s", silent);
+        struct conf *conf = load_good(said);
+        assert_true(conf->redis.plaintext);
+        conf_free(conf);
+        free(error);
+        free(silent);
+        free(said);
     }
 }
 
@@ -300,6 +319,8 @@ TEST(each_mistake_has_its_exact_message)
         {"{" GOOD ",\"redis\":{}}", AT("/redis") "the key \"address\" is missing"},
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"timeout\":50}}",
          AT("/redis/timeout") "must be a duration: a number and ms, s, m, h or d, such as \"250ms\""},
+        {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"plaintext\":1}}",
+         AT("/redis/plaintext") "must be true or false"},
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"username\":\"u\"}}",
          AT("/redis/username") "needs a password_file"},
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"password_file\":\"nowhere\"}}",
@@ -416,6 +437,7 @@ int main(void)
         cmocka_unit_test(the_group_of_the_sockets_may_be_null),
         cmocka_unit_test(addresses_of_redis_are_taken_apart),
         cmocka_unit_test(addresses_of_redis_that_are_none_are_refused),
+        cmocka_unit_test(redis_on_another_host_may_be_asked_in_the_clear_if_that_is_said),
         cmocka_unit_test(base_urls_that_are_none_or_would_leak_the_key_are_refused),
         cmocka_unit_test(loopback_addresses_may_be_asked_in_the_clear),
         cmocka_unit_test(each_mistake_has_its_exact_message),
