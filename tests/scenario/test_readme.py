@@ -45,7 +45,7 @@ def test_the_error_of_the_example_is_what_is_said(tmp_path, make_stack):
 
 def test_the_table_of_errors_has_every_code_with_its_status():
     table = {}
-    for codes, statuses in re.findall(r"^\| (`.*?`) \| ([0-9, ]+) \|", section("What clients ask"), re.MULTILINE):
+    for codes, statuses in re.findall(r"^\| (`.*?`) \| ([0-9, ]+) \|", section("HTTP interface"), re.MULTILINE):
         for code in re.findall(r"`(\w+)`", codes):
             table[code] = set(map(int, statuses.split(", ")))
     for code, status in re.findall(r'X\([A-Z_]+, "(\w+)", (\d+),', SOURCES):
@@ -58,7 +58,7 @@ def test_every_metric_that_is_named_exists(make_stack):
     stack.task("t")
     stack.wait_metric("workers_ready", 2)
     known = set(re.findall(r"^# TYPE (\S+)", stack.get("/metrics").body.decode(), re.MULTILINE))
-    cells = re.findall(r"^\| (`[^|]*) \|", section("What to watch"), re.MULTILINE)
+    cells = re.findall(r"^\| (`[^|]*) \|", section("Monitoring"), re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", " ".join(cells))) | set(re.findall(r"`(\w+_total)`", README))
     assert len(named) > 15
     assert {f"taskproxy_{name}" for name in named} <= known
@@ -66,7 +66,7 @@ def test_every_metric_that_is_named_exists(make_stack):
 
 def test_every_line_of_the_log_that_is_named_exists():
     formats = re.sub(r"%[-.*0-9]*l*[dsu]|\{\w+\}", "…", SOURCES)  # printf(3) and outcome.h
-    phrases = [phrase for row in re.findall(r"^\| ([^|]*) \|", section("What to do when"), re.MULTILINE)
+    phrases = [phrase for row in re.findall(r"^\| ([^|]*) \|", section("Troubleshooting"), re.MULTILINE)
                for phrase in re.findall(r'"([^"]+)"', row)]
     assert len(phrases) > 6
     for phrase in phrases:
