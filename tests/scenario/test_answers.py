@@ -33,7 +33,7 @@ def wait_not_hit(stack, task_id: str):
 # From where the answer comes
 
 
-def test_the_first_answer_is_a_miss_and_the_second_a_hit_with_the_same_bytes(make_frozen):
+def test_first_request_is_a_miss_and_second_is_a_hit_with_identical_body(make_frozen):
     stack = make_frozen()
     stack.standin.switch("ended", state="SUCCESS")
     first, second = stack.task("ended"), stack.task("ended")
@@ -45,7 +45,7 @@ def test_the_first_answer_is_a_miss_and_the_second_a_hit_with_the_same_bytes(mak
     assert stack.metric("cache_hits_total", level="memory") == 1
 
 
-def test_a_task_is_followed_to_its_end_and_then_never_asked_again(make_stack):
+def test_task_is_polled_until_it_ends_and_never_again(make_stack):
     stack = make_stack(providers=polled_every("100ms"))
 
     def wait_state(state):
@@ -63,7 +63,7 @@ def test_a_task_is_followed_to_its_end_and_then_never_asked_again(make_stack):
     assert stack.standin.count("t") == queries
 
 
-def test_redis_serves_the_other_worker_and_the_next_daemon(stack):
+def test_redis_serves_other_workers_and_a_restarted_daemon(stack):
     stack.standin.switch("ended", state="SUCCESS")
     first = stack.ask_worker(PATH + "ended", 0)
     stack.wait_until(stack.redis.keys, what="the result in Redis")
@@ -80,7 +80,7 @@ def test_redis_serves_the_other_worker_and_the_next_daemon(stack):
     assert stack.metric("cache_hits_total", level="redis") == 1  # of this daemon
 
 
-def test_a_running_task_asked_by_one_worker_is_not_asked_again_by_the_other(make_stack):
+def test_running_snapshot_of_one_worker_is_used_by_the_other(make_stack):
     stack = make_stack(providers=polled_every("30s"))
     first = stack.ask_worker(PATH + "t", 0)
     stack.wait_until(stack.redis.keys, what="the snapshot in Redis")
@@ -92,7 +92,7 @@ def test_a_running_task_asked_by_one_worker_is_not_asked_again_by_the_other(make
 # Its headers
 
 
-def test_an_answer_that_is_known_already_is_a_304(stack):
+def test_matching_etag_gives_304(stack):
     stack.standin.switch("ended", state="SUCCESS")
     etag = stack.task("ended").headers["etag"]
     assert re.fullmatch(r'"[^"]+"', etag)
@@ -106,7 +106,7 @@ def test_an_answer_that_is_known_already_is_a_304(stack):
         assert stack.task("ended", {"If-None-Match": unknown}).status == 200, unknown
 
 
-def test_a_first_ask_can_be_a_304_and_news_end_it(make_stack):
+def test_first_request_can_be_a_304_until_the_view_changes(make_stack):
     stack = make_stack(providers=polled_every("100ms"))
     stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
     etag = stack.task("t").headers["etag"]
@@ -127,7 +127,7 @@ def test_head_has_the_headers_of_get_and_no_body(stack):
     assert stack.standin.count("ended") == 1  # a HEAD fills the cache as well
 
 
-def test_an_ended_task_may_be_kept_and_a_running_one_is_asked_again(make_stack):
+def test_only_an_ended_task_is_cacheable_by_clients(make_stack):
     stack = make_stack(providers=polled_every("3s"))
     stack.standin.switch("ended", state="SUCCESS", headers={"Set-Cookie": "a=b", "X-Of-Upstream": "1", "Age": "9"})
     stack.standin.switch("running", state="IN_PROGRESS")
@@ -146,7 +146,7 @@ def test_an_ended_task_may_be_kept_and_a_running_one_is_asked_again(make_stack):
     assert older.headers["x-cache"] == "HIT"
 
 
-def test_the_request_id_is_that_of_nginx_or_a_sane_one(stack):
+def test_request_id_comes_from_nginx_if_it_is_valid(stack):
     ids = {stack.task("t").headers["x-request-id"] for _ in range(2)}
     assert len(ids) == 2
     assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in ids)
@@ -164,7 +164,7 @@ def test_the_request_id_is_that_of_nginx_or_a_sane_one(stack):
 # The view
 
 
-def test_a_failed_task_is_a_fact_and_no_http_error(stack):
+def test_failed_task_is_a_200(stack):
     stack.standin.switch("fail", state="FAILURE")
     answer = stack.task("fail")
     assert (answer.status, answer.json()["data"]["status"]) == (200, "FAILURE")
@@ -183,7 +183,7 @@ def kept(value, pointers: list):
     return {name: kept(member, wanted[name]) for name, member in value.items() if name in wanted}
 
 
-def test_the_native_view_is_exactly_what_the_provider_file_keeps(stack):
+def test_native_view_has_exactly_the_listed_members(stack):
     example = (ROOT / "tests" / "standin" / "sora.json").read_text()
     stack.standin.switch("ended", raw=example)
     answer, original = stack.task("ended"), json.loads(example)
@@ -205,7 +205,7 @@ def test_the_native_view_is_exactly_what_the_provider_file_keeps(stack):
 # URLs that expire
 
 
-def test_an_ended_task_is_kept_no_longer_than_a_minute_before_its_urls_expire(make_frozen):
+def test_ended_task_expires_one_minute_before_its_urls(make_frozen):
     stack = make_frozen()
     stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() + 1000)
     assert max_age(stack.task("ended")) == 940
@@ -217,7 +217,7 @@ def test_an_ended_task_is_kept_no_longer_than_a_minute_before_its_urls_expire(ma
     assert stack.redis.cli("TTL", key) == "1"
 
 
-def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_frozen):
+def test_expiring_urls_are_refreshed_by_one_collapsed_query(make_frozen):
     stack = make_frozen(providers=polled_every("100ms"))
     stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() + 62)
     old = stack.task("ended")
@@ -236,7 +236,7 @@ def test_urls_about_to_expire_are_replaced_by_one_collapsed_refetch(make_frozen)
     assert stack.standin.count("ended") == 2
 
 
-def test_urls_that_have_expired_already_are_served_but_not_to_be_kept(make_frozen):
+def test_expired_urls_are_served_but_not_cacheable(make_frozen):
     stack = make_frozen(providers=polled_every("100ms"))
     stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() - 1000)
     first = stack.task("ended")
@@ -249,7 +249,7 @@ def test_urls_that_have_expired_already_are_served_but_not_to_be_kept(make_froze
 # How often the upstream is asked
 
 
-def test_within_the_poll_interval_nothing_is_asked_and_after_it_once(make_frozen):
+def test_task_is_queried_once_per_poll_interval(make_frozen):
     stack = make_frozen(providers=polled_every("10s"))
     stack.standin.switch("t", state="IN_PROGRESS")
     stack.task("t")
@@ -261,7 +261,7 @@ def test_within_the_poll_interval_nothing_is_asked_and_after_it_once(make_frozen
     assert stack.standin.count("t") == 2
 
 
-def test_the_poll_interval_grows_with_the_age_of_the_task_up_to_its_maximum(make_frozen):
+def test_poll_interval_grows_with_task_age_up_to_its_maximum(make_frozen):
     stack = make_frozen()
     stack.standin.switch(state="IN_PROGRESS")
     for age, interval in ((0, 2), (80, 10), (8000, 15)):
@@ -270,7 +270,7 @@ def test_the_poll_interval_grows_with_the_age_of_the_task_up_to_its_maximum(make
         stack.standin.advance(age)
 
 
-def test_a_retry_after_of_the_upstream_prolongs_the_poll_interval(make_frozen):
+def test_retry_after_from_the_upstream_extends_the_poll_interval(make_frozen):
     stack = make_frozen(providers=polled_every("100ms"))
     stack.standin.switch("t", state="IN_PROGRESS", headers={"Retry-After": "20"})
     assert stack.task("t").headers["retry-after"] == "20"
@@ -281,7 +281,7 @@ def test_a_retry_after_of_the_upstream_prolongs_the_poll_interval(make_frozen):
 # What is not kept
 
 
-def test_an_unknown_status_is_served_as_running_counted_logged_and_not_stored_in_redis(stack):
+def test_unknown_status_is_served_as_running_counted_logged_and_not_stored(stack):
     stack.standin.switch("t", state="ON_HOLIDAY")
     answer = stack.task("t")
     assert (answer.status, answer.json()["data"]["status"]) == (200, "ON_HOLIDAY")
@@ -293,7 +293,7 @@ def test_an_unknown_status_is_served_as_running_counted_logged_and_not_stored_in
     assert stack.redis.stored() == []
 
 
-def test_a_missing_task_is_remembered_for_missing_ttl_and_only_in_memory(make_frozen):
+def test_missing_task_is_remembered_for_missing_ttl_in_memory_only(make_frozen):
     stack = make_frozen(config={"workers": 1, "cache": {"missing_ttl": "10s"}})
     first = stack.task("missing")
     stack.clock.step(9.999)

@@ -88,7 +88,7 @@ def mutilated(body: bytes) -> dict:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_body_that_is_no_json_of_a_sane_size_is_invalid_and_not_kept(everyone, provider):
+def test_malformed_or_oversized_body_is_invalid_and_not_stored(everyone, provider):
     before = stored(everyone, provider)
     for name, body in mutilated(success(provider)).items():
         answer = told(everyone, provider, body)
@@ -104,7 +104,7 @@ FAMILIES = (
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_the_body_of_another_provider_is_no_ended_task(everyone, provider):
+def test_body_of_another_provider_is_not_an_ended_task(everyone, provider):
     for other in PROVIDERS:
         if other == provider or any({provider, other} <= family for family in FAMILIES):
             continue
@@ -147,7 +147,7 @@ STRANGE = ([], {}, [[1], {"a": None}], {"a": [1]}, -1e300, 9007199254740993, Tru
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_wrong_type_at_any_pointer_makes_no_view_that_is_not_one(everyone, provider):
+def test_wrong_type_at_any_pointer_never_gives_an_invalid_view(everyone, provider):
     document = json.loads(success(provider))
     status = tuple(PROVIDERS[provider]["status"]["at"].split("/")[1:])
     n = 0
@@ -168,7 +168,7 @@ def test_a_wrong_type_at_any_pointer_makes_no_view_that_is_not_one(everyone, pro
     assert n >= 4
 
 
-def test_an_array_where_an_object_was_and_the_other_way_round_is_no_task(everyone):
+def test_swapped_arrays_and_objects_are_rejected(everyone):
     before = stored(everyone, "sora")
     for body in ({"code": "success", "data": [{"status": "SUCCESS"}]}, {"code": "success", "data": {"status": {"SUCCESS": 1}}},
                  {"code": ["success"], "data": {"status": "SUCCESS"}}, {"code": {"0": "success"}, "data": {"status": "SUCCESS"}},
@@ -181,7 +181,7 @@ def test_an_array_where_an_object_was_and_the_other_way_round_is_no_task(everyon
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_an_unknown_status_is_a_task_that_runs_and_is_never_stored(everyone, provider):
+def test_unknown_status_is_running_and_never_stored(everyone, provider):
     for case in (name for name in cases(provider) if name.startswith(("unknown", "running-unlisted"))):
         counted, bare_id = everyone.metric("unknown_status_total"), new_id()
         record(everyone, provider, case, bare_id)
@@ -191,7 +191,7 @@ def test_an_unknown_status_is_a_task_that_runs_and_is_never_stored(everyone, pro
         assert everyone.redis.stored(f"*{bare_id}") == []
 
 
-def test_an_unknown_status_is_logged_once_per_value_and_only_so_many_values(make_stack):
+def test_unknown_status_is_logged_once_per_value_up_to_a_limit(make_stack):
     stack = make_stack(config={"workers": 1})
 
     def meet(word: str) -> None:
@@ -211,7 +211,7 @@ def test_an_unknown_status_is_logged_once_per_value_and_only_so_many_values(make
     assert stack.metric("unknown_status_total") == 306
 
 
-def test_a_hostile_status_stays_one_short_line_of_the_log(make_stack):
+def test_hostile_status_is_logged_as_one_short_line(make_stack):
     stack = make_stack(config={"workers": 1})
     for status in ("A\nFORGED: line", "B" * 100_000, "\x1b[31mred", "C\r\nFORGED: too"):
         assert told(stack, "sora", json.dumps({"code": "success", "data": {"status": status}})).status == 200

@@ -22,7 +22,7 @@ def assert_nobody_was_asked(stack) -> None:
 # Paths and ids
 
 
-def test_an_unknown_path_is_not_found(stack):
+def test_unknown_path_is_not_found(stack):
     for path in (
         "/", "/nothing", "/sora", "/sora/v1/videos", "/sora/v1/videos/a/b", "/sora/v1/videos/a/", "/SORA/v1/videos/a",
         "//sora/v1/videos/a", "/x/sora/v1/videos/a", "/sora/v1/videos%2Fa", "/sora/v2/videos/a", "/?/sora/v1/videos/a",
@@ -38,7 +38,7 @@ BAD_IDS = (
 )
 
 
-def test_a_bad_id_is_refused_without_touching_redis_or_the_upstream(stack):
+def test_invalid_id_is_rejected_without_asking_redis_or_the_upstream(stack):
     for bad in BAD_IDS:
         assert outcome(stack.ask_worker(PATH + bad)) == (400, "bad_request"), bad
     for bad in ("", "a.b", "a%20b", "a%2Fb", "%C3%A9", "a%0d%0aSET", "..%2fa", "a" * 129):
@@ -47,13 +47,13 @@ def test_a_bad_id_is_refused_without_touching_redis_or_the_upstream(stack):
     assert stack.task("a" * 128).status == 200
 
 
-def test_a_percent_encoded_id_is_the_same_task(stack):
+def test_percent_encoded_id_is_the_same_task(stack):
     plain, encoded = stack.task("task_1"), stack.get(PATH + "%74ask%5F1")
     assert (encoded.headers["x-cache"], encoded.body) == ("HIT", plain.body)
     assert stack.standin.count() == 1
 
 
-def test_a_query_string_changes_nothing(stack):
+def test_unknown_query_parameters_are_ignored(stack):
     plain = stack.task("t")
     for query in ("?", "?a=b", "?task_id=other", "?%zz&&=%00", "?/../..", "?" + "q" * 5000):
         answer = stack.get(PATH + "t" + query)
@@ -61,7 +61,7 @@ def test_a_query_string_changes_nothing(stack):
     assert stack.standin.count() == 1
 
 
-def test_a_very_long_uri_is_refused_and_the_next_request_works(stack):
+def test_very_long_uri_is_rejected_and_the_next_request_works(stack):
     for target in ("/" + "x" * 60000, PATH + "x" * 60000, PATH + "%41" * 20000):
         answer = stack.ask_worker(target)
         assert answer.status in (400, 404), target[:30]
@@ -76,7 +76,7 @@ def test_a_very_long_uri_is_refused_and_the_next_request_works(stack):
 # Methods and bodies
 
 
-def test_other_methods_are_not_allowed_and_told_which_are(stack):
+def test_other_methods_get_405_with_allow(stack):
     for method in ("POST", "PUT", "DELETE", "PATCH", "PROPFIND"):
         answer = stack.task("t", method=method)
         assert outcome(answer) == (405, "method_not_allowed"), method
@@ -90,7 +90,7 @@ def test_other_methods_are_not_allowed_and_told_which_are(stack):
 @pytest.mark.parametrize(
     "body", [b"x", b"\x00" * 1000, fastcgi.begin(), b"{}" * 14000], ids=["short", "zeros", "record", "long"],
 )
-def test_a_body_is_ignored_and_does_not_poison_the_kept_connection(stack, body):
+def test_request_body_is_ignored_and_does_not_break_the_kept_connection(stack, body):
     with fastcgi.Connection(stack.worker_socket()) as connection:
         for method, status in (("GET", 200), ("POST", 405), ("GET", 200), ("HEAD", 200)):
             answer = connection.ask(fastcgi.task_params(PATH + "t", method, CONTENT_LENGTH=len(body)), body)
@@ -100,13 +100,13 @@ def test_a_body_is_ignored_and_does_not_poison_the_kept_connection(stack, body):
     assert stack.metric("connections_refused_total") == 0
 
 
-def test_a_length_that_lies_about_the_body_changes_nothing(stack):
+def test_wrong_content_length_is_ignored(stack):
     with fastcgi.Connection(stack.worker_socket()) as connection:
         for length in ("999999", "0", "-1", "x", ""):
             assert connection.ask(fastcgi.task_params(PATH + "t", CONTENT_LENGTH=length), b"body")[0] == 200
 
 
-def test_parameters_that_are_absent_do_no_harm(stack):
+def test_missing_parameters_are_harmless(stack):
     with fastcgi.Connection(stack.worker_socket()) as connection:
         get, uri = {"REQUEST_METHOD": "GET"}, {"REQUEST_URI": PATH + "t"}
         for params in ({}, get, uri, {**get, "REQUEST_URI": ""}, {**uri, "REQUEST_METHOD": ""}):
@@ -116,7 +116,7 @@ def test_parameters_that_are_absent_do_no_harm(stack):
         assert connection.ask(fastcgi.task_params(PATH + "t"))[0] == 200
 
 
-def test_a_body_too_large_for_nginx_is_refused_in_the_same_form(stack):
+def test_body_too_large_for_nginx_is_rejected_with_a_problem(stack):
     answer = stack.get(PATH + "t", body=b"x" * 20000)
     assert answer.status == 413
     assert answer.headers["content-type"] == "application/problem+json"
@@ -127,7 +127,7 @@ def test_a_body_too_large_for_nginx_is_refused_in_the_same_form(stack):
 # The form of a refusal
 
 
-def test_a_problem_has_all_its_members_and_nothing_of_the_upstream(stack):
+def test_problem_has_all_members_and_nothing_from_the_upstream(stack):
     stack.standin.switch("broken", status=500, headers={"X-Of-Upstream": "1", "Server": "openresty"})
     stack.standin.switch("refused", status=403)
     stack.standin.switch("garbage", garbage=True)
@@ -159,7 +159,7 @@ def test_a_problem_has_all_its_members_and_nothing_of_the_upstream(stack):
         assert [text for text in foreign if text.lower() in whole] == []
 
 
-def test_nothing_of_a_hostile_path_comes_back_in_the_answer(stack):
+def test_hostile_path_is_not_echoed(stack):
     answer = stack.get("/" + '"<script>alert(1)</script>\\'.replace("<", "%3C") + "%0d%0aX-Injected:%201")
     assert outcome(answer) == (404, "not_found")
     assert b"script" not in answer.body

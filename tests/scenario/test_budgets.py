@@ -38,7 +38,7 @@ def assert_limited(answer, limit):
 
 
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
-def test_queries_over_the_budget_are_not_made(make_stack, redis):
+def test_queries_over_the_quota_are_not_sent(make_stack, redis):
     stack = budget_stack(make_stack, redis=redis)
     spend(stack)
     for path in (NATIVE + "d", UNIFIED + "e"):
@@ -47,7 +47,7 @@ def test_queries_over_the_budget_are_not_made(make_stack, redis):
     assert stack.metric("rate_limited_total", limit="queries") >= 2
 
 
-def test_a_query_whose_time_was_over_before_its_turn_is_given_back(make_stack):
+def test_query_that_times_out_in_the_queue_is_refunded(make_stack):
     upstream = {"max_in_flight": 1, "timeout": "1s"}
     stack = budget_stack(make_stack, redis=False, config={"upstreams": {"main": upstream}})
     with stack.standin.hold() as barrier:
@@ -59,14 +59,14 @@ def test_a_query_whose_time_was_over_before_its_turn_is_given_back(make_stack):
     assert_limited(ask(stack, "f"), 3)
 
 
-def test_hits_are_free(make_stack):
+def test_cache_hits_are_free(make_stack):
     stack = budget_stack(make_stack)
     for _ in range(5):
         spend(stack)
     assert stack.standin.count() == 3 and ask(stack, "a").headers["x-cache"] == "HIT"
 
 
-def test_what_another_worker_has_brought_home_is_free(make_stack):
+def test_snapshot_fetched_by_another_worker_is_free(make_stack):
     stack = budget_stack(make_stack, workers=2)
     headers = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
     for index in (0, 1):
@@ -75,7 +75,7 @@ def test_what_another_worker_has_brought_home_is_free(make_stack):
     assert stack.standin.count() == 3 and stack.redis.cli("GET", COUNTER + "web") == "3"
 
 
-def test_a_shared_fetch_is_charged_to_who_started_it(make_stack):
+def test_shared_fetch_is_charged_to_the_team_that_started_it(make_stack):
     stack = budget_stack(make_stack)
     with stack.standin.hold("shared") as barrier:
         first = stack.background(ask, stack, "shared", "film")
@@ -88,7 +88,7 @@ def test_a_shared_fetch_is_charged_to_who_started_it(make_stack):
     assert_limited(ask(stack, "d"), 3)
 
 
-def test_another_team_is_not_limited_by_it_and_what_it_fetches_is_for_all(make_stack):
+def test_other_teams_are_not_limited_and_their_results_are_shared(make_stack):
     stack = budget_stack(make_stack)
     spend(stack)
     assert_limited(ask(stack, "d"), 3)
@@ -96,7 +96,7 @@ def test_another_team_is_not_limited_by_it_and_what_it_fetches_is_for_all(make_s
     assert ask(stack, "d").headers["x-cache"] == "HIT"
 
 
-def test_where_the_one_who_began_has_nothing_left_who_waits_with_him_pays(make_stack):
+def test_waiting_team_pays_when_the_starter_has_no_quota_left(make_stack):
     stack = budget_stack(make_stack)
     spend(stack, "ab")
     stack.redis.cli("SET", COUNTER + "web", 1000, "KEEPTTL")  # what workers elsewhere have used up
@@ -109,14 +109,14 @@ def test_where_the_one_who_began_has_nothing_left_who_waits_with_him_pays(make_s
     assert_limited(ask(stack, "c"), 3)
 
 
-def test_workers_share_the_budget(make_stack):
+def test_workers_share_the_quota(make_stack):
     stack = budget_stack(make_stack, limit=10, workers=4)
     answers = [answer.result() for answer in [stack.background(ask, stack, f"t{number}") for number in range(40)]]
     assert sorted(answer.status for answer in answers) == 10 * [200] + 30 * [429]
     assert stack.standin.count() == 10
 
 
-def test_the_budget_outlives_a_reload(make_stack):
+def test_quota_survives_a_reload(make_stack):
     stack = budget_stack(make_stack)
     spend(stack)
     stack.daemon.reload()
@@ -126,7 +126,7 @@ def test_the_budget_outlives_a_reload(make_stack):
 
 
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
-def test_a_new_minute_has_a_new_budget(make_frozen, redis):
+def test_quota_is_reset_each_minute(make_frozen, redis):
     stack = budget_stack(make_frozen, redis=redis)
     for _ in range(2):
         spend(stack)
@@ -138,7 +138,7 @@ def test_a_new_minute_has_a_new_budget(make_frozen, redis):
         stack.clock.step(24 * 3600)  # none of the tasks is kept
 
 
-def test_with_redis_away_each_worker_goes_on_counting(make_stack):
+def test_each_worker_counts_on_its_own_without_redis(make_stack):
     stack = budget_stack(make_stack, config={"redis": {"timeout": "50ms"}})
     spend(stack, "ab")
     stack.redis.stop()
@@ -148,14 +148,14 @@ def test_with_redis_away_each_worker_goes_on_counting(make_stack):
     assert ask(stack, "e", "film").status == 200
 
 
-def test_something_else_in_place_of_the_count_does_no_harm(make_stack):
+def test_wrong_type_in_place_of_the_count_is_harmless(make_stack):
     stack = budget_stack(make_stack)
     stack.redis.cli("SET", COUNTER + "web", "<no number>")
     spend(stack)
     assert_limited(ask(stack, "d"), 3)
 
 
-def test_a_stale_answer_is_better_than_none(make_stack):
+def test_stale_answer_is_preferred_to_429(make_stack):
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 1}}, redis=False, providers=QUICK, config={"workers": 1})
     run(stack)
     spend(stack, "a")
@@ -166,7 +166,7 @@ def test_a_stale_answer_is_better_than_none(make_stack):
     assert ask(stack, "a", "film").headers["x-cache"] == "MISS"
 
 
-def test_watching_costs_and_goes_on_when_there_is_something_left(make_stack):
+def test_watching_is_charged_and_resumes_with_a_new_quota(make_stack):
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 3}}, redis=False, providers=QUICK, config={"workers": 1})
     run(stack)
     with Stream(stack, NATIVE + "a", **bearer("web")) as mine:
@@ -180,7 +180,7 @@ def test_watching_costs_and_goes_on_when_there_is_something_left(make_stack):
             assert mine.next().data["data"]["status"] == theirs.next().data["data"]["status"] == "SUCCESS"
 
 
-def test_a_second_query_is_charged_as_well(make_stack):
+def test_second_query_is_charged_too(make_stack):
     assert "result" in PROVIDERS["fal"]
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 3, "providers": ["fal"]}}, every_provider=True,
                         config={"workers": 1})
@@ -192,7 +192,7 @@ def test_a_second_query_is_charged_as_well(make_stack):
 
 
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
-def test_each_query_with_another_key_is_charged_and_none_is_made_over_the_budget(make_stack, redis):
+def test_retry_with_another_key_is_charged_and_stops_at_the_quota(make_stack, redis):
     stack = budget_stack(make_stack, limit=5, redis=redis)
     keys = [f"sk-of-account-{number}-{stack.key}" for number in range(8)]
     for number, key in enumerate(keys):
@@ -210,7 +210,7 @@ def test_each_query_with_another_key_is_charged_and_none_is_made_over_the_budget
         stack.wait_until(lambda: stack.redis.cli("GET", COUNTER + "web") == "5", what="the charges")
 
 
-def test_what_was_not_asked_costs_nothing(make_stack):
+def test_queries_that_were_not_sent_are_free(make_stack):
     stack = budget_stack(make_stack, config={"upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}})
     stack.standin.switch(status=500)
     assert ask(stack, "a").status == 502
@@ -218,13 +218,13 @@ def test_what_was_not_asked_costs_nothing(make_stack):
     assert stack.redis.cli("GET", COUNTER + "web") == "1"
 
 
-def test_a_list_tells_it_of_each_task(make_stack):
+def test_list_reports_the_quota_for_each_task(make_stack):
     stack = budget_stack(make_stack, limit=2)
     tasks = stack.get("/v1/tasks?ids=sora/a,sora/b,sora/c,sora/d", bearer("web")).json()["tasks"]
     assert sorted(task.get("code", task["status"]) for task in tasks) == ["rate_limited", "rate_limited", "succeeded", "succeeded"]
 
 
-def test_without_a_limit_nothing_is_counted(make_stack):
+def test_teams_without_a_limit_are_not_counted(make_stack):
     stack = budget_stack(make_stack, limit=0)
     spend(stack, "abcdef")
     assert stack.redis.keys("*queries*") == []
@@ -254,7 +254,7 @@ def hold(stack, team="web"):
     lambda stack: stack.task("t", {**bearer("web"), "Accept": "text/event-stream"}),
     lambda stack: stack.get(f"{NATIVE}t?wait=1&{link('sora/t')}"),
 ], ids=["native", "unified", "list", "stream", "link"])
-def test_over_the_limit_nobody_of_the_team_waits(make_stack, more):
+def test_requests_over_the_watcher_limit_are_not_held(make_stack, more):
     stack = watcher_stack(make_stack)
     held = [hold(stack), hold(stack)]
     answer = more(stack)
@@ -267,7 +267,7 @@ def test_over_the_limit_nobody_of_the_team_waits(make_stack, more):
     assert {answer.result().status for answer in [*held, other]} == {200}
 
 
-def test_who_has_left_makes_room(make_stack):
+def test_departed_watcher_frees_its_slot(make_stack):
     stack = watcher_stack(make_stack, 1)
     with Stream(stack, NATIVE + "t", **bearer("web")) as stream:
         stream.next()

@@ -117,7 +117,7 @@ def make_nosy_stack(make_stack, key: str | None):
 
 
 @pytest.mark.parametrize("key", [None, AWKWARD], ids=["plain", "awkward"])
-def test_the_key_is_nowhere_whatever_the_upstream_does_with_it(make_stack, key):
+def test_key_never_leaks_whatever_the_upstream_does_with_it(make_stack, key):
     stack = make_nosy_stack(make_stack, key)
     stack.standin.switch(repeat_key=True, headers={"X-Key": stack.key, "Set-Cookie": f"key={stack.key}"})
     for task_id, switches in TROUBLES.items():
@@ -142,7 +142,7 @@ def test_the_key_is_nowhere_whatever_the_upstream_does_with_it(make_stack, key):
         assert_nowhere(places, stack.key)
 
 
-def test_where_the_key_was_repeated_the_view_has_a_mark_and_the_rest_as_it_was(stack):
+def test_repeated_key_is_redacted_and_the_rest_of_the_view_is_unchanged(stack):
     stack.standin.switch("t", raw=json.dumps({"code": "success", "message": f"<{stack.key}|{stack.key}>", "data": {
         "status": "IN_PROGRESS", "progress": stack.key[:-1], "fail_reason": stack.key}}))
     document = stack.task("t").json()
@@ -150,7 +150,7 @@ def test_where_the_key_was_repeated_the_view_has_a_mark_and_the_rest_as_it_was(s
     assert document["data"] == {"status": "IN_PROGRESS", "progress": stack.key[:-1], "fail_reason": "[redacted]"}
 
 
-def test_the_key_is_nowhere_after_a_reload_to_another_one(make_stack):
+def test_key_never_leaks_after_a_reload_with_another_one(make_stack):
     stack = make_nosy_stack(make_stack, None)
     old, new = stack.key, "sk-another-canary-0123456789abcdef"
     stack.write_key(new)
@@ -169,7 +169,7 @@ def repeat(stack, keys):
     stack.standin.switch(raw=json.dumps({"code": "success", "message": message, "data": {"status": "IN_PROGRESS"}}))
 
 
-def test_no_key_of_a_pool_is_anywhere_also_when_its_files_are_replaced(make_stack):
+def test_keys_of_a_pool_never_leak_even_when_their_files_are_replaced(make_stack):
     stack = make_nosy_stack(make_stack, None)
     keys = [f"sk-canary-{number}-{stack.key[3:]}" for number in range(4)]
     secret_files = [stack.folder / f"key-{number}" for number in range(3)]
@@ -207,7 +207,7 @@ def memory(pid):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the processes")
-def test_in_memory_a_key_is_only_where_it_is_locked_and_one_that_was_replaced_is_nowhere(make_stack):
+def test_key_is_only_in_locked_memory_and_replaced_keys_are_wiped(make_stack):
     """Of the real program: the sanitizer locks nothing, and keeps what was freed."""
     stack = make_stack(binary=ROOT / "build/taskproxy", redis=False)
     old, new = stack.key, "sk-another-canary-0123456789abcdef"
@@ -226,7 +226,7 @@ def test_in_memory_a_key_is_only_where_it_is_locked_and_one_that_was_replaced_is
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o601, 0o660], ids=oct)
-def test_a_key_file_that_others_may_touch_is_refused(make_stack, mode):
+def test_key_file_accessible_by_others_is_refused(make_stack, mode):
     stack = make_stack(daemon=False, nginx=False, redis=False)
     stack.write_key(stack.key, mode)
     for arguments in (["--check-config"], []):
@@ -238,7 +238,7 @@ def test_a_key_file_that_others_may_touch_is_refused(make_stack, mode):
     assert stack.daemon.run("--check-config").returncode == 0
 
 
-def test_a_malformed_key_file_is_refused_without_a_word_of_what_it_holds(make_stack):
+def test_malformed_key_file_is_refused_without_quoting_it(make_stack):
     stack = make_stack(daemon=False, nginx=False, redis=False)
     for text in (f"{stack.key}\n{stack.key}", f"{stack.key} {stack.key}", f"{stack.key}\r\nX-Injected: 1", f"{stack.key}\0", "",
                  "short", f"{stack.key}é", stack.key + "x" * 100000):
@@ -249,7 +249,7 @@ def test_a_malformed_key_file_is_refused_without_a_word_of_what_it_holds(make_st
         assert stack.key not in done.stdout + done.stderr and "short\"" not in done.stderr
 
 
-def test_a_reload_with_a_key_file_that_others_may_read_leaves_the_old_key_in_force(stack):
+def test_reload_with_a_key_file_readable_by_others_keeps_the_old_key(stack):
     stack.key_file.chmod(0o644)
     stack.daemon.hup()
     assert str(stack.key_file) in stack.wait_log("reload refused")
@@ -259,7 +259,7 @@ def test_a_reload_with_a_key_file_that_others_may_read_leaves_the_old_key_in_for
 # The processes
 
 
-def test_no_process_leaves_a_core_file_or_lets_others_look_into_it(stack):
+def test_processes_cannot_be_dumped_or_traced(stack):
     for pid in (stack.daemon.pid, *stack.daemon.workers()):
         assert re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
         # The files of a process that cannot be dumped are root's, whoever it runs as.

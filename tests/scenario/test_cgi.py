@@ -32,7 +32,7 @@ def lone_program(make_stack, **settings):
     return make_stack(daemon=False, nginx=False, **settings)
 
 
-def test_what_one_process_has_asked_the_next_one_finds_in_redis(make_stack):
+def test_processes_share_results_through_redis(make_stack):
     stack = lone_program(make_stack)
     stack.standin.switch(state="SUCCESS")
     first = stack.daemon.cgi(TASK)
@@ -50,7 +50,7 @@ def test_what_one_process_has_asked_the_next_one_finds_in_redis(make_stack):
     assert (head.status, head.headers["content-length"], head.body) == (200, first.headers["content-length"], b"")
 
 
-def test_without_redis_each_process_asks(make_stack):
+def test_each_process_queries_without_redis(make_stack):
     stack = lone_program(make_stack)
     stack.redis.stop()
     assert [stack.daemon.cgi(TASK).headers["x-cache"] for _ in range(2)] == ["MISS", "MISS"]
@@ -59,7 +59,7 @@ def test_without_redis_each_process_asks(make_stack):
     assert stack.standin.count("task_1") == 3
 
 
-def test_what_cannot_be_answered_is_a_problem_and_still_a_good_end(make_stack):
+def test_unanswerable_request_is_a_problem_with_exit_status_0(make_stack):
     stack = lone_program(make_stack)
     stack.standin.switch("slow", hang=True)
     stack.standin.switch("broken", status=500)
@@ -84,7 +84,7 @@ def test_what_cannot_be_answered_is_a_problem_and_still_a_good_end(make_stack):
     assert stack.daemon.cgi(TASK).status == 502
 
 
-def test_a_bad_configuration_is_500_for_the_client_and_a_line_for_the_operator(make_stack):
+def test_invalid_configuration_is_a_500_and_a_log_line(make_stack):
     stack = lone_program(make_stack, redis=False)
     stack.configure(workers="many")
     for config, said in (
@@ -97,7 +97,7 @@ def test_a_bad_configuration_is_500_for_the_client_and_a_line_for_the_operator(m
         assert errors.startswith("taskproxy: ") and errors.endswith(f"{said}\n")
 
 
-def test_an_environment_with_next_to_nothing_in_it_is_answered(make_stack):
+def test_nearly_empty_environment_is_answered(make_stack):
     stack = lone_program(make_stack, redis=False)
     config = {"TASKPROXY_CONFIG": str(stack.daemon.config_file)}
     for environment, expected in (

@@ -14,7 +14,7 @@ def told(answer) -> tuple:
     return answer.headers["x-cache"], answer.headers["age"], answer.headers.get("retry-after")
 
 
-def test_the_time_stands_still_but_for_steps_and_then_goes_on(clocked):
+def test_frozen_time_moves_only_by_steps(clocked):
     clocked.clock.freeze()
     now = clocked.clock.time()
     assert told(clocked.task("t")) == ("MISS", "0", "30")
@@ -28,7 +28,7 @@ def test_the_time_stands_still_but_for_steps_and_then_goes_on(clocked):
     clocked.wait_until(lambda: clocked.clock.time() > now + 30, what="the time to go on")
 
 
-def test_who_sleeps_until_a_time_wakes_when_a_step_reaches_it(clocked):
+def test_sleeper_wakes_when_a_step_reaches_its_time(clocked):
     clocked.clock.freeze()
     clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
     held = clocked.background(clocked.task, "t?wait=20")
@@ -40,7 +40,7 @@ def test_who_sleeps_until_a_time_wakes_when_a_step_reaches_it(clocked):
     assert told(held.result()) == ("HIT", "20", "10")
 
 
-def test_redis_goes_by_the_same_time(clocked):
+def test_redis_uses_the_same_clock(clocked):
     clocked.clock.freeze()
     assert clocked.task("t").status == 200
     (key,) = clocked.wait_until(clocked.redis.stored, what="the snapshot in Redis")

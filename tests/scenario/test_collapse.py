@@ -24,7 +24,7 @@ def ask_many(stack, task_id: str, count: int) -> list:
     return [stack.background(stack.task, task_id) for _ in range(count)]
 
 
-def test_two_hundred_requests_at_once_are_one_question_and_two_hundred_equal_answers(stack):
+def test_two_hundred_concurrent_requests_are_one_query_with_equal_answers(stack):
     start = threading.Barrier(200)
 
     def ask():
@@ -51,7 +51,7 @@ def test_two_hundred_requests_at_once_are_one_question_and_two_hundred_equal_ans
     assert stack.metric("fetches") == 0
 
 
-def test_requests_collapse_already_while_redis_is_asked(make_stack):
+def test_requests_collapse_while_redis_is_asked(make_stack):
     stack = make_stack(config={"redis": {"timeout": "10s"}})
     assert stack.task("wakes-the-connection").status == 200
     stack.redis.freeze()
@@ -63,7 +63,7 @@ def test_requests_collapse_already_while_redis_is_asked(make_stack):
     assert stack.metric("redis_commands_total", command="get") == 2
 
 
-def test_head_conditional_and_plain_requests_share_one_question_and_each_gets_its_own_answer(make_stack):
+def test_head_conditional_and_plain_requests_share_one_query(make_stack):
     stack = make_stack(redis=False)
     stack.standin.switch("t", state="SUCCESS")
     etag = stack.task("t").headers["etag"]
@@ -94,7 +94,7 @@ def test_different_tasks_do_not_wait_for_each_other(stack):
 # Clients that leave
 
 
-def test_a_client_that_leaves_cancels_nothing_for_the_others(stack):
+def test_departed_client_does_not_cancel_the_query_for_the_others(stack):
     stack.standin.switch("t", state="SUCCESS")
     with stack.standin.hold("t") as barrier:
         first = leave_after_asking(stack, "t")
@@ -110,7 +110,7 @@ def test_a_client_that_leaves_cancels_nothing_for_the_others(stack):
     stack.wait_until(stack.redis.keys, what="the result in Redis")
 
 
-def test_when_all_clients_leave_the_question_is_still_answered_and_kept(stack):
+def test_query_without_clients_is_completed_and_stored(stack):
     stack.standin.switch("t", state="SUCCESS")
     with stack.standin.hold("t") as barrier:
         clients = [leave_after_asking(stack, "t") for _ in range(3)]
@@ -126,7 +126,7 @@ def test_when_all_clients_leave_the_question_is_still_answered_and_kept(stack):
     assert stack.standin.count("t") == 1
 
 
-def test_who_comes_after_all_have_left_joins_what_they_began(stack):
+def test_late_client_joins_a_query_without_clients(stack):
     with stack.standin.hold("t") as barrier:
         client = leave_after_asking(stack, "t")
         barrier.wait_arrived(1)
@@ -146,7 +146,7 @@ def test_who_comes_after_all_have_left_joins_what_they_began(stack):
     ({"garbage": True}, (502, "upstream_invalid")),
     ({"status": 401}, (502, "upstream_auth")),
 ], ids=["error", "invalid", "auth"])
-def test_an_error_is_given_to_all_who_wait_and_an_interval_later_the_task_is_asked_for_again(make_stack, switches, expected):
+def test_error_goes_to_all_waiters_and_the_task_is_retried_after_an_interval(make_stack, switches, expected):
     stack = make_stack(**quick())
     stack.standin.switch("t", **switches)
     with stack.standin.hold("t") as barrier:
@@ -171,7 +171,7 @@ def test_an_error_is_given_to_all_who_wait_and_an_interval_later_the_task_is_ask
 # Limits
 
 
-def test_past_the_limit_of_waiters_requests_are_refused_hits_are_not_and_it_recovers(make_stack):
+def test_requests_over_the_waiter_limit_are_rejected_but_hits_are_not(make_stack):
     stack = make_stack(config={"workers": 1, "limits": {"waiters": 3}})
     stack.standin.switch("kept", state="SUCCESS")
     assert stack.task("kept").status == 200
@@ -190,7 +190,7 @@ def test_past_the_limit_of_waiters_requests_are_refused_hits_are_not_and_it_reco
     assert stack.standin.counts()["tasks"] == {"kept": 1, "t": 1, "another": 1}
 
 
-def test_past_the_limit_of_fetches_new_tasks_are_refused_known_ones_joined_and_it_recovers(make_stack):
+def test_fetches_over_the_limit_are_rejected_but_running_ones_can_be_joined(make_stack):
     stack = make_stack(config={"workers": 1, "limits": {"fetches": 2}})
     with stack.standin.hold() as barrier:
         asks = [*ask_many(stack, "one", 1), *ask_many(stack, "two", 1)]
@@ -206,7 +206,7 @@ def test_past_the_limit_of_fetches_new_tasks_are_refused_known_ones_joined_and_i
     assert stack.standin.counts()["tasks"] == {"one": 1, "two": 1, "three": 1}
 
 
-def test_a_waiter_that_leaves_makes_room_for_another(make_stack):
+def test_departed_waiter_makes_room_for_another(make_stack):
     stack = make_stack(config={"workers": 1, "limits": {"waiters": 1}})
     with stack.standin.hold("t") as barrier:
         client = leave_after_asking(stack, "t")

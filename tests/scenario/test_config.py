@@ -225,13 +225,13 @@ def assert_refused(place, line):
 
 
 @pytest.mark.parametrize("old, new, message", WRONG_CONFIGS, ids=lambda text: text[:40])
-def test_a_wrong_configuration_is_refused_with_its_place(place, old, new, message):
+def test_invalid_configuration_is_refused_with_its_location(place, old, new, message):
     place.write(config=changed(CONFIG, old, new))
     assert_refused(place, f"taskproxy: taskproxy.json:{message}\n")
 
 
 @pytest.mark.parametrize("old, new, message", WRONG_PROVIDERS, ids=lambda text: text[:40])
-def test_a_wrong_provider_file_is_refused_with_its_place(place, old, new, message):
+def test_invalid_provider_file_is_refused_with_its_location(place, old, new, message):
     place.write(provider=changed(PROVIDER, old, new))
     assert_refused(place, f"taskproxy: providers/toy.json:{message}\n")
 
@@ -242,20 +242,20 @@ def test_a_wrong_provider_file_is_refused_with_its_place(place, old, new, messag
     (NAMED, '["crlf", "key"]'), (REDIS, '"unix:/run/redis.sock"'), (REDIS, '"[::1]:6379"'),
     (MEMORY, '"missing_ttl": "0s"'), (ROUTE, f'{ROUTE}, {ROUTE.replace("}", SECOND_PATH)}'),
 ], ids=lambda text: text[:40])
-def test_a_right_configuration_is_ok(place, old, new):
+def test_valid_configuration_is_ok(place, old, new):
     place.write(config=changed(CONFIG, old, new))
     assert place.run("--check-config") == (0, "taskproxy.json: ok\n", "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_key_that_belongs_to_somebody_else_is_refused(place):
+def test_key_owned_by_another_user_is_refused(place):
     os.chown(place.folder / "key", 33, 33)
     message = 'taskproxy.json:6: /upstreams/main/key_files/0: "key" belongs to another user'
     assert place.run("--check-config") == (1, "", f"taskproxy: {message}\n")
 
 
 @pytest.mark.parametrize("old", [f'  "redis": {{\n    "address": {REDIS}\n  }},\n', '  // what is asked, and who\n'])
-def test_what_print_config_prints_is_a_configuration_that_means_the_same(place, old):
+def test_output_of_print_config_is_an_equivalent_configuration(place, old):
     place.write(config=changed(CONFIG, old, ""))
     status, printed, errors = place.run("--print-config")
     assert (status, errors) == (0, "")
@@ -268,7 +268,7 @@ def test_what_print_config_prints_is_a_configuration_that_means_the_same(place, 
     assert place.run("-T", config="again.json") == (0, printed, "")
 
 
-def test_the_command_line(place):
+def test_command_line(place):
     assert place.run("--version") == place.run("-V") == (0, "taskproxy 0.2\n", "")
     status, usage, errors = place.run("--help")
     assert (status, errors) == (0, "")
@@ -286,7 +286,7 @@ def test_the_command_line(place):
     assert place.run("-t", config="providers")[1:] == ("", "taskproxy: providers: is not a regular file\n")
 
 
-def test_what_print_nginx_prints_names_every_worker_and_route(place):
+def test_print_nginx_lists_every_worker_and_route(place):
     place.write(config=changed(CONFIG, PROVIDERS, f'{PROVIDERS}, "workers": 3, "socket_dir": "/run/there"'))
     status, printed, errors = place.run("--print-nginx")
     assert (status, errors) == (0, "")

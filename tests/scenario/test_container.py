@@ -52,7 +52,7 @@ def make_contained(make_stack):
 # Process 1
 
 
-def test_process_1_reloads_at_hup_and_no_request_fails(make_contained):
+def test_process_1_reloads_on_hup_without_failed_requests(make_contained):
     stack, master = make_contained()
     assert status_of(master, "NSpid") == [[str(master), "1"]]
     old = children_of(master)
@@ -67,7 +67,7 @@ def test_process_1_reloads_at_hup_and_no_request_fails(make_contained):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_process_1_stops_when_told_to_and_answers_what_is_held(make_contained, number):
+def test_process_1_drains_on_term(make_contained, number):
     stack, master = make_contained()
     with stack.standin.hold("held") as barrier:
         held = stack.background(stack.task, "held")
@@ -93,7 +93,7 @@ def test_process_1_reaps_orphans(make_contained):
     assert stack.task("task_1").status == 200
 
 
-def test_process_1_replaces_a_worker_that_dies(make_contained):
+def test_process_1_replaces_a_dead_worker(make_contained):
     stack, master = make_contained()
     worker = children_of(master)[0]
     os.kill(worker, signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_process_1_replaces_a_worker_that_dies(make_contained):
     assert len(children_of(master)) == 2
 
 
-def test_process_1_that_cannot_start_says_why_and_ends(make_contained):
+def test_process_1_logs_why_it_cannot_start_and_exits(make_contained):
     stack, _ = make_contained()
     stack.daemon.stop()
     stack.configure(workers="many")
@@ -117,7 +117,7 @@ def test_process_1_that_cannot_start_says_why_and_ends(make_contained):
 
 
 @needs.root
-def test_workers_have_their_sandbox_beneath_dockers_filter(make_stack):
+def test_workers_load_their_filter_under_dockers_default_one(make_stack):
     needs.namespaces(*NEW_NAMESPACES)
     user = ["setpriv", "--reuid=10001", f"--regid={WEB_GROUP}", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--"]
     probe = subprocess.run([*user, *AS_DOCKER, "unshare", "--user", "true"], capture_output=True, text=True, timeout=20)
@@ -166,7 +166,7 @@ def seconds(text):
     return int(re.fullmatch(r"(\d+)s", text)[1])
 
 
-def test_the_dockerfile_copies_what_is_there(stages):
+def test_dockerfile_copies_existing_files(stages):
     for stage in stages.values():
         for line in instructions(stage, "COPY"):
             *sources, _ = [word for word in line.split() if not word.startswith("--")]
@@ -176,7 +176,7 @@ def test_the_dockerfile_copies_what_is_there(stages):
                 assert all(list(ROOT.glob(source)) for source in sources), line
 
 
-def test_the_image_runs_without_root_and_without_a_shell(stages):
+def test_image_runs_as_unprivileged_user_without_a_shell(stages):
     (user,) = instructions(stages["taskproxy"], "USER")
     assert re.fullmatch(r"[1-9]\d*:33", user)  # Debian's number of www-data, nginx's group
     for name in ("taskproxy", "nginx"):
@@ -185,14 +185,14 @@ def test_the_image_runs_without_root_and_without_a_shell(stages):
     assert not instructions(stages["taskproxy"], "RUN")
 
 
-def test_there_is_no_image_of_a_configuration_that_is_refused(stages):
+def test_image_build_fails_with_an_invalid_configuration(stages):
     (check,) = [line for line in instructions(stages["check"], "RUN") if "--check-config" in line]
     made = re.search(r"--print-nginx > (\S+)", check)[1]
     for name in ("taskproxy", "nginx"):
         assert any(line.startswith(f"--from=check {made} ") for line in instructions(stages[name], "COPY"))
 
 
-def test_compose_builds_stages_that_there_are(compose, stages):
+def test_compose_builds_existing_stages(compose, stages):
     built = [service["build"] for service in compose["services"].values() if "build" in service]
     assert {build["target"] for build in built} == {"taskproxy", "nginx"} <= stages.keys()
     for build in built:
@@ -200,7 +200,7 @@ def test_compose_builds_stages_that_there_are(compose, stages):
         assert (ROOT / build["dockerfile"]) == FOLDER / "Dockerfile"
 
 
-def test_compose_and_the_configuration_name_the_same_places(compose, stages):
+def test_compose_and_configuration_use_the_same_paths(compose, stages):
     services, conf, shipped = compose["services"], read_json(FOLDER / "taskproxy.json"), read_json(ROOT / "conf/taskproxy.json")
     mounts = {name: dict(volume.split(":")[:2] for volume in service["volumes"]) for name, service in services.items()}
     assert set().union(*mounts.values()) == compose["volumes"].keys()
@@ -216,7 +216,7 @@ def test_compose_and_the_configuration_name_the_same_places(compose, stages):
     assert services["taskproxy"]["secrets"] == list(compose["secrets"])
 
 
-def test_compose_gives_each_user_the_folder_of_its_sockets(compose, stages):
+def test_compose_gives_each_user_its_socket_directory(compose, stages):
     (user,) = instructions(stages["taskproxy"], "USER")
     users = {"sockets": user, "valkey": compose["services"]["valkey"]["user"]}
     for name, volume in compose["volumes"].items():
@@ -225,11 +225,11 @@ def test_compose_gives_each_user_the_folder_of_its_sockets(compose, stages):
     assert len(set(users.values())) == 2
 
 
-def test_compose_waits_longer_than_the_program_drains(compose):
+def test_compose_stop_grace_period_exceeds_drain(compose):
     assert seconds(compose["services"]["taskproxy"]["stop_grace_period"]) > seconds(read_json(ROOT / "conf/taskproxy.json")["drain"])
 
 
-def test_the_configuration_of_the_container_is_complete_with_the_secrets_of_compose(make_stack, tmp_path, compose):
+def test_container_configuration_is_valid_with_the_secrets_of_compose(make_stack, tmp_path, compose):
     stack = make_stack(daemon=False, redis=False, nginx=False)
     conf = tmp_path / "taskproxy.json"
     conf.write_text((FOLDER / "taskproxy.json").read_text())

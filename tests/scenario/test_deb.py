@@ -119,7 +119,7 @@ def user_of(root, pid):
     return re.search(rf"^(.*?):.*?:{uid}:", (root.path / "etc/passwd").read_text(), re.MULTILINE)[1]
 
 
-def test_the_package_installs_serves_after_one_edit_and_goes_without_a_trace(deb, root, make_stack):
+def test_package_installs_serves_after_one_edit_and_purges_cleanly(deb, root, make_stack):
     root.run("lintian", "--allow-root", "--fail-on", "error", deb)
     stack = make_stack(redis=False, daemon=False, nginx=False)
     trust(root, stack)
@@ -160,7 +160,7 @@ def write_secret(path, text):
     path.write_text(text + "\n")
 
 
-def test_the_service_starts_with_whatever_key_files_the_configuration_names(deb, root, make_stack):
+def test_service_starts_with_any_key_files_that_the_configuration_names(deb, root, make_stack):
     stack = make_stack(redis=False, daemon=False, nginx=False)
     trust(root, stack)
     etc = root.path / "etc"
@@ -217,7 +217,7 @@ def newer(root, deb):
     return "/root/newer.deb"
 
 
-def test_an_upgrade_reloads_the_service_and_no_request_fails(deb, root, make_stack):
+def test_package_upgrade_reloads_without_failed_requests(deb, root, make_stack):
     stack = make_stack(redis=False, daemon=False, nginx=False)
     trust(root, stack)
     etc = root.path / "etc"

@@ -65,7 +65,7 @@ def members(document, pointer=""):
             yield from members(next(iter(value.values())) if named else value, f"{here}/NAME" if named else here)
 
 
-def test_the_pages_are_well_formed(pages):
+def test_manual_pages_are_well_formed(pages):
     for page in pages.values():
         lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True)
         assert [line for line in lint.stdout.splitlines() if "missing date" not in line] == []
@@ -73,27 +73,27 @@ def test_the_pages_are_well_formed(pages):
         assert (groff.returncode, groff.stderr) == (0, "")
 
 
-def test_the_page_and_help_know_the_same_options(pages):
+def test_manual_and_help_list_the_same_options(pages):
     text = text_of(pages["taskproxy.8"]).partition("\nOPTIONS\n")[2].partition("\nSIGNALS\n")[0]
     tags = " ".join(re.findall(r"^ +(-.*)$", text, re.MULTILINE))
     option = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
     assert {*option.findall(tags)} == {*option.findall(program("--help"))} - {"-i"}  # of curl
 
 
-def test_every_variable_of_the_environment_is_in_the_page(pages):
+def test_every_environment_variable_is_in_the_manual(pages):
     sources = "".join(file.read_text() for file in (ROOT / "fcgi").rglob("*.c"))
     text = text_of(pages["taskproxy.8"]).partition("\nENVIRONMENT\n")[2]
     read = set(re.findall(r'getenv\("(\w+)"\)', sources))
     assert len(read) > 5 and not [name for name in read if not re.search(rf"\b{name}\b", text)]
 
 
-def test_every_key_that_is_in_force_is_documented(make_stack, keys):
+def test_every_key_is_documented(make_stack, keys):
     stack = make_stack(daemon=False, nginx=False)
     in_force = {pointer for pointer, _ in members(json.loads(stack.daemon.run("--print-config").stdout))}
     assert in_force == {pointer for title, pointer in documented(keys) if title == "KEYS OF THE CONFIGURATION"}
 
 
-def test_the_shipped_files_have_no_key_that_is_not_documented(keys):
+def test_shipped_files_have_no_undocumented_keys(keys):
     known = documented(keys)
     for pointer, _ in members(read_json(ROOT / "conf" / "taskproxy.json")):
         assert ("KEYS OF THE CONFIGURATION", pointer) in known
@@ -102,7 +102,7 @@ def test_the_shipped_files_have_no_key_that_is_not_documented(keys):
             assert ("KEYS OF A PROVIDER FILE", f"/{key}") in known, file
 
 
-def test_a_default_in_the_example_is_the_default(keys):
+def test_example_shows_the_actual_defaults(keys):
     known = documented(keys)
     for pointer, value in members(read_json(ROOT / "conf" / "taskproxy.json")):
         fallback = re.search(r"; default (.*)$", known["KEYS OF THE CONFIGURATION", pointer])
@@ -110,7 +110,7 @@ def test_a_default_in_the_example_is_the_default(keys):
             assert json.loads(fallback[1].replace("\\-", "-")) == value, pointer
 
 
-def test_bounds_are_those_that_are_kept(make_stack, keys):
+def test_documented_bounds_are_enforced(make_stack, keys):
     stack = make_stack(daemon=False, nginx=False)
     about = documented(keys)["KEYS OF THE CONFIGURATION", "/upstreams/NAME/timeout"]
     least, most = re.search(r"from (\S+) to (\S+);", about).groups()
@@ -121,7 +121,7 @@ def test_bounds_are_those_that_are_kept(make_stack, keys):
         assert good or f'must be from "{least}" to "{most}"' in done.stderr
 
 
-def test_every_key_of_every_table_says_what_it_is(keys):
+def test_every_key_has_a_help_text(keys):
     assert {title for title, _ in documented(keys)} == {
         "KEYS OF THE CONFIGURATION", "KEYS OF THE TEAMS FILE", "KEYS OF A PROVIDER FILE",
     }

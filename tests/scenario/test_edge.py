@@ -81,7 +81,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_who_sends_what_is_no_request_is_closed_without_a_word(stack, name):
+def test_connection_with_a_malformed_request_is_closed_silently(stack, name):
     for path in (stack.worker_socket(0), stack.status_socket):
         refused = metric(stack, "connections_refused_total")
         with Connection(path) as connection:
@@ -93,7 +93,7 @@ def test_who_sends_what_is_no_request_is_closed_without_a_word(stack, name):
     assert_served(stack)
 
 
-def test_who_asks_in_small_pieces_gets_the_same_answer(stack, worker):
+def test_request_in_small_pieces_gets_the_same_answer(stack, worker):
     whole = fastcgi.ask(worker, TASK)[2]
     with Connection(worker) as connection:
         connection.socket.settimeout(None)  # with one, Python waits for room before it sends
@@ -106,7 +106,7 @@ def test_who_asks_in_small_pieces_gets_the_same_answer(stack, worker):
         assert connection.read_answer()[2] == whole
 
 
-def test_names_and_values_may_run_over_the_borders_of_records_and_records_may_be_padded(worker):
+def test_pairs_may_span_records_and_records_may_be_padded(worker):
     packed = pairs(task_params(TASK, HTTP_X_LONG="y" * 10_000))
     records = b"".join(record(PARAMS, packed[at : at + 7], padding=at % 5) for at in range(0, len(packed), 7))
     with Connection(worker) as connection:
@@ -116,13 +116,13 @@ def test_names_and_values_may_run_over_the_borders_of_records_and_records_may_be
 
 
 @pytest.mark.parametrize("method, status", [("GET", 200), ("POST", 405)])
-def test_a_body_is_ignored_and_does_not_poison_the_connection(worker, method, status):
+def test_request_body_is_ignored_and_does_not_break_the_connection(worker, method, status):
     with Connection(worker) as connection:
         for body in (b"x" * 60_000, b"", GOOD_REQUEST, b"x"):
             assert connection.ask(task_params(TASK, method), body=body)[0] == status
 
 
-def test_a_connection_is_kept_when_the_peer_wants_it_and_closed_when_not(worker):
+def test_connection_is_kept_only_if_the_peer_asks_for_it(worker):
     with Connection(worker) as connection:
         for request_id in (1, 7, 65_535):
             connection.send(request(task_params(TASK), request_id=request_id))
@@ -132,7 +132,7 @@ def test_a_connection_is_kept_when_the_peer_wants_it_and_closed_when_not(worker)
         assert connection.socket.recv(1) == b""
 
 
-def test_who_stops_in_the_middle_of_a_request_harms_nobody(stack, worker):
+def test_incomplete_request_does_not_affect_others(stack, worker):
     cuts = [GOOD_REQUEST[:at] for at in (1, 7, 8, 16, 20, 30, len(GOOD_REQUEST) - 9, len(GOOD_REQUEST) - 1)]
     before = metric(stack, "connections")
     with contextlib.ExitStack() as opened:
@@ -148,7 +148,7 @@ def test_who_stops_in_the_middle_of_a_request_harms_nobody(stack, worker):
     wait_metric(stack, "connections", lambda now: now == before)
 
 
-def test_who_leaves_while_he_is_held_is_forgotten_and_the_question_goes_on(stack, worker):
+def test_held_client_that_disconnects_is_dropped_and_its_query_continues(stack, worker):
     gone, before = metric(stack, "requests_gone_total"), metric(stack, "connections")
     with stack.standin.hold("left") as barrier:
         with Connection(worker) as connection:
@@ -162,7 +162,7 @@ def test_who_leaves_while_he_is_held_is_forgotten_and_the_question_goes_on(stack
 
 
 @pytest.mark.parametrize("more", [record(ABORT_REQUEST), GOOD_REQUEST, values("FCGI_MAX_CONNS"), b"\xff" * 70_000])
-def test_what_comes_while_a_request_is_held_waits_behind_its_answer(stack, worker, more):
+def test_pipelined_request_waits_for_the_held_answer(stack, worker, more):
     task_id = f"busy_{len(more)}"
     with Connection(worker) as connection:
         with stack.standin.hold(task_id) as barrier:
@@ -201,7 +201,7 @@ def mutations(count, seed):
 
 
 @pytest.mark.parametrize("index", [0, None], ids=["worker", "master"])
-def test_two_thousand_mutations_of_a_request_harm_nobody(stack, index):
+def test_two_thousand_mutated_requests_are_harmless(stack, index):
     path = stack.status_socket if index is None else stack.worker_socket(index)
     before = metric(stack, "connections")
     for data in mutations(2000, seed=20250222):

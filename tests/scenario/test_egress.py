@@ -47,7 +47,7 @@ def of_names(names, **upstream) -> dict:
 
 
 @needs.root
-def test_a_name_that_leads_inside_is_not_asked_and_one_line_says_why(make_stack):
+def test_name_that_resolves_to_an_internal_address_is_not_queried_and_logged_once(make_stack):
     stack = make_stack(daemon=False, nginx=False)
     hosts = {f"name-{number}": address for number, address in enumerate(INSIDE) if ":" not in address or has_ipv6()}
     key = {"key_files": [str(stack.key_file)], "breaker_failures": 0}
@@ -71,7 +71,7 @@ def has_ipv6() -> bool:
 
 @needs.root
 @pytest.mark.parametrize("addresses, status", [(None, 502), ("public", 502), ("private", 502), ("any", 200)])
-def test_a_name_leads_to_loopback_only_where_any_address_is_allowed(make_stack, addresses, status):
+def test_loopback_is_allowed_only_with_addresses_any(make_stack, addresses, status):
     stack = make_stack(daemon=False, nginx=False)
     url = stack.standin.url.replace("127.0.0.1", "upstream.test")
     stack.configure(upstreams={"main": {"base_url": url, "addresses": addresses}})
@@ -81,7 +81,7 @@ def test_a_name_leads_to_loopback_only_where_any_address_is_allowed(make_stack, 
 
 
 @needs.root
-def test_private_networks_are_for_who_allows_them(make_stack):
+def test_private_networks_are_allowed_with_addresses_private(make_stack):
     """The address is not refused, although nothing answers there."""
     stack = make_stack(daemon=False, nginx=False)
     stack.configure(**of_names(["inside"], key_files=[str(stack.key_file)], addresses="private"))
@@ -92,7 +92,7 @@ def test_private_networks_are_for_who_allows_them(make_stack):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_what_base_url_itself_says_is_asked(make_stack, host):
+def test_literal_address_in_base_url_is_queried(make_stack, host):
     stack = make_stack(daemon=False, nginx=False)
     stack.configure(upstreams={"main": {"base_url": stack.standin.url.replace("127.0.0.1", host)}})
     stack.daemon.start()
@@ -100,7 +100,7 @@ def test_what_base_url_itself_says_is_asked(make_stack, host):
     assert stack.task("t").status == 200
 
 
-def test_only_words_that_exist_allow_addresses(make_stack):
+def test_unknown_value_of_addresses_is_refused(make_stack):
     stack = make_stack(config={"upstreams": {"main": {"addresses": "all"}}}, daemon=False, nginx=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode != 0
@@ -110,7 +110,7 @@ def test_only_words_that_exist_allow_addresses(make_stack):
 # The environment
 
 
-def test_no_proxy_of_the_environment_is_used(make_stack, monkeypatch):
+def test_proxy_variables_are_ignored(make_stack, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
@@ -121,7 +121,7 @@ def test_no_proxy_of_the_environment_is_used(make_stack, monkeypatch):
             proxy.accept()
 
 
-def test_no_keys_of_connections_are_written_where_the_environment_says(make_stack, monkeypatch, tmp_path):
+def test_sslkeylogfile_is_ignored(make_stack, monkeypatch, tmp_path):
     tmp_path.chmod(0o777)
     for folder in list(tmp_path.parents)[:-2]:
         folder.chmod(folder.stat().st_mode | 0o011)
@@ -134,7 +134,7 @@ def test_no_keys_of_connections_are_written_where_the_environment_says(make_stac
 # What goes out, and what comes back with the answer
 
 
-def test_a_query_holds_the_question_the_key_and_nothing_of_the_clients(stack):
+def test_query_has_only_the_task_the_key_and_nothing_from_the_client(stack):
     theirs = {"Authorization": "Bearer theirs", "Cookie": "a=b", "X-Api-Key": "theirs", "Accept-Encoding": "gzip, br",
               "User-Agent": "theirs", "X-Forwarded-For": "192.0.2.1", "Referer": "https://theirs.example/"}
     assert stack.task("t", theirs).status == 200
@@ -145,7 +145,7 @@ def test_a_query_holds_the_question_the_key_and_nothing_of_the_clients(stack):
     }
 
 
-def test_a_cookie_of_the_upstreams_is_not_brought_back_to_it(make_stack):
+def test_cookies_of_the_upstream_are_not_returned(make_stack):
     stack = make_stack(config={"workers": 1})
     stack.standin.switch(headers={"Set-Cookie": "session=1; Path=/"})
     answers = [stack.task(task_id) for task_id in ("one", "two", "three")]
@@ -153,14 +153,14 @@ def test_a_cookie_of_the_upstreams_is_not_brought_back_to_it(make_stack):
     assert not [query for query in stack.standin.seen() if "cookie" in query.headers]
 
 
-def test_an_answer_that_is_compressed_unasked_is_of_no_use(stack):
+def test_unrequested_compression_is_invalid(stack):
     packed = gzip.compress(b'{"code":"success","data":{"status":"SUCCESS"}}')
     for coding in ("gzip", "deflate", "br", "gzip, gzip"):
         stack.standin.switch(coding[-4:], raw=packed, headers={"Content-Encoding": coding})
         assert outcome(stack.task(coding[-4:])) == (502, "upstream_invalid")
 
 
-def test_a_bomb_ends_where_max_body_does(stack):
+def test_compression_bomb_is_cut_off_at_max_body(stack):
     bomb = zlib.compressobj(wbits=31)
     packed = bomb.compress(b'{"code":"success","data":{"status":"SUCCESS","x":"' + bytes(256 << 20)) + bomb.flush()
     head = "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: gzip\r\n\r\n"

@@ -23,7 +23,7 @@ def eventsource(modules, url) -> subprocess.Popen:
     return subprocess.Popen(["node", str(CLIENT), url], env={**os.environ, "NODE_PATH": modules}, stdout=subprocess.PIPE, text=True)
 
 
-def test_an_eventsource_needs_no_header_where_it_has_a_link(make_stack, modules):
+def test_eventsource_with_a_signed_link_needs_no_header(make_stack, modules):
     stack = teams_stack(make_stack, **quick(), redis=False, port=0)
     end(stack, "linked")
     url = f"{stack.nginx.url}{UNIFIED}linked"
@@ -35,7 +35,7 @@ def test_an_eventsource_needs_no_header_where_it_has_a_link(make_stack, modules)
         assert [json.loads(line) for line in client.stdout] == [{"error": 403, "closed": True}]
 
 
-def test_an_eventsource_follows_a_task_to_its_end_and_does_not_come_back(make_stack, modules):
+def test_eventsource_follows_a_task_to_its_end_and_does_not_reconnect(make_stack, modules):
     stack = make_stack(**quick(), port=0)  # as the client speaks to no UNIX socket
     run(stack, "7%", "followed")
     with eventsource(modules, f"{stack.nginx.url}{UNIFIED}followed") as client:

@@ -26,7 +26,7 @@ def bare(make_stack):
 # In a pipe
 
 
-def test_a_line_for_each_change_and_in_the_end_what_was_made(served):
+def test_each_change_is_printed_and_then_the_results(served):
     run(served, "7%", "t")
     with follower(served, "sora/t", *base_url(served)) as process:
         assert process.stdout.readline() == "sora/t running 7 %\n"
@@ -39,7 +39,7 @@ def test_a_line_for_each_change_and_in_the_end_what_was_made(served):
     assert urls and said == ["sora/t succeeded", *urls]
 
 
-def test_who_knows_no_provider_prefers_the_unified_view(served):
+def test_unified_view_is_preferred_for_a_native_path(served):
     end(served, "t")
     native, unified = served.task("t"), served.get("/v1/tasks/sora/t")
     preferred = served.task("t", {"Prefer": "view=unified"})
@@ -48,30 +48,30 @@ def test_who_knows_no_provider_prefers_the_unified_view(served):
 
 
 @pytest.mark.parametrize("path", ["/sora/v1/videos/t", "/v1/tasks/sora/t", "/v1/tasks/sora/t?x=1#fragment"])
-def test_any_url_of_a_task_will_do(served, path):
+def test_any_url_of_a_task_is_accepted(served, path):
     end(served, "t")
     done = watch(served, served.nginx.url + path)
     assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (SUCCEEDED, "sora/t succeeded", "")
 
 
-def test_where_it_runs_may_stand_in_the_environment(served):
+def test_server_url_may_come_from_the_environment(served):
     end(served, "t")
     assert watch(served, "sora/t", TASKPROXY_URL=served.nginx.url + "/").returncode == SUCCEEDED
 
 
-def test_a_failed_task_is_told_with_its_reason(served):
+def test_failed_task_is_printed_with_its_reason(served):
     served.standin.switch(state="FAILURE")
     done = watch(served, "sora/fail_1", *base_url(served))
     reason = served.get("/v1/tasks/sora/fail_1").json()["error"]
     assert reason and (done.returncode, done.stdout) == (FAILED, f"sora/fail_1 failed: {reason}\n")
 
 
-def test_a_task_that_nobody_knows_is_no_task(served):
+def test_unknown_task_is_reported(served):
     done = watch(served, "sora/missing_1", *base_url(served))
     assert (done.returncode, done.stdout) == (UNKNOWN, "") and done.stderr.startswith("taskproxy: ")
 
 
-def test_a_reload_in_the_middle_is_not_noticed(served):
+def test_reload_during_a_watch_is_invisible(served):
     run(served, "7%", "t")
     with follower(served, "sora/t", *base_url(served)) as process:
         assert process.stdout.readline() == "sora/t running 7 %\n"
@@ -82,7 +82,7 @@ def test_a_reload_in_the_middle_is_not_noticed(served):
         assert process.wait(PATIENCE) == SUCCEEDED and process.stderr.read() == ""
 
 
-def test_who_reads_no_more_ends_it(served):
+def test_closed_standard_output_ends_the_watch(served):
     run(served, "7%", "t")
     with follower(served, "sora/t", *base_url(served)) as process:
         assert process.stdout.readline() == "sora/t running 7 %\n"
@@ -101,25 +101,25 @@ def teams(make_stack):
     return stack
 
 
-def test_a_team_shows_its_token(teams):
+def test_token_is_sent(teams):
     file = teams.folder / "token"
     teams.write_key(TOKENS["web"], file=file)
     done = watch(teams, "sora/t", *base_url(teams), "--team-token-file", str(file))
     assert (done.returncode, done.stdout.splitlines()[0]) == (SUCCEEDED, "sora/t succeeded")
 
 
-def test_who_shows_none_is_told_what_the_server_says(teams):
+def test_message_of_the_server_is_printed_without_a_token(teams):
     done = watch(teams, "sora/t", *base_url(teams))
     said = teams.get("/v1/tasks/sora/t")
     assert said.status == 401 and (done.returncode, done.stderr) == (UNREACHED, f"taskproxy: {said.json()['detail']}\n")
 
 
 @pytest.mark.parametrize("path", ["/sora/v1/videos/t", "/v1/tasks/sora/t"])
-def test_a_signed_link_opens_its_task(teams, path):
+def test_signed_link_is_accepted(teams, path):
     assert watch(teams, f"{teams.nginx.url}{path}?{link('sora/t')}").returncode == SUCCEEDED
 
 
-def test_a_token_that_others_may_read_is_not_used(bare):
+def test_token_file_readable_by_others_is_refused(bare):
     file = bare.folder / "token"
     bare.write_key("tp-token", mode=0o644, file=file)
     done = watch(bare, "sora/t", "--team-token-file", str(file))
@@ -133,12 +133,12 @@ def test_a_token_that_others_may_read_is_not_used(bare):
     ["t"], ["sora/"], ["/t"], ["ftp://localhost/t"], ["http:///t"], ["http://user:pw@localhost/t"], ["http://localhost/\n"],
     ["sora/t", "--url", "localhost"], ["sora/t", "--url", "http://localhost?x"], ["sora/t", "more"], ["sora/t", "--what"],
     ["sora/t", "--team-token-file", "/nowhere"]])
-def test_wrong_usage_is_told_from_a_failed_task(bare, arguments):
+def test_usage_error_and_failed_task_have_different_exit_statuses(bare, arguments):
     done = watch(bare, *arguments)
     assert (done.returncode, done.stdout) == (USAGE, "") and done.stderr
 
 
-def test_where_nobody_answers_it_gives_up_after_a_moment(make_stack):
+def test_unreachable_server_is_retried_only_for_a_while(make_stack):
     bare = make_stack(redis=False, standin=False, daemon=False, nginx=False, clock=True)
     with Scripted() as gone:
         pass
@@ -153,7 +153,7 @@ def test_where_nobody_answers_it_gives_up_after_a_moment(make_stack):
 # In a terminal
 
 
-def test_a_terminal_has_a_bar_that_is_drawn_anew(make_stack):
+def test_progress_bar_is_redrawn_on_a_terminal(make_stack):
     served = make_stack(**quick(), redis=False, port=0, clock=True)
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served)) as terminal:
@@ -166,7 +166,7 @@ def test_a_terminal_has_a_bar_that_is_drawn_anew(make_stack):
         assert terminal.end() == SUCCEEDED
 
 
-def test_a_bar_fits_into_its_terminal_however_that_changes(served):
+def test_progress_bar_fits_the_terminal_after_each_resize(served):
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served)) as terminal:
         terminal.wait(r"\[#{20}\.{20}\]   50 %")
@@ -178,7 +178,7 @@ def test_a_bar_fits_into_its_terminal_however_that_changes(served):
 
 
 @pytest.mark.parametrize("stop", [lambda t: t.press(b"\x03"), lambda t: t.process.send_signal(signal.SIGTERM)])
-def test_who_interrupts_it_has_a_clean_line(served, stop):
+def test_interrupt_clears_the_progress_bar(served, stop):
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served)) as terminal:
         terminal.wait(r"50 %")
@@ -199,7 +199,7 @@ WAYS_OUT = {
 
 
 @pytest.mark.parametrize("way", WAYS_OUT)
-def test_control_characters_are_not_echoed_into_the_bar_and_are_again_afterwards(served, way):
+def test_echoctl_is_off_while_the_bar_is_drawn_and_restored_afterwards(served, way):
     go, status = WAYS_OUT[way]
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served), shell=True) as terminal:
@@ -211,7 +211,7 @@ def test_control_characters_are_not_echoed_into_the_bar_and_are_again_afterwards
         assert terminal.echoes_control_characters()
 
 
-def test_a_stopped_watch_leaves_the_terminal_as_it_was_and_goes_on_when_it_is_continued(served):
+def test_stopped_watch_restores_the_terminal_and_resumes_when_continued(served):
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served), shell=True) as terminal:
         terminal.wait(r"50 %")

@@ -27,38 +27,38 @@ def watch_script(bare, *answers):
     return done, server.heads
 
 
-def test_the_first_query_asks_for_the_unified_view_at_once(bare):
+def test_first_query_asks_for_the_unified_view_without_waiting(bare):
     done, (head,) = watch_script(bare, DONE)
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (SUCCEEDED, SAID, "")
     assert head.startswith("GET /v1/tasks/sora/t HTTP/1.1\r\n") and "Prefer: view=unified\r\n" in head
     assert "If-None-Match" not in head and "Authorization" not in head
 
 
-def test_further_queries_are_held_until_the_view_differs(bare):
+def test_further_queries_are_held_until_the_view_changes(bare):
     done, heads = watch_script(bare, answer(view(progress=7)), answer(view(progress=9), '"e2"'), UNCHANGED, DONE)
     assert (done.stdout.splitlines(), done.stderr) == (["sora/t running 7 %", "sora/t running 9 %", *SAID], "")
     assert ["Prefer: view=unified, wait=30\r\n" in head for head in heads] == [False, True, True, True]
     assert [re.findall('If-None-Match: (.*)\r', head) for head in heads] == [[], ['"e1"'], ['"e2"'], ['"e2"']]
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(bare):
+def test_truncated_answer_is_retried(bare):
     done, heads = watch_script(bare, answer(view(progress=7)), answer(view(progress=50), '"e2"', length=9999), DONE)
     assert done.stdout.splitlines() == ["sora/t running 7 %", *SAID]
     assert ['If-None-Match: "e1"' in head for head in heads] == [False, True, True]
     assert done.stderr.count("\n") == 1 and done.stderr.endswith("; trying again\n")
 
 
-def test_an_unchanged_view_is_not_printed_again(bare):
+def test_unchanged_view_is_not_printed_again(bare):
     done, heads = watch_script(bare, answer(view()), answer(view()), DONE)
     assert (done.stdout.splitlines(), len(heads), done.stderr) == (["sora/t running", *SAID], 3, "")
 
 
-def test_a_server_without_etags_is_not_asked_to_hold_a_query(bare):
+def test_server_without_etags_is_not_asked_to_wait(bare):
     done, heads = watch_script(bare, answer(view(), etag=None), DONE)
     assert done.returncode == SUCCEEDED and "wait=" not in heads[1] and "If-None-Match" not in heads[1]
 
 
-def test_a_server_that_is_busy_is_asked_again_when_it_says(bare):
+def test_busy_server_is_retried_after_retry_after(bare):
     busy = problem(503, "overloaded", "Come back.", "Retry-After: 1")
     done, heads = watch_script(bare, busy, busy, DONE)
     assert (done.returncode, len(heads), done.stderr) == (SUCCEEDED, 3, "taskproxy: Come back.; trying again\n")
@@ -70,18 +70,18 @@ def test_a_server_that_is_busy_is_asked_again_when_it_says(bare):
     (problem(301, "", "", "Location: http://127.0.0.1:1/"), UNREACHED, "the server answered with status 301"),
     (b"HTTP/1.1 400 Bad\r\nContent-Length: 4\r\n\r\n{\"x\"", UNREACHED, "the server answered with status 400"),
     (answer({"id": "t"}), UNREACHED, "the answer is not a unified view of a task; is the server an older taskproxy?")])
-def test_what_is_final_is_not_asked_again(bare, answer, status, said):
+def test_final_error_is_not_retried(bare, answer, status, said):
     done, heads = watch_script(bare, answer)
     assert (done.returncode, done.stderr, len(heads)) == (status, f"taskproxy: {said}\n", 1)
 
 
 @pytest.mark.parametrize("document", [b"null", b"[]", b"{", b'"x"', 100 * b"[", b'{"provider":"sora","task_id":"t","status":"none"}'])
-def test_a_malformed_view_ends_it(bare, document):
+def test_malformed_view_ends_the_watch(bare, document):
     done, _ = watch_script(bare, answer(document))
     assert (done.returncode, done.stdout) == (UNREACHED, "") and "not a unified view" in done.stderr
 
 
-def test_nothing_that_a_terminal_would_obey_is_printed(bare):
+def test_control_sequences_are_not_printed(bare):
     bad = view("failed", provider="so\x1b[2Jra", task_id="\x07t\u2028", error=NASTY)
     done, _ = watch_script(bare, answer(bad))
     assert (done.returncode, done.stdout) == (FAILED, rf"so\x1b[2Jra/\x07t\xe2\x80\xa8 failed: {ESCAPED}" + "\n")
@@ -91,7 +91,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(bare):
     assert done.stdout.splitlines()[1] == r"https://x/\x1b[31m"
 
 
-def test_nor_in_a_terminal(bare):
+def test_control_sequences_are_not_printed_on_a_terminal(bare):
     with Scripted(answer(view(provider="\x1b[2J\u00fc", progress=7)), DONE) as server, \
             Terminal(bare, "sora/t", "--url", server.url) as terminal:
         terminal.wait(r"\r\x1b\[K\\x1b\[2J\?\?/t  running")
@@ -99,12 +99,12 @@ def test_nor_in_a_terminal(bare):
         assert terminal.end() == SUCCEEDED and "\x1b" not in terminal.text
 
 
-def test_an_endless_answer_is_not_kept(bare):
+def test_endless_answer_is_not_buffered(bare):
     endless = answer(5 * 1024 * 1024 * b"x")
     done, _ = watch_script(bare, endless, endless, endless, endless)
     assert (done.returncode, done.stdout) == (UNREACHED, "") and done.stderr.count("\n") == 2
 
 
-def test_an_oversized_etag_is_ignored(bare):
+def test_oversized_etag_is_ignored(bare):
     done, heads = watch_script(bare, answer(view(), etag=f'"{300 * "x"}"'), DONE)
     assert done.returncode == SUCCEEDED and "If-None-Match" not in heads[1]

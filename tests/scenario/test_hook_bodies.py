@@ -32,7 +32,7 @@ LIMIT = 32 * 1024
     '{"task_id": {"task_id": "x"}, "data": {"task_id": "named-%d"}}', '{"task_id": "named-%d", "data": {"task_id": "other"}}',
     '{"task_id": "named-%d", "data": "x"}', '{"task_id": "\\u006eamed-%d"}', '{"task_id": "named-%d", "ä": "€ \\u20ac 😀"}',
 ], ids=range(11))
-def test_the_first_of_the_providers_pointers_that_has_an_id_names_the_task(hooked, body, request):
+def test_first_matching_pointer_names_the_task(hooked, body, request):
     number = request.node.callspec.indices["body"]
     run(hooked, "7%", f"named-{number}")
     assert post(hooked, (body % number).encode()).status == 204
@@ -40,13 +40,13 @@ def test_the_first_of_the_providers_pointers_that_has_an_id_names_the_task(hooke
     assert hooked.standin.count("other") == 0
 
 
-def test_a_number_will_do(hooked):
+def test_numeric_id_is_accepted(hooked):
     run(hooked, "7%", "12345")
     assert post(hooked, b'{"task_id": 12345}').status == 204
     hooked.standin.wait_count(1, "12345")
 
 
-def test_each_shipped_provider_finds_the_task_where_its_file_says(make_stack, tmp_path):
+def test_shipped_providers_find_the_task_where_their_file_says(make_stack, tmp_path):
     stack = make_stack(every_provider=True, daemon=False, nginx=False)
     settings(tmp_path)
     taking = {name: provider["hook"] for name, provider in PROVIDERS.items() if provider.get("hook")}
@@ -66,7 +66,7 @@ def test_each_shipped_provider_finds_the_task_where_its_file_says(make_stack, tm
 
 
 @pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "x" * 1000, "é"])
-def test_the_type_of_the_body_does_not_matter(hooked, content_type):
+def test_content_type_does_not_matter(hooked, content_type):
     headers = {} if content_type is None else {"Content-Type": content_type.encode()}
     assert hooked.get(HOOK, headers, "POST", naming("typed")).status == 204
 
@@ -84,7 +84,7 @@ def test_the_type_of_the_body_does_not_matter(hooked, content_type):
     b'{"task_id": %b}' % (b"[" * 5000 + b"]" * 5000), bytes(range(256)) * 60,
     b'[{"task_id": "bad"}]',
 ], ids=range(46))
-def test_a_body_that_names_no_task_is_refused(hooked, body):
+def test_body_without_a_task_is_rejected(hooked, body):
     before = hooked.metric("hooks_total")
     for answer in (post(hooked, body), post_to_worker(hooked, body)):
         assert problem(answer) == BAD
@@ -106,14 +106,14 @@ def too_large(answer) -> bool:
     return answer.status == answer.json()["status"] == LARGE and answer.json()["code"] == "bad_request"
 
 
-def test_a_body_up_to_the_limit_is_taken(hooked):
+def test_body_up_to_the_limit_is_accepted(hooked):
     run(hooked, "7%", "sized")
     assert post(hooked, padded("sized", LIMIT)).status == 204
     assert post_to_worker(hooked, padded("sized", LIMIT)).status == 204
     hooked.standin.wait_count(1, "sized")
 
 
-def test_a_larger_one_is_refused_by_nginx_and_by_the_worker(hooked):
+def test_larger_body_is_rejected_by_nginx_and_by_the_worker(hooked):
     for size in (LIMIT + 1, LIMIT + 1024, 50_000):
         assert too_large(post(hooked, padded("too-large", size)))
         assert too_large(post_to_worker(hooked, padded("too-large", size)))
@@ -125,7 +125,7 @@ def test_a_larger_one_is_refused_by_nginx_and_by_the_worker(hooked):
     assert hooked.standin.count("too-large") == 0
 
 
-def test_a_body_without_end_is_cut_off_and_costs_no_memory(make_hooked):
+def test_endless_body_is_cut_off_and_not_buffered(make_hooked):
     stack = make_hooked()
     with Connection(stack.worker_socket()) as connection:
         connection.send(begin() + stream(PARAMS, pairs(task_params(HOOK, "POST"))))
@@ -135,7 +135,7 @@ def test_a_body_without_end_is_cut_off_and_costs_no_memory(make_hooked):
     assert post(stack, naming("after")).status == 204
 
 
-def test_a_body_in_pieces_is_read_whole(hooked):
+def test_body_in_pieces_is_read_completely(hooked):
     run(hooked, "7%", "in-pieces")
     body = naming("in-pieces")
     with Connection(hooked.worker_socket()) as connection:
@@ -147,7 +147,7 @@ def test_a_body_in_pieces_is_read_whole(hooked):
     hooked.standin.wait_count(1, "in-pieces")
 
 
-def test_a_chunked_body_is_read_whole(hooked):
+def test_chunked_body_is_read_completely(hooked):
     run(hooked, "7%", "chunked")
     connection = hooked.nginx.connection()
     connection.request("POST", HOOK, iter([naming("chunked")[:7], naming("chunked")[7:]]), encode_chunked=True,
@@ -168,7 +168,7 @@ def texts(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in files)
 
 
-def test_neither_the_body_nor_the_secret_is_written_down_anywhere(hooked):
+def test_body_and_secret_are_written_nowhere(hooked):
     canary = "canary-4f1d"
     run(hooked, "7%", "kept-quiet")
     body = json.dumps({"task_id": "kept-quiet", "note": canary, "data": {"x": [canary] * 100}}).encode()
@@ -188,7 +188,7 @@ def test_neither_the_body_nor_the_secret_is_written_down_anywhere(hooked):
     assert SECRET.encode() not in written
 
 
-def test_nginx_counts_hooks_in_no_log_and_other_requests_in_its_own(hooked):
+def test_nginx_logs_no_webhooks_but_other_requests(hooked):
     hook(hooked, "unlogged")
     assert hooked.task("logged").status == 200
     log = hooked.folder / "access.log"
@@ -197,7 +197,7 @@ def test_nginx_counts_hooks_in_no_log_and_other_requests_in_its_own(hooked):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another process's memory map")
-def test_the_secret_is_in_no_argument_and_no_environment(hooked):
+def test_secret_is_in_no_argument_or_environment(hooked):
     for pid in (hooked.daemon.pid, *hooked.daemon.workers()):
         for name in ("cmdline", "environ"):
             assert SECRET.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()

@@ -30,7 +30,7 @@ def wait_success(stack, task):
 # What it does
 
 
-def test_who_watches_is_told_at_once(hooked):
+def test_watchers_are_notified_at_once(hooked):
     run(hooked, "7%", "told")
     with begin(hooked, UNIFIED + "told") as stream:
         held = hold(hooked, ("told?wait=60", None))
@@ -42,7 +42,7 @@ def test_who_watches_is_told_at_once(hooked):
     hooked.daemon.reload()
 
 
-def test_one_that_comes_while_another_worker_asks_asks_once_more(make_hooked):
+def test_hook_during_a_query_of_another_worker_causes_one_more_query(make_hooked):
     stack = make_hooked(config={"workers": 2})
     wait_hearing(stack)
     run(stack, "7%", "t")
@@ -55,7 +55,7 @@ def test_one_that_comes_while_another_worker_asks_asks_once_more(make_hooked):
     stack.standin.wait_count(2, "t")
 
 
-def test_who_asks_next_gets_what_is_new(hooked):
+def test_next_request_gets_the_new_state(hooked):
     run(hooked, "7%", "next")
     known(hooked, "next")
     end(hooked, "next")
@@ -65,7 +65,7 @@ def test_who_asks_next_gets_what_is_new(hooked):
     assert hooked.standin.count("next") == 2
 
 
-def test_it_is_answered_before_the_upstream_is_and_many_at_once_are_one_query(hooked):
+def test_hook_is_answered_before_the_upstream_and_many_hooks_are_one_query(hooked):
     run(hooked, "7%", "many")
     with hooked.standin.hold("many") as barrier:
         for _ in range(20):
@@ -78,7 +78,7 @@ def test_it_is_answered_before_the_upstream_is_and_many_at_once_are_one_query(ho
     assert hooked.standin.count("many") == 1
 
 
-def test_a_query_that_is_under_way_for_others_is_shared(hooked):
+def test_query_in_flight_is_shared(hooked):
     run(hooked, "7%", "shared")
     with hooked.standin.hold("shared") as barrier:
         asked = hooked.background(hooked.task, "shared")
@@ -90,7 +90,7 @@ def test_a_query_that_is_under_way_for_others_is_shared(hooked):
     assert hooked.standin.count("shared") == 1
 
 
-def test_but_as_it_may_have_been_answered_before_the_change_another_follows(make_hooked):
+def test_query_sent_before_the_hook_is_followed_by_another(make_hooked):
     stack = make_hooked(providers={"sora": {"poll": {"min": "400ms", "max": "60s"}}})
     run(stack)
     with stack.standin.hold("t") as barrier:
@@ -101,7 +101,7 @@ def test_but_as_it_may_have_been_answered_before_the_change_another_follows(make
     stack.standin.wait_count(2, "t")
 
 
-def test_a_task_that_has_ended_is_not_asked_for_again(hooked):
+def test_ended_task_is_not_queried(hooked):
     end(hooked, "over")
     known(hooked, "over")
     for _ in range(5):
@@ -116,7 +116,7 @@ LIE = b'{"task_id": "%s", "status": "FAILURE", "data": {"status": "FAILURE", "fa
 
 # Each hint is sent as soon as the answer before it has come, so many of them fall into its millisecond. One such hint
 # without a query fails the test.
-def test_a_body_is_never_believed(make_hooked):
+def test_body_is_not_trusted(make_hooked):
     stack = make_hooked()
     run(stack)
     tasks = [f"lied-{number}" for number in range(100)]
@@ -132,7 +132,7 @@ def test_a_body_is_never_believed(make_hooked):
     assert {status(stack.task(task)) for task in tasks} == {"IN_PROGRESS"}
 
 
-def test_a_task_that_does_not_exist_is_asked_for_once(hooked):
+def test_missing_task_is_queried_once(hooked):
     for _ in range(5):
         hook(hooked, "missing-7")
     hooked.standin.wait_count(1, "missing-7")
@@ -140,7 +140,7 @@ def test_a_task_that_does_not_exist_is_asked_for_once(hooked):
     assert hooked.standin.count("missing-7") == 1
 
 
-def test_without_redis_hints_reach_the_worker_that_knows_the_task(make_hooked):
+def test_hint_reaches_the_worker_that_knows_the_task_without_redis(make_hooked):
     stack = make_hooked(redis=False, config={"workers": 2})
     tasks = [f"task_{number}" for number in range(16)]
     for task in tasks:
@@ -155,7 +155,7 @@ def test_without_redis_hints_reach_the_worker_that_knows_the_task(make_hooked):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_watchers_at_all_workers_and_hosts_are_told(make_hooked, make_stack, index):
+def test_watchers_at_all_workers_and_hosts_are_notified(make_hooked, make_stack, index):
     stack = make_hooked(config={"workers": 2})
     wait_hearing(stack)
     other = second_host(make_stack, stack, providers=SLOW)
@@ -171,7 +171,7 @@ def test_watchers_at_all_workers_and_hosts_are_told(make_hooked, make_stack, ind
     assert stack.standin.count("t") == 2
 
 
-def test_a_watcher_that_waited_for_another_task_starts_from_the_newest_view(make_hooked):
+def test_watcher_of_another_task_starts_from_the_newest_view(make_hooked):
     stack = make_hooked()
     run(stack, "7%", "a")
     known(stack, "a")
@@ -189,7 +189,7 @@ def test_a_watcher_that_waited_for_another_task_starts_from_the_newest_view(make
 
 
 @pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}, {"garbage": True}], ids=["500", "reset", "garbage"])
-def test_one_whose_query_fails_is_polled_for_again(make_hooked, failure):
+def test_hook_is_retried_when_its_query_fails(make_hooked, failure):
     stack = make_hooked(providers={"sora": {"poll": {"min": "300ms", "max": "60s"}}})
     run(stack)
     known(stack, "t")
@@ -206,7 +206,7 @@ def test_one_whose_query_fails_is_polled_for_again(make_hooked, failure):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_reload_drops_none_that_is_under_way_waits_or_fails(make_hooked, workers):
+def test_reload_drops_no_running_deferred_or_failed_hook(make_hooked, workers):
     stack = make_hooked(config={"workers": workers})
     wait_hearing(stack)
     run(stack)
@@ -231,7 +231,7 @@ def test_a_reload_drops_none_that_is_under_way_waits_or_fails(make_hooked, worke
 # How often
 
 
-def test_a_task_is_polled_for_hooks_once_in_a_poll_interval_at_most(make_hooked):
+def test_hooks_poll_a_task_at_most_once_per_interval(make_hooked):
     stack = make_hooked(providers={"sora": {"poll": {"min": "5s", "max": "60s"}}}, clock=True)
     run(stack)
     stack.clock.freeze()
@@ -249,7 +249,7 @@ def test_a_task_is_polled_for_hooks_once_in_a_poll_interval_at_most(make_hooked)
     assert taken(stack)["collapsed"] == 2
 
 
-def test_a_flood_over_many_tasks_is_taken_and_dropped_past_a_rate(make_hooked):
+def test_flood_over_many_tasks_is_accepted_but_limited(make_hooked):
     stack = make_hooked()
     run(stack)
     for number in range(400):
@@ -272,7 +272,7 @@ def test_a_flood_over_many_tasks_is_taken_and_dropped_past_a_rate(make_hooked):
     f"/v1/hooks/{SECRET}", f"/v1/hooks/Sora/{SECRET}", "/v1/hooks/sora/" + "x" * 4000, "/v1/hooks/sora/null",
     f"/v1/hooks/sora/%68{SECRET[1:]}",
 ])
-def test_a_wrong_secret_is_nothing_at_all_whatever_the_method_and_the_body(hooked, path):
+def test_wrong_secret_is_404_for_any_method_and_body(hooked, path):
     before = taken(hooked)
     for method, body in (("POST", naming("t")), ("POST", b""), ("POST", b"rubbish"), ("GET", b""), ("PUT", naming("t")),
                          ("DELETE", b""), ("PATCH", b"{"), ("BREW", b"")):
@@ -283,20 +283,20 @@ def test_a_wrong_secret_is_nothing_at_all_whatever_the_method_and_the_body(hooke
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "BREW"])
-def test_with_the_right_secret_only_post_is_allowed(hooked, method):
+def test_right_secret_allows_only_post(hooked, method):
     answer = post(hooked, naming("t"), method=method)
     assert problem(answer) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     assert hooked.standin.count("t") == 0
 
 
-def test_what_can_be_read_cannot_be_posted_to(hooked):
+def test_readable_paths_cannot_be_posted_to(hooked):
     for path in (NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t"):
         answer = post(hooked, naming("t"), path)
         assert (problem(answer), answer.headers["allow"]) == ((405, "method_not_allowed"), "GET, HEAD")
 
 
-def test_a_stream_and_a_wait_are_no_matter_of_a_hook(hooked):
+def test_streams_and_waits_are_ignored(hooked):
     run(hooked, "7%", "plain")
     answer = post(hooked, naming("plain"), HOOK + "?wait=60", Accept="text/event-stream", Prefer="wait=60")
     assert (answer.status, answer.body) == (204, b"")
@@ -304,7 +304,7 @@ def test_a_stream_and_a_wait_are_no_matter_of_a_hook(hooked):
     hooked.standin.wait_count(1, "plain")
 
 
-def test_hooks_and_questions_share_kept_connections(hooked):
+def test_hooks_and_queries_share_kept_connections(hooked):
     run(hooked, "7%", "kept")
     connection = hooked.nginx.connection()
     for method, path, body in (("POST", HOOK, naming("kept")), ("GET", NATIVE + "kept", None)) * 5:
@@ -323,7 +323,7 @@ def test_hooks_and_questions_share_kept_connections(hooked):
 @pytest.mark.parametrize("content, words", [
     (SECRET[:31], "at least 32 characters"), ("two\nlines-of-it", "one line"), ("with/a/slash/in/it" + SECRET, "letters, digits"), ("", "at least"),
 ])
-def test_a_bad_secret_is_refused_with_its_place(make_hooked, tmp_path, content, words):
+def test_invalid_secret_is_refused_with_its_location(make_hooked, tmp_path, content, words):
     stack = make_hooked(daemon=False, nginx=False)
     secret_file(tmp_path).write_text(content)
     result = stack.daemon.run("--check-config")
@@ -333,7 +333,7 @@ def test_a_bad_secret_is_refused_with_its_place(make_hooked, tmp_path, content, 
 
 
 @pytest.mark.parametrize("pointers, words", [([], 'has no "hook"'), (["/ids/*"], "must not contain '*'"), ("task_id", "/hook")])
-def test_a_provider_whose_hooks_name_no_task_takes_none(make_hooked, pointers, words):
+def test_provider_without_a_task_pointer_accepts_no_hooks(make_hooked, pointers, words):
     stack = make_hooked(daemon=False, nginx=False)
     file = stack.providers_dir / "sora.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "hook": pointers}))
@@ -341,7 +341,7 @@ def test_a_provider_whose_hooks_name_no_task_takes_none(make_hooked, pointers, w
     assert result.returncode == 1 and words in result.stderr
 
 
-def test_another_secret_takes_effect_with_a_reload(make_hooked, tmp_path):
+def test_changed_secret_takes_effect_on_reload(make_hooked, tmp_path):
     stack = make_hooked()
     run(stack)
     secret_file(tmp_path).write_text("another-secret-0123456789-0123456789\n")

@@ -83,7 +83,7 @@ def assert_problem(status: int, headers: dict, body: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_nginx_refuses_it_refuses_in_the_form_of_taskproxys_problems(stack, name):
+def test_nginx_errors_have_the_same_format_as_problems(stack, name):
     sent, expected, code = REFUSED[name]
     status, headers, body = send(stack, sent)
     assert status == expected
@@ -91,7 +91,7 @@ def test_what_nginx_refuses_it_refuses_in_the_form_of_taskproxys_problems(stack,
     assert headers.get("allow") == ("get, head" if status == 405 else None)
 
 
-def test_a_daemon_that_is_away_is_a_problem_to_try_again_after(make_stack):
+def test_unavailable_daemon_is_a_problem_with_retry_after(make_stack):
     stack = make_stack(redis=False)
     stack.daemon.stop()
     for path in ("/sora/v1/videos/t", "/v1/tasks/sora/t", "/healthz"):
@@ -100,14 +100,14 @@ def test_a_daemon_that_is_away_is_a_problem_to_try_again_after(make_stack):
         assert_problem(status, headers, body, "overloaded")
 
 
-def test_a_hundred_long_ids_pass(stack):
+def test_hundred_long_ids_are_accepted(stack):
     stack.standin.switch(state="SUCCESS")
     ids = [f"sora/{number:03}{125 * 'x'}" for number in range(100)]
     tasks = stack.get("/v1/tasks?ids=" + ",".join(ids)).json()["tasks"]
     assert [task["status"] for task in tasks] == 100 * ["succeeded"]
 
 
-def test_who_sends_half_a_request_is_dropped(make_stack):
+def test_incomplete_request_times_out(make_stack):
     stack = make_stack(nginx=False, redis=False)
     stack.nginx.changes = {"client_header_timeout 10s;": "client_header_timeout 300ms;"}
     stack.nginx.start()
@@ -125,7 +125,7 @@ def access_log(stack) -> str:
     return (stack.folder / "access.log").read_text()
 
 
-def test_neither_log_has_the_query_of_a_link_or_the_secret_of_a_webhook(make_stack):
+def test_logs_contain_no_link_signature_or_webhook_secret(make_stack):
     stack = make_stack(redis=False)
     targets = [f"{path}{LINK}" for path in ("/sora/v1/videos/t", "/v1/tasks/sora/t", "/nothing", "//v1//hooks/x", "/healthz")]
     targets += [f"{prefix}/v1/hooks/sora/{SECRET}{LINK}" for prefix in ("", "/", "/x/..", "//")]
@@ -143,7 +143,7 @@ def test_neither_log_has_the_query_of_a_link_or_the_secret_of_a_webhook(make_sta
     assert SECRET not in access_log(stack) + stack.nginx.log() + stack.daemon.log()
 
 
-def test_a_line_of_the_access_log_tells_what_an_operator_asks_for(make_stack):
+def test_access_log_line_has_the_documented_fields(make_stack):
     stack = make_stack(redis=False)
     answers = [stack.task("t", {"User-Agent": 'x "y"', "traceparent": TRACE}) for _ in range(2)]
     stack.wait_until(lambda: access_log(stack).count("\n") == 2, what="two lines")
@@ -158,7 +158,7 @@ def test_a_line_of_the_access_log_tells_what_an_operator_asks_for(make_stack):
         assert rest[4:] == ['"x', '\\x22y\\x22"']
 
 
-def test_it_tells_the_team_which_the_answer_does_not(make_stack):
+def test_access_log_has_the_team_and_the_answer_does_not(make_stack):
     stack = teams_stack(make_stack, {"web": {"link_secret_file": None}}, redis=False)
     answer = stack.task("t", bearer("web"))
     assert answer.status == 200 and not [name for name in answer.headers if "team" in name]
@@ -166,7 +166,7 @@ def test_it_tells_the_team_which_the_answer_does_not(make_stack):
 
 
 @pytest.mark.parametrize("trace", [TRACE + "-x", TRACE.upper(), 5000 * "0", '" "'])
-def test_no_trace_that_is_none_is_logged(make_stack, trace):
+def test_malformed_trace_is_not_logged(make_stack, trace):
     stack = make_stack(redis=False)
     assert stack.task("t", {"traceparent": trace}).status == 200
     stack.wait_until(lambda: " trace=- " in access_log(stack), what="the line")
@@ -175,7 +175,7 @@ def test_no_trace_that_is_none_is_logged(make_stack, trace):
 # What stands in comments
 
 
-def test_the_limits_of_an_address_are_429_and_the_next_second_is_another(make_stack):
+def test_address_limit_gives_429_until_the_next_second(make_stack):
     stack = make_stack(nginx=False, redis=False)
     stack.nginx.changes = {"#limit_": "limit_", "rate=50r/s": "rate=1r/s", "burst=100 nodelay": "burst=2 nodelay"}
     stack.nginx.start()
@@ -189,7 +189,7 @@ def test_the_limits_of_an_address_are_429_and_the_next_second_is_another(make_st
     stack.wait_until(lambda: send(stack, request(GET))[0] == 200, what="the next second")
 
 
-def test_tls_as_it_stands_in_the_comments_works(make_stack):
+def test_commented_out_tls_configuration_works(make_stack):
     stack = make_stack(nginx=False, redis=False, port=0)
     site = (ROOT / "nginx" / "site.conf").read_text()
     block = "".join(line[5:] + "\n" for line in site.splitlines() if line.startswith("#    "))

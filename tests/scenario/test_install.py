@@ -31,7 +31,7 @@ def prefix(install, tmp_path_factory):
     return folder
 
 
-def test_everything_has_its_place_below_destdir(install, tmp_path):
+def test_all_files_are_installed_below_destdir(install, tmp_path):
     install(DESTDIR=tmp_path, PREFIX="/usr")
     providers = {f"etc/taskproxy/providers/{path.name}" for path in ROOT.glob("conf/providers/*.json")}
     nginx = {f"usr/share/taskproxy/nginx/{path.name}" for path in ROOT.glob("nginx/*")}
@@ -52,7 +52,7 @@ def test_everything_has_its_place_below_destdir(install, tmp_path):
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in expected - {"usr/sbin/taskproxy"}} == {0o644}
 
 
-def test_a_configuration_that_is_there_stays_and_the_new_one_goes_beside_it(install, tmp_path):
+def test_existing_configuration_is_kept_and_the_new_one_installed_beside_it(install, tmp_path):
     install(DESTDIR=tmp_path)
     before = files(tmp_path)
     conf = tmp_path / "etc/taskproxy/taskproxy.json"
@@ -67,7 +67,7 @@ def test_a_configuration_that_is_there_stays_and_the_new_one_goes_beside_it(inst
     assert conf.read_text() == "{}" and conf.with_name("taskproxy.json.new").read_text() == shipped
 
 
-def test_the_program_finds_its_configuration_and_needs_one_key_file(prefix):
+def test_installed_program_finds_its_configuration_and_needs_one_key_file(prefix):
     taskproxy, keys = prefix / "sbin/taskproxy", prefix / "etc/taskproxy/keys"
     refused = subprocess.run([taskproxy, "-t"], capture_output=True, text=True, timeout=30)
     assert refused.returncode == 1
@@ -80,7 +80,7 @@ def test_the_program_finds_its_configuration_and_needs_one_key_file(prefix):
     key.unlink()
 
 
-def test_the_installed_configuration_differs_from_the_shipped_one_in_the_workers(prefix):
+def test_installed_configuration_differs_only_in_the_number_of_workers(prefix):
     shipped = read_json(ROOT / "conf/taskproxy.json")
     shipped["workers"] = 2
     assert read_json(prefix / "etc/taskproxy/taskproxy.json") == shipped
@@ -93,22 +93,22 @@ def unit(prefix, name):
     return prefix / "lib/systemd/system" / name
 
 
-def test_systemd_has_nothing_to_say_against_the_units(prefix):
+def test_systemd_analyze_verify_is_silent(prefix):
     assert run("systemd-analyze", "verify", "--man=no", *(unit(prefix, name) for name in UNITS)) == ""
 
 
-def test_the_service_is_shut_in_well(prefix):
+def test_systemd_analyze_security_is_good(prefix):
     told = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit(prefix, "taskproxy.service"))
     assert float(re.search(r"Overall exposure level for taskproxy.service: (\S+)", told)[1]) <= 2.0
 
 
-def test_the_service_starts_what_is_installed_where_it_is(prefix):
+def test_unit_starts_the_installed_binary(prefix):
     service = unit(prefix, "taskproxy.service").read_text()
     assert f"\nExecStart={prefix}/sbin/taskproxy -c {prefix}/etc/taskproxy/taskproxy.json\n" in service
     assert f"\nLoadCredential=keys:{prefix}/etc/taskproxy/keys\n" in service
 
 
-def test_there_is_a_socket_for_the_master_and_for_each_worker(prefix):
+def test_socket_units_cover_the_master_and_each_worker(prefix):
     conf = read_json(prefix / "etc/taskproxy/taskproxy.json")
     listens = re.findall(r"^ListenStream=(.*)$", unit(prefix, "taskproxy.socket").read_text(), re.MULTILINE)
     workers = [f"{conf['socket_dir']}/worker-{index}.sock" for index in range(conf["workers"])]
@@ -118,7 +118,7 @@ def test_there_is_a_socket_for_the_master_and_for_each_worker(prefix):
 # nginx
 
 
-def test_nginx_takes_the_installed_files_as_site_conf_says(prefix, tmp_path):
+def test_nginx_accepts_the_installed_files(prefix, tmp_path):
     key = prefix / "etc/taskproxy/keys/main"
     key.touch(mode=0o600)
     key.write_text("sk-0123456789\n")

@@ -51,13 +51,13 @@ def counts(stack) -> list:
 
 
 @pytest.mark.parametrize("loss", [{"swallow": True}, {"reset": True, "times": 1}], ids=["closed", "reset"])
-def test_what_a_kept_connection_loses_is_asked_again_on_a_new_one_and_counts_as_one_question(stack, loss):
+def test_query_lost_on_a_kept_connection_is_retried_once_on_a_new_one(stack, loss):
     assert ask(stack, **loss) == (GOOD, 2, 1, 1, 0, 1)
     assert ask(stack) == (GOOD, 1, 0, 1, 0, 0)  # the new one is kept
 
 
 @pytest.mark.parametrize("loss", [{"wire": ""}, {"reset": True}], ids=["closed", "reset"])
-def test_what_a_new_connection_loses_has_failed(stack, loss):
+def test_query_lost_on_a_new_connection_fails(stack, loss):
     assert ask(stack, **loss) == (ERROR, 2, 1, 1, 1, 1)  # on the kept one, then on a new one, and no more
     assert ask(stack, **loss) == (ERROR, 1, 1, 1, 1, 1)  # none is kept now
 
@@ -66,12 +66,12 @@ def test_what_a_new_connection_loses_has_failed(stack, loss):
     ({"wire": HEAD}, INVALID), ({"wire": HEAD + '\r\n{"code": "succ'}, INVALID), ({"truncated": True}, INVALID),
     ({"truncated": True, "chunked": True}, INVALID), ({"status": 500}, ERROR), ({"garbage": True}, INVALID),
 ], ids=["half-head", "half-body", "truncated", "truncated-chunked", "500", "garbage"])
-def test_what_has_been_answered_in_part_or_badly_is_not_asked_again(stack, answer, code):
+def test_partial_or_bad_answer_is_not_retried(stack, answer, code):
     said, queries, connections, asked, failed, _ = ask(stack, **answer)
     assert (said, queries, connections, asked, failed) == (code, 1, 0, 1, 1)
 
 
-def test_however_many_kept_connections_are_lost_a_new_one_answers(stack):
+def test_new_connection_is_used_after_any_number_of_lost_ones(stack):
     with stack.standin.hold() as barrier:
         asks = [stack.background(stack.task, next(ids)) for _ in range(8)]
         barrier.wait_arrived(8)
@@ -80,7 +80,7 @@ def test_however_many_kept_connections_are_lost_a_new_one_answers(stack):
     assert (answer, connections, asked, failed) == (GOOD, 1, 1, 0)
 
 
-def test_both_attempts_share_the_time_of_one(make_stack):
+def test_both_attempts_share_one_timeout(make_stack):
     stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "1s"}}}, redis=False)
     assert stack.task(next(ids)).status == 200
     answer, queries, *_ = ask(stack, delay=0.7, reset=True)  # a second loss would come after 1.4 s

@@ -3,7 +3,7 @@
 from helpers import REDIS_KEY, mark, restart_daemon, said, wait_stored
 
 
-def test_what_is_stored_and_for_how_long(make_stack):
+def test_stored_value_and_its_ttl(make_stack):
     stack = make_stack(clock=True, config={
         "workers": 1,
         "cache": {"terminal_ttl": "2h", "stale_for": "20m"},
@@ -37,7 +37,7 @@ def test_what_is_stored_and_for_how_long(make_stack):
     assert stack.key not in stack.redis.cli("-n", 3, "GET", "ours/main:sora:succeeded")
 
 
-def test_workers_share_a_running_task_while_it_is_fresh_and_fall_back_on_it_when_it_is_not(make_stack):
+def test_workers_share_a_running_task_while_fresh_and_serve_it_stale_later(make_stack):
     stack = make_stack(providers={"sora": {"poll": {"min": "1h", "max": "1h"}}}, clock=True, config={"cache": {"stale_for": "2h"}})
     stack.wait_metric("redis_up", 2)
     first = stack.ask_worker("/sora/v1/videos/task_1", index=0)
@@ -56,7 +56,7 @@ def test_workers_share_a_running_task_while_it_is_fresh_and_fall_back_on_it_when
     assert stale.headers["cache-status"] == "taskproxy; fwd=stale; detail=upstream-error"
 
 
-def test_a_value_that_cannot_be_used_is_said_once_and_replaced(make_stack):
+def test_unusable_value_is_logged_once_and_replaced(make_stack):
     stack = make_stack(config={"workers": 1})
     stack.standin.switch(state="SUCCESS")
     stack.wait_metric("redis_up", 1)

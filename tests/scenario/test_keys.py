@@ -57,13 +57,13 @@ def pool(make_stack):
 # Whose turn it is
 
 
-def test_new_tasks_go_to_the_keys_in_turn(pool):
+def test_new_tasks_use_the_keys_in_turn(pool):
     for number in range(7):
         assert pool.stack.task(f"task_{number}").status == 200
     assert pool.asked() == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_a_task_is_looked_for_with_each_key_once_and_then_asked_with_the_one_that_knows_it(pool):
+def test_task_is_searched_with_each_key_once_and_then_queried_with_its_owner(pool):
     pool.owns(2, "t")
     for _ in range(4):
         pool.ask_again("t", lambda answer: answer.status == 200)
@@ -72,7 +72,7 @@ def test_a_task_is_looked_for_with_each_key_once_and_then_asked_with_the_one_tha
     assert pool.stack.metric("key_retries_total") == 2
 
 
-def test_another_worker_learns_from_redis_which_key_that_is(make_stack):
+def test_other_workers_learn_the_owner_from_redis(make_stack):
     pool = Pool(make_stack, providers=QUICK, redis=True, config={"workers": 2})
     pool.stack.wait_metric("redis_up", 2)
     pool.owns(2, "t")
@@ -86,7 +86,7 @@ def test_another_worker_learns_from_redis_which_key_that_is(make_stack):
     assert not [key for key in pool.keys for name in pool.stack.redis.keys("*") if key in pool.stack.redis.cli("GET", name)]
 
 
-def test_the_second_query_is_made_with_the_key_that_answered_the_first(make_stack):
+def test_second_query_uses_the_key_of_the_first(make_stack):
     pool = Pool(make_stack, every_provider=True)
     pool.standin.switch("12", state="SUCCESS")
     pool.standin.switch("13", state="SUCCESS")
@@ -100,7 +100,7 @@ def test_the_second_query_is_made_with_the_key_that_answered_the_first(make_stac
 # A task that none of them knows
 
 
-def test_a_task_is_missing_when_each_key_has_said_so_once(pool):
+def test_task_is_missing_when_every_key_says_so(pool):
     pool.owns(0, "elsewhere")
     pool.standin.owners["nowhere"] = "nobody"
     assert outcome(pool.stack.task("nowhere")) == MISSING
@@ -112,7 +112,7 @@ def test_a_task_is_missing_when_each_key_has_said_so_once(pool):
 # Keys that are refused
 
 
-def test_a_revoked_key_costs_no_task_an_answer_and_is_named_once(pool):
+def test_revoked_key_fails_no_request_and_is_logged_once(pool):
     pool.standin.keys.remove(pool.keys[0])
     assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
     assert pool.asked().count(0) == 1
@@ -121,7 +121,7 @@ def test_a_revoked_key_costs_no_task_an_answer_and_is_named_once(pool):
     assert pool.stack.metric("key_refusals_total") == 1
 
 
-def test_a_task_of_a_revoked_key_is_not_called_missing_and_the_key_comes_back(pool):
+def test_task_of_a_revoked_key_is_not_missing_and_recovers_with_the_key(pool):
     pool.owns(0, "t")
     assert pool.stack.task("t").status == 200
     pool.standin.keys.remove(pool.keys[0])
@@ -138,7 +138,7 @@ def test_a_task_of_a_revoked_key_is_not_called_missing_and_the_key_comes_back(po
     assert pool.stack.metric("keys_set_aside") == 0
 
 
-def test_when_all_keys_are_revoked_the_upstream_is_asked_only_now_and_then(pool):
+def test_upstream_is_only_probed_when_all_keys_are_revoked(pool):
     pool.standin.keys = set()
     for number in range(30):
         assert outcome(pool.stack.task(f"task_{number}")) == AUTH
@@ -148,7 +148,7 @@ def test_when_all_keys_are_revoked_the_upstream_is_asked_only_now_and_then(pool)
     pool.stack.wait_until(lambda: pool.stack.task("task_1").status == 200, what="a probe")
 
 
-def test_a_key_that_may_not_see_one_task_is_not_set_aside_for_that(pool):
+def test_key_that_may_not_see_one_task_is_not_suspended(pool):
     for number in range(5):
         pool.standin.switch(f"foreign_{number}", status=403)
         assert outcome(pool.stack.task(f"foreign_{number}")) == AUTH
@@ -160,13 +160,13 @@ def test_a_key_that_may_not_see_one_task_is_not_set_aside_for_that(pool):
 # Keys that ask too often
 
 
-def test_a_busy_key_rests_and_the_others_are_asked(pool):
+def test_busy_key_is_paused_and_the_others_are_used(pool):
     pool.standin.busy = {pool.keys[0]: 30}
     assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
     assert pool.asked().count(0) == 1
 
 
-def test_when_all_keys_rest_the_time_until_the_first_comes_back_is_told(make_stack):
+def test_retry_after_is_the_time_until_the_first_paused_key_resumes(make_stack):
     pool = Pool(make_stack, providers=QUICK, clock=True)
     pool.stack.clock.freeze()
     pool.standin.busy = {pool.keys[0]: 40, pool.keys[1]: 20, pool.keys[2]: 60}
@@ -176,7 +176,7 @@ def test_when_all_keys_rest_the_time_until_the_first_comes_back_is_told(make_sta
     assert pool.asked() == [0, 1, 2]
 
 
-def test_a_task_is_not_called_missing_while_its_key_rests(pool):
+def test_task_is_not_missing_while_its_key_is_paused(pool):
     pool.owns(1, "t")
     pool.ask_again("t", lambda answer: answer.status == 200)
     pool.standin.busy = {pool.keys[1]: 2}
@@ -195,7 +195,7 @@ def locked_kib(pid: int) -> int:
     return int(re.search(r"^VmLck:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
 
 
-def test_the_keys_are_locked_in_memory(make_stack):
+def test_keys_are_locked_in_memory(make_stack):
     """The sanitizer's library locks nothing, so this is the real program."""
     stack = make_stack(binary=ROOT / "build/taskproxy", nginx=False)
     for pid in (stack.daemon.pid, *stack.daemon.workers()):  # one worker may still be starting

@@ -33,14 +33,14 @@ def assert_shared(stack, task):
 # One query
 
 
-def test_two_workers_that_ask_at_once_are_one_query(stack):
+def test_concurrent_requests_at_two_workers_are_one_query(stack):
     for state in ("IN_PROGRESS", "SUCCESS"):
         stack.standin.switch(state=state)
         assert_shared(stack, f"task_{state}")
     wait_no_lease(stack)
 
 
-def test_so_are_two_hosts(make_stack, stack):
+def test_concurrent_requests_at_two_hosts_are_one_query(make_stack, stack):
     other = second_host(make_stack, stack)
     with stack.standin.hold("t") as barrier:
         asks = [*ask_both(stack, "t", barrier), ask(other, 0, "t"), ask(other, 1, "t")]
@@ -50,7 +50,7 @@ def test_so_are_two_hosts(make_stack, stack):
     assert other.metric("upstream_requests_total") == 0
 
 
-def test_many_workers_and_many_tasks_at_once_are_one_query_each(make_stack):
+def test_many_workers_and_tasks_are_one_query_per_task(make_stack):
     stack = sharing(make_stack, providers=SLOW, config={"workers": 4, "redis": {"timeout": "10s"}})
     asks = [ask(stack, index, f"task_{number}") for number in range(50) for index in range(4)]
     assert {answer.result().status for answer in asks} == {200}
@@ -63,7 +63,7 @@ def test_many_workers_and_many_tasks_at_once_are_one_query_each(make_stack):
     ({"hang": True}, (504, "upstream_timeout")), ({"retry_after": 7}, (503, "upstream_unavailable")),
     ({"status": 404}, (404, "task_not_found")),
 ], ids=["500", "reset", "garbage", "401", "time-out", "429", "missing"])
-def test_who_waits_is_told_what_the_other_came_to(make_stack, switches, expected):
+def test_waiter_gets_the_outcome_of_the_holder(make_stack, switches, expected):
     impatient = {"upstreams": {"main": {"timeout": "1s"}}}
     stack = sharing(make_stack, config=impatient if "hang" in switches else None)
     stack.standin.switch("t", **switches)
@@ -77,7 +77,7 @@ def test_who_waits_is_told_what_the_other_came_to(make_stack, switches, expected
     assert stack.redis.keys() == []
 
 
-def test_a_status_that_is_in_no_list_is_not_shared_and_nobody_waits_for_it_in_vain(stack):
+def test_unlisted_status_is_not_shared_and_ends_the_wait(stack):
     stack.standin.switch("t", state="ON_HOLIDAY")
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
@@ -93,7 +93,7 @@ def left_ms(stack) -> int:
     return int(stack.redis.cli("PTTL", lease_of("t")))
 
 
-def test_a_lease_is_renewed_for_as_long_as_its_holder_asks(make_stack):
+def test_lease_is_renewed_while_its_holder_queries(make_stack):
     stack = sharing(make_stack, clock=True)
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
@@ -107,7 +107,7 @@ def test_a_lease_is_renewed_for_as_long_as_its_holder_asks(make_stack):
     wait_no_lease(stack)
 
 
-def test_when_the_holder_dies_who_waits_asks_once_the_lease_has_run_out(make_stack):
+def test_waiter_queries_when_the_lease_of_a_dead_holder_expires(make_stack):
     stack = sharing(make_stack, clock=True)
     with stack.standin.hold("t") as barrier:
         holder, waiter = ask_both(stack, "t", barrier)
@@ -120,7 +120,7 @@ def test_when_the_holder_dies_who_waits_asks_once_the_lease_has_run_out(make_sta
     assert stack.standin.count("t") == 2
 
 
-def test_what_a_holder_brings_home_too_late_is_not_stored_but_given_to_those_who_wait_for_it(stack):
+def test_late_result_of_an_expired_lease_is_not_stored_but_delivered(stack):
     stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
     with stack.standin.hold("t") as barrier:
         holder = ask(stack, 0, "t")
@@ -133,7 +133,7 @@ def test_what_a_holder_brings_home_too_late_is_not_stored_but_given_to_those_who
 
 @pytest.mark.parametrize("leave", ["reload", "term"])
 @pytest.mark.parametrize("client", ["stays", "leaves"])
-def test_a_worker_that_leaves_gives_its_leases_back(make_stack, client, leave):
+def test_leaving_worker_releases_its_leases(make_stack, client, leave):
     stack = sharing(make_stack, config={"drain": "200ms"})
     with stack.standin.hold("t") as barrier, Connection(stack.worker_socket(0)) as connection:
         connection.send(request(task_params(NATIVE + "t")))
@@ -150,7 +150,7 @@ def test_a_worker_that_leaves_gives_its_leases_back(make_stack, client, leave):
 
 
 @pytest.mark.parametrize("lose, back", [("stop", "start"), ("kill", "start"), ("freeze", "thaw")])
-def test_redis_lost_while_one_asks_and_another_waits_delays_neither_for_long_and_when_it_is_back_they_share(
+def test_redis_lost_during_a_shared_query_delays_neither_worker(
         make_stack, lose, back):
     stack = sharing(make_stack, config={"redis": {"timeout": "500ms"}})
     with stack.standin.hold("t") as barrier:
@@ -165,7 +165,7 @@ def test_redis_lost_while_one_asks_and_another_waits_delays_neither_for_long_and
     assert_shared(stack, "later")
 
 
-def test_without_redis_each_worker_asks_for_itself(make_stack):
+def test_each_worker_queries_for_itself_without_redis(make_stack):
     stack = make_stack(redis=False)
     with stack.standin.hold("t") as barrier:
         asks = [ask(stack, index, "t") for index in (0, 1)]
@@ -180,7 +180,7 @@ def test_without_redis_each_worker_asks_for_itself(make_stack):
     ("SET", "rubbish"), ("SET", "rubbish", "PX", 3600_000), ("SET", ""), ("RPUSH", "a", "b"), ("HSET", "a", "b"),
     ("SET", "x" * 100_000),
 ], ids=["for-ever", "for-an-hour", "empty", "list", "hash", "huge"])
-def test_rubbish_in_place_of_a_lease_is_waited_for_no_longer_than_a_query(make_stack, command):
+def test_rubbish_in_place_of_a_lease_is_waited_for_at_most_one_query(make_stack, command):
     stack = sharing(make_stack, config={"upstreams": {"main": {"timeout": "1s"}}, "redis": {"timeout": "300ms"}})
     stack.standin.switch("t", delay=0.7)  # a query takes its time besides
     verb, *words = command
@@ -192,7 +192,7 @@ def test_rubbish_in_place_of_a_lease_is_waited_for_no_longer_than_a_query(make_s
 
 
 @pytest.mark.parametrize("value", ["", "rubbish", "x" * 100_000, "1 2 3 4 5 6 7\n"], ids=["empty", "word", "huge", "head"])
-def test_rubbish_in_place_of_a_snapshot_is_one_query_all_the_same(stack, value):
+def test_rubbish_in_place_of_a_snapshot_is_still_one_query(stack, value):
     stack.redis.cli("SET", REDIS_KEY + "t", value)
     stack.standin.switch(state="SUCCESS")
     assert_shared(stack, "t")
@@ -202,7 +202,7 @@ def test_rubbish_in_place_of_a_snapshot_is_one_query_all_the_same(stack, value):
 # Until when
 
 
-def test_what_the_upstream_said_of_when_to_ask_again_holds_for_all(make_stack):
+def test_retry_after_of_the_upstream_is_shared(make_stack):
     stack = sharing(make_stack, providers=QUICK)
     stack.standin.switch("t", state="IN_PROGRESS", headers={"Retry-After": "60"})
     assert stack.ask_worker(NATIVE + "t", 0).status == 200

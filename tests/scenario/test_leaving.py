@@ -24,7 +24,7 @@ def thousand(stack) -> tuple:
     ], hold(stack, *[("task_0?wait=60", etag)] * 50), streams
 
 
-def test_a_thousand_who_are_held_get_the_present_view_at_a_reload_and_at_a_stop(make_stack):
+def test_thousand_held_requests_get_the_current_view_on_reload_and_stop(make_stack):
     stack = make_stack(providers=SLOW)
     run(stack)
     for leave in (stack.daemon.reload, stack.daemon.term):
@@ -41,7 +41,7 @@ def test_a_thousand_who_are_held_get_the_present_view_at_a_reload_and_at_a_stop(
     assert "unanswered" not in log and " warn " not in log and " error " not in log
 
 
-def test_while_old_workers_finish_new_watchers_are_held_by_the_new_ones(make_stack):
+def test_new_workers_hold_new_watchers_while_old_ones_drain(make_stack):
     stack = make_stack(**quick(workers=2))
     run(stack)
     with stack.standin.hold("fetched") as barrier:
@@ -67,7 +67,7 @@ def hold_all(stack, count) -> list:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_who_was_held_by_a_worker_that_dies_is_held_by_another_or_told_to_ask_again(make_stack, workers):
+def test_watcher_of_a_dead_worker_is_held_by_another_or_told_to_retry(make_stack, workers):
     stack = make_stack(**quick(workers))
     run(stack)
     held = hold_all(stack, 20)
@@ -81,7 +81,7 @@ def test_who_was_held_by_a_worker_that_dies_is_held_by_another_or_told_to_ask_ag
     assert {stack.get(f"{NATIVE}task_{number}?wait=60").status for number in range(20)} == {200}
 
 
-def test_a_stream_whose_worker_dies_ends_cleanly_and_goes_on_where_it_was(make_stack):
+def test_stream_of_a_dead_worker_ends_cleanly_and_resumes(make_stack):
     stack = make_stack(**quick(workers=2))
     run(stack)
     paths = [f"{NATIVE}task_{number % 10}" for number in range(50)]
@@ -99,7 +99,7 @@ def test_a_stream_whose_worker_dies_ends_cleanly_and_goes_on_where_it_was(make_s
     assert [[event.data["data"]["status"] for event in stream.rest()] for stream in streams] == [["SUCCESS"]] * 50
 
 
-def test_a_worker_that_gives_back_a_lease_waits_for_redis_and_for_nothing_that_is_gone(make_stack):
+def test_leaving_worker_waits_for_redis_only_to_release_leases(make_stack):
     stack = make_stack(config={"workers": 1, "redis": {"timeout": "2s"}})
     stack.wait_metric("redis_up", 1)
     with stack.standin.hold("t") as barrier:

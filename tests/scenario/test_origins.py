@@ -34,7 +34,7 @@ def ask(stack, origin, path=NATIVE + "t", method="GET", **headers):
 
 
 @pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t", NATIVE + "t?wait=1"])
-def test_a_page_of_the_teams_may_read_its_answers(shared, path):
+def test_listed_origin_may_read_answers(shared, path):
     shared.standin.switch("t", state="SUCCESS")
     answer = ask(shared, APP, path)
     assert answer.status == 200 and allowed(answer) and answer.headers["access-control-allow-origin"] == APP
@@ -43,16 +43,16 @@ def test_a_page_of_the_teams_may_read_its_answers(shared, path):
 
 
 @pytest.mark.parametrize("origin", [*OTHERS, FILM], ids=repr)
-def test_other_pages_may_not(shared, origin):
+def test_other_origins_may_not(shared, origin):
     answer = ask(shared, origin)
     assert answer.status == 200 and not allowed(answer)
 
 
-def test_who_is_no_page_gets_an_answer_that_is_kept_apart(shared):
+def test_answer_without_an_origin_is_cached_separately(shared):
     assert not allowed(shared.task("t", bearer("web")))
 
 
-def test_a_page_may_read_why_it_was_refused(shared):
+def test_listed_origin_may_read_errors(shared):
     for answer in (shared.get(NATIVE + "t", {"Origin": APP}), ask(shared, APP, NATIVE + "a.b"), ask(shared, APP, NATIVE + "t?wait=x"),
                    ask(shared, APP, NATIVE + "missing"), ask(shared, APP, method="POST"),
                    shared.get(f"{NATIVE}t?{link('sora/u')}", {"Origin": APP})):
@@ -60,13 +60,13 @@ def test_a_page_may_read_why_it_was_refused(shared):
     assert not allowed(shared.get(NATIVE + "t", {"Origin": "https://evil.example"}))
 
 
-def test_an_unchanged_answer_says_it_too(shared):
+def test_listed_origin_may_read_a_304(shared):
     shared.standin.switch("t", state="SUCCESS")
     answer = ask(shared, APP, **{"If-None-Match": "*"})
     assert answer.status == 304 and allowed(answer)
 
 
-def test_a_page_may_read_a_stream_by_a_link(shared):
+def test_listed_origin_may_read_a_stream_by_link(shared):
     run(shared, "7%", "streamed")
     with Stream(shared, f"{NATIVE}streamed?{link('sora/streamed')}", Origin=APP) as stream:
         headers = dict((name.lower(), value) for name, value in stream.response.getheaders())
@@ -84,7 +84,7 @@ def preflight(stack, origin=APP, path=NATIVE + "t", wanted="authorization, if-no
 
 @pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t", NATIVE + "t?team=web&exp=1&sig=0"])
 @pytest.mark.parametrize("origin", [APP, FILM])
-def test_a_browser_is_told_that_the_page_may_ask(shared, path, origin):
+def test_preflight_of_a_listed_origin_is_allowed(shared, path, origin):
     before = shared.standin.count()
     answer = preflight(shared, origin, path)
     assert (answer.status, answer.body) == (204, b"") and allowed(answer)
@@ -94,26 +94,26 @@ def test_a_browser_is_told_that_the_page_may_ask(shared, path, origin):
 
 
 @pytest.mark.parametrize("origin", [origin for origin in OTHERS if origin], ids=repr)
-def test_a_browser_is_told_that_another_page_may_not(shared, origin):
+def test_preflight_of_another_origin_is_denied(shared, origin):
     answer = preflight(shared, origin)
     assert refusal(answer) == (403, "forbidden") and not allowed(answer)
 
 
-def test_whoever_is_no_page_is_told_the_methods(shared):
+def test_options_without_an_origin_lists_the_methods(shared):
     answer = shared.get(NATIVE + "t", method="OPTIONS")
     assert (answer.status, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS") and not allowed(answer)
 
 
-def test_there_is_no_preflight_for_what_is_not_there(shared):
+def test_preflight_of_an_unknown_path_is_404(shared):
     assert refusal(preflight(shared, path="/nowhere")) == (404, "not_found")
 
 
-def test_names_of_headers_that_are_none_are_not_repeated(shared):
+def test_malformed_header_names_are_not_echoed(shared):
     for wanted in ("x: y", "a;b", 3000 * "x", "\x80", "<script>"):
         answer = preflight(shared, wanted=wanted)
         assert answer.status == 204 and "access-control-allow-headers" not in answer.headers
 
 
-def test_in_the_open_there_is_no_preflight(stack):
+def test_mode_open_has_no_preflight(stack):
     answer = preflight(stack)
     assert refusal(answer) == (405, "method_not_allowed") and "access-control-allow-origin" not in answer.headers

@@ -23,7 +23,7 @@ def ask(stack, task, team, path=NATIVE, **headers):
 
 
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
-def test_a_task_is_for_the_team_that_read_it_first(make_stack, redis):
+def test_task_belongs_to_its_first_reader(make_stack, redis):
     stack = owning_stack(make_stack, redis=redis)
     assert ask(stack, "t", "web").status == 200
     for path in (NATIVE, UNIFIED):
@@ -32,14 +32,14 @@ def test_a_task_is_for_the_team_that_read_it_first(make_stack, redis):
     assert ask(stack, "u", "film").status == 200 and refusal(ask(stack, "u", "web")) == NOT_THERE
 
 
-def test_the_owner_is_in_redis_for_a_month(make_stack):
+def test_owner_is_stored_in_redis_for_a_month(make_stack):
     stack = owning_stack(make_stack)
     ask(stack, "t", "web")
     assert stack.redis.cli("GET", f"{REDIS_KEY}t#owner") == "web"
     assert 29 * 86400 < int(stack.redis.cli("TTL", f"{REDIS_KEY}t#owner")) <= 30 * 86400
 
 
-def test_workers_agree_on_the_owner_also_after_a_reload(make_stack):
+def test_workers_agree_on_the_owner_even_after_a_reload(make_stack):
     stack = owning_stack(make_stack, workers=4)
     ask(stack, "t", "film")
     given = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
@@ -49,7 +49,7 @@ def test_workers_agree_on_the_owner_also_after_a_reload(make_stack):
     assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
 
 
-def test_a_redis_that_is_full_still_knows_the_owner(make_stack):
+def test_full_redis_still_knows_the_owner(make_stack):
     stack = owning_stack(make_stack)
     assert ask(stack, "t", "web").status == 200
     stack.redis.cli("CONFIG", "SET", "maxmemory", "1")
@@ -59,14 +59,14 @@ def test_a_redis_that_is_full_still_knows_the_owner(make_stack):
     assert ask(stack, "t", "web").status == 200
 
 
-def test_of_many_at_once_one_team_gets_it(make_stack):
+def test_one_of_many_concurrent_teams_becomes_the_owner(make_stack):
     stack = owning_stack(make_stack, workers=2)
     asks = [stack.background(ask, stack, "t", team) for team in 20 * ["web", "film"]]
     statuses = [answer.result().status for answer in asks]
     assert {(*statuses[::2],), (*statuses[1::2],)} == {20 * (200,), 20 * (404,)}
 
 
-def test_the_others_are_told_what_they_would_be_told_of_a_task_that_is_not_there(make_stack):
+def test_other_teams_get_the_same_404_as_for_a_missing_task(make_stack):
     stack = owning_stack(make_stack)
     ask(stack, "t", "web")
     theirs, nobodys = ask(stack, "t", "film"), ask(stack, "missing", "film")
@@ -76,13 +76,13 @@ def test_the_others_are_told_what_they_would_be_told_of_a_task_that_is_not_there
     assert {**theirs.json(), "request_id": ""} == {**nobodys.json(), "request_id": ""}
 
 
-def test_a_task_that_is_not_there_is_nobodys(make_stack):
+def test_missing_task_gets_no_owner(make_stack):
     stack = owning_stack(make_stack)
     assert refusal(ask(stack, "missing", "film")) == NOT_THERE
     assert stack.redis.keys("*#owner") == []
 
 
-def test_nobody_waits_for_what_is_not_his(make_stack):
+def test_request_for_a_task_of_another_team_is_not_held(make_stack):
     stack = owning_stack(make_stack, providers=QUICK)
     run(stack)
     ask(stack, "t", "web")
@@ -92,7 +92,7 @@ def test_nobody_waits_for_what_is_not_his(make_stack):
         assert stream.next().type == "status"
 
 
-def test_a_list_has_those_that_are_ones_own(make_stack):
+def test_list_contains_only_own_tasks(make_stack):
     stack = owning_stack(make_stack)
     ask(stack, "a", "web")
     ask(stack, "b", "film")
@@ -100,7 +100,7 @@ def test_a_list_has_those_that_are_ones_own(make_stack):
     assert [task.get("code", task["status"]) for task in tasks] == ["task_not_found", "succeeded", "succeeded"]
 
 
-def test_a_stale_answer_is_no_way_round_it(make_stack):
+def test_stale_answers_respect_ownership(make_stack):
     stack = owning_stack(make_stack, providers=QUICK)
     run(stack)
     ask(stack, "t", "web")
@@ -109,7 +109,7 @@ def test_a_stale_answer_is_no_way_round_it(make_stack):
     assert refusal(ask(stack, "t", "film")) == NOT_THERE
 
 
-def test_with_redis_away_a_worker_goes_by_what_it_knows(make_stack):
+def test_worker_uses_the_owners_it_knows_without_redis(make_stack):
     stack = owning_stack(make_stack)
     ask(stack, "t", "web")
     stack.redis.stop()
@@ -121,7 +121,7 @@ def test_with_redis_away_a_worker_goes_by_what_it_knows(make_stack):
     assert (ask(stack, "new", "web").status, ask(stack, "new", "film").status) == (200, 404)  # Redis had not heard of it
 
 
-def test_ownership_needs_teams(make_stack):
+def test_ownership_requires_teams(make_stack):
     stack = make_stack(config={"access": {"ownership": "first-reader"}}, daemon=False, nginx=False, redis=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode == 1 and '/access/ownership: needs the mode "teams" or "nginx"' in done.stderr

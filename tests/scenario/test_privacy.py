@@ -21,7 +21,7 @@ UNLIMITED_CORES = ["sh", "-c", 'ulimit -c unlimited && exec "$@"', "sh"]
 # What clients bring
 
 
-def test_what_a_client_brings_is_said_to_nobody_and_written_nowhere(make_stack):
+def test_client_data_is_not_forwarded_or_written_anywhere(make_stack):
     canary = "sig-0123456789abcdef-client"
     stack = make_nosy_stack(make_stack, None)
     for task_id, switches in TROUBLES.items():
@@ -73,7 +73,7 @@ def make_unprivileged(make_stack):
 
 
 @needs_root
-def test_an_aborted_process_leaves_no_core_file_whatever_the_limits_were(make_unprivileged):
+def test_aborted_process_leaves_no_core_file_whatever_the_limits(make_unprivileged):
     stack = make_unprivileged(binary=PLAIN_BINARY)
     os.kill(stack.daemon.workers()[0], signal.SIGABRT)
     stack.wait_log(f"exited on signal {signal.SIGABRT.value}")
@@ -114,7 +114,7 @@ def seen(*pids) -> str:
 
 
 @needs_root
-def test_not_even_the_user_that_a_process_runs_as_looks_into_it(make_unprivileged, stack):
+def test_own_user_cannot_inspect_a_process(make_unprivileged, stack):
     unprivileged = make_unprivileged()
     for daemon in (stack.daemon, unprivileged.daemon):
         assert seen(daemon.pid, *daemon.workers()) == ""

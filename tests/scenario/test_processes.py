@@ -27,7 +27,7 @@ def user_of(pid):
 # Sockets
 
 
-def test_each_worker_and_the_master_have_a_socket_for_the_web_server_alone(make_stack):
+def test_sockets_are_accessible_to_the_web_server_only(make_stack):
     stack = make_stack(redis=False)
     assert sockets(stack) == ["status.sock", "worker-0.sock", "worker-1.sock"]
     for name in sockets(stack):
@@ -41,7 +41,7 @@ def test_each_worker_and_the_master_have_a_socket_for_the_web_server_alone(make_
     assert sockets(stack) == []
 
 
-def test_sockets_of_a_dead_daemon_are_replaced_and_those_of_a_live_one_are_not(make_stack):
+def test_sockets_of_a_dead_daemon_are_replaced_but_not_of_a_live_one(make_stack):
     stack = make_stack(redis=False, nginx=False)
     stack.daemon.kill()
     assert len(sockets(stack)) == 3
@@ -57,7 +57,7 @@ def test_sockets_of_a_dead_daemon_are_replaced_and_those_of_a_live_one_are_not(m
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("/dev/null")])
-def test_a_file_that_is_no_socket_is_not_touched(make_stack, make):
+def test_file_that_is_not_a_socket_is_not_touched(make_stack, make):
     stack = make_stack(redis=False, daemon=False, nginx=False)
     stack.socket_dir.mkdir()
     path = Path(stack.worker_socket(1))
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_socket_is_not_touched(make_stack, make):
 
 
 @needs.root
-def test_a_user_and_a_group_may_be_numbers_that_have_no_account(make_stack):
+def test_user_and_group_may_be_numbers_without_an_account(make_stack):
     stack = make_stack(redis=False, nginx=False, config={"user": 54321, "socket_group": 54322})
     stack.wait_until(lambda: metric(stack, "workers_ready") == 2, what="both workers")
     for pid in stack.daemon.workers():
@@ -85,7 +85,7 @@ def test_a_user_and_a_group_may_be_numbers_that_have_no_account(make_stack):
 
 
 @needs.root
-def test_the_number_of_an_account_is_as_good_as_its_name(make_stack):
+def test_number_of_an_account_is_equivalent_to_its_name(make_stack):
     account, group = pwd.getpwnam(WEB_GROUP), grp.getgrnam(WEB_GROUP)
     stack = make_stack(redis=False, config={"user": account.pw_uid, "socket_group": group.gr_gid})
     stack.wait_metric("workers_ready", 2)
@@ -97,7 +97,7 @@ def test_the_number_of_an_account_is_as_good_as_its_name(make_stack):
 
 
 @needs.root
-def test_a_master_that_is_not_root_reads_what_root_may_and_its_workers_may_not(make_stack):
+def test_unprivileged_master_reads_root_files_and_its_workers_cannot(make_stack):
     capabilities = [f"--{which}=-all,+dac_read_search" for which in ("inh-caps", "ambient-caps", "bounding-set")]
     stack = make_stack(redis=False, daemon=False)
     stack.socket_dir.mkdir()
@@ -113,7 +113,7 @@ def test_a_master_that_is_not_root_reads_what_root_may_and_its_workers_may_not(m
         assert status_of(pid, *sets) == [["0000000000000000"]] * 4
 
 
-def test_there_are_as_many_workers_as_processors_that_affinity_allows(make_stack):
+def test_default_number_of_workers_follows_cpu_affinity(make_stack):
     stack = make_stack(redis=False, daemon=False)
     stack.configure(workers=0)
     stack.daemon.wrapper = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
@@ -133,7 +133,7 @@ def test_there_are_as_many_workers_as_processors_that_affinity_allows(make_stack
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_is_held_when_the_daemon_is_told_to_stop_still_gets_his_answer(make_stack, number):
+def test_held_request_is_answered_when_the_daemon_stops(make_stack, number):
     stack = make_stack()
     with stack.standin.hold("held") as barrier:
         held = [stack.background(stack.task, "held") for _ in range(3)]
@@ -147,7 +147,7 @@ def test_who_is_held_when_the_daemon_is_told_to_stop_still_gets_his_answer(make_
     assert sockets(stack) == []
 
 
-def test_who_takes_longer_than_drain_is_left_behind(make_stack):
+def test_request_longer_than_drain_is_abandoned(make_stack):
     stack = make_stack(config={"drain": "200ms"})
     stack.standin.switch("held", hang=True)
     held = stack.background(stack.task, "held")
@@ -157,7 +157,7 @@ def test_who_takes_longer_than_drain_is_left_behind(make_stack):
     assert held.result().status == 503
 
 
-def test_workers_leave_when_the_master_is_killed_and_finish_what_they_hold(make_stack):
+def test_workers_of_a_killed_master_finish_their_requests_and_exit(make_stack):
     stack = make_stack()
     workers = stack.daemon.workers()
     with stack.standin.hold("held") as barrier:
@@ -175,7 +175,7 @@ def test_workers_leave_when_the_master_is_killed_and_finish_what_they_hold(make_
 # Deaths
 
 
-def test_a_worker_killed_under_load_is_replaced_and_no_request_fails(make_stack):
+def test_worker_killed_under_load_is_replaced_without_failed_requests(make_stack):
     stack = finished_tasks(make_stack)
     counts = []
     with clients(stack) as failures:
@@ -197,7 +197,7 @@ def test_a_worker_killed_under_load_is_replaced_and_no_request_fails(make_stack)
     assert stack.metric("waiters") == 0
 
 
-def test_a_worker_that_cannot_start_is_tried_after_growing_pauses_while_the_other_serves(make_stack, tmp_path):
+def test_worker_that_cannot_start_is_retried_with_backoff_while_the_other_serves(make_stack, tmp_path):
     binary = tmp_path / "taskproxy"
     shutil.copy(os.environ.get("TASKPROXY_BINARY") or Path(__file__).parents[2] / "build/asan/taskproxy", binary)
     tmp_path.chmod(0o755)
@@ -219,7 +219,7 @@ def test_a_worker_that_cannot_start_is_tried_after_growing_pauses_while_the_othe
     assert stack.ask_worker("/sora/v1/videos/task_1", index=0).status == 200
 
 
-def test_a_worker_that_dies_whenever_it_has_started_is_given_growing_pauses(make_stack):
+def test_worker_that_dies_after_start_is_restarted_with_backoff(make_stack):
     stack = make_stack(redis=False, nginx=False)
     for _ in range(4):
         pid = stack.wait_until(lambda: worker_pid(stack, 0), what="worker 0")
@@ -233,7 +233,7 @@ def test_a_worker_that_dies_whenever_it_has_started_is_given_growing_pauses(make
 # What stays
 
 
-def test_the_master_answers_the_operator_when_every_worker_is_stuck(stack):
+def test_master_serves_status_when_every_worker_is_stuck(stack):
     workers = stack.daemon.workers()
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
@@ -245,7 +245,7 @@ def test_the_master_answers_the_operator_when_every_worker_is_stuck(stack):
     assert answers == [200] * 3
 
 
-def test_nginx_sends_one_task_to_one_worker_and_tasks_to_all(make_stack):
+def test_nginx_sends_one_task_to_one_worker_and_uses_all_workers(make_stack):
     stack = finished_tasks(make_stack, redis=False, config={"log_level": "debug"})
     for _ in range(3):
         for number in range(20):
@@ -285,7 +285,7 @@ int sigaction(int number, const struct sigaction *new, struct sigaction *old)
 """
 
 
-def test_a_worker_that_is_told_to_stop_while_it_starts_does(make_stack, monkeypatch, tmp_path):
+def test_worker_told_to_stop_during_start_stops(make_stack, monkeypatch, tmp_path):
     preload(monkeypatch, tmp_path, TERM_WHILE_STARTING)
     stack = make_stack(binary=PLAIN_BINARY, config={"workers": 1}, redis=False, nginx=False, daemon=False)
     stack.daemon.spawn([PLAIN_BINARY, "-c", str(stack.daemon.config_file)], stack.daemon.environment())

@@ -38,23 +38,23 @@ def known_metrics(stack):
     return known
 
 
-def test_each_alert_comes_when_it_should_and_only_then():
+def test_alerts_fire_only_when_they_should():
     promtool("check", "rules", RULES)
     promtool("test", "rules", CASES)
 
 
-def test_every_alert_is_tested():
+def test_every_alert_has_a_test():
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
     assert alerts and set(alerts) == set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
 
 
-def test_rules_and_dashboard_know_no_metric_that_there_is_not(stack, dashboard):
+def test_rules_and_dashboard_use_existing_metrics(stack, dashboard):
     known = known_metrics(stack)
     for text in (RULES.read_text(), CASES.read_text(), "\n".join(expressions(dashboard))):
         assert metrics_in(text) - known == set()
 
 
-def test_the_expressions_of_the_dashboard_are_ones_that_prometheus_reads(dashboard, tmp_path):
+def test_dashboard_expressions_are_valid(dashboard, tmp_path):
     rules = [
         {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m").replace("$instance", ".*")}
         for number, expression in enumerate(expressions(dashboard))
@@ -64,7 +64,7 @@ def test_the_expressions_of_the_dashboard_are_ones_that_prometheus_reads(dashboa
     promtool("check", "rules", file)
 
 
-def test_the_panels_of_the_dashboard_are_told_apart_and_none_covers_another(dashboard):
+def test_dashboard_panels_are_distinct_and_do_not_overlap(dashboard):
     ids, titles = ([panel[name] for panel in dashboard["panels"]] for name in ("id", "title"))
     assert len(set(ids)) == len(set(titles)) == len(ids) > 20
     cells = [

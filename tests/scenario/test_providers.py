@@ -51,7 +51,7 @@ def check_problem(stack, provider: str, expected: dict, bare_id: str) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_each_recorded_answer_becomes_what_stands_beside_it(everyone, provider):
+def test_recorded_answer_gives_the_expected_result(everyone, provider):
     stored = set()
     for case in cases(provider):
         bare_id = number(provider, case)
@@ -72,7 +72,7 @@ def test_each_recorded_answer_becomes_what_stands_beside_it(everyone, provider):
 BUSY = {provider: [case for case in cases(provider) if case.startswith("busy")] for provider in PROVIDERS}
 
 
-def test_an_upstream_that_is_asked_too_often_is_left_alone_for_a_while(make_stack):
+def test_busy_upstream_is_left_alone(make_stack):
     stack = make_stack(every_provider=True, config={"workers": 1}, redis=False, daemon=False, nginx=False)
     upstreams = stack.config["upstreams"]
     stack.configure(  # one for each, or the first that is busy would hold back all

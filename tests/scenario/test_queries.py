@@ -27,7 +27,7 @@ def one_worker(**upstream) -> dict:
     return {"workers": 1, "upstreams": {"main": upstream}}
 
 
-def test_nothing_of_the_clients_goes_up_but_the_task(stack):
+def test_query_contains_only_the_task_from_the_client(stack):
     assert stack.get(PATH + "through-nginx?token=of-the-client", OF_THE_CLIENT, body=b"of-the-client").status == 200
     params = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in OF_THE_CLIENT.items()}
     assert stack.ask_worker(PATH + "straight", HTTP_PROXY="http://127.0.0.1:1", **params).status == 200
@@ -41,7 +41,7 @@ def test_nothing_of_the_clients_goes_up_but_the_task(stack):
         assert not any("of-the-client" in value for value in query.headers.values())
 
 
-def test_an_odd_id_is_percent_encoded_on_its_way_up_and_stays_one_line_in_the_log(make_stack):
+def test_unusual_id_is_percent_encoded_and_logged_on_one_line(make_stack):
     stack = make_stack(providers={"sora": {"task_id": ".{1,128}"}}, config={"log_level": "debug"})
     for odd, sent in (
         ("a%20b", "a%20b"), ("a%3Fb%23c", "a%3Fb%23c"), ("100%25", "100%25"), ("%C3%A9", "%C3%A9"),
@@ -55,14 +55,14 @@ def test_an_odd_id_is_percent_encoded_on_its_way_up_and_stays_one_line_in_the_lo
     assert not any(line.startswith(("FORGED", "X-Injected")) for line in stack.daemon.log().splitlines())
 
 
-def test_no_id_climbs_out_of_the_upstreams_path(make_stack):
+def test_id_cannot_escape_the_upstream_path(make_stack):
     stack = make_stack(providers={"sora": {"task_id": ".{1,128}"}})
     for climber in ("..", ".", "%2e%2e", ".%2E", "..%2Fadmin", "a%2F..%2F..%2Fadmin"):
         assert outcome(stack.ask_worker(PATH + climber)) == (400, "bad_request"), climber
     assert stack.standin.count() == 0
 
 
-def test_connections_are_kept_and_used_again(make_stack):
+def test_connections_are_reused(make_stack):
     stack = make_stack(config={"workers": 1})
     for number in range(20):
         assert stack.task(f"task_{number}").status == 200
@@ -73,7 +73,7 @@ def test_connections_are_kept_and_used_again(make_stack):
     assert stack.standin.counts()["connections"] == 2
 
 
-def test_no_more_than_max_in_flight_are_asked_at_once_and_the_others_wait_their_turn(make_stack):
+def test_max_in_flight_queries_are_sent_and_the_rest_queued(make_stack):
     stack = make_stack(config=one_worker(max_in_flight=2))
     with stack.standin.hold() as barrier:
         asks = [stack.background(stack.task, f"task_{number}") for number in range(6)]
@@ -84,7 +84,7 @@ def test_no_more_than_max_in_flight_are_asked_at_once_and_the_others_wait_their_
     assert stack.standin.counts()["peak"] == 2
 
 
-def test_who_waits_for_a_turn_waits_no_longer_than_the_time_out(make_stack):
+def test_queued_query_times_out(make_stack):
     stack = make_stack(config=one_worker(max_in_flight=1, timeout="500ms"))
     stack.standin.switch(hang=True)
     asks = [stack.background(stack.task, f"task_{number}") for number in range(4)]
@@ -135,7 +135,7 @@ def front(make_stack, host: str):
         front.close()
 
 
-def test_http_2_is_spoken_where_it_is_offered_on_one_connection_once_it_is_known(make_stack):
+def test_http_2_is_used_once_it_is_known_on_one_connection(make_stack):
     with front(make_stack, "127.0.0.1") as (stack, upstream):
         assert stack.task("t").status == 200
         old = set(children_of(upstream.pid))
@@ -151,7 +151,7 @@ def test_http_2_is_spoken_where_it_is_offered_on_one_connection_once_it_is_known
 
 
 @pytest.mark.parametrize("tls", [True, False])
-def test_a_query_that_hangs_on_the_first_connection_holds_up_no_other(make_stack, tmp_path, tls):
+def test_hanging_first_connection_blocks_no_other_query(make_stack, tmp_path, tls):
     with Standin(tmp_path, tls=tls) as upstream:  # it speaks HTTP/1.1
         ca_file = upstream.ca_file if tls else None
         stack = make_stack(config=one_worker(base_url=upstream.url, ca_file=ca_file, timeout="60s"), standin=False)
@@ -166,7 +166,7 @@ def test_a_query_that_hangs_on_the_first_connection_holds_up_no_other(make_stack
         assert outcome(hanging.result()) == ERROR
 
 
-def test_a_certificate_of_another_host_is_not_trusted(make_stack):
+def test_certificate_of_another_host_is_rejected(make_stack):
     with front(make_stack, "127.0.0.2") as (stack, upstream):
         assert outcome(stack.task("t")) == ERROR
         assert upstream.seen() == []

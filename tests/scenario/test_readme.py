@@ -17,7 +17,7 @@ def section(title: str) -> str:
     return re.search(rf"^#+ {title}\n(.*?)(?=^#+ |\Z)", README, re.MULTILINE | re.DOTALL)[1]
 
 
-def test_the_first_answer_has_the_headers_of_the_example(make_stack):
+def test_first_answer_has_the_headers_of_the_example(make_stack):
     shown = re.findall(r"^    ([A-Z][A-Za-z-]+): (.*)$", section("Try it"), re.MULTILINE)
     answer = make_stack(providers={}).task("task_demo")
     names = [name.lower() for name, _ in shown]
@@ -27,13 +27,13 @@ def test_the_first_answer_has_the_headers_of_the_example(make_stack):
             assert answer.headers[name.lower()] == value
 
 
-def test_the_unified_view_of_the_example_has_the_members_that_there_are():
+def test_unified_view_example_has_the_actual_members():
     example = re.search(r'{"provider":"sora","task_id".*?"results_expire_at"', README, re.DOTALL)[0]
     listed = re.sub(r"\[.*\]", "", example, flags=re.DOTALL)
     assert re.findall(r'"(\w+)":', listed) + ["results_expire_at"] == UNIFIED_VIEW.schema["required"]
 
 
-def test_the_error_of_the_example_is_what_is_said(tmp_path, make_stack):
+def test_error_example_is_the_actual_message(tmp_path, make_stack):
     stack = make_stack(daemon=False, nginx=False, redis=False, standin=False)
     shown = re.search(r"^    taskproxy: conf/(taskproxy\.json:.*)$", README, re.MULTILINE)[1]
     text = (ROOT / "conf" / "taskproxy.json").read_text()
@@ -43,7 +43,7 @@ def test_the_error_of_the_example_is_what_is_said(tmp_path, make_stack):
     assert (done.returncode, without_line.sub("", done.stderr)) == (1, f"taskproxy: {without_line.sub('', shown)}\n")
 
 
-def test_the_table_of_errors_has_every_code_with_its_status():
+def test_error_table_has_every_code_with_its_status():
     table = {}
     for codes, statuses in re.findall(r"^\| (`.*?`) \| ([0-9, ]+) \|", section("HTTP interface"), re.MULTILINE):
         for code in re.findall(r"`(\w+)`", codes):
@@ -53,7 +53,7 @@ def test_the_table_of_errors_has_every_code_with_its_status():
     assert table.keys() == set(re.findall(r'X\([A-Z_]+, "(\w+)", \d+,', SOURCES))
 
 
-def test_every_metric_that_is_named_exists(make_stack):
+def test_every_named_metric_exists(make_stack):
     stack = make_stack()
     stack.task("t")
     stack.wait_metric("workers_ready", 2)
@@ -64,7 +64,7 @@ def test_every_metric_that_is_named_exists(make_stack):
     assert {f"taskproxy_{name}" for name in named} <= known
 
 
-def test_every_line_of_the_log_that_is_named_exists():
+def test_every_quoted_log_line_exists():
     formats = re.sub(r"%[-.*0-9]*l*[dsu]|\{\w+\}", "…", SOURCES)  # printf(3) and outcome.h
     phrases = [phrase for row in re.findall(r"^\| ([^|]*) \|", section("Troubleshooting"), re.MULTILINE)
                for phrase in re.findall(r'"([^"]+)"', row)]
@@ -73,7 +73,7 @@ def test_every_line_of_the_log_that_is_named_exists():
         assert re.sub(r"\d+", "…", phrase) in formats
 
 
-def test_every_file_that_is_named_is_there():
+def test_every_named_file_exists():
     for name in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / name).exists()
     modules = re.findall(r"`([a-z_]+\.[ch])`", section("Reading the code"))
@@ -85,7 +85,7 @@ def test_every_file_that_is_named_is_there():
         ROOT / "conf" / "man" / "taskproxy.json.5.in").read_text()
 
 
-def test_the_rights_in_redis_that_are_named_are_enough(make_stack):
+def test_documented_redis_permissions_are_sufficient(make_stack):
     rights = re.findall(r"\b[A-Z]{3,}\b", PAGE.partition("An ACL must allow")[2].partition("Except for")[0])
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 100}}, access={"ownership": "first-reader"}, daemon=False,
                         providers={"sora": {"poll": {"min": "100ms", "max": "100ms"}}})

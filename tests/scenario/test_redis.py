@@ -47,7 +47,7 @@ def something_else_in_place_of_redis(stack, answer):
             os.unlink(stack.redis.socket)
 
 
-def test_without_redis_all_goes_on_and_with_its_return_it_is_used_again(make_stack):
+def test_requests_succeed_without_redis_and_use_it_when_it_returns(make_stack):
     stack = make_stack(daemon=False, nginx=False)
     stack.redis.stop()
     stack.daemon.start()
@@ -76,7 +76,7 @@ def test_without_redis_all_goes_on_and_with_its_return_it_is_used_again(make_sta
     assert stack.standin.count("task_3") == 1
 
 
-def test_redis_stopped_under_way_is_said_once_and_makes_no_storm_of_misses(make_stack):
+def test_stopped_redis_is_logged_once_and_causes_no_query_storm(make_stack):
     stack = make_stack(config=ONE_WORKER)
     stack.wait_metric("redis_up", 1)
     stack.redis.stop()
@@ -94,7 +94,7 @@ def test_redis_stopped_under_way_is_said_once_and_makes_no_storm_of_misses(make_
 
 
 @pytest.mark.parametrize("frozen", ["from the start", "under way"])
-def test_a_frozen_redis_holds_up_a_request_for_its_timeout_and_the_next_ones_not_at_all(make_stack, frozen):
+def test_frozen_redis_delays_one_request_by_its_timeout_and_later_ones_not_at_all(make_stack, frozen):
     stack = make_stack(daemon=False, nginx=False, config={"workers": 1, "redis": {"timeout": "300ms"}})
     if frozen == "from the start":
         stack.redis.freeze()
@@ -123,7 +123,7 @@ def test_a_frozen_redis_holds_up_a_request_for_its_timeout_and_the_next_ones_not
     wait_stored(stack, "task_2")
 
 
-def test_a_slow_redis_is_waited_for_within_its_timeout(make_stack):
+def test_slow_redis_is_awaited_within_its_timeout(make_stack):
     stack = make_stack(config={"workers": 1, "redis": {"timeout": "10s"}})
     stack.standin.switch(state="SUCCESS")
     stack.wait_metric("redis_up", 1)
@@ -141,7 +141,7 @@ def test_a_slow_redis_is_waited_for_within_its_timeout(make_stack):
     assert stack.standin.count("task_1") == 1
 
 
-def test_a_worker_that_was_descheduled_finds_the_reply_of_a_healthy_redis(make_stack):
+def test_descheduled_worker_finds_the_reply_of_a_healthy_redis(make_stack):
     timeout = 2
     stack = make_stack(config={"workers": 1, "redis": {"timeout": f"{timeout}s"}})
     stack.wait_metric("redis_up", 1)
@@ -161,7 +161,7 @@ def test_a_worker_that_was_descheduled_finds_the_reply_of_a_healthy_redis(make_s
     assert [key for key in stack.redis.keys() if key.endswith("#lease")] == []
 
 
-def test_a_full_redis_is_complained_of_once_and_still_read(make_stack):
+def test_full_redis_is_logged_once_and_still_read(make_stack):
     stack = make_stack(config=ONE_WORKER)
     stack.standin.switch(state="SUCCESS")
     stack.wait_metric("redis_up", 1)
@@ -188,7 +188,7 @@ def test_a_full_redis_is_complained_of_once_and_still_read(make_stack):
     wait_stored(stack, "task_3")
 
 
-def test_a_refused_password_is_said_once_and_never_shown(make_stack):
+def test_rejected_password_is_logged_once_and_never_shown(make_stack):
     stack = make_stack(daemon=False, nginx=False, config=ONE_WORKER)
     secret = stack.folder / "redis-password"
 
@@ -222,7 +222,7 @@ def test_a_refused_password_is_said_once_and_never_shown(make_stack):
     assert "password" not in stack.daemon.log()
 
 
-def test_a_key_of_another_type_is_said_once_and_harms_nobody(make_stack):
+def test_key_of_another_type_is_logged_once_and_harmless(make_stack):
     stack = make_stack(config=ONE_WORKER)
     stack.wait_metric("redis_up", 1)
     for number in range(3):
@@ -235,7 +235,7 @@ def test_a_key_of_another_type_is_said_once_and_harms_nobody(make_stack):
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-LOADING not yet\r\n", b"$99999999999\r\n"])
-def test_something_else_in_place_of_redis_is_tried_again_but_said_once(make_stack, answer):
+def test_other_server_in_place_of_redis_is_retried_but_logged_once(make_stack, answer):
     stack = make_stack(daemon=False, nginx=False, config=ONE_WORKER)
     stack.redis.stop()
     with something_else_in_place_of_redis(stack, answer) as connections:

@@ -15,7 +15,7 @@ def hup_and_wait(stack, reloads):
     stack.wait_metric("workers_ready", stack.config["workers"])
 
 
-def test_no_request_fails_in_a_hundred_reloads_under_load(make_stack):
+def test_hundred_reloads_under_load_fail_no_request(make_stack):
     stack = finished_tasks(make_stack)
     with clients(stack) as failures:
         for reload in range(1, 101):
@@ -26,7 +26,7 @@ def test_no_request_fails_in_a_hundred_reloads_under_load(make_stack):
     stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old workers")
 
 
-def test_a_burst_of_hups_ends_in_the_newest_configuration(make_stack):
+def test_burst_of_hups_applies_the_newest_configuration(make_stack):
     stack = make_stack(redis=False)
     for workers in (3, 4, 1, 3):
         stack.configure(workers=workers)
@@ -35,7 +35,7 @@ def test_a_burst_of_hups_ends_in_the_newest_configuration(make_stack):
     stack.wait_until(lambda: len(stack.daemon.workers()) == 3, what="3 workers")
 
 
-def test_who_is_held_during_a_reload_gets_his_answer(make_stack):
+def test_held_request_is_answered_during_a_reload(make_stack):
     stack = make_stack()
     with stack.standin.hold("held") as barrier:
         held = [stack.background(stack.task, "held") for _ in range(3)]
@@ -47,7 +47,7 @@ def test_who_is_held_during_a_reload_gets_his_answer(make_stack):
     stack.wait_until(lambda: len(stack.daemon.workers()) == 2, what="the end of the old worker")
 
 
-def test_a_bad_configuration_leaves_everything_as_it_was(make_stack):
+def test_invalid_configuration_leaves_everything_unchanged(make_stack):
     stack = make_stack()
     workers = stack.daemon.workers()
     stack.configure(workers="many")
@@ -74,7 +74,7 @@ def test_a_bad_configuration_leaves_everything_as_it_was(make_stack):
     assert stack.task("task_2").status == 200
 
 
-def test_a_changed_configuration_takes_effect(make_stack):
+def test_changed_configuration_takes_effect(make_stack):
     stack = make_stack(config={"cache": {"missing_ttl": "1h"}})
     assert [stack.task("missing").status for _ in range(3)] == [404] * 3
     assert stack.standin.count("missing") == 1

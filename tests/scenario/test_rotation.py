@@ -57,7 +57,7 @@ def remove_and_write(stack):
 
 
 @pytest.mark.parametrize("change", [write_in_place, rename_onto_it, remove_and_write])
-def test_a_key_is_taken_anew_however_its_file_is_replaced(rotating, change):
+def test_replaced_key_file_is_reloaded_however_it_is_replaced(rotating, change):
     old_workers = rotating.daemon.workers()
     assert key_in_use(rotating) == rotating.key
     change(rotating)
@@ -69,7 +69,7 @@ def test_a_key_is_taken_anew_however_its_file_is_replaced(rotating, change):
 
 
 @pytest.mark.parametrize("link", ["..data", "key"], ids=["as Kubernetes does it", "of the file itself"])
-def test_a_key_is_taken_anew_when_a_symbolic_link_to_it_is_another_one(rotating, link):
+def test_replaced_symbolic_link_is_followed(rotating, link):
     mounted = rotating.folder / "mounted"
     for version, key in (("..1", rotating.key), ("..2", NEW)):
         (mounted / version).mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_a_key_is_taken_anew_when_a_symbolic_link_to_it_is_another_one(rotating,
     assert rotations(rotating) == 1
 
 
-def test_a_change_that_no_folder_tells_of_is_found_by_looking(rotating):
+def test_change_without_inotify_event_is_found_by_polling(rotating):
     """Another folder under the same name: the one that is watched does not change."""
     for version, key in (("1", rotating.key), ("2", NEW)):
         (rotating.folder / version).mkdir()
@@ -99,7 +99,7 @@ def test_a_change_that_no_folder_tells_of_is_found_by_looking(rotating):
     wait_key(rotating, NEW)
 
 
-def test_a_credential_of_systemd_is_a_key_and_is_taken_anew(make_stack):
+def test_systemd_credential_is_reloaded(make_stack):
     stack = make_stack(redis=False, daemon=False)
     credentials = stack.folder / "credentials"
     credentials.mkdir()
@@ -117,7 +117,7 @@ def test_a_credential_of_systemd_is_a_key_and_is_taken_anew(make_stack):
     wait_key(stack, NEW)
 
 
-def test_changes_that_come_together_make_one_rotation(make_stack):
+def test_simultaneous_changes_are_one_rotation(make_stack):
     stack = make_stack(redis=False)
     files = [stack.folder / f"key-{number}" for number in range(5)]
     for file in files:
@@ -133,7 +133,7 @@ def test_changes_that_come_together_make_one_rotation(make_stack):
     assert stack.metric("worker_starts_total") == 3 * 2
 
 
-def test_the_password_of_redis_is_taken_anew(make_stack):
+def test_redis_password_is_reloaded(make_stack):
     stack = make_stack(daemon=False)
     stack.redis.stop()
     stack.redis.start(password="the-first-password")
@@ -167,7 +167,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_content_leaves_the_old_key_in_force_and_says_so_once(rotating, name):
+def test_invalid_content_keeps_the_old_key_and_is_logged_once(rotating, name):
     text, mode, why = BAD[name]
     workers = rotating.daemon.workers()
     put(rotating.key_file, text, mode)
@@ -187,7 +187,7 @@ def test_bad_content_leaves_the_old_key_in_force_and_says_so_once(rotating, name
     wait_key(rotating, NEW)
 
 
-def test_a_key_file_that_is_lost_and_comes_back_changes_nothing(rotating):
+def test_removed_and_restored_key_file_changes_nothing(rotating):
     workers = rotating.daemon.workers()
     away = rotating.key_file.with_name("away")
     rotating.key_file.rename(away)
@@ -199,7 +199,7 @@ def test_a_key_file_that_is_lost_and_comes_back_changes_nothing(rotating):
     assert rotations(rotating) == 0
 
 
-def test_the_rest_of_the_configuration_is_not_taken_with_a_key(rotating):
+def test_rotation_does_not_reload_the_rest_of_the_configuration(rotating):
     rotating.daemon.config_file.write_text("no configuration")
     (rotating.providers_dir / "sora.json").write_text("no provider")
     put(rotating.key_file, NEW)
@@ -210,7 +210,7 @@ def test_the_rest_of_the_configuration_is_not_taken_with_a_key(rotating):
     assert key_in_use(rotating) == NEW
 
 
-def test_a_file_that_is_only_touched_and_one_that_hup_has_taken_make_no_rotation(rotating):
+def test_touched_or_already_reloaded_file_is_not_a_rotation(rotating):
     put(rotating.key_file, rotating.key)
     os.utime(rotating.key_file)
     rotating.write_key(NEW)
@@ -224,7 +224,7 @@ def test_a_file_that_is_only_touched_and_one_that_hup_has_taken_make_no_rotation
 # What goes on meanwhile
 
 
-def test_a_query_under_way_ends_with_the_key_it_began_with(rotating):
+def test_query_in_flight_finishes_with_its_key(rotating):
     with rotating.standin.hold("held") as barrier:
         held = rotating.background(rotating.task, "held")
         barrier.wait_arrived(1)
@@ -234,7 +234,7 @@ def test_a_query_under_way_ends_with_the_key_it_began_with(rotating):
     assert [query.headers["authorization"] for query in rotating.standin.seen("held")] == [f"Bearer {rotating.key}"]
 
 
-def test_no_request_fails_while_keys_change_again_and_again(rotating):
+def test_continuous_key_changes_fail_no_request(rotating):
     rotating.standin.switch(state="SUCCESS")
     with clients(rotating) as failures:
         for rotation in range(1, 6):

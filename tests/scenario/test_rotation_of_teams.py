@@ -25,7 +25,7 @@ def stack(make_stack):
     return teams_stack(make_stack, redis=False)
 
 
-def test_a_token_that_is_put_into_the_file_is_good_and_one_that_is_taken_out_is_not(stack):
+def test_added_token_is_valid_and_removed_one_is_not(stack):
     assert stack.get(TASK, bearer("film")).status == 200
     put_teams(stack, film={"token_sha256": [digest(NEW_TOKEN)]}, web={"token_sha256": []})
     stack.wait_until(lambda: status(stack, Authorization=f"Bearer {NEW_TOKEN}") == 200, what="the new token")
@@ -38,7 +38,7 @@ def test_a_token_that_is_put_into_the_file_is_good_and_one_that_is_taken_out_is_
     ("{", "teams.json:1: "), ('{"web": {"provider": []}}', 'did you mean "providers"?'),
     (json.dumps({"web": {**TEAMS["web"], "token_sha256": ["abc"]}}), "/web/token_sha256/0: "),
 ])
-def test_a_bad_file_of_teams_leaves_the_old_one_in_force_and_says_so_once(stack, text, why):
+def test_invalid_teams_file_keeps_the_old_one_and_is_logged_once(stack, text, why):
     put(stack.folder / "teams.json", text)
     assert why in stack.wait_log(NOT_TAKEN)
     put(stack.folder / "teams.json", text)
@@ -47,7 +47,7 @@ def test_a_bad_file_of_teams_leaves_the_old_one_in_force_and_says_so_once(stack,
     assert stack.get(TASK, bearer("film")).status == 200
 
 
-def test_links_of_a_new_secret_are_good_and_those_of_a_secret_that_is_kept_as_the_old_one(stack):
+def test_links_of_the_new_and_the_old_secret_are_valid(stack):
     links = [link("sora/task_1", secret=secret) for secret in (SECRET, NEW_SECRET)]
     assert [status(stack, query) for query in links] == [200, 403]
     put(stack.folder / "old-web-links", SECRET)
@@ -59,7 +59,7 @@ def test_links_of_a_new_secret_are_good_and_those_of_a_secret_that_is_kept_as_th
     assert OLD_SECRET not in stack.daemon.log() and NEW_SECRET not in stack.daemon.log()
 
 
-def test_a_link_secret_that_others_may_read_is_not_taken(stack):
+def test_link_secret_readable_by_others_is_not_loaded(stack):
     put(stack.folder / "web-links", NEW_SECRET, 0o640)
     assert f'"{stack.folder}/web-links" can be read by others (mode 0640)' in stack.wait_log(NOT_TAKEN)
     assert status(stack, link("sora/task_1")) == 200

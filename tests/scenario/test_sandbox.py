@@ -45,19 +45,19 @@ def attempt(stack, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in ATTEMPTS if name not in DEADLY | ALLOWED])
-def test_what_no_worker_needs_is_not_there(intruded, name):
+def test_unneeded_files_are_invisible(intruded, name):
     stack = intruded()
     assert attempt(stack, name) == REFUSED
     assert stack.ask_worker("/sora/v1/videos/t").status == 200
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
-def test_what_a_worker_needs_it_can_do(intruded, name):
+def test_needed_operations_work(intruded, name):
     assert attempt(intruded(), name) == "done"
 
 
 @pytest.mark.parametrize("name", sorted(DEADLY))
-def test_who_tries_what_only_an_intruder_would_is_killed_and_the_worker_replaced(intruded, name):
+def test_forbidden_operation_kills_the_worker_and_it_is_replaced(intruded, name):
     stack = intruded()
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGRTMIN + ATTEMPTS.index(name))
@@ -66,7 +66,7 @@ def test_who_tries_what_only_an_intruder_would_is_killed_and_the_worker_replaced
     assert f"intruder: {name}: " not in stack.daemon.log()
 
 
-def test_without_the_sandbox_the_intruder_gets_further(intruded):
+def test_without_the_sandbox_the_operation_succeeds(intruded):
     stack = intruded(sandbox="off")
     assert attempt(stack, "start_a_process") == "done"
     assert status_of(stack.daemon.workers()[0])["Seccomp_filters"] == "1"  # which refuses io_uring
@@ -93,7 +93,7 @@ int uv_loop_init(void *loop)
 """
 
 
-def test_no_process_can_make_a_ring_by_the_time_it_makes_its_loop(make_stack, monkeypatch, tmp_path):
+def test_no_process_can_use_io_uring_when_it_creates_its_loop(make_stack, monkeypatch, tmp_path):
     preload(monkeypatch, tmp_path, RING_BEFORE_THE_LOOP)
     stack = make_stack(binary=PLAIN_BINARY, redis=False, nginx=False)
     for pid in (stack.daemon.pid, *stack.daemon.workers()):
@@ -107,7 +107,7 @@ def test_no_process_can_make_a_ring_by_the_time_it_makes_its_loop(make_stack, mo
 # The daemon itself
 
 
-def test_every_worker_is_in_the_sandbox_also_after_a_reload_and_cannot_gain_rights(stack):
+def test_every_worker_is_sandboxed_even_after_a_reload(stack):
     for _ in range(2):
         stack.wait_metric("workers_ready", 2)
         for pid in stack.daemon.workers():
@@ -117,7 +117,7 @@ def test_every_worker_is_in_the_sandbox_also_after_a_reload_and_cannot_gain_righ
         stack.daemon.reload()
 
 
-def test_a_system_without_seccomp_is_warned_of_and_served(make_stack, monkeypatch, tmp_path):
+def test_missing_seccomp_is_logged_and_requests_are_served(make_stack, monkeypatch, tmp_path):
     preload(monkeypatch, tmp_path, "int seccomp_load(void *filter) { return -22; }")
     stack = make_stack(binary=PLAIN_BINARY, config={"workers": 1})
     assert stack.task("t").status == 200
@@ -125,7 +125,7 @@ def test_a_system_without_seccomp_is_warned_of_and_served(make_stack, monkeypatc
     assert len(said) == 1 and "running without seccomp: " in said[0]
 
 
-def test_a_sandbox_is_on_or_off(make_stack):
+def test_sandbox_is_on_or_off(make_stack):
     stack = make_stack(config={"sandbox": "maybe"}, daemon=False, nginx=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode != 0 and "/sandbox" in done.stderr and "on" in done.stderr and "off" in done.stderr
@@ -159,7 +159,7 @@ def name_server():
 
 
 @needs.root
-def test_names_are_looked_up_from_within_the_sandbox(make_stack, name_server):
+def test_names_are_resolved_in_the_sandbox(make_stack, name_server):
     needs.namespaces("--mount")
     stack = make_stack(daemon=False, nginx=False)
     file = stack.folder / "resolv.conf"

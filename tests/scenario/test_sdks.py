@@ -60,7 +60,7 @@ def test_runway_tasks_retrieve(everyone, ask):
     assert (task["id"], task["status"], task["progress"]) == ("task-1", "RUNNING", 0.42)
 
 
-def test_runway_wait_for_task_output_asks_until_the_task_has_ended(everyone, ask):
+def test_runway_wait_for_task_output_polls_until_the_task_has_ended(everyone, ask):
     everyone.standin.switch("task-2", state="IN_PROGRESS")
     waiting = everyone.background(ask, "runway", "wait", "task-2")
     everyone.standin.wait_count(1, "task-2")
@@ -71,7 +71,7 @@ def test_runway_wait_for_task_output_asks_until_the_task_has_ended(everyone, ask
     assert everyone.standin.count("task-2") == 2
 
 
-def test_runway_wait_for_task_output_tells_of_a_failure_in_its_own_way(everyone, ask):
+def test_runway_wait_for_task_output_reports_a_failure(everyone, ask):
     everyone.standin.switch("task-3", state="FAILURE")
     error = ask("runway", "wait", "task-3")["error"]
     assert error["classes"][0] == "TaskFailedError"
@@ -117,7 +117,7 @@ def assert_error(everyone, ask, client, task_id, switches, status, words):
 
 
 @pytest.mark.parametrize("client", CLASSES)
-def test_our_errors_are_the_clients_own_with_our_words(everyone, ask, client):
+def test_our_errors_are_the_sdks_exceptions_with_our_messages(everyone, ask, client):
     def try_one(i, each):
         assert_error(everyone, ask, client, f"{client}-error-{i}", *each)
 
@@ -126,20 +126,20 @@ def test_our_errors_are_the_clients_own_with_our_words(everyone, ask, client):
 
 
 @pytest.mark.parametrize("client", CLASSES)
-def test_a_refusal_of_our_key_is_an_error_of_ours_to_the_client(everyone, ask, client):
+def test_rejection_of_our_key_is_a_server_error_for_the_client(everyone, ask, client):
     words = "The upstream refused the proxy's credentials. The operator must act."
     assert_error(everyone, ask, client, f"{client}-refused", {"status": 401}, 502, words)
     everyone.wait_until(lambda: everyone.task(f"after-{client}").status == 200, what="a key that is not set aside")
 
 
 @pytest.mark.parametrize("client", ["openai", "runway"])
-def test_a_passing_trouble_is_tried_again_by_the_client(everyone, ask, client):
+def test_transient_error_is_retried_by_the_client(everyone, ask, client):
     everyone.standin.switch(f"{client}-trouble", status=500, times=1)
     assert ask(client, "retrieve", f"{client}-trouble")["result"]["id"] == f"{client}-trouble"
     assert everyone.standin.count(f"{client}-trouble") == 2
 
 
-def test_an_upstream_that_takes_no_queries_and_an_id_that_is_none_are_errors_of_the_clients_too(everyone, ask):
+def test_overload_and_invalid_id_are_sdk_exceptions(everyone, ask):
     everyone.standin.switch("busy-1", status=429, retry_after=1)
     error = ask("openai", "retrieve", "busy-1", 0)["error"]
     assert (error["status"], error["classes"][0]) == (503, "InternalServerError")

@@ -39,7 +39,7 @@ def recorded(provider: str, case: str, suffix: str = ".answer") -> bytes:
     (FAL, FAL_QUERY, FAL_RESULT, ("result", "video", "url")),
     (MINIMAX, "/v1/query/video_generation?task_id={}", FILES, ("retrieved", "file", "download_url")),
 ])
-def test_the_result_is_asked_for_once_the_task_has_succeeded(everyone, unified, first, second, kept):
+def test_result_is_queried_after_the_task_succeeded(everyone, unified, first, second, kept):
     everyone.standin.switch("7", state="IN_PROGRESS", times=1)
     everyone.standin.switch("8", state="SUCCESS")
     assert everyone.get(unified + "7").json()["status"] == "running"
@@ -60,7 +60,7 @@ def test_the_result_is_asked_for_once_the_task_has_succeeded(everyone, unified, 
     assert everyone.standin.count() == 2
 
 
-def test_both_queries_are_made_once_for_all_who_wait(everyone):
+def test_both_queries_are_shared_by_all_waiters(everyone):
     everyone.standin.switch("9", state="SUCCESS")
     with everyone.standin.hold("9/result") as barrier:
         asks = [everyone.background(everyone.get, FAL + "9") for _ in range(50)]
@@ -70,7 +70,7 @@ def test_both_queries_are_made_once_for_all_who_wait(everyone):
     assert targets(everyone) == [FAL_QUERY.format(9), FAL_RESULT.format(9)]
 
 
-def test_another_worker_waits_for_as_long_as_both_queries_may_take(make_stack):
+def test_other_worker_waits_long_enough_for_both_queries(make_stack):
     stack = sharing(make_stack, every_provider=True, config={
         "workers": 2, "upstreams": {"main": {"timeout": "2s"}}})
     stack.standin.switch("9", state="SUCCESS", delay=1.4)
@@ -92,7 +92,7 @@ def test_another_worker_waits_for_as_long_as_both_queries_may_take(make_stack):
     ({"raw": "[]"}, (502, "upstream_invalid")),
     ({"huge": 5 * 1024 * 1024}, (502, "upstream_invalid")),
 ])
-def test_until_the_result_has_been_read_the_task_has_not_ended(everyone, switches, expected):
+def test_task_has_not_ended_until_its_result_is_read(everyone, switches, expected):
     for unified, task_id in ((FAL, "10"), (MINIMAX, "11")):
         everyone.standin.switch(task_id, state="SUCCESS")
         everyone.standin.switch(f"{task_id}/result", **switches)
@@ -107,7 +107,7 @@ def test_until_the_result_has_been_read_the_task_has_not_ended(everyone, switche
 
 
 @pytest.mark.parametrize("unified", [FAL, MINIMAX])
-def test_a_result_that_does_not_come_is_a_time_out(make_stack, unified):
+def test_missing_result_answer_is_a_timeout(make_stack, unified):
     stack = make_stack(every_provider=True, config={"workers": 1, "upstreams": {"main": {"timeout": "500ms"}}})
     stack.standin.switch("10", state="SUCCESS")
     stack.standin.switch("10/result", hang=True)
@@ -115,7 +115,7 @@ def test_a_result_that_does_not_come_is_a_time_out(make_stack, unified):
     assert stack.redis.stored() == []
 
 
-def test_while_the_result_cannot_be_had_the_last_snapshot_stands_in(make_stack):
+def test_last_snapshot_is_served_while_the_result_is_unavailable(make_stack):
     stack = make_stack(every_provider=True, providers={"fal": {"poll": {"min": "100ms", "max": "100ms"}}})
     stack.standin.switch("14", state="IN_PROGRESS")
     running = stack.get(FAL + "14")
@@ -127,7 +127,7 @@ def test_while_the_result_cannot_be_had_the_last_snapshot_stands_in(make_stack):
     stack.wait_until(lambda: stack.get(FAL + "14").json()["status"] == "succeeded", what="the end of the task")
 
 
-def test_a_result_that_tells_of_a_failure_ends_the_task_as_failed(everyone):
+def test_failure_in_the_result_makes_the_task_failed(everyone):
     everyone.standin.switch("15", state="SUCCESS")
     everyone.standin.switch("15/result", status=422, raw=recorded("fal", "failed-result", ".result.answer"))
     failed = everyone.get(FAL + "15")
@@ -136,7 +136,7 @@ def test_a_result_that_tells_of_a_failure_ends_the_task_as_failed(everyone):
     everyone.wait_until(everyone.redis.stored, what="the view to be stored")
 
 
-def test_an_error_within_the_200_of_the_result_is_no_result(everyone):
+def test_error_inside_a_200_result_is_not_a_result(everyone):
     for task_id, code, expected in (("160", 2013, (502, "upstream_error")), ("161", 1004, (502, "upstream_auth"))):
         everyone.standin.switch(task_id, state="SUCCESS")
         everyone.standin.switch(f"{task_id}/result", raw=json.dumps({"base_resp": {"status_code": code}}))
@@ -144,7 +144,7 @@ def test_an_error_within_the_200_of_the_result_is_no_result(everyone):
     assert everyone.redis.stored() == []
 
 
-def test_what_the_first_answer_says_stays_one_value_of_the_second_path(everyone):
+def test_value_from_the_first_answer_stays_one_path_segment(everyone):
     """An upstream's text must not turn the second query into one for something else."""
     def ask(task_id, told):
         first = json.loads(recorded("minimax", "succeeded")) | {"file_id": told}
@@ -165,7 +165,7 @@ def test_what_the_first_answer_says_stays_one_value_of_the_second_path(everyone)
 # Keys in other forms
 
 
-def test_each_provider_is_shown_the_key_in_its_own_way(everyone):
+def test_each_provider_gets_the_key_in_its_own_header(everyone):
     headers = {"zhipu/1": ("authorization", "Bearer {}"), "fal/a/b/2": ("authorization", "Key {}"),
                "vidu/3": ("authorization", "Token {}"), "heygen/4": ("x-api-key", "{}"), "pixverse/5": ("api-key", "{}"),
                "veo/veo-3/6": ("x-goog-api-key", "{}"), "midjourney/7": ("mj-api-secret", "{}")}
@@ -178,7 +178,7 @@ def test_each_provider_is_shown_the_key_in_its_own_way(everyone):
     assert everyone.standin.seen("8")[0].headers["x-runway-version"] == "2024-11-06"
 
 
-def test_a_fresh_uuid_goes_with_every_query(everyone):
+def test_every_query_has_a_new_uuid(everyone):
     for task_id in range(20):
         assert everyone.get(f"{PIXVERSE}{task_id}").status == 200
     ids = [query.headers["ai-trace-id"] for query in everyone.standin.seen()]
@@ -186,7 +186,7 @@ def test_a_fresh_uuid_goes_with_every_query(everyone):
     assert all(re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", each) for each in ids)
 
 
-def test_a_signed_token_is_made_and_used_again(everyone):
+def test_signed_token_is_created_and_reused(everyone):
     """The stand-in takes only a token that our secret has signed and that is valid now."""
     assert {everyone.get(f"{KLING}{task_id}").status for task_id in range(20)} == {200}
     (token,) = {query.headers["authorization"].removeprefix("Bearer ") for query in everyone.standin.seen()}
@@ -197,14 +197,14 @@ def test_a_signed_token_is_made_and_used_again(everyone):
     assert not any(everyone.signing_key.partition(":")[2] in str(query) for query in everyone.standin.seen())
 
 
-def test_a_token_of_the_wrong_secret_is_our_trouble_and_not_the_clients(everyone):
+def test_token_of_the_wrong_secret_is_our_error_not_the_clients(everyone):
     everyone.standin.keys.remove(everyone.signing_key)
     assert outcome(everyone.get(KLING + "1")) == (502, "upstream_auth")
     everyone.standin.keys.add(everyone.signing_key)
     assert everyone.get(KLING + "1").status == 200
 
 
-def test_a_new_key_file_means_a_new_token_after_a_reload(everyone):
+def test_new_key_file_gives_a_new_token_after_a_reload(everyone):
     everyone.get(KLING + "1")
     new = "ak-new:sk-of-the-new-account"
     everyone.standin.keys.add(new)
@@ -215,7 +215,7 @@ def test_a_new_key_file_means_a_new_token_after_a_reload(everyone):
     assert json.loads(base64.urlsafe_b64decode(token + "=="))["iss"] == "ak-new"
 
 
-def test_key_secret_and_token_that_the_upstream_repeats_do_not_come_out(everyone):
+def test_key_secret_and_token_repeated_by_the_upstream_do_not_leak(everyone):
     everyone.get(KLING + "1")
     token = everyone.standin.seen("1")[0].headers["authorization"].removeprefix("Bearer ")
     secret = everyone.signing_key.partition(":")[2]

@@ -15,19 +15,19 @@ def idle(make_stack):
     return teams_stack(make_stack, daemon=False, redis=False)
 
 
-def test_a_new_token_comes_with_its_line_for_the_file(idle):
+def test_new_token_comes_with_its_line_for_the_teams_file(idle):
     done = idle.daemon.run("--new-token")
     token, line = done.stdout.splitlines()
     assert re.fullmatch("tp-[0-9a-f]{64}", token) and done.returncode == 0 and done.stderr == ""
     assert line == f'"token_sha256": ["{digest(token)}"]'
 
 
-def test_no_two_tokens_are_the_same(idle):
+def test_tokens_are_unique(idle):
     tokens = [idle.daemon.run("--new-token").stdout for _ in range(20)]
     assert len(set(tokens)) == 20
 
 
-def test_a_link_is_printed_on_one_line(idle):
+def test_link_is_printed_on_one_line(idle):
     earliest = in_seconds(3600)
     done = idle.daemon.run(*SIGN)
     (exp, sig), = re.findall(r"\Ateam=web&exp=(\d+)&sig=([0-9a-f]{64})\n\Z", done.stdout)
@@ -46,7 +46,7 @@ def test_a_link_is_printed_on_one_line(idle):
     ({"--ttl": "500ms"}, '--ttl must be a duration from "1s" to "366d"'),
     ({"--ttl": "367d"}, '--ttl must be a duration from "1s" to "366d"'),
 ], ids=lambda value: str(value) if isinstance(value, dict) else "")
-def test_what_cannot_be_signed_is_said(idle, change, message):
+def test_signing_errors_are_reported(idle, change, message):
     (option, value), = change.items()
     arguments = list(SIGN)
     arguments[arguments.index(option) + 1] = value
@@ -55,7 +55,7 @@ def test_what_cannot_be_signed_is_said(idle, change, message):
     assert done.stderr.startswith(f"taskproxy: {message}") and done.stderr.count("\n") == 1
 
 
-def test_a_link_needs_all_three(idle):
+def test_link_needs_all_three_arguments(idle):
     for option in ("--team", "--task", "--ttl"):
         at = SIGN.index(option)
         done = idle.daemon.run(*SIGN[:at], *SIGN[at + 2:])
@@ -64,7 +64,7 @@ def test_a_link_needs_all_three(idle):
         assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task and --ttl are options of --sign\n")
 
 
-def test_without_teams_nothing_is_signed(make_stack):
+def test_nothing_is_signed_without_teams(make_stack):
     stack = make_stack(daemon=False, nginx=False, redis=False)
     done = stack.daemon.run(*SIGN)
     assert (done.returncode, done.stderr) == (1, "taskproxy: the configuration names no teams_file\n")

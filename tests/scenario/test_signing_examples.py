@@ -18,12 +18,12 @@ def stack(make_stack):
     return teams_stack(make_stack, redis=False)
 
 
-def test_there_is_an_example_for_each_of_them():
+def test_every_language_has_an_example():
     assert EXAMPLES.keys() == RUNNERS.keys()
 
 
 @pytest.mark.parametrize("language", RUNNERS)
-def test_what_the_example_prints_is_a_good_link(stack, language):
+def test_example_prints_a_valid_link(stack, language):
     assert shutil.which(RUNNERS[language][0])
     done = subprocess.run([*RUNNERS[language], EXAMPLES[language]], cwd=stack.folder, capture_output=True, text=True)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)

@@ -24,7 +24,7 @@ def worker(stack):
     return stack.worker_socket(0)
 
 
-def test_a_thousand_connections_come_and_go(stack, worker):
+def test_thousand_connections_come_and_go(stack, worker):
     before = metric(stack, "connections")
     for _ in range(500):
         Connection(worker).close()
@@ -47,7 +47,7 @@ def large_task(stack, task_id):
     return raw
 
 
-def test_who_does_not_read_his_answer_stalls_nobody_and_gets_it_whole_when_he_does(stack, worker):
+def test_client_that_does_not_read_blocks_nobody_and_gets_the_whole_answer_later(stack, worker):
     expected = large_task(stack, "large")
     asked = request(task_params("/sora/v1/videos/large"))
     before = metric(stack, "connections")
@@ -67,7 +67,7 @@ def test_who_does_not_read_his_answer_stalls_nobody_and_gets_it_whole_when_he_do
     assert_served(stack)
 
 
-def test_who_does_not_read_his_answer_does_not_keep_the_daemon_from_leaving(make_stack):
+def test_client_that_does_not_read_does_not_delay_the_exit(make_stack):
     stack = make_stack(nginx=False, config={"drain": "300ms"})
     large_task(stack, "large")
     with Connection(stack.worker_socket(0)) as slow:
@@ -93,7 +93,7 @@ def assert_overloaded(answer):
     assert int(headers["retry-after"]) >= 1
 
 
-def test_past_the_connections_that_descriptors_allow_each_gets_503_and_then_all_is_well(make_stack):
+def test_connections_over_the_descriptor_limit_get_503_until_others_close(make_stack):
     stack = short_of_descriptors(make_stack, 80)
     with contextlib.ExitStack() as opened:
         idle = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(40)]
@@ -108,7 +108,7 @@ def test_past_the_connections_that_descriptors_allow_each_gets_503_and_then_all_
     stack.wait_until(lambda: stack.ask_worker(TASK).status == 200, what="an answer as before")
 
 
-def test_when_not_even_a_connection_can_be_taken_it_waits_and_one_line_says_so(make_stack):
+def test_failing_accept_is_logged_once_and_retried(make_stack):
     stack = short_of_descriptors(make_stack, 80)
     with contextlib.ExitStack() as opened:
         idle = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(120)]
@@ -124,7 +124,7 @@ def test_when_not_even_a_connection_can_be_taken_it_waits_and_one_line_says_so(m
     assert stack.daemon.log().count("cannot accept connections") == 1
 
 
-def test_when_no_descriptor_is_left_for_the_upstream_it_is_503_and_recovers(make_stack):
+def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
     stack = short_of_descriptors(make_stack, 60)
     with stack.standin.hold() as barrier:
         asked = [stack.background(fastcgi.ask, stack.worker_socket(0), f"/sora/v1/videos/task_{n}") for n in range(60)]

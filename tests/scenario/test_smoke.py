@@ -1,7 +1,7 @@
 """Smoke test: one task, from the first request to its cached result."""
 
 
-def test_a_task_from_the_first_question_to_its_kept_result(make_stack):
+def test_task_from_the_first_query_to_its_cached_result(make_stack):
     stack = make_stack(providers={"sora": {"poll": {"min": "100ms", "max": "100ms"}}})
 
     first = stack.task("task_1", headers={"Authorization": "Bearer of-the-client", "Cookie": "a=b"})

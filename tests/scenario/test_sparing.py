@@ -45,7 +45,7 @@ def open_breaker(stack):
 @pytest.mark.parametrize("failure, code", [
     ({"status": 500}, "upstream_error"), ({"reset": True}, "upstream_error"), ({"hang": True}, "upstream_timeout"),
 ], ids=["500", "reset", "time-out"])
-def test_after_failures_in_a_row_nothing_is_asked_for_a_while(make_stack, failure, code):
+def test_breaker_opens_after_consecutive_failures(make_stack, failure, code):
     stack = spared(make_stack, breaker_failures=3, timeout="200ms")
     stack.standin.switch(**failure)
     assert [stack.task(f"task_{number}").json()["code"] for number in range(3)] == [code] * 3
@@ -57,7 +57,7 @@ def test_after_failures_in_a_row_nothing_is_asked_for_a_while(make_stack, failur
     assert lines(stack, BREAKS) == 1
 
 
-def test_after_the_pause_one_query_is_let_through_and_opens_or_closes_it(make_frozen):
+def test_one_probe_after_the_pause_opens_or_closes_the_breaker(make_frozen):
     stack = spared(make_frozen, breaker_failures=3, breaker_pause="20s")
     open_breaker(stack)
     for probe, longest in enumerate((0.5, 1)):  # a pause is up to a quarter shorter
@@ -82,7 +82,7 @@ def test_after_the_pause_one_query_is_let_through_and_opens_or_closes_it(make_fr
     assert (lines(stack, BREAKS), lines(stack, "recovered")) == (1, 1)
 
 
-def test_a_good_answer_in_between_keeps_it_closed(make_stack):
+def test_success_between_failures_keeps_the_breaker_closed(make_stack):
     stack = spared(make_stack, breaker_failures=3)
     for number in range(4):
         stack.standin.switch(status=500)
@@ -92,14 +92,14 @@ def test_a_good_answer_in_between_keeps_it_closed(make_stack):
     assert lines(stack, "times in a row") == 0
 
 
-def test_without_a_number_it_never_opens(make_stack):
+def test_breaker_never_opens_without_a_limit(make_stack):
     stack = spared(make_stack, breaker_failures=0)
     stack.standin.switch(status=500)
     assert {outcome(stack.task(f"task_{number}")) for number in range(30)} == {(502, "upstream_error")}
     assert stack.standin.count() == 30
 
 
-def test_while_it_is_open_the_last_view_is_told_and_marked(make_stack):
+def test_open_breaker_serves_the_last_view_as_stale(make_stack):
     stack = spared(make_stack, breaker_failures=3)
     view = stack.task("known").body
     open_breaker(stack)
@@ -124,7 +124,7 @@ def wait_stale(stack, task):
 # What the upstream says itself, and what we allow ourselves
 
 
-def test_the_upstreams_retry_after_holds_all_its_tasks_back_for_so_long(make_frozen):
+def test_retry_after_of_the_upstream_holds_back_all_its_tasks(make_frozen):
     stack = spared(make_frozen)
     assert stack.task("known").status == 200
     stack.standin.switch("busy", retry_after=30)
@@ -142,7 +142,7 @@ def test_the_upstreams_retry_after_holds_all_its_tasks_back_for_so_long(make_fro
     assert stack.standin.count() <= queries + 2
 
 
-def test_a_known_task_whose_view_is_too_old_to_be_told_gets_503_with_the_time_to_wait(make_frozen):
+def test_known_task_past_stale_for_gets_503_with_retry_after(make_frozen):
     stack = make_frozen(**quick(cache={"stale_for": "0s"}), redis=False)
     run(stack)
     assert stack.task("known").status == 200
@@ -154,7 +154,7 @@ def test_a_known_task_whose_view_is_too_old_to_be_told_gets_503_with_the_time_to
         stack.clock.step(1)
 
 
-def test_who_waits_for_a_turn_is_not_sent_once_the_upstream_has_had_enough(make_frozen):
+def test_queued_query_is_not_sent_after_the_breaker_opens(make_frozen):
     stack = spared(make_frozen, max_in_flight=2)
     stack.standin.switch(retry_after=30)
     with stack.standin.hold() as barrier:
@@ -165,7 +165,7 @@ def test_who_waits_for_a_turn_is_not_sent_once_the_upstream_has_had_enough(make_
     assert stack.standin.count() <= 4  # those that were under way, and the next ones after a first answer
 
 
-def test_over_the_queries_per_second_it_is_503_and_later_all_is_well(make_stack):
+def test_queries_over_the_rate_limit_get_503_until_later(make_stack):
     stack = spared(make_stack, queries_per_second=5)
     asks = [stack.background(stack.task, f"task_{number}") for number in range(40)]
     answers = [ask.result() for ask in asks]
@@ -194,7 +194,7 @@ def ask_until_asked(stack, task, times) -> list:
     return statuses
 
 
-def test_a_task_seen_before_is_missing_only_when_that_was_said_three_times_in_a_row(make_stack):
+def test_known_task_is_missing_only_after_three_404s_in_a_row(make_stack):
     stack = spared(make_stack)
     view = stack.task("seen").body
     for _ in range(2):  # the good answer in between begins anew
@@ -239,7 +239,7 @@ def polling():
         thread.join()
 
 
-def test_fifty_clients_that_poll_cost_one_query_an_interval(make_stack, polling):
+def test_fifty_polling_clients_are_one_query_per_interval(make_stack, polling):
     stack = spared(make_stack)
     answers = polling(stack, "polled", 50)
     wait_queries(stack, 8, "polled")
@@ -251,7 +251,7 @@ def test_fifty_clients_that_poll_cost_one_query_an_interval(make_stack, polling)
 
 
 @pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}, {"garbage": True}], ids=["500", "reset", "garbage"])
-def test_failures_cost_no_more_while_an_old_view_is_told(make_stack, polling, failure):
+def test_failures_cause_no_extra_queries_while_a_stale_view_is_served(make_stack, polling, failure):
     stack = spared(make_stack, breaker_failures=0)
     assert stack.task("polled").status == 200
     stack.standin.switch(**failure)
@@ -264,7 +264,7 @@ def test_failures_cost_no_more_while_an_old_view_is_told(make_stack, polling, fa
 
 
 @pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}, {"garbage": True}], ids=["500", "reset", "garbage"])
-def test_a_task_that_always_fails_and_was_never_seen_is_asked_for_once_in_its_shortest_interval(make_frozen, failure):
+def test_unseen_failing_task_is_queried_once_per_minimum_interval(make_frozen, failure):
     stack = make_frozen(providers=SLOW, config={"workers": 1}, redis=False)
     stack.standin.switch("t", **failure)
     first = stack.task("t")
@@ -277,7 +277,7 @@ def test_a_task_that_always_fails_and_was_never_seen_is_asked_for_once_in_its_sh
     assert stack.standin.count("t") == 2
 
 
-def test_a_task_that_was_deleted_stays_deleted(make_stack):
+def test_deleted_task_stays_deleted(make_stack):
     """Its last snapshot does not come back from Redis."""
     stack = make_stack(**quick(cache={"missing_ttl": "50ms"}))
     run(stack)

@@ -30,13 +30,13 @@ def one(stack, section, **members):
 # /healthz and /readyz
 
 
-def test_all_well_is_ready_and_nothing_else(stack):
+def test_healthy_daemon_is_ready_without_reasons(stack):
     stack.wait_metric("redis_up", 2)
     assert readiness(stack) == (200, "ready", [])
     assert stack.get("/healthz").json()["status"] == "alive"
 
 
-def test_without_redis_it_is_degraded_and_still_ready(stack):
+def test_lost_redis_is_degraded_but_ready(stack):
     stack.wait_metric("redis_up", 2)
     stack.redis.stop()
     wait_ready(stack, 200, "degraded", ["Redis is unavailable"])
@@ -44,12 +44,12 @@ def test_without_redis_it_is_degraded_and_still_ready(stack):
     wait_ready(stack, 200, "ready", [])
 
 
-def test_where_no_redis_is_configured_none_is_missed(make_stack):
+def test_unconfigured_redis_is_not_degraded(make_stack):
     stack = make_stack(redis=False)
     assert readiness(stack) == (200, "ready", [])
 
 
-def test_an_upstream_that_fails_degrades(make_stack):
+def test_failing_upstream_is_degraded(make_stack):
     stack = make_stack(redis=False, config={"upstreams": {"main": {"breaker_failures": 2, "breaker_pause": "1s"}}})
     stack.standin.switch(reset=True)
     for number in range(8):
@@ -61,7 +61,7 @@ def test_an_upstream_that_fails_degrades(make_stack):
     wait_ready(stack, 200, "ready", [])
 
 
-def test_a_key_that_is_refused_degrades_and_is_named_by_file_and_digest_alone(make_stack):
+def test_rejected_key_is_degraded_and_identified_by_file_and_digest(make_stack):
     stack = make_stack(config={"workers": 1})
     stack.wait_metric("redis_up", 1)
     stack.standin.keys.clear()
@@ -73,7 +73,7 @@ def test_a_key_that_is_refused_degrades_and_is_named_by_file_and_digest_alone(ma
     assert stack.key not in stack.get("/status").body.decode()
 
 
-def test_a_refused_reload_degrades_until_one_is_taken(stack):
+def test_refused_reload_is_degraded_until_one_succeeds(stack):
     stack.wait_metric("redis_up", 2)
     stack.configure(no_such_key=1)
     stack.daemon.hup()
@@ -84,7 +84,7 @@ def test_a_refused_reload_degrades_until_one_is_taken(stack):
     wait_ready(stack, 200, "ready", [])
 
 
-def test_with_no_worker_it_is_not_ready(make_stack):
+def test_daemon_without_workers_is_not_ready(make_stack):
     stack = make_stack(redis=False, config={"workers": 1, "hung_after": "1m"})
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGSTOP)
@@ -98,7 +98,7 @@ def test_with_no_worker_it_is_not_ready(make_stack):
 # /status
 
 
-def test_workers_are_shown_with_their_requests(make_stack):
+def test_workers_are_listed_with_their_requests(make_stack):
     stack = make_stack(config={"workers": 2})
     for index in (0, 1, 1):
         assert stack.ask_worker("/sora/v1/videos/task_1", index).status == 200
@@ -108,7 +108,7 @@ def test_workers_are_shown_with_their_requests(make_stack):
     assert status(stack)["requests"]["answered"] == 3
 
 
-def test_requests_queries_and_the_hit_ratio_are_those_of_metrics(make_stack):
+def test_counts_and_hit_ratio_match_the_metrics(make_stack):
     stack = make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
     for _ in range(4):
         assert stack.task("task_1").status == 200
@@ -119,7 +119,7 @@ def test_requests_queries_and_the_hit_ratio_are_those_of_metrics(make_stack):
     assert shown["upstreams"][0]["queries"] == stack.standin.count() == 1
 
 
-def test_the_ten_most_watched_tasks_are_shown_without_their_ids(make_stack):
+def test_ten_most_watched_tasks_are_listed_with_shortened_ids(make_stack):
     stack = make_stack(config={"workers": 2}, task_seconds=600)
     held = [
         stack.background(stack.task, f"sec{task:02}ret", {"Prefer": "wait=60"}) for task in range(12) for _ in range(task % 4 + 1)
@@ -140,7 +140,7 @@ def test_the_ten_most_watched_tasks_are_shown_without_their_ids(make_stack):
 
 
 @pytest.mark.parametrize("path, accept", [("/status?format=text", None), ("/status", "text/plain")])
-def test_people_get_a_table(stack, path, accept):
+def test_text_format_is_a_table(stack, path, accept):
     stack.task("task_1")
     answer = stack.get(path, {"Accept": accept} if accept else {})
     lines = answer.body.decode().splitlines()
@@ -152,6 +152,6 @@ def test_people_get_a_table(stack, path, accept):
     assert max(map(len, lines)) < 120
 
 
-def test_programs_get_json_whatever_else_they_would_take(stack):
+def test_json_is_the_default_whatever_else_is_accepted(stack):
     for path, accept in (("/status", "*/*"), ("/status", "text/html"), ("/status?format=json", "text/plain")):
         assert stack.get(path, {"Accept": accept}).json()["taskproxy"]["version"]

@@ -38,7 +38,7 @@ def problem(answer) -> tuple:
 
 
 @both_views
-def test_the_present_view_comes_at_once_then_each_change_and_after_the_end_no_more(stack, view):
+def test_stream_sends_the_current_view_each_change_and_closes_after_the_end(stack, view):
     task = "told-" + view.split("/")[1]
     run(stack, "7%", task)
     with Stream(stack, view + task) as stream:
@@ -59,20 +59,20 @@ def test_the_present_view_comes_at_once_then_each_change_and_after_the_end_no_mo
     assert_not_asked_any_more(stack, task)
 
 
-def test_an_ended_task_is_one_event(stack):
+def test_ended_task_is_one_event(stack):
     end(stack, "ended")
     with Stream(stack, NATIVE + "ended") as stream:
         assert stream.rest() == [event_of(stack, NATIVE + "ended")]
 
 
-def test_the_web_server_is_told_not_to_keep_it_back(stack):
+def test_x_accel_buffering_is_off(stack):
     end(stack, "unbuffered")
     answer = stack.ask_worker(NATIVE + "unbuffered", HTTP_ACCEPT="text/event-stream")
     assert (answer.status, answer.headers["x-accel-buffering"]) == (200, "no")
     assert "content-length" not in answer.headers
 
 
-def test_a_view_larger_than_any_buffer_comes_whole(stack):
+def test_large_view_arrives_complete(stack):
     inner = {"id": "gen", "prompt": "".join(itertools.islice(itertools.cycle("0123456789 äöü \n"), 600_000))}
     raw = {"code": "success", "message": "", "data": {"task_id": "large", "status": "SUCCESS", "data": inner}}
     stack.standin.switch("large", raw=json.dumps(raw))
@@ -80,7 +80,7 @@ def test_a_view_larger_than_any_buffer_comes_whole(stack):
         assert [event.data for event in stream.rest()] == [raw]
 
 
-def test_a_hundred_streams_of_one_task_cost_one_query_an_interval(stack):
+def test_hundred_streams_of_one_task_are_one_query_per_interval(stack):
     run(stack, "7%", "crowd")
     streams = [begin(stack, NATIVE + "crowd") for _ in range(100)]
     stack.wait_metric("streams", 100)
@@ -95,7 +95,7 @@ def test_a_hundred_streams_of_one_task_cost_one_query_an_interval(stack):
 
 
 @both_views
-def test_who_comes_back_after_the_end_gets_204_and_who_knows_something_else_gets_the_end(stack, view):
+def test_reconnect_after_the_end_gets_204_or_the_final_view(stack, view):
     end(stack, "over")
     known = event_of(stack, view + "over")
     answer = stack.get(view + "over", {**WANTED, "Last-Event-ID": known.id})
@@ -105,7 +105,7 @@ def test_who_comes_back_after_the_end_gets_204_and_who_knows_something_else_gets
         assert stream.rest() == [known]
 
 
-def test_who_comes_back_is_not_told_again_what_he_knows(stack):
+def test_reconnect_with_the_current_etag_gets_no_repeat(stack):
     run(stack, "7%", "back")
     with Stream(stack, NATIVE + "back", Last_Event_ID=event_of(stack, NATIVE + "back").id) as stream:
         wait_queries(stack, 2, "back")
@@ -118,7 +118,7 @@ def test_who_comes_back_is_not_told_again_what_he_knows(stack):
 @pytest.mark.parametrize("last", [
     b"", b"x", b"0" * 31, b"0" * 33, b"\xff" * 32, b'"quoted"', b"\r\ndata: injected", "äöü".encode(), b"%n%s" * 1000,
 ], ids=range(9))
-def test_any_bytes_may_be_the_last_event_id(stack, last):
+def test_last_event_id_may_be_any_bytes(stack, last):
     end(stack, "bytes")
     with Connection(stack.worker_socket()) as connection:
         params = task_params(NATIVE + "bytes", HTTP_ACCEPT=WANTED["Accept"], HTTP_LAST_EVENT_ID=last)
@@ -135,14 +135,14 @@ def test_any_bytes_may_be_the_last_event_id(stack, last):
     ("application/json", False), ("*/*", False), ("text/*", False), ("text/event-stream;q=0", False),
     ("text/event-streams", False), ("x-text/event-stream", False), ("é" * 1000, False),
 ])
-def test_only_who_accepts_a_stream_gets_one(stack, accept, streams):
+def test_stream_requires_its_accept_header(stack, accept, streams):
     end(stack, "accepts")
     answer = stack.get(NATIVE + "accepts", {"Accept": accept.encode()})
     assert answer.headers["content-type"] == ("text/event-stream" if streams else "application/json")
     assert "Accept" in answer.headers["vary"]
 
 
-def test_head_lists_and_other_methods_are_no_streams(stack):
+def test_head_lists_and_other_methods_are_not_streams(stack):
     run(stack, "7%", "other")
     head = stack.get(NATIVE + "other", WANTED, "HEAD")
     assert (head.status, head.headers["content-type"], head.body) == (200, "application/json", b"")
@@ -151,14 +151,14 @@ def test_head_lists_and_other_methods_are_no_streams(stack):
     assert problem(stack.get(NATIVE + "other?wait=x", WANTED)) == (400, "bad_request")
 
 
-def test_what_is_no_task_is_an_ordinary_problem(stack):
+def test_invalid_task_is_an_ordinary_problem(stack):
     for path in (NATIVE + "missing", UNIFIED + "missing"):
         assert problem(stack.get(path, WANTED)) == (404, "task_not_found")
     assert problem(stack.get(NATIVE + "no!id", WANTED)) == (400, "bad_request")
     assert problem(stack.get("/nowhere", WANTED)) == (404, "not_found")
 
 
-def test_a_cgi_program_answers_with_the_view(stack):
+def test_cgi_answers_with_the_view(stack):
     end(stack, "cgi")
     answer = stack.daemon.cgi(NATIVE + "cgi", HTTP_ACCEPT="text/event-stream")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
@@ -167,7 +167,7 @@ def test_a_cgi_program_answers_with_the_view(stack):
 # What can happen in the middle
 
 
-def test_a_failing_upstream_is_not_told_and_a_missing_task_is_after_three_times(stack):
+def test_failing_upstream_sends_no_event_and_a_missing_task_ends_after_three_times(stack):
     run(stack, "7%", "lost")
     with begin(stack, NATIVE + "lost") as stream:
         for status in (500, 404, 500, 404):
@@ -182,7 +182,7 @@ def test_a_failing_upstream_is_not_told_and_a_missing_task_is_after_three_times(
     assert_not_asked_any_more(stack, "lost")
 
 
-def test_who_leaves_a_stream_is_forgotten(stack):
+def test_disconnected_stream_is_dropped(stack):
     run(stack, "7%", "left")
     stack.wait_metric("watched_tasks", lambda watched: watched == 0)  # those of other tests
     with begin(stack, NATIVE + "left"):
@@ -193,7 +193,7 @@ def test_who_leaves_a_stream_is_forgotten(stack):
     assert_not_asked_any_more(stack, "left")
 
 
-def test_who_does_not_read_his_stream_is_dropped_and_the_others_are_told_on(make_stack):
+def test_stalled_stream_is_dropped_and_the_others_continue(make_stack):
     stack = make_stack(**quick())
     padding = "x" * 50_000
 
@@ -218,7 +218,7 @@ def test_who_does_not_read_his_stream_is_dropped_and_the_others_are_told_on(make
         assert len(reader.rest()) == 1
 
 
-def test_past_the_limit_a_stream_is_refused(make_stack):
+def test_streams_over_the_limit_are_rejected(make_stack):
     stack = make_stack(**quick(limits={"waiters": 1}))
     end(stack, "other")
     run(stack, "7%", "task_1")
@@ -235,7 +235,7 @@ def test_past_the_limit_a_stream_is_refused(make_stack):
 # Heartbeats
 
 
-def test_a_stream_without_news_says_that_it_is_there(make_frozen):
+def test_idle_stream_sends_heartbeats(make_frozen):
     stack = make_frozen(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
     run(stack, "7%", "quiet")
     with begin(stack, NATIVE + "quiet") as stream:

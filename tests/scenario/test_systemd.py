@@ -44,7 +44,7 @@ def readiness(stack):
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
-def test_start_reload_and_stop_are_reported_in_this_order(managed, abstract):
+def test_start_reload_and_stop_are_notified_in_order(managed, abstract):
     stack, manager = managed(abstract=abstract)
     assert manager.wait("READY")["STATUS"] == "2 of 2 workers accept requests"
     before = time.monotonic_ns() // 1000
@@ -57,7 +57,7 @@ def test_start_reload_and_stop_are_reported_in_this_order(managed, abstract):
     assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
 
 
-def test_a_refused_reload_ends_as_ready_and_says_why(managed):
+def test_refused_reload_ends_as_ready_with_a_status(managed):
     stack, manager = managed()
     stack.configure(workers="many")
     stack.daemon.hup()
@@ -66,7 +66,7 @@ def test_a_refused_reload_ends_as_ready_and_says_why(managed):
     assert manager.states() == ["READY", "RELOADING", "READY"]
 
 
-def test_a_start_that_fails_is_never_ready_and_says_why(managed):
+def test_failed_start_is_never_ready_and_logs_why(managed):
     stack, manager = managed(starts=False)
     stack.socket_dir.mkdir()
     Path(stack.worker_socket(1)).touch()
@@ -75,14 +75,14 @@ def test_a_start_that_fails_is_never_ready_and_says_why(managed):
     assert manager.states() == []
 
 
-def test_what_is_for_the_master_is_not_in_the_environment_of_the_workers(managed):
+def test_workers_do_not_inherit_the_masters_environment(managed):
     stack, _ = managed(watchdog=10, listen=["worker-0.sock"])
     for pid in stack.daemon.workers():
         names = {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0")}
         assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS"}
 
 
-def test_a_manager_that_cannot_be_reached_changes_nothing(make_stack):
+def test_unreachable_manager_is_harmless(make_stack):
     stack = make_stack(redis=False, daemon=False)
     for address in ("/nowhere/notify.sock", "vsock:2:1234", "@", "/" + "x" * 200):
         stack.daemon.variables["NOTIFY_SOCKET"] = address
@@ -95,7 +95,7 @@ def test_a_manager_that_cannot_be_reached_changes_nothing(make_stack):
 # The watchdog
 
 
-def test_a_worker_that_hangs_is_seen_and_replaced_and_meanwhile_the_watchdog_is_not_fed(managed):
+def test_hung_worker_is_replaced_and_stops_the_watchdog_until_then(managed):
     stack, manager = managed({"hung_after": "5s"}, watchdog=0.9)
     manager.wait("WATCHDOG", count=3)
     hung = worker_pid(stack, 0)
@@ -116,7 +116,7 @@ def test_a_worker_that_hangs_is_seen_and_replaced_and_meanwhile_the_watchdog_is_
     assert told[told.index("1 of 2 workers accept requests, 1 hung") + 1].startswith("1 of 2 workers accept requests")
 
 
-def test_a_worker_that_goes_on_is_left_alone(managed):
+def test_worker_that_is_not_hung_is_left_alone(managed):
     stack, manager = managed({"hung_after": "1m"}, watchdog=0.9)
     workers = stack.daemon.workers()
     os.kill(workers[1], signal.SIGSTOP)
@@ -129,7 +129,7 @@ def test_a_worker_that_goes_on_is_left_alone(managed):
     assert stack.metric("worker_hangs_total") == 0
 
 
-def test_the_watchdog_of_another_process_is_not_fed(managed):
+def test_watchdog_of_another_process_is_ignored(managed):
     stack, manager = managed(starts=False, watchdog=0.3)
     stack.daemon.variables["WATCHDOG_PID"] = str(os.getpid())
     stack.daemon.start()
@@ -148,7 +148,7 @@ def inodes(stack):
     return {name: (stack.socket_dir / name).stat().st_ino for name in sockets(stack)}
 
 
-def test_sockets_that_are_handed_over_are_used_and_outlive_the_daemon(managed):
+def test_inherited_sockets_are_used_and_survive_the_daemon(managed):
     stack, _ = managed(starts=False, listen=ALL)
     before = inodes(stack)
     early = stack.background(stack.ask_worker, "/sora/v1/videos/task_1", 1)  # comes before there is a daemon
@@ -163,7 +163,7 @@ def test_sockets_that_are_handed_over_are_used_and_outlive_the_daemon(managed):
     assert early.result().status == 200
 
 
-def test_workers_without_a_socket_of_the_managers_open_their_own(managed):
+def test_workers_without_an_inherited_socket_open_their_own(managed):
     stack, _ = managed({"workers": 3}, listen=ALL)
     assert sockets(stack) == [*ALL, "worker-2.sock"]
     assert {stack.ask_worker("/sora/v1/videos/task_1", index).status for index in range(3)} == {200}
@@ -171,7 +171,7 @@ def test_workers_without_a_socket_of_the_managers_open_their_own(managed):
     assert sockets(stack) == ALL
 
 
-def test_fewer_workers_and_more_again_have_the_same_sockets(managed):
+def test_sockets_stay_the_same_when_the_number_of_workers_changes(managed):
     stack, _ = managed(listen=ALL)
     before = inodes(stack)
     for workers in (1, 2):
@@ -181,7 +181,7 @@ def test_fewer_workers_and_more_again_have_the_same_sockets(managed):
     assert stack.ask_worker("/sora/v1/videos/task_1", index=1).status == 200
 
 
-def test_an_upgrade_is_a_reload_and_keeps_what_was_handed_over(managed):
+def test_upgrade_keeps_inherited_sockets(managed):
     stack, manager = managed(starts=False, listen=ALL, watchdog=0.9)
     program, new = stack.folder / "taskproxy", stack.folder / "taskproxy.new"
     shutil.copy(stack.daemon.binary, program)
@@ -200,7 +200,7 @@ def test_an_upgrade_is_a_reload_and_keeps_what_was_handed_over(managed):
     assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
 
 
-def test_sockets_handed_to_another_process_are_not_touched(managed):
+def test_sockets_for_another_process_are_not_touched(managed):
     stack, manager = managed(starts=False, listen=ALL)
     manager.hand_over(stack.daemon, pid=str(os.getpid()))
     stack.daemon.spawn([*stack.daemon.wrapper, stack.daemon.binary, "-c", str(stack.daemon.config_file)],
@@ -210,7 +210,7 @@ def test_sockets_handed_to_another_process_are_not_touched(managed):
     stack.daemon.kill()
 
 
-def test_what_is_handed_over_and_of_no_use_is_named(managed):
+def test_unusable_inherited_sockets_are_logged(managed):
     stack, manager = managed(starts=False, listen=[*ALL, "worker-7.sock"])
     datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.sockets.append(datagrams)

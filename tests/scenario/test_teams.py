@@ -20,12 +20,12 @@ shared = pytest.fixture(scope="module")(one_stack)
 
 @pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_team_gets_what_it_asks_for(shared, path, method):
+def test_team_gets_its_task(shared, path, method):
     assert shared.get(path, bearer("web"), method).status == 200
 
 
 @pytest.mark.parametrize("path", [NATIVE + "t", UNIFIED + "t", "/v1/tasks?ids=sora/t", NATIVE + "t?wait=5"])
-def test_without_a_token_nobody_gets_anything(shared, path):
+def test_request_without_a_token_is_unauthorized(shared, path):
     answer = shared.get(path)
     assert refusal(answer) == UNAUTHORIZED
     assert answer.headers["www-authenticate"] == 'Bearer realm="taskproxy"'
@@ -37,16 +37,16 @@ def test_without_a_token_nobody_gets_anything(shared, path):
     f"Basic {TOKENS['web']}", f"Key {TOKENS['web']}", TOKENS["web"], f"Bearer {TOKENS['web'].upper()}", "Bearer \x80\xff\xfe",
     "Bearer " + 7000 * "x", f"Bearer {digest(TOKENS['web'])}", "Bearer %74p-web", 'Bearer "\\\'<>{}',
 ], ids=lambda value: repr(value[:24]))
-def test_what_is_no_token_is_unauthorized(shared, value):
+def test_malformed_token_is_unauthorized(shared, value):
     assert refusal(shared.get(NATIVE + "t", {"Authorization": value})) == UNAUTHORIZED
 
 
-def test_tokens_of_any_bytes_are_no_tokens(shared):
+def test_token_of_arbitrary_bytes_is_unauthorized(shared):
     for token in (bytes(range(1, 256)), 16000 * b"\xff", b"\r\nX: y", TOKENS["web"].encode() + b"\n", b"%s%n"):
         assert refusal(shared.ask_worker(NATIVE + "t", HTTP_AUTHORIZATION=b"Bearer " + token)) == UNAUTHORIZED
 
 
-def test_both_tokens_are_good_while_one_takes_the_place_of_the_other(make_stack):
+def test_both_tokens_are_valid_during_a_rotation(make_stack):
     stack = teams_stack(make_stack, {"web": {"token_sha256": [digest("tp-new"), digest("tp-old")]}}, redis=False)
     ask = lambda token: stack.task("t", {"Authorization": f"Bearer {token}"}).status
     assert (ask("tp-new"), ask("tp-old"), ask(TOKENS["web"])) == (200, 200, 401)
@@ -56,7 +56,7 @@ def test_both_tokens_are_good_while_one_takes_the_place_of_the_other(make_stack)
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
-def test_the_token_stands_where_the_providers_own_clients_put_their_key(every, provider):
+def test_token_goes_where_the_providers_clients_put_their_key(every, provider):
     auth = PROVIDERS[provider]["auth"]
     task = expectation(provider, cases(provider)[0])["task"]
     own = {auth["header"]: auth["value"].replace("{key}", TOKENS["web"]).replace("{jwt}", TOKENS["web"])}
@@ -76,7 +76,7 @@ def every():
                           redis=False, every_provider=True)
 
 
-def test_no_credential_of_a_client_reaches_the_upstream(shared):
+def test_client_credentials_never_reach_the_upstream(shared):
     shared.task("clean", {**bearer("web"), "X-Api-Key": "canary", "Cookie": "canary"})
     (query,) = shared.standin.seen("clean")
     assert query.headers["authorization"] == f"Bearer {shared.key}"
@@ -86,7 +86,7 @@ def test_no_credential_of_a_client_reaches_the_upstream(shared):
 # Providers
 
 
-def test_a_team_may_not_ask_about_other_providers(make_stack):
+def test_team_may_not_use_unlisted_providers(make_stack):
     stack = teams_stack(make_stack, {"film": {"providers": ["veo"]}}, redis=False, config={
         "routes": [{"provider": "sora", "upstream": "main"}, {"provider": "veo", "upstream": "main"}]})
     assert refusal(stack.task("t", bearer("film"))) == FORBIDDEN
@@ -99,12 +99,12 @@ def test_a_team_may_not_ask_about_other_providers(make_stack):
     assert [task["task_id"] for task in tasks] == ["t", "u"]
 
 
-def test_a_team_with_no_providers_may_ask_about_nothing(make_stack):
+def test_team_without_providers_may_use_none(make_stack):
     stack = teams_stack(make_stack, {"film": {"providers": []}}, redis=False)
     assert refusal(stack.task("t", bearer("film"))) == FORBIDDEN
 
 
-def test_what_is_not_there_is_not_there_for_anyone(shared):
+def test_unknown_path_is_404_for_every_team(shared):
     assert refusal(shared.get("/nowhere")) == (404, "not_found")
     assert refusal(shared.task("t", method="POST")) == (405, "method_not_allowed")
 
@@ -112,7 +112,7 @@ def test_what_is_not_there_is_not_there_for_anyone(shared):
 # nginx names the team
 
 
-def test_a_team_that_nginx_names_gets_what_it_asks_for(make_stack):
+def test_team_named_by_nginx_gets_its_task(make_stack):
     stack = teams_stack(make_stack, mode="nginx", redis=False)
     assert stack.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web").status == 200
     for named in ({"TASKPROXY_TEAM": "nobody"}, {"TASKPROXY_TEAM": ""}, {}, {"TASKPROXY_TEAM": "WEB"}):
@@ -121,19 +121,19 @@ def test_a_team_that_nginx_names_gets_what_it_asks_for(make_stack):
 
 
 @pytest.mark.parametrize("name", ["TASKPROXY_TEAM", "Taskproxy-Team", "HTTP_TASKPROXY_TEAM", "X-TASKPROXY_TEAM"])
-def test_no_client_names_its_team_itself(make_stack, name):
+def test_client_cannot_name_its_team(make_stack, name):
     stack = teams_stack(make_stack, mode="nginx", redis=False, http="underscores_in_headers on;")
     assert refusal(stack.task("t", {name: "web"})) == FORBIDDEN
 
 
-def test_the_name_is_not_read_in_the_mode_teams(shared):
+def test_team_name_is_ignored_in_mode_teams(shared):
     assert refusal(shared.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web")) == UNAUTHORIZED
 
 
 # In the open
 
 
-def test_in_the_open_credentials_are_not_looked_at(make_stack):
+def test_credentials_are_ignored_in_mode_open(make_stack):
     stack = make_stack(redis=False)
     answer = stack.task("t?team=x", {"Authorization": "Bearer x", "Origin": "https://app.example.com"})
     assert answer.status == 200 and "origin" not in answer.headers["vary"].lower()
@@ -143,7 +143,7 @@ def test_in_the_open_credentials_are_not_looked_at(make_stack):
 # The file
 
 
-def test_a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing(make_stack):
+def test_reload_reads_the_teams_file_and_a_bad_one_changes_nothing(make_stack):
     stack = teams_stack(make_stack, redis=False)
     file = stack.folder / "teams.json"
     file.write_text(file.read_text().replace('"sora"', '"soar"', 1))
@@ -158,7 +158,7 @@ def test_a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing(make_stack):
 
 
 @pytest.mark.parametrize("mode", ["teams", "nginx"])
-def test_without_a_file_of_teams_the_mode_is_refused(make_stack, mode):
+def test_mode_teams_requires_a_teams_file(make_stack, mode):
     stack = make_stack(config={"access": {"mode": mode}}, daemon=False, nginx=False, redis=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode == 1 and f'/access/mode: "{mode}" needs a teams_file' in done.stderr

@@ -23,13 +23,13 @@ def lines(stack, trace):
     return [entry for line in stack.daemon.log().splitlines() if (entry := json.loads(line)).get("traceparent") == trace]
 
 
-def test_the_upstream_is_told_the_trace_as_it_came(traced):
+def test_traceparent_is_passed_to_the_upstream_unchanged(traced):
     assert traced.task("t", {"traceparent": TRACE, "tracestate": "vendor=1"}).status == 200
     assert sent(traced, "t") == [TRACE]
     assert "tracestate" not in traced.standin.seen("t")[0].headers
 
 
-def test_without_one_it_is_told_none(traced):
+def test_without_a_traceparent_none_is_sent(traced):
     assert traced.task("t").status == 200
     assert sent(traced, "t") == [None]
 
@@ -37,19 +37,19 @@ def test_without_one_it_is_told_none(traced):
 @pytest.mark.parametrize("given", [
     TRACE[:-1], TRACE + "0", TRACE + "-x", TRACE.upper(), "ff" + TRACE[2:], f"00-{32 * '0'}-{16 * 'a'}-01",
     f"00-{32 * 'a'}-{16 * '0'}-01", TRACE.replace("-", "_"), "g" + TRACE[1:], TRACE[:-1] + "\t", 4000 * "0", f"{TRACE}, {OTHER}"])
-def test_what_is_no_trace_is_passed_to_nobody(traced, given):
+def test_malformed_traceparent_is_dropped(traced, given):
     assert traced.task("t", {"traceparent": given}).status == 200
     assert sent(traced, "t") == [None]
     assert '"traceparent"' not in traced.daemon.log()
 
 
 @pytest.mark.parametrize("more", ["", "-of-a-later-version"])
-def test_a_later_version_counts_as_the_one_that_is_known(traced, more):
+def test_later_version_is_treated_as_version_00(traced, more):
     assert traced.task("t", {"traceparent": "01" + TRACE[2:] + more}).status == 200
     assert sent(traced, "t") == [TRACE]
 
 
-def test_a_shared_query_has_the_trace_of_who_began_it(traced):
+def test_shared_query_has_the_traceparent_of_its_first_request(traced):
     with traced.standin.hold("t") as barrier:
         first = traced.background(traced.task, "t", {"traceparent": TRACE})
         barrier.wait_arrived(1)
@@ -62,7 +62,7 @@ def test_a_shared_query_has_the_trace_of_who_began_it(traced):
     assert {entry["message"].split(" ")[0] for entry in lines(traced, OTHER)} == {"request"}
 
 
-def test_what_is_asked_for_whoever_watches_has_none(make_stack):
+def test_poll_for_watchers_has_no_traceparent(make_stack):
     stack = make_stack(**quick(), redis=False)
     run(stack, "7%", "t")
     with Stream(stack, NATIVE + "t", traceparent=TRACE) as watching:
@@ -71,7 +71,7 @@ def test_what_is_asked_for_whoever_watches_has_none(make_stack):
     assert sent(stack, "t")[:3] == [TRACE, None, None]
 
 
-def test_a_request_can_be_followed_through_the_log(traced):
+def test_request_can_be_traced_through_the_log(traced):
     request_id = traced.task("t", {"traceparent": TRACE}).headers["x-request-id"]
     traced.wait_log(f"request {request_id}: answered with 200")
     told = [entry["message"] for entry in lines(traced, TRACE)]
@@ -83,13 +83,13 @@ def test_a_request_can_be_followed_through_the_log(traced):
 
 
 @pytest.mark.parametrize("trouble", [{"status": 500}, {"reset": True}, {"state": "ON_HOLIDAY"}])
-def test_a_warning_about_a_query_says_for_whom_it_was_made(traced, trouble):
+def test_warning_about_a_query_has_the_traceparent_of_its_request(traced, trouble):
     traced.standin.switch(**trouble)
     traced.task("t", {"traceparent": TRACE})
     assert [entry["process"] for entry in lines(traced, TRACE) if entry["level"] == "warn"] == ["worker 0"]
 
 
-def test_for_people_the_trace_stands_at_the_end(make_stack):
+def test_text_log_has_the_traceparent_at_the_end_of_the_line(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     stack.standin.switch(status=500)
     stack.task("t", {"traceparent": TRACE})

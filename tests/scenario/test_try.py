@@ -29,7 +29,7 @@ def documents(printed: str) -> list:
 
 # test_providers.py has all recorded answers go through the whole daemon.
 @pytest.mark.parametrize("name", ["succeeded", "running", "missing-result", "refused", "busy-result", "error-in-200", "invalid-result"])
-def test_an_answer_of_each_outcome_becomes_what_is_expected_of_it(name):
+def test_answers_of_every_outcome_give_the_expected_result(name):
     case = ANSWERS / "fal" / f"{name}.answer"
     expected = json.loads(case.with_suffix(".expect.json").read_text())
     status, printed, errors = run("--try", ROOT / "conf/providers/fal.json", *files_of(case))
@@ -42,12 +42,12 @@ def test_an_answer_of_each_outcome_becomes_what_is_expected_of_it(name):
         assert {**unified, "task_id": expected["unified"]["task_id"]} == expected["unified"]
 
 
-def test_an_answer_that_has_only_its_first_half_names_the_next_query():
+def test_partial_answer_names_the_next_query():
     status, printed, _ = run("--try", ROOT / "conf/providers/fal.json", ANSWERS / "fal" / "succeeded.answer")
     assert (status, printed) == (0, "answer: partial\nnext query: /owner/app/requests/task_id\n")
 
 
-def test_a_provider_is_a_file_or_the_name_of_one_beside_the_configuration():
+def test_provider_is_a_file_or_a_name_in_providers_dir():
     answer = ANSWERS / "sora" / "succeeded-page.answer"
     by_file = run("--try", ROOT / "conf/providers/sora.json", answer)
     assert by_file[0] == 0
@@ -59,5 +59,5 @@ def test_a_provider_is_a_file_or_the_name_of_one_beside_the_configuration():
     ([ROOT / "conf/providers/sora.json", "no-such"], "no-such: cannot be read: No such file or directory"),
     ([ROOT / "conf/providers/sora.json"], "--try requires a provider and one or two answer files"),
 ])
-def test_what_cannot_be_read_is_named(arguments, message):
+def test_unreadable_file_is_reported(arguments, message):
     assert run("--try", *arguments) == (1, "", f"taskproxy: {message}\n")

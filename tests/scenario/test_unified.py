@@ -29,7 +29,7 @@ def outcome(answer) -> tuple:
     return answer.status, answer.json()["code"]
 
 
-def test_a_task_of_every_provider_goes_its_way_in_the_same_form(make_stack):
+def test_tasks_of_every_provider_pass_through_the_same_states(make_stack):
     stack = make_stack(every_provider=True, providers=QUICK, task_seconds=1000)
     names = [named(provider, str(1000 + i)) for i, provider in enumerate(PROVIDERS)]
 
@@ -54,7 +54,7 @@ def test_a_task_of_every_provider_goes_its_way_in_the_same_form(make_stack):
     assert stack.standin.count() == queries  # another worker found it in Redis
 
 
-def test_the_failed_and_the_missing_of_every_provider_are_told_alike(make_stack):
+def test_failed_and_missing_tasks_look_alike_for_every_provider(make_stack):
     stack = make_stack(every_provider=True, task_seconds=0)
     failing = [named(provider, "500" if provider == "pixverse" else "will-fail") for provider in PROVIDERS]
     missing = [named(provider, "404" if provider == "pixverse" else "missing") for provider in PROVIDERS]
@@ -69,7 +69,7 @@ def test_the_failed_and_the_missing_of_every_provider_are_told_alike(make_stack)
 # Many at once
 
 
-def test_a_hundred_are_answered_in_the_order_asked_and_each_is_asked_for_once(stack):
+def test_hundred_tasks_are_answered_in_order_with_one_query_each(stack):
     names = [f"sora/t{i * 37 % 100}" for i in range(100)]
     stack.standin.switch(state="IN_PROGRESS")
     answer = ask(stack, names)
@@ -80,7 +80,7 @@ def test_a_hundred_are_answered_in_the_order_asked_and_each_is_asked_for_once(st
     assert stack.standin.count() == 100
 
 
-def test_a_duplicate_is_answered_twice_and_asked_for_once(stack):
+def test_duplicate_is_answered_twice_with_one_query(stack):
     with stack.standin.hold() as barrier:
         answer = stack.background(ask, stack, ["sora/a", "sora/b", "sora/a", "sora/missing", "sora/missing", "sora/a"])
         barrier.wait_arrived(3)
@@ -90,7 +90,7 @@ def test_a_duplicate_is_answered_twice_and_asked_for_once(stack):
     assert stack.standin.counts()["tasks"] == {"a": 1, "b": 1, "missing": 1}
 
 
-def test_each_has_an_outcome_of_its_own(make_stack):
+def test_each_task_in_a_list_has_its_own_outcome(make_stack):
     stack = make_stack(config={"upstreams": {"main": {"timeout": "2s"}}})
     stack.standin.switch("good", state="SUCCESS")
     stack.standin.switch("bad", status=500)
@@ -111,7 +111,7 @@ def test_each_has_an_outcome_of_its_own(make_stack):
             UNIFIED_VIEW.validate(task)
 
 
-def test_a_slow_one_does_not_hold_what_is_known_of_the_others(make_stack):
+def test_slow_task_does_not_hold_back_known_ones(make_stack):
     stack = make_stack(config={"workers": 1})
     stack.standin.switch(state="SUCCESS")
     with stack.standin.hold("slow") as barrier:
@@ -123,7 +123,7 @@ def test_a_slow_one_does_not_hold_what_is_known_of_the_others(make_stack):
     assert set(codes(answer.result())) == {"succeeded"}
 
 
-def test_no_ids_empty_ones_and_none_are_a_bad_request(stack):
+def test_missing_or_empty_ids_are_a_bad_request(stack):
     for query in ("", "?", "?ids", "?ids=", "?ids=,", "?ids=sora/a,", "?ids=,sora/a", "?ids=sora/a,,sora/b", "?id=sora/a",
                   "?ids=%zz", "?ids=sora/a%00", "?ids=" + "x" * 6000 + "," * 101):
         assert outcome(stack.get("/v1/tasks" + query)) == (400, "bad_request"), query
@@ -136,7 +136,7 @@ def test_ids_may_be_percent_encoded(stack):
     assert [task["task_id"] for task in tasks(stack.get("/v1/tasks?a=b&ids=sora%2Fx%2Csora/y"))] == ["x", "y"]
 
 
-def test_what_memory_has_is_not_asked_for_again(make_stack):
+def test_tasks_in_memory_are_not_queried(make_stack):
     stack = make_stack(config={"workers": 1})
     stack.standin.switch(state="SUCCESS")
     stack.task("known")
@@ -146,7 +146,7 @@ def test_what_memory_has_is_not_asked_for_again(make_stack):
     assert stack.standin.count() == 2
 
 
-def test_a_list_says_from_where_it_comes(make_stack):
+def test_list_reports_its_cache_status(make_stack):
     stack = make_stack(config={"workers": 1})
     stack.standin.switch(state="SUCCESS")
     first, second = ask(stack, ["sora/a", "sora/b"]), ask(stack, ["sora/b", "sora/a"])
@@ -155,7 +155,7 @@ def test_a_list_says_from_where_it_comes(make_stack):
     assert second.headers["cache-status"].startswith("taskproxy; hit")
 
 
-def test_a_list_is_asked_again_when_the_first_of_its_tasks_can_have_news(make_frozen):
+def test_retry_after_of_a_list_is_the_earliest_of_its_tasks(make_frozen):
     stack = make_frozen(every_provider=True, config={"workers": 1})
     stack.standin.switch("ended", state="SUCCESS")
     stack.standin.switch("running", state="IN_PROGRESS")
@@ -165,7 +165,7 @@ def test_a_list_is_asked_again_when_the_first_of_its_tasks_can_have_news(make_fr
     assert "retry-after" not in ask(stack, ["sora/ended"]).headers
 
 
-def test_a_list_that_is_known_already_is_a_304_even_with_problems_in_it(make_stack):
+def test_unchanged_list_is_a_304_even_with_problems(make_stack):
     stack = make_stack(providers=QUICK)
     stack.standin.switch("running", state="IN_PROGRESS", progress="7%")
     names = ["sora/running", "sora/missing", "nobody/x"]
@@ -191,7 +191,7 @@ def test_head_and_other_methods(stack):
 # One task
 
 
-def test_the_unified_path_takes_all_parts_of_an_id_in_their_order(make_stack):
+def test_unified_path_takes_all_parts_of_an_id_in_order(make_stack):
     stack = make_stack(every_provider=True)
     stack.standin.switch(state="IN_PROGRESS")
     assert stack.get("/v1/tasks/fal/fal-ai/pika/abc").json()["task_id"] == "fal-ai/pika/abc"
@@ -206,7 +206,7 @@ def test_the_unified_path_takes_all_parts_of_an_id_in_their_order(make_stack):
     assert stack.standin.count() == queries
 
 
-def test_both_views_of_a_task_come_from_one_query_and_have_tags_of_their_own(stack):
+def test_both_views_come_from_one_query_with_different_etags(stack):
     stack.standin.switch("t", state="SUCCESS")
     native, unified = stack.task("t"), stack.get("/v1/tasks/sora/t")
     assert (native.headers["x-cache"], unified.headers["x-cache"]) == ("MISS", "HIT")

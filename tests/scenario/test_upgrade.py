@@ -54,7 +54,7 @@ def upgrade(stack) -> None:
     assert {program_of(pid) for pid in stack.daemon.workers()} == {new}
 
 
-def test_no_request_fails_in_upgrades_under_load_and_the_process_stays(upgradable):
+def test_upgrades_under_load_fail_no_request_and_keep_the_process(upgradable):
     stack = upgradable()
     pid, failed, going = stack.daemon.pid, [], True
 
@@ -74,7 +74,7 @@ def test_no_request_fails_in_upgrades_under_load_and_the_process_stays(upgradabl
     assert stack.daemon.pid == pid and stack.daemon.running
 
 
-def test_who_is_held_gets_the_present_view_from_the_old_worker(upgradable):
+def test_held_request_gets_the_current_view_from_the_old_worker(upgradable):
     stack = upgradable(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
     assert stack.task("t").status == 200
     held = [stack.background(stack.task, "t?wait=60") for _ in range(20)]
@@ -83,7 +83,7 @@ def test_who_is_held_gets_the_present_view_from_the_old_worker(upgradable):
     assert {answer.result().status for answer in held} == {200}
 
 
-def test_after_an_upgrade_all_is_as_ever(upgradable):
+def test_everything_works_after_an_upgrade(upgradable):
     stack = upgradable(config={"workers": 3})
     upgrade(stack)
     stack.configure(workers=2)
@@ -98,7 +98,7 @@ def test_after_an_upgrade_all_is_as_ever(upgradable):
     assert all(process_state(pid)[0] in "ZX" for pid in workers)
 
 
-def test_sockets_that_the_new_configuration_does_not_want_go(upgradable):
+def test_sockets_dropped_by_the_new_configuration_are_removed(upgradable):
     stack = upgradable(config={"workers": 3})
     stack.configure(workers=1)
     upgrade(stack)
@@ -107,7 +107,7 @@ def test_sockets_that_the_new_configuration_does_not_want_go(upgradable):
 
 
 @pytest.mark.parametrize("source", ["/bin/false", "/etc/hostname"], ids=["refuses", "no program"])
-def test_a_program_that_is_none_or_refuses_changes_nothing(upgradable, source):
+def test_broken_or_refusing_program_changes_nothing(upgradable, source):
     stack = upgradable()
     workers, program = stack.daemon.workers(), program_of(stack.daemon.pid)
     lay(stack, source)
@@ -120,7 +120,7 @@ def test_a_program_that_is_none_or_refuses_changes_nothing(upgradable, source):
     upgrade(stack)
 
 
-def test_a_program_that_cannot_be_executed_changes_nothing_and_later_workers_inherit_nothing(upgradable):
+def test_failed_exec_changes_nothing_and_leaks_no_descriptors(upgradable):
     """Workers leave when their master dies: no other worker may hold the master's end of their control sockets."""
     stack = upgradable()
     old, program = stack.daemon.workers(), program_of(stack.daemon.pid)
@@ -141,7 +141,7 @@ def test_a_program_that_cannot_be_executed_changes_nothing_and_later_workers_inh
     stack.daemon.kill()
 
 
-def test_a_configuration_that_the_new_program_refuses_changes_nothing(upgradable):
+def test_configuration_refused_by_the_new_program_changes_nothing(upgradable):
     stack = upgradable()
     stack.configure(workers="many")
     lay(stack, stack.daemon.binary)
@@ -154,7 +154,7 @@ def test_a_configuration_that_the_new_program_refuses_changes_nothing(upgradable
 
 
 @pytest.mark.parametrize(("key", "kind"), [("user", "user"), ("socket_group", "group")])
-def test_nor_does_one_whose_user_or_group_is_not_there(upgradable, key, kind):
+def test_missing_user_or_group_changes_nothing(upgradable, key, kind):
     stack = upgradable()
     stack.configure(**{key: "nobody-at-all"})
     lay(stack, stack.daemon.binary)
@@ -164,7 +164,7 @@ def test_nor_does_one_whose_user_or_group_is_not_there(upgradable, key, kind):
     assert stack.task("t").status == 200
 
 
-def test_the_paths_of_sockets_may_be_relative(upgradable):
+def test_socket_paths_may_be_relative(upgradable):
     stack = upgradable(daemon=False, nginx=False)
     stack.configure(socket_dir="run")
     stack.daemon.wrapper = ["env", "-C", str(stack.folder)]
@@ -177,7 +177,7 @@ def test_the_paths_of_sockets_may_be_relative(upgradable):
     assert stack.ask_worker("/sora/v1/videos/t").status == 200
 
 
-def test_signals_that_come_during_an_upgrade_are_not_lost(upgradable):
+def test_signals_during_an_upgrade_are_not_lost(upgradable):
     stack = upgradable()
     lay(stack, stack.daemon.binary)
     for _ in range(20):
@@ -187,7 +187,7 @@ def test_signals_that_come_during_an_upgrade_are_not_lost(upgradable):
     assert stack.daemon.term() == 0
 
 
-def test_counters_go_on_after_an_upgrade(upgradable):
+def test_counters_continue_after_an_upgrade(upgradable):
     stack = upgradable()
     assert stack.task("t").status == 200
     before = [stack.metric(name) for name in ("requests_total", "upstream_requests_total")]
@@ -220,7 +220,7 @@ def install_program_without_workers(stack) -> None:
     install_script(stack, f'case "$*" in *--check-config*) exec {real} "$@";; esac; exec {loader} {real} "$@"')
 
 
-def test_where_new_workers_cannot_start_the_old_ones_serve_and_count(upgradable):
+def test_old_workers_serve_and_count_when_new_ones_cannot_start(upgradable):
     stack = upgradable(redis=False, daemon=False, nginx=False, config={"hung_after": "5s"})
     stack.standin.switch(state="SUCCESS")
     manager = Manager(stack, watchdog=0.6)
@@ -249,7 +249,7 @@ def test_where_new_workers_cannot_start_the_old_ones_serve_and_count(upgradable)
         manager.close()
 
 
-def test_a_term_that_comes_while_the_program_is_replaced_is_not_lost(upgradable):
+def test_sigterm_during_the_exec_is_not_lost(upgradable):
     """The master is held in the last line that it writes before exec, by a pipe that is full."""
     stack = upgradable(daemon=False, nginx=False)
     pipe = stack.folder / "pipe"
@@ -286,7 +286,7 @@ def test_a_term_that_comes_while_the_program_is_replaced_is_not_lost(upgradable)
     wait_gone(stack, *old)
 
 
-def test_a_worker_that_cannot_leave_is_killed_when_its_time_is_over(upgradable):
+def test_worker_that_cannot_exit_is_killed_after_drain(upgradable):
     stack = upgradable(config={"drain": "100ms"})
     old = stack.daemon.workers()
     for pid in old:

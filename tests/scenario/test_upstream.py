@@ -63,7 +63,7 @@ def one_worker(**upstream) -> dict:
 # Troubles
 
 
-def test_each_trouble_has_its_code_nothing_is_stored_and_the_next_request_works(make_stack):
+def test_each_failure_has_its_code_and_stores_nothing(make_stack):
     stack = make_stack(clock=True, config={"upstreams": {"main": {"timeout": "2s"}}, "cache": {"missing_ttl": "0s"}})
     for name, (switches, _) in TROUBLES.items():
         stack.standin.switch(name, **switches)
@@ -78,14 +78,14 @@ def test_each_trouble_has_its_code_nothing_is_stored_and_the_next_request_works(
     assert stack.metric("upstream_in_flight") == 0
 
 
-def test_a_body_within_max_body_is_taken(stack):
+def test_body_up_to_max_body_is_accepted(stack):
     stack.standin.switch("large", huge=3 * MIB)
     stack.standin.switch("in-chunks", state="SUCCESS", chunked=True)
     assert stack.task("large").status == 200
     assert stack.task("in-chunks").json()["data"]["status"] == "SUCCESS"
 
 
-def test_a_redirect_is_never_followed(stack, tmp_path):
+def test_redirect_is_never_followed(stack, tmp_path):
     with Standin(tmp_path, [stack.key]) as other:
         for status in (301, 302, 307, 308):
             task_id = f"to-elsewhere-{status}"
@@ -96,7 +96,7 @@ def test_a_redirect_is_never_followed(stack, tmp_path):
 
 
 @pytest.mark.parametrize("refusal", ["401", "403"])
-def test_our_key_refused_is_never_the_clients_401_and_one_line_names_the_key_file(make_stack, refusal):
+def test_rejection_of_our_key_is_not_a_401_and_logs_the_key_file_once(make_stack, refusal):
     stack = make_stack(config={"workers": 1})
     stack.standin.forbidden = {stack.key} if refusal == "403" else set()
     stack.standin.keys = set()
@@ -111,7 +111,7 @@ def test_our_key_refused_is_never_the_clients_401_and_one_line_names_the_key_fil
     stack.wait_until(lambda: stack.task("one").status == 200, what="a probe of the key")
 
 
-def test_an_upstream_that_is_asked_too_often_is_left_alone_for_as_long_as_it_says(make_frozen):
+def test_busy_upstream_is_left_alone_for_as_long_as_it_says(make_frozen):
     stack = make_frozen(config={"workers": 1})
     stack.standin.switch("busy", retry_after=20)
     first = stack.task("busy")
@@ -127,7 +127,7 @@ def test_an_upstream_that_is_asked_too_often_is_left_alone_for_as_long_as_it_say
     assert stack.task("busy").status == 200
 
 
-def test_a_retry_after_may_be_a_date_or_nonsense_and_is_never_longer_than_minutes(make_frozen):
+def test_retry_after_may_be_a_date_or_rubbish_and_is_capped(make_frozen):
     stack = make_frozen(config={"workers": 1}, nginx=False)
     for number, (given, understood) in enumerate((
         (lambda now: email.utils.formatdate(now + 30, usegmt=True), {30}), ("-5", {1}), ("soon", {1}), ("", {1}),
@@ -140,7 +140,7 @@ def test_a_retry_after_may_be_a_date_or_nonsense_and_is_never_longer_than_minute
         stack.clock.step(int(answer.headers["retry-after"]))
 
 
-def test_an_upstream_that_is_down_is_an_error_until_it_is_up(make_stack):
+def test_unreachable_upstream_is_an_error_until_it_returns(make_stack):
     stack = make_stack(clock=True, config=one_worker(timeout="3s"))
     assert stack.task("before").status == 200
     stack.standin.stop()
@@ -150,7 +150,7 @@ def test_an_upstream_that_is_down_is_an_error_until_it_is_up(make_stack):
     assert stack.task("one").status == 200
 
 
-def test_a_worker_that_was_descheduled_finds_the_answer_of_a_healthy_upstream(make_stack):
+def test_descheduled_worker_finds_the_answer_of_a_healthy_upstream(make_stack):
     timeout = 2
     stack = make_stack(config=one_worker(timeout=f"{timeout}s"))
     (worker,) = stack.daemon.workers()
@@ -166,7 +166,7 @@ def test_a_worker_that_was_descheduled_finds_the_answer_of_a_healthy_upstream(ma
     assert stack.metric("upstream_failures_total") == 0
 
 
-def test_an_upstream_whose_certificate_is_not_trusted_is_told_nothing(make_stack):
+def test_upstream_with_an_untrusted_certificate_gets_no_query(make_stack):
     stack = make_stack(config={"upstreams": {"main": {"ca_file": None}}})
     assert outcome(stack.task("t")) == ERROR
     assert stack.standin.count() == 0
@@ -175,7 +175,7 @@ def test_an_upstream_whose_certificate_is_not_trusted_is_told_nothing(make_stack
 # Stale answers
 
 
-def test_the_last_snapshot_stands_in_for_an_upstream_that_fails(make_stack):
+def test_last_snapshot_is_served_while_the_upstream_fails(make_stack):
     stack = make_stack(config=one_worker(timeout="1s"), providers=QUICK)
     stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
     last = stack.task("t")
@@ -195,7 +195,7 @@ def test_the_last_snapshot_stands_in_for_an_upstream_that_fails(make_stack):
     assert wait_outcome(stack, "t", "MISS").status == 200
 
 
-def test_no_snapshot_stands_in_for_a_refused_key_or_a_missing_task(make_stack):
+def test_no_snapshot_hides_a_rejected_key_or_a_missing_task(make_stack):
     stack = make_stack(providers=QUICK)
     for task_id, switches, expected in (
         ("a", {"status": 401}, (502, "upstream_auth")), ("b", {"status": 403}, (502, "upstream_auth")),
@@ -207,7 +207,7 @@ def test_no_snapshot_stands_in_for_a_refused_key_or_a_missing_task(make_stack):
 
 
 @pytest.mark.parametrize("place", ["memory", "redis"])
-def test_a_snapshot_stands_in_no_longer_than_stale_for(make_stack, place):
+def test_snapshot_is_not_served_after_stale_for(make_stack, place):
     patient = {"cache": {"stale_for": "30m"}, "upstreams": {"main": {"breaker_failures": 0}}}
     stack = make_stack(config=patient, providers=QUICK, redis=place == "redis", clock=True)
     last = stack.task("t")

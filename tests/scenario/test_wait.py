@@ -28,7 +28,7 @@ def etag(stack, path) -> dict:
 
 
 @both_views
-def test_without_an_etag_it_is_held_until_the_task_has_ended(stack, view):
+def test_without_an_etag_the_wait_lasts_until_the_task_has_ended(stack, view):
     task = "ends-" + view.split("/")[1]
     run(stack, "7%", task)
     held, = hold(stack, (task + "?wait=60", None), path=view)
@@ -43,7 +43,7 @@ def test_without_an_etag_it_is_held_until_the_task_has_ended(stack, view):
 
 
 @both_views
-def test_with_an_etag_it_is_held_until_the_view_has_another(stack, view):
+def test_with_an_etag_the_wait_lasts_until_the_view_changes(stack, view):
     task = "changes-" + view.split("/")[1]
     run(stack, "7%", task)
     known = etag(stack, view + task)
@@ -57,7 +57,7 @@ def test_with_an_etag_it_is_held_until_the_view_has_another(stack, view):
     assert stack.get(view + task + "?wait=60", known).body == answer.body  # what differs already is told at once
 
 
-def test_when_the_time_is_over_the_present_view_comes_or_304(make_frozen):
+def test_expired_wait_gets_the_current_view_or_304(make_frozen):
     stack = make_frozen(providers=SLOW, config={"workers": 1})
     run(stack, "7%", "over")
     known = etag(stack, NATIVE + "over")
@@ -75,7 +75,7 @@ def test_when_the_time_is_over_the_present_view_comes_or_304(make_frozen):
     assert stack.standin.count("over") == 1
 
 
-def test_what_cannot_change_any_more_is_answered_at_once(stack):
+def test_final_answers_are_not_held(stack):
     end(stack, "ended")
     assert status(stack.get(NATIVE + "ended?wait=60")) == "SUCCESS"
     assert stack.get(NATIVE + "ended?wait=60", etag(stack, NATIVE + "ended")).status == 304
@@ -86,7 +86,7 @@ def test_what_cannot_change_any_more_is_answered_at_once(stack):
     assert [task["status"] for task in listed] == ["succeeded", 404, 404]
 
 
-def test_head_is_held_too(stack):
+def test_head_waits_too(stack):
     run(stack, "7%", "head")
     held = stack.background(stack.get, NATIVE + "head?wait=60", None, "HEAD")
     stack.wait_metric("waiters", 1)
@@ -95,7 +95,7 @@ def test_head_is_held_too(stack):
     assert held.result().headers["etag"] == stack.task("head").headers["etag"]
 
 
-def test_a_list_is_held_with_an_etag_until_one_changes_and_without_until_all_have_ended(stack):
+def test_list_waits_for_one_change_with_an_etag_and_for_all_ends_without(stack):
     target = "sora/first,sora/second,sora/missing"
     run(stack, "7%", "first")
     run(stack, "7%", "second")
@@ -109,7 +109,7 @@ def test_a_list_is_held_with_an_etag_until_one_changes_and_without_until_all_hav
     assert [task["status"] for task in ended.result().json()["tasks"]] == ["succeeded", "succeeded", 404]
 
 
-def test_tasks_that_end_just_as_the_wait_does_are_answered_either_way(stack):
+def test_tasks_ending_as_the_wait_expires_are_answered_either_way(stack):
     asks = []
     for number in range(16):
         stack.standin.switch(f"just-{number}", seconds=0.8 + 0.025 * number)
@@ -126,7 +126,7 @@ def test_tasks_that_end_just_as_the_wait_does_are_answered_either_way(stack):
 @pytest.mark.parametrize("wait", [
     "-1", "1e9", "1.5", "abc", "", "0x10", "%201", "1%00", "1s", "%EF%BC%91", "1&wait=1", "1&wait=x",
 ])
-def test_a_bad_wait_is_refused_with_what_is_allowed(stack, wait):
+def test_invalid_wait_is_rejected_with_the_allowed_range(stack, wait):
     for path in (NATIVE + "bad?", UNIFIED + "bad?", MANY + "sora/bad&"):
         answer = stack.get(f"{path}wait={wait}")
         assert (answer.status, answer.json()["code"]) == (400, "bad_request")
@@ -144,19 +144,19 @@ def test_a_bad_wait_is_refused_with_what_is_allowed(stack, wait):
     ("", "waiting=7", None), ("", "await=7", None), ("", "wait=0", None), ("", ",;=,\",wait", None),
     ("", "respond-async", None), ("", "é\xff" * 100, None),
 ])
-def test_what_is_granted_is_said_and_a_preference_that_makes_no_sense_is_ignored(stack, asked, prefer, applied):
+def test_applied_preference_is_reported_and_malformed_one_ignored(stack, asked, prefer, applied):
     end(stack, "granted")
     answer = stack.get(NATIVE + "granted" + asked, {"Prefer": prefer.encode("latin-1")} if prefer else None)
     assert (answer.status, answer.headers.get("preference-applied")) == (200, applied)
 
 
-def test_an_ignored_preference_holds_nobody(stack):
+def test_ignored_preference_does_not_wait(stack):
     run(stack, "7%", "ignored")
     for prefer in ("wait=-1", "wait=x", "wait=0", "respond-async"):
         assert status(stack.task("ignored", {"Prefer": prefer})) == "IN_PROGRESS"
 
 
-def test_an_empty_parameter_is_an_absent_header(stack):
+def test_empty_parameter_is_an_absent_header(stack):
     run(stack, "7%", "empty")
     held = stack.background(stack.ask_worker, NATIVE + "empty", HTTP_IF_NONE_MATCH="", HTTP_PREFER="wait=60", HTTP_ACCEPT="")
     stack.wait_metric("waiters", 1)
@@ -170,7 +170,7 @@ def test_an_empty_parameter_is_an_absent_header(stack):
 @pytest.mark.parametrize("failure", [
     {"status": 500}, {"reset": True}, {"garbage": True}, {"status": 401}, {"status": 404}, {"retry_after": 1},
 ], ids=["500", "reset", "garbage", "401", "404-twice", "429"])
-def test_who_waits_waits_on_while_the_upstream_fails_and_gets_the_end(stack, failure, request):
+def test_wait_continues_while_the_upstream_fails(stack, failure, request):
     task = "fails-" + request.node.callspec.id
     run(stack, "7%", task)
     held, tagged = hold(stack, (task + "?wait=60", None), (task + "?wait=60", etag(stack, NATIVE + task)))
@@ -182,7 +182,7 @@ def test_who_waits_waits_on_while_the_upstream_fails_and_gets_the_end(stack, fai
     assert [(ask.result().status, status(ask.result())) for ask in (held, tagged)] == [(200, "SUCCESS")] * 2
 
 
-def test_a_task_that_is_said_to_be_missing_three_times_ends_the_wait_with_404(stack):
+def test_task_missing_three_times_ends_the_wait_with_404(stack):
     run(stack, "7%", "lost")
     held, = hold(stack, ("lost?wait=60", None))
     stack.standin.switch("lost", status=404)
@@ -190,7 +190,7 @@ def test_a_task_that_is_said_to_be_missing_three_times_ends_the_wait_with_404(st
     assert sum(1 for _ in stack.standin.seen("lost")) >= 4
 
 
-def test_a_view_that_is_told_at_the_deadline_is_marked_stale_when_the_upstream_fails(stack):
+def test_expired_wait_is_stale_when_the_upstream_fails(stack):
     run(stack, "7%", "old")
     assert stack.task("old").status == 200
     held, = hold(stack, ("old?wait=1", None))
@@ -202,7 +202,7 @@ def test_a_view_that_is_told_at_the_deadline_is_marked_stale_when_the_upstream_f
 # Who watches
 
 
-def test_three_hundred_watchers_cost_one_query_an_interval_and_get_the_same_answer(stack):
+def test_three_hundred_watchers_are_one_query_per_interval(stack):
     run(stack, "7%", "crowd")
     held = hold(stack, *[("crowd?wait=60", None)] * 300)
     assert stack.metric("watched_tasks") == 1
@@ -214,7 +214,7 @@ def test_three_hundred_watchers_cost_one_query_an_interval_and_get_the_same_answ
     assert stack.metric("watched_tasks") == 0
 
 
-def test_who_leaves_is_forgotten_and_after_the_last_one_nobody_asks(stack):
+def test_departed_watchers_are_dropped_and_polling_stops_with_the_last(stack):
     run(stack, "7%", "left")
     gone = stack.metric("requests_gone_total")
     leaving = [stack.nginx.connection() for _ in range(2)]
@@ -230,7 +230,7 @@ def test_who_leaves_is_forgotten_and_after_the_last_one_nobody_asks(stack):
     assert_not_asked_any_more(stack, "left")
 
 
-def test_past_the_limit_nobody_is_held_but_what_is_known_is_told(make_stack):
+def test_requests_over_the_waiter_limit_get_the_known_view_at_once(make_stack):
     slow = {"sora": {"poll": {"min": "2s", "max": "2s"}}}  # so that the view is fresh
     stack = make_stack(providers=slow, config={"workers": 1, "limits": {"waiters": 2}})
     run(stack)
@@ -251,7 +251,7 @@ def test_past_the_limit_nobody_is_held_but_what_is_known_is_told(make_stack):
 # The web server
 
 
-def test_the_shipped_time_out_outlasts_whoever_is_held():
+def test_shipped_nginx_timeout_exceeds_the_longest_wait():
     text = (ROOT / "nginx" / "taskproxy-fastcgi.conf").read_text()
     read_timeout = int(re.search(r"^fastcgi_read_timeout (\d+)s;", text, re.MULTILINE)[1])
     longest, query, heartbeat = 60, 10, 15  # seconds; the time-out of an upstream is its default

@@ -111,7 +111,7 @@ static void assert_problem(const struct conf *conf, const struct credentials *gi
     assert_int_equal(access_who(conf, given, &task, NOW, &team), expected);
 }
 
-TEST(in_the_open_nobody_is_asked)
+TEST(mode_open_ignores_credentials)
 {
     const struct task task = task_of(open_conf, SORA);
     const struct team *team;
@@ -122,7 +122,7 @@ TEST(in_the_open_nobody_is_asked)
     assert_int_equal(access_may(team, &task), PROBLEM_NONE);
 }
 
-TEST(a_token_stands_where_the_providers_clients_put_their_key)
+TEST(token_is_read_where_the_providers_clients_put_their_key)
 {
     assert_team(teams_conf, &(struct credentials){.key_header = "Bearer tp-web"}, SORA, "web");
     assert_team(teams_conf, &(struct credentials){.key_header = "Key tp-web"}, FAL, "web");
@@ -130,7 +130,7 @@ TEST(a_token_stands_where_the_providers_clients_put_their_key)
     assert_team(teams_conf, &(struct credentials){.key_header = "key=tp-web;v=1"}, ODD, "web");
 }
 
-TEST(a_token_as_bearer_is_good_for_every_provider)
+TEST(bearer_token_is_valid_for_every_provider)
 {
     for (size_t route = SORA; route <= SECOND_SORA; route++)
         assert_team(teams_conf, &(struct credentials){.authorization = "Bearer tp-web"}, route, "web");
@@ -140,13 +140,13 @@ TEST(a_token_as_bearer_is_good_for_every_provider)
                 "web");
 }
 
-TEST(the_providers_own_place_goes_before_bearer)
+TEST(providers_own_header_takes_precedence_over_bearer)
 {
     assert_problem(teams_conf, &(struct credentials){.key_header = "tp", .authorization = "Bearer tp-web"},
                    GOOG, PROBLEM_WRONG_TOKEN);
 }
 
-TEST(what_is_no_token_is_refused)
+TEST(malformed_token_is_refused)
 {
     static const struct {
         const char *authorization;
@@ -164,7 +164,7 @@ TEST(what_is_no_token_is_refused)
                        bad[i].problem);
 }
 
-TEST(a_name_from_the_web_server_counts_in_its_mode_alone)
+TEST(team_name_from_the_web_server_counts_in_mode_nginx_only)
 {
     const struct credentials web = {.team = "web"}, nobody = {.team = "nobody"}, none = {0};
     const struct credentials token = {.authorization = "Bearer tp-web", .key_header = "Bearer tp-web"};
@@ -175,7 +175,7 @@ TEST(a_name_from_the_web_server_counts_in_its_mode_alone)
     assert_problem(teams_conf, &web, SORA, PROBLEM_NO_CREDENTIAL);
 }
 
-TEST(a_team_may_ask_about_its_providers_only)
+TEST(team_may_use_its_providers_only)
 {
     const struct credentials film = {.authorization = "Bearer tp-film"};
     const struct team *team;
@@ -196,7 +196,7 @@ static char *link_query(const char *provider, const char *id, int64_t exp)
     return xasprintf("wait=1&team=web&exp=%lld&sig=%s", (long long)exp, sig);
 }
 
-TEST(a_link_is_good_for_its_task)
+TEST(link_is_valid_for_its_task)
 {
     char *query = link_query("sora", "abc", NOW + 60);
     const struct credentials link = {.query = query};
@@ -209,7 +209,7 @@ TEST(a_link_is_good_for_its_task)
     free(query);
 }
 
-TEST(a_link_is_no_good_for_a_list)
+TEST(link_is_not_valid_for_a_list)
 {
     char *query = link_query("sora", "abc", NOW + 60);
     const struct team *team;
@@ -218,7 +218,7 @@ TEST(a_link_is_no_good_for_a_list)
     free(query);
 }
 
-TEST(a_token_goes_before_a_link)
+TEST(token_takes_precedence_over_a_link)
 {
     char *query = link_query("sora", "abc", NOW + 60);
     const struct credentials both = {.query = query, .authorization = "Bearer wrong"};
@@ -226,7 +226,7 @@ TEST(a_token_goes_before_a_link)
     free(query);
 }
 
-TEST(a_link_that_does_not_hold_is_refused)
+TEST(invalid_link_is_refused)
 {
     char *expired = link_query("sora", "abc", NOW - 31), *late = link_query("sora", "abc", NOW + 400 * 86400);
     char *film = xasprintf("team=film&exp=%d&sig=%064d", NOW, 0),
@@ -243,7 +243,7 @@ TEST(a_link_that_does_not_hold_is_refused)
     free(none);
 }
 
-TEST(a_page_may_read_what_its_team_may_ask)
+TEST(origin_may_read_what_its_team_may_request)
 {
     const struct team *web = teams_by_name(teams_conf->teams, "web");
     const struct task sora = task_of(teams_conf, SORA), fal = task_of(teams_conf, FAL);
@@ -257,7 +257,7 @@ TEST(a_page_may_read_what_its_team_may_ask)
     assert_false(access_is_origin(open_conf, NULL, NULL, "https://web"));
 }
 
-TEST(the_parameter_of_a_header_is_named_as_web_servers_do)
+TEST(header_parameter_is_named_as_in_cgi)
 {
     char param[ACCESS_PARAM_SIZE];
     access_key_param(conf_route(teams_conf, GOOG)->provider, param);
@@ -269,19 +269,19 @@ TEST(the_parameter_of_a_header_is_named_as_web_servers_do)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(in_the_open_nobody_is_asked),
-        cmocka_unit_test(a_token_stands_where_the_providers_clients_put_their_key),
-        cmocka_unit_test(a_token_as_bearer_is_good_for_every_provider),
-        cmocka_unit_test(the_providers_own_place_goes_before_bearer),
-        cmocka_unit_test(what_is_no_token_is_refused),
-        cmocka_unit_test(a_name_from_the_web_server_counts_in_its_mode_alone),
-        cmocka_unit_test(a_team_may_ask_about_its_providers_only),
-        cmocka_unit_test(a_link_is_good_for_its_task),
-        cmocka_unit_test(a_link_is_no_good_for_a_list),
-        cmocka_unit_test(a_token_goes_before_a_link),
-        cmocka_unit_test(a_link_that_does_not_hold_is_refused),
-        cmocka_unit_test(a_page_may_read_what_its_team_may_ask),
-        cmocka_unit_test(the_parameter_of_a_header_is_named_as_web_servers_do),
+        cmocka_unit_test(mode_open_ignores_credentials),
+        cmocka_unit_test(token_is_read_where_the_providers_clients_put_their_key),
+        cmocka_unit_test(bearer_token_is_valid_for_every_provider),
+        cmocka_unit_test(providers_own_header_takes_precedence_over_bearer),
+        cmocka_unit_test(malformed_token_is_refused),
+        cmocka_unit_test(team_name_from_the_web_server_counts_in_mode_nginx_only),
+        cmocka_unit_test(team_may_use_its_providers_only),
+        cmocka_unit_test(link_is_valid_for_its_task),
+        cmocka_unit_test(link_is_not_valid_for_a_list),
+        cmocka_unit_test(token_takes_precedence_over_a_link),
+        cmocka_unit_test(invalid_link_is_refused),
+        cmocka_unit_test(origin_may_read_what_its_team_may_request),
+        cmocka_unit_test(header_parameter_is_named_as_in_cgi),
     };
     return cmocka_run_group_tests_name("access", tests, load_all, free_all);
 }

@@ -29,7 +29,7 @@ static void assert_kinds(enum address_kind kind, const char *const *addresses)
 #define ALL(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* The neighbours of every range that is not. */
-TEST(hosts_of_the_open_internet_are_public)
+TEST(internet_hosts_are_public)
 {
     assert_kinds(ADDRESS_PUBLIC,
                  ALL("1.0.0.0", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0",
@@ -47,20 +47,20 @@ TEST(this_host_is_loopback)
     assert_kinds(ADDRESS_LOOPBACK, ALL("127.0.0.0", "127.0.0.1", "127.255.255.255", "::1"));
 }
 
-TEST(networks_of_somebodys_own_are_private)
+TEST(private_networks_are_private)
 {
     assert_kinds(ADDRESS_PRIVATE, ALL("10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255",
                                       "192.168.0.0", "192.168.255.255", "100.64.0.0", "100.127.255.255",
                                       "fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
 }
 
-TEST(the_metadata_services_of_clouds_are_link_local)
+TEST(cloud_metadata_services_are_link_local)
 {
     assert_kinds(ADDRESS_LINK_LOCAL, ALL("169.254.0.0", "169.254.169.254", "169.254.255.255",
                                          "fe80::", "fe80::1", "febf:ffff::1"));
 }
 
-TEST(what_is_no_host_is_reserved)
+TEST(non_host_addresses_are_reserved)
 {
     assert_kinds(ADDRESS_RESERVED, ALL("0.0.0.0", "0.255.255.255", "192.0.0.0", "192.0.0.255", "192.0.2.0",
                                        "192.0.2.255", "192.88.99.1", "198.18.0.0", "198.19.255.255",
@@ -72,7 +72,7 @@ TEST(what_is_no_host_is_reserved)
                      "4000::", "5f00::1", "fbff::", "fe00::", "fe7f::", "fec0::1", "ff02::1", "ffff::"));
 }
 
-TEST(an_ipv4_address_inside_an_ipv6_one_counts_as_itself)
+TEST(ipv4_mapped_addresses_are_classified_as_ipv4)
 {
     assert_kinds(ADDRESS_LOOPBACK, ALL("::ffff:127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::1"));
     assert_kinds(ADDRESS_PRIVATE, ALL("::ffff:10.1.2.3", "64:ff9b::192.168.0.1", "2002:a00::"));
@@ -81,13 +81,13 @@ TEST(an_ipv4_address_inside_an_ipv6_one_counts_as_itself)
     assert_kinds(ADDRESS_PUBLIC, ALL("::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::"));
 }
 
-TEST(what_is_no_ip_address_is_reserved)
+TEST(malformed_address_is_reserved)
 {
     const struct sockaddr_un local = {.sun_family = AF_UNIX};
     assert_int_equal(address_kind((const struct sockaddr *)&local), ADDRESS_RESERVED);
 }
 
-TEST(a_host_of_a_url_is_an_address_or_a_name)
+TEST(url_host_is_an_address_or_a_name)
 {
     static const struct {
         const char *host;
@@ -120,14 +120,14 @@ TEST(a_host_of_a_url_is_an_address_or_a_name)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hosts_of_the_open_internet_are_public),
+        cmocka_unit_test(internet_hosts_are_public),
         cmocka_unit_test(this_host_is_loopback),
-        cmocka_unit_test(networks_of_somebodys_own_are_private),
-        cmocka_unit_test(the_metadata_services_of_clouds_are_link_local),
-        cmocka_unit_test(what_is_no_host_is_reserved),
-        cmocka_unit_test(an_ipv4_address_inside_an_ipv6_one_counts_as_itself),
-        cmocka_unit_test(what_is_no_ip_address_is_reserved),
-        cmocka_unit_test(a_host_of_a_url_is_an_address_or_a_name),
+        cmocka_unit_test(private_networks_are_private),
+        cmocka_unit_test(cloud_metadata_services_are_link_local),
+        cmocka_unit_test(non_host_addresses_are_reserved),
+        cmocka_unit_test(ipv4_mapped_addresses_are_classified_as_ipv4),
+        cmocka_unit_test(malformed_address_is_reserved),
+        cmocka_unit_test(url_host_is_an_address_or_a_name),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }

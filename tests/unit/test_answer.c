@@ -88,7 +88,7 @@ static int forget_shown(void **unused __attribute__((unused)))
     return 0;
 }
 
-TEST(a_view_is_sent_as_it_is)
+TEST(view_is_sent_unchanged)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, 0);
     assert_int_equal(a.status, 200);
@@ -102,7 +102,7 @@ TEST(a_view_is_sent_as_it_is)
     answer_done(&a);
 }
 
-TEST(the_two_views_have_bodies_and_tags_of_their_own)
+TEST(each_view_has_its_own_body_and_etag)
 {
     struct answer a, b;
     struct answer_facts facts = facts_of(SOURCE_MEMORY);
@@ -117,7 +117,7 @@ TEST(the_two_views_have_bodies_and_tags_of_their_own)
     snapshot_unref(s);
 }
 
-TEST(where_it_came_from_stands_in_cache_status_and_x_cache)
+TEST(cache_status_and_x_cache_show_the_origin)
 {
     static const struct {
         enum answer_source source;
@@ -144,7 +144,7 @@ TEST(where_it_came_from_stands_in_cache_status_and_x_cache)
     }
 }
 
-TEST(an_ended_task_may_be_kept_while_its_urls_work)
+TEST(ended_task_is_cacheable_while_its_urls_work)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, 10999);
     assert_header(&a, "Cache-Control", "private, max-age=3599"); /* of which a client takes off the Age */
@@ -156,7 +156,7 @@ TEST(an_ended_task_may_be_kept_while_its_urls_work)
     answer_done(&a);
 }
 
-TEST(no_max_age_passes_the_expiry_of_the_urls)
+TEST(max_age_never_exceeds_the_expiry_of_the_urls)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_UPSTREAM), STATE_SUCCEEDED, now / 1000 + 1, 0);
     assert_header(&a, "Cache-Control", "private, max-age=1");
@@ -169,7 +169,7 @@ TEST(no_max_age_passes_the_expiry_of_the_urls)
     answer_done(&a);
 }
 
-TEST(a_running_task_is_to_be_asked_again_when_there_can_be_news)
+TEST(running_task_has_retry_after)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_UPSTREAM), STATE_RUNNING, 0, 0);
     assert_header(&a, "Cache-Control", "private, no-cache");
@@ -184,7 +184,7 @@ TEST(a_running_task_is_to_be_asked_again_when_there_can_be_news)
     answer_done(&a);
 }
 
-TEST(a_stale_answer_is_not_to_be_kept)
+TEST(stale_answer_is_not_cacheable)
 {
     struct answer_facts facts = facts_of(SOURCE_STALE);
     facts.problem = PROBLEM_UPSTREAM_ERROR;
@@ -194,7 +194,7 @@ TEST(a_stale_answer_is_not_to_be_kept)
     answer_done(&a);
 }
 
-TEST(a_clock_that_went_back_makes_no_negative_age)
+TEST(clock_set_back_gives_no_negative_age)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, -5000);
     assert_header(&a, "Age", "0");
@@ -231,7 +231,7 @@ static int status_for(const char *if_none_match)
     return status;
 }
 
-TEST(an_answer_that_the_client_has_is_304)
+TEST(matching_etag_gives_304)
 {
     struct snapshot *s = made(STATE_SUCCEEDED, 0);
     const char *etag = s->views[VIEW_NATIVE].etag;
@@ -263,7 +263,7 @@ static struct json_object *member_of(struct json_object *doc, const char *pointe
     return value;
 }
 
-TEST(every_problem_is_a_document_of_rfc_9457_that_sdks_can_read)
+TEST(every_problem_follows_rfc_9457_and_suits_sdks)
 {
     for (int problem = PROBLEM_NONE + 1; problem < PROBLEM_COUNT; problem++) {
         struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
@@ -298,7 +298,7 @@ TEST(every_problem_is_a_document_of_rfc_9457_that_sdks_can_read)
     }
 }
 
-TEST(a_problem_says_when_to_ask_again)
+TEST(problem_has_retry_after)
 {
     struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
     struct answer a;
@@ -325,7 +325,7 @@ TEST(head_of_a_problem_has_no_body)
     answer_done(&a);
 }
 
-TEST(many_tasks_are_views_and_problems_in_the_order_asked)
+TEST(list_has_views_and_problems_in_request_order)
 {
     struct snapshot *running = made(STATE_RUNNING, 0), *ended = made(STATE_SUCCEEDED, 0);
     const struct answer_item items[] = {{.snapshot = running},
@@ -362,7 +362,7 @@ TEST(many_tasks_are_views_and_problems_in_the_order_asked)
     snapshot_unref(ended);
 }
 
-TEST(text_of_our_own_is_sent_with_its_type)
+TEST(plain_text_is_sent_with_its_type)
 {
     struct answer_facts facts = facts_of(SOURCE_MEMORY);
     struct answer a;
@@ -381,21 +381,21 @@ TEST(text_of_our_own_is_sent_with_its_type)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_view_is_sent_as_it_is),
-        cmocka_unit_test(the_two_views_have_bodies_and_tags_of_their_own),
-        cmocka_unit_test(where_it_came_from_stands_in_cache_status_and_x_cache),
-        cmocka_unit_test(an_ended_task_may_be_kept_while_its_urls_work),
-        cmocka_unit_test(no_max_age_passes_the_expiry_of_the_urls),
-        cmocka_unit_test(a_running_task_is_to_be_asked_again_when_there_can_be_news),
-        cmocka_unit_test(a_stale_answer_is_not_to_be_kept),
-        cmocka_unit_test(a_clock_that_went_back_makes_no_negative_age),
+        cmocka_unit_test(view_is_sent_unchanged),
+        cmocka_unit_test(each_view_has_its_own_body_and_etag),
+        cmocka_unit_test(cache_status_and_x_cache_show_the_origin),
+        cmocka_unit_test(ended_task_is_cacheable_while_its_urls_work),
+        cmocka_unit_test(max_age_never_exceeds_the_expiry_of_the_urls),
+        cmocka_unit_test(running_task_has_retry_after),
+        cmocka_unit_test(stale_answer_is_not_cacheable),
+        cmocka_unit_test(clock_set_back_gives_no_negative_age),
         cmocka_unit_test(head_has_the_headers_and_no_body),
-        cmocka_unit_test(an_answer_that_the_client_has_is_304),
-        cmocka_unit_test(every_problem_is_a_document_of_rfc_9457_that_sdks_can_read),
-        cmocka_unit_test(a_problem_says_when_to_ask_again),
+        cmocka_unit_test(matching_etag_gives_304),
+        cmocka_unit_test(every_problem_follows_rfc_9457_and_suits_sdks),
+        cmocka_unit_test(problem_has_retry_after),
         cmocka_unit_test(head_of_a_problem_has_no_body),
-        cmocka_unit_test(many_tasks_are_views_and_problems_in_the_order_asked),
-        cmocka_unit_test(text_of_our_own_is_sent_with_its_type),
+        cmocka_unit_test(list_has_views_and_problems_in_request_order),
+        cmocka_unit_test(plain_text_is_sent_with_its_type),
     };
     return cmocka_run_group_tests_name("answer", tests, NULL, forget_shown);
 }

@@ -30,7 +30,7 @@ static void assert_problem_line(struct answer_facts problem_facts, enum problem 
     answer_done(&a);
 }
 
-TEST(a_page_that_may_read_an_answer_is_told_so)
+TEST(allowed_origin_gets_cors_headers)
 {
     assert_problem_line(facts, PROBLEM_FORBIDDEN, "\r\nVary: Accept, Prefer, Origin, Authorization\r\n");
     assert_problem_line(facts, PROBLEM_FORBIDDEN,
@@ -38,7 +38,7 @@ TEST(a_page_that_may_read_an_answer_is_told_so)
                         "Access-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: Age, ");
 }
 
-TEST(a_page_that_may_not_is_told_nothing)
+TEST(other_origin_gets_no_cors_headers)
 {
     struct answer a;
     struct answer_facts other = facts;
@@ -50,7 +50,7 @@ TEST(a_page_that_may_not_is_told_nothing)
     answer_done(&a);
 }
 
-TEST(the_head_of_a_stream_says_it_too)
+TEST(stream_has_cors_headers)
 {
     struct buf head;
     stream_head(&facts, &head);
@@ -60,7 +60,7 @@ TEST(the_head_of_a_stream_says_it_too)
     buf_done(&head);
 }
 
-TEST(without_a_credential_the_answer_says_which_is_wanted)
+TEST(missing_credential_gives_www_authenticate)
 {
     struct answer a;
     struct answer_facts none = facts;
@@ -73,7 +73,7 @@ TEST(without_a_credential_the_answer_says_which_is_wanted)
     answer_done(&a);
 }
 
-TEST(what_is_used_up_comes_with_its_limit)
+TEST(exhausted_quota_is_reported_with_its_limit)
 {
     struct answer_facts limited = facts;
     limited.limit = 600;
@@ -84,7 +84,7 @@ TEST(what_is_used_up_comes_with_its_limit)
         "\r\nRetry-After: 13\r\nRateLimit-Limit: 600\r\nRateLimit-Remaining: 0\r\nRateLimit-Reset: 13\r\n");
 }
 
-TEST(a_page_that_asks_whether_it_may_ask_is_told_what_it_may_send)
+TEST(preflight_lists_the_allowed_headers)
 {
     struct answer a;
     answer_preflight(&a, &facts, "authorization,if-none-match");
@@ -96,7 +96,7 @@ TEST(a_page_that_asks_whether_it_may_ask_is_told_what_it_may_send)
     answer_done(&a);
 }
 
-TEST(names_of_headers_that_are_none_are_not_said_again)
+TEST(malformed_header_names_are_not_echoed)
 {
     static char large[4000];
     static const char *const wanted[] = {NULL, "a\r\nSet-Cookie: b", "a:b", "a;b", "\xff", large};
@@ -113,13 +113,13 @@ TEST(names_of_headers_that_are_none_are_not_said_again)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_page_that_may_read_an_answer_is_told_so),
-        cmocka_unit_test(a_page_that_may_not_is_told_nothing),
-        cmocka_unit_test(the_head_of_a_stream_says_it_too),
-        cmocka_unit_test(without_a_credential_the_answer_says_which_is_wanted),
-        cmocka_unit_test(what_is_used_up_comes_with_its_limit),
-        cmocka_unit_test(a_page_that_asks_whether_it_may_ask_is_told_what_it_may_send),
-        cmocka_unit_test(names_of_headers_that_are_none_are_not_said_again),
+        cmocka_unit_test(allowed_origin_gets_cors_headers),
+        cmocka_unit_test(other_origin_gets_no_cors_headers),
+        cmocka_unit_test(stream_has_cors_headers),
+        cmocka_unit_test(missing_credential_gives_www_authenticate),
+        cmocka_unit_test(exhausted_quota_is_reported_with_its_limit),
+        cmocka_unit_test(preflight_lists_the_allowed_headers),
+        cmocka_unit_test(malformed_header_names_are_not_echoed),
     };
     return cmocka_run_group_tests_name("answers to teams", tests, NULL, NULL);
 }

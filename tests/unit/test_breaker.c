@@ -24,14 +24,14 @@ static void fail_times(struct breaker *s, int times, int64_t at_ms)
     }
 }
 
-TEST(without_rules_everything_may_be_asked)
+TEST(without_limits_every_query_is_sent)
 {
     struct breaker s = STANDING(.breaker_failures = 0);
     fail_times(&s, 1000, now);
     assert_int_equal(breaker_ask(&s, now), 0);
 }
 
-TEST(failures_in_a_row_open_the_breaker)
+TEST(consecutive_failures_open_the_breaker)
 {
     struct breaker s = STANDING(.breaker_failures = 3, .breaker_pause_ms = 10000);
     fail_times(&s, 2, now);
@@ -41,7 +41,7 @@ TEST(failures_in_a_row_open_the_breaker)
     assert_int_equal(breaker_ask(&s, now + 499), 1);
 }
 
-TEST(a_good_answer_between_them_counts_from_anew)
+TEST(success_resets_the_failure_count)
 {
     struct breaker s = STANDING(.breaker_failures = 3, .breaker_pause_ms = 10000);
     fail_times(&s, 2, now);
@@ -50,7 +50,7 @@ TEST(a_good_answer_between_them_counts_from_anew)
     assert_int_equal(breaker_ask(&s, now), 0);
 }
 
-TEST(after_the_pause_one_query_probes)
+TEST(one_query_probes_after_the_pause)
 {
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 10000);
     fail_times(&s, 1, now);
@@ -61,7 +61,7 @@ TEST(after_the_pause_one_query_probes)
     assert_int_equal(breaker_ask(&s, now + 600), 0);
 }
 
-TEST(a_probe_that_fails_pauses_twice_as_long_up_to_the_most)
+TEST(failed_probe_doubles_the_pause_up_to_the_maximum)
 {
     static const int64_t pauses[] = {500, 1000, 2000, 4000, 5000, 5000};
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 5000);
@@ -77,7 +77,7 @@ TEST(a_probe_that_fails_pauses_twice_as_long_up_to_the_most)
     assert_int_equal(breaker_ask(&s, at), 500);
 }
 
-TEST(chance_spreads_the_pauses_by_a_quarter_at_most)
+TEST(jitter_is_at_most_a_quarter_of_the_pause)
 {
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 10000);
     assert_int_equal(breaker_ask(&s, now), 0);
@@ -85,7 +85,7 @@ TEST(chance_spreads_the_pauses_by_a_quarter_at_most)
     assert_int_equal(breaker_ask(&s, now), 375);
 }
 
-TEST(a_probe_that_says_nothing_is_made_again)
+TEST(inconclusive_probe_is_repeated)
 {
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 10000);
     fail_times(&s, 1, now);
@@ -94,7 +94,7 @@ TEST(a_probe_that_says_nothing_is_made_again)
     assert_int_equal(breaker_ask(&s, now + 501), 0);
 }
 
-TEST(queries_that_end_after_the_breaker_opened_do_not_pause_it_longer)
+TEST(late_failures_do_not_extend_the_pause)
 {
     struct breaker s = STANDING(.breaker_failures = 1, .breaker_pause_ms = 10000);
     for (int i = 0; i < 5; i++)
@@ -104,7 +104,7 @@ TEST(queries_that_end_after_the_breaker_opened_do_not_pause_it_longer)
     assert_int_equal(breaker_ask(&s, now), 500);
 }
 
-TEST(a_bucket_lets_so_many_through_each_second)
+TEST(bucket_limits_queries_per_second)
 {
     struct breaker s = STANDING(.per_second = 5);
     int granted = 0;
@@ -113,7 +113,7 @@ TEST(a_bucket_lets_so_many_through_each_second)
     assert_in_range(granted, 50, 55);
 }
 
-TEST(a_bucket_holds_no_more_than_a_second)
+TEST(bucket_holds_at_most_one_second)
 {
     struct breaker s = STANDING(.per_second = 5);
     for (int i = 0; i < 5; i++)
@@ -123,7 +123,7 @@ TEST(a_bucket_holds_no_more_than_a_second)
     assert_int_equal(breaker_ask(&s, now + 3600000 + wait_ms), 0);
 }
 
-TEST(only_news_is_noted)
+TEST(only_changes_are_reported)
 {
     struct breaker s = STANDING(.per_second = 0);
     char very_long[400];
@@ -141,7 +141,7 @@ TEST(only_news_is_noted)
     assert_false(breaker_note(&s, NULL, 62000));
 }
 
-TEST(a_single_trouble_among_good_answers_is_said_once_a_minute)
+TEST(isolated_failure_is_reported_once_a_minute)
 {
     struct breaker s;
     breaker_init(&s, (struct breaker_rules){0}, 0);
@@ -156,18 +156,18 @@ TEST(a_single_trouble_among_good_answers_is_said_once_a_minute)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_single_trouble_among_good_answers_is_said_once_a_minute),
-        cmocka_unit_test(without_rules_everything_may_be_asked),
-        cmocka_unit_test(failures_in_a_row_open_the_breaker),
-        cmocka_unit_test(a_good_answer_between_them_counts_from_anew),
-        cmocka_unit_test(after_the_pause_one_query_probes),
-        cmocka_unit_test(a_probe_that_fails_pauses_twice_as_long_up_to_the_most),
-        cmocka_unit_test(chance_spreads_the_pauses_by_a_quarter_at_most),
-        cmocka_unit_test(a_probe_that_says_nothing_is_made_again),
-        cmocka_unit_test(queries_that_end_after_the_breaker_opened_do_not_pause_it_longer),
-        cmocka_unit_test(a_bucket_lets_so_many_through_each_second),
-        cmocka_unit_test(a_bucket_holds_no_more_than_a_second),
-        cmocka_unit_test(only_news_is_noted),
+        cmocka_unit_test(isolated_failure_is_reported_once_a_minute),
+        cmocka_unit_test(without_limits_every_query_is_sent),
+        cmocka_unit_test(consecutive_failures_open_the_breaker),
+        cmocka_unit_test(success_resets_the_failure_count),
+        cmocka_unit_test(one_query_probes_after_the_pause),
+        cmocka_unit_test(failed_probe_doubles_the_pause_up_to_the_maximum),
+        cmocka_unit_test(jitter_is_at_most_a_quarter_of_the_pause),
+        cmocka_unit_test(inconclusive_probe_is_repeated),
+        cmocka_unit_test(late_failures_do_not_extend_the_pause),
+        cmocka_unit_test(bucket_limits_queries_per_second),
+        cmocka_unit_test(bucket_holds_at_most_one_second),
+        cmocka_unit_test(only_changes_are_reported),
     };
     return cmocka_run_group_tests_name("breaker", tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 #include "lib/buf.h"
 #include "lib/json.h"
 
-TEST(a_buffer_grows_up_to_its_maximum_and_no_further)
+TEST(buffer_grows_up_to_its_maximum)
 {
     struct buf b;
     buf_init(&b, 1000);
@@ -21,7 +21,7 @@ TEST(a_buffer_grows_up_to_its_maximum_and_no_further)
     buf_done(&b);
 }
 
-TEST(an_addition_that_does_not_fit_adds_nothing_and_ends_all_further_ones)
+TEST(oversized_addition_adds_nothing_and_blocks_later_ones)
 {
     struct buf b;
     buf_init(&b, 4);
@@ -38,7 +38,7 @@ TEST(an_addition_that_does_not_fit_adds_nothing_and_ends_all_further_ones)
     buf_done(&b);
 }
 
-TEST(a_buffer_of_nothing_takes_nothing)
+TEST(buffer_with_maximum_0_stays_empty)
 {
     struct buf b;
     buf_init(&b, 0);
@@ -50,7 +50,7 @@ TEST(a_buffer_of_nothing_takes_nothing)
     buf_done(&b);
 }
 
-TEST(an_absurd_length_fails_and_does_not_wrap_around)
+TEST(huge_length_fails_without_overflow)
 {
     struct buf b;
     buf_init(&b, SIZE_MAX - 1);
@@ -62,7 +62,7 @@ TEST(an_absurd_length_fails_and_does_not_wrap_around)
     buf_done(&b);
 }
 
-TEST(formatted_text_of_any_length_is_added_whole)
+TEST(formatted_text_of_any_length_is_added_completely)
 {
     char text[5000];
     struct buf b;
@@ -82,7 +82,7 @@ TEST(formatted_text_of_any_length_is_added_whole)
     buf_done(&b);
 }
 
-TEST(any_bytes_become_a_json_string_that_reads_back_the_same)
+TEST(any_bytes_survive_a_json_string_round_trip)
 {
     char bytes[128];
     struct buf b;
@@ -102,7 +102,7 @@ TEST(any_bytes_become_a_json_string_that_reads_back_the_same)
     buf_done(&b);
 }
 
-TEST(a_json_string_escapes_what_it_must_and_leaves_the_rest)
+TEST(json_string_escapes_only_what_it_must)
 {
     struct buf b;
     buf_init(&b, 256);
@@ -126,13 +126,13 @@ TEST(percent_encoding_leaves_only_unreserved_characters)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_buffer_grows_up_to_its_maximum_and_no_further),
-        cmocka_unit_test(an_addition_that_does_not_fit_adds_nothing_and_ends_all_further_ones),
-        cmocka_unit_test(a_buffer_of_nothing_takes_nothing),
-        cmocka_unit_test(an_absurd_length_fails_and_does_not_wrap_around),
-        cmocka_unit_test(formatted_text_of_any_length_is_added_whole),
-        cmocka_unit_test(any_bytes_become_a_json_string_that_reads_back_the_same),
-        cmocka_unit_test(a_json_string_escapes_what_it_must_and_leaves_the_rest),
+        cmocka_unit_test(buffer_grows_up_to_its_maximum),
+        cmocka_unit_test(oversized_addition_adds_nothing_and_blocks_later_ones),
+        cmocka_unit_test(buffer_with_maximum_0_stays_empty),
+        cmocka_unit_test(huge_length_fails_without_overflow),
+        cmocka_unit_test(formatted_text_of_any_length_is_added_completely),
+        cmocka_unit_test(any_bytes_survive_a_json_string_round_trip),
+        cmocka_unit_test(json_string_escapes_only_what_it_must),
         cmocka_unit_test(percent_encoding_leaves_only_unreserved_characters),
     };
     return cmocka_run_group_tests_name("buf", tests, NULL, NULL);

@@ -69,13 +69,13 @@ static struct snapshot *new_running(void)
     return snapshot_new(&draft, &rules);
 }
 
-TEST(nothing_is_known_at_first)
+TEST(new_cache_is_empty)
 {
     assert_nothing_known(&task, now);
     assert_int_equal(cache_entries(cache), 0);
 }
 
-TEST(a_snapshot_is_found_fresh_then_stale_then_not_at_all)
+TEST(snapshot_is_fresh_then_stale_then_gone)
 {
     cache_keep(cache, &task, snapshot);
     struct cache_look look = cache_look(cache, &task, now + 4000);
@@ -88,7 +88,7 @@ TEST(a_snapshot_is_found_fresh_then_stale_then_not_at_all)
     assert_nothing_known(&task, now + 70000);
 }
 
-TEST(a_task_that_was_never_seen_is_missing_at_once_and_for_a_while)
+TEST(unseen_task_is_missing_at_once_and_for_missing_ttl)
 {
     assert_true(cache_keep_missing(cache, &task, NULL, now));
     struct cache_look look = cache_look(cache, &task, now + 1000);
@@ -98,7 +98,7 @@ TEST(a_task_that_was_never_seen_is_missing_at_once_and_for_a_while)
     assert_nothing_known(&other, now);
 }
 
-TEST(a_task_that_was_seen_is_missing_when_it_is_said_three_times)
+TEST(seen_task_is_missing_after_three_reports)
 {
     cache_keep(cache, &task, snapshot);
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
@@ -110,14 +110,14 @@ TEST(a_task_that_was_seen_is_missing_when_it_is_said_three_times)
     assert_int_equal(look.problem, PROBLEM_TASK_NOT_FOUND);
 }
 
-TEST(one_seen_by_another_worker_is_doubted_as_well)
+TEST(task_seen_by_another_worker_needs_three_reports_too)
 {
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     assert_true(cache_keep_missing(cache, &task, snapshot, now));
 }
 
-TEST(news_between_them_counts_from_anew)
+TEST(new_snapshot_resets_the_count_of_missing)
 {
     cache_keep(cache, &task, snapshot);
     cache_keep_missing(cache, &task, snapshot, now);
@@ -129,7 +129,7 @@ TEST(news_between_them_counts_from_anew)
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
 }
 
-TEST(a_missing_task_that_turns_up_is_there)
+TEST(missing_task_that_appears_is_found)
 {
     cache_keep_missing(cache, &task, NULL, now);
     cache_keep(cache, &task, snapshot);
@@ -138,7 +138,7 @@ TEST(a_missing_task_that_turns_up_is_there)
     assert_ptr_equal(look.snapshot, snapshot);
 }
 
-TEST(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again)
+TEST(stale_snapshot_is_served_until_the_retry_time_after_a_failure)
 {
     cache_keep(cache, &task, snapshot);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0, now); /* asked each 12 s by now */
@@ -150,7 +150,7 @@ TEST(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again)
     assert_int_equal(cache_look(cache, &task, now + 12000).problem, PROBLEM_NONE);
 }
 
-TEST(a_task_without_a_snapshot_that_fails_is_not_asked_for_again_before_its_shortest_interval)
+TEST(failing_task_without_a_snapshot_waits_for_its_minimum_interval)
 {
     assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 0, now), 2000);
     struct cache_look look = cache_look(cache, &task, now + 500);
@@ -162,14 +162,14 @@ TEST(a_task_without_a_snapshot_that_fails_is_not_asked_for_again_before_its_shor
     assert_nothing_known(&other, now);
 }
 
-TEST(an_upstream_that_is_not_asked_needs_no_such_memory)
+TEST(unsent_query_is_not_remembered_as_a_failure)
 {
     assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UNAVAILABLE, 5000, now), 0);
     assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_OVERLOADED, 5000, now), 0);
     assert_nothing_known(&task, now);
 }
 
-TEST(a_failure_outlives_a_snapshot_that_is_too_old)
+TEST(failure_outlives_an_expired_snapshot)
 {
     cache_keep(cache, &task, snapshot);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 0, now + 65000);
@@ -182,20 +182,20 @@ TEST(a_failure_outlives_a_snapshot_that_is_too_old)
     assert_nothing_known(&task, now + 77000);
 }
 
-TEST(news_ends_a_failure)
+TEST(new_snapshot_clears_a_failure)
 {
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, now);
     cache_keep(cache, &task, snapshot);
     assert_int_equal(cache_look(cache, &task, now + 11000).problem, PROBLEM_NONE);
 }
 
-TEST(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval)
+TEST(retry_after_extends_the_interval)
 {
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UNAVAILABLE, 60000, now);
     assert_int_equal(cache_look(cache, &task, now + 50000).left_ms, 10000);
 }
 
-TEST(somebody_knows_better_of_a_task_that_runs_only)
+TEST(only_a_running_snapshot_can_be_outdated)
 {
     static const char key[] = "main:sora:a", unknown[] = "main:sora:b";
     struct snapshot *running = new_running();
@@ -212,7 +212,7 @@ TEST(somebody_knows_better_of_a_task_that_runs_only)
     snapshot_unref(running);
 }
 
-TEST(outdating_does_not_reset_the_count_of_missing)
+TEST(outdating_keeps_the_count_of_missing)
 {
     static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
@@ -224,7 +224,7 @@ TEST(outdating_does_not_reset_the_count_of_missing)
     snapshot_unref(running);
 }
 
-TEST(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh)
+TEST(failure_of_another_worker_applies_to_stale_snapshots)
 {
     static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
@@ -253,7 +253,7 @@ TEST(guessed_ids_cannot_push_out_results)
     assert_int_equal(cache_entries(cache), 1);
 }
 
-TEST(results_push_out_older_ones_and_are_counted)
+TEST(new_results_evict_older_ones_and_evictions_are_counted)
 {
     size_t one;
     cache_keep(cache, &task, snapshot);
@@ -281,7 +281,7 @@ static void keep(const struct task *of, size_t len)
     snapshot_unref(s);
 }
 
-TEST(a_newer_snapshot_takes_the_place_of_the_older)
+TEST(newer_snapshot_replaces_the_older_one)
 {
     keep(&task, 10);
     size_t small = cache_bytes(cache);
@@ -296,7 +296,7 @@ TEST(a_newer_snapshot_takes_the_place_of_the_older)
     assert_int_equal(s->refs, 1);
 }
 
-TEST(the_one_unused_for_the_longest_time_goes_first)
+TEST(least_recently_used_is_evicted_first)
 {
     keep(&task, 1000);
     keep(&other, 1000);
@@ -309,7 +309,7 @@ TEST(the_one_unused_for_the_longest_time_goes_first)
     assert_non_null(cache_look(cache, &task, now).snapshot);
 }
 
-TEST(the_maximum_is_never_passed_and_the_books_balance)
+TEST(memory_limit_is_never_exceeded_and_accounting_balances)
 {
     for (int i = 0; i < 5000; i++) {
         struct task any = numbered_task("task", i * 7919 % 1000);
@@ -327,7 +327,7 @@ TEST(the_maximum_is_never_passed_and_the_books_balance)
     assert_int_equal(cache_bytes(cache), 0);
 }
 
-TEST(a_snapshot_that_is_too_large_is_not_kept)
+TEST(oversized_snapshot_is_not_cached)
 {
     keep(&other, 10);
     keep(&task, 1 << 20);
@@ -337,7 +337,7 @@ TEST(a_snapshot_that_is_too_large_is_not_kept)
     assert_non_null(cache_look(cache, &other, now).snapshot);
 }
 
-TEST(a_snapshot_outlives_its_place_while_someone_holds_it)
+TEST(referenced_snapshot_outlives_its_eviction)
 {
     keep(&task, 10);
     struct snapshot *s = snapshot_ref(cache_look(cache, &task, now).snapshot);
@@ -357,29 +357,29 @@ TEST(freeing_nothing_is_legal)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CHECK(nothing_is_known_at_first),
-        CHECK(a_snapshot_is_found_fresh_then_stale_then_not_at_all),
-        CHECK(a_task_that_was_never_seen_is_missing_at_once_and_for_a_while),
-        CHECK(a_task_that_was_seen_is_missing_when_it_is_said_three_times),
-        CHECK(one_seen_by_another_worker_is_doubted_as_well),
-        CHECK(news_between_them_counts_from_anew),
-        CHECK(a_missing_task_that_turns_up_is_there),
-        CHECK(after_a_failure_the_old_snapshot_does_until_it_may_be_asked_again),
-        CHECK(a_task_without_a_snapshot_that_fails_is_not_asked_for_again_before_its_shortest_interval),
-        CHECK(an_upstream_that_is_not_asked_needs_no_such_memory),
-        CHECK(a_failure_outlives_a_snapshot_that_is_too_old),
-        CHECK(news_ends_a_failure),
-        CHECK(the_upstreams_wish_to_be_left_alone_is_longer_than_the_interval),
-        CHECK(somebody_knows_better_of_a_task_that_runs_only),
-        CHECK(outdating_does_not_reset_the_count_of_missing),
-        CHECK(the_failure_of_another_worker_counts_for_what_is_no_longer_fresh),
+        CHECK(new_cache_is_empty),
+        CHECK(snapshot_is_fresh_then_stale_then_gone),
+        CHECK(unseen_task_is_missing_at_once_and_for_missing_ttl),
+        CHECK(seen_task_is_missing_after_three_reports),
+        CHECK(task_seen_by_another_worker_needs_three_reports_too),
+        CHECK(new_snapshot_resets_the_count_of_missing),
+        CHECK(missing_task_that_appears_is_found),
+        CHECK(stale_snapshot_is_served_until_the_retry_time_after_a_failure),
+        CHECK(failing_task_without_a_snapshot_waits_for_its_minimum_interval),
+        CHECK(unsent_query_is_not_remembered_as_a_failure),
+        CHECK(failure_outlives_an_expired_snapshot),
+        CHECK(new_snapshot_clears_a_failure),
+        CHECK(retry_after_extends_the_interval),
+        CHECK(only_a_running_snapshot_can_be_outdated),
+        CHECK(outdating_keeps_the_count_of_missing),
+        CHECK(failure_of_another_worker_applies_to_stale_snapshots),
         CHECK(guessed_ids_cannot_push_out_results),
-        CHECK(results_push_out_older_ones_and_are_counted),
-        CHECK(a_newer_snapshot_takes_the_place_of_the_older),
-        CHECK(the_one_unused_for_the_longest_time_goes_first),
-        CHECK(the_maximum_is_never_passed_and_the_books_balance),
-        CHECK(a_snapshot_that_is_too_large_is_not_kept),
-        CHECK(a_snapshot_outlives_its_place_while_someone_holds_it),
+        CHECK(new_results_evict_older_ones_and_evictions_are_counted),
+        CHECK(newer_snapshot_replaces_the_older_one),
+        CHECK(least_recently_used_is_evicted_first),
+        CHECK(memory_limit_is_never_exceeded_and_accounting_balances),
+        CHECK(oversized_snapshot_is_not_cached),
+        CHECK(referenced_snapshot_outlives_its_eviction),
         CHECK(freeing_nothing_is_legal),
     };
     return cmocka_run_group_tests_name("cache", tests, NULL, NULL);

@@ -11,7 +11,7 @@ struct wish {
     int seconds;
 };
 
-TEST(the_query_says_it_in_seconds)
+TEST(wait_in_the_query_is_in_seconds)
 {
     static const struct wish wishes[] = {
         {"wait=10", 10},  {"wait=1", 1},   {"wait=0", 0},     {"a=b&wait=10&c", 10},     {"wait=%31%30", 10},
@@ -24,7 +24,7 @@ TEST(the_query_says_it_in_seconds)
     assert_int_equal(client_request_wait(NULL, NULL), 0);
 }
 
-TEST(a_query_that_says_nonsense_is_malformed)
+TEST(malformed_wait_in_the_query_is_an_error)
 {
     static const char *const bad[] = {
         "wait",
@@ -49,7 +49,7 @@ TEST(a_query_that_says_nonsense_is_malformed)
     }
 }
 
-TEST(the_header_says_it_as_rfc_7240_has_it)
+TEST(wait_in_the_header_follows_rfc_7240)
 {
     static const struct wish wishes[] = {{"wait=10", 10},
                                          {"Wait=10", 10},
@@ -71,7 +71,7 @@ TEST(the_header_says_it_as_rfc_7240_has_it)
     }
 }
 
-TEST(a_header_that_says_nonsense_is_ignored)
+TEST(malformed_wait_in_the_header_is_ignored)
 {
     static const char *const bad[] = {
         "wait",    "wait=",     "wait=,",   "wait=-5", "wait=x",   "wait=5.5",
@@ -83,14 +83,14 @@ TEST(a_header_that_says_nonsense_is_ignored)
     }
 }
 
-TEST(the_query_goes_before_the_header)
+TEST(query_takes_precedence_over_the_header)
 {
     assert_int_equal(client_request_wait("wait=5", "wait=20"), 5);
     assert_int_equal(client_request_wait("wait=0", "wait=20"), 0);
     assert_int_equal(client_request_wait("a=b", "wait=20"), 20);
 }
 
-TEST(the_unified_view_is_a_preference)
+TEST(unified_view_can_be_preferred)
 {
     assert_true(client_request_prefers_unified("view=unified"));
     assert_true(client_request_prefers_unified("wait=5, View = \"Unified\"; x=y"));
@@ -102,12 +102,12 @@ TEST(the_unified_view_is_a_preference)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_query_says_it_in_seconds),
-        cmocka_unit_test(a_query_that_says_nonsense_is_malformed),
-        cmocka_unit_test(the_header_says_it_as_rfc_7240_has_it),
-        cmocka_unit_test(a_header_that_says_nonsense_is_ignored),
-        cmocka_unit_test(the_query_goes_before_the_header),
-        cmocka_unit_test(the_unified_view_is_a_preference),
+        cmocka_unit_test(wait_in_the_query_is_in_seconds),
+        cmocka_unit_test(malformed_wait_in_the_query_is_an_error),
+        cmocka_unit_test(wait_in_the_header_follows_rfc_7240),
+        cmocka_unit_test(malformed_wait_in_the_header_is_ignored),
+        cmocka_unit_test(query_takes_precedence_over_the_header),
+        cmocka_unit_test(unified_view_can_be_preferred),
     };
     return cmocka_run_group_tests_name("client_request", tests, NULL, NULL);
 }

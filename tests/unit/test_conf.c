@@ -53,7 +53,7 @@ static struct conf *load_good(const char *text)
     return conf;
 }
 
-TEST(a_minimal_configuration_has_the_documented_defaults)
+TEST(minimal_configuration_has_the_documented_defaults)
 {
     struct conf *conf = load_good("{" GOOD "}");
     assert_in_range(conf->workers, 1, 64);
@@ -81,7 +81,7 @@ TEST(a_minimal_configuration_has_the_documented_defaults)
     conf_free(NULL);
 }
 
-TEST(what_it_names_is_read_with_it)
+TEST(referenced_files_are_read)
 {
     struct conf *conf = load_good(
         "{" GOOD ",\"redis\":{\"address\":\"unix:/run/redis.sock\",\"password_file\":\"password\"}}");
@@ -94,7 +94,7 @@ TEST(what_it_names_is_read_with_it)
     conf_free(conf);
 }
 
-TEST(teams_are_read_with_it)
+TEST(teams_file_is_read)
 {
     struct conf *conf = load_good("{" GOOD ",\"access\":{\"mode\":\"nginx\",\"teams_file\":\"teams\","
                                   "\"ownership\":\"first-reader\"}}");
@@ -104,7 +104,7 @@ TEST(teams_are_read_with_it)
     conf_free(conf);
 }
 
-TEST(an_upstream_may_have_several_keys)
+TEST(upstream_may_have_several_keys)
 {
     struct conf *conf = load_good("{" UPSTREAM(URL ",\"key_files\":[\"key\",\"pair\"]") "," GOOD_ROUTES "}");
     const struct conf_upstream *upstream = conf_upstream(conf, 0);
@@ -114,7 +114,7 @@ TEST(an_upstream_may_have_several_keys)
     conf_free(conf);
 }
 
-TEST(a_key_that_signs_tokens_has_two_halves)
+TEST(signing_key_has_two_halves)
 {
     struct conf *conf =
         load_good("{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") ",\"routes\":[{\"provider\":\"q\","
@@ -123,7 +123,7 @@ TEST(a_key_that_signs_tokens_has_two_halves)
     conf_free(conf);
 }
 
-TEST(two_routes_may_serve_one_provider_by_different_paths)
+TEST(two_routes_may_serve_one_provider_on_different_paths)
 {
     struct conf *conf =
         load_good("{" GOOD_UPSTREAM ",\"routes\":[{\"provider\":\"p\",\"upstream\":\"main\"},"
@@ -136,14 +136,14 @@ TEST(two_routes_may_serve_one_provider_by_different_paths)
     conf_free(conf);
 }
 
-TEST(the_group_of_the_sockets_may_be_null)
+TEST(socket_group_may_be_null)
 {
     struct conf *conf = load_good("{" GOOD ",\"socket_group\":null}");
     assert_null(conf->socket_group);
     conf_free(conf);
 }
 
-TEST(addresses_of_redis_are_taken_apart)
+TEST(redis_addresses_are_parsed)
 {
     static const struct {
         const char *address, *host;
@@ -189,7 +189,7 @@ static void assert_error(const char *text, const char *expected)
     free(error);
 }
 
-TEST(addresses_of_redis_that_are_none_are_refused)
+TEST(malformed_redis_addresses_are_refused)
 {
     static const char *const bad[] = {"localhost:6379",
                                       "127.0.0.1",
@@ -219,7 +219,7 @@ TEST(addresses_of_redis_that_are_none_are_refused)
 
 #define AT(pointer) "/etc/x/t.json:1: " pointer ": "
 
-TEST(base_urls_that_are_none_or_would_leak_the_key_are_refused)
+TEST(malformed_or_plaintext_base_urls_are_refused)
 {
     static const char form[] =
         AT("/upstreams/main/base_url") "must be a scheme, a host and optionally a port, "
@@ -271,7 +271,7 @@ TEST(base_urls_that_are_none_or_would_leak_the_key_are_refused)
     }
 }
 
-TEST(loopback_addresses_may_be_asked_in_the_clear)
+TEST(plaintext_is_allowed_to_loopback)
 {
     static const char *const good[] = {"http://127.0.0.1",       "http://127.0.0.1:8080",
                                        "http://127.255.255.254", "http://localhost:1",
@@ -284,7 +284,7 @@ TEST(loopback_addresses_may_be_asked_in_the_clear)
     }
 }
 
-TEST(each_mistake_has_its_exact_message)
+TEST(every_error_has_its_exact_message)
 {
 #define WITH_KEY(file)      "{" UPSTREAM(URL ",\"key_files\":[\"" file "\"]") "," GOOD_ROUTES "}"
 #define WITH_ROUTES(routes) "{" GOOD_UPSTREAM ",\"routes\":[" routes "]}"
@@ -385,7 +385,7 @@ TEST(each_mistake_has_its_exact_message)
         assert_error(mistakes[i].text, mistakes[i].error);
 }
 
-TEST(a_file_that_is_not_there_is_named)
+TEST(missing_file_is_named)
 {
     char *error = NULL;
     assert_null(conf_load("/nowhere/t.json", given_files(NULL, 0), &error));
@@ -417,7 +417,7 @@ static void assert_prints_the_same_again(const char *text)
     free(twice);
 }
 
-TEST(what_is_printed_can_be_read_again_and_holds_no_secret)
+TEST(printed_configuration_can_be_reread_and_has_no_secret)
 {
     assert_prints_the_same_again("{" GOOD
                                  ",\"redis\":{\"address\":\"127.0.0.1:6379\",\"password_file\":\"password\"},"
@@ -428,21 +428,21 @@ TEST(what_is_printed_can_be_read_again_and_holds_no_secret)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_minimal_configuration_has_the_documented_defaults),
-        cmocka_unit_test(what_it_names_is_read_with_it),
-        cmocka_unit_test(teams_are_read_with_it),
-        cmocka_unit_test(an_upstream_may_have_several_keys),
-        cmocka_unit_test(a_key_that_signs_tokens_has_two_halves),
-        cmocka_unit_test(two_routes_may_serve_one_provider_by_different_paths),
-        cmocka_unit_test(the_group_of_the_sockets_may_be_null),
-        cmocka_unit_test(addresses_of_redis_are_taken_apart),
-        cmocka_unit_test(addresses_of_redis_that_are_none_are_refused),
+        cmocka_unit_test(minimal_configuration_has_the_documented_defaults),
+        cmocka_unit_test(referenced_files_are_read),
+        cmocka_unit_test(teams_file_is_read),
+        cmocka_unit_test(upstream_may_have_several_keys),
+        cmocka_unit_test(signing_key_has_two_halves),
+        cmocka_unit_test(two_routes_may_serve_one_provider_on_different_paths),
+        cmocka_unit_test(socket_group_may_be_null),
+        cmocka_unit_test(redis_addresses_are_parsed),
+        cmocka_unit_test(malformed_redis_addresses_are_refused),
         cmocka_unit_test(redis_on_another_host_may_be_asked_in_the_clear_if_that_is_said),
-        cmocka_unit_test(base_urls_that_are_none_or_would_leak_the_key_are_refused),
-        cmocka_unit_test(loopback_addresses_may_be_asked_in_the_clear),
-        cmocka_unit_test(each_mistake_has_its_exact_message),
-        cmocka_unit_test(a_file_that_is_not_there_is_named),
-        cmocka_unit_test(what_is_printed_can_be_read_again_and_holds_no_secret),
+        cmocka_unit_test(malformed_or_plaintext_base_urls_are_refused),
+        cmocka_unit_test(plaintext_is_allowed_to_loopback),
+        cmocka_unit_test(every_error_has_its_exact_message),
+        cmocka_unit_test(missing_file_is_named),
+        cmocka_unit_test(printed_configuration_can_be_reread_and_has_no_secret),
     };
     return cmocka_run_group_tests_name("conf", tests, NULL, NULL);
 }

@@ -65,7 +65,7 @@ TEST(without_control_groups_affinity_decides)
     assert_quota(online);
 }
 
-TEST(affinity_that_leaves_one_processor_gives_one)
+TEST(affinity_to_one_processor_gives_one)
 {
     cpu_set_t before, one;
     assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
@@ -81,7 +81,7 @@ TEST(affinity_that_leaves_one_processor_gives_one)
     assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
 }
 
-TEST(a_quota_counts_in_whole_processors_rounded_up)
+TEST(quota_is_rounded_up_to_whole_processors)
 {
     static const struct {
         const char *quota;
@@ -95,7 +95,7 @@ TEST(a_quota_counts_in_whole_processors_rounded_up)
     }
 }
 
-TEST(what_cannot_be_read_as_a_quota_sets_no_limit)
+TEST(unreadable_quota_sets_no_limit)
 {
     static const char *const texts[] = {"",         "\n",  "100000",    "0 100000", "-1 100000",
                                         "100000 0", "x y", "100000x 1", " ",        "max"};
@@ -106,7 +106,7 @@ TEST(what_cannot_be_read_as_a_quota_sets_no_limit)
     }
 }
 
-TEST(the_quota_of_every_group_above_counts)
+TEST(quotas_of_parent_groups_count)
 {
     given_group("0::/a/b/c\n");
     given_file("sys/fs/cgroup/a/b/c/cpu.max", "max 100000");
@@ -116,7 +116,7 @@ TEST(the_quota_of_every_group_above_counts)
     assert_quota(1);
 }
 
-TEST(a_container_sees_its_own_group_at_the_root_though_the_path_is_the_hosts)
+TEST(container_finds_its_group_at_the_root_despite_the_host_path)
 {
     given_group("0::/docker/0123\n");
     given_file("sys/fs/cgroup/cpu.max", "100000 100000");
@@ -127,7 +127,7 @@ TEST(a_container_sees_its_own_group_at_the_root_though_the_path_is_the_hosts)
     assert_quota(1);
 }
 
-TEST(version_1_has_its_quota_with_the_controller_cpu)
+TEST(cgroup_v1_quota_is_read_from_the_cpu_controller)
 {
     given_group("5:cpuset,cpuacct:/a\n4:cpu:/a\n0::/\n");
     given_file("sys/fs/cgroup/cpuset,cpuacct/a/cpu.cfs_quota_us", "1000");
@@ -144,12 +144,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_control_groups_affinity_decides),
-        cmocka_unit_test(affinity_that_leaves_one_processor_gives_one),
-        cmocka_unit_test(a_quota_counts_in_whole_processors_rounded_up),
-        cmocka_unit_test(what_cannot_be_read_as_a_quota_sets_no_limit),
-        cmocka_unit_test(the_quota_of_every_group_above_counts),
-        cmocka_unit_test(a_container_sees_its_own_group_at_the_root_though_the_path_is_the_hosts),
-        cmocka_unit_test(version_1_has_its_quota_with_the_controller_cpu),
+        cmocka_unit_test(affinity_to_one_processor_gives_one),
+        cmocka_unit_test(quota_is_rounded_up_to_whole_processors),
+        cmocka_unit_test(unreadable_quota_sets_no_limit),
+        cmocka_unit_test(quotas_of_parent_groups_count),
+        cmocka_unit_test(container_finds_its_group_at_the_root_despite_the_host_path),
+        cmocka_unit_test(cgroup_v1_quota_is_read_from_the_cpu_controller),
     };
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof(set), &set) < 0)

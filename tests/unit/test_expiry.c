@@ -28,7 +28,7 @@ static void assert_no_expiry(const char *const *queries, size_t n)
         assert_expiry(queries[i], 0);
 }
 
-TEST(azure_names_the_end_of_the_signature_and_of_the_key_that_signed_it)
+TEST(azure_urls_expire_with_the_signature_or_its_key)
 {
     assert_expiry("st=2025-01-14T15%3A15%3A46Z&se=2025-01-14T16%3A15%3A46Z&sks=b&sig=x%3D", hour_later);
     assert_expiry("se=2025-01-14T16:15:46Z", hour_later);
@@ -38,7 +38,7 @@ TEST(azure_names_the_end_of_the_signature_and_of_the_key_that_signed_it)
     assert_expiry("se=2025-01-14", signed_at - 54946);
 }
 
-TEST(amazon_volcano_and_google_date_the_signature_and_count_seconds)
+TEST(amazon_volcano_and_google_urls_have_a_date_and_a_lifetime)
 {
     assert_expiry("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600",
                   hour_later);
@@ -48,7 +48,7 @@ TEST(amazon_volcano_and_google_date_the_signature_and_count_seconds)
     assert_expiry("X-Goog-Date=20250114T151546Z&X-Goog-Expires=3600", hour_later);
 }
 
-TEST(aliyun_oss_has_three_versions)
+TEST(aliyun_oss_has_three_signature_versions)
 {
     assert_expiry("Expires=1736871346&OSSAccessKeyId=x&Signature=y", hour_later);
     assert_expiry("x-oss-signature-version=OSS2&x-oss-expires=1736871346", hour_later);
@@ -77,7 +77,7 @@ static void assert_policy(const char *json, int64_t expected)
     free(text);
 }
 
-TEST(cloudfront_writes_the_time_itself_or_a_policy)
+TEST(cloudfront_urls_have_a_time_or_a_policy)
 {
     assert_expiry("Expires=1736871346&Signature=x&Key-Pair-Id=y", hour_later);
     assert_policy("{\"Statement\":[{\"Resource\":\"https://x/*?>>>???\",\"Condition\":{\"DateLessThan\":"
@@ -103,7 +103,7 @@ static void assert_token(const char *claims, int64_t expected)
     free(text);
 }
 
-TEST(runway_puts_a_token_into_the_query)
+TEST(runway_urls_have_a_token)
 {
     assert_token("{\"exp\":1736871346}", hour_later);
     assert_token("{\"keyHash\":\"ab\",\"bucket\":\"b?>\",\"exp\":1736871346,\"iat\":1}", hour_later);
@@ -117,7 +117,7 @@ TEST(runway_puts_a_token_into_the_query)
     assert_token("", 0);
 }
 
-TEST(the_other_schemes_are_known)
+TEST(other_schemes_are_recognized)
 {
     assert_expiry("authorization=bce-auth-v1%2Fkey%2F2025-01-14T15%3A15%3A46Z%2F3600%2F%2Fsig", hour_later);
     assert_expiry("authorization=bce-auth-v1/key/2025-01-14T15:15:46Z/3600/host/sig", hour_later);
@@ -127,13 +127,13 @@ TEST(the_other_schemes_are_known)
     assert_expiry("e=1736871346&token=x:y", hour_later);
 }
 
-TEST(the_earliest_of_several_counts)
+TEST(earliest_expiry_wins)
 {
     assert_expiry("Expires=1736871346&se=2025-01-14T15%3A15%3A46Z&e=1736871347", signed_at);
     assert_expiry("Expires=5&e=1736871346", hour_later);
 }
 
-TEST(names_are_found_whole_and_in_any_place)
+TEST(parameter_names_match_exactly_at_any_position)
 {
     assert_expiry("a=1&expires=1736871346", hour_later);
     assert_expiry("a&&b=&Expires=1736871346#fragment", hour_later);
@@ -144,7 +144,7 @@ TEST(names_are_found_whole_and_in_any_place)
     assert_expiry("Expires=%31736871346", hour_later);
 }
 
-TEST(a_url_that_names_no_expiry_has_none)
+TEST(url_without_an_expiry_has_none)
 {
     static const char *const urls[] = {"",
                                        "?",
@@ -159,7 +159,7 @@ TEST(a_url_that_names_no_expiry_has_none)
         assert_int_equal(url_expiry(urls[i]), 0);
 }
 
-TEST(absurd_times_are_not_believed)
+TEST(implausible_times_are_ignored)
 {
     static const char *const queries[] = {"Expires=0",
                                           "Expires=1",
@@ -196,7 +196,7 @@ TEST(absurd_times_are_not_believed)
     assert_no_expiry(queries, NELEMS(queries));
 }
 
-TEST(malformed_values_are_not_believed)
+TEST(malformed_values_are_ignored)
 {
     static const char *const queries[] = {"se=",
                                           "se=x",
@@ -254,7 +254,7 @@ TEST(values_of_any_length_are_harmless)
     free(value);
 }
 
-TEST(dates_are_read_with_their_zone)
+TEST(dates_are_parsed_with_their_time_zone)
 {
     static const struct {
         const char *text;
@@ -282,7 +282,7 @@ TEST(dates_are_read_with_their_zone)
         assert_int_equal(iso8601_seconds(dates[i].text), dates[i].seconds);
 }
 
-TEST(what_is_no_date_is_none)
+TEST(malformed_date_is_rejected)
 {
     static const char *const bad[] = {"",
                                       "2025",
@@ -314,20 +314,20 @@ TEST(what_is_no_date_is_none)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(azure_names_the_end_of_the_signature_and_of_the_key_that_signed_it),
-        cmocka_unit_test(amazon_volcano_and_google_date_the_signature_and_count_seconds),
-        cmocka_unit_test(aliyun_oss_has_three_versions),
-        cmocka_unit_test(cloudfront_writes_the_time_itself_or_a_policy),
-        cmocka_unit_test(runway_puts_a_token_into_the_query),
-        cmocka_unit_test(the_other_schemes_are_known),
-        cmocka_unit_test(the_earliest_of_several_counts),
-        cmocka_unit_test(names_are_found_whole_and_in_any_place),
-        cmocka_unit_test(a_url_that_names_no_expiry_has_none),
-        cmocka_unit_test(absurd_times_are_not_believed),
-        cmocka_unit_test(malformed_values_are_not_believed),
+        cmocka_unit_test(azure_urls_expire_with_the_signature_or_its_key),
+        cmocka_unit_test(amazon_volcano_and_google_urls_have_a_date_and_a_lifetime),
+        cmocka_unit_test(aliyun_oss_has_three_signature_versions),
+        cmocka_unit_test(cloudfront_urls_have_a_time_or_a_policy),
+        cmocka_unit_test(runway_urls_have_a_token),
+        cmocka_unit_test(other_schemes_are_recognized),
+        cmocka_unit_test(earliest_expiry_wins),
+        cmocka_unit_test(parameter_names_match_exactly_at_any_position),
+        cmocka_unit_test(url_without_an_expiry_has_none),
+        cmocka_unit_test(implausible_times_are_ignored),
+        cmocka_unit_test(malformed_values_are_ignored),
         cmocka_unit_test(values_of_any_length_are_harmless),
-        cmocka_unit_test(dates_are_read_with_their_zone),
-        cmocka_unit_test(what_is_no_date_is_none),
+        cmocka_unit_test(dates_are_parsed_with_their_time_zone),
+        cmocka_unit_test(malformed_date_is_rejected),
     };
     return cmocka_run_group_tests_name("expiry", tests, NULL, NULL);
 }

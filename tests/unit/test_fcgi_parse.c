@@ -69,13 +69,13 @@ static void add_whole_request(void)
     add_record(STDIN, 1, NULL, 0, 255);
 }
 
-TEST(a_whole_request_passes)
+TEST(complete_request_is_accepted)
 {
     add_whole_request();
     assert_int_equal(check(), FCGI_PARSE_WHOLE);
 }
 
-TEST(every_beginning_of_a_request_is_partial)
+TEST(every_prefix_of_a_request_is_partial)
 {
     add_whole_request();
     for (size_t whole = wire.len; wire.len > 0; wire.len--)
@@ -83,7 +83,7 @@ TEST(every_beginning_of_a_request_is_partial)
     assert_int_equal(fcgi_parse_check((const unsigned char *)"", 0), FCGI_PARSE_PARTIAL);
 }
 
-TEST(no_byte_changed_at_random_makes_it_read_past_the_end)
+TEST(random_mutations_never_read_past_the_end)
 {
     add_whole_request();
     for (size_t i = 0; i < wire.len; i++) {
@@ -95,7 +95,7 @@ TEST(no_byte_changed_at_random_makes_it_read_past_the_end)
     }
 }
 
-TEST(padding_where_libfcgi_would_take_it_for_records_is_bad)
+TEST(padding_that_libfcgi_would_parse_as_records_is_bad)
 {
     const char body[8] = {0, 1, 1};
     add_record(BEGIN, 1, body, sizeof(body), 8);
@@ -107,21 +107,21 @@ TEST(padding_where_libfcgi_would_take_it_for_records_is_bad)
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(anything_behind_the_request_is_bad)
+TEST(data_after_the_request_is_bad)
 {
     add_whole_request();
     buf_putc(&wire, 1);
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(a_second_request_behind_the_first_is_bad)
+TEST(second_request_after_the_first_is_bad)
 {
     add_whole_request();
     add_whole_request();
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(a_request_begins_with_begin_request_for_a_responder)
+TEST(request_begins_with_begin_request_for_a_responder)
 {
     static const int types[] = {0, ABORT, END, PARAMS, STDIN, STDOUT, 7, DATA, GET_VALUES, 10, 11, 255};
     for (size_t i = 0; i < NELEMS(types); i++) {
@@ -141,7 +141,7 @@ TEST(a_request_begins_with_begin_request_for_a_responder)
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(management_records_are_bad_in_every_place)
+TEST(management_records_are_bad_anywhere)
 {
     static const int types[] = {ABORT, GET_VALUES, DATA, 0, 255};
     for (size_t i = 0; i < NELEMS(types); i++) {
@@ -159,7 +159,7 @@ TEST(management_records_are_bad_in_every_place)
     }
 }
 
-TEST(another_version_is_bad)
+TEST(unknown_version_is_bad)
 {
     add_whole_request();
     wire.data[0] = 2;
@@ -169,7 +169,7 @@ TEST(another_version_is_bad)
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(all_records_belong_to_one_request_which_is_not_0)
+TEST(all_records_have_the_same_nonzero_request_id)
 {
     add_begin(0, 1);
     assert_int_equal(check(), FCGI_PARSE_BAD);
@@ -183,7 +183,7 @@ TEST(all_records_belong_to_one_request_which_is_not_0)
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(streams_come_in_order_and_each_ends_once)
+TEST(streams_are_in_order_and_end_once)
 {
     add_begin(1, 1);
     add_record(STDIN, 1, NULL, 0, 0);
@@ -199,7 +199,7 @@ TEST(streams_come_in_order_and_each_ends_once)
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(a_begin_of_another_length_is_bad)
+TEST(begin_record_of_wrong_length_is_bad)
 {
     static const char body[16] = {0, 1};
     for (size_t len = 0; len < sizeof(body); len++) {
@@ -218,7 +218,7 @@ static enum fcgi_parse_verdict with_params(const void *content, size_t len)
     return check();
 }
 
-TEST(params_may_have_lengths_of_one_or_four_bytes)
+TEST(param_lengths_have_one_or_four_bytes)
 {
     assert_int_equal(with_params("\1\1ab", 4), FCGI_PARSE_WHOLE);
     assert_int_equal(with_params("\200\0\0\1\200\0\0\1ab", 10), FCGI_PARSE_WHOLE);
@@ -226,7 +226,7 @@ TEST(params_may_have_lengths_of_one_or_four_bytes)
     assert_int_equal(with_params("", 0), FCGI_PARSE_WHOLE);
 }
 
-TEST(params_that_do_not_add_up_are_bad)
+TEST(inconsistent_param_lengths_are_bad)
 {
     static const struct {
         const char *content;
@@ -249,7 +249,7 @@ TEST(params_that_do_not_add_up_are_bad)
         assert_int_equal(with_params(bad[i].content, bad[i].len), FCGI_PARSE_BAD);
 }
 
-TEST(a_request_as_large_as_allowed_passes_and_a_larger_one_is_bad)
+TEST(request_size_limit_is_exact)
 {
     static const char body[0xffff];
     add_begin(1, 1);
@@ -270,7 +270,7 @@ TEST(a_request_as_large_as_allowed_passes_and_a_larger_one_is_bad)
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
-TEST(params_as_large_as_allowed_do_not_overflow)
+TEST(maximum_param_length_does_not_overflow)
 {
     static const char body[0x4000] = {1};
     add_begin(1, 1);
@@ -285,22 +285,22 @@ TEST(params_as_large_as_allowed_do_not_overflow)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CHECK(a_whole_request_passes),
-        CHECK(every_beginning_of_a_request_is_partial),
-        CHECK(no_byte_changed_at_random_makes_it_read_past_the_end),
-        CHECK(padding_where_libfcgi_would_take_it_for_records_is_bad),
-        CHECK(anything_behind_the_request_is_bad),
-        CHECK(a_second_request_behind_the_first_is_bad),
-        CHECK(a_request_begins_with_begin_request_for_a_responder),
-        CHECK(management_records_are_bad_in_every_place),
-        CHECK(another_version_is_bad),
-        CHECK(all_records_belong_to_one_request_which_is_not_0),
-        CHECK(streams_come_in_order_and_each_ends_once),
-        CHECK(a_begin_of_another_length_is_bad),
-        CHECK(params_may_have_lengths_of_one_or_four_bytes),
-        CHECK(params_that_do_not_add_up_are_bad),
-        CHECK(a_request_as_large_as_allowed_passes_and_a_larger_one_is_bad),
-        CHECK(params_as_large_as_allowed_do_not_overflow),
+        CHECK(complete_request_is_accepted),
+        CHECK(every_prefix_of_a_request_is_partial),
+        CHECK(random_mutations_never_read_past_the_end),
+        CHECK(padding_that_libfcgi_would_parse_as_records_is_bad),
+        CHECK(data_after_the_request_is_bad),
+        CHECK(second_request_after_the_first_is_bad),
+        CHECK(request_begins_with_begin_request_for_a_responder),
+        CHECK(management_records_are_bad_anywhere),
+        CHECK(unknown_version_is_bad),
+        CHECK(all_records_have_the_same_nonzero_request_id),
+        CHECK(streams_are_in_order_and_end_once),
+        CHECK(begin_record_of_wrong_length_is_bad),
+        CHECK(param_lengths_have_one_or_four_bytes),
+        CHECK(inconsistent_param_lengths_are_bad),
+        CHECK(request_size_limit_is_exact),
+        CHECK(maximum_param_length_does_not_overflow),
     };
     return cmocka_run_group_tests_name("records", tests, NULL, NULL);
 }

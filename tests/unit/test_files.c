@@ -67,7 +67,7 @@ static void assert_refused(const char *name, enum file_kind kind, size_t max, co
     files_free(files);
 }
 
-TEST(a_file_is_read_whole_and_only_once)
+TEST(file_is_read_completely_and_only_once)
 {
     struct files *files = files_new();
     char *why;
@@ -84,7 +84,7 @@ TEST(a_file_is_read_whole_and_only_once)
     files_free(NULL);
 }
 
-TEST(a_file_may_be_as_large_as_allowed)
+TEST(file_may_have_the_maximum_size)
 {
     struct files *files = files_new();
     char *why;
@@ -94,7 +94,7 @@ TEST(a_file_may_be_as_large_as_allowed)
     assert_refused("a", FILE_PLAIN, 7, "is larger than 7 bytes");
 }
 
-TEST(an_empty_file_is_a_file)
+TEST(empty_file_is_accepted)
 {
     struct files *files = files_new();
     char *why;
@@ -106,7 +106,7 @@ TEST(an_empty_file_is_a_file)
     files_free(files);
 }
 
-TEST(what_is_no_file_is_refused_in_words)
+TEST(unreadable_path_is_refused_with_a_reason)
 {
     char *path = path_of("folder");
     mkdir(path, 0755);
@@ -122,7 +122,7 @@ TEST(what_is_no_file_is_refused_in_words)
     files_free(files);
 }
 
-TEST(a_secret_that_others_may_read_is_refused)
+TEST(secret_readable_by_others_is_refused)
 {
     static const mode_t modes[] = {0644, 0640, 0620, 0604, 0601};
     for (size_t i = 0; i < NELEMS(modes); i++) {
@@ -142,7 +142,7 @@ TEST(a_secret_that_others_may_read_is_refused)
     files_free(files);
 }
 
-TEST(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk)
+TEST(sealed_set_round_trips_and_never_reads_the_disk)
 {
     struct files *files = files_new();
     char *why = NULL;
@@ -184,7 +184,7 @@ static void assert_holds(struct files *files, const char *name, enum file_kind k
     assert_string_equal(file->data, text);
 }
 
-TEST(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew)
+TEST(renewed_set_keeps_plain_files_and_rereads_secrets)
 {
     const char *first = NULL;
     char *why;
@@ -211,7 +211,7 @@ TEST(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew)
     files_free(files);
 }
 
-TEST(a_stamp_tells_whether_a_file_is_as_it_was)
+TEST(stamp_detects_a_changed_file)
 {
     struct files *files = files_new();
     char *why, *path = path_of("secret");
@@ -238,7 +238,7 @@ static struct files *unsealed(const char *image, size_t len)
     return files;
 }
 
-TEST(an_image_that_is_not_whole_is_no_set)
+TEST(truncated_image_is_rejected)
 {
     static const char image[] = "taskproxy files 1\n0 3 /a\nabc1 2 /b\nde";
     for (size_t len = 0; len < sizeof(image) - 1; len++) {
@@ -253,7 +253,7 @@ TEST(an_image_that_is_not_whole_is_no_set)
     files_free(files);
 }
 
-TEST(an_image_of_anything_else_is_no_set)
+TEST(image_of_another_format_is_rejected)
 {
     static const char *const images[] = {"",
                                          "x",
@@ -273,7 +273,7 @@ TEST(an_image_of_anything_else_is_no_set)
     assert_null(files_unseal(-1));
 }
 
-TEST(there_is_an_end_to_how_many_files_there_may_be)
+TEST(number_of_files_is_limited)
 {
     struct files *files = files_new();
     char *why = NULL, slashes[1024];
@@ -292,17 +292,17 @@ TEST(there_is_an_end_to_how_many_files_there_may_be)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_file_is_read_whole_and_only_once),
-        cmocka_unit_test(a_file_may_be_as_large_as_allowed),
-        cmocka_unit_test(an_empty_file_is_a_file),
-        cmocka_unit_test(what_is_no_file_is_refused_in_words),
-        cmocka_unit_test(a_secret_that_others_may_read_is_refused),
-        cmocka_unit_test(a_sealed_set_comes_out_as_it_went_in_and_never_looks_at_the_disk),
-        cmocka_unit_test(a_renewed_set_keeps_what_is_plain_and_reads_the_rest_anew),
-        cmocka_unit_test(a_stamp_tells_whether_a_file_is_as_it_was),
-        cmocka_unit_test(an_image_that_is_not_whole_is_no_set),
-        cmocka_unit_test(an_image_of_anything_else_is_no_set),
-        cmocka_unit_test(there_is_an_end_to_how_many_files_there_may_be),
+        cmocka_unit_test(file_is_read_completely_and_only_once),
+        cmocka_unit_test(file_may_have_the_maximum_size),
+        cmocka_unit_test(empty_file_is_accepted),
+        cmocka_unit_test(unreadable_path_is_refused_with_a_reason),
+        cmocka_unit_test(secret_readable_by_others_is_refused),
+        cmocka_unit_test(sealed_set_round_trips_and_never_reads_the_disk),
+        cmocka_unit_test(renewed_set_keeps_plain_files_and_rereads_secrets),
+        cmocka_unit_test(stamp_detects_a_changed_file),
+        cmocka_unit_test(truncated_image_is_rejected),
+        cmocka_unit_test(image_of_another_format_is_rejected),
+        cmocka_unit_test(number_of_files_is_limited),
     };
     return cmocka_run_group_tests_name("files", tests, make_folder, remove_folder);
 }

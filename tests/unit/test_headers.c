@@ -23,7 +23,7 @@ static char *line_of(const char *value, const char *key, struct jwt *jwt)
     return line;
 }
 
-TEST(lines_form_an_array_in_their_order_without_those_that_do_not_fit)
+TEST(oversized_headers_are_omitted_and_the_rest_keep_their_order)
 {
     struct headers headers;
     char very_long[20000];
@@ -41,7 +41,7 @@ TEST(lines_form_an_array_in_their_order_without_those_that_do_not_fit)
     headers_done(&headers);
 }
 
-TEST(a_template_is_filled_with_the_key)
+TEST(template_is_filled_with_the_key)
 {
     struct jwt jwt = {0};
     static const char *const cases[][2] = {{"Bearer {key}", "X-Key: Bearer sk-1"},
@@ -57,7 +57,7 @@ TEST(a_template_is_filled_with_the_key)
     assert_null(jwt.text);
 }
 
-TEST(a_uuid_is_of_version_4_and_new_each_time)
+TEST(uuid_is_version_4_and_new_each_time)
 {
     struct jwt jwt = {0};
     char *a = line_of("{uuid}", "sk-1", &jwt), *b = line_of("{uuid}", "sk-1", &jwt);
@@ -83,7 +83,7 @@ static char *decoded(const char *text, size_t len)
     return out;
 }
 
-TEST(the_token_is_signed_with_the_secret_half_and_names_the_other)
+TEST(token_is_signed_with_the_secret_half_and_names_the_other)
 {
     struct jwt jwt = {0};
     jwt_renew(&jwt, "access\"key:the-secret", now_s);
@@ -104,7 +104,7 @@ TEST(the_token_is_signed_with_the_secret_half_and_names_the_other)
     jwt_done(&jwt);
 }
 
-TEST(a_token_is_kept_until_shortly_before_its_end)
+TEST(token_is_reused_until_shortly_before_it_expires)
 {
     struct jwt jwt = {0};
     jwt_renew(&jwt, "access:secret", now_s);
@@ -117,7 +117,7 @@ TEST(a_token_is_kept_until_shortly_before_its_end)
     jwt_done(&jwt);
 }
 
-TEST(a_key_without_two_halves_makes_no_token)
+TEST(key_without_two_halves_gives_no_token)
 {
     struct jwt jwt = {0};
     char *line = line_of("Bearer {jwt}", "no-colon", &jwt);
@@ -126,7 +126,7 @@ TEST(a_key_without_two_halves_makes_no_token)
     free(line);
 }
 
-TEST(the_longest_key_of_awkward_characters_makes_a_token)
+TEST(longest_key_with_escapes_gives_a_token)
 {
     struct jwt jwt = {0};
     char key[514];
@@ -138,7 +138,7 @@ TEST(the_longest_key_of_awkward_characters_makes_a_token)
     jwt_done(&jwt);
 }
 
-TEST(the_secrets_are_the_key_its_secret_half_and_the_token)
+TEST(secrets_are_the_key_its_secret_half_and_the_token)
 {
     struct jwt jwt = {0};
     struct secrets all = {0};
@@ -157,14 +157,14 @@ TEST(the_secrets_are_the_key_its_secret_half_and_the_token)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines_form_an_array_in_their_order_without_those_that_do_not_fit),
-        cmocka_unit_test(a_template_is_filled_with_the_key),
-        cmocka_unit_test(a_uuid_is_of_version_4_and_new_each_time),
-        cmocka_unit_test(the_token_is_signed_with_the_secret_half_and_names_the_other),
-        cmocka_unit_test(a_token_is_kept_until_shortly_before_its_end),
-        cmocka_unit_test(a_key_without_two_halves_makes_no_token),
-        cmocka_unit_test(the_longest_key_of_awkward_characters_makes_a_token),
-        cmocka_unit_test(the_secrets_are_the_key_its_secret_half_and_the_token),
+        cmocka_unit_test(oversized_headers_are_omitted_and_the_rest_keep_their_order),
+        cmocka_unit_test(template_is_filled_with_the_key),
+        cmocka_unit_test(uuid_is_version_4_and_new_each_time),
+        cmocka_unit_test(token_is_signed_with_the_secret_half_and_names_the_other),
+        cmocka_unit_test(token_is_reused_until_shortly_before_it_expires),
+        cmocka_unit_test(key_without_two_halves_gives_no_token),
+        cmocka_unit_test(longest_key_with_escapes_gives_a_token),
+        cmocka_unit_test(secrets_are_the_key_its_secret_half_and_the_token),
     };
     return cmocka_run_group_tests_name("headers", tests, NULL, NULL);
 }

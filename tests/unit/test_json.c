@@ -39,7 +39,7 @@ static void assert_refused(const char *text)
         fail_msg("%s: taken, or refused without a reason and a line", text);
 }
 
-TEST(what_rfc_8259_allows_is_taken)
+TEST(valid_rfc_8259_documents_are_accepted)
 {
     static const char *const good[] = {"{}",
                                        "[]",
@@ -58,7 +58,7 @@ TEST(what_rfc_8259_allows_is_taken)
         assert_taken(good[i]);
 }
 
-TEST(what_is_no_json_is_refused_with_reason_and_line)
+TEST(invalid_json_is_rejected_with_reason_and_line)
 {
     static const char *const bad[] = {"",
                                       " ",
@@ -205,13 +205,13 @@ static size_t judge_all(char *tokens, size_t len, size_t longest)
     return documents;
 }
 
-TEST(every_sequence_of_up_to_six_tokens_is_judged_as_rfc_8259_does)
+TEST(every_sequence_of_up_to_six_tokens_follows_rfc_8259)
 {
     char tokens[8] = "";
     assert_int_equal(judge_all(tokens, 0, 6), 16);
 }
 
-TEST(a_lone_value_has_a_reason_or_is_a_document)
+TEST(lone_value_is_a_document_or_has_a_reason)
 {
     static const char *const lone[] = {"null", "true", "1", "\"a\"", "-1.5e3", "nul", "1x", "", " "};
     for (size_t i = 0; i < NELEMS(lone); i++) {
@@ -223,7 +223,7 @@ TEST(a_lone_value_has_a_reason_or_is_a_document)
     }
 }
 
-TEST(surrogates_without_their_partner_are_refused)
+TEST(lone_surrogates_are_rejected)
 {
     assert_refused("[\"\\ud83d\"]");
     assert_refused("[\"\\ud83dx\"]");
@@ -234,7 +234,7 @@ TEST(surrogates_without_their_partner_are_refused)
     assert_refused("[\"\\ud83d\\u0041\"]");
 }
 
-TEST(bytes_that_are_no_utf_8_are_refused)
+TEST(invalid_utf_8_is_rejected)
 {
     assert_refused("[\"\xff\"]");
     assert_refused("[\"\xc3\"]");
@@ -244,7 +244,7 @@ TEST(bytes_that_are_no_utf_8_are_refused)
     assert_refused("{\"\xff\":1}");
 }
 
-TEST(a_nul_byte_is_no_end_of_a_document)
+TEST(nul_byte_does_not_end_a_document)
 {
     static const char inside[] = "[\"a\0b\"]", behind[] = "[1]\0", between[] = "[1]\0[2]";
     struct json_error error;
@@ -254,7 +254,7 @@ TEST(a_nul_byte_is_no_end_of_a_document)
     assert_non_null(error.why);
 }
 
-TEST(integers_that_would_be_clamped_are_refused)
+TEST(out_of_range_integers_are_rejected)
 {
     assert_refused("[18446744073709551616]");
     assert_refused("[-9223372036854775809]");
@@ -271,7 +271,7 @@ TEST(numbers_keep_their_text)
     json_object_put(doc);
 }
 
-TEST(a_doubled_key_is_refused_at_any_depth)
+TEST(duplicate_key_is_rejected_at_any_depth)
 {
     struct json_error error;
     assert_refused("{\"a\":1,\"b\":2,\"a\":3}");
@@ -283,7 +283,7 @@ TEST(a_doubled_key_is_refused_at_any_depth)
     assert_int_equal(error.line, 2);
 }
 
-TEST(the_line_of_a_doubled_key_is_told_in_files_that_people_write)
+TEST(duplicate_key_in_a_configuration_file_is_reported_with_its_line)
 {
     struct json_error error;
     assert_null(read_text("{\"a\":1, // a\n\"b\":2,\n\"a\":3}", JSON_WITH_COMMENTS, &error));
@@ -293,7 +293,7 @@ TEST(the_line_of_a_doubled_key_is_told_in_files_that_people_write)
     assert_int_equal(error.line, 2);
 }
 
-TEST(a_key_with_a_nul_is_refused)
+TEST(key_with_a_nul_is_rejected)
 {
     assert_refused("{\"a\\u0000b\":1}");
     assert_refused("{\"a\\u0000b\":1,\"a\":2}");
@@ -319,7 +319,7 @@ static void assert_nested_refused(size_t depth, const char *close)
     free(text);
 }
 
-TEST(containers_may_be_as_deep_as_allowed_and_no_deeper)
+TEST(nesting_limit_is_exact)
 {
     char *empty = nested(DEPTH, "[", "", "]"), *full = nested(DEPTH, "[", "0,\"a\"", "]");
     assert_taken(empty);
@@ -354,12 +354,12 @@ static clock_t time_to_refuse(size_t keys)
     return end - start;
 }
 
-TEST(a_doubled_key_among_very_many_is_found_in_linear_time)
+TEST(duplicate_among_many_keys_is_found_in_linear_time)
 {
     assert_true(time_to_refuse(200000) < 10 * time_to_refuse(50000)); /* quadratic: 16 times as long */
 }
 
-TEST(files_that_people_write_may_hold_comments)
+TEST(configuration_files_may_have_comments)
 {
     struct json_error error;
     struct json_object *doc =
@@ -372,7 +372,7 @@ TEST(files_that_people_write_may_hold_comments)
     json_object_put(doc);
 }
 
-TEST(comments_without_an_end_and_other_dialects_are_refused_with_the_line)
+TEST(unterminated_comments_and_json5_are_rejected_with_the_line)
 {
     static const char *const bad[] = {"\n{} /*", "\n{} /* *", "\n{} #",      "\n{} /",
                                       "\n/",     "\n{'a':1}", "\n{\"a\":1,}"};
@@ -383,7 +383,7 @@ TEST(comments_without_an_end_and_other_dialects_are_refused_with_the_line)
     }
 }
 
-TEST(the_line_of_a_value_is_found_by_its_pointer)
+TEST(line_of_a_value_is_found_by_its_pointer)
 {
     static const char text[] = "{\n \"a\": {\n  \"b\": [1,\n   2,\n   {\"c\":\n3}]\n },\n // x\n \"d\": 4\n}";
     static const struct {
@@ -394,7 +394,7 @@ TEST(the_line_of_a_value_is_found_by_its_pointer)
         assert_int_equal(json_line_of(text, strlen(text), places[i].pointer), places[i].line);
 }
 
-TEST(a_pointer_to_nothing_has_some_line_of_the_text)
+TEST(pointer_to_nothing_gives_some_line_of_the_text)
 {
     static const char text[] = "{\n\"a\": [1,\n2]\n}";
     static const char *const pointers[] = {"/x",  "/a/9", "/a/x", "/a/0/y",
@@ -403,7 +403,7 @@ TEST(a_pointer_to_nothing_has_some_line_of_the_text)
         assert_in_range(json_line_of(text, strlen(text), pointers[i]), 1, 4);
 }
 
-TEST(a_path_is_taken_apart_as_rfc_6901_says)
+TEST(path_is_parsed_as_in_rfc_6901)
 {
     struct json_path path;
     assert_int_equal(json_path_init(&path, "/a~1b/m~0n/*//0"), 0);
@@ -418,7 +418,7 @@ TEST(a_path_is_taken_apart_as_rfc_6901_says)
     json_path_done(&path);
 }
 
-TEST(what_is_no_path_is_refused)
+TEST(malformed_path_is_rejected)
 {
     static const char *const bad[] = {
         "", "a", "a/b", "/~", "/~2", "/a~", "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17"};
@@ -439,7 +439,7 @@ static const char *at(struct json_object *doc, const char *pointer, const size_t
     return found ? json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN) : NULL;
 }
 
-TEST(a_path_leads_through_objects_arrays_and_stars)
+TEST(path_traverses_objects_arrays_and_stars)
 {
     struct json_error error;
     struct json_object *doc = read_text(
@@ -461,7 +461,7 @@ TEST(a_path_leads_through_objects_arrays_and_stars)
     json_object_put(doc);
 }
 
-TEST(the_text_of_a_value_is_that_of_a_string_without_a_nul)
+TEST(text_of_a_value_requires_a_string_without_nul)
 {
     struct json_error error;
     struct json_object *doc = read_text("[\"a\",\"\",\"a\\u0000b\",1,null,[]]", JSON_PLAIN, &error);
@@ -475,28 +475,28 @@ TEST(the_text_of_a_value_is_that_of_a_string_without_a_nul)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_rfc_8259_allows_is_taken),
-        cmocka_unit_test(what_is_no_json_is_refused_with_reason_and_line),
-        cmocka_unit_test(every_sequence_of_up_to_six_tokens_is_judged_as_rfc_8259_does),
-        cmocka_unit_test(a_lone_value_has_a_reason_or_is_a_document),
-        cmocka_unit_test(surrogates_without_their_partner_are_refused),
-        cmocka_unit_test(bytes_that_are_no_utf_8_are_refused),
-        cmocka_unit_test(a_nul_byte_is_no_end_of_a_document),
-        cmocka_unit_test(integers_that_would_be_clamped_are_refused),
+        cmocka_unit_test(valid_rfc_8259_documents_are_accepted),
+        cmocka_unit_test(invalid_json_is_rejected_with_reason_and_line),
+        cmocka_unit_test(every_sequence_of_up_to_six_tokens_follows_rfc_8259),
+        cmocka_unit_test(lone_value_is_a_document_or_has_a_reason),
+        cmocka_unit_test(lone_surrogates_are_rejected),
+        cmocka_unit_test(invalid_utf_8_is_rejected),
+        cmocka_unit_test(nul_byte_does_not_end_a_document),
+        cmocka_unit_test(out_of_range_integers_are_rejected),
         cmocka_unit_test(numbers_keep_their_text),
-        cmocka_unit_test(a_doubled_key_is_refused_at_any_depth),
-        cmocka_unit_test(the_line_of_a_doubled_key_is_told_in_files_that_people_write),
-        cmocka_unit_test(a_key_with_a_nul_is_refused),
-        cmocka_unit_test(containers_may_be_as_deep_as_allowed_and_no_deeper),
-        cmocka_unit_test(a_doubled_key_among_very_many_is_found_in_linear_time),
-        cmocka_unit_test(files_that_people_write_may_hold_comments),
-        cmocka_unit_test(comments_without_an_end_and_other_dialects_are_refused_with_the_line),
-        cmocka_unit_test(the_line_of_a_value_is_found_by_its_pointer),
-        cmocka_unit_test(a_pointer_to_nothing_has_some_line_of_the_text),
-        cmocka_unit_test(a_path_is_taken_apart_as_rfc_6901_says),
-        cmocka_unit_test(what_is_no_path_is_refused),
-        cmocka_unit_test(a_path_leads_through_objects_arrays_and_stars),
-        cmocka_unit_test(the_text_of_a_value_is_that_of_a_string_without_a_nul),
+        cmocka_unit_test(duplicate_key_is_rejected_at_any_depth),
+        cmocka_unit_test(duplicate_key_in_a_configuration_file_is_reported_with_its_line),
+        cmocka_unit_test(key_with_a_nul_is_rejected),
+        cmocka_unit_test(nesting_limit_is_exact),
+        cmocka_unit_test(duplicate_among_many_keys_is_found_in_linear_time),
+        cmocka_unit_test(configuration_files_may_have_comments),
+        cmocka_unit_test(unterminated_comments_and_json5_are_rejected_with_the_line),
+        cmocka_unit_test(line_of_a_value_is_found_by_its_pointer),
+        cmocka_unit_test(pointer_to_nothing_gives_some_line_of_the_text),
+        cmocka_unit_test(path_is_parsed_as_in_rfc_6901),
+        cmocka_unit_test(malformed_path_is_rejected),
+        cmocka_unit_test(path_traverses_objects_arrays_and_stars),
+        cmocka_unit_test(text_of_a_value_requires_a_string_without_nul),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
 }

@@ -54,14 +54,14 @@ static void assert_end(const struct keypool *pool, const struct key_turn *turn, 
     assert_int_equal(ms, retry_after_ms);
 }
 
-TEST(a_mark_is_the_beginning_of_the_keys_digest)
+TEST(mark_is_a_prefix_of_the_key_digest)
 {
     char mark[KEY_MARK_SIZE];
     key_mark("abc", mark);
     assert_string_equal(mark, "ba7816bf");
 }
 
-TEST(new_tasks_go_to_the_keys_in_turn)
+TEST(new_tasks_use_the_keys_in_turn)
 {
     struct keypool pool = pool_of(3);
     for (size_t i = 0; i < 7; i++) {
@@ -72,7 +72,7 @@ TEST(new_tasks_go_to_the_keys_in_turn)
     }
 }
 
-TEST(a_task_is_asked_with_the_key_that_answered_last)
+TEST(task_is_queried_with_the_key_that_answered_last)
 {
     struct keypool pool = pool_of(3);
     for (int i = 0; i < 5; i++)
@@ -81,14 +81,14 @@ TEST(a_task_is_asked_with_the_key_that_answered_last)
     assert_taken(&pool, &turn, 0, now); /* whose turn it is has not changed */
 }
 
-TEST(a_key_that_is_no_longer_there_owns_nothing)
+TEST(removed_key_owns_nothing)
 {
     struct keypool pool = pool_of(2);
     struct key_turn turn = {.owner = "01234567"};
     assert_taken(&pool, &turn, 0, now);
 }
 
-TEST(a_task_that_is_missing_is_asked_for_once_with_each_key)
+TEST(missing_task_is_queried_once_with_each_key)
 {
     struct keypool pool = pool_of(3);
     struct key_turn turn = turn_of(&pool, 1);
@@ -101,7 +101,7 @@ TEST(a_task_that_is_missing_is_asked_for_once_with_each_key)
     assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
-TEST(a_key_that_has_answered_stays_for_the_second_query)
+TEST(second_query_uses_the_key_of_the_first)
 {
     struct keypool pool = pool_of(2);
     struct key_turn turn = {.key = 0};
@@ -114,7 +114,7 @@ TEST(a_key_that_has_answered_stays_for_the_second_query)
     assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
-TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pauses)
+TEST(rejected_key_is_suspended_and_probed_with_backoff)
 {
     static const int64_t pauses[] = {1000,  2000,   4000,   8000,   16000, 32000,
                                      64000, 128000, 256000, 300000, 300000};
@@ -137,7 +137,7 @@ TEST(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pa
     assert_end(&pool, &other, at, OUTCOME_REFUSED, 0); /* it is no worse than any */
 }
 
-TEST(a_good_answer_between_refusals_keeps_a_key_in_use)
+TEST(success_between_rejections_keeps_a_key_in_use)
 {
     struct keypool pool = pool_of(1);
     for (int i = 0; i < 5; i++) {
@@ -146,7 +146,7 @@ TEST(a_good_answer_between_refusals_keeps_a_key_in_use)
     }
 }
 
-TEST(a_probe_that_brings_nothing_is_made_again)
+TEST(inconclusive_probe_is_repeated)
 {
     struct keypool pool = pool_of(1);
     set_aside(&pool, 0, now);
@@ -156,7 +156,7 @@ TEST(a_probe_that_brings_nothing_is_made_again)
     assert_taken(&pool, &turn, 0, now + 2000);
 }
 
-TEST(queries_that_were_under_way_with_a_refused_key_say_nothing_new)
+TEST(late_rejections_of_a_suspended_key_are_ignored)
 {
     struct keypool pool = pool_of(1);
     struct key_turn turns[5] = {{.key = 0}}, turn = {.key = 0};
@@ -167,7 +167,7 @@ TEST(queries_that_were_under_way_with_a_refused_key_say_nothing_new)
     assert_end(&pool, &turn, now, OUTCOME_REFUSED, 1000);
 }
 
-TEST(the_others_are_asked_in_place_of_a_refused_key)
+TEST(other_keys_replace_a_rejected_one)
 {
     struct keypool pool = pool_of(3);
     one_answer(&pool, 0, KEY_REFUSED, 0, now);
@@ -177,7 +177,7 @@ TEST(the_others_are_asked_in_place_of_a_refused_key)
     }
 }
 
-TEST(missing_is_not_believed_when_the_owner_was_refused)
+TEST(task_is_not_missing_when_its_key_was_rejected)
 {
     struct keypool pool = pool_of(2);
     struct key_turn turn = turn_of(&pool, 0);
@@ -194,7 +194,7 @@ TEST(missing_is_not_believed_when_the_owner_was_refused)
     assert_end(&pool, &later, now + 400, OUTCOME_REFUSED, 600);
 }
 
-TEST(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside)
+TEST(unknown_task_is_missing_despite_a_suspended_key)
 {
     struct keypool pool = pool_of(2);
     set_aside(&pool, 0, now);
@@ -204,7 +204,7 @@ TEST(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside)
     assert_end(&pool, &turn, now, OUTCOME_MISSING, 0);
 }
 
-TEST(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice)
+TEST(key_rejected_for_one_task_becomes_the_last_choice)
 {
     struct keypool pool = pool_of(2);
     assert_false(one_answer(&pool, 0, KEY_DOUBTED, 0, now));
@@ -221,7 +221,7 @@ TEST(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice)
     assert_end(&pool, &turn, now, OUTCOME_REFUSED, 0);
 }
 
-TEST(a_doubted_key_has_its_turn_again_after_a_minute_or_a_good_answer)
+TEST(doubtful_key_returns_after_a_minute_or_a_success)
 {
     struct keypool pool = pool_of(2);
     one_answer(&pool, 0, KEY_DOUBTED, 0, now);
@@ -233,7 +233,7 @@ TEST(a_doubted_key_has_its_turn_again_after_a_minute_or_a_good_answer)
     assert_taken(&pool, &sooner, 0, now);
 }
 
-TEST(a_busy_key_rests_as_long_as_it_was_told)
+TEST(busy_key_is_paused_for_retry_after)
 {
     struct keypool pool = pool_of(2);
     assert_false(one_answer(&pool, 0, KEY_BUSY, 7000, now));
@@ -244,7 +244,7 @@ TEST(a_busy_key_rests_as_long_as_it_was_told)
     assert_taken(&pool, &later, 0, now + 7000);
 }
 
-TEST(a_rest_is_kept_within_reason)
+TEST(pause_is_capped)
 {
     static const int64_t rests[][2] = {{0, 1000}, {-5, 1000}, {7000, 7000}, {INT64_MAX, 300000}};
     for (size_t i = 0; i < NELEMS(rests); i++) {
@@ -255,7 +255,7 @@ TEST(a_rest_is_kept_within_reason)
     }
 }
 
-TEST(when_all_rest_the_first_to_come_back_is_waited_for)
+TEST(when_all_keys_are_paused_the_first_to_resume_decides)
 {
     struct keypool pool = pool_of(3);
     one_answer(&pool, 0, KEY_BUSY, 9000, now);
@@ -265,7 +265,7 @@ TEST(when_all_rest_the_first_to_come_back_is_waited_for)
     assert_end(&pool, &turn, now, OUTCOME_BUSY, 3000);
 }
 
-TEST(missing_is_not_believed_of_an_unknown_task_while_a_key_rests)
+TEST(unknown_task_is_not_missing_while_a_key_is_paused)
 {
     struct keypool pool = pool_of(2);
     one_answer(&pool, 0, KEY_BUSY, 3000, now);
@@ -278,7 +278,7 @@ TEST(missing_is_not_believed_of_an_unknown_task_while_a_key_rests)
     assert_end(&pool, &owned, now, OUTCOME_MISSING, 0); /* who owned it knows */
 }
 
-TEST(a_pool_may_have_as_many_keys_as_there_are_bits)
+TEST(pool_size_is_limited_by_the_bit_mask)
 {
     char *many[POOL_KEYS_MAX], texts[POOL_KEYS_MAX][16];
     struct keypool pool;
@@ -298,26 +298,26 @@ TEST(a_pool_may_have_as_many_keys_as_there_are_bits)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_mark_is_the_beginning_of_the_keys_digest),
-        cmocka_unit_test(new_tasks_go_to_the_keys_in_turn),
-        cmocka_unit_test(a_task_is_asked_with_the_key_that_answered_last),
-        cmocka_unit_test(a_key_that_is_no_longer_there_owns_nothing),
-        cmocka_unit_test(a_task_that_is_missing_is_asked_for_once_with_each_key),
-        cmocka_unit_test(a_key_that_has_answered_stays_for_the_second_query),
-        cmocka_unit_test(a_key_that_is_refused_is_set_aside_and_probed_by_one_query_after_growing_pauses),
-        cmocka_unit_test(a_good_answer_between_refusals_keeps_a_key_in_use),
-        cmocka_unit_test(a_probe_that_brings_nothing_is_made_again),
-        cmocka_unit_test(queries_that_were_under_way_with_a_refused_key_say_nothing_new),
-        cmocka_unit_test(the_others_are_asked_in_place_of_a_refused_key),
-        cmocka_unit_test(missing_is_not_believed_when_the_owner_was_refused),
-        cmocka_unit_test(missing_is_believed_of_an_unknown_task_although_a_key_is_set_aside),
-        cmocka_unit_test(a_key_that_may_be_refused_for_the_task_alone_is_only_the_last_choice),
-        cmocka_unit_test(a_doubted_key_has_its_turn_again_after_a_minute_or_a_good_answer),
-        cmocka_unit_test(a_busy_key_rests_as_long_as_it_was_told),
-        cmocka_unit_test(a_rest_is_kept_within_reason),
-        cmocka_unit_test(when_all_rest_the_first_to_come_back_is_waited_for),
-        cmocka_unit_test(missing_is_not_believed_of_an_unknown_task_while_a_key_rests),
-        cmocka_unit_test(a_pool_may_have_as_many_keys_as_there_are_bits),
+        cmocka_unit_test(mark_is_a_prefix_of_the_key_digest),
+        cmocka_unit_test(new_tasks_use_the_keys_in_turn),
+        cmocka_unit_test(task_is_queried_with_the_key_that_answered_last),
+        cmocka_unit_test(removed_key_owns_nothing),
+        cmocka_unit_test(missing_task_is_queried_once_with_each_key),
+        cmocka_unit_test(second_query_uses_the_key_of_the_first),
+        cmocka_unit_test(rejected_key_is_suspended_and_probed_with_backoff),
+        cmocka_unit_test(success_between_rejections_keeps_a_key_in_use),
+        cmocka_unit_test(inconclusive_probe_is_repeated),
+        cmocka_unit_test(late_rejections_of_a_suspended_key_are_ignored),
+        cmocka_unit_test(other_keys_replace_a_rejected_one),
+        cmocka_unit_test(task_is_not_missing_when_its_key_was_rejected),
+        cmocka_unit_test(unknown_task_is_missing_despite_a_suspended_key),
+        cmocka_unit_test(key_rejected_for_one_task_becomes_the_last_choice),
+        cmocka_unit_test(doubtful_key_returns_after_a_minute_or_a_success),
+        cmocka_unit_test(busy_key_is_paused_for_retry_after),
+        cmocka_unit_test(pause_is_capped),
+        cmocka_unit_test(when_all_keys_are_paused_the_first_to_resume_decides),
+        cmocka_unit_test(unknown_task_is_not_missing_while_a_key_is_paused),
+        cmocka_unit_test(pool_size_is_limited_by_the_bit_mask),
     };
     return cmocka_run_group_tests_name("keypool", tests, NULL, NULL);
 }

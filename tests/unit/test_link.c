@@ -21,7 +21,7 @@ static enum problem check(const char *sig, const char *provider, const char *id,
     return link_check(&link, &web, provider, id, now_s);
 }
 
-TEST(a_signature_is_that_of_the_documented_bytes)
+TEST(signature_covers_the_documented_bytes)
 {
     static const struct {
         const char *secret, *team, *provider, *id;
@@ -40,7 +40,7 @@ TEST(a_signature_is_that_of_the_documented_bytes)
     }
 }
 
-TEST(a_link_is_good_for_one_task_of_one_team)
+TEST(link_is_valid_for_one_task_of_one_team)
 {
     struct link link = {.team = "web", .exp = EXP, .sig = SIG};
     struct team other = web;
@@ -52,7 +52,7 @@ TEST(a_link_is_good_for_one_task_of_one_team)
     assert_int_equal(link_check(&link, &other, "sora", "task_01", EXP - 60), PROBLEM_WRONG_LINK);
 }
 
-TEST(both_secrets_are_good_while_one_takes_the_place_of_the_other)
+TEST(both_secrets_are_valid_during_a_rotation)
 {
     char sig[LINK_SIG_SIZE];
     struct team team = web;
@@ -66,7 +66,7 @@ TEST(both_secrets_are_good_while_one_takes_the_place_of_the_other)
     assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_WRONG_LINK);
 }
 
-TEST(a_link_ends_half_a_minute_after_its_time_as_clocks_differ)
+TEST(link_expires_thirty_seconds_late_for_clock_differences)
 {
     char sig[LINK_SIG_SIZE];
     assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP), PROBLEM_NONE);
@@ -77,7 +77,7 @@ TEST(a_link_ends_half_a_minute_after_its_time_as_clocks_differ)
     assert_int_equal(check(sig, "sora", "task_01", EXP, EXP + 31), PROBLEM_WRONG_LINK);
 }
 
-TEST(no_link_lives_for_more_than_a_year)
+TEST(link_is_valid_for_at_most_a_year)
 {
     const int64_t year = LINK_LIFE_MAX_S;
     assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year), PROBLEM_NONE);
@@ -85,7 +85,7 @@ TEST(no_link_lives_for_more_than_a_year)
     assert_int_equal(check(SIG, "sora", "task_01", EXP, EXP - year - 31), PROBLEM_WRONG_LINK);
 }
 
-TEST(the_parameters_stand_in_any_order_beside_others)
+TEST(parameters_may_be_in_any_order_with_others_between)
 {
     static const char *const queries[] = {
         "team=web&exp=1767225600&sig=" SIG,
@@ -102,7 +102,7 @@ TEST(the_parameters_stand_in_any_order_beside_others)
     }
 }
 
-TEST(without_any_of_them_there_is_no_link)
+TEST(missing_parameter_means_no_link)
 {
     static const char *const queries[] = {
         NULL,    "",   "wait=30", "Team=web&EXP=1&Sig=0", "teams=web&sign=1", "%74eam=web", "a=team=web",
@@ -112,7 +112,7 @@ TEST(without_any_of_them_there_is_no_link)
         assert_int_equal(link_read(queries[i], &link), PROBLEM_NO_CREDENTIAL);
 }
 
-TEST(a_link_that_is_not_written_as_it_must_be_is_none)
+TEST(malformed_link_is_rejected)
 {
     static const char *const queries[] = {
         "team=web",
@@ -153,14 +153,14 @@ TEST(a_link_that_is_not_written_as_it_must_be_is_none)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_signature_is_that_of_the_documented_bytes),
-        cmocka_unit_test(a_link_is_good_for_one_task_of_one_team),
-        cmocka_unit_test(both_secrets_are_good_while_one_takes_the_place_of_the_other),
-        cmocka_unit_test(a_link_ends_half_a_minute_after_its_time_as_clocks_differ),
-        cmocka_unit_test(no_link_lives_for_more_than_a_year),
-        cmocka_unit_test(the_parameters_stand_in_any_order_beside_others),
-        cmocka_unit_test(without_any_of_them_there_is_no_link),
-        cmocka_unit_test(a_link_that_is_not_written_as_it_must_be_is_none),
+        cmocka_unit_test(signature_covers_the_documented_bytes),
+        cmocka_unit_test(link_is_valid_for_one_task_of_one_team),
+        cmocka_unit_test(both_secrets_are_valid_during_a_rotation),
+        cmocka_unit_test(link_expires_thirty_seconds_late_for_clock_differences),
+        cmocka_unit_test(link_is_valid_for_at_most_a_year),
+        cmocka_unit_test(parameters_may_be_in_any_order_with_others_between),
+        cmocka_unit_test(missing_parameter_means_no_link),
+        cmocka_unit_test(malformed_link_is_rejected),
     };
     return cmocka_run_group_tests_name("link", tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@ static void assert_line(enum log_format format, bool for_journal, struct log_ent
 #define LINE(...) ((struct log_entry){.process = "worker 1", __VA_ARGS__})
 #define BARE(...) ((struct log_entry){.process = "", __VA_ARGS__})
 
-TEST(a_line_for_people_has_time_level_and_process)
+TEST(text_line_has_time_level_and_process)
 {
     assert_line(LOG_TEXT, false, LINE(.level = LOG_WARN, .message = "Redis is away"),
                 "2025-01-14T15:15:46.123Z warn worker 1: Redis is away\n");
@@ -29,7 +29,7 @@ TEST(a_line_for_people_has_time_level_and_process)
                 "2025-01-14T15:15:46.123Z info x\n");
 }
 
-TEST(what_it_stands_for_and_whose_it_is_come_behind)
+TEST(count_and_trace_follow_the_message)
 {
     assert_line(LOG_TEXT, false, LINE(.level = LOG_ERROR, .message = "x", .repeated = 57, .trace = trace),
                 "2025-01-14T15:15:46.123Z error worker 1: x (repeated 57 times) "
@@ -38,7 +38,7 @@ TEST(what_it_stands_for_and_whose_it_is_come_behind)
                 "2025-01-14T15:15:46.123Z error worker 1: x (repeated once)\n");
 }
 
-TEST(the_journal_is_told_the_priority_and_knows_the_time)
+TEST(journal_line_has_a_priority_and_no_time)
 {
     static const char *const expected[] = {"<7>worker 1: x\n", "<6>worker 1: x\n", "<4>worker 1: x\n",
                                            "<3>worker 1: x\n"};
@@ -46,7 +46,7 @@ TEST(the_journal_is_told_the_priority_and_knows_the_time)
         assert_line(LOG_TEXT, true, LINE(.level = (enum log_level)level, .message = "x"), expected[level]);
 }
 
-TEST(a_line_for_programs_is_one_object)
+TEST(json_line_is_one_object)
 {
     assert_line(
         LOG_JSON, false, LINE(.level = LOG_WARN, .message = "the status \"a\\b\""),
@@ -58,7 +58,7 @@ TEST(a_line_for_programs_is_one_object)
         "\"traceparent\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\",\"message\":\"x\"}\n");
 }
 
-TEST(the_longest_message_of_the_worst_characters_fits)
+TEST(longest_message_with_escapes_fits)
 {
     char message[LOG_MESSAGE_MAX], out[LOG_LINE_MAX];
     memset(message, '"', sizeof(message) - 1);
@@ -73,11 +73,11 @@ TEST(the_longest_message_of_the_worst_characters_fits)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_line_for_people_has_time_level_and_process),
-        cmocka_unit_test(what_it_stands_for_and_whose_it_is_come_behind),
-        cmocka_unit_test(the_journal_is_told_the_priority_and_knows_the_time),
-        cmocka_unit_test(a_line_for_programs_is_one_object),
-        cmocka_unit_test(the_longest_message_of_the_worst_characters_fits),
+        cmocka_unit_test(text_line_has_time_level_and_process),
+        cmocka_unit_test(count_and_trace_follow_the_message),
+        cmocka_unit_test(journal_line_has_a_priority_and_no_time),
+        cmocka_unit_test(json_line_is_one_object),
+        cmocka_unit_test(longest_message_with_escapes_fits),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

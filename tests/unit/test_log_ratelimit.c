@@ -60,7 +60,7 @@ static int begin(void **state)
     return 0;
 }
 
-TEST(lines_that_differ_are_all_told)
+TEST(different_lines_are_all_logged)
 {
     say("a", now);
     say("b", now);
@@ -69,7 +69,7 @@ TEST(lines_that_differ_are_all_told)
     assert_string_equal(told, "a b a ");
 }
 
-TEST(the_same_again_is_counted_until_another_line_comes)
+TEST(repeated_line_is_counted_until_another_one_comes)
 {
     for (int i = 0; i < 58; i++)
         say("a", now + i);
@@ -78,7 +78,7 @@ TEST(the_same_again_is_counted_until_another_line_comes)
     assert_string_equal(told, "a a*57 b ");
 }
 
-TEST(or_until_some_seconds_have_passed)
+TEST(repeated_line_is_counted_for_some_seconds_at_most)
 {
     say("a", now);
     say("a", now + 1);
@@ -88,7 +88,7 @@ TEST(or_until_some_seconds_have_passed)
     assert_string_equal(told, "a a*1 ");
 }
 
-TEST(what_goes_on_and_on_is_told_as_a_count_each_time)
+TEST(continuing_repetition_is_logged_as_a_count_each_time)
 {
     say("a", now);
     for (int i = 1; i <= 12; i++) {
@@ -98,21 +98,21 @@ TEST(what_goes_on_and_on_is_told_as_a_count_each_time)
     assert_string_equal(told, "a a*5 a*5 ");
 }
 
-TEST(after_some_seconds_without_it_a_line_is_new)
+TEST(line_is_new_after_some_seconds_without_it)
 {
     say("a", now);
     say("a", now + LOG_RATELIMIT_REPEAT_MS);
     assert_string_equal(told, "a a ");
 }
 
-TEST(the_same_words_of_another_level_are_another_line)
+TEST(same_text_at_another_level_is_another_line)
 {
     say_as(LOG_WARN, "a", now);
     say_as(LOG_ERROR, "a", now);
     assert_string_equal(told, "a a ");
 }
 
-TEST(at_the_end_all_that_was_counted_is_told)
+TEST(pending_counts_are_logged_at_the_end)
 {
     say("a", now);
     say("a", now);
@@ -120,7 +120,7 @@ TEST(at_the_end_all_that_was_counted_is_told)
     assert_string_equal(told, "a a*1 ");
 }
 
-TEST(only_so_many_lines_a_second_are_told_and_how_many_were_not)
+TEST(lines_over_the_rate_limit_are_counted)
 {
     assert_int_equal(say_many(LOG_WARN, LOG_RATELIMIT_PER_SECOND + 7, now), LOG_RATELIMIT_PER_SECOND);
     report(LOG_RATELIMIT_TICK, now + LOG_RATELIMIT_SECOND_MS - 1);
@@ -130,7 +130,7 @@ TEST(only_so_many_lines_a_second_are_told_and_how_many_were_not)
     assert_int_equal(say_many(LOG_WARN, 1, now + LOG_RATELIMIT_SECOND_MS), 1);
 }
 
-TEST(two_lines_in_turn_are_a_flood_too)
+TEST(alternating_lines_are_rate_limited)
 {
     for (int i = 0; i < 1000; i++)
         say(i % 2 ? "b" : "a", now);
@@ -140,21 +140,21 @@ TEST(two_lines_in_turn_are_a_flood_too)
     assert_string_equal(told, "b*450 dropped*450 ");
 }
 
-TEST(a_flood_of_warnings_leaves_room_for_an_error)
+TEST(error_is_logged_during_a_flood_of_warnings)
 {
     say_many(LOG_WARN, LOG_RATELIMIT_PER_SECOND + 7, now);
     assert_int_equal(say_many(LOG_ERROR, 1, now), 1);
     assert_int_equal(say_many(LOG_INFO, 1, now), 1);
 }
 
-TEST(a_line_in_the_next_second_comes_behind_the_count)
+TEST(count_precedes_the_line_of_the_next_second)
 {
     say_many(LOG_WARN, LOG_RATELIMIT_PER_SECOND + 7, now);
     say("a", now + LOG_RATELIMIT_SECOND_MS);
     assert_string_equal(told, "dropped*7 a ");
 }
 
-TEST(a_text_is_logged_once)
+TEST(text_is_logged_once)
 {
     struct log_once once = {0};
     assert_true(log_once(&once, "a", now));
@@ -164,7 +164,7 @@ TEST(a_text_is_logged_once)
     assert_true(log_once(&once, "a", now));
 }
 
-TEST(a_text_is_logged_again_after_its_time)
+TEST(text_is_logged_again_after_its_interval)
 {
     struct log_once once = {.again_ms = 1000};
     assert_true(log_once(&once, "a", now));
@@ -173,7 +173,7 @@ TEST(a_text_is_logged_again_after_its_time)
     assert_false(log_once(&once, "a", now + 1999));
 }
 
-TEST(no_more_than_so_many_texts_are_logged)
+TEST(number_of_texts_is_limited)
 {
     struct log_once once = {.again_ms = 1000};
     char text[LOG_ONCE_TEXT + 10];
@@ -194,20 +194,20 @@ TEST(no_more_than_so_many_texts_are_logged)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(lines_that_differ_are_all_told, begin),
-        cmocka_unit_test_setup(the_same_again_is_counted_until_another_line_comes, begin),
-        cmocka_unit_test_setup(or_until_some_seconds_have_passed, begin),
-        cmocka_unit_test_setup(what_goes_on_and_on_is_told_as_a_count_each_time, begin),
-        cmocka_unit_test_setup(after_some_seconds_without_it_a_line_is_new, begin),
-        cmocka_unit_test_setup(the_same_words_of_another_level_are_another_line, begin),
-        cmocka_unit_test_setup(at_the_end_all_that_was_counted_is_told, begin),
-        cmocka_unit_test_setup(only_so_many_lines_a_second_are_told_and_how_many_were_not, begin),
-        cmocka_unit_test_setup(two_lines_in_turn_are_a_flood_too, begin),
-        cmocka_unit_test_setup(a_flood_of_warnings_leaves_room_for_an_error, begin),
-        cmocka_unit_test_setup(a_line_in_the_next_second_comes_behind_the_count, begin),
-        cmocka_unit_test(a_text_is_logged_once),
-        cmocka_unit_test(a_text_is_logged_again_after_its_time),
-        cmocka_unit_test(no_more_than_so_many_texts_are_logged),
+        cmocka_unit_test_setup(different_lines_are_all_logged, begin),
+        cmocka_unit_test_setup(repeated_line_is_counted_until_another_one_comes, begin),
+        cmocka_unit_test_setup(repeated_line_is_counted_for_some_seconds_at_most, begin),
+        cmocka_unit_test_setup(continuing_repetition_is_logged_as_a_count_each_time, begin),
+        cmocka_unit_test_setup(line_is_new_after_some_seconds_without_it, begin),
+        cmocka_unit_test_setup(same_text_at_another_level_is_another_line, begin),
+        cmocka_unit_test_setup(pending_counts_are_logged_at_the_end, begin),
+        cmocka_unit_test_setup(lines_over_the_rate_limit_are_counted, begin),
+        cmocka_unit_test_setup(alternating_lines_are_rate_limited, begin),
+        cmocka_unit_test_setup(error_is_logged_during_a_flood_of_warnings, begin),
+        cmocka_unit_test_setup(count_precedes_the_line_of_the_next_second, begin),
+        cmocka_unit_test(text_is_logged_once),
+        cmocka_unit_test(text_is_logged_again_after_its_interval),
+        cmocka_unit_test(number_of_texts_is_limited),
     };
     return cmocka_run_group_tests_name("log_ratelimit", tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ static void assert_described(enum outcome outcome, const char *why, const char *
     free(text);
 }
 
-TEST(each_outcome_has_a_label_of_its_own)
+TEST(every_outcome_has_a_distinct_label)
 {
     for (enum outcome i = 0; i < OUTCOME_COUNT; i++) {
         const char *label = outcome_row(i)->label;
@@ -35,7 +35,7 @@ TEST(each_outcome_has_a_label_of_its_own)
     }
 }
 
-TEST(a_client_gets_a_problem_unless_there_is_an_answer_for_it)
+TEST(every_outcome_without_an_answer_has_a_problem)
 {
     for (enum outcome i = 0; i < OUTCOME_COUNT; i++) {
         bool none = i == OUTCOME_OK || i == OUTCOME_PARTIAL || i == OUTCOME_CANCELLED;
@@ -43,7 +43,7 @@ TEST(a_client_gets_a_problem_unless_there_is_an_answer_for_it)
     }
 }
 
-TEST(a_query_that_was_not_sent_teaches_nothing)
+TEST(unsent_query_affects_neither_breaker_nor_keys)
 {
     for (enum outcome i = 0; i < OUTCOME_COUNT; i++) {
         const struct outcome_row *row = outcome_row(i);
@@ -55,7 +55,7 @@ TEST(a_query_that_was_not_sent_teaches_nothing)
     }
 }
 
-TEST(only_an_answer_says_anything_of_the_key_and_it_shows_that_the_upstream_is_up)
+TEST(only_an_answer_affects_the_key_and_counts_as_upstream_success)
 {
     for (enum outcome i = 0; i < OUTCOME_COUNT; i++) {
         const struct outcome_row *row = outcome_row(i);
@@ -79,7 +79,7 @@ TEST(every_failure_and_every_refusal_is_logged)
     }
 }
 
-TEST(a_log_text_is_filled_in)
+TEST(log_text_is_filled_in)
 {
     assert_described(OUTCOME_REFUSED, NULL, "rejected API key keys/main (HTTP 503)");
     assert_described(OUTCOME_BUSY, NULL, "rate limit, HTTP 503 for key keys/main; pausing it for 20 s");
@@ -92,12 +92,12 @@ TEST(a_log_text_is_filled_in)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_outcome_has_a_label_of_its_own),
-        cmocka_unit_test(a_client_gets_a_problem_unless_there_is_an_answer_for_it),
-        cmocka_unit_test(a_query_that_was_not_sent_teaches_nothing),
-        cmocka_unit_test(only_an_answer_says_anything_of_the_key_and_it_shows_that_the_upstream_is_up),
+        cmocka_unit_test(every_outcome_has_a_distinct_label),
+        cmocka_unit_test(every_outcome_without_an_answer_has_a_problem),
+        cmocka_unit_test(unsent_query_affects_neither_breaker_nor_keys),
+        cmocka_unit_test(only_an_answer_affects_the_key_and_counts_as_upstream_success),
         cmocka_unit_test(every_failure_and_every_refusal_is_logged),
-        cmocka_unit_test(a_log_text_is_filled_in),
+        cmocka_unit_test(log_text_is_filled_in),
     };
     return cmocka_run_group_tests_name("outcome", tests, NULL, NULL);
 }

@@ -47,7 +47,7 @@ static void assert_match(const struct pattern *pattern, const char *path, const 
         assert_string_equal(id, expected_id);
 }
 
-TEST(a_path_matches_when_its_value_fits_the_grammar)
+TEST(path_matches_when_its_value_matches_the_grammar)
 {
     struct pattern p = pattern_of("/sora/v1/videos/{task_id}");
     assert_match(&p, "/sora/v1/videos/task_01", NULL, PATTERN_MATCHES, "task_01");
@@ -56,7 +56,7 @@ TEST(a_path_matches_when_its_value_fits_the_grammar)
     pattern_done(&p);
 }
 
-TEST(another_path_is_another_path_whatever_its_values_are)
+TEST(other_path_does_not_match_whatever_its_values)
 {
     static const char *const others[] = {"",
                                          "/",
@@ -76,7 +76,7 @@ TEST(another_path_is_another_path_whatever_its_values_are)
     pattern_done(&p);
 }
 
-TEST(a_value_against_its_grammar_is_a_bad_id)
+TEST(value_outside_its_grammar_is_a_bad_id)
 {
     static const char *const bad[] = {"",        "a b",       "a.b",  "..",  ".",     "a%2fb",
                                       "a%2Fb",   "%2e%2e",    "a%00", "%",   "%4",    "%4g",
@@ -107,7 +107,7 @@ static enum pattern_match match_of_length(const char *pattern_text, size_t len, 
     return match;
 }
 
-TEST(an_id_may_be_as_long_as_its_grammar_and_the_space_allow)
+TEST(id_length_is_limited_by_grammar_and_buffer)
 {
     assert_int_equal(match_of_length("/{task_id}", 128, ""), PATTERN_MATCHES);
     assert_int_equal(match_of_length("/{task_id}", 129, ""), PATTERN_BAD_ID);
@@ -116,7 +116,7 @@ TEST(an_id_may_be_as_long_as_its_grammar_and_the_space_allow)
     assert_int_equal(match_of_length("/{owner}/{task_id}", 3000, "/x"), PATTERN_BAD_ID);
 }
 
-TEST(several_variables_make_one_id_in_the_order_of_the_path)
+TEST(variables_form_one_id_in_path_order)
 {
     struct pattern p = pattern_of("/{owner}/{app}/requests/{task_id}/status");
     struct buf out;
@@ -129,7 +129,7 @@ TEST(several_variables_make_one_id_in_the_order_of_the_path)
     pattern_done(&p);
 }
 
-TEST(a_variable_may_stand_in_the_query)
+TEST(variable_may_be_in_the_query)
 {
     struct pattern p = pattern_of("/v1/query?type=a&task_id={task_id}");
     struct buf out;
@@ -150,7 +150,7 @@ TEST(a_variable_may_stand_in_the_query)
     pattern_done(&p);
 }
 
-TEST(what_is_built_is_percent_encoded_and_matches_again)
+TEST(built_path_is_percent_encoded_and_matches_again)
 {
     struct pattern p = pattern_of("/x/{owner}");
     struct buf out;
@@ -162,7 +162,7 @@ TEST(what_is_built_is_percent_encoded_and_matches_again)
     pattern_done(&p);
 }
 
-TEST(an_id_given_as_such_must_fit_all_variables)
+TEST(plain_id_must_match_all_variables)
 {
     struct pattern one = pattern_of("/{task_id}"), two = pattern_of("/{kind}/{task_id}");
     assert_true(pattern_takes_id(&one, "x1"));
@@ -181,7 +181,7 @@ TEST(an_id_given_as_such_must_fit_all_variables)
     pattern_done(&two);
 }
 
-TEST(a_pattern_that_makes_no_sense_is_refused_in_words)
+TEST(malformed_pattern_is_refused_with_a_reason)
 {
     static const char *const bad[] = {
         "",
@@ -213,7 +213,7 @@ TEST(a_pattern_that_makes_no_sense_is_refused_in_words)
     }
 }
 
-TEST(a_grammar_is_over_the_whole_value)
+TEST(grammar_applies_to_the_whole_value)
 {
     struct grammar alternatives = {0}, broken = {0};
     assert_int_equal(grammar_init(&alternatives, "x", "a|b"), 0);
@@ -229,7 +229,7 @@ TEST(a_grammar_is_over_the_whole_value)
     grammar_done(&broken);
 }
 
-TEST(percent_decoding_keeps_to_its_space_and_refuses_what_is_malformed)
+TEST(percent_decoding_respects_its_buffer_and_rejects_malformed_input)
 {
     char out[4];
     assert_int_equal(percent_decode("%41b%63", 7, out, sizeof(out)), 0);
@@ -244,7 +244,7 @@ TEST(percent_decoding_keeps_to_its_space_and_refuses_what_is_malformed)
     assert_int_equal(percent_decode("%-1", 3, out, sizeof(out)), -1);
 }
 
-TEST(the_value_of_a_parameter_is_found_whole_or_not_at_all)
+TEST(parameter_value_is_found_completely_or_not_at_all)
 {
     char out[16];
     assert_true(query_value("a=1&b=2", "b", out, sizeof(out)));
@@ -261,18 +261,18 @@ TEST(the_value_of_a_parameter_is_found_whole_or_not_at_all)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_path_matches_when_its_value_fits_the_grammar),
-        cmocka_unit_test(another_path_is_another_path_whatever_its_values_are),
-        cmocka_unit_test(a_value_against_its_grammar_is_a_bad_id),
-        cmocka_unit_test(an_id_may_be_as_long_as_its_grammar_and_the_space_allow),
-        cmocka_unit_test(several_variables_make_one_id_in_the_order_of_the_path),
-        cmocka_unit_test(a_variable_may_stand_in_the_query),
-        cmocka_unit_test(what_is_built_is_percent_encoded_and_matches_again),
-        cmocka_unit_test(an_id_given_as_such_must_fit_all_variables),
-        cmocka_unit_test(a_pattern_that_makes_no_sense_is_refused_in_words),
-        cmocka_unit_test(a_grammar_is_over_the_whole_value),
-        cmocka_unit_test(percent_decoding_keeps_to_its_space_and_refuses_what_is_malformed),
-        cmocka_unit_test(the_value_of_a_parameter_is_found_whole_or_not_at_all),
+        cmocka_unit_test(path_matches_when_its_value_matches_the_grammar),
+        cmocka_unit_test(other_path_does_not_match_whatever_its_values),
+        cmocka_unit_test(value_outside_its_grammar_is_a_bad_id),
+        cmocka_unit_test(id_length_is_limited_by_grammar_and_buffer),
+        cmocka_unit_test(variables_form_one_id_in_path_order),
+        cmocka_unit_test(variable_may_be_in_the_query),
+        cmocka_unit_test(built_path_is_percent_encoded_and_matches_again),
+        cmocka_unit_test(plain_id_must_match_all_variables),
+        cmocka_unit_test(malformed_pattern_is_refused_with_a_reason),
+        cmocka_unit_test(grammar_applies_to_the_whole_value),
+        cmocka_unit_test(percent_decoding_respects_its_buffer_and_rejects_malformed_input),
+        cmocka_unit_test(parameter_value_is_found_completely_or_not_at_all),
     };
     return cmocka_run_group_tests_name("pattern", tests, make_grammars, free_grammars);
 }

@@ -48,7 +48,7 @@ static void assert_url(const char *text, const char *base, const char *url)
 
 #define VIEW(rest) "{\"provider\":\"sora\",\"task_id\":\"t\"," rest "}"
 
-TEST(a_line_tells_how_the_task_stands)
+TEST(line_shows_the_state_of_the_task)
 {
     assert_shown(VIEW("\"status\":\"queued\",\"progress\":0"), "sora/t queued");
     assert_shown(VIEW("\"status\":\"running\",\"progress\":42"), "sora/t running 42 %");
@@ -58,7 +58,7 @@ TEST(a_line_tells_how_the_task_stands)
     assert_shown(VIEW("\"status\":\"cancelled\",\"error\":null"), "sora/t cancelled");
 }
 
-TEST(percent_are_a_number_of_them)
+TEST(progress_is_shown_only_if_it_is_a_number)
 {
     assert_shown(VIEW("\"status\":\"running\",\"progress\":101"), "sora/t running");
     assert_shown(VIEW("\"status\":\"running\",\"progress\":-1"), "sora/t running");
@@ -77,7 +77,7 @@ TEST(results_are_those_that_have_a_url)
     progress_done(&p);
 }
 
-TEST(what_is_no_unified_view_is_refused)
+TEST(malformed_unified_view_is_rejected)
 {
     assert_no_view("");
     assert_no_view("[]");
@@ -87,7 +87,7 @@ TEST(what_is_no_unified_view_is_refused)
     assert_no_view("{\"code\":\"success\",\"data\":{\"status\":\"SUCCESS\"}}");
 }
 
-TEST(a_bar_is_as_long_as_there_is_room)
+TEST(bar_fills_the_available_width)
 {
     assert_bar(50, 65, 200, "sora/t  running  [####################....................]   50 %  1:05");
     assert_bar(0, 0, 48, "sora/t  running  [...............]    0 %  0:00");
@@ -95,14 +95,14 @@ TEST(a_bar_is_as_long_as_there_is_room)
     assert_bar(-1, 5, 80, "sora/t  running  [........................................]  0:05");
 }
 
-TEST(and_there_is_none_where_there_is_no_room)
+TEST(narrow_terminal_has_no_bar)
 {
     assert_bar(50, 0, 40, "sora/t  running   50 %  0:00");
     assert_bar(50, 0, 11, "sora/t  ru");
     assert_bar(50, 0, 1, "sora/t  running   50 %  0:00"); /* a terminal that does not know its width */
 }
 
-TEST(a_task_is_named_by_its_url_or_beneath_a_base)
+TEST(task_is_given_as_url_or_relative_to_a_base)
 {
     assert_url("http://h/sora/v1/videos/t?team=a#x", "ignored", "http://h/sora/v1/videos/t?team=a");
     assert_url("sora/t", "http://127.0.0.1", "http://127.0.0.1/v1/tasks/sora/t");
@@ -111,7 +111,7 @@ TEST(a_task_is_named_by_its_url_or_beneath_a_base)
     assert_url("sora/a?b#c\n", "http://h", "http://h/v1/tasks/sora/a%3Fb%23c%0A");
 }
 
-TEST(what_names_no_task_is_refused_with_the_reason)
+TEST(argument_without_a_task_is_rejected_with_a_reason)
 {
     assert_url("t", "http://h", "\"t\" is neither a URL nor PROVIDER/ID");
     assert_url("so ra/t", "http://h", "\"so ra/t\" is neither a URL nor PROVIDER/ID");
@@ -127,14 +127,14 @@ TEST(what_names_no_task_is_refused_with_the_reason)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_line_tells_how_the_task_stands),
-        cmocka_unit_test(percent_are_a_number_of_them),
+        cmocka_unit_test(line_shows_the_state_of_the_task),
+        cmocka_unit_test(progress_is_shown_only_if_it_is_a_number),
         cmocka_unit_test(results_are_those_that_have_a_url),
-        cmocka_unit_test(what_is_no_unified_view_is_refused),
-        cmocka_unit_test(a_bar_is_as_long_as_there_is_room),
-        cmocka_unit_test(and_there_is_none_where_there_is_no_room),
-        cmocka_unit_test(a_task_is_named_by_its_url_or_beneath_a_base),
-        cmocka_unit_test(what_names_no_task_is_refused_with_the_reason),
+        cmocka_unit_test(malformed_unified_view_is_rejected),
+        cmocka_unit_test(bar_fills_the_available_width),
+        cmocka_unit_test(narrow_terminal_has_no_bar),
+        cmocka_unit_test(task_is_given_as_url_or_relative_to_a_base),
+        cmocka_unit_test(argument_without_a_task_is_rejected_with_a_reason),
     };
     return cmocka_run_group_tests_name("progress", tests, NULL, NULL);
 }

@@ -30,7 +30,7 @@ static struct provider *load_good(const char *text)
     return provider;
 }
 
-TEST(a_minimal_file_has_defaults)
+TEST(minimal_file_has_defaults)
 {
     struct provider *p = load_good(HEAD AUTH REST);
     assert_string_equal(p->name, "p");
@@ -46,7 +46,7 @@ TEST(a_minimal_file_has_defaults)
     provider_free(NULL);
 }
 
-TEST(the_digest_is_that_of_the_bytes)
+TEST(digest_is_that_of_the_bytes)
 {
     struct provider *a = load_good(HEAD AUTH REST), *b = load_good(HEAD AUTH REST),
                     *c = load_good(HEAD AUTH REST " ");
@@ -57,7 +57,7 @@ TEST(the_digest_is_that_of_the_bytes)
     provider_free(c);
 }
 
-TEST(keep_is_a_tree_with_the_common_beginnings_once)
+TEST(keep_is_a_tree_with_shared_prefixes)
 {
     struct provider *p = load_good(
         HEAD AUTH ",\"status\":{\"at\":\"/s\"},\"keep\":[\"/a/b\",\"/c/*/d\",\"/a/e\",\"/c/*/f\"]}");
@@ -77,7 +77,7 @@ static enum state state_of(const struct provider *p, const char *json)
     return state;
 }
 
-TEST(a_status_value_may_be_of_any_scalar_type)
+TEST(status_value_may_have_any_scalar_type)
 {
     struct provider *p = load_good(
         HEAD AUTH ",\"status\":{\"at\":\"/s\",\"queued\":[\"Q\",0],\"running\":[false,\"\"],"
@@ -98,7 +98,7 @@ TEST(a_status_value_may_be_of_any_scalar_type)
     provider_free(p);
 }
 
-TEST(only_three_states_are_an_end)
+TEST(three_states_are_final)
 {
     assert_false(state_ended(STATE_NONE));
     assert_false(state_ended(STATE_QUEUED));
@@ -109,7 +109,7 @@ TEST(only_three_states_are_an_end)
     assert_string_equal(state_name(STATE_SUCCEEDED), "succeeded");
 }
 
-TEST(a_route_may_give_another_path_with_the_same_variables)
+TEST(route_may_have_another_path_with_the_same_variables)
 {
     struct provider *p = load_good(HEAD AUTH REST);
     struct pattern pattern;
@@ -122,7 +122,7 @@ TEST(a_route_may_give_another_path_with_the_same_variables)
     provider_free(p);
 }
 
-TEST(each_mistake_is_named_with_its_place)
+TEST(every_error_is_reported_with_its_location)
 {
 #define AT(pointer)     "/etc/x/p.json:1: " pointer ": "
 #define STATUS(members) ",\"status\":{\"at\":\"/s\"," members "}"
@@ -206,7 +206,7 @@ TEST(each_mistake_is_named_with_its_place)
     }
 }
 
-TEST(a_file_that_is_not_there_is_named)
+TEST(missing_file_is_named)
 {
     struct files *files = given_files(NULL, 0);
     char *error = NULL;
@@ -219,14 +219,14 @@ TEST(a_file_that_is_not_there_is_named)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_minimal_file_has_defaults),
-        cmocka_unit_test(the_digest_is_that_of_the_bytes),
-        cmocka_unit_test(keep_is_a_tree_with_the_common_beginnings_once),
-        cmocka_unit_test(a_status_value_may_be_of_any_scalar_type),
-        cmocka_unit_test(only_three_states_are_an_end),
-        cmocka_unit_test(a_route_may_give_another_path_with_the_same_variables),
-        cmocka_unit_test(each_mistake_is_named_with_its_place),
-        cmocka_unit_test(a_file_that_is_not_there_is_named),
+        cmocka_unit_test(minimal_file_has_defaults),
+        cmocka_unit_test(digest_is_that_of_the_bytes),
+        cmocka_unit_test(keep_is_a_tree_with_shared_prefixes),
+        cmocka_unit_test(status_value_may_have_any_scalar_type),
+        cmocka_unit_test(three_states_are_final),
+        cmocka_unit_test(route_may_have_another_path_with_the_same_variables),
+        cmocka_unit_test(every_error_is_reported_with_its_location),
+        cmocka_unit_test(missing_file_is_named),
     };
     return cmocka_run_group_tests_name("provider", tests, NULL, NULL);
 }

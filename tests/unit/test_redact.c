@@ -17,7 +17,7 @@ static void assert_redacted(const struct secrets *secrets, const char *text, siz
 
 #define REDACTED(secrets, text, expected) assert_redacted(secrets, text, sizeof(text) - 1, expected)
 
-TEST(text_without_a_secret_stays_as_it_is)
+TEST(text_without_a_secret_is_unchanged)
 {
     const struct secrets key = {.items = {"sk-12345678"}}, none = {0};
     REDACTED(&key, "", "\"\"");
@@ -27,7 +27,7 @@ TEST(text_without_a_secret_stays_as_it_is)
     REDACTED(NULL, "sk-12345678", "\"sk-12345678\"");
 }
 
-TEST(a_secret_is_replaced_wherever_it_stands)
+TEST(secret_is_replaced_everywhere)
 {
     const struct secrets key = {.items = {"sk-12345678"}};
     REDACTED(&key, "sk-12345678", "\"[redacted]\"");
@@ -37,19 +37,19 @@ TEST(a_secret_is_replaced_wherever_it_stands)
     REDACTED(&key, "a\0sk-12345678\0b", "\"a\\u0000[redacted]\\u0000b\"");
 }
 
-TEST(what_redacting_leaves_is_no_secret_again)
+TEST(redaction_does_not_create_a_new_secret)
 {
     const struct secrets key = {.items = {"aab"}};
     REDACTED(&key, "aaabb", "\"a[redacted]b\"");
 }
 
-TEST(a_secret_that_json_would_escape_is_found)
+TEST(json_escaped_secret_is_found)
 {
     const struct secrets key = {.items = {"a\"b\\c/d"}};
     REDACTED(&key, "x a\"b\\c/d y", "\"x [redacted] y\"");
 }
 
-TEST(of_two_secrets_that_begin_alike_the_longer_one_is_replaced)
+TEST(longer_of_two_secrets_with_a_common_prefix_is_replaced)
 {
     const struct secrets both = {.items = {"sk-12345678", "sk-12345678-and-more"}};
     REDACTED(&both, "sk-12345678-and-more", "\"[redacted]\"");
@@ -63,13 +63,13 @@ TEST(each_of_several_secrets_is_replaced)
              "\"[redacted] and [redacted] and [redacted]\"");
 }
 
-TEST(an_empty_secret_is_no_secret)
+TEST(empty_secret_is_ignored)
 {
     const struct secrets empty = {.items = {"", "key-1"}};
     REDACTED(&empty, "abc key-1", "\"abc [redacted]\"");
 }
 
-TEST(a_buffer_that_is_full_fails_and_shows_no_part_of_the_secret)
+TEST(full_buffer_fails_without_a_part_of_the_secret)
 {
     const struct secrets key = {.items = {"sk-12345678"}};
     struct buf out;
@@ -83,14 +83,14 @@ TEST(a_buffer_that_is_full_fails_and_shows_no_part_of_the_secret)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_without_a_secret_stays_as_it_is),
-        cmocka_unit_test(a_secret_is_replaced_wherever_it_stands),
-        cmocka_unit_test(what_redacting_leaves_is_no_secret_again),
-        cmocka_unit_test(a_secret_that_json_would_escape_is_found),
-        cmocka_unit_test(of_two_secrets_that_begin_alike_the_longer_one_is_replaced),
+        cmocka_unit_test(text_without_a_secret_is_unchanged),
+        cmocka_unit_test(secret_is_replaced_everywhere),
+        cmocka_unit_test(redaction_does_not_create_a_new_secret),
+        cmocka_unit_test(json_escaped_secret_is_found),
+        cmocka_unit_test(longer_of_two_secrets_with_a_common_prefix_is_replaced),
         cmocka_unit_test(each_of_several_secrets_is_replaced),
-        cmocka_unit_test(an_empty_secret_is_no_secret),
-        cmocka_unit_test(a_buffer_that_is_full_fails_and_shows_no_part_of_the_secret),
+        cmocka_unit_test(empty_secret_is_ignored),
+        cmocka_unit_test(full_buffer_fails_without_a_part_of_the_secret),
     };
     return cmocka_run_group_tests_name("redact", tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static void assert_problem(const char *uri, enum problem expected)
         fail_msg("%s: %s", uri, problem_code(problem));
 }
 
-TEST(a_providers_own_path_is_the_native_view)
+TEST(provider_path_is_the_native_view)
 {
     assert_found("/sora/v1/videos/task_01", ROUTE_NATIVE, 0, "task_01");
     assert_found("/sora/v1/videos/task_01?a=b", ROUTE_NATIVE, 0, "task_01");
@@ -73,7 +73,7 @@ TEST(a_providers_own_path_is_the_native_view)
     assert_found("/second/task_01", ROUTE_NATIVE, 3, "task_01");
 }
 
-TEST(a_task_by_its_name_is_the_unified_view)
+TEST(task_name_is_the_unified_view)
 {
     assert_found("/v1/tasks/sora/task_01", ROUTE_UNIFIED, 0, "task_01");
     assert_found("/v1/tasks/sora/%74ask_01?x", ROUTE_UNIFIED, 0, "task_01");
@@ -81,7 +81,7 @@ TEST(a_task_by_its_name_is_the_unified_view)
     assert_found("/v1/tasks/mini/42", ROUTE_UNIFIED, 2, "42");
 }
 
-TEST(there_is_nothing_at_other_paths)
+TEST(other_paths_are_not_found)
 {
     static const char *const uris[] = {"",
                                        "/",
@@ -101,7 +101,7 @@ TEST(there_is_nothing_at_other_paths)
         assert_problem(uris[i], PROBLEM_NOT_FOUND);
 }
 
-TEST(an_id_against_its_grammar_is_told_so)
+TEST(id_outside_its_grammar_is_a_bad_request)
 {
     static const char *const uris[] = {"/sora/v1/videos/",
                                        "/sora/v1/videos/a.b",
@@ -124,7 +124,7 @@ TEST(an_id_against_its_grammar_is_told_so)
         assert_problem(uris[i], PROBLEM_BAD_ID);
 }
 
-TEST(a_uri_of_any_length_is_harmless)
+TEST(uri_of_any_length_is_harmless)
 {
     struct buf uri;
     struct task task;
@@ -150,7 +150,7 @@ static int ids_of(const char *query, struct task *tasks, enum problem *problems)
     return n;
 }
 
-TEST(many_tasks_are_read_in_the_order_asked_each_with_its_own_problem)
+TEST(list_is_parsed_in_order_with_a_problem_per_task)
 {
     struct task tasks[ROUTE_IDS_MAX];
     enum problem problems[ROUTE_IDS_MAX];
@@ -168,7 +168,7 @@ TEST(many_tasks_are_read_in_the_order_asked_each_with_its_own_problem)
     assert_string_equal(task_id(&tasks[6]), "42");
 }
 
-TEST(a_list_that_is_malformed_is_refused_whole)
+TEST(malformed_list_is_rejected_entirely)
 {
     static const char *const queries[] = {"",
                                           "?",
@@ -188,7 +188,7 @@ TEST(a_list_that_is_malformed_is_refused_whole)
         assert_int_equal(ids_of(queries[i], tasks, problems), -1);
 }
 
-TEST(a_hundred_tasks_are_taken_and_no_more)
+TEST(list_has_at_most_a_hundred_tasks)
 {
     struct task tasks[ROUTE_IDS_MAX];
     enum problem problems[ROUTE_IDS_MAX];
@@ -203,7 +203,7 @@ TEST(a_hundred_tasks_are_taken_and_no_more)
     buf_done(&query);
 }
 
-TEST(the_key_of_a_task_is_that_of_upstream_provider_and_id)
+TEST(key_consists_of_upstream_provider_and_id)
 {
     struct task task;
     task_init(&task, conf_route(conf, 3), "task_01");
@@ -212,7 +212,7 @@ TEST(the_key_of_a_task_is_that_of_upstream_provider_and_id)
     assert_string_equal(task_id(&task), "task_01");
 }
 
-TEST(nginx_is_told_how_to_find_the_task_in_a_uri)
+TEST(nginx_map_finds_the_task_in_a_uri)
 {
     static const char *const lines[] = {
         "map \"$uri?$args\" $taskproxy_task {\n    default $uri;\n    \"~^/v1/tasks\\?\" $request_uri;\n",
@@ -238,16 +238,16 @@ TEST(nginx_is_told_how_to_find_the_task_in_a_uri)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_providers_own_path_is_the_native_view),
-        cmocka_unit_test(a_task_by_its_name_is_the_unified_view),
-        cmocka_unit_test(there_is_nothing_at_other_paths),
-        cmocka_unit_test(an_id_against_its_grammar_is_told_so),
-        cmocka_unit_test(a_uri_of_any_length_is_harmless),
-        cmocka_unit_test(many_tasks_are_read_in_the_order_asked_each_with_its_own_problem),
-        cmocka_unit_test(a_list_that_is_malformed_is_refused_whole),
-        cmocka_unit_test(a_hundred_tasks_are_taken_and_no_more),
-        cmocka_unit_test(the_key_of_a_task_is_that_of_upstream_provider_and_id),
-        cmocka_unit_test(nginx_is_told_how_to_find_the_task_in_a_uri),
+        cmocka_unit_test(provider_path_is_the_native_view),
+        cmocka_unit_test(task_name_is_the_unified_view),
+        cmocka_unit_test(other_paths_are_not_found),
+        cmocka_unit_test(id_outside_its_grammar_is_a_bad_request),
+        cmocka_unit_test(uri_of_any_length_is_harmless),
+        cmocka_unit_test(list_is_parsed_in_order_with_a_problem_per_task),
+        cmocka_unit_test(malformed_list_is_rejected_entirely),
+        cmocka_unit_test(list_has_at_most_a_hundred_tasks),
+        cmocka_unit_test(key_consists_of_upstream_provider_and_id),
+        cmocka_unit_test(nginx_map_finds_the_task_in_a_uri),
     };
     return cmocka_run_group_tests_name("route", tests, load, unload);
 }

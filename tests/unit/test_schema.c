@@ -79,7 +79,7 @@ static void assert_error(const char *text, const char *expected)
     schema_done(&house_table, &house);
 }
 
-TEST(what_is_absent_has_its_default)
+TEST(absent_key_has_its_default)
 {
     struct house house;
     char *error = NULL;
@@ -131,7 +131,7 @@ TEST(every_type_is_read_into_its_place)
     schema_done(&house_table, &house);
 }
 
-TEST(what_is_printed_reads_back_the_same)
+TEST(printed_values_round_trip)
 {
     struct house house;
     char *error = NULL;
@@ -149,7 +149,7 @@ TEST(what_is_printed_reads_back_the_same)
     buf_done(&second);
 }
 
-TEST(an_account_is_a_name_or_a_number_with_or_without_quotes)
+TEST(account_is_a_name_or_a_number_quoted_or_not)
 {
     static const struct {
         const char *text, *owner, *printed;
@@ -173,7 +173,7 @@ TEST(an_account_is_a_name_or_a_number_with_or_without_quotes)
     }
 }
 
-TEST(each_mistake_has_its_file_line_pointer_and_reason)
+TEST(every_error_has_file_line_pointer_and_reason)
 {
 #define AT1 "/etc/x/house.json:1: "
     static const struct {
@@ -266,7 +266,7 @@ static char *repeated(const char *before, const char *piece, size_t n, const cha
     return b.data;
 }
 
-TEST(absurd_sizes_are_refused_in_words)
+TEST(absurd_sizes_are_refused_with_a_reason)
 {
     char *text = repeated("{\"title\":\"home\",\"tags\":[\"x\"", ",\"x\"", 4096, "]}");
     assert_error(text, "/etc/x/house.json:1: /tags: must not have more than 4096 members");
@@ -287,7 +287,7 @@ TEST(absurd_sizes_are_refused_in_words)
     free(text);
 }
 
-TEST(a_message_of_the_callers_own_has_the_same_form)
+TEST(custom_message_has_the_same_format)
 {
     static const char text[] = "{\n\"a\": {\n\"b\": 1}}";
     struct schema_source source = {.path = "f.json", .text = text, .len = strlen(text)};
@@ -296,7 +296,7 @@ TEST(a_message_of_the_callers_own_has_the_same_form)
     free(error);
 }
 
-TEST(a_relative_path_beside_a_file_without_a_folder_stays_as_it_is)
+TEST(relative_path_beside_a_file_without_a_directory_is_unchanged)
 {
     static const char text[] = "{\"title\":\"home\",\"plan\":\"p\"}";
     struct schema_source source = {.path = "house.json", .text = text, .len = strlen(text)};
@@ -310,14 +310,14 @@ TEST(a_relative_path_beside_a_file_without_a_folder_stays_as_it_is)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_absent_has_its_default),
+        cmocka_unit_test(absent_key_has_its_default),
         cmocka_unit_test(every_type_is_read_into_its_place),
-        cmocka_unit_test(what_is_printed_reads_back_the_same),
-        cmocka_unit_test(an_account_is_a_name_or_a_number_with_or_without_quotes),
-        cmocka_unit_test(each_mistake_has_its_file_line_pointer_and_reason),
-        cmocka_unit_test(absurd_sizes_are_refused_in_words),
-        cmocka_unit_test(a_message_of_the_callers_own_has_the_same_form),
-        cmocka_unit_test(a_relative_path_beside_a_file_without_a_folder_stays_as_it_is),
+        cmocka_unit_test(printed_values_round_trip),
+        cmocka_unit_test(account_is_a_name_or_a_number_quoted_or_not),
+        cmocka_unit_test(every_error_has_file_line_pointer_and_reason),
+        cmocka_unit_test(absurd_sizes_are_refused_with_a_reason),
+        cmocka_unit_test(custom_message_has_the_same_format),
+        cmocka_unit_test(relative_path_beside_a_file_without_a_directory_is_unchanged),
     };
     return cmocka_run_group_tests_name("schema", tests, NULL, NULL);
 }

@@ -67,7 +67,7 @@ static void assert_refused(const char *path, const char *expected)
     free(why);
 }
 
-TEST(a_secret_is_the_one_line_of_its_file)
+TEST(secret_is_the_single_line_of_its_file)
 {
     static const char *const texts[] = {"sk-12345678", "sk-12345678\n", "sk-12345678\r\n"};
     for (size_t i = 0; i < NELEMS(texts); i++) {
@@ -77,7 +77,7 @@ TEST(a_secret_is_the_one_line_of_its_file)
     }
 }
 
-TEST(whatever_else_a_file_holds_is_refused_and_not_repeated)
+TEST(other_file_contents_are_refused_without_quoting_them)
 {
     static const char line[] = "must contain one line of visible ASCII characters",
                       few[] = "must contain at least 8 characters";
@@ -106,7 +106,7 @@ TEST(whatever_else_a_file_holds_is_refused_and_not_repeated)
     free(path);
 }
 
-TEST(a_credential_is_a_file_of_the_folder_that_systemd_names)
+TEST(credential_is_a_file_in_credentials_directory)
 {
     free(given_file("sk-12345678", 11, 0400));
     unsetenv("CREDENTIALS_DIRECTORY");
@@ -123,7 +123,7 @@ TEST(a_credential_is_a_file_of_the_folder_that_systemd_names)
         assert_refused(no_names[i], "is not a valid credential name");
 }
 
-TEST(a_credential_may_come_from_the_folder_of_keys)
+TEST(credential_falls_back_to_the_key_directory)
 {
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
     char *path = given_file("sk-12345678", 11, 0400), *of_keys = xasprintf("%s/keys_key", folder);
@@ -135,7 +135,7 @@ TEST(a_credential_may_come_from_the_folder_of_keys)
     free(of_keys);
 }
 
-TEST(a_credential_may_show_the_mask_of_its_access_list)
+TEST(credential_may_show_its_acl_mask_as_group_permissions)
 {
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
     char *path = given_file("sk-12345678", 11, 0440);
@@ -177,7 +177,7 @@ static bool smaps_has_advice(void)
     return strstr(line, " dd") != NULL;
 }
 
-TEST(the_vault_is_in_no_core_file)
+TEST(vault_is_excluded_from_core_dumps)
 {
     char line[256];
     if (!smaps_has_advice()) {
@@ -194,7 +194,7 @@ TEST(the_vault_is_in_no_core_file)
     assert_true(vault_is_empty());
 }
 
-TEST(the_vault_takes_what_is_larger_than_a_page)
+TEST(vault_accepts_secrets_larger_than_a_page)
 {
     char *secret = vault_alloc(10000);
     for (size_t i = 0; i < 10000; i++)
@@ -207,13 +207,13 @@ TEST(the_vault_takes_what_is_larger_than_a_page)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_secret_is_the_one_line_of_its_file),
-        cmocka_unit_test(whatever_else_a_file_holds_is_refused_and_not_repeated),
-        cmocka_unit_test(a_credential_is_a_file_of_the_folder_that_systemd_names),
-        cmocka_unit_test(a_credential_may_come_from_the_folder_of_keys),
-        cmocka_unit_test(a_credential_may_show_the_mask_of_its_access_list),
-        cmocka_unit_test(the_vault_is_in_no_core_file),
-        cmocka_unit_test(the_vault_takes_what_is_larger_than_a_page),
+        cmocka_unit_test(secret_is_the_single_line_of_its_file),
+        cmocka_unit_test(other_file_contents_are_refused_without_quoting_them),
+        cmocka_unit_test(credential_is_a_file_in_credentials_directory),
+        cmocka_unit_test(credential_falls_back_to_the_key_directory),
+        cmocka_unit_test(credential_may_show_its_acl_mask_as_group_permissions),
+        cmocka_unit_test(vault_is_excluded_from_core_dumps),
+        cmocka_unit_test(vault_accepts_secrets_larger_than_a_page),
     };
     return cmocka_run_group_tests_name("secret", tests, make_folder, remove_folder);
 }

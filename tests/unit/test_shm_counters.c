@@ -29,7 +29,7 @@ static int64_t value_of(struct shm_counters *in, const char *key)
     return in->values[at];
 }
 
-TEST(a_series_is_found_by_its_key)
+TEST(series_is_found_by_its_key)
 {
     reset();
     given(&sheet, "a_total{x=\"1\"}", 1);
@@ -40,7 +40,7 @@ TEST(a_series_is_found_by_its_key)
     assert_int_equal(sheet.n, 2);
 }
 
-TEST(sheets_add_up_by_key_wherever_it_stands)
+TEST(sheets_are_summed_by_key_at_any_position)
 {
     reset();
     given(&total, "a_total", 1);
@@ -67,7 +67,7 @@ TEST(totals_are_counters_and_histograms_and_no_gauges)
     assert_int_equal(value_of(&total, "waiters"), 3);
 }
 
-TEST(a_full_sheet_takes_no_more_and_keeps_what_it_has)
+TEST(full_sheet_rejects_new_series_and_keeps_the_old)
 {
     char key[32];
     reset();
@@ -81,7 +81,7 @@ TEST(a_full_sheet_takes_no_more_and_keeps_what_it_has)
     assert_int_equal(shm_counters_series(&sheet, "a_total{x=\"7\"}", 1, 0), 7);
 }
 
-TEST(a_key_that_is_too_long_is_refused)
+TEST(overlong_key_is_rejected)
 {
     char key[SHM_COUNTERS_KEY + 1];
     reset();
@@ -91,7 +91,7 @@ TEST(a_key_that_is_too_long_is_refused)
     assert_true(shm_counters_series(&sheet, key + 1, 1, 0) < SHM_COUNTERS_VALUES);
 }
 
-TEST(a_sheet_that_lies_about_itself_does_no_harm)
+TEST(corrupt_sheet_is_harmless)
 {
     reset();
     given(&sheet, "a_total", 1);
@@ -106,7 +106,7 @@ TEST(a_sheet_that_lies_about_itself_does_no_harm)
     assert_int_equal(total.n, 1);
 }
 
-TEST(a_sheet_of_another_layout_is_not_read)
+TEST(sheet_of_another_layout_is_not_read)
 {
     reset();
     given(&sheet, "a_total", 1);
@@ -118,13 +118,13 @@ TEST(a_sheet_of_another_layout_is_not_read)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_series_is_found_by_its_key),
-        cmocka_unit_test(sheets_add_up_by_key_wherever_it_stands),
+        cmocka_unit_test(series_is_found_by_its_key),
+        cmocka_unit_test(sheets_are_summed_by_key_at_any_position),
         cmocka_unit_test(totals_are_counters_and_histograms_and_no_gauges),
-        cmocka_unit_test(a_full_sheet_takes_no_more_and_keeps_what_it_has),
-        cmocka_unit_test(a_key_that_is_too_long_is_refused),
-        cmocka_unit_test(a_sheet_that_lies_about_itself_does_no_harm),
-        cmocka_unit_test(a_sheet_of_another_layout_is_not_read),
+        cmocka_unit_test(full_sheet_rejects_new_series_and_keeps_the_old),
+        cmocka_unit_test(overlong_key_is_rejected),
+        cmocka_unit_test(corrupt_sheet_is_harmless),
+        cmocka_unit_test(sheet_of_another_layout_is_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,20 +35,20 @@ static int64_t fresh_for(struct snapshot draft)
 
 #define FRESH_FOR(...) fresh_for((struct snapshot){__VA_ARGS__})
 
-TEST(an_ended_task_is_good_for_its_ttl)
+TEST(ended_task_is_fresh_for_its_ttl)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED), rules.terminal_ttl_ms);
     assert_int_equal(FRESH_FOR(.state = STATE_FAILED), rules.terminal_ttl_ms);
     assert_int_equal(FRESH_FOR(.state = STATE_CANCELLED, .created_ms = now - 1000), rules.terminal_ttl_ms);
 }
 
-TEST(the_expiry_of_its_urls_less_a_minute_ends_it_earlier)
+TEST(url_expiry_less_a_minute_shortens_the_ttl)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 3600), 3540000);
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 86400 * 7), 86400000);
 }
 
-TEST(urls_about_to_end_are_asked_again_at_the_usual_pace)
+TEST(expiring_urls_are_refreshed_at_the_poll_interval)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 60),
                      rules.poll_min_ms);
@@ -56,14 +56,14 @@ TEST(urls_about_to_end_are_asked_again_at_the_usual_pace)
                      rules.poll_min_ms);
 }
 
-TEST(urls_that_had_ended_are_asked_again_each_minute)
+TEST(expired_urls_are_refreshed_each_minute)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000), 60000);
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 - 86400), 60000);
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = 1), 60000);
 }
 
-TEST(the_interval_of_a_running_task_grows_with_its_age)
+TEST(poll_interval_grows_with_task_age)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_QUEUED, .created_ms = now), 2000);
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now - 16000), 2000);
@@ -72,7 +72,7 @@ TEST(the_interval_of_a_running_task_grows_with_its_age)
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = 0), 15000);
 }
 
-TEST(a_running_task_from_the_future_is_a_young_one)
+TEST(running_task_from_the_future_counts_as_new)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now + 86400000), 2000);
 }
@@ -82,7 +82,7 @@ TEST(urls_of_a_running_task_do_not_shorten_its_interval)
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .urls_expire_at = 5), 2000);
 }
 
-TEST(the_upstreams_wish_is_obeyed_within_reason)
+TEST(retry_after_is_respected_up_to_a_limit)
 {
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = 30000), 30000);
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = 1000), 2000);
@@ -91,14 +91,14 @@ TEST(the_upstreams_wish_is_obeyed_within_reason)
     assert_int_equal(FRESH_FOR(.state = STATE_RUNNING, .created_ms = now, .retry_after_ms = -5000), 2000);
 }
 
-TEST(no_wish_makes_an_ended_task_outlive_its_urls)
+TEST(retry_after_does_not_extend_an_ended_task_past_its_urls)
 {
     assert_int_equal(
         FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 90, .retry_after_ms = 300000),
         30000);
 }
 
-TEST(the_etag_is_a_strong_validator_of_the_bytes)
+TEST(etag_is_a_strong_validator_of_the_bytes)
 {
     struct snapshot *a = made((struct snapshot){.state = STATE_RUNNING});
     struct snapshot *b = made((struct snapshot){.state = STATE_SUCCEEDED});
@@ -111,7 +111,7 @@ TEST(the_etag_is_a_strong_validator_of_the_bytes)
     snapshot_unref(b);
 }
 
-TEST(a_snapshot_lives_as_long_as_someone_holds_it)
+TEST(snapshot_lives_while_referenced)
 {
     struct snapshot *s = made((struct snapshot){.state = STATE_RUNNING});
     assert_ptr_equal(snapshot_ref(s), s);
@@ -147,7 +147,7 @@ static struct snapshot *decoded(const char *value, size_t len, const char **ret_
     return s;
 }
 
-TEST(a_snapshot_comes_back_from_redis_as_it_was)
+TEST(snapshot_round_trips_through_redis)
 {
     struct buf value = encoded();
     const char *why;
@@ -168,7 +168,7 @@ TEST(a_snapshot_comes_back_from_redis_as_it_was)
     buf_done(&value);
 }
 
-TEST(a_value_made_with_another_provider_file_is_not_used)
+TEST(value_of_another_provider_file_is_not_used)
 {
     struct buf value = encoded();
     const char *why = NULL;
@@ -179,7 +179,7 @@ TEST(a_value_made_with_another_provider_file_is_not_used)
     buf_done(&value);
 }
 
-TEST(a_value_that_is_not_whole_or_too_long_is_refused)
+TEST(truncated_or_overlong_value_is_rejected)
 {
     struct buf value = encoded();
     const char *why;
@@ -192,7 +192,7 @@ TEST(a_value_that_is_not_whole_or_too_long_is_refused)
     buf_done(&value);
 }
 
-TEST(no_bit_changed_at_random_crashes_it)
+TEST(random_bit_flips_do_not_crash_it)
 {
     struct buf value = encoded();
     const char *why;
@@ -208,7 +208,7 @@ TEST(no_bit_changed_at_random_crashes_it)
     buf_done(&value);
 }
 
-TEST(the_upstreams_wish_is_known_to_who_reads_the_value)
+TEST(stored_value_keeps_retry_after)
 {
     static const char value[] = "taskproxy/3 0123456789abcdef running 1000 2000 0 60000 - 0 0\n";
     const char *why;
@@ -217,7 +217,7 @@ TEST(the_upstreams_wish_is_known_to_who_reads_the_value)
     snapshot_unref(s);
 }
 
-TEST(values_of_others_and_of_enemies_are_refused)
+TEST(foreign_and_hostile_values_are_rejected)
 {
 #define H "taskproxy/3 0123456789abcdef "
     static const char *const bad[] = {"",
@@ -258,7 +258,7 @@ TEST(values_of_others_and_of_enemies_are_refused)
     }
 }
 
-TEST(a_head_without_an_end_is_not_searched_for_ever)
+TEST(unterminated_head_is_not_searched_forever)
 {
     char *value = malloc(1 << 20);
     const char *why;
@@ -269,7 +269,7 @@ TEST(a_head_without_an_end_is_not_searched_for_ever)
     free(value);
 }
 
-TEST(empty_views_are_whole_all_the_same)
+TEST(empty_views_are_valid)
 {
     static const char value[] = H "running 1 1 0 0 - 0 0\n";
     const char *why;
@@ -282,25 +282,25 @@ TEST(empty_views_are_whole_all_the_same)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_ended_task_is_good_for_its_ttl),
-        cmocka_unit_test(the_expiry_of_its_urls_less_a_minute_ends_it_earlier),
-        cmocka_unit_test(urls_about_to_end_are_asked_again_at_the_usual_pace),
-        cmocka_unit_test(urls_that_had_ended_are_asked_again_each_minute),
-        cmocka_unit_test(the_interval_of_a_running_task_grows_with_its_age),
-        cmocka_unit_test(a_running_task_from_the_future_is_a_young_one),
+        cmocka_unit_test(ended_task_is_fresh_for_its_ttl),
+        cmocka_unit_test(url_expiry_less_a_minute_shortens_the_ttl),
+        cmocka_unit_test(expiring_urls_are_refreshed_at_the_poll_interval),
+        cmocka_unit_test(expired_urls_are_refreshed_each_minute),
+        cmocka_unit_test(poll_interval_grows_with_task_age),
+        cmocka_unit_test(running_task_from_the_future_counts_as_new),
         cmocka_unit_test(urls_of_a_running_task_do_not_shorten_its_interval),
-        cmocka_unit_test(the_upstreams_wish_is_obeyed_within_reason),
-        cmocka_unit_test(no_wish_makes_an_ended_task_outlive_its_urls),
-        cmocka_unit_test(the_etag_is_a_strong_validator_of_the_bytes),
-        cmocka_unit_test(a_snapshot_lives_as_long_as_someone_holds_it),
-        cmocka_unit_test(a_snapshot_comes_back_from_redis_as_it_was),
-        cmocka_unit_test(a_value_made_with_another_provider_file_is_not_used),
-        cmocka_unit_test(a_value_that_is_not_whole_or_too_long_is_refused),
-        cmocka_unit_test(no_bit_changed_at_random_crashes_it),
-        cmocka_unit_test(the_upstreams_wish_is_known_to_who_reads_the_value),
-        cmocka_unit_test(values_of_others_and_of_enemies_are_refused),
-        cmocka_unit_test(a_head_without_an_end_is_not_searched_for_ever),
-        cmocka_unit_test(empty_views_are_whole_all_the_same),
+        cmocka_unit_test(retry_after_is_respected_up_to_a_limit),
+        cmocka_unit_test(retry_after_does_not_extend_an_ended_task_past_its_urls),
+        cmocka_unit_test(etag_is_a_strong_validator_of_the_bytes),
+        cmocka_unit_test(snapshot_lives_while_referenced),
+        cmocka_unit_test(snapshot_round_trips_through_redis),
+        cmocka_unit_test(value_of_another_provider_file_is_not_used),
+        cmocka_unit_test(truncated_or_overlong_value_is_rejected),
+        cmocka_unit_test(random_bit_flips_do_not_crash_it),
+        cmocka_unit_test(stored_value_keeps_retry_after),
+        cmocka_unit_test(foreign_and_hostile_values_are_rejected),
+        cmocka_unit_test(unterminated_head_is_not_searched_forever),
+        cmocka_unit_test(empty_views_are_valid),
     };
     return cmocka_run_group_tests_name("snapshot", tests, NULL, NULL);
 }

@@ -77,7 +77,7 @@ static struct teams *two_teams(void)
     return teams;
 }
 
-TEST(all_that_a_team_may_have_is_read)
+TEST(all_keys_of_a_team_are_read)
 {
     struct teams *teams =
         load_good(WEB ", \"link_secret_file\": \"secrets/links\", \"old_link_secret_file\": \"secrets/old\","
@@ -91,7 +91,7 @@ TEST(all_that_a_team_may_have_is_read)
     teams_free(teams);
 }
 
-TEST(what_is_left_out_is_not_limited)
+TEST(omitted_limits_are_unlimited)
 {
     struct teams *teams = load_good(WEB "}}");
     const struct team *web = teams_by_name(teams, "web");
@@ -102,7 +102,7 @@ TEST(what_is_left_out_is_not_limited)
     teams_free(teams);
 }
 
-TEST(each_token_is_its_teams)
+TEST(each_token_identifies_its_team)
 {
     struct teams *teams = two_teams();
     const struct team *web = teams_by_name(teams, "web");
@@ -112,7 +112,7 @@ TEST(each_token_is_its_teams)
     teams_free(teams);
 }
 
-TEST(what_is_no_token_is_nobodys)
+TEST(malformed_token_identifies_no_team)
 {
     struct teams *teams = two_teams();
     static char large[100000];
@@ -127,7 +127,7 @@ TEST(what_is_no_token_is_nobodys)
     teams_free(teams);
 }
 
-TEST(a_team_may_use_what_it_lists)
+TEST(team_may_use_its_listed_providers)
 {
     struct teams *teams = two_teams();
     const struct team *web = teams_by_name(teams, "web");
@@ -136,7 +136,7 @@ TEST(a_team_may_use_what_it_lists)
     teams_free(teams);
 }
 
-TEST(an_origin_is_compared_to_the_byte)
+TEST(origin_is_compared_byte_by_byte)
 {
     struct teams *teams = two_teams();
     const struct team *web = teams_by_name(teams, "web");
@@ -162,7 +162,7 @@ TEST(an_origin_is_compared_to_the_byte)
     teams_free(teams);
 }
 
-TEST(origins_are_written_as_browsers_send_them)
+TEST(origins_have_the_format_that_browsers_send)
 {
     static const char *const good[] = {"https://a",
                                        "https://a.b-c.example:8443",
@@ -177,7 +177,7 @@ TEST(origins_are_written_as_browsers_send_them)
     }
 }
 
-TEST(other_origins_are_refused_with_the_reason)
+TEST(other_origins_are_refused_with_a_reason)
 {
     static const char form[] =
         "must be a scheme, a host and optionally a port, such as \"https://app.example.com\"";
@@ -222,7 +222,7 @@ TEST(other_origins_are_refused_with_the_reason)
 #define NO_DIGEST                                                                                            \
     "must be a SHA-256 digest: 64 hexadecimal digits in lower case, as taskproxy --new-token prints them"
 
-TEST(what_is_wrong_is_said_with_its_place)
+TEST(errors_are_reported_with_their_location)
 {
     static const struct {
         const char *text, *expected;
@@ -252,7 +252,7 @@ TEST(what_is_wrong_is_said_with_its_place)
         assert_refused(bad[i].text, bad[i].expected);
 }
 
-TEST(a_digest_that_is_none_is_refused)
+TEST(malformed_digest_is_refused)
 {
     static const char *const bad[] = {"", "9f86d081",
                                       "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08",
@@ -265,7 +265,7 @@ TEST(a_digest_that_is_none_is_refused)
     }
 }
 
-TEST(a_token_stands_for_one_team_and_stands_once)
+TEST(token_belongs_to_one_team_and_is_listed_once)
 {
     char *same_team = xasprintf("{\"web\": {\"providers\": [], \"token_sha256\": [\"%s\", \"%s\"]}}",
                                 digests[0], digests[0]);
@@ -285,17 +285,17 @@ TEST(a_token_stands_for_one_team_and_stands_once)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_that_a_team_may_have_is_read),
-        cmocka_unit_test(what_is_left_out_is_not_limited),
-        cmocka_unit_test(each_token_is_its_teams),
-        cmocka_unit_test(what_is_no_token_is_nobodys),
-        cmocka_unit_test(a_team_may_use_what_it_lists),
-        cmocka_unit_test(an_origin_is_compared_to_the_byte),
-        cmocka_unit_test(origins_are_written_as_browsers_send_them),
-        cmocka_unit_test(other_origins_are_refused_with_the_reason),
-        cmocka_unit_test(what_is_wrong_is_said_with_its_place),
-        cmocka_unit_test(a_digest_that_is_none_is_refused),
-        cmocka_unit_test(a_token_stands_for_one_team_and_stands_once),
+        cmocka_unit_test(all_keys_of_a_team_are_read),
+        cmocka_unit_test(omitted_limits_are_unlimited),
+        cmocka_unit_test(each_token_identifies_its_team),
+        cmocka_unit_test(malformed_token_identifies_no_team),
+        cmocka_unit_test(team_may_use_its_listed_providers),
+        cmocka_unit_test(origin_is_compared_byte_by_byte),
+        cmocka_unit_test(origins_have_the_format_that_browsers_send),
+        cmocka_unit_test(other_origins_are_refused_with_a_reason),
+        cmocka_unit_test(errors_are_reported_with_their_location),
+        cmocka_unit_test(malformed_digest_is_refused),
+        cmocka_unit_test(token_belongs_to_one_team_and_is_listed_once),
     };
     return cmocka_run_group_tests_name("teams", tests, make_digests, NULL);
 }

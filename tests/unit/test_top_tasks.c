@@ -13,7 +13,7 @@ static struct top_tasks_list offered(const int64_t *watchers, size_t n)
     return list;
 }
 
-TEST(the_most_watched_come_first_and_only_ten_stay)
+TEST(ten_most_watched_are_kept_in_order)
 {
     static const int64_t watchers[] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8};
     static const int64_t expected[] = {9, 8, 6, 5, 5, 5, 4, 3, 3, 2};
@@ -23,7 +23,7 @@ TEST(the_most_watched_come_first_and_only_ten_stay)
         assert_int_equal(list.tasks[i].watchers, expected[i]);
 }
 
-TEST(of_an_id_only_its_beginning_is_told)
+TEST(only_a_prefix_of_an_id_is_shown)
 {
     struct top_tasks_list list = {0};
     top_tasks_offer(&list, "sora", "task_secret", 3);
@@ -34,7 +34,7 @@ TEST(of_an_id_only_its_beginning_is_told)
     assert_non_null(strstr(list.tasks[2].name, "/task_s…"));
 }
 
-TEST(lists_of_several_processes_make_one)
+TEST(lists_of_several_processes_are_merged)
 {
     struct top_tasks_list one = offered((const int64_t[]){5, 3}, 2),
                           other = offered((const int64_t[]){4, 1}, 2);
@@ -44,7 +44,7 @@ TEST(lists_of_several_processes_make_one)
     assert_int_equal(one.tasks[3].watchers, 1);
 }
 
-TEST(what_is_written_on_the_board_is_read)
+TEST(board_round_trips)
 {
     struct top_tasks_board board = {0};
     struct top_tasks_list list = offered((const int64_t[]){2, 1}, 2), read;
@@ -53,7 +53,7 @@ TEST(what_is_written_on_the_board_is_read)
     assert_memory_equal(&read, &list, sizeof(list));
 }
 
-TEST(a_board_that_is_being_written_is_not_read)
+TEST(board_being_written_is_not_read)
 {
     struct top_tasks_board board = {.turn = 7};
     struct top_tasks_list read;
@@ -62,7 +62,7 @@ TEST(a_board_that_is_being_written_is_not_read)
     assert_true(top_tasks_read(&board, &read));
 }
 
-TEST(a_board_that_lies_about_itself_does_no_harm)
+TEST(corrupt_board_is_harmless)
 {
     struct top_tasks_board board;
     struct top_tasks_list read;
@@ -76,12 +76,12 @@ TEST(a_board_that_lies_about_itself_does_no_harm)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_most_watched_come_first_and_only_ten_stay),
-        cmocka_unit_test(of_an_id_only_its_beginning_is_told),
-        cmocka_unit_test(lists_of_several_processes_make_one),
-        cmocka_unit_test(what_is_written_on_the_board_is_read),
-        cmocka_unit_test(a_board_that_is_being_written_is_not_read),
-        cmocka_unit_test(a_board_that_lies_about_itself_does_no_harm),
+        cmocka_unit_test(ten_most_watched_are_kept_in_order),
+        cmocka_unit_test(only_a_prefix_of_an_id_is_shown),
+        cmocka_unit_test(lists_of_several_processes_are_merged),
+        cmocka_unit_test(board_round_trips),
+        cmocka_unit_test(board_being_written_is_not_read),
+        cmocka_unit_test(corrupt_board_is_harmless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

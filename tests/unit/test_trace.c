@@ -10,14 +10,14 @@ static void assert_read(const char *given, const char *expected)
     assert_string_equal(trace_read(given).parent, expected);
 }
 
-TEST(a_trace_is_taken_as_it_is)
+TEST(valid_traceparent_is_accepted_unchanged)
 {
     assert_read("00" REST, "00" REST);
     assert_read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff",
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff");
 }
 
-TEST(a_later_version_counts_as_the_known_one)
+TEST(later_version_is_treated_as_version_00)
 {
     assert_read("01" REST, "00" REST);
     assert_read("cc" REST "-what-comes-later", "00" REST);
@@ -27,7 +27,7 @@ TEST(a_later_version_counts_as_the_known_one)
     assert_read("ff" REST, "");
 }
 
-TEST(what_is_malformed_is_none)
+TEST(malformed_traceparent_is_rejected)
 {
     assert_read(NULL, "");
     assert_read("", "");
@@ -40,7 +40,7 @@ TEST(what_is_malformed_is_none)
     assert_read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0g", "");
 }
 
-TEST(who_leaves_a_trace_is_in_the_outer_one)
+TEST(leaving_a_trace_restores_the_outer_one)
 {
     const struct trace first = {"first"}, second = {"second"};
     assert_string_equal(trace_now().parent, "");
@@ -55,10 +55,10 @@ TEST(who_leaves_a_trace_is_in_the_outer_one)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_trace_is_taken_as_it_is),
-        cmocka_unit_test(a_later_version_counts_as_the_known_one),
-        cmocka_unit_test(what_is_malformed_is_none),
-        cmocka_unit_test(who_leaves_a_trace_is_in_the_outer_one),
+        cmocka_unit_test(valid_traceparent_is_accepted_unchanged),
+        cmocka_unit_test(later_version_is_treated_as_version_00),
+        cmocka_unit_test(malformed_traceparent_is_rejected),
+        cmocka_unit_test(leaving_a_trace_restores_the_outer_one),
     };
     return cmocka_run_group_tests_name("trace", tests, NULL, NULL);
 }

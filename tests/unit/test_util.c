@@ -12,7 +12,7 @@ struct measure {
     int64_t value;
 };
 
-TEST(a_duration_is_a_whole_number_and_a_unit)
+TEST(duration_is_a_whole_number_and_a_unit)
 {
     static const struct measure good[] = {
         {"250ms", 250},
@@ -32,7 +32,7 @@ TEST(a_duration_is_a_whole_number_and_a_unit)
     }
 }
 
-TEST(anything_else_is_no_duration_and_leaves_the_result_alone)
+TEST(malformed_duration_leaves_the_result_untouched)
 {
     static const char *const bad[] = {"",
                                       "10",
@@ -60,7 +60,7 @@ TEST(anything_else_is_no_duration_and_leaves_the_result_alone)
     }
 }
 
-TEST(a_size_is_a_whole_number_and_a_binary_unit)
+TEST(size_is_a_whole_number_and_a_binary_unit)
 {
     static const struct measure good[] = {
         {"512B", 512}, {"64KiB", 65536}, {"4MiB", 4194304}, {"1GiB", 1073741824}, {"0B", 0}};
@@ -77,7 +77,7 @@ TEST(a_size_is_a_whole_number_and_a_binary_unit)
     }
 }
 
-TEST(an_integer_is_digits_and_nothing_else)
+TEST(integer_is_only_digits)
 {
     static const char *const bad[] = {"", " 1", "1 ", "+1", "-1", "0x1", "1.0", "9223372036854775808"};
     int64_t value = 0;
@@ -87,7 +87,7 @@ TEST(an_integer_is_digits_and_nothing_else)
         assert_int_equal(parse_int(bad[i], &value), -1);
 }
 
-TEST(seconds_become_a_date)
+TEST(seconds_are_formatted_as_a_date)
 {
     char text[32];
     utc_text(1736867746, text);
@@ -98,7 +98,7 @@ TEST(seconds_become_a_date)
     assert_string_equal(text, "9999-12-31T23:59:59Z");
 }
 
-TEST(a_date_that_no_calendar_holds_is_an_empty_text)
+TEST(date_out_of_range_is_empty)
 {
     char text[32] = "x";
     utc_text(INT64_MAX, text);
@@ -115,7 +115,7 @@ static void assert_nearest(const char *text, const char *words, const char *expe
     free(near);
 }
 
-TEST(the_nearest_word_is_the_one_that_was_meant)
+TEST(nearest_word_is_suggested)
 {
     static const char words[] = "workers|socket_dir|socket_group|user|upstreams|routes|redis";
     assert_nearest("worker", words, "workers");
@@ -125,7 +125,7 @@ TEST(the_nearest_word_is_the_one_that_was_meant)
     assert_nearest("completely_different_thing", words, NULL);
 }
 
-TEST(hostile_words_have_no_near_one)
+TEST(hostile_words_have_no_suggestion)
 {
     char *long_word = malloc(100001);
     memset(long_word, 'a', 100000);
@@ -136,7 +136,7 @@ TEST(hostile_words_have_no_near_one)
     free(long_word);
 }
 
-TEST(hex_and_sha256_are_what_others_compute)
+TEST(hex_and_sha256_match_known_values)
 {
     unsigned char digest[32];
     char text[65];
@@ -159,7 +159,7 @@ TEST(random_bytes_differ)
     random_bytes(NULL, 0);
 }
 
-TEST(read_full_and_write_full_carry_all_bytes_and_tell_errors)
+TEST(read_full_and_write_full_transfer_all_bytes_or_fail)
 {
     int ends[2];
     char text[16] = "";
@@ -175,7 +175,7 @@ TEST(read_full_and_write_full_carry_all_bytes_and_tell_errors)
     assert_true(write_full(-1, text, 1) < 0);
 }
 
-TEST(allocations_of_nothing_are_something_and_freeing_null_is_legal)
+TEST(zero_byte_allocations_succeed_and_freeing_null_is_legal)
 {
     char *nothing = xcalloc(0, 0), *cut = xstrndup("abcdef", 3), *made = xasprintf("%s-%d", "a", 1);
     assert_non_null(nothing);
@@ -191,18 +191,18 @@ TEST(allocations_of_nothing_are_something_and_freeing_null_is_legal)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_duration_is_a_whole_number_and_a_unit),
-        cmocka_unit_test(anything_else_is_no_duration_and_leaves_the_result_alone),
-        cmocka_unit_test(a_size_is_a_whole_number_and_a_binary_unit),
-        cmocka_unit_test(an_integer_is_digits_and_nothing_else),
-        cmocka_unit_test(seconds_become_a_date),
-        cmocka_unit_test(a_date_that_no_calendar_holds_is_an_empty_text),
-        cmocka_unit_test(the_nearest_word_is_the_one_that_was_meant),
-        cmocka_unit_test(hostile_words_have_no_near_one),
-        cmocka_unit_test(hex_and_sha256_are_what_others_compute),
+        cmocka_unit_test(duration_is_a_whole_number_and_a_unit),
+        cmocka_unit_test(malformed_duration_leaves_the_result_untouched),
+        cmocka_unit_test(size_is_a_whole_number_and_a_binary_unit),
+        cmocka_unit_test(integer_is_only_digits),
+        cmocka_unit_test(seconds_are_formatted_as_a_date),
+        cmocka_unit_test(date_out_of_range_is_empty),
+        cmocka_unit_test(nearest_word_is_suggested),
+        cmocka_unit_test(hostile_words_have_no_suggestion),
+        cmocka_unit_test(hex_and_sha256_match_known_values),
         cmocka_unit_test(random_bytes_differ),
-        cmocka_unit_test(read_full_and_write_full_carry_all_bytes_and_tell_errors),
-        cmocka_unit_test(allocations_of_nothing_are_something_and_freeing_null_is_legal),
+        cmocka_unit_test(read_full_and_write_full_transfer_all_bytes_or_fail),
+        cmocka_unit_test(zero_byte_allocations_succeed_and_freeing_null_is_legal),
     };
     return cmocka_run_group_tests_name("util", tests, NULL, NULL);
 }

@@ -98,14 +98,14 @@ static void assert_unified(const char *members, const char *body, const char *na
 
 /* ---- the native view ---- */
 
-TEST(only_what_is_listed_is_kept_in_the_order_of_the_answer)
+TEST(only_listed_members_are_kept_in_answer_order)
 {
     assert_native(STATUS ",\"keep\":[\"/s\",\"/a/b\",\"/t\"]",
                   "{\"t\":1,\"user\":\"u\",\"a\":{\"c\":1,\"b\":2,\"d\":{\"b\":3}},\"s\":\"R\",\"b\":4}",
                   "{\"t\":1,\"a\":{\"b\":2},\"s\":\"R\"}");
 }
 
-TEST(a_star_is_every_member_of_an_array)
+TEST(star_matches_every_array_element)
 {
     assert_native(
         STATUS ",\"keep\":[\"/s\",\"/a/*/u\",\"/b/*/*\"]",
@@ -113,14 +113,14 @@ TEST(a_star_is_every_member_of_an_array)
         "{\"s\":\"R\",\"a\":[{\"u\":1},{},{\"u\":null}],\"b\":[[1,[2],{\"c\":3}],[]]}");
 }
 
-TEST(a_listed_member_is_kept_with_all_that_is_in_it)
+TEST(listed_member_is_kept_completely)
 {
     assert_native(STATUS ",\"keep\":[\"/s\",\"/a\"]",
                   "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}",
                   "{\"s\":\"R\",\"a\":{\"b\":[{\"c\":[]},null,true,\"\"]}}");
 }
 
-TEST(what_has_another_form_than_the_list_supposes_is_left_out)
+TEST(member_of_unexpected_type_is_omitted)
 {
     static const char members[] = STATUS ",\"keep\":[\"/s\",\"/a/b\",\"/c/*/d\",\"/e/*\"]";
     assert_native(members, "{\"s\":\"R\",\"a\":\"text\",\"c\":\"text\",\"e\":\"text\"}", "{\"s\":\"R\"}");
@@ -132,7 +132,7 @@ TEST(what_has_another_form_than_the_list_supposes_is_left_out)
                   "{\"a\":null,\"c\":null,\"e\":[],\"s\":\"R\"}");
 }
 
-TEST(numbers_keep_their_text_and_strings_their_meaning)
+TEST(numbers_keep_their_text_and_strings_their_value)
 {
     assert_native(STATUS ",\"keep\":[\"/s\",\"/n\",\"/t\"]",
                   "{\"s\":\"R\",\"n\":[1.10,1e5,18446744073709551615,-9223372036854775808,0.1e-7],"
@@ -141,7 +141,7 @@ TEST(numbers_keep_their_text_and_strings_their_meaning)
                   "\"t\":[\"a/b\",\"\xc3\xa9\",\"\xf0\x9f\x98\x80\",\"\\u0000\\u001f\",\"\\\"\\\\\"]}");
 }
 
-TEST(a_secret_that_the_upstream_repeats_comes_out_nowhere)
+TEST(secret_repeated_by_the_upstream_does_not_leak)
 {
     struct trial t =
         tried(STATUS ",\"keep\":[\"/s\",\"/a\"],\"unified\":{\"error\":\"/a/e\"}", 200,
@@ -155,7 +155,7 @@ TEST(a_secret_that_the_upstream_repeats_comes_out_nowhere)
     done(&t);
 }
 
-TEST(a_secret_in_the_place_of_the_status_does_not_reach_the_log)
+TEST(secret_in_the_status_is_not_logged)
 {
     struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"sk-a/b\\\"cdefg\"}");
     assert_int_equal(t.outcome, OUTCOME_OK);
@@ -166,7 +166,7 @@ TEST(a_secret_in_the_place_of_the_status_does_not_reach_the_log)
 
 /* ---- what an answer amounts to ---- */
 
-TEST(an_unknown_status_is_running_and_not_known)
+TEST(unknown_status_is_running_and_unlisted)
 {
     static const char *const bodies[] = {"{\"s\":\"PAUSED\"}", "{\"s\":\"\"}", "{\"s\":\"s\"}",
                                          "{\"s\":7}",          "{\"s\":1.5}",  "{\"s\":true}"};
@@ -179,7 +179,7 @@ TEST(an_unknown_status_is_running_and_not_known)
     }
 }
 
-TEST(the_status_for_the_log_is_short_json)
+TEST(logged_status_is_short_json)
 {
     struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"PAUSED\"}");
     assert_string_equal(t.view.status, "\"PAUSED\"");
@@ -190,7 +190,7 @@ TEST(the_status_for_the_log_is_short_json)
     done(&t);
 }
 
-TEST(no_status_or_a_container_in_its_place_is_another_document)
+TEST(missing_or_container_status_is_invalid)
 {
     static const char *const bodies[] = {"{}", "{\"s\":null}", "{\"s\":{}}", "{\"s\":[\"R\"]}",
                                          "{\"S\":\"R\"}"};
@@ -198,7 +198,7 @@ TEST(no_status_or_a_container_in_its_place_is_another_document)
         assert_outcome(STATUS ",\"keep\":[\"/s\"]", 200, bodies[i], OUTCOME_INVALID);
 }
 
-TEST(an_absent_status_may_have_a_meaning)
+TEST(absent_status_may_have_a_meaning)
 {
     static const char members[] =
         "\"status\":{\"at\":\"/"
@@ -213,7 +213,7 @@ TEST(an_absent_status_may_have_a_meaning)
     assert_outcome(members, 200, "{\"done\":[]}", OUTCOME_INVALID);
 }
 
-TEST(a_second_member_may_change_the_state)
+TEST(second_member_may_change_the_state)
 {
     static const char members[] =
         "\"status\":{\"at\":\"/s\",\"running\":[\"R\"],\"succeeded\":[\"S\"],\"except\":["
@@ -245,7 +245,7 @@ TEST(a_second_member_may_change_the_state)
     done(&t);
 }
 
-TEST(refusals_of_every_kind_are_told_apart)
+TEST(kinds_of_errors_are_distinguished)
 {
     static const char members[] = STATUS
         ",\"keep\":[\"/s\"],\"ok\":{\"at\":\"/code\",\"equals\":[0]},"
@@ -295,7 +295,7 @@ TEST(refusals_of_every_kind_are_told_apart)
         assert_outcome(members, cases[i].http_status, cases[i].body, cases[i].outcome);
 }
 
-TEST(a_body_that_is_no_json_does_not_pass_for_a_missing_task)
+TEST(invalid_json_is_not_a_missing_task)
 {
     static const char members[] =
         STATUS ",\"keep\":[\"/s\"],\"missing\":[{\"at\":\"/data\",\"is\":\"empty\"}]";
@@ -306,7 +306,7 @@ TEST(a_body_that_is_no_json_does_not_pass_for_a_missing_task)
     assert_outcome(members, 500, "<html>", OUTCOME_SERVER_ERROR);
 }
 
-TEST(hostile_bodies_are_invalid_and_quickly_so)
+TEST(hostile_bodies_are_rejected_quickly)
 {
     struct trial t = {.provider = load(STATUS ",\"keep\":[\"/s\",\"/a\"]")};
     size_t size = 10 * 1024 * 1024;
@@ -335,7 +335,7 @@ TEST(hostile_bodies_are_invalid_and_quickly_so)
 
 #define WITH(unified) STATUS ",\"keep\":[\"/s\"],\"unified\":{" unified "}"
 
-TEST(every_member_is_there_and_null_when_unknown)
+TEST(every_member_is_present_and_null_when_unknown)
 {
     struct trial t = tried(STATUS ",\"keep\":[\"/s\"]", 200, "{\"s\":\"R\"}");
     assert_string_equal(
@@ -355,7 +355,7 @@ static void assert_progress(const char *form, const char *value, const char *exp
     free(body);
 }
 
-TEST(progress_is_a_whole_number_from_0_to_100_however_it_came)
+TEST(progress_is_normalized_to_an_integer_from_0_to_100)
 {
     static const char *const cases[][3] = {{"percent-text", "\"42%\"", "42"},
                                            {"percent-text", "\"0%\"", "0"},
@@ -390,7 +390,7 @@ TEST(progress_is_a_whole_number_from_0_to_100_however_it_came)
         assert_progress(cases[i][0], cases[i][1], cases[i][2]);
 }
 
-TEST(what_has_succeeded_is_at_100)
+TEST(succeeded_task_has_progress_100)
 {
     assert_unified(WITH("\"progress\":{\"at\":\"/p\",\"as\":\"percent\"}"), "{\"s\":\"S\",\"p\":7}",
                    "progress", "100");
@@ -399,7 +399,7 @@ TEST(what_has_succeeded_is_at_100)
                    "progress", "7");
 }
 
-TEST(times_are_rfc_3339_however_they_came)
+TEST(times_are_normalized_to_rfc_3339)
 {
     static const char *const cases[][3] = {
         {"unix-seconds", "1736867746", "\"2025-01-14T15:15:46Z\""},
@@ -435,14 +435,14 @@ TEST(times_are_rfc_3339_however_they_came)
     }
 }
 
-TEST(an_end_is_shown_only_of_what_has_ended)
+TEST(only_an_ended_task_has_an_end_time)
 {
     static const char members[] = WITH("\"finished_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\"}");
     assert_unified(members, "{\"s\":\"R\",\"t\":1736867746}", "finished_at", "null");
     assert_unified(members, "{\"s\":\"F\",\"t\":1736867746}", "finished_at", "\"2025-01-14T15:15:46Z\"");
 }
 
-TEST(the_error_is_the_first_text_of_what_has_failed)
+TEST(error_is_the_first_text_of_a_failed_task)
 {
     static const char members[] = WITH("\"error\":[\"/a\",\"/b\",\"/c/0/m\"]");
     assert_unified(members, "{\"s\":\"F\",\"a\":\"\",\"b\":\"why\"}", "error", "\"why\"");
@@ -473,7 +473,7 @@ TEST(results_take_their_sizes_from_the_same_member)
                    "[]");
 }
 
-TEST(stars_within_stars_are_followed)
+TEST(nested_stars_are_expanded)
 {
     assert_unified(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/a/*/b/*\",\"width\":\"/a/*/"
                         "w\",\"height\":\"/a/*/h/*\"}]"),
@@ -488,7 +488,7 @@ TEST(stars_within_stars_are_followed)
                    "2\",\"width\":2,\"height\":21,\"duration_seconds\":null,\"bytes\":null}]");
 }
 
-TEST(there_are_no_more_results_than_anyone_can_use)
+TEST(number_of_results_is_limited)
 {
     struct buf body;
     buf_init(&body, 1 << 20);
@@ -505,7 +505,7 @@ TEST(there_are_no_more_results_than_anyone_can_use)
     done(&t);
 }
 
-TEST(the_earliest_expiry_of_a_kept_url_or_of_the_body_counts)
+TEST(earliest_expiry_of_a_kept_url_or_the_body_wins)
 {
     static const char members[] = STATUS
         ",\"keep\":[\"/s\",\"/u\"],\"unified\":{\"expires_at\":{\"at\":\"/e\",\"as\":\"unix-seconds\"}}";
@@ -526,7 +526,7 @@ TEST(the_earliest_expiry_of_a_kept_url_or_of_the_body_counts)
         assert_unified(members, cases[i][0], "results_expire_at", cases[i][1]);
 }
 
-TEST(a_lifetime_may_be_added_to_a_time)
+TEST(lifetime_may_be_added_to_a_time)
 {
     assert_unified(WITH("\"expires_at\":{\"at\":\"/t\",\"as\":\"unix-seconds\",\"plus\":\"1h\"}"),
                    "{\"s\":\"S\",\"t\":1736867746}", "results_expire_at", "\"2025-01-14T16:15:46Z\"");
@@ -542,7 +542,7 @@ TEST(a_lifetime_may_be_added_to_a_time)
            "c\",\"equals\":[0]},"                                                                            \
            "\"failed\":[{\"http\":422}]}"
 
-TEST(what_has_succeeded_is_half_told_until_its_result_is_there)
+TEST(succeeded_task_is_partial_until_its_result_arrives)
 {
     struct trial t = tried(SECOND, 200, "{\"s\":\"S\",\"f\":\"a b/..\"}");
     assert_int_equal(t.outcome, OUTCOME_PARTIAL);
@@ -553,7 +553,7 @@ TEST(what_has_succeeded_is_half_told_until_its_result_is_there)
     assert_outcome(SECOND, 200, "{\"s\":\"F\"}", OUTCOME_OK);
 }
 
-TEST(without_what_the_result_is_asked_by_the_answer_is_invalid)
+TEST(answer_without_the_value_for_the_result_query_is_invalid)
 {
     static const char *const bodies[] = {"{\"s\":\"S\"}",
                                          "{\"s\":\"S\",\"f\":null}",
@@ -567,7 +567,7 @@ TEST(without_what_the_result_is_asked_by_the_answer_is_invalid)
         assert_outcome(SECOND, 200, bodies[i], OUTCOME_INVALID);
 }
 
-TEST(the_second_answer_joins_the_first_or_fails_it)
+TEST(second_answer_completes_or_fails_the_first)
 {
     static const struct {
         int http_status;
@@ -606,35 +606,35 @@ TEST(the_second_answer_joins_the_first_or_fails_it)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_what_is_listed_is_kept_in_the_order_of_the_answer),
-        cmocka_unit_test(a_star_is_every_member_of_an_array),
-        cmocka_unit_test(a_listed_member_is_kept_with_all_that_is_in_it),
-        cmocka_unit_test(what_has_another_form_than_the_list_supposes_is_left_out),
-        cmocka_unit_test(numbers_keep_their_text_and_strings_their_meaning),
-        cmocka_unit_test(a_secret_that_the_upstream_repeats_comes_out_nowhere),
-        cmocka_unit_test(a_secret_in_the_place_of_the_status_does_not_reach_the_log),
-        cmocka_unit_test(an_unknown_status_is_running_and_not_known),
-        cmocka_unit_test(the_status_for_the_log_is_short_json),
-        cmocka_unit_test(no_status_or_a_container_in_its_place_is_another_document),
-        cmocka_unit_test(an_absent_status_may_have_a_meaning),
-        cmocka_unit_test(a_second_member_may_change_the_state),
-        cmocka_unit_test(refusals_of_every_kind_are_told_apart),
-        cmocka_unit_test(a_body_that_is_no_json_does_not_pass_for_a_missing_task),
-        cmocka_unit_test(hostile_bodies_are_invalid_and_quickly_so),
-        cmocka_unit_test(every_member_is_there_and_null_when_unknown),
-        cmocka_unit_test(progress_is_a_whole_number_from_0_to_100_however_it_came),
-        cmocka_unit_test(what_has_succeeded_is_at_100),
-        cmocka_unit_test(times_are_rfc_3339_however_they_came),
-        cmocka_unit_test(an_end_is_shown_only_of_what_has_ended),
-        cmocka_unit_test(the_error_is_the_first_text_of_what_has_failed),
+        cmocka_unit_test(only_listed_members_are_kept_in_answer_order),
+        cmocka_unit_test(star_matches_every_array_element),
+        cmocka_unit_test(listed_member_is_kept_completely),
+        cmocka_unit_test(member_of_unexpected_type_is_omitted),
+        cmocka_unit_test(numbers_keep_their_text_and_strings_their_value),
+        cmocka_unit_test(secret_repeated_by_the_upstream_does_not_leak),
+        cmocka_unit_test(secret_in_the_status_is_not_logged),
+        cmocka_unit_test(unknown_status_is_running_and_unlisted),
+        cmocka_unit_test(logged_status_is_short_json),
+        cmocka_unit_test(missing_or_container_status_is_invalid),
+        cmocka_unit_test(absent_status_may_have_a_meaning),
+        cmocka_unit_test(second_member_may_change_the_state),
+        cmocka_unit_test(kinds_of_errors_are_distinguished),
+        cmocka_unit_test(invalid_json_is_not_a_missing_task),
+        cmocka_unit_test(hostile_bodies_are_rejected_quickly),
+        cmocka_unit_test(every_member_is_present_and_null_when_unknown),
+        cmocka_unit_test(progress_is_normalized_to_an_integer_from_0_to_100),
+        cmocka_unit_test(succeeded_task_has_progress_100),
+        cmocka_unit_test(times_are_normalized_to_rfc_3339),
+        cmocka_unit_test(only_an_ended_task_has_an_end_time),
+        cmocka_unit_test(error_is_the_first_text_of_a_failed_task),
         cmocka_unit_test(results_take_their_sizes_from_the_same_member),
-        cmocka_unit_test(stars_within_stars_are_followed),
-        cmocka_unit_test(there_are_no_more_results_than_anyone_can_use),
-        cmocka_unit_test(the_earliest_expiry_of_a_kept_url_or_of_the_body_counts),
-        cmocka_unit_test(a_lifetime_may_be_added_to_a_time),
-        cmocka_unit_test(what_has_succeeded_is_half_told_until_its_result_is_there),
-        cmocka_unit_test(without_what_the_result_is_asked_by_the_answer_is_invalid),
-        cmocka_unit_test(the_second_answer_joins_the_first_or_fails_it),
+        cmocka_unit_test(nested_stars_are_expanded),
+        cmocka_unit_test(number_of_results_is_limited),
+        cmocka_unit_test(earliest_expiry_of_a_kept_url_or_the_body_wins),
+        cmocka_unit_test(lifetime_may_be_added_to_a_time),
+        cmocka_unit_test(succeeded_task_is_partial_until_its_result_arrives),
+        cmocka_unit_test(answer_without_the_value_for_the_result_query_is_invalid),
+        cmocka_unit_test(second_answer_completes_or_fails_the_first),
     };
     return cmocka_run_group_tests_name("view", tests, NULL, NULL);
 }
