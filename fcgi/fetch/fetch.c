@@ -16,9 +16,13 @@
 
 #include <stdlib.h>
 
+#include <uthash.h>
+#include <utlist.h>
+
 #include "lib/backoff.h"
 #include "lib/stats.h"
 #include "lib/trace.h"
+#include "upstream/attempt.h"
 
 enum { LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_MAX_MS = 1000 };
 
@@ -41,29 +45,43 @@ enum { LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_MAX_MS = 1000 };
 
 enum step { STEPS(STEP_ID) WAIT, DONE };
 
+struct fetches {
+    struct fetches_parts parts;
+    struct fetch *table; /* under way, by the task's key */
+    struct cache *cache;
+    uint64_t n_sent;                  /* queries sent to upstreams so far; numbers them */
+    struct fetches_listener listener; /* all NULL: none */
+};
+
+/* What another worker, which holds the lease, has reported since the last look at Redis. */
+struct heard {
+    bool any;
+    enum problem problem;   /* why that worker failed, or NONE */
+    int64_t retry_after_ms; /* no query before that time; 0: unknown */
+};
+
 struct fetch {
-    const struct fetch_parts *parts; /* (ref) */
+    struct fetches *fetches; /* (ref) */
     struct task task;
-    enum step step;            /* the next one to run */
-    struct fetch_order order;  /* except for the task */
-    struct trace trace;        /* of the request that the fetch was begun for, if any */
-    struct charge charge;      /* for the next query */
-    struct lease_look look;    /* the reply from Redis, and the lease */
-    bool awaits_news;          /* from another worker, which holds the lease */
-    bool has_heard;            /* news has come since the last look at Redis: */
-    enum problem heard;        /* why the other worker failed, or NONE */
-    int64_t heard_retry_ms;    /* no query before that time; 0: unknown */
-    bool looked_again;         /* because of news that came before the reply */
-    struct backoff look_again; /* the pauses of AWAIT_NEWS */
-    int64_t awaited_ms;        /* the sum of these pauses */
-    uv_timer_t timer;          /* for pauses; its loop is NULL until it is first used */
-    bool asked;                /* an attempt was made; other workers should get its result */
-    struct attempt *attempt;   /* under way, or NULL */
-    struct attempt_end end;    /* in READ_UPSTREAM, except for the snapshot */
-    struct snapshot *last;     /* the newest known so far, or NULL */
-    bool fresh;                /* `last` is fresh, and not outdated */
-    struct snapshot *snapshot; /* the result, or NULL */
-    struct fetch_result result;
+    UT_hash_handle hh;
+    struct fetch_waiter *waiters;
+    enum step step;             /* the next one to run */
+    bool anew;                  /* accept only an ended task or the answer to a query sent from now on */
+    struct quota *payer;        /* (ref) the quota to charge; NULL: none */
+    struct trace trace;         /* of the request that the fetch was begun for, if any */
+    struct charge charge;       /* for the next query */
+    struct lease_look look;     /* the reply from Redis, and the lease */
+    bool awaits_news;           /* the fetch is in a pause of AWAIT_NEWS */
+    struct heard heard;         /* the news */
+    bool looked_again;          /* because of news that came before the reply */
+    struct backoff look_again;  /* the pauses of AWAIT_NEWS */
+    int64_t awaited_ms;         /* the sum of these pauses */
+    uv_timer_t timer;           /* for pauses; its loop is NULL until it is first used */
+    bool asked;                 /* an attempt was made; other workers should get its result */
+    struct attempt *attempt;    /* under way, or NULL */
+    struct attempt_end end;     /* in READ_UPSTREAM, except for the snapshot */
+    bool fresh;                 /* the last snapshot is fresh, and not outdated */
+    struct fetch_result result; /* so far; `last` is the newest snapshot known, or NULL */
 };
 
 static void run(struct fetch *f);
@@ -77,9 +95,9 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
 
 static enum step take_missing(struct fetch *f)
 {
-    f->result.doubted = !cache_keep_missing(f->parts->cache, &f->task, f->last, wall_ms());
-    if (!f->result.doubted && f->last != NULL)
-        lease_remove(f->parts->lease, &f->task);
+    f->result.doubted = !cache_keep_missing(f->fetches->cache, &f->task, f->result.last, wall_ms());
+    if (!f->result.doubted && f->result.last != NULL)
+        lease_remove(f->fetches->parts.lease, &f->task);
     return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
 }
 
@@ -92,8 +110,8 @@ static void on_looked(struct lease_look *look)
 
 static enum step ask_redis(struct fetch *f)
 {
-    f->has_heard = false;
-    if (!lease_look(f->parts->lease, &f->look, &f->task, on_looked))
+    f->heard.any = false;
+    if (!lease_look(f->fetches->parts.lease, &f->look, &f->task, on_looked))
         return CHARGE;
     f->step = READ_REDIS;
     return WAIT;
@@ -103,14 +121,14 @@ static enum step ask_redis(struct fetch *f)
  * when another worker sent its query is unknown. */
 static bool is_enough(const struct fetch *f)
 {
-    return f->last != NULL && f->fresh && (!f->order.anew || state_ended(f->last->state));
+    return f->result.last != NULL && f->fresh && (!f->anew || state_ended(f->result.last->state));
 }
 
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
  * a running one, even if the hosts' clocks differ; after news from another worker, so does any snapshot. */
 static bool is_newer(const struct fetch *f, const struct snapshot *found)
 {
-    const struct snapshot *last = f->last;
+    const struct snapshot *last = f->result.last;
     if (last == NULL || state_ended(found->state) != state_ended(last->state))
         return last == NULL || state_ended(found->state);
     if (!f->fresh && snapshot_is_fresh(found, wall_ms()))
@@ -120,7 +138,7 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
 
 static enum step take_known(struct fetch *f, struct snapshot *s)
 {
-    f->snapshot = snapshot_ref(s);
+    f->result.snapshot = snapshot_ref(s);
     f->result.from_redis = true;
     return KEEP;
 }
@@ -130,17 +148,17 @@ static enum step read_redis(struct fetch *f)
     struct snapshot *found = f->look.found;
     f->look.found = NULL;
     if (found != NULL && is_newer(f, found)) {
-        snapshot_unref(f->last);
-        f->last = snapshot_ref(found);
+        snapshot_unref(f->result.last);
+        f->result.last = snapshot_ref(found);
         f->fresh = snapshot_is_fresh(found, wall_ms());
     }
     snapshot_unref(found);
     if (is_enough(f)) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
-        return take_known(f, f->last);
+        return take_known(f, f->result.last);
     }
-    if (f->has_heard && (f->heard != PROBLEM_NONE || !f->looked_again)) {
+    if (f->heard.any && (f->heard.problem != PROBLEM_NONE || !f->looked_again)) {
         f->looked_again = true; /* once: a flood of news must not keep the fetch from going on */
         return READ_NEWS;
     }
@@ -157,7 +175,7 @@ static void on_pause_over(uv_timer_t *timer)
 static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
 {
     if (f->timer.loop == NULL)
-        uv_timer_init(f->parts->loop, &f->timer);
+        uv_timer_init(f->fetches->parts.loop, &f->timer);
     uv_timer_start(&f->timer, on_pause_over, (uint64_t)ms, 0);
     f->step = next;
     return WAIT;
@@ -179,13 +197,13 @@ static enum step await_news(struct fetch *f)
 static enum step read_news(struct fetch *f)
 {
     lease_leave(&f->look); /* Redis may have granted the lease to this worker just after the news */
-    switch (f->heard) {
+    switch (f->heard.problem) {
     case PROBLEM_NONE:
         return ASK_REDIS;
     case PROBLEM_TASK_NOT_FOUND:
         return take_missing(f);
     default:
-        return fail(f, f->heard, f->heard_retry_ms);
+        return fail(f, f->heard.problem, f->heard.retry_after_ms);
     }
 }
 
@@ -199,32 +217,41 @@ static void on_charged(struct charge *charge)
 /* Makes a team that waits for the task and has a query left the payer. Returns false if there is none. */
 static bool find_payer(struct fetch *f, int64_t now_ms)
 {
-    struct quota **payer = &f->order.payer;
-    return !quota_is_spent(*payer, now_ms) || f->order.next_payer(f->order.ctx, now_ms, payer);
+    const struct fetch_waiter *waiter;
+    if (!quota_is_spent(f->payer, now_ms))
+        return true;
+    DL_FOREACH(f->waiters, waiter)
+    {
+        if (!quota_is_spent(waiter->payer, now_ms)) {
+            f->payer = waiter->payer;
+            return true;
+        }
+    }
+    return false;
 }
 
 static enum step refuse_query(struct fetch *f, int64_t now_ms)
 {
     f->asked = false; /* other teams may have a query left */
     stat_inc(STAT_LIMITED_QUERIES);
-    return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->order.payer, now_ms));
+    return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->payer, now_ms));
 }
 
-/* A refusal is reported on the next loop iteration: fetch_begin must return before on_end is called. */
+/* A refusal is reported on the next loop iteration: a fetch never ends while it begins. */
 static enum step charge(struct fetch *f)
 {
     int64_t now = wall_ms();
     if (!find_payer(f, now))
         return pause_before(f, refuse_query(f, now), 0);
     f->step = READ_CHARGE;
-    return quota_charge(f->order.payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
+    return quota_charge(f->payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
 }
 
 static enum step read_charge(struct fetch *f)
 {
     if (!f->charge.granted)
         return CHARGE;
-    f->result.query = ++*f->parts->n_sent;
+    f->result.query = ++f->fetches->n_sent;
     return ASK_UPSTREAM;
 }
 
@@ -235,7 +262,7 @@ static bool pay(void *ctx, bool required)
     struct fetch *f = ctx;
     if (!required && !find_payer(f, wall_ms()))
         return false;
-    quota_charge_again(f->order.payer);
+    quota_charge_again(f->payer);
     return true;
 }
 
@@ -244,18 +271,18 @@ static void on_attempt_end(void *ctx, const struct attempt_end *end)
     struct fetch *f = ctx;
     f->attempt = NULL;
     f->end = *end;
-    f->snapshot = end->snapshot ? snapshot_ref(end->snapshot) : NULL;
+    f->result.snapshot = end->snapshot ? snapshot_ref(end->snapshot) : NULL;
     if (!end->asked)
-        quota_give_back(f->order.payer);
+        quota_give_back(f->payer);
     run(f);
 }
 
 static enum step ask_upstream(struct fetch *f)
 {
-    const struct attempt_order order = {.upstreams = f->parts->upstreams,
-                                        .cache = &f->parts->conf->cache,
+    const struct attempt_order order = {.upstreams = f->fetches->parts.upstreams,
+                                        .cache = &f->fetches->parts.conf->cache,
                                         .task = &f->task,
-                                        .last = f->last,
+                                        .last = f->result.last,
                                         .pay = pay,
                                         .on_end = on_attempt_end,
                                         .ctx = f};
@@ -281,8 +308,8 @@ static enum step read_upstream(struct fetch *f)
 
 static enum step keep(struct fetch *f)
 {
-    struct cache *cache = f->parts->cache;
-    cache_keep(cache, &f->task, f->snapshot);
+    struct cache *cache = f->fetches->cache;
+    cache_keep(cache, &f->task, f->result.snapshot);
     stat_set(STAT_CACHE_ENTRIES, (int64_t)cache_entries(cache));
     stat_set(STAT_CACHE_BYTES, (int64_t)cache_bytes(cache));
     stat_set(STAT_CACHE_EVICTIONS, (int64_t)cache_evictions(cache));
@@ -299,18 +326,18 @@ static int64_t note_failure(struct fetch *f)
     if (result->problem == PROBLEM_RATE_LIMITED)
         return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
-        pause_ms = cache_keep_failure(f->parts->cache, &f->task, f->last, result->problem,
+        pause_ms = cache_keep_failure(f->fetches->cache, &f->task, f->result.last, result->problem,
                                       result->retry_after_ms, wall_ms());
-    return f->last != NULL && pause_ms > 0 ? pause_ms : result->retry_after_ms;
+    return f->result.last != NULL && pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
 /* Releases the lease. If this worker has queried the upstream, other workers get the result. A snapshot with
  * an unlisted status is not stored. */
 static void tell_others(struct fetch *f, int64_t pause_ms)
 {
-    bool stored = f->snapshot != NULL && f->snapshot->known;
+    bool stored = f->result.snapshot != NULL && f->result.snapshot->known;
     if (f->asked)
-        lease_tell(&f->look, stored ? f->snapshot : NULL, f->result.problem, pause_ms);
+        lease_tell(&f->look, stored ? f->result.snapshot : NULL, f->result.problem, pause_ms);
     else
         lease_leave(&f->look);
 }
@@ -323,8 +350,8 @@ static void on_closed(uv_handle_t *handle)
 static void fetch_free(struct fetch *f)
 {
     quota_cancel(&f->charge);
-    snapshot_unref(f->last);
-    snapshot_unref(f->snapshot);
+    snapshot_unref(f->result.last);
+    snapshot_unref(f->result.snapshot);
     stat_dec(STAT_FETCHES);
     if (f->timer.loop != NULL)
         uv_close((uv_handle_t *)&f->timer, on_closed);
@@ -332,13 +359,20 @@ static void fetch_free(struct fetch *f)
         free(f);
 }
 
+/* The fetch is removed from the table before its waiters are called, so that a callback that requests the task
+ * again starts a new fetch. */
 static enum step deliver(struct fetch *f)
 {
+    const struct fetches_listener *listener = &f->fetches->listener;
+    struct fetch_waiter *waiter;
     tell_others(f, note_failure(f));
-    f->result.task = &f->task;
-    f->result.snapshot = f->snapshot;
-    f->result.last = f->last;
-    f->order.on_end(f->order.ctx, &f->result);
+    HASH_DEL(f->fetches->table, f);
+    while ((waiter = f->waiters) != NULL) {
+        fetches_leave(waiter);
+        waiter->on_fetched(waiter, &f->result);
+    }
+    if (listener->on_fetched != NULL)
+        listener->on_fetched(listener->ctx, &f->result);
     return DONE;
 }
 
@@ -358,31 +392,79 @@ static void run(struct fetch *f)
         fetch_free(f);
 }
 
-/* ---- the fetch ---- */
+/* ---- joining ---- */
 
-struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order)
+static struct fetch *find(struct fetches *fs, const char *key, size_t key_len)
 {
-    struct fetch *f = xcalloc(1, sizeof(*f));
-    *f = (struct fetch){.parts = parts,
-                        .task = *order->task,
-                        .step = ASK_REDIS,
-                        .order = *order,
-                        .trace = trace_now(),
-                        .look_again = {.first_ms = LOOK_AGAIN_FIRST_MS, .max_ms = LOOK_AGAIN_MAX_MS}};
-    f->order.task = NULL;
-    const struct cache_look known = cache_look(parts->cache, &f->task, wall_ms());
-    f->last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
-    f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
-    stat_inc(STAT_FETCHES);
-    run(f);
+    struct fetch *f;
+    HASH_FIND(hh, fs->table, key, key_len, f);
     return f;
 }
 
-void fetch_hear(struct fetch *f, const struct news *news)
+/* In the present trace. */
+static void begin(struct fetches *fs, const struct task *task, bool anew, struct quota *payer)
 {
-    f->has_heard = true;
-    f->heard = news->problem;
-    f->heard_retry_ms = news->retry_after_ms;
+    struct fetch *f = xcalloc(1, sizeof(*f));
+    *f = (struct fetch){.fetches = fs,
+                        .task = *task,
+                        .step = ASK_REDIS,
+                        .anew = anew,
+                        .payer = payer,
+                        .trace = trace_now(),
+                        .look_again = {.first_ms = LOOK_AGAIN_FIRST_MS, .max_ms = LOOK_AGAIN_MAX_MS}};
+    const struct cache_look known = cache_look(fs->cache, task, wall_ms());
+    f->result.task = &f->task;
+    f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
+    f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
+    HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
+    stat_inc(STAT_FETCHES);
+    run(f);
+}
+
+enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool anew, struct quota *payer)
+{
+    if (find(fs, task->key, task->key_len) != NULL)
+        return FETCH_COLLAPSED;
+    if (HASH_COUNT(fs->table) >= (size_t)fs->parts.conf->limits.fetches)
+        return FETCH_REFUSED;
+    begin(fs, task, anew, payer);
+    return FETCH_STARTED;
+}
+
+enum fetches_join fetches_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
+{
+    enum fetches_join how = fetches_refresh(fs, task, false, waiter->payer);
+    if (how == FETCH_REFUSED)
+        return how;
+    waiter->fetch = find(fs, task->key, task->key_len);
+    DL_APPEND(waiter->fetch->waiters, waiter);
+    return how;
+}
+
+uint64_t fetches_sent(const struct fetches *fs)
+{
+    return fs->n_sent;
+}
+
+void fetches_leave(struct fetch_waiter *waiter)
+{
+    if (waiter->fetch == NULL)
+        return;
+    DL_DELETE(waiter->fetch->waiters, waiter);
+    waiter->fetch = NULL;
+}
+
+/* ---- news ---- */
+
+void fetches_listen(struct fetches *fs, struct fetches_listener listener)
+{
+    fs->listener = listener;
+}
+
+/* The fetch may end during this call. */
+static void hear(struct fetch *f, const struct news *news)
+{
+    f->heard = (struct heard){true, news->problem, news->retry_after_ms};
     if (!f->awaits_news)
         return; /* read_redis handles it */
     uv_timer_stop(&f->timer);
@@ -391,10 +473,55 @@ void fetch_hear(struct fetch *f, const struct news *news)
     run(f);
 }
 
-void fetch_abandon(struct fetch *f)
+/* A failure in another worker applies to this one, too. If another worker has a new snapshot, the one in the
+ * cache is outdated, unless the listener fetches the new one at once. */
+static void on_news(void *ctx, const struct news *news)
 {
-    tell_others(f, 0);
-    if (f->attempt != NULL)
-        attempt_cancel(f->attempt);
-    fetch_free(f);
+    struct fetches *fs = ctx;
+    struct fetch *f = find(fs, news->key, news->key_len);
+    if (f != NULL)
+        return hear(f, news);
+    if (problem_is_excusable(news->problem) || news->problem == PROBLEM_TASK_NOT_FOUND)
+        cache_hear_failure(fs->cache, news->key, news->key_len, news->problem, news->retry_after_ms,
+                           wall_ms());
+    if (news->problem != PROBLEM_NONE)
+        return;
+    if (fs->listener.on_news == NULL || !fs->listener.on_news(fs->listener.ctx, news))
+        cache_outdate(fs->cache, news->key, news->key_len, wall_ms());
+}
+
+void fetches_hear(struct fetches *fs)
+{
+    lease_listen(fs->parts.lease, on_news, fs);
+}
+
+/* ---- the fetches of a worker ---- */
+
+struct fetches *fetches_new(struct fetches_parts parts)
+{
+    struct fetches *fs = xcalloc(1, sizeof(*fs));
+    *fs = (struct fetches){.parts = parts, .cache = cache_new(&parts.conf->cache)};
+    return fs;
+}
+
+void fetches_free(struct fetches *fs)
+{
+    struct fetch *f, *next;
+    if (fs == NULL)
+        return;
+    HASH_ITER(hh, fs->table, f, next)
+    {
+        HASH_DEL(fs->table, f);
+        tell_others(f, 0);
+        if (f->attempt != NULL)
+            attempt_cancel(f->attempt);
+        fetch_free(f);
+    }
+    cache_free(fs->cache);
+    free(fs);
+}
+
+struct cache *fetches_cache(struct fetches *fs)
+{
+    return fs->cache;
 }

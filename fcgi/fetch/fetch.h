@@ -1,24 +1,18 @@
-/* fetch: gets a new snapshot of one task, from Redis or else from the upstream. */
+/* fetch: gets a new snapshot of one task, from Redis or else from the upstream, for all requests that wait for
+ * it.
+ *
+ * There is at most one fetch per task, however many requests wait. It belongs to the worker, not to a client: a
+ * client that leaves cancels nothing. */
 #ifndef FETCH_H
 #define FETCH_H
 
 #include "access/quota.h"
-#include "task/cache.h"
-#include "task/problem.h"
 #include "fetch/lease.h"
-#include "upstream/attempt.h"
+#include "task/cache.h"
+#include "upstream/upstream.h"
 
+struct fetches; /* of one worker, with the cache that keeps their results */
 struct fetch;
-
-/* Shared by all fetches of a worker. All (ref), and outlive the fetches. */
-struct fetch_parts {
-    uint64_t *n_sent; /* queries sent to upstreams so far; numbers them */
-    uv_loop_t *loop;
-    const struct conf *conf;
-    struct lease *lease;
-    struct upstreams *upstreams;
-    struct cache *cache; /* keeps the snapshots that are fetched */
-};
 
 /* The result of a fetch. All (ref) during the callback. */
 struct fetch_result {
@@ -33,26 +27,59 @@ struct fetch_result {
     uint64_t query;         /* the number of the query that was sent for it; 0: none was */
 };
 
-typedef void fetch_end(void *ctx, const struct fetch_result *result);
-
-/* The task to fetch, and the quota that its queries are charged to. */
-struct fetch_order {
-    const struct task *task; /* (ref) during fetch_begin */
-    bool anew;               /* accept only an ended task or the answer to a query sent from now on */
-    struct quota *payer;     /* (ref) the quota to charge; NULL: none */
-    /* Finds the quota of another waiter that has a query left. Returns false if there is none. */
-    bool (*next_payer)(void *ctx, int64_t now_ms, struct quota **ret_payer);
-    fetch_end *on_end;
-    void *ctx; /* passed to both functions */
+/* Embedded in an object that waits for a fetch. */
+struct fetch_waiter {
+    struct fetch *fetch; /* (ref) NULL: does not wait */
+    struct fetch_waiter *prev, *next;
+    struct quota *payer; /* (ref) the quota that may be charged; NULL: none */
+    void (*on_fetched)(struct fetch_waiter *waiter, const struct fetch_result *result);
 };
 
-/* Starts a fetch in the present trace. It calls `on_end` once, later, and then frees itself. */
-struct fetch *fetch_begin(const struct fetch_parts *parts, const struct fetch_order *order);
+/* All (ref), and outlive the fetches. */
+struct fetches_parts {
+    uv_loop_t *loop;
+    const struct conf *conf;
+    struct lease *lease;
+    struct upstreams *upstreams;
+};
 
-/* Passes on news of the task from another worker. The fetch may end during this call. */
-void fetch_hear(struct fetch *fetch, const struct news *news);
+struct fetches *fetches_new(struct fetches_parts parts);
 
-/* Ends the fetch without a callback. */
-void fetch_abandon(struct fetch *fetch);
+/* Ends the fetches under way without calling their waiters. NULL is allowed. */
+void fetches_free(struct fetches *fetches);
+
+/* (ref) the cache that fetches keep their results in. */
+struct cache *fetches_cache(struct fetches *fetches);
+
+/* Receives events of all tasks. `ctx` is passed to both functions. */
+struct fetches_listener {
+    /* Called at the end of every fetch, after its waiters. */
+    void (*on_fetched)(void *ctx, const struct fetch_result *result);
+    /* Another worker has stored a new snapshot in Redis. Returns whether the listener fetches it. */
+    bool (*on_news)(void *ctx, const struct news *news);
+    void *ctx;
+};
+
+void fetches_listen(struct fetches *fetches, struct fetches_listener listener);
+
+/* Starts to receive news from other workers through Redis. */
+void fetches_hear(struct fetches *fetches);
+
+enum fetches_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
+
+/* Waits for the fetch of a task, which is started if there is none. FETCH_REFUSED: the limit of fetches is
+ * reached, and no callback follows; otherwise exactly one does, later. */
+enum fetches_join fetches_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
+
+/* Starts a fetch of a task without waiting for it, unless one is under way. With `anew`, only an ended task
+ * or the answer to a query sent from now on is accepted. The query is charged to `payer` (NULL: no quota). */
+enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, bool anew,
+                                  struct quota *payer);
+
+/* The number of the last query that was sent to an upstream. */
+uint64_t fetches_sent(const struct fetches *fetches);
+
+/* Stops waiting; the fetch continues. */
+void fetches_leave(struct fetch_waiter *waiter);
 
 #endif

@@ -13,7 +13,7 @@
 
 #include <uv.h>
 
-#include "fetch/fetches.h"
+#include "fetch/fetch.h"
 
 struct poller;
 struct poll_entry; /* one task that is polled */

@@ -4,7 +4,7 @@
 #define LOOKUP_H
 
 #include "request/answer.h"
-#include "fetch/fetches.h"
+#include "fetch/fetch.h"
 #include "access/ownership.h"
 #include "fetch/poller.h"
 

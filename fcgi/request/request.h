@@ -3,7 +3,7 @@
 #define REQUEST_H
 
 #include "net/fcgi.h"
-#include "fetch/fetches.h"
+#include "fetch/fetch.h"
 #include "access/ownership.h"
 
 struct requests; /* of one worker */
