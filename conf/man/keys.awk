@@ -6,8 +6,8 @@
 
 BEGIN {
     FS = "\t"
-    split("string account path duration size int bool enum pointer strings paths pointers scalars object list map map_text", types, " ")
-    split("string|name or number|path|duration|size|whole number|true or false|one of|pointer|list of strings|list of paths|" \
+    split("string account path secret duration size int bool enum pointer strings secrets pointers scalars object list map map_text", types, " ")
+    split("string|name or number|path|path|duration|size|whole number|true or false|one of|pointer|list of strings|list of paths|" \
           "pointer or list of pointers|list of strings, whole numbers, true, false and null|object|list of objects|" \
           "objects by name|strings by name", texts, "|")
     for (i in types)
@@ -40,11 +40,11 @@ function value(number, type) {
 }
 
 function bounds(type, min, max) {
-    if (min == 0 && max == 0)
+    if (min == 0 && max == 0 || type == "secret")
         return ""
     if (type ~ /^(duration|size|int)$/)
         return " from " value(min, type) " to " value(max, type)
-    return ", " (type ~ /^(string|account)$/ ? "" : "each ") "of " (min > 0 ? min " to " : "at most ") max " characters"
+    return ", of " (min > 0 ? min " to " : "at most ") max (type ~ /^(string|account)$/ ? " characters" : " members")
 }
 
 function quoted(words) {

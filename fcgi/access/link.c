@@ -27,8 +27,8 @@ enum problem link_check(const struct link *link, const struct team *team, const 
 {
     char sig[LINK_SIG_SIZE];
     bool right = false;
-    for (size_t i = 0; i < TEAM_LINK_SECRETS && team->link_secrets[i] != NULL; i++) {
-        link_sign(team->link_secrets[i], team->name, provider, task_id, link->exp, sig);
+    for (size_t i = 0; i < TEAM_LINK_SECRETS && team->link_secrets[i].text != NULL; i++) {
+        link_sign(team->link_secrets[i].text, team->name, provider, task_id, link->exp, sig);
         right |= CRYPTO_memcmp(sig, link->sig, LINK_SIG_SIZE) == 0;
     }
     if (!right || link->exp > now_s + LINK_LIFE_MAX_S + LINK_SKEW_S)

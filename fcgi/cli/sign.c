@@ -61,7 +61,7 @@ int sign_link(const struct conf *conf, const struct sign_order *order)
     const struct team *team = teams_by_name(conf->teams, order->team);
     if (team == NULL)
         return complain("team \"%s\" is not in %s", order->team, conf->access.teams_file);
-    if (team->link_secrets[0] == NULL)
+    if (team->link_secrets[0].text == NULL)
         return complain("team \"%s\" has no link_secret_file", team->name);
     enum problem problem = route_named(conf, order->task, &task);
     if (problem != PROBLEM_NONE)
@@ -72,7 +72,7 @@ int sign_link(const struct conf *conf, const struct sign_order *order)
     if (!team_may_use(team, task.route->provider))
         return complain("team \"%s\" may not use provider \"%s\"", team->name, provider);
     int64_t exp = wall_ms() / 1000 + ttl_s;
-    link_sign(team->link_secrets[0], team->name, provider, task_id(&task), exp, sig);
+    link_sign(team->link_secrets[0].text, team->name, provider, task_id(&task), exp, sig);
     printf("team=%s&exp=%lld&sig=%s\n", team->name, (long long)exp, sig);
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -15,7 +15,7 @@
 #include "lib/cpus.h"
 #include "lib/vault.h"
 
-enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN = 8, HOOK_SECRET_MIN = 32 };
+enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, HOOK_SECRET_MIN = 32 };
 
 #define SECONDS 1000LL
 #define MINUTES (60 * SECONDS)
@@ -23,15 +23,67 @@ enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, KEY_LEN_MIN =
 #define DAYS    (24 * HOURS)
 #define MIB     (1024LL * 1024)
 
+/* ---- checks of single values, for the table: the reason to refuse one, or NULL ---- */
+
+static bool is_localhost(const char *host, size_t len)
+{
+    return len == strlen("localhost") && memcmp(host, "localhost", len) == 0;
+}
+
+/* Whether the host is a loopback address; IPv6 is in brackets. */
+static bool is_loopback(const char *host, size_t len)
+{
+    return address_literal(host, len) == ADDRESS_LOOPBACK;
+}
+
+/* The host of a URL that has a scheme. */
+static const char *host_of(const char *url, size_t *ret_len)
+{
+    const char *host = strstr(url, "://") + 3;
+    *ret_len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    return host;
+}
+
+/* scheme://host[:port] without a path, which belongs to the routes, and without a user. */
+static const char *refuse_url(const void *value)
+{
+    const char *url = *(char *const *)value;
+    bool plain = strncmp(url, "http://", 7) == 0;
+    if (!plain && strncmp(url, "https://", 8) != 0)
+        return "must begin with https:// (or http:// for a loopback address)";
+    size_t len;
+    const char *host = host_of(url, &len);
+    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
+        (host[len] != ':' && host[len] != '\0'))
+        return "must be a scheme, a host and optionally a port, such as \"https://api.example.com\"";
+    if (host[len] == ':') {
+        int64_t port;
+        if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
+            return "has an invalid port";
+    }
+    if (plain && !is_localhost(host, len) && !is_loopback(host, len))
+        return "http:// would send the key unencrypted; it is allowed for loopback addresses only";
+    return NULL;
+}
+
+/* The secret is part of a path. */
+static const char *refuse_hook_secret(const void *value)
+{
+    const char *text = ((const struct secret *)value)->text;
+    size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~");
+    return text[len] == '\0' ? NULL : "the secret may contain letters, digits and - . _ ~ only";
+}
+
 /* ---- the table ---- */
 
 #define UPSTREAM struct conf_upstream
 static const struct field upstream_fields[] = {
     KEY_FIELD(UPSTREAM, name),
     FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream",
-          .max = 512),
-    FIELD("key_files", S_PATHS, UPSTREAM, key_files, REQUIRED,
-          "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", ),
+          .max = 512, .refuse = refuse_url),
+    FIELD("key_files", S_SECRETS, UPSTREAM, keys, REQUIRED,
+          "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", .min = 1,
+          .max = POOL_KEYS_MAX),
     FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "CA certificates to trust instead of the system's", ),
     FIELD("addresses", S_ENUM, UPSTREAM, addresses, "\"public\"",
           "addresses that the name in base_url may resolve to: public; public or private; any",
@@ -56,15 +108,15 @@ static const struct table upstream_table = TABLE(UPSTREAM, upstream_fields);
 #define ROUTE struct conf_route
 static const struct field route_fields[] = {
     FIELD("provider", S_STRING, ROUTE, provider_name, REQUIRED,
-          "name of a file in providers_dir, without .json", .min = 1, .max = 64),
-    FIELD("upstream", S_STRING, ROUTE, upstream_name, REQUIRED, "name of a member of upstreams", .min = 1,
-          .max = 64),
+          "name of a file in providers_dir, without .json", .refuse = schema_refuse_name),
+    FIELD("upstream", S_STRING, ROUTE, upstream_name, REQUIRED, "name of a member of upstreams", ),
     FIELD("path", S_STRING, ROUTE, path_text, "null", "path that clients request, if not the provider's",
           .min = 1, .max = 512),
     FIELD("upstream_path", S_STRING, ROUTE, upstream_path_text, "null",
           "path at the upstream, if not the provider's", .min = 1, .max = 512),
-    FIELD("hook_secret_file", S_PATH, ROUTE, hook_secret_file, "null",
-          "secret part of the webhook URL, at least 32 characters; null: webhooks are refused", ),
+    FIELD("hook_secret_file", S_SECRET, ROUTE, hook_secret, "null",
+          "secret part of the webhook URL, at least 32 characters; null: webhooks are refused",
+          .min = HOOK_SECRET_MIN, .refuse = refuse_hook_secret),
 };
 static const struct table route_table = TABLE(ROUTE, route_fields);
 
@@ -72,7 +124,7 @@ static const struct table route_table = TABLE(ROUTE, route_fields);
 static const struct field redis_fields[] = {
     FIELD("address", S_STRING, REDIS, address, REQUIRED, "IP:PORT or unix:PATH", .min = 1, .max = 256),
     FIELD("username", S_STRING, REDIS, username, "null", "user name for AUTH", .min = 1, .max = 256),
-    FIELD("password_file", S_PATH, REDIS, password_file, "null", "file with the password for AUTH", ),
+    FIELD("password_file", S_SECRET, REDIS, password, "null", "file with the password for AUTH", ),
     FIELD("database", S_INT, REDIS, database, "0", "number of the database (SELECT)", .max = 65535),
     FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "longest time that a request waits for Redis",
           .min = 1, .max = 10 * SECONDS),
@@ -128,9 +180,10 @@ static const struct field conf_fields[] = {
     FIELD("sandbox", S_ENUM, CONF, sandbox, "\"on\"",
           "limit workers to the system calls that they need (seccomp)", .words = "on|off"),
     FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "folder with the provider files", ),
-    FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "the upstreams to query", .table = &upstream_table),
-    FIELD("routes", S_LIST, CONF, routes, REQUIRED, "the providers to serve, each from an upstream",
-          .table = &route_table),
+    FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "the upstreams to query", .min = 1,
+          .max = SCHEMA_LIST_MAX, .table = &upstream_table),
+    FIELD("routes", S_LIST, CONF, routes, REQUIRED, "the providers to serve, each from an upstream", .min = 1,
+          .max = SCHEMA_LIST_MAX, .table = &route_table),
     FIELD("redis", S_OBJECT, CONF, redis, "null", "the Redis that workers share; null: memory only",
           .table = &redis_table),
     FIELD("cache", S_OBJECT, CONF, cache, "{}", "what to keep, and for how long", .table = &cache_table),
@@ -148,62 +201,6 @@ static const struct field conf_fields[] = {
 const struct table conf_table = TABLE(CONF, conf_fields);
 
 /* ---- checks that the table cannot make; each returns an error, allocated, or NULL ---- */
-
-struct loader {
-    struct conf *conf;                  /* (ref) */
-    const struct schema_source *source; /* (ref) */
-};
-
-/* Reads the secret in the file; `pointer` is the key that names the file, for errors. */
-static char *load_secret(struct loader *l, const char *pointer, const char *path, size_t min_len,
-                         char **ret_secret)
-{
-    char *why = NULL;
-    *ret_secret = secret_read(l->conf->files, path, min_len, &why);
-    char *error = why ? schema_error(l->source, pointer, "\"%s\" %s", path, why) : NULL;
-    free(why);
-    return error;
-}
-
-static bool is_localhost(const char *host, size_t len)
-{
-    return len == strlen("localhost") && memcmp(host, "localhost", len) == 0;
-}
-
-/* Whether the host is a loopback address; IPv6 is in brackets. */
-static bool is_loopback(const char *host, size_t len)
-{
-    return address_literal(host, len) == ADDRESS_LOOPBACK;
-}
-
-/* The host of a URL that has a scheme. */
-static const char *host_of(const char *url, size_t *ret_len)
-{
-    const char *host = strstr(url, "://") + 3;
-    *ret_len = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
-    return host;
-}
-
-/* scheme://host[:port] without a path, which belongs to the routes, and without a user. */
-static const char *refuse_url(const char *url)
-{
-    bool plain = strncmp(url, "http://", 7) == 0;
-    if (!plain && strncmp(url, "https://", 8) != 0)
-        return "must begin with https:// (or http:// for a loopback address)";
-    size_t len;
-    const char *host = host_of(url, &len);
-    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
-        (host[len] != ':' && host[len] != '\0'))
-        return "must be a scheme, a host and optionally a port, such as \"https://api.example.com\"";
-    if (host[len] == ':') {
-        int64_t port;
-        if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
-            return "has an invalid port";
-    }
-    if (plain && !is_localhost(host, len) && !is_loopback(host, len))
-        return "http:// would send the key unencrypted; it is allowed for loopback addresses only";
-    return NULL;
-}
 
 /* The operator chose an address in base_url; what a name resolves to is chosen by others. */
 static unsigned allowed_addresses(const struct conf_upstream *u)
@@ -228,68 +225,29 @@ static bool holds_certificate(const struct file *file)
     return certificate != NULL;
 }
 
-static char *upstream_error(struct loader *l, const struct conf_upstream *u, const char *key,
-                            const char *what)
+static char *finish_upstream(struct conf *conf, struct conf_upstream *u)
 {
-    char *pointer = xasprintf("/upstreams/%s/%s", u->name, key);
-    char *error = schema_error(l->source, pointer, "%s", what);
-    free(pointer);
-    return error;
-}
-
-static char *load_keys(struct loader *l, struct conf_upstream *u)
-{
-    size_t n = u->key_files.n;
-    char **keys = xcalloc(n, sizeof(*keys)), *error = NULL;
-    u->keys.items = keys;
-    if (n == 0 || n > POOL_KEYS_MAX)
-        return upstream_error(l, u, "key_files",
-                              n == 0 ? "must name at least one file" : "must not name more than 64 files");
-    for (; u->keys.n < n && error == NULL; u->keys.n++) {
-        char *pointer = xasprintf("/upstreams/%s/key_files/%zu", u->name, u->keys.n);
-        error = load_secret(l, pointer, conf_key_name(u, u->keys.n), KEY_LEN_MIN, &keys[u->keys.n]);
+    char *why = NULL, *error = NULL;
+    u->allowed = allowed_addresses(u);
+    if (u->ca_file == NULL)
+        return NULL;
+    u->ca = files_get(conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
+    if (u->ca == NULL || !holds_certificate(u->ca)) {
+        char *pointer = xasprintf("/upstreams/%s/ca_file", u->name);
+        error = conf_error(conf, pointer, "\"%s\" %s", u->ca_file, why ? why : "contains no certificate");
         free(pointer);
     }
-    return error;
-}
-
-static char *load_ca(struct loader *l, struct conf_upstream *u)
-{
-    char *why;
-    u->ca = files_get(l->conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
-    if (u->ca != NULL && holds_certificate(u->ca))
-        return NULL;
-    char *what = xasprintf("\"%s\" %s", u->ca_file, why ? why : "contains no certificate");
-    char *error = upstream_error(l, u, "ca_file", what);
-    free(what);
     free(why);
     return error;
 }
 
-static char *finish_upstream(struct loader *l, struct conf_upstream *u)
-{
-    const char *refusal = refuse_url(u->base_url);
-    if (refusal != NULL)
-        return upstream_error(l, u, "base_url", refusal);
-    u->allowed = allowed_addresses(u);
-    char *error = load_keys(l, u);
-    if (error == NULL && u->ca_file != NULL)
-        error = load_ca(l, u);
-    return error;
-}
-
 /* The provider of that name, loaded at its first use. */
-static struct provider *find_provider(struct loader *l, const char *name, char **ret_error)
+static struct provider *find_provider(struct conf *conf, const char *name, char **ret_error)
 {
-    struct conf *conf = l->conf;
     struct provider **all = conf->providers.items;
     for (size_t i = 0; i < conf->providers.n; i++) {
         if (strcmp(all[i]->name, name) == 0)
             return all[i];
-    }
-    if (strchr(name, '/') != NULL || name[0] == '.') {
-        *ret_error = xstrdup("is not a valid provider name");
-        return NULL;
     }
     char *path = xasprintf("%s/%s.json", conf->providers_dir, name);
     struct provider *provider = provider_load(conf->files, path, ret_error);
@@ -311,10 +269,10 @@ static const struct conf_upstream *find_upstream(const struct conf *conf, const 
     return NULL;
 }
 
-static char *route_error(struct loader *l, size_t i, const char *key, const char *what)
+static char *route_error(const struct conf *conf, size_t i, const char *key, const char *what)
 {
     char *pointer = xasprintf("/routes/%zu/%s", i, key);
-    char *error = schema_error(l->source, pointer, "%s", what);
+    char *error = conf_error(conf, pointer, "%s", what);
     free(pointer);
     return error;
 }
@@ -325,81 +283,63 @@ static bool is_key_pair(const char *key)
     return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
 }
 
-/* The secret is part of a path. */
-static bool is_path_word(const char *text)
-{
-    return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")] == '\0';
-}
-
-static char *finish_hook(struct loader *l, size_t i, struct conf_route *r)
-{
-    char *pointer = xasprintf("/routes/%zu/hook_secret_file", i), *error = NULL;
-    if (r->hook_secret_file != NULL && r->provider->hook.n == 0)
-        error = schema_error(l->source, pointer, "the provider's file has no \"hook\"");
-    else if (r->hook_secret_file != NULL)
-        error = load_secret(l, pointer, r->hook_secret_file, HOOK_SECRET_MIN, &r->hook_secret);
-    if (error == NULL && r->hook_secret != NULL && !is_path_word(r->hook_secret))
-        error = schema_error(l->source, pointer, "\"%s\" may contain letters, digits and - . _ ~ only",
-                             r->hook_secret_file);
-    free(pointer);
-    return error;
-}
-
 static bool are_key_pairs(const struct conf_upstream *upstream)
 {
     for (size_t i = 0; i < upstream->keys.n; i++) {
-        if (!is_key_pair(conf_keys(upstream)[i]))
+        if (!is_key_pair(conf_keys(upstream)[i].text))
             return false;
     }
     return true;
 }
 
-static char *finish_route(struct loader *l, size_t i)
+static char *finish_route(struct conf *conf, size_t i)
 {
-    struct conf_route *r = (struct conf_route *)l->conf->routes.items + i;
+    struct conf_route *r = (struct conf_route *)conf->routes.items + i;
     char *why = NULL, *error;
     const char *refusal;
-    r->upstream = find_upstream(l->conf, r->upstream_name);
+    r->upstream = find_upstream(conf, r->upstream_name);
     if (r->upstream == NULL)
-        return route_error(l, i, "upstream", "no upstream has this name");
-    r->provider = find_provider(l, r->provider_name, &why);
+        return route_error(conf, i, "upstream", "no upstream has this name");
+    r->provider = find_provider(conf, r->provider_name, &why);
     if (r->provider == NULL) {
         error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL
                     ? xstrdup(why)
-                    : route_error(l, i, "provider", why);
+                    : route_error(conf, i, "provider", why);
         free(why);
         return error;
     }
     const char *path = r->path_text ? r->path_text : r->provider->path_text;
     const char *upstream_path = r->upstream_path_text ? r->upstream_path_text : r->provider->path_text;
     if (provider_pattern(r->provider, path, &r->path, &refusal) < 0)
-        return route_error(l, i, "path", refusal);
+        return route_error(conf, i, "path", refusal);
     if (provider_pattern(r->provider, upstream_path, &r->upstream_path, &refusal) < 0)
-        return route_error(l, i, "upstream_path", refusal);
+        return route_error(conf, i, "upstream_path", refusal);
     if (!pattern_same_variables(&r->path, &r->upstream_path))
-        return route_error(l, i, "path", "must have the variables of upstream_path, in the same order");
+        return route_error(conf, i, "path", "must have the variables of upstream_path, in the same order");
     if (strstr(r->provider->auth.value, "{jwt}") != NULL && !are_key_pairs(r->upstream))
         return route_error(
-            l, i, "upstream",
+            conf, i, "upstream",
             "this provider's tokens are signed: each key file must contain ACCESS_KEY:SECRET_KEY, at most "
             "256 characters each");
     for (size_t k = 0; k < i; k++) {
-        const struct conf_route *other = conf_route(l->conf, k);
+        const struct conf_route *other = conf_route(conf, k);
         if (other->provider == r->provider && other->upstream == r->upstream &&
             strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
             return route_error(
-                l, i, "upstream_path",
+                conf, i, "upstream_path",
                 "another route has this provider and upstream; their tasks could not be told apart");
         if (strcmp(other->path.text, r->path.text) == 0)
-            return route_error(l, i, "provider",
+            return route_error(conf, i, "provider",
                                "another route has the same path: give one of them a \"path\"");
     }
-    return finish_hook(l, i, r);
+    if (r->hook_secret.text != NULL && r->provider->hook.n == 0)
+        return route_error(conf, i, "hook_secret_file", "the provider's file has no \"hook\"");
+    return NULL;
 }
 
-static char *finish_redis(struct loader *l)
+static char *finish_redis(struct conf *conf)
 {
-    struct conf_redis *redis = &l->conf->redis;
+    struct conf_redis *redis = &conf->redis;
     static const char form[] = "must be IP:PORT (no host name: looking it up would block) or unix:PATH";
     unsigned char address[16];
     if (redis->address == NULL)
@@ -410,73 +350,58 @@ static char *finish_redis(struct loader *l)
         const char *colon = strrchr(redis->address, ':');
         int64_t port;
         if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
-            return schema_error(l->source, "/redis/address", form);
+            return conf_error(conf, "/redis/address", form);
         bool bracket = redis->address[0] == '[' && colon > redis->address + 2 && colon[-1] == ']';
         redis->host = xstrndup(redis->address + bracket, (size_t)(colon - redis->address) - 2 * bracket);
         redis->port = (int)port;
         if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
-            return schema_error(l->source, "/redis/address", form);
+            return conf_error(conf, "/redis/address", form);
         if (!redis->plaintext && !is_loopback(redis->address, (size_t)(colon - redis->address)))
-            return schema_error(l->source, "/redis/address",
-                                "the connection to another host would be unencrypted: passwords and results "
-                                "could be read and changed on the way. If the network between the hosts is "
-                                "trusted, say so with \"plaintext\": true");
+            return conf_error(conf, "/redis/address",
+                              "the connection to another host would be unencrypted: passwords and results "
+                              "could be read and changed on the way. If the network between the hosts is "
+                              "trusted, say so with \"plaintext\": true");
     }
-    if (redis->username != NULL && redis->password_file == NULL)
-        return schema_error(l->source, "/redis/username", "needs a password_file");
-    if (redis->password_file == NULL)
-        return NULL;
-    return load_secret(l, "/redis/password_file", redis->password_file, KEY_LEN_MIN, &redis->password);
+    if (redis->username != NULL && redis->password.text == NULL)
+        return conf_error(conf, "/redis/username", "needs a password_file");
+    return NULL;
 }
 
-static char *finish_access(struct loader *l)
+static char *finish_access(struct conf *conf)
 {
-    struct conf *conf = l->conf;
     const struct conf_access *access = &conf->access;
     char *why, *error = NULL;
     if (access->mode != ACCESS_OPEN && access->teams_file == NULL)
-        return schema_error(l->source, "/access/mode", "\"%s\" needs a teams_file",
-                            access->mode == ACCESS_TEAMS ? "teams" : "nginx");
+        return conf_error(conf, "/access/mode", "\"%s\" needs a teams_file",
+                          access->mode == ACCESS_TEAMS ? "teams" : "nginx");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
-        return schema_error(l->source, "/access/ownership", "needs the mode \"teams\" or \"nginx\"");
+        return conf_error(conf, "/access/ownership", "needs the mode \"teams\" or \"nginx\"");
     if (access->teams_file == NULL)
         return NULL;
     const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);
     if (file == NULL)
-        error = schema_error(l->source, "/access/teams_file", "\"%s\" %s", access->teams_file, why);
+        error = conf_error(conf, "/access/teams_file", "\"%s\" %s", access->teams_file, why);
     else
         conf->teams = teams_load(conf->files, file, &conf->providers, &error);
     free(why);
     return error;
 }
 
-static char *conf_finish(struct conf *conf, const struct schema_source *source)
+static char *conf_finish(struct conf *conf)
 {
-    struct loader loader = {.conf = conf, .source = source}, *l = &loader;
     char *error = NULL;
-    if (conf->upstreams.n == 0)
-        error = schema_error(l->source, "/upstreams", "must name at least one upstream");
-    else if (conf->routes.n == 0)
-        error = schema_error(l->source, "/routes", "must have at least one route");
-    else if (strlen(conf->socket_dir) > 80)
-        error = schema_error(l->source, "/socket_dir", "is too long for the path of a UNIX socket");
+    if (strlen(conf->socket_dir) > 80)
+        error = conf_error(conf, "/socket_dir", "is too long for the path of a UNIX socket");
     for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
-        error = finish_upstream(l, (struct conf_upstream *)conf->upstreams.items + i);
+        error = finish_upstream(conf, (struct conf_upstream *)conf->upstreams.items + i);
     for (size_t i = 0; i < conf->routes.n && error == NULL; i++)
-        error = finish_route(l, i);
+        error = finish_route(conf, i);
     if (error == NULL)
-        error = finish_redis(l);
-    if (error == NULL)
-        error = finish_access(l);
-    return error;
+        error = finish_redis(conf);
+    return error ? error : finish_access(conf);
 }
 
 /* ---- life of a configuration ---- */
-
-static struct schema_source source_of(const struct conf *conf)
-{
-    return (struct schema_source){.path = conf->file->path, .text = conf->file->data, .len = conf->file->len};
-}
 
 struct conf *conf_load(const char *path, struct files *files, char **ret_error)
 {
@@ -491,10 +416,10 @@ struct conf *conf_load(const char *path, struct files *files, char **ret_error)
         return NULL;
     }
     conf->file = file;
-    const struct schema_source source = source_of(conf);
+    const struct schema_source source = {.file = file, .files = files};
     *ret_error = NULL;
     if (schema_read(&conf_table, &source, conf, ret_error) == 0)
-        *ret_error = conf_finish(conf, &source);
+        *ret_error = conf_finish(conf);
     if (*ret_error != NULL) {
         conf_free(conf);
         return NULL;
@@ -514,19 +439,11 @@ void conf_free(struct conf *conf)
         struct conf_route *r = (struct conf_route *)conf->routes.items + i;
         pattern_done(&r->path);
         pattern_done(&r->upstream_path);
-        vault_free(r->hook_secret);
-    }
-    for (size_t i = 0; i < conf->upstreams.n; i++) {
-        const struct conf_upstream *u = conf_upstream(conf, i);
-        for (size_t k = 0; k < u->keys.n; k++)
-            vault_free(conf_keys(u)[k]);
-        free(u->keys.items);
     }
     for (size_t i = 0; i < conf->providers.n; i++)
         provider_free(((struct provider **)conf->providers.items)[i]);
     free(conf->providers.items);
     teams_free(conf->teams);
-    vault_free(conf->redis.password);
     free(conf->redis.host);
     struct files *files = conf->files;
     schema_done(&conf_table, conf);
@@ -560,15 +477,11 @@ char *conf_check_providers(const struct conf *conf)
 
 char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...)
 {
-    const struct schema_source source = source_of(conf);
+    const struct schema_source source = {.file = conf->file, .files = conf->files};
     va_list args;
-    char *what;
     va_start(args, format);
-    if (vasprintf(&what, format, args) < 0)
-        abort();
+    char *error = schema_verror(&source, pointer, format, args);
     va_end(args);
-    char *error = schema_error(&source, pointer, "%s", what);
-    free(what);
     return error;
 }
 

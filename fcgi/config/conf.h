@@ -14,10 +14,10 @@ enum addresses { ADDRESSES_PUBLIC, ADDRESSES_PRIVATE, ADDRESSES_ANY };
 
 struct conf_upstream {
     char *name;
-    char *base_url;        /* scheme, host, port; no path, no '/' at the end */
-    struct list key_files; /* of char * */
-    char *ca_file;         /* NULL: the system's */
-    int addresses;         /* enum addresses */
+    char *base_url;   /* scheme, host, port; no path, no '/' at the end */
+    struct list keys; /* of struct secret */
+    char *ca_file;    /* NULL: the system's */
+    int addresses;    /* enum addresses */
     int64_t connect_timeout_ms;
     int64_t timeout_ms; /* of a whole query, including its time in the queue */
     int64_t max_in_flight;
@@ -28,27 +28,25 @@ struct conf_upstream {
 
     unsigned allowed;      /* the kinds of addresses (address.h) that it may have, as bits */
     const struct file *ca; /* (ref) the content of ca_file, or NULL */
-    struct list keys;      /* of char *, in the vault: the content of key_files */
 };
 
 struct conf_route {
     char *provider_name;
     char *upstream_name;
-    char *path_text;          /* NULL: the provider's */
-    char *upstream_path_text; /* NULL: the provider's */
-    char *hook_secret_file;   /* NULL: webhooks are refused */
+    char *path_text;           /* NULL: the provider's */
+    char *upstream_path_text;  /* NULL: the provider's */
+    struct secret hook_secret; /* none: webhooks are refused */
 
     struct provider *provider;            /* (ref) */
     const struct conf_upstream *upstream; /* (ref) */
     struct pattern path;                  /* that clients request */
     struct pattern upstream_path;         /* that queries request */
-    char *hook_secret;                    /* in the vault; NULL: no webhooks */
 };
 
 struct conf_redis {
     char *address; /* NULL: no Redis, memory only */
     char *username;
-    char *password_file;
+    struct secret password; /* may be none */
     int64_t database;
     int64_t timeout_ms;
     char *prefix;
@@ -56,8 +54,7 @@ struct conf_redis {
 
     char *host; /* the parts of the address: an IP address and a port, or */
     int port;
-    char *socket;   /* a path */
-    char *password; /* wiped when freed */
+    char *socket; /* a path */
 };
 
 struct conf_cache {
@@ -136,7 +133,7 @@ static inline const struct conf_route *conf_route(const struct conf *conf, size_
     return (const struct conf_route *)conf->routes.items + i;
 }
 
-static inline char *const *conf_keys(const struct conf_upstream *upstream)
+static inline const struct secret *conf_keys(const struct conf_upstream *upstream)
 {
     return upstream->keys.items;
 }
@@ -144,7 +141,7 @@ static inline char *const *conf_keys(const struct conf_upstream *upstream)
 /* The name of a key in messages: its file's name. */
 static inline const char *conf_key_name(const struct conf_upstream *upstream, size_t i)
 {
-    return ((char *const *)upstream->key_files.items)[i];
+    return conf_keys(upstream)[i].path;
 }
 
 static inline const struct conf_upstream *conf_upstream(const struct conf *conf, size_t i)

@@ -49,6 +49,38 @@ enum state provider_state_of(const struct provider *p, struct json_object *statu
     return STATE_NONE;
 }
 
+/* ---- checks of single values, for the tables: the reason to refuse one, or NULL ---- */
+
+/* A condition without members always holds, which only makes sense for "ok". */
+static const char *refuse_condition(const void *value)
+{
+    const struct condition *c = value;
+    bool looks = c->at.n_segments > 0, compares = c->equals.n > 0 || c->is != PRESENCE_ANY;
+    bool says_something = compares ? looks : looks || c->http != 0 || c->also.n > 0;
+    return says_something ? NULL : "must name \"http\", \"at\" or \"and\"";
+}
+
+static const char *refuse_exception(const void *value)
+{
+    const struct status_exception *exception = value;
+    if (exception->from == STATE_NONE || exception->state == STATE_NONE)
+        return "\"none\" is not allowed here";
+    return refuse_condition(&exception->when);
+}
+
+static const char *refuse_auth_value(const void *value)
+{
+    const char *text = *(char *const *)value;
+    bool good = strstr(text, "{key}") != NULL || strstr(text, "{jwt}") != NULL;
+    return good ? NULL : "must contain {key} or {jwt}";
+}
+
+static const char *refuse_star(const void *value)
+{
+    const struct json_path *path = value;
+    return strchr(path->text, '*') != NULL ? "must not contain '*': a webhook names one task" : NULL;
+}
+
 /* ---- the tables of the format ---- */
 
 #define CONDITION_FIELDS(owner, prefix)                                                                      \
@@ -59,7 +91,7 @@ enum state provider_state_of(const struct provider *p, struct json_object *statu
               "filled: present and not null, \"\", [] or {}; empty: the opposite",                           \
               .words = "any|filled|empty"),                                                                  \
         FIELD("and", S_LIST, owner, prefix also, "[]", "further conditions that must hold",                  \
-              .table = &condition_table)
+              .table = &condition_table, .refuse = refuse_condition)
 
 #define COND struct condition
 static const struct table condition_table;
@@ -89,14 +121,16 @@ static const struct field status_fields[] = {
     FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state if the member is absent",
           .words = STATE_WORDS),
     FIELD("except", S_LIST, STATUS, exceptions, "[]", "other members that override the state",
-          .table = &exception_table),
+          .table = &exception_table, .refuse = refuse_exception),
 };
 static const struct table status_table = TABLE(STATUS, status_fields);
 
 #define AUTH struct provider_auth
 static const struct field auth_fields[] = {
-    FIELD("header", S_STRING, AUTH, header, REQUIRED, "the header that carries the key", .min = 1, .max = 64),
-    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key} or {jwt}", .min = 1, .max = 256),
+    FIELD("header", S_STRING, AUTH, header, REQUIRED, "the header that carries the key",
+          .refuse = schema_refuse_name),
+    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key} or {jwt}", .max = 256,
+          .refuse = refuse_auth_value),
 };
 static const struct table auth_table = TABLE(AUTH, auth_fields);
 
@@ -161,32 +195,34 @@ static const struct field result_query_fields[] = {
     FIELD("ok", S_OBJECT, QUERY, ok, "{}", "condition that every answer without an error meets",
           .table = &condition_table),
     FIELD("failed", S_LIST, QUERY, failed, "[]", "conditions; if any holds, the task has failed",
-          .table = &condition_table),
+          .table = &condition_table, .refuse = refuse_condition),
 };
 static const struct table result_query_table = TABLE(QUERY, result_query_fields);
 
 #define PROVIDER struct provider
 static const struct field provider_fields[] = {
-    FIELD("name", S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json", .min = 1, .max = 64),
+    FIELD("name", S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json",
+          .refuse = schema_refuse_name),
     FIELD("path", S_STRING, PROVIDER, path_text, REQUIRED, "path of the query, with {variables}", .max = 512),
     FIELD("task_id", S_STRING, PROVIDER, task_id_text, REQUIRED, "regular expression for {task_id}",
           .max = 256),
     FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "regular expressions for the other variables",
-          .max = 256),
+          .max = PATTERN_VARIABLES - 1),
     FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the query presents the key", .table = &auth_table),
     FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}",
-          "further headers of the query; {uuid} becomes a new UUID", .max = 512),
-    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]",
-          "members of a webhook's body that may hold the task id", ),
+          "further headers of the query; {uuid} becomes a new UUID", ),
+    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "members of a webhook's body that may hold the task id",
+          .refuse = refuse_star),
     FIELD("ok", S_OBJECT, PROVIDER, ok, "{}",
           "condition that good answers meet, for upstreams that send errors with status 200",
           .table = &condition_table),
     FIELD("missing", S_LIST, PROVIDER, missing, "[]", "conditions; if any holds, the task does not exist",
-          .table = &condition_table),
+          .table = &condition_table, .refuse = refuse_condition),
     FIELD("refused", S_LIST, PROVIDER, refused, "[]",
-          "conditions; if any holds, the upstream refused the key", .table = &condition_table),
+          "conditions; if any holds, the upstream refused the key", .table = &condition_table,
+          .refuse = refuse_condition),
     FIELD("busy", S_LIST, PROVIDER, busy, "[]", "conditions; if any holds, the key is rate limited",
-          .table = &condition_table),
+          .table = &condition_table, .refuse = refuse_condition),
     FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "how to read the status", .table = &status_table),
     FIELD("result", S_OBJECT, PROVIDER, result, "null",
           "a second query, sent when the first says that the task has succeeded",
@@ -235,27 +271,21 @@ static void make_keep(struct provider *p)
 static char *make_grammars(struct provider *p, const struct schema_source *source)
 {
     const struct pair *pairs = p->variables.items;
-    if (p->variables.n >= PATTERN_VARIABLES)
-        return schema_error(source, "/variables", "at most %d besides task_id", PATTERN_VARIABLES - 1);
     if (grammar_init(&p->grammars[p->n_grammars], "task_id", p->task_id_text) < 0)
         return schema_error(source, "/task_id", "is not an extended regular expression");
     p->n_grammars++;
     for (size_t i = 0; i < p->variables.n; i++) {
-        char pointer[128] = "/variables/";
-        strncat(pointer, pairs[i].name, 64);
+        const char *why = NULL;
         if (strcmp(pairs[i].name, "task_id") == 0)
-            return schema_error(source, pointer, "belongs at the top level, not here");
-        if (grammar_init(&p->grammars[p->n_grammars], pairs[i].name, pairs[i].value) < 0)
-            return schema_error(source, pointer, "is not an extended regular expression");
+            why = "belongs at the top level, not here";
+        else if (grammar_init(&p->grammars[p->n_grammars], pairs[i].name, pairs[i].value) < 0)
+            why = "is not an extended regular expression";
+        char pointer[128] = "/variables/";
+        if (why != NULL)
+            return schema_error(source, strncat(pointer, pairs[i].name, SCHEMA_NAME_MAX), "%s", why);
         p->n_grammars++;
     }
     return NULL;
-}
-
-static bool is_token(const char *text)
-{
-    size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
-    return len > 0 && text[len] == '\0';
 }
 
 /* A value in two lists would mean two states. */
@@ -299,59 +329,6 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
     return NULL;
 }
 
-/* A condition without members always holds, which only makes sense for "ok".
- */
-static bool says_something(const struct condition *c)
-{
-    const struct condition *also = c->also.items;
-    for (size_t i = 0; i < c->also.n; i++) {
-        if (!says_something(&also[i]))
-            return false;
-    }
-    bool looks = c->at.n_segments > 0;
-    if ((c->equals.n > 0 || c->is != PRESENCE_ANY) && !looks)
-        return false;
-    return c->http != 0 || looks || c->also.n > 0;
-}
-
-static char *check_conditions(const struct list *list, const char *key, const struct schema_source *source)
-{
-    const struct condition *conditions = list->items;
-    for (size_t i = 0; i < list->n; i++) {
-        char pointer[64];
-        snprintf(pointer, sizeof(pointer), "%s/%zu", key, i);
-        if (!says_something(&conditions[i]))
-            return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
-    }
-    return NULL;
-}
-
-static char *check_exceptions(const struct provider *p, const struct schema_source *source)
-{
-    const struct status_exception *exceptions = p->status.exceptions.items;
-    for (size_t i = 0; i < p->status.exceptions.n; i++) {
-        char pointer[64];
-        snprintf(pointer, sizeof(pointer), "/status/except/%zu", i);
-        if (!says_something(&exceptions[i].when))
-            return schema_error(source, pointer, "must name \"http\", \"at\" or \"and\"");
-        if (exceptions[i].from == STATE_NONE || exceptions[i].state == STATE_NONE)
-            return schema_error(source, pointer, "\"none\" is not allowed here");
-    }
-    return NULL;
-}
-
-static char *check_all_conditions(const struct provider *p, const struct schema_source *source)
-{
-    char *error = check_conditions(&p->missing, "/missing", source);
-    if (error == NULL)
-        error = check_conditions(&p->refused, "/refused", source);
-    if (error == NULL)
-        error = check_conditions(&p->busy, "/busy", source);
-    if (error == NULL)
-        error = check_conditions(&p->result.failed, "/result/failed", source);
-    return error ? error : check_exceptions(p, source);
-}
-
 /* A path inside another one would suggest a restriction that does not exist: the wider one keeps everything. */
 static char *check_keep(const struct provider *p, const struct schema_source *source)
 {
@@ -380,46 +357,25 @@ static char *check_headers(const struct provider *p, const struct schema_source 
     return NULL;
 }
 
-static char *check_hook(const struct provider *p, const struct schema_source *source)
-{
-    const struct json_path *paths = p->hook.items;
-    if (p->hook.n > 0 && p->path.n_variables != 1)
-        return schema_error(source, "/hook",
-                            "requires a \"path\" with one variable: a webhook has no others");
-    for (size_t i = 0; i < p->hook.n; i++) {
-        if (strchr(paths[i].text, '*') != NULL)
-            return schema_error(source, "/hook", "must not contain '*': a webhook names one task");
-    }
-    return NULL;
-}
-
 static char *finish(struct provider *p, const struct schema_source *source)
 {
-    const char *base = strrchr(source->path, '/');
+    const char *base = strrchr(source->file->path, '/'), *why;
     char *expected = xasprintf("%s.json", p->name), *error = NULL;
-    const char *why;
-    if (strcmp(base ? base + 1 : source->path, expected) != 0)
+    if (strcmp(base ? base + 1 : source->file->path, expected) != 0)
         error = schema_error(source, "/name", "must be the file's name without \".json\"");
-    else if (!is_token(p->name))
-        error = schema_error(source, "/name", "a name has letters, digits, '_' and '-'");
-    else if (!is_token(p->auth.header))
-        error = schema_error(source, "/auth/header", "is not a valid header name");
-    else if (strstr(p->auth.value, "{key}") == NULL && strstr(p->auth.value, "{jwt}") == NULL)
-        error = schema_error(source, "/auth/value", "must contain {key} or {jwt}");
     else if (p->poll.max_ms < p->poll.min_ms)
         error = schema_error(source, "/poll/max", "must not be less than min");
     if (error == NULL)
         error = make_grammars(p, source);
     if (error == NULL && pattern_init(&p->path, p->path_text, p->grammars, p->n_grammars, &why) < 0)
         error = schema_error(source, "/path", "%s", why);
+    if (error == NULL && p->hook.n > 0 && p->path.n_variables != 1)
+        error =
+            schema_error(source, "/hook", "requires a \"path\" with one variable: a webhook has no others");
     if (error == NULL)
         error = check_result_path(p, source);
     if (error == NULL)
-        error = check_hook(p, source);
-    if (error == NULL)
         error = check_headers(p, source);
-    if (error == NULL)
-        error = check_all_conditions(p, source);
     if (error == NULL)
         error = check_keep(p, source);
     if (error == NULL)
@@ -437,7 +393,7 @@ struct provider *provider_load(struct files *files, const char *path, char **ret
         free(why);
         return NULL;
     }
-    struct schema_source source = {.path = path, .text = file->data, .len = file->len};
+    const struct schema_source source = {.file = file, .files = files};
     struct provider *p = xcalloc(1, sizeof(*p));
     *ret_error = NULL;
     if (schema_read(&provider_table, &source, p, ret_error) == 0)

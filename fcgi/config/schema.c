@@ -1,18 +1,14 @@
 /* schema: see schema.h.
  *
- * read_value calls the function for the type of the row. Errors are reported through fail(), which knows the pointer
- * to the value: go_in and go_out extend it and cut it back. */
+ * read_value calls the function for the type of the row, then the row's own check. Errors are reported through fail(),
+ * which knows the pointer to the value: go_in and go_out extend it and cut it back. */
 #include "config/schema.h"
 
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/files.h"
-
-enum { MAX_DEPTH = 16, MAX_LIST = 4096, MAX_TEXT = 4096, TABLES_MAX = 32 };
+enum { MAX_DEPTH = 16, MAX_TEXT = 4096, SECRET_LEN_MIN = 8, TABLES_MAX = 32 };
 
 #define ACCOUNT_MAX 4294967294LL /* the next number means none */
 
@@ -22,38 +18,17 @@ struct reader {
     char *error;        /* allocated; NULL: no error so far */
 };
 
-static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place);
-static int read_object(struct reader *r, const struct table *table, struct json_object *object, void *out);
-static void print_object(const struct table *table, const void *in, int depth, struct buf *out);
-static void print_value(const struct field *field, const void *place, int depth, struct buf *out);
-
-/* Each type by its number: the name in schema_describe, the size in the struct, and of a list or map the type of
- * its elements, which are laid out as that type says; the struct of a map's element begins with the key. */
+/* The types by their numbers. The elements of a list or map are laid out as their type says; the struct of a map's
+ * element begins with the key. */
 static const struct type {
-    const char *name;
-    size_t size;
+    const char *name; /* in schema_describe */
+    size_t size;      /* in the struct; of a list or map, 0 */
+    int (*read)(struct reader *r, const struct field *field, struct json_object *value, void *place);
+    enum schema_type element; /* of a list or map */
     bool is_map;
-    enum schema_type element;
-} types[] = {
-    [S_STRING] = {"string", sizeof(char *)},
-    [S_ACCOUNT] = {"account", sizeof(char *)},
-    [S_PATH] = {"path", sizeof(char *)},
-    [S_DURATION] = {"duration", sizeof(int64_t)},
-    [S_SIZE] = {"size", sizeof(int64_t)},
-    [S_INT] = {"int", sizeof(int64_t)},
-    [S_BOOL] = {"bool", sizeof(bool)},
-    [S_ENUM] = {"enum", sizeof(int)},
-    [S_POINTER] = {"pointer", sizeof(struct json_path)},
-    [S_SCALAR] = {"scalar", sizeof(struct json_object *)},
-    [S_OBJECT] = {"object"},
-    [S_STRINGS] = {"strings", .element = S_STRING},
-    [S_PATHS] = {"paths", .element = S_PATH},
-    [S_POINTERS] = {"pointers", .element = S_POINTER},
-    [S_SCALARS] = {"scalars", .element = S_SCALAR},
-    [S_LIST] = {"list", .element = S_OBJECT},
-    [S_MAP] = {"map", .is_map = true, .element = S_OBJECT},
-    [S_MAP_TEXT] = {"map_text", .is_map = true, .element = S_STRING},
-};
+} types[S_TYPES];
+
+static struct json_object *to_json(const struct field *field, const void *place);
 
 /* The row that an element of a list or map would have. `offset` is where its value is. */
 static struct field element_of(const struct field *field)
@@ -61,6 +36,7 @@ static struct field element_of(const struct field *field)
     struct field element = *field;
     element.type = types[field->type].element;
     element.offset = field->type == S_MAP_TEXT ? offsetof(struct pair, value) : 0;
+    element.min = element.max = 0; /* they limit the number of elements */
     return element;
 }
 
@@ -85,33 +61,33 @@ static bool is_key(const struct field *field)
 
 /* ---- errors ---- */
 
-static char *place_error(const struct schema_source *source, const char *pointer, const char *what)
+char *schema_verror(const struct schema_source *source, const char *pointer, const char *format, va_list args)
 {
-    size_t line = json_line_of(source->text, source->len, pointer);
-    return xasprintf("%s:%zu: %s%s%s", source->path, line, pointer, *pointer ? ": " : "", what);
+    const struct file *file = source->file;
+    char what[1024];
+    vsnprintf(what, sizeof(what), format, args);
+    return xasprintf("%s:%zu: %s%s%s", file->path, json_line_of(file->data, file->len, pointer), pointer,
+                     *pointer ? ": " : "", what);
 }
 
 char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
 {
-    char what[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(what, sizeof(what), format, args);
+    char *error = schema_verror(source, pointer, format, args);
     va_end(args);
-    return place_error(source, pointer, what);
+    return error;
 }
 
 static int fail(struct reader *r, const char *format, ...) PRINTF(2, 3);
 
 static int fail(struct reader *r, const char *format, ...)
 {
-    char what[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(what, sizeof(what), format, args);
-    va_end(args);
     if (r->error == NULL)
-        r->error = place_error(r->source, r->pointer, what);
+        r->error = schema_verror(r->source, r->pointer, format, args);
+    va_end(args);
     return -1;
 }
 
@@ -166,18 +142,18 @@ static const char *read_text(struct reader *r, struct json_object *value)
     return NULL;
 }
 
-static int read_string(struct reader *r, const struct field *field, struct json_object *value, char **place)
+static int read_string(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     const char *text = read_text(r, value);
     if (text == NULL)
         return -1;
     if (out_of_bounds(field, (int64_t)strlen(text)))
         return fail(r, "must have %lld to %lld characters", (long long)field->min, (long long)field->max);
-    *place = xstrdup(text);
+    *(char **)place = xstrdup(text);
     return 0;
 }
 
-static int read_account(struct reader *r, const struct field *field, struct json_object *value, char **place)
+static int read_account(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     enum json_type type = json_object_get_type(value);
     int64_t number;
@@ -188,66 +164,82 @@ static int read_account(struct reader *r, const struct field *field, struct json
     number = json_object_get_int64(value);
     if (number < 0 || number > ACCOUNT_MAX)
         return fail(r, "must be a name, or a number from 0 to %lld", ACCOUNT_MAX);
-    *place = xasprintf("%lld", (long long)number);
+    *(char **)place = xasprintf("%lld", (long long)number);
     return 0;
 }
 
-static int read_path(struct reader *r, struct json_object *value, char **place)
+static int read_path(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
-    const char *text = read_text(r, value);
+    (void)field;
+    const char *text = read_text(r, value), *own = r->source->file->path;
     if (text == NULL)
         return -1;
     if (text[0] == '\0')
         return fail(r, "must be the name of a file");
-    const char *slash = strrchr(r->source->path, '/');
+    const char *slash = strrchr(own, '/');
     if (text[0] == '/' || slash == NULL || strncmp(text, FILES_CREDENTIAL, strlen(FILES_CREDENTIAL)) == 0)
-        *place = xstrdup(text);
+        *(char **)place = xstrdup(text);
     else
-        *place = xasprintf("%.*s/%s", (int)(slash - r->source->path), r->source->path, text);
+        *(char **)place = xasprintf("%.*s/%s", (int)(slash - own), own, text);
     return 0;
 }
 
+static int read_secret(struct reader *r, const struct field *field, struct json_object *value, void *place)
+{
+    struct secret *secret = place;
+    char *why;
+    if (read_path(r, field, value, &secret->path) < 0)
+        return -1;
+    size_t least = field->min > 0 ? (size_t)field->min : SECRET_LEN_MIN;
+    secret->text = secret_read(r->source->files, secret->path, least, &why);
+    if (secret->text != NULL)
+        return 0;
+    fail(r, "\"%s\" %s", secret->path, why);
+    free(why);
+    return -1;
+}
+
 /* Durations and sizes: text with a unit. */
-struct measure {
+static const struct {
     int (*parse)(const char *, int64_t *);
     void (*format)(int64_t, char *);
     const char *what;
+} measures[] = {
+    [S_DURATION] = {parse_duration, format_duration,
+                    "a duration: a number and ms, s, m, h or d, such as \"250ms\""},
+    [S_SIZE] = {parse_size, format_size, "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""},
 };
 
-static const struct measure duration_measure = {
-    parse_duration, format_duration, "a duration: a number and ms, s, m, h or d, such as \"250ms\""};
-static const struct measure size_measure = {parse_size, format_size,
-                                            "a size: a number and B, KiB, MiB or GiB, such as \"64MiB\""};
-
-static int read_measure(struct reader *r, const struct field *field, const struct measure *measure,
-                        struct json_object *value, int64_t *place)
+static int read_measure(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     const char *text = json_text(value);
-    if (text == NULL || measure->parse(text, place) < 0)
-        return fail(r, "must be %s", measure->what);
-    if (!out_of_bounds(field, *place))
+    if (text == NULL || measures[field->type].parse(text, place) < 0)
+        return fail(r, "must be %s", measures[field->type].what);
+    if (!out_of_bounds(field, *(int64_t *)place))
         return 0;
     char min[32], max[32];
-    measure->format(field->min, min);
-    measure->format(field->max, max);
+    measures[field->type].format(field->min, min);
+    measures[field->type].format(field->max, max);
     return fail(r, "must be from \"%s\" to \"%s\"", min, max);
 }
 
-static int read_int(struct reader *r, const struct field *field, struct json_object *value, int64_t *place)
+static int read_int(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     if (!json_object_is_type(value, json_type_int))
         return fail(r, "must be a whole number");
-    *place = json_object_get_int64(value);
-    if (out_of_bounds(field, *place))
+    int64_t number = json_object_get_int64(value);
+    *(int64_t *)place = number;
+    if (out_of_bounds(field, number))
         return fail(r, "must be from %lld to %lld", (long long)field->min, (long long)field->max);
     return 0;
 }
 
-static int read_bool(struct reader *r, struct json_object *value, bool *place)
+static int read_bool(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
+    (void)field;
     if (!json_object_is_type(value, json_type_boolean))
         return fail(r, "must be true or false");
-    *place = json_object_get_boolean(value);
+    *(bool *)place = json_object_get_boolean(value);
     return 0;
 }
 
@@ -263,11 +255,12 @@ static int word_index(const char *words, const char *text)
     return -1;
 }
 
-static int read_enum(struct reader *r, const struct field *field, struct json_object *value, int *place)
+static int read_enum(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
-    const char *text = json_text(value), *words = field->words ? field->words : "";
-    *place = text ? word_index(words, text) : -1;
-    if (*place >= 0)
+    const char *text = json_text(value), *words = field->words;
+    int index = text ? word_index(words, text) : -1;
+    *(int *)place = index;
+    if (index >= 0)
         return 0;
     char shown[256] = "";
     for (const char *word = words; *word != '\0';) {
@@ -278,8 +271,9 @@ static int read_enum(struct reader *r, const struct field *field, struct json_ob
     return fail(r, "must be one of %s", shown);
 }
 
-static int read_pointer(struct reader *r, struct json_object *value, struct json_path *place)
+static int read_pointer(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
+    (void)field;
     const char *text = read_text(r, value);
     if (text == NULL)
         return -1;
@@ -289,62 +283,84 @@ static int read_pointer(struct reader *r, struct json_object *value, struct json
     return 0;
 }
 
-/* ---- lists ---- */
-
-static int read_scalar(struct reader *r, struct json_object *value, struct json_object **place)
+static int read_scalar(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
+    (void)field;
     enum json_type type = json_object_get_type(value);
     if (type == json_type_array || type == json_type_object || type == json_type_double)
         return fail(r, "must be a string, a whole number, true, false or null");
-    *place = json_object_get(value);
+    *(struct json_object **)place = json_object_get(value);
     return 0;
 }
 
-static int read_list(struct reader *r, const struct field *field, struct json_object *value,
-                     struct list *place)
+/* ---- lists ---- */
+
+static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place)
+{
+    if (types[field->type].read(r, field, value, place) < 0)
+        return -1;
+    const char *why = field->refuse != NULL && types[field->type].size > 0 ? field->refuse(place) : NULL;
+    return why == NULL ? 0 : fail(r, "%s", why);
+}
+
+static int check_length(struct reader *r, const struct field *field, size_t n)
+{
+    int64_t max = field->max > 0 ? field->max : SCHEMA_LIST_MAX;
+    if ((int64_t)n >= field->min && (int64_t)n <= max)
+        return 0;
+    return fail(r, "must have %lld to %lld members", (long long)field->min, (long long)max);
+}
+
+static int read_list(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     const struct field element = element_of(field);
     size_t size = element_size(field);
+    struct list *list = place;
     if (field->type == S_POINTERS && json_object_is_type(value, json_type_string)) {
-        *place = (struct list){.items = xcalloc(1, size), .n = 1};
-        return read_value(r, &element, value, place->items);
+        *list = (struct list){.items = xcalloc(1, size), .n = 1};
+        return read_value(r, &element, value, list->items);
     }
     if (!json_object_is_type(value, json_type_array))
         return fail(r, "must be an array");
     size_t n = json_object_array_length(value);
-    if (n > MAX_LIST)
-        return fail(r, "must not have more than %d members", MAX_LIST);
-    *place = (struct list){.items = xcalloc(n, size), .n = n};
+    if (check_length(r, field, n) < 0)
+        return -1;
+    *list = (struct list){.items = xcalloc(n, size), .n = n};
     for (size_t i = 0; i < n; i++) {
         size_t back = go_in_index(r, i);
-        if (read_value(r, &element, json_object_array_get_idx(value, i), element_at(field, place, i)) < 0)
+        if (read_value(r, &element, json_object_array_get_idx(value, i), element_at(field, list, i)) < 0)
             return -1;
         go_out(r, back);
     }
     return 0;
 }
 
-/* Names, the keys of maps, appear in paths, Redis keys and log lines. */
-static bool good_name(const char *name)
+/* Names appear in paths, Redis keys and log lines. */
+const char *schema_refuse_name(const void *name)
 {
-    size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
-    return len > 0 && len <= 64 && name[len] == '\0';
+    const char *text = *(char *const *)name;
+    size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
+    bool good = len > 0 && len <= SCHEMA_NAME_MAX && text[len] == '\0';
+    return good ? NULL : "a name must have 1 to 64 letters, digits, '_' and '-'";
 }
 
-static int read_map(struct reader *r, const struct field *field, struct json_object *value,
-                    struct list *place)
+static int read_map(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     const struct field element = element_of(field);
+    struct list *list = place;
     if (!json_object_is_type(value, json_type_object))
         return fail(r, "must be an object");
-    *place = (struct list){.items = xcalloc((size_t)json_object_object_length(value), element_size(field))};
+    if (check_length(r, field, (size_t)json_object_object_length(value)) < 0)
+        return -1;
+    *list = (struct list){.items = xcalloc((size_t)json_object_object_length(value), element_size(field))};
     json_object_object_foreach(value, name, member)
     {
-        char *at = element_at(field, place, place->n);
+        char *at = element_at(field, list, list->n);
         size_t back = go_in(r, name);
-        if (!good_name(name))
-            return fail(r, "a name must have 1 to 64 letters, digits, '_' and '-'");
-        place->n++;
+        const char *why = schema_refuse_name(&name);
+        if (why != NULL)
+            return fail(r, "%s", why);
+        list->n++;
         *(char **)(void *)at = xstrdup(name);
         if (read_value(r, &element, member, at + element.offset) < 0)
             return -1;
@@ -354,37 +370,6 @@ static int read_map(struct reader *r, const struct field *field, struct json_obj
 }
 
 /* ---- objects ---- */
-
-static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place)
-{
-    switch (field->type) {
-    case S_STRING:
-        return read_string(r, field, value, place);
-    case S_ACCOUNT:
-        return read_account(r, field, value, place);
-    case S_PATH:
-        return read_path(r, value, place);
-    case S_DURATION:
-        return read_measure(r, field, &duration_measure, value, place);
-    case S_SIZE:
-        return read_measure(r, field, &size_measure, value, place);
-    case S_INT:
-        return read_int(r, field, value, place);
-    case S_BOOL:
-        return read_bool(r, value, place);
-    case S_ENUM:
-        return read_enum(r, field, value, place);
-    case S_POINTER:
-        return read_pointer(r, value, place);
-    case S_SCALAR:
-        return read_scalar(r, value, place);
-    case S_OBJECT:
-        return read_object(r, field->table, value, place);
-    default:
-        return types[field->type].is_map ? read_map(r, field, value, place)
-                                         : read_list(r, field, value, place);
-    }
-}
 
 static int refuse_unknown(struct reader *r, const struct table *table, struct json_object *object)
 {
@@ -437,26 +422,50 @@ static int read_field(struct reader *r, const struct field *field, struct json_o
     return result;
 }
 
-static int read_object(struct reader *r, const struct table *table, struct json_object *object, void *out)
+static int read_members(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
-    if (!json_object_is_type(object, json_type_object))
+    const struct table *table = field->table;
+    if (!json_object_is_type(value, json_type_object))
         return fail(r, "must be an object");
-    if (refuse_unknown(r, table, object) < 0)
+    if (refuse_unknown(r, table, value) < 0)
         return -1;
     for (size_t i = 0; i < table->n_fields; i++) {
-        if (!is_key(&table->fields[i]) && read_field(r, &table->fields[i], object, out) < 0)
+        if (!is_key(&table->fields[i]) && read_field(r, &table->fields[i], value, place) < 0)
             return -1;
     }
     return 0;
 }
 
+static const struct type types[S_TYPES] = {
+    [S_STRING] = {"string", sizeof(char *), read_string},
+    [S_ACCOUNT] = {"account", sizeof(char *), read_account},
+    [S_PATH] = {"path", sizeof(char *), read_path},
+    [S_SECRET] = {"secret", sizeof(struct secret), read_secret},
+    [S_DURATION] = {"duration", sizeof(int64_t), read_measure},
+    [S_SIZE] = {"size", sizeof(int64_t), read_measure},
+    [S_INT] = {"int", sizeof(int64_t), read_int},
+    [S_BOOL] = {"bool", sizeof(bool), read_bool},
+    [S_ENUM] = {"enum", sizeof(int), read_enum},
+    [S_POINTER] = {"pointer", sizeof(struct json_path), read_pointer},
+    [S_SCALAR] = {"scalar", sizeof(struct json_object *), read_scalar},
+    [S_OBJECT] = {"object", 1, read_members},
+    [S_STRINGS] = {"strings", 0, read_list, S_STRING},
+    [S_SECRETS] = {"secrets", 0, read_list, S_SECRET},
+    [S_POINTERS] = {"pointers", 0, read_list, S_POINTER},
+    [S_SCALARS] = {"scalars", 0, read_list, S_SCALAR},
+    [S_LIST] = {"list", 0, read_list, S_OBJECT},
+    [S_MAP] = {"map", 0, read_map, S_OBJECT, .is_map = true},
+    [S_MAP_TEXT] = {"map_text", 0, read_map, S_STRING, .is_map = true},
+};
+
 static int read_root(const struct field *root, const struct schema_source *source, void *out,
                      char **ret_error)
 {
+    const struct file *file = source->file;
     struct json_error error;
-    struct json_object *doc = json_read(source->text, source->len, MAX_DEPTH, JSON_WITH_COMMENTS, &error);
+    struct json_object *doc = json_read(file->data, file->len, MAX_DEPTH, JSON_WITH_COMMENTS, &error);
     if (doc == NULL) {
-        *ret_error = xasprintf("%s:%zu: %s", source->path, error.line, error.why);
+        *ret_error = xasprintf("%s:%zu: %s", file->path, error.line, error.why);
         return -1;
     }
     struct reader r = {.source = source};
@@ -474,7 +483,7 @@ int schema_read(const struct table *table, const struct schema_source *source, v
 int schema_read_map(const struct table *table, const struct schema_source *source, struct list *out,
                     char **ret_error)
 {
-    return read_root(&(struct field){.type = S_MAP, .table = table}, source, out, ret_error);
+    return read_root(&(struct field){.type = S_MAP, .table = table, .min = 1}, source, out, ret_error);
 }
 
 /* ---- freeing ---- */
@@ -494,6 +503,10 @@ static void done_field(const struct field *field, void *place)
     case S_ACCOUNT:
     case S_PATH:
         free(*(char **)place);
+        break;
+    case S_SECRET:
+        free(((struct secret *)place)->path);
+        vault_free(((struct secret *)place)->text);
         break;
     case S_POINTER:
         json_path_done(place);
@@ -529,55 +542,51 @@ void schema_done_map(const struct table *table, struct list *out)
 
 /* ---- printing ---- */
 
-static void print_text(struct buf *out, const char *text)
+static struct json_object *text_json(const char *text)
 {
-    if (text == NULL)
-        buf_puts(out, "null");
-    else
-        buf_add_json_string(out, text, strlen(text));
+    return text ? json_object_new_string(text) : NULL;
 }
 
 /* A name in quotes, or a number without. */
-static void print_account(struct buf *out, const char *text)
+static struct json_object *account_json(const char *text)
 {
     int64_t number;
-    if (text != NULL && parse_int(text, &number) == 0)
-        buf_puts(out, text);
-    else
-        print_text(out, text);
+    bool is_number = text != NULL && parse_int(text, &number) == 0;
+    return is_number ? json_object_new_int64(number) : text_json(text);
 }
 
-static void print_word(const char *words, int index, struct buf *out)
+static struct json_object *word_json(const char *words, int index)
 {
     while (index-- > 0)
         words += strcspn(words, "|") + 1;
-    buf_add_json_string(out, words, strcspn(words, "|"));
+    return json_object_new_string_len(words, (int)strcspn(words, "|"));
 }
 
-static void new_line(struct buf *out, int depth)
-{
-    buf_addf(out, "\n%*s", depth * 2, "");
-}
-
-static void print_list(const struct field *field, const struct list *list, int depth, struct buf *out)
+static struct json_object *list_json(const struct field *field, const struct list *list)
 {
     const struct field element = element_of(field);
     bool map = types[field->type].is_map;
-    buf_putc(out, map ? '{' : '[');
+    struct json_object *json = map ? json_object_new_object() : json_object_new_array();
     for (size_t i = 0; i < list->n; i++) {
         const char *at = element_at(field, list, i);
-        if (i > 0)
-            buf_putc(out, ',');
-        new_line(out, depth + 1);
-        if (map) {
-            print_text(out, *(char *const *)(const void *)at);
-            buf_puts(out, ": ");
-        }
-        print_value(&element, at + element.offset, depth + 1, out);
+        struct json_object *member = to_json(&element, at + element.offset);
+        if (map)
+            json_object_object_add(json, *(char *const *)(const void *)at, member);
+        else
+            json_object_array_add(json, member);
     }
-    if (list->n > 0)
-        new_line(out, depth);
-    buf_putc(out, map ? '}' : ']');
+    return json;
+}
+
+static struct json_object *object_json(const struct table *table, const void *in)
+{
+    struct json_object *json = json_object_new_object();
+    for (size_t i = 0; i < table->n_fields; i++) {
+        const struct field *field = &table->fields[i];
+        if (!is_key(field))
+            json_object_object_add(json, field->name, to_json(field, (const char *)in + field->offset));
+    }
+    return json;
 }
 
 /* Whether an optional object was left out: its struct is all zero. */
@@ -589,74 +598,43 @@ static bool is_absent(const struct field *field, const void *place)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, field->table->size - 1) == 0;
 }
 
-static void print_value(const struct field *field, const void *place, int depth, struct buf *out)
+static struct json_object *to_json(const struct field *field, const void *place)
 {
     char text[32];
     switch (field->type) {
     case S_DURATION:
-        format_duration(*(const int64_t *)place, text);
-        print_text(out, text);
-        break;
     case S_SIZE:
-        format_size(*(const int64_t *)place, text);
-        print_text(out, text);
-        break;
+        measures[field->type].format(*(const int64_t *)place, text);
+        return json_object_new_string(text);
     case S_INT:
-        buf_addf(out, "%lld", (long long)*(const int64_t *)place);
-        break;
+        return json_object_new_int64(*(const int64_t *)place);
     case S_BOOL:
-        buf_puts(out, *(const bool *)place ? "true" : "false");
-        break;
+        return json_object_new_boolean(*(const bool *)place);
     case S_ENUM:
-        print_word(field->words, *(const int *)place, out);
-        break;
+        return word_json(field->words, *(const int *)place);
+    case S_ACCOUNT:
+        return account_json(*(char *const *)place);
     case S_STRING:
     case S_PATH:
-        print_text(out, *(char *const *)place);
-        break;
-    case S_ACCOUNT:
-        print_account(out, *(char *const *)place);
-        break;
+    case S_SECRET: /* begins with its path */
+        return text_json(*(char *const *)place);
     case S_POINTER:
-        print_text(out, ((const struct json_path *)place)->text);
-        break;
+        return text_json(((const struct json_path *)place)->text);
     case S_SCALAR:
-        buf_puts(out, json_object_to_json_string(*(struct json_object *const *)place));
-        break;
+        return json_object_get(*(struct json_object *const *)place);
     case S_OBJECT:
-        if (is_absent(field, place))
-            buf_puts(out, "null");
-        else
-            print_object(field->table, place, depth, out);
-        break;
+        return is_absent(field, place) ? NULL : object_json(field->table, place);
     default:
-        print_list(field, place, depth, out);
+        return list_json(field, place);
     }
-}
-
-static void print_object(const struct table *table, const void *in, int depth, struct buf *out)
-{
-    const char *separator = "";
-    buf_putc(out, '{');
-    for (size_t i = 0; i < table->n_fields; i++) {
-        const struct field *field = &table->fields[i];
-        if (is_key(field))
-            continue;
-        buf_puts(out, separator);
-        separator = ",";
-        new_line(out, depth + 1);
-        print_text(out, field->name);
-        buf_puts(out, ": ");
-        print_value(field, (const char *)in + field->offset, depth + 1, out);
-    }
-    new_line(out, depth);
-    buf_putc(out, '}');
 }
 
 void schema_print(const struct table *table, const void *in, struct buf *out)
 {
-    print_object(table, in, 0, out);
-    buf_putc(out, '\n');
+    const int style = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE;
+    struct json_object *json = object_json(table, in);
+    buf_addf(out, "%s\n", json_object_to_json_string_ext(json, style));
+    json_object_put(json);
 }
 
 /* ---- describing the tables ---- */

@@ -6,13 +6,19 @@
 #ifndef SCHEMA_H
 #define SCHEMA_H
 
+#include <stdarg.h>
+
 #include "lib/buf.h"
+#include "lib/files.h"
 #include "lib/json.h"
 
+enum { SCHEMA_NAME_MAX = 64, SCHEMA_LIST_MAX = 4096 };
+
 enum schema_type {
-    S_STRING,   /* char *              a string without control characters; length within min and max */
-    S_ACCOUNT,  /* char *              the name or number of a user or group; a number as its digits */
-    S_PATH,     /* char *              a file name, relative to the file that names it, or a credential */
+    S_STRING,  /* char *              a string without control characters; length within min and max */
+    S_ACCOUNT, /* char *              the name or number of a user or group; a number as its digits */
+    S_PATH,    /* char *              a file name, relative to the file that names it, or a credential */
+    S_SECRET, /* struct secret       the name of a file, which is read: a secret of at least `min` characters */
     S_DURATION, /* int64_t             milliseconds, written "250ms" */
     S_SIZE,     /* int64_t             bytes, written "64MiB" */
     S_INT,      /* int64_t */
@@ -20,14 +26,15 @@ enum schema_type {
     S_ENUM,     /* int                 the index of the word in `words` */
     S_POINTER,  /* struct json_path    a JSON pointer in which "*" is every member of an array */
     S_SCALAR,   /* struct json_object * (string, integer, boolean, null) */
-    S_STRINGS,  /* struct list of char *; elements by `min` and `max` */
-    S_PATHS,    /* struct list of char * */
+    S_STRINGS,  /* struct list of char * */
+    S_SECRETS,  /* struct list of struct secret */
     S_POINTERS, /* struct list of struct json_path; a single pointer needs no array */
     S_SCALARS,  /* struct list of struct json_object * */
     S_OBJECT,   /* struct of `table`   in place */
     S_LIST,     /* struct list of structs of `table`, from an array */
     S_MAP,      /* struct list of structs of `table`, from an object: the first field, a char *, is the key */
     S_MAP_TEXT, /* struct list of struct pair, from an object of strings */
+    S_TYPES
 };
 
 /* An array that the struct owns. */
@@ -49,10 +56,14 @@ struct field {
     bool nullable;        /* may be null although it has a default */
     size_t offset;        /* in the struct */
     const char *fallback; /* JSON text of the default; NULL: the key is required; "null": it is optional */
-    int64_t min, max;     /* bounds of the value or of its length; both 0: none */
+    int64_t min, max;     /* bounds of the value, or of its number of characters or members; both 0: none */
     const char *words;    /* S_ENUM: "open|teams" */
     const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
     const char *help;          /* one line for the reference */
+
+    /* A further check of the value, or of each member of a list or map; `value` is the member of the struct. Returns
+     * NULL, or the reason to refuse it, static text. */
+    const char *(*refuse)(const void *value);
 };
 
 struct table {
@@ -82,10 +93,10 @@ struct table {
 /* An absent S_OBJECT whose default is "null" leaves its struct zeroed. If the first field of the struct is
  * required, it shows whether the object was present. */
 
+/* The file to read, and the set from which the secrets come that it names; both (ref). */
 struct schema_source {
-    const char *path; /* of the file, for messages and relative paths */
-    const char *text;
-    size_t len;
+    const struct file *file;
+    struct files *files;
 };
 
 /* Fills the zeroed struct `out`; 0, or -1 with *ret_error (allocated): "FILE:LINE: /pointer: reason".
@@ -94,7 +105,8 @@ MUST_CHECK int schema_read(const struct table *table, const struct schema_source
                            char **ret_error);
 void schema_done(const struct table *table, void *out);
 
-/* The same for a file that is a map: `table` reads each member, and its first field receives the key. */
+/* The same for a file that is a map with at least one member: `table` reads each member, and its first field receives
+ * the key. */
 MUST_CHECK int schema_read_map(const struct table *table, const struct schema_source *source,
                                struct list *out, char **ret_error);
 void schema_done_map(const struct table *table, struct list *out);
@@ -102,6 +114,11 @@ void schema_done_map(const struct table *table, struct list *out);
 /* The message of an error that the table cannot detect, in the same form. */
 char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
     PRINTF(3, 4);
+char *schema_verror(const struct schema_source *source, const char *pointer, const char *format,
+                    va_list args);
+
+/* For `refuse` of a string: keys of maps and other names have 1 to SCHEMA_NAME_MAX letters, digits, '_' and '-'. */
+const char *schema_refuse_name(const void *name);
 
 /* Prints the struct as JSON that reads as the same struct. */
 void schema_print(const struct table *table, const void *in, struct buf *out);

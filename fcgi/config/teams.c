@@ -6,21 +6,69 @@
 
 #include <openssl/crypto.h>
 
-#include "lib/files.h"
-
 enum { LINK_SECRET_MIN = 32, DIGEST_LEN = 64 };
 
+/* ---- checks of single values, for the table: the reason to refuse one, or NULL ---- */
+
+static const char *refuse_digest(const void *value)
+{
+    const char *digest = *(char *const *)value;
+    if (strspn(digest, "0123456789abcdef") == DIGEST_LEN && digest[DIGEST_LEN] == '\0')
+        return NULL;
+    return "must be a SHA-256 digest: 64 hexadecimal digits in lower case, as taskproxy --new-token prints "
+           "them";
+}
+
+/* A port (after its colon), as browsers write it. */
+static const char *refuse_port(const char *port, bool https)
+{
+    int64_t number;
+    if (port[0] < '1' || port[0] > '9' || parse_int(port, &number) < 0 || number > 65535)
+        return "has an invalid port";
+    if (number == (https ? 443 : 80))
+        return "must omit the default port of its scheme, as browsers do";
+    return NULL;
+}
+
+/* Why no browser sends this as the origin of a page; NULL if one may. */
+static const char *refuse_origin(const void *value)
+{
+    const char *origin = *(char *const *)value;
+    static const char form[] = "must be a scheme, a host and optionally a port, such as "
+                               "\"https://app.example.com\"";
+    if (strcmp(origin, "null") == 0)
+        return "\"null\" is the origin of all sandboxed pages and local files and identifies none of them";
+    if (strcspn(origin, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(origin))
+        return "must be in lower case, as browsers send it";
+    bool https = strncmp(origin, "https://", 8) == 0;
+    if (!https && strncmp(origin, "http://", 7) != 0)
+        return form;
+    const char *host = origin + (https ? 8 : 7);
+    if (strchr(host, '/') != NULL)
+        return "must end with the host or port: an origin has neither a path nor a trailing '/'";
+    size_t len = strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-.");
+    if (host[0] == '[') {
+        len = 1 + strspn(host + 1, "0123456789abcdef:.");
+        len = host[len] == ']' ? len + 1 : 0;
+    }
+    if (len == 0 || (host[len] != ':' && host[len] != '\0'))
+        return form;
+    return host[len] == ':' ? refuse_port(host + len + 1, https) : NULL;
+}
+
+/* ---- the table ---- */
 #define TEAM struct team
 static const struct field team_fields[] = {
     KEY_FIELD(TEAM, name),
     FIELD("token_sha256", S_STRINGS, TEAM, token_sha256, REQUIRED,
-          "digests of one token, or of two during a change", ),
+          "digests of one token, or of two during a change", .max = TEAM_TOKENS_MAX, .refuse = refuse_digest),
     FIELD("providers", S_STRINGS, TEAM, providers, REQUIRED, "providers that the team may use", ),
-    FIELD("origins", S_STRINGS, TEAM, origins, "[]", "web pages that may use its tokens and links (CORS)", ),
-    FIELD("link_secret_file", S_PATH, TEAM, link_secret_file, "null",
-          "file with the secret that signs its links", ),
-    FIELD("old_link_secret_file", S_PATH, TEAM, old_link_secret_file, "null",
-          "file with the previous secret", ),
+    FIELD("origins", S_STRINGS, TEAM, origins, "[]", "web pages that may use its tokens and links (CORS)",
+          .refuse = refuse_origin),
+    FIELD("link_secret_file", S_SECRET, TEAM, link_secrets[0], "null",
+          "file with the secret that signs its links", .min = LINK_SECRET_MIN),
+    FIELD("old_link_secret_file", S_SECRET, TEAM, link_secrets[1], "null", "file with the previous secret",
+          .min = LINK_SECRET_MIN),
     FIELD("queries_per_minute", S_INT, TEAM, queries_per_minute, "0",
           "queries to upstreams per minute; 0: no limit", .max = 1000000),
     FIELD("watchers", S_INT, TEAM, watchers, "0",
@@ -46,17 +94,24 @@ static bool list_has(const struct list *list, const char *text)
 
 struct loader {
     struct teams *teams;
-    struct files *files;
     const struct list *providers;
     struct schema_source source;
 };
 
-static char *team_error(const struct loader *l, const struct team *team, const char *key, size_t i,
-                        const char *what)
+static char *team_error(const struct loader *l, const struct team *team, const char *key, const char *what)
 {
-    char *pointer = xasprintf("/%s/%s/%zu", team->name, key, i);
+    char *pointer = xasprintf("/%s/%s", team->name, key);
     char *error = schema_error(&l->source, pointer, "%s", what);
     free(pointer);
+    return error;
+}
+
+static char *member_error(const struct loader *l, const struct team *team, const char *list, size_t i,
+                          const char *what)
+{
+    char *key = xasprintf("%s/%zu", list, i);
+    char *error = team_error(l, team, key, what);
+    free(key);
     return error;
 }
 
@@ -72,24 +127,12 @@ static const char *refuse_double(const struct teams *teams, const struct team *t
     return list_has(&before, digest) ? "the same token is listed twice" : NULL;
 }
 
-static const char *refuse_digest(const char *digest)
-{
-    if (strspn(digest, "0123456789abcdef") == DIGEST_LEN && digest[DIGEST_LEN] == '\0')
-        return NULL;
-    return "must be a SHA-256 digest: 64 hexadecimal digits in lower case, as taskproxy --new-token prints "
-           "them";
-}
-
 static char *check_tokens(const struct loader *l, const struct team *team)
 {
-    if (team->token_sha256.n > TEAM_TOKENS_MAX)
-        return team_error(l, team, "token_sha256", TEAM_TOKENS_MAX, "a team has at most two tokens");
     for (size_t i = 0; i < team->token_sha256.n; i++) {
-        const char *why = refuse_digest(text_at(&team->token_sha256, i));
-        if (why == NULL)
-            why = refuse_double(l->teams, team, i);
+        const char *why = refuse_double(l->teams, team, i);
         if (why != NULL)
-            return team_error(l, team, "token_sha256", i, why);
+            return member_error(l, team, "token_sha256", i, why);
     }
     return NULL;
 }
@@ -121,105 +164,24 @@ static char *check_providers(const struct loader *l, const struct team *team)
         buf_init(&what, 4096);
         buf_puts(&what, "no route has this provider; configured providers: ");
         list_providers(l->providers, &what);
-        char *error = team_error(l, team, "providers", i, what.data);
+        char *error = member_error(l, team, "providers", i, what.data);
         buf_done(&what);
         return error;
     }
     return NULL;
 }
 
-/* A port (after its colon), as browsers write it. */
-static const char *refuse_port(const char *port, bool https)
-{
-    int64_t number;
-    if (port[0] < '1' || port[0] > '9' || parse_int(port, &number) < 0 || number > 65535)
-        return "has an invalid port";
-    if (number == (https ? 443 : 80))
-        return "must omit the default port of its scheme, as browsers do";
-    return NULL;
-}
-
-/* Why no browser sends this as the origin of a page; NULL if one may. */
-static const char *refuse_origin(const char *origin)
-{
-    static const char form[] = "must be a scheme, a host and optionally a port, such as "
-                               "\"https://app.example.com\"";
-    if (strcmp(origin, "null") == 0)
-        return "\"null\" is the origin of all sandboxed pages and local files and identifies none of them";
-    if (strcspn(origin, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(origin))
-        return "must be in lower case, as browsers send it";
-    bool https = strncmp(origin, "https://", 8) == 0;
-    if (!https && strncmp(origin, "http://", 7) != 0)
-        return form;
-    const char *host = origin + (https ? 8 : 7);
-    if (strchr(host, '/') != NULL)
-        return "must end with the host or port: an origin has neither a path nor a trailing '/'";
-    size_t len = strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-.");
-    if (host[0] == '[') {
-        len = 1 + strspn(host + 1, "0123456789abcdef:.");
-        len = host[len] == ']' ? len + 1 : 0;
-    }
-    if (len == 0 || (host[len] != ':' && host[len] != '\0'))
-        return form;
-    return host[len] == ':' ? refuse_port(host + len + 1, https) : NULL;
-}
-
-static char *check_origins(const struct loader *l, const struct team *team)
-{
-    for (size_t i = 0; i < team->origins.n; i++) {
-        const char *why = refuse_origin(text_at(&team->origins, i));
-        if (why != NULL)
-            return team_error(l, team, "origins", i, why);
-    }
-    return NULL;
-}
-
-static char *load_link_secret(const struct loader *l, struct team *team, const char *key, const char *path,
-                              char **ret_secret)
-{
-    char *why;
-    if (path == NULL)
-        return NULL;
-    *ret_secret = secret_read(l->files, path, LINK_SECRET_MIN, &why);
-    if (*ret_secret != NULL)
-        return NULL;
-    char *pointer = xasprintf("/%s/%s", team->name, key);
-    char *error = schema_error(&l->source, pointer, "\"%s\" %s", path, why);
-    free(pointer);
-    free(why);
-    return error;
-}
-
-static char *load_link_secrets(const struct loader *l, struct team *team)
-{
-    if (team->link_secret_file == NULL && team->old_link_secret_file != NULL) {
-        char *pointer = xasprintf("/%s/old_link_secret_file", team->name);
-        char *error = schema_error(&l->source, pointer, "requires a link_secret_file, which replaces it");
-        free(pointer);
-        return error;
-    }
-    char *error =
-        load_link_secret(l, team, "link_secret_file", team->link_secret_file, &team->link_secrets[0]);
-    if (error == NULL)
-        error = load_link_secret(l, team, "old_link_secret_file", team->old_link_secret_file,
-                                 &team->link_secrets[1]);
-    return error;
-}
-
 static char *finish(const struct loader *l)
 {
     char *error = NULL;
-    if (l->teams->list.n == 0)
-        return schema_error(&l->source, "", "must name at least one team");
     for (size_t i = 0; i < l->teams->list.n && error == NULL; i++) {
-        struct team *team = (struct team *)l->teams->list.items + i;
+        const struct team *team = teams_at(l->teams, i);
         error = check_tokens(l, team);
         if (error == NULL)
             error = check_providers(l, team);
-        if (error == NULL)
-            error = check_origins(l, team);
-        if (error == NULL)
-            error = load_link_secrets(l, team);
+        if (error == NULL && team->link_secrets[0].text == NULL && team->link_secrets[1].text != NULL)
+            error =
+                team_error(l, team, "old_link_secret_file", "requires a link_secret_file, which replaces it");
     }
     return error;
 }
@@ -228,10 +190,8 @@ struct teams *teams_load(struct files *files, const struct file *file, const str
                          char **ret_error)
 {
     struct teams *teams = xcalloc(1, sizeof(*teams));
-    const struct loader l = {.teams = teams,
-                             .files = files,
-                             .providers = providers,
-                             .source = {.path = file->path, .text = file->data, .len = file->len}};
+    const struct loader l = {
+        .teams = teams, .providers = providers, .source = {.file = file, .files = files}};
     *ret_error = NULL;
     if (schema_read_map(&team_table, &l.source, &teams->list, ret_error) == 0)
         *ret_error = finish(&l);
@@ -245,10 +205,6 @@ void teams_free(struct teams *teams)
 {
     if (teams == NULL)
         return;
-    for (size_t i = 0; i < teams->list.n; i++) {
-        for (size_t k = 0; k < TEAM_LINK_SECRETS; k++)
-            vault_free(teams_at(teams, i)->link_secrets[k]);
-    }
     schema_done_map(&team_table, &teams->list);
     free(teams);
 }

@@ -13,15 +13,13 @@ enum { TEAMS_FILE_MAX = 1024 * 1024, TEAM_TOKENS_MAX = 2, TEAM_LINK_SECRETS = 2 
 
 struct team {
     char *name;
-    struct list token_sha256;   /* of char *: 64 hex digits, lower case */
-    struct list providers;      /* of char *: the providers that it may use */
-    struct list origins;        /* of char *: origins of web pages that may use its links and tokens (CORS) */
-    char *link_secret_file;     /* NULL: the team has no signed links */
-    char *old_link_secret_file; /* the previous secret, or NULL */
-    int64_t queries_per_minute; /* queries to upstreams; 0: no limit */
-    int64_t watchers;           /* held requests and streams in one worker; 0: no limit */
-
-    char *link_secrets[TEAM_LINK_SECRETS]; /* the content of the two files, or NULL; wiped when freed */
+    struct list token_sha256; /* of char *: 64 hex digits, lower case */
+    struct list providers;    /* of char *: the providers that it may use */
+    struct list origins;      /* of char *: origins of web pages that may use its links and tokens (CORS) */
+    struct secret
+        link_secrets[TEAM_LINK_SECRETS]; /* the present and the previous one; without any, no signed links */
+    int64_t queries_per_minute;          /* queries to upstreams; 0: no limit */
+    int64_t watchers;                    /* held requests and streams in one worker; 0: no limit */
 };
 
 struct teams {

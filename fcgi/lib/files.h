@@ -52,6 +52,12 @@ enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
  * *ret_why (allocated: "must hold one line of visible ASCII characters"), which never quotes the file. */
 char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why);
 
+/* A secret and its file; both NULL: none. */
+struct secret {
+    char *path;
+    char *text; /* in the vault */
+};
+
 /* The mark of a key, which identifies it in logs and Redis: the first digits of its SHA-256. */
 void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 

@@ -446,10 +446,10 @@ static bool shake_hands(struct redis *r)
     char database[24];
     snprintf(database, sizeof(database), "%lld", (long long)conf->database);
     bool ok = true;
-    if (conf->password != NULL && conf->username != NULL)
-        ok = send_handshake(r, 3, (const char *[]){"AUTH", conf->username, conf->password});
-    else if (conf->password != NULL)
-        ok = send_handshake(r, 2, (const char *[]){"AUTH", conf->password});
+    if (conf->password.text != NULL && conf->username != NULL)
+        ok = send_handshake(r, 3, (const char *[]){"AUTH", conf->username, conf->password.text});
+    else if (conf->password.text != NULL)
+        ok = send_handshake(r, 2, (const char *[]){"AUTH", conf->password.text});
     if (ok && conf->database != 0)
         ok = send_handshake(r, 2, (const char *[]){"SELECT", database});
     return ok && send_handshake(r, 1, (const char *[]){"PING"});

@@ -33,8 +33,8 @@ const struct conf_route *webhook_route(const struct conf *conf, const char *uri)
         const struct conf_route *route = conf_route(conf, i);
         const char *provider = route->provider->name;
         bool named = strlen(provider) == name_len && memcmp(provider, name, name_len) == 0;
-        if (named && route->hook_secret != NULL &&
-            is_secret(route->hook_secret, secret, strcspn(secret, "?#")) && found == NULL)
+        if (named && route->hook_secret.text != NULL &&
+            is_secret(route->hook_secret.text, secret, strcspn(secret, "?#")) && found == NULL)
             found = route;
     }
     return found;

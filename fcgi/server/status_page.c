@@ -45,7 +45,7 @@ static void check_redis(const struct status *status, const struct shm_counters *
     if (stat_read(total, STAT_REDIS_REJECTED) == 0)
         report(problems, "Redis is unavailable");
     else
-        report(problems, redis->password ? "Redis rejects our password" : "Redis requires a password");
+        report(problems, redis->password.text ? "Redis rejects our password" : "Redis requires a password");
 }
 
 static void check_upstream(const struct conf_upstream *upstream, const struct shm_counters *total,

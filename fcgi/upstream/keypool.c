@@ -6,11 +6,11 @@
 enum { PAUSE_FIRST_MS = 1000, PAUSE_LAST_MS = 5 * 60 * 1000, DOUBT_MS = 60 * 1000, REFUSALS_ASIDE = 3 };
 enum { REST_LEAST_MS = 1000, REST_MOST_MS = 5 * 60 * 1000 };
 
-void keypool_init(struct keypool *pool, char *const *keys, size_t n)
+void keypool_init(struct keypool *pool, const struct secret *keys, size_t n)
 {
     *pool = (struct keypool){.n = n};
     for (size_t i = 0; i < n; i++) {
-        key_mark(keys[i], pool->keys[i].mark);
+        key_mark(keys[i].text, pool->keys[i].mark);
         pool->keys[i].pause = (struct backoff){.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_LAST_MS};
     }
 }

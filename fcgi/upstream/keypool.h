@@ -40,7 +40,7 @@ struct key_turn {
 };
 
 /* At most POOL_KEYS_MAX keys. */
-void keypool_init(struct keypool *pool, char *const *keys, size_t n);
+void keypool_init(struct keypool *pool, const struct secret *keys, size_t n);
 
 /* Takes the next key for a task, beginning with the owner. Returns false if every usable key was tried. */
 bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms);

@@ -149,7 +149,7 @@ static void add_template(struct headers *headers, const struct upstream_call *ca
 {
     struct origin *origin = call->origin;
     size_t key = call->turn->key;
-    headers_add_template(headers, name, value, conf_keys(origin->conf)[key], &origin->tokens[key],
+    headers_add_template(headers, name, value, conf_keys(origin->conf)[key].text, &origin->tokens[key],
                          wall_ms() / 1000);
 }
 
@@ -380,7 +380,7 @@ void upstream_secrets(const struct upstream_call *call, struct secrets *out)
     const struct origin *origin = call->origin;
     *out = (struct secrets){{NULL}};
     for (size_t i = 0; i < origin->pool.n; i++)
-        headers_add_secrets(conf_keys(origin->conf)[i], &origin->tokens[i], out);
+        headers_add_secrets(conf_keys(origin->conf)[i].text, &origin->tokens[i], out);
 }
 
 void upstream_note_status(struct upstream_call *call, const char *value)

@@ -102,7 +102,7 @@ void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const s
                              struct key_reading *ret)
 {
     *ret = (struct key_reading){.name = key_name(conf, i)};
-    key_mark(conf_keys(conf)[i], ret->mark);
+    key_mark(conf_keys(conf)[i].text, ret->mark);
     ret->refusals = read_key(conf, ret, sum, FAMILY_KEY_REFUSALS);
     ret->aside = read_key(conf, ret, sum, FAMILY_KEYS_ASIDE);
     ret->resting = read_key(conf, ret, sum, FAMILY_KEYS_RESTING);

@@ -33,7 +33,7 @@ static void read_link(const char *query)
     if (link_read(query, &link) != PROBLEM_NONE)
         return;
     PROMISE(strstr(query, link.team) != NULL && strstr(query, link.sig) != NULL && link.exp > 0);
-    const struct team team = {.name = link.team, .link_secrets = {link.sig}};
+    const struct team team = {.name = link.team, .link_secrets = {{.text = link.sig}}};
     PROMISE(link_check(&link, &team, "sora", "x", link.exp) == PROBLEM_WRONG_LINK);
 }
 

@@ -6,7 +6,8 @@
 #include "upstream/keypool.h"
 
 static const int64_t now = 1000000;
-static char *const keys[] = {(char[]){"sk-first"}, (char[]){"sk-second"}, (char[]){"sk-third"}};
+static const struct secret keys[] = {
+    {.text = (char *)"sk-first"}, {.text = (char *)"sk-second"}, {.text = (char *)"sk-third"}};
 
 static struct keypool pool_of(size_t n)
 {
@@ -280,11 +281,12 @@ TEST(unknown_task_is_not_missing_while_a_key_is_paused)
 
 TEST(pool_size_is_limited_by_the_bit_mask)
 {
-    char *many[POOL_KEYS_MAX], texts[POOL_KEYS_MAX][16];
+    struct secret many[POOL_KEYS_MAX] = {{NULL, NULL}};
+    char texts[POOL_KEYS_MAX][16];
     struct keypool pool;
     struct key_turn turn = {.key = 0};
     for (size_t i = 0; i < POOL_KEYS_MAX; i++) {
-        many[i] = texts[i];
+        many[i].text = texts[i];
         memcpy(texts[i], (const char[]){'k', (char)('0' + i / 10), (char)('0' + i % 10), 0}, 4);
     }
     keypool_init(&pool, many, POOL_KEYS_MAX);

@@ -11,7 +11,7 @@
 #define EXP        1767225600
 
 static const struct team web = {.name = (char *)"web",
-                                .link_secrets = {(char *)NEW_SECRET, (char *)OLD_SECRET}};
+                                .link_secrets = {{.text = (char *)NEW_SECRET}, {.text = (char *)OLD_SECRET}}};
 
 /* Whether the signature of web's link for sora/task_01 holds for what is asked. */
 static enum problem check(const char *sig, const char *provider, const char *id, int64_t exp, int64_t now_s)
@@ -60,9 +60,9 @@ TEST(both_secrets_are_valid_during_a_rotation)
     link_sign(OLD_SECRET, "web", "sora", "task_01", EXP, sig);
     memcpy(link.sig, sig, sizeof(sig));
     assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_NONE);
-    team.link_secrets[1] = NULL;
+    team.link_secrets[1].text = NULL;
     assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_WRONG_LINK);
-    team.link_secrets[0] = NULL;
+    team.link_secrets[0].text = NULL;
     assert_int_equal(link_check(&link, &team, "sora", "task_01", EXP), PROBLEM_WRONG_LINK);
 }
 

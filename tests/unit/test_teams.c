@@ -83,9 +83,9 @@ TEST(all_keys_of_a_team_are_read)
         load_good(WEB ", \"link_secret_file\": \"secrets/links\", \"old_link_secret_file\": \"secrets/old\","
                       " \"queries_per_minute\": 600, \"watchers\": 2000}}");
     const struct team *web = teams_by_name(teams, "web");
-    assert_string_equal(web->link_secret_file, FILE_A);
-    assert_string_equal(web->link_secrets[0], "0123456789abcdef0123456789abcdef");
-    assert_string_equal(web->link_secrets[1], "fedcba9876543210fedcba9876543210");
+    assert_string_equal(web->link_secrets[0].path, FILE_A);
+    assert_string_equal(web->link_secrets[0].text, "0123456789abcdef0123456789abcdef");
+    assert_string_equal(web->link_secrets[1].text, "fedcba9876543210fedcba9876543210");
     assert_int_equal(web->queries_per_minute, 600);
     assert_int_equal(web->watchers, 2000);
     teams_free(teams);
@@ -95,7 +95,7 @@ TEST(omitted_limits_are_unlimited)
 {
     struct teams *teams = load_good(WEB "}}");
     const struct team *web = teams_by_name(teams, "web");
-    assert_null(web->link_secrets[0]);
+    assert_null(web->link_secrets[0].text);
     assert_int_equal(web->queries_per_minute, 0);
     assert_int_equal(web->watchers, 0);
     assert_int_equal(web->origins.n, 0);
@@ -229,7 +229,7 @@ TEST(errors_are_reported_with_their_location)
     } bad[] = {
         {"", "/x/teams.json:1: an empty text"},
         {"[]", AT "must be an object"},
-        {"{}", AT "must name at least one team"},
+        {"{}", AT "must have 1 to 4096 members"},
         {"{\"a b\": {}}", AT "/a b: a name must have 1 to 64 letters, digits, '_' and '-'"},
         {"{\"web\": {}}", AT "/web: the key \"token_sha256\" is missing"},
         {"{\"web\": {\"token_sha256\": []}}", AT "/web: the key \"providers\" is missing"},
@@ -276,7 +276,7 @@ TEST(token_belongs_to_one_team_and_is_listed_once)
                             digests[0], digests[1], digests[2]);
     assert_refused(same_team, AT "/web/token_sha256/1: the same token is listed twice");
     assert_refused(two, "/x/teams.json:2: /film/token_sha256/1: another team has the same token");
-    assert_refused(three, AT "/web/token_sha256/2: a team has at most two tokens");
+    assert_refused(three, AT "/web/token_sha256: must have 0 to 2 members");
     free(same_team);
     free(two);
     free(three);
