@@ -6,7 +6,7 @@
 
 #include <uthash.h>
 
-enum { OWNERSHIP_MAX = 65536, KEY_MAX = 4 * TASK_KEY_MAX };
+enum { OWNERSHIP_MAX = 65536 };
 
 #define KEPT_S_TEXT "2592000"
 
@@ -114,17 +114,10 @@ static void on_owner(void *user, const struct redis_reply *reply)
 
 static struct redis_command *ask_redis(struct ownership *ownership, struct claim *claim)
 {
-    struct buf key;
-    buf_init(&key, KEY_MAX);
-    buf_addf(&key, "%s%s#owner", ownership->conf->redis.prefix, claim->task->key);
-    const struct redis_word words[] = {{claim_script, strlen(claim_script)},
-                                       {"1", 1},
-                                       {key.data, key.len},
-                                       {claim->team->name, strlen(claim->team->name)},
-                                       {KEPT_S_TEXT, strlen(KEPT_S_TEXT)}};
-    struct redis_command *command =
-        redis_send(ownership->redis, REDIS_EVAL, words, NELEMS(words), on_owner, claim);
-    buf_done(&key);
+    char *key = xasprintf("%s%s#owner", ownership->conf->redis.prefix, claim->task->key);
+    const char *const words[] = {claim_script, "1", key, claim->team->name, KEPT_S_TEXT, NULL};
+    struct redis_command *command = redis_send(ownership->redis, REDIS_EVAL, words, on_owner, claim);
+    free(key);
     return command;
 }
 

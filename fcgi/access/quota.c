@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WINDOW_MS = 60000, KEY_MAX = 512 };
+enum { WINDOW_MS = 60000 };
 
 #define WINDOW_TEXT "60000"
 
@@ -100,14 +100,10 @@ static bool is_within(const struct quota *a)
 static struct redis_command *send_script(struct quota *a, const char *script, redis_callback *on_reply,
                                          void *user)
 {
-    struct buf key;
-    buf_init(&key, KEY_MAX);
-    buf_addf(&key, "%s#queries:%s", a->quotas->conf->redis.prefix, a->team->name);
-    const struct redis_word words[] = {
-        {script, strlen(script)}, {"1", 1}, {key.data, key.len}, {WINDOW_TEXT, strlen(WINDOW_TEXT)}};
-    struct redis_command *command =
-        redis_send(a->quotas->redis, REDIS_EVAL, words, NELEMS(words), on_reply, user);
-    buf_done(&key);
+    char *key = xasprintf("%s#queries:%s", a->quotas->conf->redis.prefix, a->team->name);
+    const char *const words[] = {script, "1", key, WINDOW_TEXT, NULL};
+    struct redis_command *command = redis_send(a->quotas->redis, REDIS_EVAL, words, on_reply, user);
+    free(key);
     return command;
 }
 

@@ -14,8 +14,7 @@ enum {
     CLOCKS_APART_MS = 5000,
     VALUE_MAX = 16 * 1024 * 1024,
     RENEW_MS = 1000,
-    RETRY_AFTER_MAX_MS = 5 * 60 * 1000,
-    KEYS_MAX = 4 * TASK_KEY_MAX
+    RETRY_AFTER_MAX_MS = 5 * 60 * 1000
 };
 
 #define LEASE_MS "3000"
@@ -53,35 +52,11 @@ struct lease {
 
 static void on_renew(uv_timer_t *timer);
 
-/* ---- arguments of commands ---- */
-
-static struct redis_word word(const char *text)
+/* The key of a task's snapshot, or with the suffix "#lease" that of its lease. No task id contains '#', because
+ * it ends a path. The caller frees the key. */
+static char *key_of(const struct lease *s, const struct task *task, const char *suffix)
 {
-    return (struct redis_word){.data = text, .len = strlen(text)};
-}
-
-static struct redis_word word_of(const struct buf *buf)
-{
-    return (struct redis_word){.data = buf->data, .len = buf->len};
-}
-
-/* The keys of a task's snapshot and lease. No task id contains '#', because it ends a path. */
-struct keys {
-    struct buf snapshot, lease;
-};
-
-static void keys_of(const struct lease *s, const struct task *task, struct keys *keys)
-{
-    buf_init(&keys->snapshot, KEYS_MAX);
-    buf_addf(&keys->snapshot, "%s%s", s->conf->redis.prefix, task->key);
-    buf_init(&keys->lease, KEYS_MAX);
-    buf_addf(&keys->lease, "%s#lease", keys->snapshot.data);
-}
-
-static void keys_done(struct keys *keys)
-{
-    buf_done(&keys->snapshot);
-    buf_done(&keys->lease);
+    return xasprintf("%s%s%s", s->conf->redis.prefix, task->key, suffix);
 }
 
 /* ---- looking ---- */
@@ -140,19 +115,18 @@ static void on_lease(void *user, const struct redis_reply *reply)
 bool lease_look(struct lease *s, struct lease_look *look, const struct task *task,
                 void (*on_looked)(struct lease_look *look))
 {
-    struct keys keys;
     if (s->conf->redis.address == NULL)
         return false;
     *look = (struct lease_look){.lease = s, .task = task, .on_looked = on_looked};
     snprintf(look->token, sizeof(look->token), "%s-%llu", s->sender, ++s->n_tokens);
-    keys_of(s, task, &keys);
-    const struct redis_word get[] = {word_of(&keys.snapshot)};
-    const struct redis_word take[] = {word_of(&keys.lease), word(look->token), word("NX"), word("PX"),
-                                      word(LEASE_MS)};
-    look->get = redis_send(s->redis, REDIS_GET, get, NELEMS(get), on_value, look);
+    char *key = key_of(s, task, ""), *lease_key = key_of(s, task, "#lease");
+    const char *const get[] = {key, NULL}, *const take[] = {lease_key, look->token, "NX",
+                                                            "PX",      LEASE_MS,    NULL};
+    look->get = redis_send(s->redis, REDIS_GET, get, on_value, look);
     if (look->get != NULL)
-        look->take = redis_send(s->redis, REDIS_SET, take, NELEMS(take), on_lease, look);
-    keys_done(&keys);
+        look->take = redis_send(s->redis, REDIS_SET, take, on_lease, look);
+    free(key);
+    free(lease_key);
     if (look->get != NULL && look->take == NULL) {
         redis_cancel(look->get);
         look->get = NULL;
@@ -162,41 +136,23 @@ bool lease_look(struct lease *s, struct lease_look *look, const struct task *tas
 
 /* ---- holding ---- */
 
-static void on_renew(uv_timer_t *timer)
+/* Runs a script about the lease. */
+static void send_script(const struct lease_look *look, const char *script)
 {
-    struct lease *s = timer->data;
-    const struct lease_look *look;
-    struct keys keys;
-    DL_FOREACH(s->held, look)
-    {
-        keys_of(s, look->task, &keys);
-        const struct redis_word words[] = {word(renew_script), word("1"), word_of(&keys.lease),
-                                           word(look->token), word(LEASE_MS)};
-        redis_send(s->redis, REDIS_EVAL, words, NELEMS(words), NULL, NULL);
-        keys_done(&keys);
-    }
+    char *key = key_of(look->lease, look->task, "#lease");
+    const char *const words[] = {script, "1", key, look->token, LEASE_MS, NULL};
+    redis_send(look->lease->redis, REDIS_EVAL, words, NULL, NULL);
+    free(key);
 }
 
-/* The arguments of tell_script: the encoded snapshot, its time to live, and the news. */
-struct telling {
-    struct buf value, news;
-    char ttl[24];
-};
-
-static void write_telling(const struct lease_look *look, const struct snapshot *snapshot,
-                          enum problem problem, int64_t retry_after_ms, struct telling *out)
+static void on_renew(uv_timer_t *timer)
 {
-    int64_t ttl_ms = 0;
-    buf_init(&out->value, VALUE_MAX);
-    buf_init(&out->news, KEYS_MAX);
-    if (snapshot != NULL)
-        ttl_ms = state_ended(snapshot->state) ? snapshot->fresh_until_ms - snapshot->fetched_ms
-                                              : look->lease->conf->cache.stale_for_ms;
-    if (ttl_ms > 0)
-        snapshot_encode(snapshot, look->task->route->provider->digest, &out->value);
-    snprintf(out->ttl, sizeof(out->ttl), "%lld", (long long)ttl_ms);
-    buf_addf(&out->news, "%s %s %lld %s", look->lease->sender, problem_code(problem),
-             (long long)retry_after_ms, look->task->key);
+    const struct lease *s = timer->data;
+    const struct lease_look *look;
+    DL_FOREACH(s->held, look)
+    {
+        send_script(look, renew_script);
+    }
 }
 
 static bool let_go(struct lease_look *look)
@@ -211,41 +167,53 @@ static bool let_go(struct lease_look *look)
     return true;
 }
 
+/* How long Redis keeps the snapshot; 0: it does not. */
+static int64_t ttl_of(const struct lease *s, const struct snapshot *snapshot)
+{
+    if (snapshot == NULL)
+        return 0;
+    return state_ended(snapshot->state) ? snapshot->fresh_until_ms - snapshot->fetched_ms
+                                        : s->conf->cache.stale_for_ms;
+}
+
 void lease_tell(struct lease_look *look, const struct snapshot *snapshot, enum problem problem,
                 int64_t retry_after_ms)
 {
-    struct telling telling;
-    struct keys keys;
+    const struct lease *s = look->lease;
+    struct buf value;
     if (!let_go(look))
         return;
-    write_telling(look, snapshot, problem, retry_after_ms, &telling);
-    keys_of(look->lease, look->task, &keys);
-    const struct redis_word words[] = {word(tell_script),      word("2"),
-                                       word_of(&keys.lease),   word_of(&keys.snapshot),
-                                       word(look->token),      word(look->lease->channel),
-                                       word_of(&telling.news), word_of(&telling.value),
-                                       word(telling.ttl)};
-    bool stores = telling.value.len > 0 && !telling.value.failed;
-    redis_send(look->lease->redis, REDIS_EVAL, words, stores ? NELEMS(words) : NELEMS(words) - 2, NULL, NULL);
-    keys_done(&keys);
-    buf_done(&telling.news);
-    buf_done(&telling.value);
+    int64_t ttl_ms = ttl_of(s, snapshot);
+    buf_init(&value, VALUE_MAX);
+    if (ttl_ms > 0)
+        snapshot_encode(snapshot, look->task->route->provider->digest, &value);
+    char *key = key_of(s, look->task, ""), *lease_key = key_of(s, look->task, "#lease");
+    char *ttl = xasprintf("%lld", (long long)ttl_ms);
+    char *news = xasprintf("%s %s %lld %s", s->sender, problem_code(problem), (long long)retry_after_ms,
+                           look->task->key);
+    const char *stored = value.failed ? NULL : value.data; /* NULL: the arguments end there */
+    const char *const words[] = {tell_script, "2",  lease_key, key, look->token,
+                                 s->channel,  news, stored,    ttl, NULL};
+    redis_send(s->redis, REDIS_EVAL, words, NULL, NULL);
+    free(news);
+    free(ttl);
+    free(lease_key);
+    free(key);
+    buf_done(&value);
 }
 
 void lease_remove(struct lease *s, const struct task *task)
 {
-    struct keys keys;
     if (s->conf->redis.address == NULL)
         return;
-    keys_of(s, task, &keys);
-    const struct redis_word words[] = {word(remove_script), word("1"), word_of(&keys.snapshot)};
-    redis_send(s->redis, REDIS_EVAL, words, NELEMS(words), NULL, NULL);
-    keys_done(&keys);
+    char *key = key_of(s, task, "");
+    const char *const words[] = {remove_script, "1", key, NULL};
+    redis_send(s->redis, REDIS_EVAL, words, NULL, NULL);
+    free(key);
 }
 
 void lease_leave(struct lease_look *look)
 {
-    struct keys keys;
     if (look->get != NULL)
         redis_cancel(look->get);
     if (look->take != NULL) {
@@ -255,28 +223,11 @@ void lease_leave(struct lease_look *look)
     look->get = look->take = NULL;
     snapshot_unref(look->found);
     look->found = NULL;
-    if (!let_go(look))
-        return;
-    keys_of(look->lease, look->task, &keys);
-    const struct redis_word words[] = {word(leave_script), word("1"), word_of(&keys.lease),
-                                       word(look->token)};
-    redis_send(look->lease->redis, REDIS_EVAL, words, NELEMS(words), NULL, NULL);
-    keys_done(&keys);
+    if (let_go(look))
+        send_script(look, leave_script);
 }
 
 /* ---- news ---- */
-
-/* Removes the next word from the text. Returns false if there is none or it is too long. */
-static bool take_word(const char **text, const char *end, char *word_, size_t size)
-{
-    const char *space = memchr(*text, ' ', (size_t)(end - *text));
-    if (space == NULL || space == *text || (size_t)(space - *text) >= size)
-        return false;
-    memcpy(word_, *text, (size_t)(space - *text));
-    word_[space - *text] = '\0';
-    *text = space + 1;
-    return true;
-}
 
 /* Accepts only problems that a query to the upstream can cause. */
 static bool read_code(const char *code, enum problem *ret_problem)
@@ -293,22 +244,19 @@ static bool read_code(const char *code, enum problem *ret_problem)
     return false;
 }
 
-static void on_message(void *ctx, const char *text, size_t len)
+static void on_message(void *ctx, const char *text)
 {
     struct lease *s = ctx;
-    const char *end = text + len;
-    char sender[sizeof(s->sender)], code[40], ms[16];
+    char sender[sizeof(s->sender)], code[40];
     struct news news;
-    if (!take_word(&text, end, sender, sizeof(sender)) || !take_word(&text, end, code, sizeof(code)) ||
-        !take_word(&text, end, ms, sizeof(ms)) || !read_code(code, &news.problem) ||
-        parse_int(ms, &news.retry_after_ms) < 0 || news.retry_after_ms < 0 || text == end)
+    long long ms;
+    int key_at = 0;
+    if (sscanf(text, "%16[^ ] %39[^ ] %15lld %n", sender, code, &ms, &key_at) != 3 || ms < 0 ||
+        text[key_at] == '\0' || !read_code(code, &news.problem) || strcmp(sender, s->sender) == 0)
         return;
-    if (news.retry_after_ms > RETRY_AFTER_MAX_MS)
-        news.retry_after_ms = RETRY_AFTER_MAX_MS;
-    news.key = text;
-    news.key_len = (size_t)(end - text);
-    if (strcmp(sender, s->sender) == 0)
-        return;
+    news.retry_after_ms = ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
+    news.key = text + key_at;
+    news.key_len = strlen(news.key);
     stat_inc(STAT_REDIS_NEWS);
     s->on_news(s->ctx, &news);
 }

@@ -23,6 +23,7 @@ enum {
     PAUSE_FIRST_MS = 100,
     PAUSE_MAX_MS = 5000,
     COMPLAIN_AGAIN_MS = 60000,
+    WORDS_MAX = 12, /* of a command */
     LAST_LOOK_MS =
         1 /* not 0: libuv runs a timer that its own callback armed with 0 before it reads a socket */
 };
@@ -312,7 +313,7 @@ static void on_heard(redisAsyncContext *context, void *reply_, void *data)
         return;
     const redisReply *last = reply->element[2]; /* after the kind of message and the channel */
     if (last->type == REDIS_REPLY_STRING)
-        r->on_message(r->ctx, last->str, (size_t)last->len);
+        r->on_message(r->ctx, last->str);
     else if (r->state == CONNECTING) /* "subscribe" and the number of channels */
         go_up(r);
 }
@@ -380,12 +381,12 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
 }
 
 static struct redis_command *send_command(struct redis *r, int verb, int64_t timeout_ms, int argc,
-                                          const char **argv, const size_t *lens)
+                                          const char **argv)
 {
     struct redis_command *command = xcalloc(1, sizeof(*command));
     *command = (struct redis_command){
         .redis = r, .verb = verb, .deadline_ms = uv_now(r->loop) + (uint64_t)timeout_ms};
-    if (redisAsyncCommandArgv(r->context, on_reply, command, argc, argv, lens) != REDIS_OK) {
+    if (redisAsyncCommandArgv(r->context, on_reply, command, argc, argv, NULL) != REDIS_OK) {
         free(command);
         return NULL;
     }
@@ -399,18 +400,16 @@ static bool is_usable(const struct redis *r)
     return r->context != NULL && (r->state == UP || (r->state == CONNECTING && r->first_attempt));
 }
 
-struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const struct redis_word *words,
-                                 size_t n_words, redis_callback *on_reply_, void *user)
+struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const char *const words[],
+                                 redis_callback *on_reply_, void *user)
 {
-    const char *argv[1 + REDIS_WORDS_MAX] = {verbs[verb].word};
-    size_t lens[1 + REDIS_WORDS_MAX] = {strlen(verbs[verb].word)};
-    if (!is_usable(r) || n_words > REDIS_WORDS_MAX)
+    const char *argv[WORDS_MAX] = {verbs[verb].word};
+    int argc = 1;
+    if (!is_usable(r))
         return NULL;
-    for (size_t i = 0; i < n_words; i++) {
-        argv[i + 1] = words[i].data;
-        lens[i + 1] = words[i].len;
-    }
-    struct redis_command *command = send_command(r, verb, r->conf->timeout_ms, (int)n_words + 1, argv, lens);
+    for (; words[argc - 1] != NULL && argc < WORDS_MAX; argc++)
+        argv[argc] = words[argc - 1];
+    struct redis_command *command = send_command(r, verb, r->conf->timeout_ms, argc, argv);
     if (command == NULL)
         return NULL;
     command->on_reply = on_reply_;
@@ -434,10 +433,7 @@ bool redis_is_busy(const struct redis *r)
 
 static bool send_handshake(struct redis *r, int argc, const char **argv)
 {
-    size_t lens[3] = {0};
-    for (int i = 0; i < argc; i++)
-        lens[i] = strlen(argv[i]);
-    return send_command(r, HANDSHAKE, CONNECT_MAX_MS, argc, argv, lens) != NULL;
+    return send_command(r, HANDSHAKE, CONNECT_MAX_MS, argc, argv) != NULL;
 }
 
 static bool shake_hands(struct redis *r)

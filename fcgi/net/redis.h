@@ -33,7 +33,7 @@ typedef void redis_callback(void *user, const struct redis_reply *reply);
  * is logged. */
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf);
 
-typedef void redis_message(void *ctx, const char *data, size_t len);
+typedef void redis_message(void *ctx, const char *text);
 
 /* Opens a second connection, which receives the messages published on `channel` (all (ref)). Its failures are
  * logged only while the first connection, `commands`, is up. */
@@ -42,19 +42,11 @@ struct redis *redis_listen(struct redis *commands, const char *channel, redis_me
 /* Pending commands get no callback. Freed when the loop has run the closing callbacks. NULL is allowed. */
 void redis_free(struct redis *redis);
 
-enum { REDIS_WORDS_MAX = 12 };
-
-/* An argument of a command: any bytes. */
-struct redis_word {
-    const char *data;
-    size_t len;
-};
-
-/* Sends the verb and its arguments. Returns NULL if Redis is unavailable: no callback follows. Otherwise
- * exactly one follows, later, unless the command is cancelled. `on_reply` may be NULL; failures are counted
- * and logged once in any case. */
-struct redis_command *redis_send(struct redis *redis, enum redis_verb verb, const struct redis_word *words,
-                                 size_t n_words, redis_callback *on_reply, void *user);
+/* Sends the verb and its arguments, of which the last is followed by NULL. Returns NULL if Redis is
+ * unavailable: no callback follows. Otherwise exactly one follows, later, unless the command is cancelled.
+ * `on_reply` may be NULL; failures are counted and logged once in any case. */
+struct redis_command *redis_send(struct redis *redis, enum redis_verb verb, const char *const words[],
+                                 redis_callback *on_reply, void *user);
 void redis_cancel(struct redis_command *command);
 
 /* Whether commands wait for replies. None waits longer than the time-out. */
