@@ -14,14 +14,15 @@ struct client_request {
     bool preflight; /* the method is OPTIONS: a browser's CORS preflight */
     enum route_kind kind;
     enum view_kind view;
-    const struct conf_route *hook; /* (ref) ROUTE_HOOK: the route that the webhook belongs to */
-    int wait_s;                    /* how long the client wants to wait for news; 0: not at all */
-    bool stream;                   /* the client wants server-sent events */
-    const char *uri;               /* (ref) all texts: until the request is answered; each may be NULL */
-    const char *if_none_match;     /* (ref) */
-    const char *last_event_id;     /* (ref) */
-    const char *origin;            /* (ref) the origin of the requesting page, if a team lists it */
-    bool foreign;                  /* the requesting page has an origin that no team lists */
+    const struct conf_route
+        *hook;                 /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET: the provider's route */
+    int wait_s;                /* how long the client wants to wait for news; 0: not at all */
+    bool stream;               /* the client wants server-sent events */
+    const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
+    const char *if_none_match; /* (ref) */
+    const char *last_event_id; /* (ref) */
+    const char *origin;        /* (ref) the origin of the requesting page, if a team lists it */
+    bool foreign;              /* the requesting page has an origin that no team lists */
     struct trace trace;
     struct credentials given; /* (ref) empty in the access mode "open" */
 };
@@ -30,6 +31,11 @@ struct client_request {
  * the task, if the request is about one. */
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
                                  struct client_request *ret_asked, struct task *ret_task);
+
+/* Reads the body of a webhook, which is only a hint: it names the task to poll, and nothing else in it is used.
+ * Returns why the webhook is refused, if it is. */
+enum problem client_request_hint(const struct conf_route *hook, const char *body, size_t len,
+                                 struct task *ret_task);
 
 /* Sets those facts of the answer that follow from the request. */
 void client_request_facts(const struct client_request *asked, const struct conf *conf,

@@ -20,7 +20,6 @@
 #include "request/request_metrics.h"
 #include "fetch/poller.h"
 #include "request/client_request.h"
-#include "request/webhook.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
 
@@ -116,7 +115,7 @@ static enum step take_hint(struct request *r)
     size_t len;
     const char *body = fcgi_body(r->client, &len);
     struct task *task = &r->lookups.only.task;
-    enum problem problem = webhook_read(r->asked.hook, body, len, task);
+    enum problem problem = client_request_hint(r->asked.hook, body, len, task);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     poller_hint(r->requests->poller, task);

@@ -37,7 +37,7 @@ enum route_kind {
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
-    ROUTE_HOOK     /* a webhook; see webhook_route */
+    ROUTE_HOOK     /* a webhook; see client_request.h */
 };
 
 /* The first three set the task; ROUTE_MANY does not: see route_ids. */
