@@ -31,6 +31,7 @@ struct poll_entry {
     struct poller *poller; /* (ref) */
     struct task task;
     struct watcher *watchers;
+    struct watcher *untold; /* the next one to call, while the watchers are called */
     int64_t n_watchers;
     bool telling;          /* the watchers are being called: the entry must not be freed */
     int64_t created_ms;    /* of the task, for its interval */
@@ -140,6 +141,11 @@ static void poll_for_watchers(struct poll_entry *e)
     set_watch_due(e, wait_ms);
 }
 
+static int64_t longer(int64_t a_ms, int64_t b_ms)
+{
+    return a_ms > b_ms ? a_ms : b_ms;
+}
+
 /* The pause after a fetch. A task whose queries fail is polled at its interval, even when its last snapshot
  * is too old to be kept. */
 static int64_t pause_after(const struct poll_entry *e, const struct fetch_result *result)
@@ -150,9 +156,8 @@ static int64_t pause_after(const struct poll_entry *e, const struct fetch_result
         return result->retry_after_ms;
     if (result->snapshot != NULL && left_ms > 0)
         return left_ms;
-    int64_t pause_ms = snapshot_interval_ms(e->created_ms, &rules, wall_ms());
-    pause_ms = left_ms > pause_ms ? left_ms : pause_ms;
-    return result->retry_after_ms > pause_ms ? result->retry_after_ms : pause_ms;
+    int64_t pause_ms = longer(left_ms, snapshot_interval_ms(e->created_ms, &rules, wall_ms()));
+    return longer(pause_ms, result->retry_after_ms);
 }
 
 /* ---- polling for a hint ---- */
@@ -194,11 +199,10 @@ static bool meets_hint(const struct poll_entry *e, const struct fetch_result *re
 
 static int64_t pause_after_failure(struct poll_entry *e, const struct fetch_result *result)
 {
-    int64_t pause_ms = backoff_next(&e->hint_pause), left_ms = look_up(e).left_ms;
+    int64_t pause_ms = backoff_next(&e->hint_pause);
     if (e->poller->draining)
         return pause_ms;
-    pause_ms = left_ms > pause_ms ? left_ms : pause_ms;
-    return result->retry_after_ms > pause_ms ? result->retry_after_ms : pause_ms;
+    return longer(longer(pause_ms, look_up(e).left_ms), result->retry_after_ms);
 }
 
 /* A query that was under way when the hint came may have been answered before the change. Its answer does not
@@ -268,12 +272,6 @@ static struct poll_entry *find_or_add(struct poller *p, const struct task *task)
     return e;
 }
 
-static void enter_list(struct watcher *watcher, struct watcher **list)
-{
-    watcher->list = list;
-    DL_APPEND(*list, watcher);
-}
-
 static void start_watching(struct poll_entry *e, const struct snapshot *known)
 {
     const struct cache_look look = look_up(e);
@@ -288,7 +286,7 @@ void poller_join(struct poller *p, const struct task *task, const struct snapsho
 {
     struct poll_entry *e = find_or_add(p, task);
     watcher->entry = e;
-    enter_list(watcher, &e->watchers);
+    DL_APPEND(e->watchers, watcher);
     if (e->n_watchers++ == 0)
         start_watching(e, known);
 }
@@ -299,7 +297,9 @@ void poller_leave(struct watcher *watcher)
     if (e == NULL)
         return;
     watcher->entry = NULL;
-    DL_DELETE(*watcher->list, watcher);
+    if (e->untold == watcher)
+        e->untold = watcher->next;
+    DL_DELETE(e->watchers, watcher);
     if (--e->n_watchers > 0)
         return;
     stat_dec(STAT_WATCHED);
@@ -361,18 +361,14 @@ bool poller_is_busy(const struct poller *p)
 
 /* ---- news ---- */
 
-/* Each watcher is put back into the list before its callback, which may remove this watcher and others. */
+/* A callback may remove its watcher and others. */
 static void tell(struct poll_entry *e, struct snapshot *snapshot)
 {
-    struct watcher *untold = NULL, *watcher;
-    while ((watcher = e->watchers) != NULL) {
-        DL_DELETE(e->watchers, watcher);
-        enter_list(watcher, &untold);
-    }
+    struct watcher *watcher;
     e->telling = true;
-    while ((watcher = untold) != NULL) {
-        DL_DELETE(untold, watcher);
-        enter_list(watcher, &e->watchers);
+    e->untold = e->watchers;
+    while ((watcher = e->untold) != NULL) {
+        e->untold = watcher->next;
         watcher->on_news(watcher, snapshot);
     }
     e->telling = false;

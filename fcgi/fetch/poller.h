@@ -22,8 +22,7 @@ struct poll_entry; /* one task that is polled */
 struct watcher {
     struct poll_entry *entry; /* (ref) NULL: does not watch */
     struct watcher *prev, *next;
-    struct watcher **list; /* (ref) the list that it is in */
-    struct quota *payer;   /* (ref) the quota to charge; NULL: none */
+    struct quota *payer; /* (ref) the quota to charge; NULL: none */
     /* Called with each new snapshot; NULL: the task does not exist any more. The callback may remove this
      * watcher and others. */
     void (*on_news)(struct watcher *watcher, struct snapshot *snapshot);
