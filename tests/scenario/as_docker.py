@@ -1,7 +1,7 @@
 """Executes a command as in a default Docker container: with the restrictions of Docker's seccomp profile.
 
-Run as python3 as_docker.py COMMAND…. The profile allows by name, and grants more calls to a process with capabilities;
-named here is what Linux has and the profile refuses to a process without any.
+Run as python3 as_docker.py COMMAND…. The profile is a list of allowed calls, longer for a process with capabilities;
+listed here are the calls that it denies to a process without any.
 """
 
 import ctypes
@@ -36,12 +36,12 @@ def load_filter():
     def refuse(name, error, *arguments):
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
         array = (Argument * max(len(arguments), 1))(*arguments)
-        # fails for what this machine does not have
+        # fails for calls unknown on this machine
         seccomp.seccomp_rule_add_array(context, ctypes.c_uint32(REFUSE | error), number, len(arguments), array)
 
     for name in REFUSED:
         refuse(name, errno.EPERM)
-    refuse("clone3", errno.ENOSYS)  # its flags cannot be seen; the C library falls back to clone
+    refuse("clone3", errno.ENOSYS)  # seccomp cannot inspect its flags; the C library falls back to clone
     for flag in NAMESPACES:
         refuse("clone", errno.EPERM, Argument(0, MASKED_EQUAL, flag, flag))
     if seccomp.seccomp_load(context) != 0:

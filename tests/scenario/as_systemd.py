@@ -1,6 +1,6 @@
-"""Becomes a service as systemd would start it: sockets, credentials, user, capabilities, system calls; then its ExecStart.
+"""Starts a service as systemd would: sets up sockets, credentials, user, capabilities and seccomp, then executes ExecStart.
 
-Run as root with the text of this file, in the root folder that the units are in: python3 -c TEXT NAME NOTIFY_SOCKET
+Run as root, with the text of this file, in the root file system that has the units: python3 -c TEXT NAME NOTIFY_SOCKET
 """
 
 import ctypes
@@ -45,7 +45,7 @@ def open_sockets(unit):
 
 
 def load_credentials(unit, user):
-    """Copies of files, and of each file in a folder under the name ID_FILE; where they are."""
+    """Copies files, and each file of a directory as ID_FILE; returns the directory of the copies."""
     folder = Path("/run/credentials")
     folder.mkdir(mode=0o755)
     for line in unit["LoadCredential"]:
@@ -64,11 +64,11 @@ def numbers(unit, setting):
 
 def bound_capabilities(unit):
     for number in set(range(64)) - set(numbers(unit, "CapabilityBoundingSet")):
-        libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # fails for those that the kernel does not have
+        libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # fails for those unknown to the kernel
 
 
 def keep_capabilities(unit):
-    """Of what root had, the ambient ones only."""
+    """Drops all capabilities but the ambient ones."""
     ambient = numbers(unit, "AmbientCapabilities")
     mask = sum(1 << number for number in ambient)
     header, sets = struct.pack("Ii", CAPABILITY_VERSION_3, 0), struct.pack("6I", mask, mask, mask, 0, 0, 0)
@@ -91,7 +91,7 @@ def become(unit):
 
 
 def members(group):
-    """The system calls of a group of systemd's, those of the groups in it included."""
+    """The system calls of a systemd group, including those of its subgroups."""
     told = subprocess.run(["systemd-analyze", "--no-pager", "syscall-filter", group], capture_output=True, text=True, check=True)
     for line in told.stdout.splitlines()[1:]:
         if (name := line.strip()) and not name.startswith("#"):
@@ -107,14 +107,14 @@ def allowed_calls(unit):
 
 
 def make_filter(unit):
-    """Loads what it returns when called."""
+    """Returns a function that loads the filter."""
     seccomp = ctypes.CDLL("libseccomp.so.2")
     seccomp.seccomp_init.restype = ctypes.c_void_p
     refuse = REFUSE | getattr(errno, unit["SystemCallErrorNumber"][0])
     context = ctypes.c_void_p(seccomp.seccomp_init(ctypes.c_uint32(refuse)))
     for name in allowed_calls(unit):
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        seccomp.seccomp_rule_add(context, ctypes.c_uint32(ALLOW), number, 0)  # not this machine's: no matter
+        seccomp.seccomp_rule_add(context, ctypes.c_uint32(ALLOW), number, 0)  # unknown on this machine
     return lambda: seccomp.seccomp_load(context)
 
 

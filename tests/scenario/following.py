@@ -28,7 +28,7 @@ def base_url(stack):
 
 
 def watch(stack, target, *options, **environment) -> subprocess.CompletedProcess:
-    """Runs it to its end, in a pipe."""
+    """Runs it to its end, with pipes."""
     done = subprocess.run(command(stack, target, *options), env=stack.daemon.environment(**environment),
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     assert not SANITIZER_REPORT.search(done.stderr), done.stderr
@@ -37,7 +37,7 @@ def watch(stack, target, *options, **environment) -> subprocess.CompletedProcess
 
 @contextlib.contextmanager
 def follower(stack, target, *options):
-    """It runs, in a pipe; its end is the test's to wait for."""
+    """Starts it with pipes; the test waits for its end."""
     process = subprocess.Popen(command(stack, target, *options), env=stack.daemon.environment(), text=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -48,10 +48,10 @@ def follower(stack, target, *options):
 
 
 class Terminal:
-    """It runs in a terminal of so many columns, which is its controlling one.
+    """Runs it on a controlling terminal with this many columns.
 
-    With a shell, it is the child of one that says "ended STATUS" and stays: a terminal whose first process has ended has
-    its settings reset.
+With `shell`, it is the child of a shell that prints "ended STATUS" and stays, because the settings of a terminal
+    are reset when its first process ends.
     """
 
     SHELL = ("sh", "-c", 'trap : INT QUIT HUP; "$@"; echo "ended $?"; exec sleep 60', "sh")
@@ -68,14 +68,14 @@ class Terminal:
         self.text = ""
 
     def resize(self, columns):
-        """The kernel tells the process (SIGWINCH)."""
+        """The kernel sends SIGWINCH to the process."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def echoes_control_characters(self) -> bool:
         return bool(termios.tcgetattr(self._master)[3] & termios.ECHOCTL)
 
     def signal_child(self, number):
-        """To the shell's child."""
+        """Signals the shell's child."""
         (child,) = children_of(self.process.pid)
         os.kill(child, number)
 
@@ -88,7 +88,7 @@ class Terminal:
                 self.text += os.read(self._master, 65536).decode()
 
     def wait(self, pattern) -> re.Match:
-        """Until what has come since the last wait holds the pattern; what stands before its end is forgotten."""
+        """Waits until the output since the last wait matches the pattern, and discards it up to the end of the match."""
 
         def look():
             self._read()
@@ -117,7 +117,7 @@ def view(status="running", **members) -> dict:
 
 
 def answer(document, etag='"e1"', length=None) -> bytes:
-    """A view; with a length, the body is shorter than the headers say."""
+    """A view; with `length`, that is the Content-Length, whatever the body's length."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     lines = "".join(f"{line}\r\n" for line in ("HTTP/1.1 200 OK", "Content-Type: application/json", *([f"ETag: {etag}"] if etag else []),
                                              f"Content-Length: {length or len(body)}", "Connection: close", ""))
@@ -131,7 +131,7 @@ def problem(status, code, detail, *headers) -> bytes:
 
 
 class Scripted:
-    """Gives one answer after the other, each on a connection of its own, and has the heads of the requests."""
+    """A server that gives one answer after the other, each on a new connection, and records the heads of the requests."""
 
     def __init__(self, *answers: bytes):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -157,5 +157,5 @@ class Scripted:
 
     def __exit__(self, *_):
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # whoever did not come is not waited for
+            self._listener.shutdown(socket.SHUT_RDWR)  # do not wait for missing clients
         self._thread.join()

@@ -13,15 +13,15 @@ from stack import Metrics, Stack
 TASK = "/sora/v1/videos/task_1"
 GOOD_REQUEST = request(task_params(TASK))
 NOT_TAKEN = "changed secret refused, the old one stays in force: "
-PLAIN_BINARY = ROOT / "build" / "taskproxy"  # without the sanitizers, which want to be loaded first
+PLAIN_BINARY = ROOT / "build" / "taskproxy"  # without the sanitizers, which must be loaded first
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
-# Straight to the sockets, where no nginx is
+# Requests to the sockets, without nginx
 
 
 def one_without_nginx():
-    """A stack for a whole file: what a test leaves behind, the next ones would notice."""
+    """A stack shared by a whole file; checks at the end that no worker has died."""
     with Stack(nginx=False) as running:
         running.standin.switch(state="SUCCESS")
         yield running
@@ -29,7 +29,7 @@ def one_without_nginx():
 
 
 def metric(stack, name, **labels):
-    """As stack.metric does, but without nginx."""
+    """Like stack.metric, but without nginx."""
     return Metrics(fastcgi.ask(stack.status_socket, "/metrics")[2].decode()).sum(name, **labels)
 
 
@@ -38,7 +38,7 @@ def wait_metric(stack, name, good):
 
 
 def assert_served(stack, index=0):
-    """Others get their answers: on a new connection, and twice on a kept one."""
+    """Asserts that other clients get answers: on a new connection, and twice on a kept one."""
     assert stack.ask_worker(TASK, index).status == 200
     with Connection(stack.worker_socket(index)) as connection:
         assert [connection.ask(task_params(TASK))[0] for _ in range(2)] == [200, 200]
@@ -49,7 +49,7 @@ def assert_served(stack, index=0):
 
 @contextlib.contextmanager
 def clients(stack, count=2, tasks=8):
-    """So many clients with a kept connection each, that ask without pause; gives what was not answered well."""
+    """Starts this many clients that send requests without pause, each on a kept connection; yields the list of failures."""
     stop, asked, failures = threading.Event(), [0] * count, []
 
     def ask(number):
@@ -82,14 +82,14 @@ def clients(stack, count=2, tasks=8):
 
 
 def finished_tasks(make_stack, **settings):
-    """A stack whose tasks have all ended, so that each is asked for once."""
+    """A stack whose tasks have all ended, so each is queried once."""
     stack = make_stack(**settings)
     stack.standin.switch(state="SUCCESS")
     return stack
 
 
 def worker_pid(stack, index):
-    """The worker of that socket; None while there is none."""
+    """The pid of the worker that listens on this socket; None if there is none."""
     for pid in reversed(stack.daemon.workers()):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"--worker", str(index).encode()]:
@@ -98,7 +98,7 @@ def worker_pid(stack, index):
 
 
 def status_of(pid, *names):
-    """These lines of /proc/PID/status, each as a list of words."""
+    """The fields with these names in /proc/PID/status, each as a list of words."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return [lines[name].split() for name in names]
 
@@ -115,7 +115,7 @@ def sockets(stack):
 
 
 def put(file, text, mode=0o600):
-    """Puts a file in the place of another, at once."""
+    """Replaces a file atomically."""
     fresh = file.with_name(".fresh")
     fresh.touch(mode=0o600)
     fresh.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -127,7 +127,7 @@ def put(file, text, mode=0o600):
 
 
 def said(stack, since=0):
-    """What the workers have logged of Redis since then, without the time of day."""
+    """What the workers have logged about Redis since then, without timestamps."""
     lines = stack.daemon.log()[since:].splitlines()
     return [line.split(maxsplit=1)[1] for line in lines if "Redis" in line]
 
@@ -143,12 +143,12 @@ def restart_daemon(stack):
 
 
 def wait_stored(stack, task_id):
-    """Until the task is in Redis: its value there."""
+    """Waits until the task is in Redis, and returns its value."""
     return stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id), what=f"{task_id} in Redis")
 
 
 def preload(monkeypatch, tmp_path, source: str | Path) -> None:
-    """Daemons that start from now on have this C code in them, too."""
+    """Preloads this C code into daemons that start from now on."""
     library = tmp_path / "preloaded.so"
     subprocess.run(["cc", "-w", "-shared", "-fPIC", "-x", "c", "-D_GNU_SOURCE", "-o", library, "-"], check=True,
                    input=source if isinstance(source, str) else source.read_text(), text=True)

@@ -16,7 +16,7 @@ def secret_file(folder: Path) -> Path:
 
 
 def settings(folder: Path, **more) -> dict:
-    """A Stack's: sora's webhooks are taken, kling's are not."""
+    """Settings for a Stack: accepts webhooks for sora but not for kling."""
     file = secret_file(folder)
     file.touch(0o600)
     file.write_text(SECRET + "\n")
@@ -29,17 +29,17 @@ def settings(folder: Path, **more) -> dict:
 
 
 def hooked_maker(make_stack, tmp_path):
-    """As make_stack."""
+    """Like make_stack."""
     return lambda **more: make_stack(**settings(tmp_path, **more))
 
 
 def one_hooked(tmp_path_factory):
-    """One running stack for most of a file; each test has tasks of its own."""
+    """One running stack for most of a file; each test uses its own tasks."""
     with Stack(**settings(tmp_path_factory.mktemp("hook"), config={"log_level": "debug"})) as stack:
         yield stack
 
 
-# Asking
+# Requests
 
 
 def naming(task: str) -> bytes:
@@ -47,7 +47,7 @@ def naming(task: str) -> bytes:
 
 
 def post(stack, body: bytes, path=HOOK, method="POST", **headers) -> Answer:
-    """Through nginx."""
+    """Sends a webhook through nginx."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return stack.get(path, {"Content-Type": "application/json", **named}, method, body)
 
@@ -62,7 +62,7 @@ def hook(stack, task: str) -> None:
 
 
 def known(stack, task: str) -> None:
-    """The task has been asked for once, and will not be so again by itself."""
+    """Fetches the task once; it is not queried again without a webhook."""
     assert stack.get(NATIVE + task).status == 200
     assert stack.standin.count(task) == 1
 

@@ -11,14 +11,14 @@ from stack import ROOT
 
 
 def run(*command, seconds=600, **settings):
-    """A command that must succeed: what it has written."""
+    """Runs a command that must succeed, and returns its output."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=seconds, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def copy_tree(folder):
-    """What a build needs, with what is built already; the folder."""
+    """Copies the sources and the objects already built; returns the directory."""
     for name in ("conf", "fcgi", "nginx"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("Makefile", "README.md"):
@@ -34,9 +34,9 @@ def copy_tree(folder):
 
 
 class FreshRoot:
-    """What this machine has on its disk, to be changed at will: the changes are in memory, and gone at the end.
+    """An overlay of this machine's root file system that tests may change; the changes are in memory and discarded.
 
-    Its folders /proc, /dev and /tmp are the machine's; /run is empty.
+    /proc, /dev and /tmp are the machine's own; /run is empty.
     """
 
     MOUNTS = """
@@ -67,6 +67,6 @@ class FreshRoot:
         return run(*self.inside, *command, **settings)
 
     def new_files(self):
-        """What is here and not on the machine."""
+        """The files that exist here but not on the machine."""
         paths = {"/" / path.relative_to(self._upper) for path in self._upper.rglob("*")}
         return {str(path) for path in paths if not os.path.lexists(path)}

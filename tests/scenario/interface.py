@@ -14,7 +14,7 @@ METHODS = ("get", "head", "options", "post")
 
 
 class Interface:
-    """Each exchange is compared with the document; what was seen is kept, to be compared with what there is."""
+    """Compares each exchange with the document, and records what was seen, to find what never occurs."""
 
     def __init__(self, file: Path = FILE):
         self.document = yaml.safe_load(file.read_text())
@@ -24,7 +24,7 @@ class Interface:
         self.codes = set()
 
     def documented(self) -> tuple:
-        """All that should be seen: statuses, headers, codes."""
+        """Everything that should be seen: statuses, headers, codes."""
         statuses, headers = set(), set()
         for path, method, status, response in self._responses():
             statuses.add((path, method, status))
@@ -39,7 +39,7 @@ class Interface:
                     yield path, method, status, response
 
     def _found(self, thing: dict, place) -> tuple:
-        """What a $ref leads to, with its name; anything else is where it stands."""
+        """Resolves a $ref: the name and the object; anything else is returned as it is."""
         if "$ref" not in thing:
             return place, thing
         return thing["$ref"].rsplit("/", 1)[1], self._resolver.resolve(thing["$ref"])[1]
@@ -49,7 +49,7 @@ class Interface:
         jsonschema.Draft202012Validator(schema, resolver=self._resolver, format_checker=checker).validate(value)
 
     def saw(self, path: str, method: str, answer: Answer, shared: str | None = None) -> Answer:
-        """An answer at the path of the document; `shared` names the response of a method that is not documented there."""
+        """Checks an answer against a path of the document; `shared` names the shared response for an undocumented method."""
         status = str(answer.status)
         if shared:
             place, response = shared, self.document["components"]["responses"][shared]

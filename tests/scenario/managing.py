@@ -12,10 +12,10 @@ LISTEN_FIRST = 3  # the number of the first descriptor passed
 
 
 class Manager:
-    """Give it the stack before its daemon starts.
+    """Create it before the stack's daemon starts.
 
-    abstract  the name of its socket stands in no folder
-    watchdog  seconds within which it wants to hear that the daemon lives
+    abstract  use an abstract socket address
+    watchdog  seconds within which the daemon must report that it is alive
     listen    paths of sockets that it opens and passes
     """
 
@@ -24,7 +24,7 @@ class Manager:
         name = str(stack.folder / "notify.sock")
         self._ear.bind(f"\0{name}" if abstract else name)
         if not abstract:
-            os.chmod(name, 0o777)  # whoever the daemon runs as
+            os.chmod(name, 0o777)  # whatever user the daemon runs as
         self._reports = []
         self._passed = []
         self.variables = stack.daemon.variables
@@ -46,7 +46,7 @@ class Manager:
         for number in self._passed:
             os.close(number)
 
-    # What it hears
+    # Reports
 
     def _hear(self):
         while datagram := self._ear.recv(65536):
@@ -54,11 +54,11 @@ class Manager:
         self._ear.close()
 
     def reports(self, *names):
-        """All so far that hold one of these names, or simply all; each {name: value}, oldest first."""
+        """The reports so far that have one of these names, or all; each is {name: value}, oldest first."""
         return [report for report in list(self._reports) if not names or set(names) & report.keys()]
 
     def wait(self, name, value="1", count=1):
-        """Until it was told that so many times: the last of those reports."""
+        """Waits for this many such reports, and returns the last one."""
 
         def look():
             found = [report for report in self.reports(name) if report[name] == value]
@@ -67,10 +67,10 @@ class Manager:
         return wait_until(look, 20, f"{name}={value}, {count} times; there were {self.reports()}")
 
     def states(self):
-        """What was told of the state, in order."""
+        """The states reported so far, in order."""
         return [name for report in self.reports() for name in ("READY", "RELOADING", "STOPPING") if name in report]
 
-    # What it hands over
+    # Sockets
 
     def _listen(self, path):
         opened = socket.socket(socket.AF_UNIX)
@@ -82,7 +82,7 @@ class Manager:
         return opened
 
     def hand_over(self, daemon, pid="$$"):
-        """To the daemon at its next start, from 3 on: those numbers are free only in the process that becomes the daemon."""
+        """Makes the daemon's next start inherit them as 3 and up; only in the process that becomes the daemon are those free."""
         self._close_passed()
         daemon.passed = [fcntl.fcntl(passed, fcntl.F_DUPFD, 100) for passed in self.sockets]
         moves = " ".join(f"{LISTEN_FIRST + i}<&{number} {number}<&-" for i, number in enumerate(daemon.passed))

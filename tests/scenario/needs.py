@@ -21,7 +21,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
 
 def or_skip(why_not) -> None:
-    """why_not() returns the reason; an empty one is none."""
+    """Skips the test if why_not() returns a reason; an empty text means that the prerequisite is there."""
     if reason := why_not():
         pytest.skip(reason)
 
@@ -30,7 +30,7 @@ def or_skip(why_not) -> None:
 
 
 def namespaces(*kinds: str) -> None:
-    """unshare with these options, and in them a bind mount."""
+    """Probes unshare with these options, and a bind mount inside."""
     or_skip(lambda: _no_namespaces(*kinds))
 
 
@@ -58,7 +58,7 @@ def _no_terminal() -> str:
 
 
 def npm_modules() -> str:
-    """The folder with the locked packages, for NODE_PATH. They stay in build/ for the next run."""
+    """The directory with the locked packages, for NODE_PATH. They stay in build/ for the next run."""
     or_skip(_not_installed)
     return str(INSTALLED / "node_modules")
 
@@ -69,7 +69,7 @@ def _not_installed() -> str:
         return "npm is not installed"
     INSTALLED.mkdir(parents=True, exist_ok=True)
     with open(INSTALLED / "busy", "w") as busy:
-        fcntl.flock(busy, fcntl.LOCK_EX)  # of test processes side by side one installs
+        fcntl.flock(busy, fcntl.LOCK_EX)  # one of the parallel test processes installs
         lock, done = (LOCKED / "package-lock.json").read_text(), INSTALLED / "done"
         if done.exists() and done.read_text() == lock:
             return ""

@@ -48,7 +48,7 @@ class Relay:
 
     @contextlib.contextmanager
     def holding(self):
-        """Within, no reply to a command gets through."""
+        """While the context is active, replies to commands are held back."""
         self._passing.clear()
         try:
             yield

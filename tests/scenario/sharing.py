@@ -10,14 +10,14 @@ CHANNEL = "taskproxy:news"
 
 
 def sharing(make_stack, **settings) -> Stack:
-    """A stack whose workers hear each other."""
+    """A stack whose workers are subscribed to each other's notifications."""
     stack = make_stack(**settings)
     wait_hearing(stack)
     return stack
 
 
 def second_host(make_stack, first, **settings) -> Stack:
-    """Another daemon, with its own nginx, on the first one's Redis and upstream."""
+    """Starts another daemon, with its own nginx, on the first one's Redis and upstream."""
     upstream = {"base_url": first.standin.url, "key_file": str(first.key_file), "ca_file": first.standin.ca_file}
     config = merged({"redis": first.config["redis"], "upstreams": {"main": PATIENT}}, settings.pop("config", {}))
     return sharing(make_stack, redis=False, upstream=upstream, config=config, **settings)
@@ -33,17 +33,17 @@ def lease_of(task) -> str:
 
 
 def wait_no_lease(stack):
-    """What a worker sends behind its answers may come a moment after them."""
+    """Waits until this is stored: workers write to Redis shortly after they have answered."""
     stack.wait_until(lambda: stack.redis.keys("*#lease") == [], seconds=1.5, what="no lease")
 
 
 def ask(stack, index, task, wait=""):
-    """Asks that worker, whatever nginx would think; a future."""
+    """Sends a request to this worker, bypassing nginx; returns a future."""
     return stack.background(stack.ask_worker, NATIVE + task + wait, index)
 
 
 def ask_both(stack, task, barrier) -> list:
-    """Worker 0, which asks the upstream and is held there, and then worker 1, which waits for it."""
+    """Futures of two requests: worker 0 queries the upstream, which hangs, and worker 1 waits for it."""
     refused = stack.metric("leases_refused_total")
     holder = ask(stack, 0, task)
     barrier.wait_arrived(1)
@@ -53,7 +53,7 @@ def ask_both(stack, task, barrier) -> list:
 
 
 class Publisher:
-    """A connection to Redis for texts of any bytes, which redis-cli would not take."""
+    """A connection to Redis for messages of arbitrary bytes, which redis-cli does not accept."""
 
     def __init__(self, stack):
         self._socket = socket.socket(socket.AF_UNIX)
@@ -61,7 +61,7 @@ class Publisher:
         self._replies = self._socket.makefile("rb")
 
     def publish(self, *texts: bytes) -> None:
-        """All of them; on return Redis has passed them on."""
+        """Publishes all of them; on return Redis has delivered them."""
         for text in texts:
             words = [b"PUBLISH", CHANNEL.encode(), text]
             self._socket.sendall(b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))

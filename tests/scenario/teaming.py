@@ -22,7 +22,7 @@ def digest(token: str) -> str:
 
 
 def write_teams(stack, changes: dict | None = None) -> None:
-    """The file of teams, changes laid over TEAMS, each team with its token; and the secrets that it names."""
+    """Writes the teams file, TEAMS merged with the changes, each team with its token; and the secrets that it names."""
     teams = merged(TEAMS, changes or {})
     for name, team in teams.items():
         team.setdefault("token_sha256", [digest(TOKENS[name])] if name in TOKENS else [])
@@ -32,7 +32,7 @@ def write_teams(stack, changes: dict | None = None) -> None:
 
 
 def teams_stack(make_stack, teams: dict | None = None, mode: str = "teams", access: dict | None = None, daemon=True, **settings):
-    """A running stack with teams; `teams` is laid over TEAMS, `access` over what the mode needs."""
+    """A running stack with teams; `teams` is merged into TEAMS, `access` into the settings of the mode."""
     config = {"access": {"mode": mode, "teams_file": "teams.json", **(access or {})}}
     stack = make_stack(**{**settings, "config": merged(config, settings.get("config", {}))}, daemon=False, nginx=False)
     write_teams(stack, teams)
@@ -57,13 +57,13 @@ def sign(task: str, exp: int, team: str = "web", secret: str = SECRET) -> str:
 
 
 def link(task: str, exp: int | None = None, team: str = "web", secret: str = SECRET) -> str:
-    """The query of a link."""
+    """The query string of a link."""
     exp = in_seconds(3600) if exp is None else exp
     return f"team={team}&exp={exp}&sig={sign(task, exp, team, secret)}"
 
 
 def refusal(answer) -> tuple:
-    """Status and code of a problem, which has no more of the request in it than its id."""
+    """Status and code of a problem; asserts that it repeats nothing of the request but its id."""
     assert answer.headers["content-type"] == "application/problem+json"
     document = answer.json()
     assert document["status"] == answer.status and document["detail"] == document["message"]
@@ -71,7 +71,7 @@ def refusal(answer) -> tuple:
 
 
 def one_stack():
-    """A fixture: one stack for the tests that change nothing; all tasks have ended."""
+    """Makes a fixture: one stack for the tests that change nothing; all tasks have ended."""
     with contextlib.ExitStack() as stacks:
         stack = teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), redis=False)
         stack.standin.switch(state="SUCCESS")

@@ -30,7 +30,7 @@ def wait_not_hit(stack, task_id: str):
     return stack.wait_until(lambda: (answer := stack.task(task_id)).headers["x-cache"] != "HIT" and answer, what="no HIT")
 
 
-# From where the answer comes
+# Cache results
 
 
 def test_first_request_is_a_miss_and_second_is_a_hit_with_identical_body(make_frozen):
@@ -77,7 +77,7 @@ def test_redis_serves_other_workers_and_a_restarted_daemon(stack):
         assert answer.headers["etag"] == first.headers["etag"]
         assert cache_status(answer)["hit"] is True
     assert stack.standin.count("ended") == 1
-    assert stack.metric("cache_hits_total", level="redis") == 1  # of this daemon
+    assert stack.metric("cache_hits_total", level="redis") == 1  # since this daemon started
 
 
 def test_running_snapshot_of_one_worker_is_used_by_the_other(make_stack):
@@ -89,7 +89,7 @@ def test_running_snapshot_of_one_worker_is_used_by_the_other(make_stack):
     assert stack.standin.count("t") == 1
 
 
-# Its headers
+# Headers
 
 
 def test_matching_etag_gives_304(stack):
@@ -174,7 +174,7 @@ def test_failed_task_is_a_200(stack):
 
 
 def kept(value, pointers: list):
-    """A copy of the value with what the pointers (lists of segments) name, and nothing else."""
+    """A copy of the value with only the members that the pointers (lists of segments) name."""
     if [] in pointers or value is None:
         return value
     if isinstance(value, list):
@@ -246,7 +246,7 @@ def test_expired_urls_are_served_but_not_cacheable(make_frozen):
     assert stack.standin.count("ended") == 1
 
 
-# How often the upstream is asked
+# Poll intervals
 
 
 def test_task_is_queried_once_per_poll_interval(make_frozen):
@@ -278,7 +278,7 @@ def test_retry_after_from_the_upstream_extends_the_poll_interval(make_frozen):
     assert cache_status(stack.task("t"))["ttl"] == "1"
 
 
-# What is not kept
+# Unknown status, missing tasks
 
 
 def test_unknown_status_is_served_as_running_counted_logged_and_not_stored(stack):
@@ -304,7 +304,7 @@ def test_missing_task_is_remembered_for_missing_ttl_in_memory_only(make_frozen):
     assert stack.standin.count("missing") == 1
     assert stack.redis.stored() == []
     stack.task("there")
-    assert stack.metric("cache_entries") == 1  # missing tasks have a store of their own
+    assert stack.metric("cache_entries") == 1  # missing tasks are stored separately
     stack.clock.step(0.001)
     assert stack.task("missing").headers["x-cache"] == "MISS"
     assert stack.standin.count("missing") == 2

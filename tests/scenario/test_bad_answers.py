@@ -25,7 +25,7 @@ NUMBERS = itertools.count(10**6)
 
 
 def new_id() -> str:
-    """One that every provider's grammar takes."""
+    """A task id that every provider's grammar accepts."""
     return str(next(NUMBERS))
 
 
@@ -39,7 +39,7 @@ def ask(stack, provider: str, bare_id: str):
 
 
 def told(stack, provider: str, body: bytes | str):
-    """What a client is told when the upstream gives this body for the task."""
+    """The answer to a client when the upstream gives this body for the task."""
     bare_id = new_id()
     stack.standin.switch(bare_id, raw=body)
     answer = ask(stack, provider, bare_id)
@@ -56,7 +56,7 @@ def stored(stack, provider: str) -> list:
 
 
 def mutilated(body: bytes) -> dict:
-    """The body of a success, broken in ways that JSON does not know; by name."""
+    """The body of a success, made invalid JSON in several ways; by name."""
     opened, rest = body.lstrip()[:1], body.lstrip()[1:]
     assert opened == b"{"
     first_name = json.dumps(next(iter(json.loads(body)))).encode()
@@ -96,7 +96,7 @@ def test_malformed_or_oversized_body_is_invalid_and_not_stored(everyone, provide
     assert stored(everyone, provider) == before
 
 
-# Who answers like whom, so that one's success may be read as the other's.
+# Providers with similar formats, so that one's success may be read as the other's.
 FAMILIES = (
     {"sora", "newapi", "suno"}, {"kling", "kling-official", "kling-images"}, {"luma", "luma-aggregator"},
     {"openai", "replicate", "seedance", "runway", "midjourney"},
@@ -109,7 +109,7 @@ def test_body_of_another_provider_is_not_an_ended_task(everyone, provider):
         if other == provider or any({provider, other} <= family for family in FAMILIES):
             continue
         answer = told(everyone, provider, success(other))
-        if answer.status == 200:  # the same member with words of its own: a status that is not known, or none yet
+        if answer.status == 200:  # same member, different values: an unknown status, or none yet
             assert answer.json()["status"] not in ENDED, other
             assert answer.headers["cache-control"] == "private, no-cache"
         else:
@@ -126,7 +126,7 @@ def pointers(value, named=()) -> set:
 
 
 def replaced(document, pointer: tuple, value):
-    """A copy with the value at the pointer, in the first member of arrays; None when nothing stands there."""
+    """A copy with the value at the pointer, in the first element of arrays; None if the pointer leads nowhere."""
     document = copy.deepcopy(document)
     *way, last = pointer
     at = document
@@ -177,7 +177,7 @@ def test_swapped_arrays_and_objects_are_rejected(everyone):
     assert stored(everyone, "sora") == before
 
 
-# A status that is not listed
+# Unlisted status
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

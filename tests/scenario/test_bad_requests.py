@@ -1,4 +1,4 @@
-"""Invalid requests are refused with a problem, cause no query to Redis or the upstream, and do not affect later requests."""
+"""Invalid requests are rejected with a problem, cause no query to Redis or the upstream, and do not affect later requests."""
 
 import re
 
@@ -67,7 +67,7 @@ def test_very_long_uri_is_rejected_and_the_next_request_works(stack):
         assert answer.status in (400, 404), target[:30]
         assert len(answer.body) < 1000
     assert stack.get(PATH + "x" * 7000).status == 400
-    assert stack.get(PATH + "x" * 20000).status == 414  # nginx's own
+    assert stack.get(PATH + "x" * 20000).status == 414  # sent by nginx itself
     assert_nobody_was_asked(stack)
     assert stack.task("t").status == 200
     assert stack.ask_worker(PATH + "t").status == 200
@@ -124,7 +124,7 @@ def test_body_too_large_for_nginx_is_rejected_with_a_problem(stack):
     assert stack.task("t").status == 200
 
 
-# The form of a refusal
+# Problems
 
 
 def test_problem_has_all_members_and_nothing_from_the_upstream(stack):

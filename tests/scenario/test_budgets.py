@@ -11,7 +11,7 @@ COUNTER = "taskproxy:#queries:"  # and the team's name
 
 
 def budget_stack(make_stack, limit=3, workers=1, redis=True, **settings):
-    """Teams of which "web" has a budget; all tasks have ended."""
+    """Teams of which "web" has a quota; all tasks have ended."""
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": limit}}, redis=redis,
                         config={"workers": workers, **settings.pop("config", {})}, **settings)
     stack.standin.switch(state="SUCCESS")
@@ -30,7 +30,7 @@ def spend(stack, tasks="abc", team="web"):
 
 
 def assert_limited(answer, limit):
-    """With the headers of draft-ietf-httpapi-ratelimit-headers, and a Retry-After that is the end of the minute."""
+    """Asserts a 429 with the headers of draft-ietf-httpapi-ratelimit-headers; Retry-After is the end of the minute."""
     assert refusal(answer) == LIMITED
     assert (answer.headers["ratelimit-limit"], answer.headers["ratelimit-remaining"]) == (str(limit), "0")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
@@ -99,7 +99,7 @@ def test_other_teams_are_not_limited_and_their_results_are_shared(make_stack):
 def test_waiting_team_pays_when_the_starter_has_no_quota_left(make_stack):
     stack = budget_stack(make_stack)
     spend(stack, "ab")
-    stack.redis.cli("SET", COUNTER + "web", 1000, "KEEPTTL")  # what workers elsewhere have used up
+    stack.redis.cli("SET", COUNTER + "web", 1000, "KEEPTTL")  # as if other workers had used it up
     stack.redis.freeze()
     asks = [stack.background(ask, stack, "joined", team) for team in ("web", "film")]
     stack.wait_metric("waiters", 2)
@@ -135,7 +135,7 @@ def test_quota_is_reset_each_minute(make_frozen, redis):
             assert_limited(answer, 3)
             assert answer.headers["retry-after"] == str(seconds)
             stack.clock.step(59 if seconds == 60 else 1.001)
-        stack.clock.step(24 * 3600)  # none of the tasks is kept
+        stack.clock.step(24 * 3600)  # no task is cached any more
 
 
 def test_each_worker_counts_on_its_own_without_redis(make_stack):
@@ -175,7 +175,7 @@ def test_watching_is_charged_and_resumes_with_a_new_quota(make_stack):
         stack.standin.wait_count(3, "a")
         with Stream(stack, NATIVE + "a", **bearer("film")) as theirs:
             theirs.next()
-            wait_queries(stack, 3, "a")  # which the other team pays for
+            wait_queries(stack, 3, "a")  # charged to the other team
             end(stack, "a")
             assert mine.next().data["data"]["status"] == theirs.next().data["data"]["status"] == "SUCCESS"
 
@@ -230,7 +230,7 @@ def test_teams_without_a_limit_are_not_counted(make_stack):
     assert stack.redis.keys("*queries*") == []
 
 
-# Requests that wait
+# Waiting requests
 
 
 def watcher_stack(make_stack, watchers=2):
@@ -261,7 +261,7 @@ def test_requests_over_the_watcher_limit_are_not_held(make_stack, more):
     assert_limited(answer, 2)
     assert answer.headers["retry-after"] == "1"
     assert stack.metric("rate_limited_total", limit="watchers") == 1
-    assert ask(stack, "t").status == 200  # who does not wait is not limited
+    assert ask(stack, "t").status == 200  # a request without wait is not limited
     other = hold(stack, "film")
     end(stack)
     assert {answer.result().status for answer in [*held, other]} == {200}

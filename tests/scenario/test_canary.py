@@ -1,4 +1,4 @@
-"""The upstream's key is sent in one header of queries to one origin, and appears nowhere else."""
+"""The upstream's key is sent in one header of queries to one origin and appears nowhere else."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ TROUBLES = {
     "chunked": {"state": "SUCCESS", "chunked": True}, "slow": {"endless": True, "pace": 0.05},
     "late": {"delay": 0.1, "seconds": 5, "progress": "7%", "expires": 2e9, "times": 1},
 }
-IN_THE_TEST = {"repeat_key", "headers", "raw", "redirect", "wire", "retry_after"}  # as they have the key, or come last
+IN_THE_TEST = {"repeat_key", "headers", "raw", "redirect", "wire", "retry_after"}  # these have the key, or come last
 
 
 def escaped(key: str, form: str = "\\u{:04x}") -> str:
@@ -32,7 +32,7 @@ def escaped(key: str, form: str = "\\u{:04x}") -> str:
 
 
 def odd_documents(key: str) -> dict:
-    """Bodies with the key in odd places, by task id; %s in them stands for the key as JSON may write it."""
+    """Bodies with the key in unusual places, by task id; %s is replaced by each JSON spelling of the key."""
     forms = {
         "plain": json.dumps(key)[1:-1],
         "escaped": escaped(key),
@@ -56,7 +56,7 @@ def odd_documents(key: str) -> dict:
 
 
 def spellings(key: str) -> list:
-    """How the key, or a good part of it, could be written."""
+    """The encodings in which the key, or a large part of it, could appear."""
     half = len(key) // 2
     parts = (key[:half], key[half:])
     return [
@@ -66,7 +66,7 @@ def spellings(key: str) -> list:
 
 
 def files(stack, *secret_files):
-    """All files in the stack's folder but those that hold secrets."""
+    """All files in the stack's folder except those that hold secrets."""
     for file in stack.folder.rglob("*"):
         if file.is_file() and file not in (stack.key_file, *secret_files):
             yield str(file), file.read_text(errors="replace")
@@ -102,7 +102,7 @@ def assert_nowhere(places, key: str) -> None:
 
 
 def make_nosy_stack(make_stack, key: str | None):
-    """Logs everything, keeps everything that the upstream says, and has that key, or its own."""
+    """A stack that logs at debug level and keeps every member of the upstream's answers, with this key or its default one."""
     stack = make_stack(
         config={"log_level": "debug", "upstreams": {"main": {"timeout": "1s"}}},
         providers={"sora": {"keep": ["/code", "/message", "/data"]}}, daemon=False, nginx=False,
@@ -164,7 +164,7 @@ def test_key_never_leaks_after_a_reload_with_another_one(make_stack):
 
 
 def repeat(stack, keys):
-    """The upstream repeats all keys that it knows, whichever it was asked with."""
+    """The upstream repeats all keys that it knows, whichever one the query had."""
     message = " ".join(keys)
     stack.standin.switch(raw=json.dumps({"code": "success", "message": message, "data": {"status": "IN_PROGRESS"}}))
 
@@ -196,19 +196,19 @@ def test_keys_of_a_pool_never_leak_even_when_their_files_are_replaced(make_stack
 
 
 def memory(pid):
-    """What the process has in its memory, mapping by mapping: the mapping's place, whether it is locked, and the bytes."""
+    """The memory of the process, mapping by mapping: address range, whether it is locked, and the bytes."""
     smaps = Path(f"/proc/{pid}/smaps").read_text()
     mapping = r"^(([0-9a-f]+)-([0-9a-f]+) r.*)\n(?:.*\n)*?VmFlags: (.*)$"
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
         for place, first, last, flags in re.findall(mapping, smaps, re.MULTILINE):
-            with contextlib.suppress(OSError, OverflowError):  # of the kernel's own, or behind the end of a file
+            with contextlib.suppress(OSError, OverflowError):  # a kernel mapping, or past the end of a file
                 mem.seek(int(first, 16))
                 yield place, "lo" in flags.split(), mem.read(int(last, 16) - int(first, 16))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the processes")
 def test_key_is_only_in_locked_memory_and_replaced_keys_are_wiped(make_stack):
-    """Of the real program: the sanitizer locks nothing, and keeps what was freed."""
+    """Uses the production binary: the sanitizer locks no memory and keeps freed blocks."""
     stack = make_stack(binary=ROOT / "build/taskproxy", redis=False)
     old, new = stack.key, "sk-another-canary-0123456789abcdef"
     assert stack.task("t").status == 200
@@ -262,7 +262,7 @@ def test_reload_with_a_key_file_readable_by_others_keeps_the_old_key(stack):
 def test_processes_cannot_be_dumped_or_traced(stack):
     for pid in (stack.daemon.pid, *stack.daemon.workers()):
         assert re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
-        # The files of a process that cannot be dumped are root's, whoever it runs as.
+        # The /proc files of a process that is not dumpable belong to root, whatever user it runs as.
         assert os.stat(f"/proc/{pid}/environ").st_uid == 0
     worker = stack.daemon.workers()[0]
     (uid,) = re.findall(r"^Uid:\t(\d+)", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)

@@ -10,7 +10,7 @@ TASK = "/sora/v1/videos/task_1"
 
 
 def run_cgi(stack, *arguments, **environment):
-    """The program's end, whatever it is: its exit status, its answer taken apart, and its stderr."""
+    """Runs the program: its exit status, its parsed answer, and its stderr."""
     done = subprocess.run(
         [stack.daemon.binary, *arguments], env=stack.daemon.environment(GATEWAY_INTERFACE="CGI/1.1", **environment),
         stdin=subprocess.DEVNULL, capture_output=True, timeout=30,
@@ -18,8 +18,8 @@ def run_cgi(stack, *arguments, **environment):
     return done.returncode, fastcgi.parse_answer(done.stdout), done.stderr.decode()
 
 
-def test_arguments_that_a_client_chooses_are_not_looked_at(make_stack):
-    """A web server passes the words of a query without '=' as arguments (RFC 3875, 4.4)."""
+def test_arguments_from_the_query_string_are_ignored(make_stack):
+    """A web server passes the words of a query string without '=' as arguments (RFC 3875, 4.4)."""
     stack = lone_program(make_stack, redis=False)
     config = {"TASKPROXY_CONFIG": str(stack.daemon.config_file)}
     for words in (["--worker", "0", "0", "x"], ["--worker", "0", "0", str(stack.daemon.config_file)], ["--new-token"], ["-V"]):
@@ -28,7 +28,7 @@ def test_arguments_that_a_client_chooses_are_not_looked_at(make_stack):
 
 
 def lone_program(make_stack, **settings):
-    """A stack without daemon and web server: only what the program asks."""
+    """A stack without daemon and web server: Redis and the stand-in only."""
     return make_stack(daemon=False, nginx=False, **settings)
 
 
@@ -73,7 +73,7 @@ def test_unanswerable_request_is_a_problem_with_exit_status_0(make_stack):
     ):
         if code == "upstream_timeout":
             stack.configure(upstreams={"main": {"timeout": "200ms"}})
-        answer = stack.daemon.cgi(target, method)  # which fails on an exit status that is not 0
+        answer = stack.daemon.cgi(target, method)  # raises if the exit status is not 0
         assert (answer.status, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
     assert "task_1" not in stack.standin.counts()["tasks"]

@@ -14,7 +14,7 @@ def outcome(answer) -> tuple:
 
 
 def leave_after_asking(stack, task_id: str):
-    """Sends a request through nginx; the connection, to be closed before the answer."""
+    """Sends a request through nginx; returns the connection, to be closed before the answer arrives."""
     connection = stack.nginx.connection()
     connection.request("GET", PATH + task_id)
     return connection
@@ -68,7 +68,7 @@ def test_head_conditional_and_plain_requests_share_one_query(make_stack):
     stack.standin.switch("t", state="SUCCESS")
     etag = stack.task("t").headers["etag"]
     stack.daemon.stop()
-    stack.daemon.start()  # and knows nothing
+    stack.daemon.start()  # with an empty cache
     stack.standin.reset_counts()
     with stack.standin.hold("t") as barrier:
         plain = stack.background(stack.task, "t")
@@ -91,7 +91,7 @@ def test_different_tasks_do_not_wait_for_each_other(stack):
     assert held.result().status == 200
 
 
-# Clients that leave
+# Clients that disconnect
 
 
 def test_departed_client_does_not_cancel_the_query_for_the_others(stack):

@@ -58,7 +58,7 @@ FILES = {  # beside the configuration: text and mode
 
 
 class Place:
-    """A folder with a configuration, and the binary run on it."""
+    """A directory with a configuration, on which the binary is run."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -73,7 +73,7 @@ class Place:
         (self.folder / "providers" / "toy.json").write_text(provider)
 
     def run(self, *arguments: str, config: str = "taskproxy.json") -> tuple:
-        """(exit status, stdout, stderr), both without the folder's name."""
+        """(exit status, stdout, stderr), both without the directory's name."""
         done = subprocess.run(
             [BINARY, "-c", self.folder / config, *arguments], capture_output=True, text=True, timeout=30,
         )
@@ -96,12 +96,12 @@ ROUTE = '{ "provider": "toy", "upstream": "main" }'
 SECOND_PATH = ', "path": "/b/{task_id}" }'
 NO_DURATION = 'must be a duration: a number and ms, s, m, h or d, such as "250ms"'
 NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
-JSON_C_SAYS = "…"  # a reason in the words of json-c, which differ between its versions
+JSON_C_SAYS = "…"  # json-c's own message, which differs between its versions
 NO_URL = 'must be a scheme, a host and optionally a port, such as "https://api.example.com"'
 NO_ADDRESS = "must be IP:PORT (no host name: looking it up would block) or unix:PATH"
 READABLE = "can be read by others (mode {}); restrict it with chmod 600"
 
-WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
+WRONG_CONFIGS = [  # in CONFIG: text, replacement, resulting message
     # names
     ('"redis": {', '"rediss": {', '11: /rediss: unknown key; did you mean "redis"?'),
     ('"base_url"', '"base_uri"', '5: /upstreams/main/base_uri: unknown key; did you mean "base_url"?'),
@@ -196,7 +196,7 @@ WRONG_CONFIGS = [  # in CONFIG: what, replaced by what, gives which message
 ]
 
 NO_POINTER = 'is not a JSON pointer of 1 to 16 segments, such as "/data/status"'
-WRONG_PROVIDERS = [  # likewise, in PROVIDER
+WRONG_PROVIDERS = [  # the same, in PROVIDER
     ('"name": "toy"', '"name": "joy"', '2: /name: must be the file\'s name without ".json"'),
     ('"path"', '"paht"', '3: /paht: unknown key; did you mean "path"?'),
     ('  "path": "/toy/{task_id}",\n', "", '1: the key "path" is missing'),

@@ -22,7 +22,7 @@ NEW_NAMESPACES = ["--pid", "--mount-proc", "--fork"]
 
 
 def contain(stack, *wrapper):
-    """The stack's daemon becomes process 1 of new namespaces; returns its pid outside, once it serves."""
+    """Starts the stack's daemon as process 1 of new namespaces; returns its pid outside when it is ready."""
     daemon = stack.daemon
     daemon.wrapper = ["unshare", *NEW_NAMESPACES, "--kill-child", "--", *wrapper]
 
@@ -33,7 +33,7 @@ def contain(stack, *wrapper):
         if pid := process_1():
             os.kill(pid, number)
 
-    daemon.signal = send  # unshare passes none on
+    daemon.signal = send  # unshare does not forward signals
     daemon.start()
     return process_1()
 
@@ -113,7 +113,7 @@ def test_process_1_logs_why_it_cannot_start_and_exits(make_contained):
     assert re.search(r":\d+: /workers: must be a whole number\n$", done.stderr)
 
 
-# What Docker refuses
+# Docker's system call filter
 
 
 @needs.root
@@ -147,7 +147,7 @@ def compose():
 
 @pytest.fixture(scope="module")
 def stages():
-    """{name: [instruction, …]} of the Dockerfile; lines that go on are one."""
+    """{stage: [instruction, …]} of the Dockerfile, continuation lines joined."""
     text = re.sub(r"^#.*\n", "", (FOLDER / "Dockerfile").read_text(), flags=re.MULTILINE)
     found = {}
     for line in filter(None, text.replace("\\\n", " ").splitlines()):

@@ -15,7 +15,7 @@ from managing import Manager
 from parts import Process, children_of
 
 HERE = Path(__file__).parent
-# What dpkg and others keep of all packages and users.
+# Databases of dpkg and others about all packages and users.
 ADMINISTRATION = ("/var/lib/dpkg/", "/var/log/", "/var/cache/", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-")
 
 
@@ -52,12 +52,12 @@ def root(tmp_path):
 
 @pytest.fixture
 def deb(package, root):
-    """Its path inside of the root."""
+    """Its path inside the root."""
     shutil.copy(package, root.path / "root")
     return f"/root/{package.name}"
 
 
-# What an administrator does
+# Administration
 
 
 def edit(path, old, new):
@@ -75,7 +75,7 @@ def configure(etc, stack):
 
 
 def make_nginx_folders(root):
-    """nginx makes its folders, such as /var/lib/nginx/body, when it first reads a configuration; they are not ours."""
+    """nginx creates directories such as /var/lib/nginx/body when it first reads a configuration; they are not the package's."""
     (root.path / "root/empty.conf").write_text("events {}\nhttp {}\n")
     root.run("nginx", "-t", "-c", "/root/empty.conf")
 
@@ -93,7 +93,7 @@ def trust(root, stack):
 
 @contextlib.contextmanager
 def running(root, stack, states=("READY", "STOPPING")):
-    """The service under a manager, which hears of these states, and nginx; all has ended well when this has."""
+    """Runs nginx and the service under a manager that must receive these states; checks on exit that both stopped cleanly."""
     manager, script = Manager(stack), (HERE / "as_systemd.py").read_text()
     service = Service(stack, "service", [*root.inside, "python3", "-c", script, "taskproxy", manager.variables["NOTIFY_SOCKET"]])
     web = Service(stack, "web", [*root.inside, "nginx", "-g", "daemon off;"])
@@ -114,7 +114,7 @@ def running(root, stack, states=("READY", "STOPPING")):
 
 
 def user_of(root, pid):
-    """The name, inside of the root, of whom the process runs as."""
+    """The name, inside the root, of the user that the process runs as."""
     (uid,) = set(status_of(pid, "Uid")[0])
     return re.search(rf"^(.*?):.*?:{uid}:", (root.path / "etc/passwd").read_text(), re.MULTILINE)[1]
 
@@ -149,7 +149,7 @@ def test_package_installs_serves_after_one_edit_and_purges_cleanly(deb, root, ma
     assert (etc / "passwd").read_text() == users
 
 
-# What the configuration names
+# Key files
 
 NO_CAPABILITY, READS_ALL = "0000000000000000", "0000000000000004"  # CAP_DAC_READ_SEARCH
 
@@ -186,9 +186,9 @@ def test_service_starts_with_any_key_files_that_the_configuration_names(deb, roo
             assert status_of(pid, "CapPrm", "CapEff", "CapInh", "CapAmb") == [[NO_CAPABILITY]] * 4
 
 
-# An upgrade
+# Upgrade
 
-# systemd's part, for what maintainer scripts ask of it: the unit's ExecReload=, and a note of every command.
+# Replaces systemctl for the maintainer scripts: runs the unit's ExecReload= and records every command.
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >> /root/systemctl.log
 case "$*" in

@@ -22,27 +22,27 @@ def program(*arguments) -> str:
 
 @pytest.fixture(scope="module")
 def keys() -> str:
-    """The part of taskproxy.json(5) that is made from the tables of the program."""
+    """The part of taskproxy.json(5) that is generated from the program's tables."""
     return subprocess.run(["awk", "-f", MAN / "keys.awk"], input=program("--print-tables"), capture_output=True, text=True,
                           check=True).stdout
 
 
 @pytest.fixture
 def pages(tmp_path, keys) -> dict:
-    """The files of both pages; the one is put together as the Makefile does it."""
+    """The files of both pages; taskproxy.json(5) is assembled as in the Makefile."""
     head, tail = re.split(r'(?<=^\.\\" BEGIN\n)', (MAN / "taskproxy.json.5.in").read_text(), flags=re.MULTILINE)
     (tmp_path / "taskproxy.json.5").write_text(head + keys + tail)
     return {"taskproxy.8": MAN / "taskproxy.8", "taskproxy.json.5": tmp_path / "taskproxy.json.5"}
 
 
 def text_of(page) -> str:
-    """As a terminal without colours shows it."""
+    """The page as a terminal without colors shows it."""
     done = subprocess.run(["mandoc", "-Tascii", "-Owidth=200", page], capture_output=True, text=True, check=True)
     return re.sub(".\b", "", done.stdout)
 
 
 def documented(roff: str) -> dict:
-    """{pointer: what stands behind the name of the key}"""
+    """{pointer: the text after the name of the key}"""
     found = {}
     for section in re.split(r"^\.SH ", roff, flags=re.MULTILINE)[1:]:
         title, *tables = re.split(r"^\.SS ", section, flags=re.MULTILINE)
@@ -54,7 +54,7 @@ def documented(roff: str) -> dict:
 
 
 def members(document, pointer=""):
-    """(pointer, value) of all that the configuration has; members that are named at will are NAME, those of lists N."""
+    """(pointer, value) of everything in the configuration; freely named members are NAME, list elements N."""
     for name, value in document.items():
         here = f"{pointer}/{name}"
         yield here, value
@@ -77,7 +77,7 @@ def test_manual_and_help_list_the_same_options(pages):
     text = text_of(pages["taskproxy.8"]).partition("\nOPTIONS\n")[2].partition("\nSIGNALS\n")[0]
     tags = " ".join(re.findall(r"^ +(-.*)$", text, re.MULTILINE))
     option = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
-    assert {*option.findall(tags)} == {*option.findall(program("--help"))} - {"-i"}  # of curl
+    assert {*option.findall(tags)} == {*option.findall(program("--help"))} - {"-i"}  # an option of curl
 
 
 def test_every_environment_variable_is_in_the_manual(pages):

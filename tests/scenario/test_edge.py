@@ -96,7 +96,7 @@ def test_connection_with_a_malformed_request_is_closed_silently(stack, name):
 def test_request_in_small_pieces_gets_the_same_answer(stack, worker):
     whole = fastcgi.ask(worker, TASK)[2]
     with Connection(worker) as connection:
-        connection.socket.settimeout(None)  # with one, Python waits for room before it sends
+        connection.socket.settimeout(None)  # with a timeout, Python polls before it sends
         for at in range(len(GOOD_REQUEST)):
             connection.send(GOOD_REQUEST[at : at + 1])
         connection.socket.settimeout(10)
@@ -178,7 +178,7 @@ def test_pipelined_request_waits_for_the_held_answer(stack, worker, more):
 
 
 def mutations(count, seed):
-    """Random changes of a good request."""
+    """Random mutations of a valid request."""
     chance = random.Random(seed)
     for _ in range(count):
         data = bytearray(GOOD_REQUEST)
@@ -207,7 +207,7 @@ def test_two_thousand_mutated_requests_are_harmless(stack, index):
     for data in mutations(2000, seed=20250222):
         with Connection(path) as connection, contextlib.suppress(BrokenPipeError):
             connection.send(data)
-            connection.socket.shutdown(1)  # nothing more will come: it ends in an answer or without one
+            connection.socket.shutdown(1)  # end of input: the connection ends with or without an answer
             connection.wait_closed()
     wait_metric(stack, "connections", lambda now: now == before)
     assert_served(stack)

@@ -24,7 +24,7 @@ def outcome(answer) -> tuple:
 
 
 def start_with_hosts(stack, hosts: dict, *, network: bool) -> None:
-    """Starts the daemon where NAME.test leads to its address; without a network, no packet gets there."""
+    """Starts the daemon where NAME.test resolves to its address, in a namespace without a network."""
     file = stack.folder / "hosts"
     file.write_text("".join(f"{address} {name}.test\n" for name, address in hosts.items()))
     namespaces = ["--mount"] if network else ["--mount", "--net"]
@@ -82,7 +82,7 @@ def test_loopback_is_allowed_only_with_addresses_any(make_stack, addresses, stat
 
 @needs.root
 def test_private_networks_are_allowed_with_addresses_private(make_stack):
-    """The address is not refused, although nothing answers there."""
+    """The address is allowed, although nothing answers there."""
     stack = make_stack(daemon=False, nginx=False)
     stack.configure(**of_names(["inside"], key_files=[str(stack.key_file)], addresses="private"))
     start_with_hosts(stack, {"inside": "10.1.2.3"}, network=False)
@@ -131,7 +131,7 @@ def test_sslkeylogfile_is_ignored(make_stack, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# What goes out, and what comes back with the answer
+# Contents of queries and answers
 
 
 def test_query_has_only_the_task_the_key_and_nothing_from_the_client(stack):
@@ -173,6 +173,6 @@ def test_compression_bomb_is_cut_off_at_max_body(stack):
 
 
 def peak_memory(stack) -> int:
-    """KiB of the larger worker."""
+    """Resident memory of the largest worker, in KiB."""
     texts = [open(f"/proc/{pid}/status").read() for pid in stack.daemon.workers()]
     return max(int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) for text in texts)

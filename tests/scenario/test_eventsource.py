@@ -36,7 +36,7 @@ def test_eventsource_with_a_signed_link_needs_no_header(make_stack, modules):
 
 
 def test_eventsource_follows_a_task_to_its_end_and_does_not_reconnect(make_stack, modules):
-    stack = make_stack(**quick(), port=0)  # as the client speaks to no UNIX socket
+    stack = make_stack(**quick(), port=0)  # the client does not support UNIX sockets
     run(stack, "7%", "followed")
     with eventsource(modules, f"{stack.nginx.url}{UNIFIED}followed") as client:
         said = map(json.loads, client.stdout)
@@ -47,6 +47,6 @@ def test_eventsource_follows_a_task_to_its_end_and_does_not_reconnect(make_stack
         end(stack, "followed")
         last, etag = next(said), stack.get(UNIFIED + "followed").headers["etag"]
         assert (last["status"]["status"], f'"{last["id"]}"') == ("succeeded", etag)
-        assert next(said) == {"error": None, "closed": False}  # that it was closed; it asks again, and then no more
+        assert next(said) == {"error": None, "closed": False}  # the stream was closed; the client reconnects once, and then no more
         assert next(said) == {"error": 204, "closed": True}
         assert list(said) == [] and client.wait() == 0

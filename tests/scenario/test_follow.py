@@ -19,11 +19,11 @@ def served(make_stack):
 
 @pytest.fixture
 def bare(make_stack):
-    """The program alone."""
+    """The program without a stack."""
     return make_stack(redis=False, standin=False, daemon=False, nginx=False)
 
 
-# In a pipe
+# Output to a pipe
 
 
 def test_each_change_is_printed_and_then_the_results(served):
@@ -91,7 +91,7 @@ def test_closed_standard_output_ends_the_watch(served):
         assert process.wait(PATIENCE) == UNREACHED
 
 
-# Who may
+# Credentials
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_token_file_readable_by_others_is_refused(bare):
     assert (done.returncode, done.stdout) == (USAGE, "") and str(file) in done.stderr
 
 
-# What is no use
+# Errors
 
 
 @pytest.mark.parametrize("arguments", [
@@ -147,10 +147,10 @@ def test_unreachable_server_is_retried_only_for_a_while(make_stack):
         bare.clock.step(5)
         assert process.wait(10) == UNREACHED
         last = process.stderr.read()
-    assert first == f"{last.strip()}; trying again\n" and re.fullmatch("taskproxy: .+\n", last)  # in libcurl's words
+    assert first == f"{last.strip()}; trying again\n" and re.fullmatch("taskproxy: .+\n", last)  # libcurl's message
 
 
-# In a terminal
+# Output to a terminal
 
 
 def test_progress_bar_is_redrawn_on_a_terminal(make_stack):
@@ -160,7 +160,7 @@ def test_progress_bar_is_redrawn_on_a_terminal(make_stack):
         bar = terminal.wait(r"\r\x1b\[K(sora/t  running  \[(#+)(\.+)\]   50 %  0:0\d)")
         assert len(bar[2]) == len(bar[3]) == 20
         served.clock.step(5)
-        terminal.wait(r"\r\x1b\[Ksora/t  running .* 0:(0[5-9]|1\d)")  # without news
+        terminal.wait(r"\r\x1b\[Ksora/t  running .* 0:(0[5-9]|1\d)")  # no change
         end(served, "t")
         terminal.wait(r"\r\x1b\[Ksora/t succeeded\r\nhttps://\S+\r\n")
         assert terminal.end() == SUCCEEDED
@@ -184,7 +184,7 @@ def test_interrupt_clears_the_progress_bar(served, stop):
         terminal.wait(r"50 %")
         stop(terminal)
         assert terminal.end() == INTERRUPTED
-        assert terminal.text.replace("\x03", "").endswith("\r\x1b[K")  # the key itself may come after, but not "^C"
+        assert terminal.text.replace("\x03", "").endswith("\r\x1b[K")  # the byte 0x03 may be echoed afterwards, but not "^C"
     served.wait_metric("waiters", lambda waiters: waiters == 0)
 
 

@@ -16,12 +16,12 @@ ESCAPED = r"a\x1b[2J\x1b]0;title\x07\r\n\x7f\xc2\x9b31m\xe2\x80\xae"
 
 @pytest.fixture
 def bare(make_stack):
-    """The program alone."""
+    """The program without a stack."""
     return make_stack(redis=False, standin=False, daemon=False, nginx=False)
 
 
 def watch_script(bare, *answers):
-    """What it says of these, and the heads of the requests it made."""
+    """Runs it against these answers: its result, and the heads of its requests."""
     with Scripted(*answers) as server:
         done = watch(bare, "sora/t", "--url", server.url)
     return done, server.heads

@@ -1,4 +1,4 @@
-"""The bodies of webhooks are untrusted: their size is limited and none is stored. The secret in the address is never
+"""The bodies of webhooks are untrusted: their size is limited and none is stored. The secret in the URL is never
 logged."""
 
 import functools
@@ -22,7 +22,7 @@ BAD, LARGE = (400, "bad_request"), 413
 LIMIT = 32 * 1024
 
 
-# What names a task
+# The task named in the body
 
 
 @pytest.mark.parametrize("body", [
@@ -93,7 +93,7 @@ def test_body_without_a_task_is_rejected(hooked, body):
     assert hooked.standin.count("bad") == 0
 
 
-# How much
+# Size limits
 
 
 def padded(task: str, size: int) -> bytes:
@@ -118,7 +118,7 @@ def test_larger_body_is_rejected_by_nginx_and_by_the_worker(hooked):
         assert too_large(post(hooked, padded("too-large", size)))
         assert too_large(post_to_worker(hooked, padded("too-large", size)))
     assert too_large(post(hooked, padded("too-large", 1_000_000)))
-    with pytest.raises((Closed, OSError)):  # more than any request may have
+    with pytest.raises((Closed, OSError)):  # longer than any request may be
         post_to_worker(hooked, padded("too-large", 1_000_000))
     hook(hooked, "still-there")
     hooked.standin.wait_count(1, "still-there")
@@ -159,11 +159,11 @@ def test_chunked_body_is_read_completely(hooked):
     hooked.standin.wait_count(1, "chunked")
 
 
-# What is kept of it
+# Storage and logs
 
 
 def texts(folder: Path) -> bytes:
-    """All that stands in the files of the folder, but for configuration and certificates."""
+    """The contents of all files in the stack's directory except configuration and certificates."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".json", ".pem", ".key"))
     return b"".join(path.read_bytes() for path in files)
 
@@ -183,7 +183,7 @@ def test_body_and_secret_are_written_nowhere(hooked):
     written = texts(hooked.folder) + b"".join(answer.body for answer in answers) + printed
     for key in hooked.redis.keys():
         written += hooked.redis.cli("GET", key).encode()
-    assert b"kept-quiet" in written  # or nothing was looked at
+    assert b"kept-quiet" in written  # or the test looked at nothing
     assert canary.encode() not in written
     assert SECRET.encode() not in written
 

@@ -27,7 +27,7 @@ def wait_success(stack, task):
     stack.wait_until(lambda: "SUCCESS" in stack.redis.cli("GET", REDIS_KEY + task), what="the end in Redis")
 
 
-# What it does
+# Effect
 
 
 def test_watchers_are_notified_at_once(hooked):
@@ -114,7 +114,7 @@ def test_ended_task_is_not_queried(hooked):
 LIE = b'{"task_id": "%s", "status": "FAILURE", "data": {"status": "FAILURE", "fail_reason": "a lie"}}'
 
 
-# Each hint is sent as soon as the answer before it has come, so many of them fall into its millisecond. One such hint
+# Each hint is sent as soon as the previous answer has arrived, so many fall into the same millisecond. A single hint
 # without a query fails the test.
 def test_body_is_not_trusted(make_hooked):
     stack = make_hooked()
@@ -150,7 +150,7 @@ def test_hint_reaches_the_worker_that_knows_the_task_without_redis(make_hooked):
         hook(stack, task)
     for task in tasks:
         stack.wait_until(lambda task=task: stack.get(NATIVE + task).json()["data"]["status"] == "SUCCESS", what=f"news of {task}")
-        assert stack.standin.count(task) <= 3  # the worker with the hint asks, and the one that knows the task
+        assert stack.standin.count(task) <= 3  # one by the worker that got the hint, one by the worker that knows the task
     assert stack.metric("hooks_total", result="dropped") == 0
 
 
@@ -228,7 +228,7 @@ def test_reload_drops_no_running_deferred_or_failed_hook(make_hooked, workers):
     stack.wait_until(lambda: len(stack.daemon.workers()) == workers, what="the old workers' end")
 
 
-# How often
+# Rate limits
 
 
 def test_hooks_poll_a_task_at_most_once_per_interval(make_hooked):
@@ -261,7 +261,7 @@ def test_flood_over_many_tasks_is_accepted_but_limited(make_hooked):
     assert stack.task("alive").status == 200
 
 
-# Who may
+# Access
 
 
 @pytest.mark.parametrize("path", [

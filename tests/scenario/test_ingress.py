@@ -1,4 +1,4 @@
-"""The shipped nginx files: the requests that they refuse, with a problem; the contents of the logs; the parts in comments."""
+"""The shipped nginx files: requests rejected with a problem, the contents of the logs, and the commented-out parts."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from teaming import bearer, teams_stack
 
 LINK = "?team=web&exp=1900000000&sig=5ec2e7"
 TRACE = f"00-{32 * 'a'}-{16 * 'b'}-01"
-SECRET = "5ec2e7"  # in links and in webhooks' paths
+SECRET = "5ec2e7"  # in links and webhook URLs
 CLOSE = b"Host: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -27,7 +27,7 @@ def fields(count: int, size: int) -> list:
 GET = "GET /sora/v1/videos/t HTTP/1.1"
 CHUNKED = "Transfer-Encoding: chunked"
 HOOK = f"POST /v1/hooks/sora/{SECRET} HTTP/1.1"
-REFUSED = {  # what is sent, the status, the code
+REFUSED = {  # request, status, code
     "what is no HTTP": (b"\x16\x03\x01\r\n\r\n", 400, "bad_request"),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
     "a version of tomorrow's": (request("GET / HTTP/3.0"), 505, "bad_request"),
@@ -57,7 +57,7 @@ def stack():
 
 
 def send(stack, data: bytes) -> tuple:
-    """The status, the headers with names in lower case, and the body of what comes back for these bytes."""
+    """Sends these bytes: status, headers with names in lower case, and body of the answer."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
         client.connect(stack.nginx.socket)
@@ -70,7 +70,7 @@ def send(stack, data: bytes) -> tuple:
 
 
 def assert_problem(status: int, headers: dict, body: str, code: str) -> None:
-    """As taskproxy's own are, and without a word of who says it but nginx's name."""
+    """Asserts a problem like taskproxy's own, in which nothing but the Server header mentions nginx."""
     problem = json.loads(body)
     assert headers["content-type"] == "application/problem+json"
     assert headers["server"] == "nginx" and "nginx" not in body
@@ -172,7 +172,7 @@ def test_malformed_trace_is_not_logged(make_stack, trace):
     stack.wait_until(lambda: " trace=- " in access_log(stack), what="the line")
 
 
-# What stands in comments
+# Commented-out parts
 
 
 def test_address_limit_gives_429_until_the_next_second(make_stack):
@@ -205,7 +205,7 @@ def test_commented_out_tls_configuration_works(make_stack):
         client.sendall(request(GET))
         answer = client.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 200 ") and "Strict-Transport-Security: max-age=63072000" in answer
-    plain = stack.get("/sora/v1/videos/t")  # which speaks no TLS
+    plain = stack.get("/sora/v1/videos/t")  # http.client without TLS
     assert (plain.status, plain.json()["code"]) == (400, "bad_request")
     context.set_ciphers("AES128-GCM-SHA256:@SECLEVEL=0")
     context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -18,14 +18,14 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def install(tmp_path_factory):
-    """install(VARIABLE=value, …) runs `make install` in a copy, as what is built depends on the variables."""
+    """install(VARIABLE=value, …) runs `make install` in a copy, because the variables change what is built."""
     tree = copy_tree(tmp_path_factory.mktemp("tree"))
     return lambda **variables: run("make", "-s", "install", *(f"{name}={value}" for name, value in variables.items()), cwd=tree)
 
 
 @pytest.fixture(scope="module")
 def prefix(install, tmp_path_factory):
-    """Installed as somebody who is not root would do it, all in one folder; no test changes it."""
+    """An installation in one directory, as an unprivileged user would make it; no test changes it."""
     folder = tmp_path_factory.mktemp("installed")
     install(PREFIX=folder, SYSCONFDIR=folder / "etc")
     return folder

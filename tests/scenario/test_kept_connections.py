@@ -1,6 +1,6 @@
 """A query that is lost with a reused connection is sent once more, on a new one; any other failure is final.
 
-The stand-in counts each query that reaches it; the daemon counts a question once, however often it was sent.
+The stand-in counts each query that it receives; the daemon counts a query once, even if it was sent twice.
 """
 
 import itertools
@@ -22,7 +22,7 @@ def running():
 
 @pytest.fixture
 def stack(running):
-    """With one connection to the upstream, that has had an answer."""
+    """A stack with one open connection to the upstream, which has carried an answer."""
     running.standin.clear()
     running.standin.drop_connections()
     running.wait_until(lambda: running.standin.counts()["open"] == 0, what="the end of the connections so far")
@@ -36,8 +36,8 @@ def outcome(answer) -> tuple:
 
 
 def ask(stack, **switches) -> tuple:
-    """Asks for a new task that is answered so: the outcome; queries and new connections at the stand-in; and by the
-    daemon's count questions, failures and connections."""
+    """Requests a new task with these switches: the outcome; queries and new connections seen by the stand-in; queries,
+    failures and connections counted by the daemon."""
     task, before = next(ids), counts(stack)
     stack.standin.switch(task, **switches)
     answer = outcome(stack.task(task))
@@ -53,13 +53,13 @@ def counts(stack) -> list:
 @pytest.mark.parametrize("loss", [{"swallow": True}, {"reset": True, "times": 1}], ids=["closed", "reset"])
 def test_query_lost_on_a_kept_connection_is_retried_once_on_a_new_one(stack, loss):
     assert ask(stack, **loss) == (GOOD, 2, 1, 1, 0, 1)
-    assert ask(stack) == (GOOD, 1, 0, 1, 0, 0)  # the new one is kept
+    assert ask(stack) == (GOOD, 1, 0, 1, 0, 0)  # the new connection is kept
 
 
 @pytest.mark.parametrize("loss", [{"wire": ""}, {"reset": True}], ids=["closed", "reset"])
 def test_query_lost_on_a_new_connection_fails(stack, loss):
-    assert ask(stack, **loss) == (ERROR, 2, 1, 1, 1, 1)  # on the kept one, then on a new one, and no more
-    assert ask(stack, **loss) == (ERROR, 1, 1, 1, 1, 1)  # none is kept now
+    assert ask(stack, **loss) == (ERROR, 2, 1, 1, 1, 1)  # once on the kept connection, once on a new one
+    assert ask(stack, **loss) == (ERROR, 1, 1, 1, 1, 1)  # no kept connection now
 
 
 @pytest.mark.parametrize("answer, code", [

@@ -28,9 +28,9 @@ def test_stored_value_and_its_ttl(make_stack):
         return stack.wait_until(lambda: max(0, int(stack.redis.cli("-n", 3, "PTTL", key))), what=key) / 1000
 
     assert lifetime("succeeded") == lifetime("failed") == 7200
-    assert lifetime("expiring") == 600  # a minute less than its URLs
+    assert lifetime("expiring") == 600  # a minute before its URLs expire
     assert lifetime("running") == 1200
-    # Commands reach Redis in order: what is not there by now was never sent.
+    # Commands reach Redis in order: a key that is not there by now was never sent.
     kept = {f"ours/main:sora:{task_id}" for task_id in ("succeeded", "expiring", "failed", "running")}
     assert set(stack.redis.cli("-n", 3, "--scan").splitlines()) == kept
     assert stack.redis.stored() == []
@@ -47,7 +47,7 @@ def test_workers_share_a_running_task_while_fresh_and_serve_it_stale_later(make_
     assert stack.metric("cache_hits_total", level="redis") == 1
     assert stack.standin.count("task_1") == 1
 
-    restart_daemon(stack)  # what is known of the task is in Redis alone now, and grows old
+    restart_daemon(stack)  # only Redis has the snapshot now, and it becomes stale
     stack.standin.switch(status=500)
     stack.clock.step(3600)
     stack.wait_metric("redis_up", 2)

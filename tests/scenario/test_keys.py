@@ -19,7 +19,7 @@ def outcome(answer):
 
 
 class Pool:
-    """A stack whose upstream has several keys; `number` is the place of a key among them."""
+    """A stack whose upstream has several keys; `number` is the index of a key."""
 
     def __init__(self, make_stack, count=3, **settings):
         config = {"workers": 1} | settings.pop("config", {})
@@ -34,7 +34,7 @@ class Pool:
         self.stack.daemon.start()
 
     def asked(self, task_id=None):
-        """The numbers of the keys that the queries came with."""
+        """The indexes of the keys that the queries had."""
         return [self.keys.index(q.headers["authorization"].removeprefix("Bearer ")) for q in self.standin.seen(task_id)]
 
     def owns(self, number, *task_ids):
@@ -42,7 +42,7 @@ class Pool:
             self.standin.owners[task_id] = self.keys[number]
 
     def ask_again(self, task_id, answer=lambda answer: True):
-        """Asks until a query has been made, and until the answer is good."""
+        """Repeats the request until a query is sent, and until the answer is a 200."""
         before = self.standin.count(task_id)
         return self.stack.wait_until(
             lambda: (a := self.stack.task(task_id)) and self.standin.count(task_id) > before and answer(a) and a,
@@ -54,7 +54,7 @@ def pool(make_stack):
     return Pool(make_stack, providers=QUICK)
 
 
-# Whose turn it is
+# Choice of the key
 
 
 def test_new_tasks_use_the_keys_in_turn(pool):
@@ -97,7 +97,7 @@ def test_second_query_uses_the_key_of_the_first(make_stack):
     assert [len(each) for each in keys] == [1, 1] and keys[0] != keys[1]
 
 
-# A task that none of them knows
+# Missing tasks
 
 
 def test_task_is_missing_when_every_key_says_so(pool):
@@ -109,7 +109,7 @@ def test_task_is_missing_when_every_key_says_so(pool):
     assert len(pool.asked("nowhere")) == 3
 
 
-# Keys that are refused
+# Rejected keys
 
 
 def test_revoked_key_fails_no_request_and_is_logged_once(pool):
@@ -157,7 +157,7 @@ def test_key_that_may_not_see_one_task_is_not_suspended(pool):
     assert {pool.stack.task(f"task_{number}").status for number in range(5)} == {200}
 
 
-# Keys that ask too often
+# Busy keys
 
 
 def test_busy_key_is_paused_and_the_others_are_used(pool):
@@ -188,7 +188,7 @@ def test_task_is_not_missing_while_its_key_is_paused(pool):
     pool.stack.wait_until(lambda: pool.stack.task("t").headers["x-cache"] == "MISS", what="the end of the rest")
 
 
-# Where they are
+# Storage
 
 
 def locked_kib(pid: int) -> int:
@@ -196,7 +196,7 @@ def locked_kib(pid: int) -> int:
 
 
 def test_keys_are_locked_in_memory(make_stack):
-    """The sanitizer's library locks nothing, so this is the real program."""
+    """Uses the production binary, as the sanitizer's mlock() does nothing."""
     stack = make_stack(binary=ROOT / "build/taskproxy", nginx=False)
     for pid in (stack.daemon.pid, *stack.daemon.workers()):  # one worker may still be starting
         stack.wait_until(lambda: locked_kib(pid) >= 8, what=f"locked memory of process {pid}")

@@ -22,7 +22,7 @@ def outcome(answer) -> tuple:
 
 
 def assert_shared(stack, task):
-    """Two workers that ask at once are one query."""
+    """Asserts that concurrent requests at two workers cause one query."""
     with stack.standin.hold(task) as barrier:
         asks = ask_both(stack, task, barrier)
     answers = [ask.result() for ask in asks]
@@ -86,7 +86,7 @@ def test_unlisted_status_is_not_shared_and_ends_the_wait(stack):
     assert stack.redis.keys() == []
 
 
-# Who holds the lease
+# Lease holders
 
 
 def left_ms(stack) -> int:
@@ -98,7 +98,7 @@ def test_lease_is_renewed_while_its_holder_queries(make_stack):
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
         stack.clock.freeze()
-        for _ in range(4):  # after three, the time of the first lease is over
+        for _ in range(4):  # the first lease would expire after three
             stack.clock.step(1)
             stack.wait_until(lambda: left_ms(stack) == 3000, what="a renewal")
         assert not any(answer.done() for answer in asks)
@@ -156,7 +156,7 @@ def test_redis_lost_during_a_shared_query_delays_neither_worker(
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
         getattr(stack.redis, lose)()
-        barrier.wait_arrived(2)  # the other one asks for itself
+        barrier.wait_arrived(2)  # the other worker queries for itself
     assert [answer.result().status for answer in asks] == [200] * 2
     stack.wait_metric("redis_up", lambda up: up == 0)
     assert stack.ask_worker(NATIVE + "meanwhile").status == 200
@@ -182,7 +182,7 @@ def test_each_worker_queries_for_itself_without_redis(make_stack):
 ], ids=["for-ever", "for-an-hour", "empty", "list", "hash", "huge"])
 def test_rubbish_in_place_of_a_lease_is_waited_for_at_most_one_query(make_stack, command):
     stack = sharing(make_stack, config={"upstreams": {"main": {"timeout": "1s"}}, "redis": {"timeout": "300ms"}})
-    stack.standin.switch("t", delay=0.7)  # a query takes its time besides
+    stack.standin.switch("t", delay=0.7)  # the query itself takes this long
     verb, *words = command
     stack.redis.cli(verb, lease_of("t"), *words)
     asks = [ask(stack, index, "t") for index in (0, 1)]
@@ -199,7 +199,7 @@ def test_rubbish_in_place_of_a_snapshot_is_still_one_query(stack, value):
     assert "SUCCESS" in wait_stored(stack, "t")
 
 
-# Until when
+# Retry-After
 
 
 def test_retry_after_of_the_upstream_is_shared(make_stack):

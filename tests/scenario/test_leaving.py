@@ -58,7 +58,7 @@ def test_new_workers_hold_new_watchers_while_old_ones_drain(make_stack):
 
 
 def hold_all(stack, count) -> list:
-    """As hold(), while other fetches are under way, such as those of the tasks themselves."""
+    """Like hold(), while other fetches are running, such as those of the tasks themselves."""
     before = stack.metric("waiters")
     held = [stack.background(stack.get, f"{NATIVE}task_{number}?wait=60") for number in range(count)]
     stack.wait_metric("waiters", before + count)

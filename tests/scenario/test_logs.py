@@ -8,7 +8,7 @@ import pytest
 
 TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warn|error) (master|worker \d+): \S.*")
 HOSTILE = "a\nb\x1b[2J\u009b31m\u202e"
-LOGGED = r'"a\nb\u001b[2J\xc2\x9b31m\xe2\x80\xae"'  # as JSON writes it, and what JSON lets through as an escape
+LOGGED = r'"a\nb\u001b[2J\xc2\x9b31m\xe2\x80\xae"'  # as JSON writes it, and an escape that JSON allows
 
 
 def lines(stack):
@@ -20,7 +20,7 @@ def objects(stack):
 
 
 def refuse_reloads(stack, count):
-    """So many reloads, one after the other, of a configuration that is wrong each time in the same way."""
+    """Reloads an invalid configuration this many times, with the same error each time."""
     stack.configure(workers="many")
     before = stack.metric("reloads_total", result="refused")
     for number in range(1, count + 1):
@@ -29,7 +29,7 @@ def refuse_reloads(stack, count):
     stack.configure(workers=1)
 
 
-# Forms
+# Formats
 
 
 def test_line_has_time_level_and_process(make_stack):
@@ -98,7 +98,7 @@ def test_journal_lines_start_with_their_priority(make_stack, form):
     if form == "json":
         assert [json.loads(line[3:])["process"] for line in lines(stack)][0] == "master"
     else:
-        assert lines(stack)[0].startswith("<6>master: started: 2 workers on ")  # the time is the journal's to add
+        assert lines(stack)[0].startswith("<6>master: started: 2 workers on ")  # the journal adds the time
 
 
 def test_redirected_log_has_no_priority_prefix(make_stack):
@@ -107,7 +107,7 @@ def test_redirected_log_has_no_priority_prefix(make_stack):
     assert lines(stack) and all(TEXT_LINE.fullmatch(line) for line in lines(stack))
 
 
-# The same again
+# Repeated lines
 
 
 def test_repeated_line_is_counted_until_another_one_comes(make_stack):

@@ -22,7 +22,7 @@ def promtool(*arguments, given=""):
 
 
 def ask_in_many_ways(stack, first=0):
-    """Requests of which each result of the cache and several statuses come out; the number of them."""
+    """Sends requests that give every cache result and several statuses; returns their number."""
     task = f"task_{first}"
     assert stack.task(task).status == 200  # a miss
     assert stack.task(task).status == 200  # a hit
@@ -59,7 +59,7 @@ def assert_adds_up(stack, asked):
 
 @pytest.fixture
 def running(make_stack):
-    """Tasks that run and stay fresh for the whole test."""
+    """A stack whose tasks run, and stay fresh for the whole test."""
     return make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
 
 
@@ -160,11 +160,11 @@ def test_number_of_labels_is_bounded_whatever_clients_request(running):
     assert after == before
 
 
-# How long things take
+# Histograms
 
 
 def buckets(metrics, name, **labels):
-    """The histogram's sums, from the lowest bound to +Inf."""
+    """The histogram's cumulative counts, from the lowest bound to +Inf."""
     bounds = {bound for series in metrics if series.startswith(f"taskproxy_{name}_bucket") for bound in re.findall(r'le="([^"]+)"', series)}
     return [metrics.sum(f"{name}_bucket", le=bound, **labels) for bound in sorted(bounds, key=float)]
 
@@ -175,7 +175,7 @@ def test_every_answer_and_query_is_in_its_histogram(running):
     for result in ("hit", "miss", "collapsed", "stale", "none"):
         assert metrics.sum("request_duration_seconds_count", cache=result) == metrics.sum("requests_total", cache=result)
     assert metrics.sum("upstream_duration_seconds_count", upstream="main") == running.standin.count()
-    commands = metrics.sum("redis_commands_total")  # the answers to the last of them may still be under way
+    commands = metrics.sum("redis_commands_total")  # the last requests may not be counted yet
     running.wait_metric("redis_duration_seconds_count", lambda answered: answered == commands > 0)
 
 
@@ -185,7 +185,7 @@ def test_slow_upstream_shows_in_the_times_of_misses_but_not_of_hits(running):
         assert running.task("task_1").status == 200
     metrics = running.metrics()
     hits, misses = (buckets(metrics, "request_duration_seconds", cache=result) for result in ("hit", "miss"))
-    assert hits == sorted(hits) and misses == sorted(misses)  # each bound's sum has those below in it
+    assert hits == sorted(hits) and misses == sorted(misses)  # cumulative
     assert (hits[-1], misses[-1]) == (2, 1)
     assert metrics.sum("request_duration_seconds_bucket", cache="miss", le="0.25") == 0
     assert metrics.sum("request_duration_seconds_sum", cache="miss") >= 0.3 > metrics.sum("request_duration_seconds_sum", cache="hit")
@@ -209,7 +209,7 @@ def test_blocked_loop_shows_as_lag(make_stack):
     stack.wait_metric("loop_lag_seconds_sum", 1)
 
 
-# What runs
+# Build and configuration
 
 
 def test_version_and_time_of_the_last_reload_are_exported(stack):

@@ -17,15 +17,15 @@ BREAKS, CLOSES = "failed 3 times in a row", "recovered"
 
 @pytest.fixture(scope="module")
 def stack():
-    """One for much of the file; each test has tasks of its own."""
+    """One stack for much of the file; each test uses its own tasks."""
     with Stack(**quick()) as running:
         yield running
 
 
 @contextlib.contextmanager
 def watched(stack, *tasks):
-    """Each task with one who waits for its end and one who reads a stream; gives the streams, and afterwards all have been
-    told the end, and nothing else that was not read meanwhile."""
+    """Watches each task with a held request and a stream; yields the streams. Afterwards, each watcher must have received
+    the end, and each stream no other unread event."""
     streams = [begin(stack, NATIVE + task) for task in tasks]
     held = hold(stack, *[(task + "?wait=60", None) for task in tasks])
     yield streams
@@ -43,7 +43,7 @@ def progress(event) -> str:
 
 
 def test_upstream_timestamp_ends_a_task_and_may_go_back(stack):
-    stack.standin.switch("aged", seconds=360_000)  # so that no real second shows in the progress
+    stack.standin.switch("aged", seconds=360_000)  # so that elapsed real seconds do not show in the progress
     with watched(stack, "aged") as (stream,):
         stack.standin.advance(182_000)
         assert progress(stream.next()) == "50%"
@@ -96,7 +96,7 @@ def test_retry_after_holds_back_all_queries_without_an_event(make_stack):
         stack.standin.switch("busy", retry_after=30, times=1)
         stack.wait_log("pausing it for 30 s")
         stack.clock.freeze()
-        stack.wait_metric("upstream_in_flight", lambda queries: queries == 0)  # one of the other's may have been under way
+        stack.wait_metric("upstream_in_flight", lambda queries: queries == 0)  # a query for "other" may have been running
         asked = stack.standin.count()
         stack.clock.step(28)
         assert stack.task("new").status == 503  # the worker has seen the time
@@ -118,7 +118,7 @@ def test_breaker_sends_one_probe_and_watchers_get_no_event(make_stack):
         stack.standin.reset_counts()
         stack.standin.wait_count(5)
         probes = [query.at for query in stack.standin.seen()]
-        # The pause is at least 375 ms; after a task that has failed before, and so says little, another one may ask at once.
+        # The pause is at least 375 ms; a failure of a task that failed before is inconclusive, and another probe may follow at once.
         assert len(probes) - 2 <= 2 * (probes[-1] - probes[0]) / 0.375
         with stack.standin.hold() as barrier:
             barrier.wait_arrived(1)
@@ -153,7 +153,7 @@ def test_failing_watched_task_is_polled_at_its_interval_even_after_stale_for(mak
         for _ in range(6):
             wait_queries(stack, 1, "t")
     times = [query.at for query in stack.standin.seen("t")]
-    assert times[6] - times[2] > 6.5  # four intervals, of which the first may have begun late
+    assert times[6] - times[2] > 6.5  # four intervals, the first of which may have started late
 
 
 # Redis
@@ -179,7 +179,7 @@ def test_redis_outage_is_invisible_to_watchers(make_stack, away):
     stack.wait_until(lambda: "SUCCESS" in stack.redis.cli("GET", REDIS_KEY + "task_1"), what="the end in Redis")
 
 
-# Who leaves
+# Departing watchers
 
 
 def test_polling_stops_with_the_last_watcher_of_any_kind(stack):

@@ -12,7 +12,7 @@ from relaying import Relay
 from sharing import CHANNEL, Publisher, ask, ask_both, second_host, sharing, wait_hearing
 from watching import NATIVE, SLOW, end, run, status, wait_queries
 
-INTERVAL = 0.3  # seconds; more than it takes to tell four workers on a busy machine
+INTERVAL = 0.3  # seconds; longer than it takes to notify four workers on a busy machine
 EVEN = {"sora": {"poll": {"min": "300ms", "max": "300ms"}}}
 
 
@@ -22,20 +22,20 @@ def stack(make_stack):
 
 
 def assert_one_query_an_interval(stack, task, more=1):
-    """But for so many more, since the first one may have been late; and of a failure the news may come a moment too late."""
+    """Tolerates `more` queries: the first one may have been late, and the notification of a failure may come too late."""
     times = [query.at for query in stack.standin.seen(task)]
     assert len(times) - 1 <= (times[-1] - times[0]) / INTERVAL + more, [later - times[0] for later in times]
 
 
 def watch(stack, index, task):
-    """One who waits for the end at that worker; a future."""
+    """Holds a request for the end of the task at that worker; returns a future."""
     before = stack.metric("waiters")
     watching = ask(stack, index, task, "?wait=60")
-    stack.wait_until(lambda: stack.metric("waiters") > before and stack.metric("fetches") == 0, what="one who watches")
+    stack.wait_until(lambda: stack.metric("waiters") > before and stack.metric("fetches") == 0, what="a watcher")
     return watching
 
 
-# One query an interval
+# One query per interval
 
 
 def test_watchers_at_four_workers_on_two_hosts_are_one_query_per_interval(make_stack):
@@ -86,7 +86,7 @@ def test_missing_task_is_published_and_believed_after_three_times(make_stack):
     stack.standin.switch(status=404)
     assert [answer.result().json()["code"] for answer in watching] == ["task_not_found"] * 2
     assert_one_query_an_interval(stack, "t", more=2)
-    assert 4 <= stack.standin.count("t") <= 7  # the first, three, and for the other one up to three more
+    assert 4 <= stack.standin.count("t") <= 7  # the first, three 404s, and up to three more for the other worker
 
 
 def test_failing_upstream_is_queried_once_per_interval_by_clients_at_two_workers(make_stack):
@@ -110,7 +110,7 @@ def test_failing_upstream_is_queried_once_per_interval_by_clients_at_two_workers
 
 
 def test_notification_before_the_reply_of_redis_is_not_lost(make_stack, stack):
-    """The other worker's lease and result cross the replies to a fetch: it looks again at once, instead of waiting."""
+    """The notification arrives while the reply to the lease request is on its way: the fetch reads Redis again at once."""
     run(stack)
     with contextlib.closing(Relay(str(stack.folder / "relay.sock"), stack.redis.socket)) as relay:
         config = {"workers": 1, "log_level": "debug", "redis": {"address": f"unix:{stack.folder}/relay.sock", "timeout": "10s"}}
@@ -133,7 +133,7 @@ def test_notification_before_the_reply_of_redis_is_not_lost(make_stack, stack):
 
 
 def subscribed(stack) -> int:
-    """How many connections hear the channel, as Redis says."""
+    """The number of connections subscribed to the channel, according to Redis."""
     return int(stack.redis.cli("PUBSUB", "NUMSUB", CHANNEL).splitlines()[1])
 
 
@@ -144,7 +144,7 @@ def test_lost_subscription_falls_back_to_polling_redis_and_recovers(stack):
         assert stack.redis.cli("CLIENT", "KILL", "TYPE", "pubsub") == "2"
     assert [answer.result().status for answer in asks] == [200] * 2
     assert stack.standin.count("t") == 1
-    stack.wait_until(lambda: subscribed(stack) == 2, what="two who listen")
+    stack.wait_until(lambda: subscribed(stack) == 2, what="two subscriptions")
     wait_hearing(stack)
     heard = stack.metric("redis_news_total")
     with stack.standin.hold("again") as barrier:
@@ -231,7 +231,7 @@ def test_false_notifications_cause_no_query_and_end_no_watch(make_stack):
 
 @contextlib.contextmanager
 def flood(stack, text: bytes):
-    """The news are published over and over again, as fast as Redis takes them."""
+    """Publishes the notification continuously, as fast as Redis accepts it."""
     enough = threading.Event()
 
     def publish_all():

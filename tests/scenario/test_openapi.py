@@ -30,7 +30,7 @@ def interface():
 
 @pytest.fixture
 def stack(make_stack, tmp_path):
-    """With teams, of which one may hold one request only, webhooks, and an upstream that is given little time."""
+    """A stack with teams, one of which may hold only one request, with webhooks, and with a short upstream timeout."""
     config = {"upstreams": {"main": {"timeout": "2s", "breaker_failures": 0}}, "workers": 1}
     hooked = hooking.settings(tmp_path, config=config)
     teams = {"film": {"watchers": 1, "origins": [APP["Origin"]]}}
@@ -38,7 +38,7 @@ def stack(make_stack, tmp_path):
 
 
 def see_one(stack, interface, view) -> None:
-    """All that can come of one task, but for what comes of our key."""
+    """Every result of a request for one task, except those that depend on our key."""
     def ask(target, headers=MINE, method="get"):
         return interface.saw(VIEWS[view], method, stack.get(view + target, headers, method.upper()))
 
@@ -65,7 +65,7 @@ def see_one(stack, interface, view) -> None:
 
 
 def see_limits(stack, interface) -> None:
-    """A team that has all the requests waiting that it may have."""
+    """Requests of a team that has reached its limit of waiting requests."""
     held, = hold(stack, ("runs?wait=20", bearer("film")))
     film = {**APP, **bearer("film")}
     for view, path in VIEWS.items():
@@ -95,7 +95,7 @@ def see_list(stack, interface) -> None:
 
 
 def see_pages(stack, interface, open_stack) -> None:
-    """What browsers ask before a page may ask."""
+    """Preflight requests of browsers."""
     wants = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
     for path, target in {**{path: view + "t" for view, path in VIEWS.items()}, MANY: "/v1/tasks?ids=sora/t"}.items():
         for headers in ({**APP, **wants}, {"Origin": "https://evil.example", **wants}, {}):
@@ -124,7 +124,7 @@ def see_operators(stack, interface) -> None:
 
 
 def see_a_key_that_is_not_liked(stack, interface) -> None:
-    """Comes late, as no other task is asked for with it then."""
+    """Runs late, because afterwards no task can be queried with this key."""
     stack.standin.switch("refused", status=401)
     stack.standin.switch("busy", retry_after=60)
     for view, path in VIEWS.items():

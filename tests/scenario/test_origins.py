@@ -22,7 +22,7 @@ def shared():
 
 
 def allowed(answer) -> bool:
-    """Whether a page may read the answer: with the very origin, never with `*`."""
+    """Whether a page may read the answer: the header repeats the origin and is never `*`."""
     assert answer.headers["vary"] == "Accept, Prefer, Origin, Authorization"
     named = [answer.headers.get(name) for name in ALLOWED]
     assert named[0] != "*" and named in ([None, None], [named[0], "true"])

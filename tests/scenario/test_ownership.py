@@ -118,7 +118,7 @@ def test_worker_uses_the_owners_it_knows_without_redis(make_stack):
     assert (ask(stack, "new", "film").status, ask(stack, "new", "web").status) == (200, 404)
     stack.redis.start()
     stack.wait_metric("redis_up", 1)
-    assert (ask(stack, "new", "web").status, ask(stack, "new", "film").status) == (200, 404)  # Redis had not heard of it
+    assert (ask(stack, "new", "web").status, ask(stack, "new", "film").status) == (200, 404)  # Redis did not know the owner
 
 
 def test_ownership_requires_teams(make_stack):

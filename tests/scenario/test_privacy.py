@@ -14,11 +14,11 @@ from test_canary import TROUBLES, assert_nowhere, files, make_nosy_stack, pages,
 from test_ingress import send
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
-PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizer has its own mind about core files
+PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizer changes the handling of core files
 WEB_USER = {"user": WEB_GROUP, "group": WEB_GROUP, "extra_groups": []}
 UNLIMITED_CORES = ["sh", "-c", 'ulimit -c unlimited && exec "$@"', "sh"]
 
-# What clients bring
+# Client data
 
 
 def test_client_data_is_not_forwarded_or_written_anywhere(make_stack):
@@ -42,7 +42,7 @@ def test_client_data_is_not_forwarded_or_written_anywhere(make_stack):
 
 
 def malformed_requests(canary: bytes):
-    """Requests that nginx refuses by itself."""
+    """Requests that nginx itself rejects."""
     rest = b"Host: localhost\r\nConnection: close\r\n\r\n"
     for line in (b"GET /../%s HTTP/1.1", b"GET /%%zz?%s HTTP/1.1", b"GET /%s HTTP/9.0", b"TRACE /?%s HTTP/1.1", b"%s"):
         yield line % canary + b"\r\n" + rest
@@ -58,7 +58,7 @@ def cores(stack) -> list:
 
 @pytest.fixture
 def make_unprivileged(make_stack):
-    """A stack whose daemon runs as the web server's user from the start: the kernel guards it no more than others."""
+    """A stack whose daemon is started as the web server's user: no change of user makes the kernel protect it."""
 
     def make(**settings):
         stack = make_stack(redis=False, daemon=False, nginx=False, **settings)
@@ -85,7 +85,7 @@ def test_aborted_process_leaves_no_core_file_whatever_the_limits(make_unprivileg
     others = subprocess.run([*UNLIMITED_CORES, "sh", "-c", "kill -ABRT $$"], cwd=stack.folder, **WEB_USER)
     assert others.returncode == -signal.SIGABRT
     if not open("/proc/sys/kernel/core_pattern").read().startswith(("/", "|")):
-        assert cores(stack) != []  # as this system has them written
+        assert cores(stack) != []  # where this system writes core files
 
 
 LOOK = """
@@ -108,7 +108,7 @@ for pid in sys.argv[1:]:
 
 
 def seen(*pids) -> str:
-    """What the web server's user sees of these processes."""
+    """What the web server's user can read of these processes."""
     command = [sys.executable, "-c", LOOK, *map(str, pids)]
     return subprocess.run(command, **WEB_USER, check=True, capture_output=True, text=True).stdout
 

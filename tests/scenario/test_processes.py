@@ -19,7 +19,7 @@ from parts import WEB_GROUP
 
 
 def user_of(pid):
-    """Whom the process runs as: real, effective, saved and file system user are the same."""
+    """The user that the process runs as: real, effective, saved and file system user are the same."""
     (uid,) = set(status_of(pid, "Uid")[0])
     return pwd.getpwuid(int(uid)).pw_name
 
@@ -70,7 +70,7 @@ def test_file_that_is_not_a_socket_is_not_touched(make_stack, make):
     assert path.lstat() == before
 
 
-# Users, groups and how many
+# Users, groups and the number of workers
 
 
 @needs.root
@@ -129,7 +129,7 @@ def test_default_number_of_workers_follows_cpu_affinity(make_stack):
     assert stack.task("task_1").status == 200
 
 
-# Leaving
+# Exit
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -207,7 +207,7 @@ def test_worker_that_cannot_start_is_retried_with_backoff_while_the_other_serves
     bad.write_text("#!/bin/sh\nexit 7\n")
     bad.chmod(0o755)
 
-    bad.rename(binary)  # what the master starts from now on
+    bad.rename(binary)  # the program that the master starts from now on
     with clients(stack) as failures:
         os.kill(worker_pid(stack, 0), signal.SIGKILL)
         for pause in (100, 200, 400, 800):
@@ -230,7 +230,7 @@ def test_worker_that_dies_after_start_is_restarted_with_backoff(make_stack):
         stack.wait_log(f"restarting worker 0 in {pause} ms")
 
 
-# What stays
+# Routing and status
 
 
 def test_master_serves_status_when_every_worker_is_stuck(stack):

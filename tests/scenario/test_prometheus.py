@@ -60,7 +60,7 @@ def test_dashboard_expressions_are_valid(dashboard, tmp_path):
         for number, expression in enumerate(expressions(dashboard))
     ]
     file = tmp_path / "rules.yml"
-    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # which is YAML as well
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is valid YAML
     promtool("check", "rules", file)
 
 

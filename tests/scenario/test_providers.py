@@ -16,12 +16,12 @@ def everyone():
 
 
 def number(provider: str, case: str) -> str:
-    """An id that every provider's grammar takes, another one for each case."""
+    """A task id that every provider's grammar accepts, different for each case."""
     return f"{1 + list(PROVIDERS).index(provider)}{cases(provider).index(case):03d}"
 
 
 def in_order(document) -> str:
-    """As text, for a comparison that sees the order of members, too."""
+    """As text, for a comparison that includes the order of members."""
     return json.dumps(document, ensure_ascii=False)
 
 
@@ -45,7 +45,7 @@ def check_problem(stack, provider: str, expected: dict, bare_id: str) -> None:
         assert (answer.status, answer.json()["code"]) == PROBLEMS[expected["outcome"]]
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["cache-control"] == "no-store"
-    if expected["outcome"] in ("refused", "forbidden"):  # another answer shows that the key is good, before it is set aside
+    if expected["outcome"] in ("refused", "forbidden"):  # another answer shows that the key is valid, before it is suspended
         other = stack.get(native_path(provider, expected["task"].replace(bare_id, f"404{bare_id}")))
         assert other.status == 404
 
@@ -57,7 +57,7 @@ def test_recorded_answer_gives_the_expected_result(everyone, provider):
         bare_id = number(provider, case)
         expected = record(everyone, provider, case, bare_id)
         if expected["outcome"] == "busy":
-            continue  # it holds the upstream back: below
+            continue  # it pauses the upstream: tested below
         if expected["outcome"] == "ok":
             check_views(everyone, provider, expected, bare_id)
             stored |= {expected["task"]} if expected["known"] else set()
@@ -75,7 +75,7 @@ BUSY = {provider: [case for case in cases(provider) if case.startswith("busy")] 
 def test_busy_upstream_is_left_alone(make_stack):
     stack = make_stack(every_provider=True, config={"workers": 1}, redis=False, daemon=False, nginx=False)
     upstreams = stack.config["upstreams"]
-    stack.configure(  # one for each, or the first that is busy would hold back all
+    stack.configure(  # one upstream each, or the first 429 would pause all
         upstreams={provider: upstreams[upstream_of(stack, provider)] for provider in PROVIDERS},
         routes=[{"provider": provider, "upstream": provider} for provider in PROVIDERS],
     )
@@ -94,4 +94,4 @@ def check_busy(stack, provider: str, case: str) -> None:
     queries = stack.standin.count()
     other = stack.ask_worker(unified_path(provider, expected["task"] + "0"))
     assert (other.status, other.json()["code"]) == PROBLEMS["busy"]
-    assert stack.standin.count() == queries  # not asked
+    assert stack.standin.count() == queries  # no query

@@ -16,7 +16,7 @@ ONE_WORKER = {"workers": 1}
 
 
 def assert_one_query_for_all(stack, task_id):
-    """200 requests that are all there before the upstream says a word."""
+    """Sends 200 requests that all arrive before the upstream answers."""
     collapsed = stack.metric("collapsed_total")
     with stack.standin.hold(task_id):
         asked = [stack.background(stack.task, task_id) for _ in range(200)]
@@ -28,7 +28,7 @@ def assert_one_query_for_all(stack, task_id):
 
 @contextlib.contextmanager
 def something_else_in_place_of_redis(stack, answer):
-    """Listens where Redis should, answers each connection with these bytes and closes; gives the count of connections."""
+    """Listens on Redis's socket, answers each connection with these bytes and closes it; yields the list of connections."""
     count = []
 
     class Answerer(socketserver.StreamRequestHandler):
@@ -110,7 +110,7 @@ def test_frozen_redis_delays_one_request_by_its_timeout_and_later_ones_not_at_al
     assert all(query.at - begun < 5 for query in stack.standin.seen())
     stack.wait_log("no reply in time; continuing without it")
     asked = stack.metric("redis_commands_total", command="get")
-    assert stack.metric("redis_failures_total") == 2 * asked  # each with the question for the lease
+    assert stack.metric("redis_failures_total") == 2 * asked  # each with the request for the lease
     for number in range(20):
         assert stack.task(f"later_{number}").status == 200
     assert_one_query_for_all(stack, "task_1")
@@ -151,7 +151,7 @@ def test_descheduled_worker_finds_the_reply_of_a_healthy_redis(make_stack):
     stack.wait_metric("redis_commands_total", 1, command="get")
     os.kill(worker, signal.SIGSTOP)
     stopped_at = time.monotonic()
-    stack.redis.thaw()  # it replies at once, to a worker that does not run
+    stack.redis.thaw()  # it replies at once, but the worker is stopped
     stack.wait_until(lambda: time.monotonic() > stopped_at + timeout + 0.2, what="the time-out to pass")
     os.kill(worker, signal.SIGCONT)
     assert answer.result().status == 200

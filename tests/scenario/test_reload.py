@@ -7,7 +7,7 @@ from helpers import clients, finished_tasks, sockets, wait_gone
 
 
 def hup_and_wait(stack, reloads):
-    """HUP, and then until that many reloads are done and the old workers gone."""
+    """Sends SIGHUP and waits until that many reloads are done and the old workers are gone."""
     old = stack.daemon.workers()
     stack.daemon.hup()
     stack.wait_metric("reloads_total", reloads, result="done")
@@ -91,4 +91,4 @@ def test_changed_configuration_takes_effect(make_stack):
     stack.configure(workers=1)
     hup_and_wait(stack, 2)
     assert sockets(stack) == ["status.sock", "worker-0.sock"]
-    assert {stack.task(f"task_{number}").status for number in range(10)} == {200}  # nginx still knows two
+    assert {stack.task(f"task_{number}").status for number in range(10)} == {200}  # nginx is still configured for two

@@ -13,7 +13,7 @@ numbers = itertools.count()
 
 
 def key_in_use(stack):
-    """The key that a task which nobody has asked for yet is asked with."""
+    """The key with which a new task is queried."""
     task_id = f"task_{next(numbers)}"
     assert stack.task(task_id).status == 200
     return stack.standin.seen(task_id)[-1].headers["authorization"].removeprefix("Bearer ")
@@ -40,7 +40,7 @@ def rotating(make_stack):
     return stack
 
 
-# The ways to replace a file
+# Ways to replace a file
 
 
 def write_in_place(stack):
@@ -85,7 +85,7 @@ def test_replaced_symbolic_link_is_followed(rotating, link):
 
 
 def test_change_without_inotify_event_is_found_by_polling(rotating):
-    """Another folder under the same name: the one that is watched does not change."""
+    """Replaces the directory: the watched one does not change."""
     for version, key in (("1", rotating.key), ("2", NEW)):
         (rotating.folder / version).mkdir()
         rotating.write_key(key, file=rotating.folder / version / "key")
@@ -150,7 +150,7 @@ def test_redis_password_is_reloaded(make_stack):
     assert "NOAUTH" not in stack.daemon.log() and "WRONGPASS" not in stack.daemon.log()
 
 
-# What must not change
+# Refused changes
 
 
 BAD = {
@@ -178,7 +178,7 @@ def test_invalid_content_keeps_the_old_key_and_is_logged_once(rotating, name):
     assert NEW not in rotating.daemon.log()
     assert key_in_use(rotating) == rotating.key
 
-    os.kill(workers[0], signal.SIGKILL)  # its replacement has the key in force, too
+    os.kill(workers[0], signal.SIGKILL)  # its replacement also has the key in force
     rotating.wait_metric("worker_starts_total", 3)
     rotating.wait_metric("workers_ready", 2)
     assert {key_in_use(rotating) for _ in range(4)} == {rotating.key}
@@ -221,7 +221,7 @@ def test_touched_or_already_reloaded_file_is_not_a_rotation(rotating):
     assert rotations(rotating) == 1
 
 
-# What goes on meanwhile
+# Queries and requests during a rotation
 
 
 def test_query_in_flight_finishes_with_its_key(rotating):

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent / "intruder.c"
 ATTEMPTS = re.findall(r"ATTEMPT\((\w+)\)[,}]", SOURCE.read_text())
 ALLOWED = {"read_a_file", "start_a_thread"}
 DEADLY = {"exec_a_program", "trace_the_master", "leave_the_namespace"}
-REFUSED = "Function not implemented"  # as a kernel says that does not have the call
+REFUSED = "Function not implemented"  # as a kernel without this system call does
 
 
 def status_of(pid: int) -> dict:
@@ -38,7 +38,7 @@ def intruded(make_stack, monkeypatch, tmp_path):
 
 
 def attempt(stack, name: str) -> str:
-    """What came of it."""
+    """The result of the operation."""
     (worker,) = stack.wait_until(stack.daemon.workers, what="a worker")
     os.kill(worker, signal.SIGRTMIN + ATTEMPTS.index(name))
     return stack.wait_log(f"intruder: {name}: ").rpartition(": ")[2]
@@ -135,7 +135,7 @@ def test_sandbox_is_on_or_off(make_stack):
 
 
 def serve_name(server: socket.socket, name: bytes, address: str) -> None:
-    """A name server that knows one name, until it is sent nothing."""
+    """A name server that knows one name; an empty datagram ends it."""
     wanted = b"".join(bytes([len(label)]) + label for label in name.split(b".")) + b"\0"
     while (query := server.recvfrom(512))[0]:
         data, client = query
@@ -147,7 +147,7 @@ def serve_name(server: socket.socket, name: bytes, address: str) -> None:
 
 @pytest.fixture
 def name_server():
-    """Its address; it knows that upstream.test is 127.0.0.1."""
+    """The address of a name server that resolves upstream.test to 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         address = socket.inet_ntoa(b"\x7f" + secrets.token_bytes(2) + b"\1")
         server.bind((address, 53))

@@ -23,14 +23,14 @@ def modules() -> str:
 
 @pytest.fixture(scope="module")
 def everyone():
-    """On a port, for clients that speak to no UNIX socket."""
+    """A stack on a TCP port, for clients that do not support UNIX sockets."""
     with Stack(every_provider=True, port=0, providers=QUICK, config={"workers": 1}) as stack:
         yield stack
 
 
 @pytest.fixture
 def ask(everyone, modules):
-    """Runs one call of a client's; gives its result or error."""
+    """Runs one call of a client; returns its result or error."""
     everyone.standin.clear()
 
     def run(client: str, method: str, task_id: str, *retries) -> dict:
@@ -96,12 +96,12 @@ def test_replicate_predictions_get_and_wait(everyone, ask):
     assert prediction["urls"]["get"].endswith("/prediction1")
 
 
-ERRORS = (  # what the upstream does, status and words of ours
+ERRORS = (  # the upstream's behavior, our status and message
     ({"status": 404}, 404, "The task does not exist at the upstream."),
     ({"status": 500}, 502, "The upstream answered with an error."),
     ({"garbage": True}, 502, "The upstream's answer could not be used."),
 )
-CLASSES = {  # of the clients, by status
+CLASSES = {  # exception classes of the clients, by status
     "openai": {404: "NotFoundError", 502: "InternalServerError"},
     "runway": {404: "NotFoundError", 502: "InternalServerError"},
     "luma": {404: "NotFoundError", 502: "InternalServerError"},

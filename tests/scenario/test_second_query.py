@@ -101,7 +101,7 @@ def test_task_has_not_ended_until_its_result_is_read(everyone, switches, expecte
     assert everyone.metric("cache_entries") == 0
 
     everyone.standin.clear()
-    for unified, task_id in ((FAL, "12"), (MINIMAX, "13")):  # no harm is left
+    for unified, task_id in ((FAL, "12"), (MINIMAX, "13")):  # no lasting damage
         everyone.standin.switch(task_id, state="SUCCESS")
         assert everyone.get(unified + task_id).json()["status"] == "succeeded"
 
@@ -145,7 +145,7 @@ def test_error_inside_a_200_result_is_not_a_result(everyone):
 
 
 def test_value_from_the_first_answer_stays_one_path_segment(everyone):
-    """An upstream's text must not turn the second query into one for something else."""
+    """Text from the upstream must not turn the second query into a query for something else."""
     def ask(task_id, told):
         first = json.loads(recorded("minimax", "succeeded")) | {"file_id": told}
         everyone.standin.switch(task_id, raw=json.dumps(first))
@@ -162,7 +162,7 @@ def test_value_from_the_first_answer_stays_one_path_segment(everyone):
         assert len(targets(everyone)) == 1
 
 
-# Keys in other forms
+# Other forms of keys
 
 
 def test_each_provider_gets_the_key_in_its_own_header(everyone):
@@ -187,7 +187,7 @@ def test_every_query_has_a_new_uuid(everyone):
 
 
 def test_signed_token_is_created_and_reused(everyone):
-    """The stand-in takes only a token that our secret has signed and that is valid now."""
+    """The stand-in accepts only a token that is signed with our secret and currently valid."""
     assert {everyone.get(f"{KLING}{task_id}").status for task_id in range(20)} == {200}
     (token,) = {query.headers["authorization"].removeprefix("Bearer ") for query in everyone.standin.seen()}
     head, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])

@@ -11,7 +11,7 @@ SIGN = ("--sign", "--team", "web", "--task", "sora/task_1", "--ttl", "1h")
 
 @pytest.fixture
 def idle(make_stack):
-    """What the command line needs, and no more."""
+    """The files that the command line needs, and no more."""
     return teams_stack(make_stack, daemon=False, redis=False)
 
 

@@ -11,7 +11,7 @@ import fastcgi
 from fastcgi import Connection, request, task_params
 from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
 
-MANY = 300_000  # bytes: more than any socket holds
+MANY = 300_000  # bytes: more than any socket buffers
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_thousand_connections_come_and_go(stack, worker):
 
 
 def large_task(stack, task_id):
-    """A task whose view is too large for a socket; gives what it says."""
+    """A task whose view is too large for a socket buffer; returns its text."""
     prompt = "".join(itertools.islice(itertools.cycle("0123456789 äöü "), MANY))
     inner = {"id": "gen", "prompt": prompt}
     raw = {"code": "success", "message": "", "data": {"task_id": task_id, "status": "SUCCESS", "data": inner}}
@@ -63,7 +63,7 @@ def test_client_that_does_not_read_blocks_nobody_and_gets_the_whole_answer_later
             assert (status, json.loads(body)) == (200, expected)
             assert int(headers["content-length"]) == len(body) > MANY
             assert connection.ask(task_params(TASK))[0] == 200
-    wait_metric(stack, "connections", lambda now: now == before)  # also those who never read
+    wait_metric(stack, "connections", lambda now: now == before)  # including those that never read
     assert_served(stack)
 
 
@@ -129,7 +129,7 @@ def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
     with stack.standin.hold() as barrier:
         asked = [stack.background(fastcgi.ask, stack.worker_socket(0), f"/sora/v1/videos/task_{n}") for n in range(60)]
         barrier.wait_arrived(1)
-        wait_metric(stack, "requests_total", lambda now: now >= 1)  # of those who are not held
+        wait_metric(stack, "requests_total", lambda now: now >= 1)  # of requests that are not held
     answers = [answer.result() for answer in asked]
     assert {status for status, _, _ in answers} == {200, 503}
     for answer in answers:

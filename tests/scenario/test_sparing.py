@@ -1,4 +1,4 @@
-"""A failing upstream gets few queries: the breaker, the rate limit, its own Retry-After, and one query per task and interval
+"""A failing upstream gets few queries: the breaker, the rate limit, its Retry-After, and one query per task and interval,
 whatever the clients do. Meanwhile the last view is served, marked as stale."""
 
 import threading
@@ -11,7 +11,7 @@ BREAKS = "failed 3 times in a row"
 
 
 def spared(make_stack, **upstream):
-    """One worker; memory only, so that each query is the worker's own doing. `make_stack` may be make_frozen."""
+    """One worker without Redis, so that every query is caused by this worker. `make_stack` may be make_frozen."""
     stack = make_stack(**quick(upstreams={"main": upstream}), redis=False)
     run(stack)
     return stack
@@ -121,7 +121,7 @@ def wait_stale(stack, task):
     return stack.wait_until(stale, what="a stale view")
 
 
-# What the upstream says itself, and what we allow ourselves
+# Retry-After and our own limits
 
 
 def test_retry_after_of_the_upstream_holds_back_all_its_tasks(make_frozen):
@@ -162,7 +162,7 @@ def test_queued_query_is_not_sent_after_the_breaker_opens(make_frozen):
         barrier.wait_arrived(2)
         stack.wait_metric("fetches", 40)
     assert {(outcome(ask.result()), seconds_to_wait(ask.result())) for ask in asks} == {((503, "upstream_unavailable"), 30)}
-    assert stack.standin.count() <= 4  # those that were under way, and the next ones after a first answer
+    assert stack.standin.count() <= 4  # those in flight, and the next ones after a first answer
 
 
 def test_queries_over_the_rate_limit_get_503_until_later(make_stack):
@@ -176,14 +176,14 @@ def test_queries_over_the_rate_limit_get_503_until_later(make_stack):
         stack.wait_until(lambda: stack.task(f"later_{number}").status == 200, what="a turn")
     times = [query.at for query in stack.standin.seen()]
     assert len(times) <= 5 + 5 * (times[-1] - times[0]) + 1
-    assert lines(stack, "times in a row") == 0  # what we forbid ourselves is no failure of the upstream's
+    assert lines(stack, "times in a row") == 0  # our own limit is not a failure of the upstream
 
 
-# Tasks that are said to be missing
+# Missing tasks
 
 
 def ask_until_asked(stack, task, times) -> list:
-    """Asks for the task until it has cost so many more queries; the statuses of those answers."""
+    """Requests the task until this many more queries were sent; the statuses of the answers."""
     statuses, goal = [], stack.standin.count(task) + times
 
     def ask():
@@ -197,7 +197,7 @@ def ask_until_asked(stack, task, times) -> list:
 def test_known_task_is_missing_only_after_three_404s_in_a_row(make_stack):
     stack = spared(make_stack)
     view = stack.task("seen").body
-    for _ in range(2):  # the good answer in between begins anew
+    for _ in range(2):  # the success in between restarts the count
         stack.standin.switch("seen", status=404)
         assert set(ask_until_asked(stack, "seen", 2)) == {200}
         answer = stack.task("seen")
@@ -209,16 +209,16 @@ def test_known_task_is_missing_only_after_three_404s_in_a_row(make_stack):
     assert outcome(stack.task("seen")) == (404, "task_not_found")
     assert_one_query_an_interval(stack, "seen")
 
-    assert outcome(stack.task("missing")) == (404, "task_not_found")  # which nobody has seen
+    assert outcome(stack.task("missing")) == (404, "task_not_found")  # never seen
     assert stack.standin.count("missing") == 1
 
 
-# One query an interval
+# One query per interval
 
 
 @pytest.fixture
 def polling():
-    """Clients that poll a task without pause; all their answers."""
+    """Runs clients that poll a task without pause; yields the list of all their answers."""
     stop, threads = threading.Event(), []
 
     def start(stack, task, count):
@@ -278,7 +278,7 @@ def test_unseen_failing_task_is_queried_once_per_minimum_interval(make_frozen, f
 
 
 def test_deleted_task_stays_deleted(make_stack):
-    """Its last snapshot does not come back from Redis."""
+    """Its last snapshot is not restored from Redis."""
     stack = make_stack(**quick(cache={"missing_ttl": "50ms"}))
     run(stack)
     assert stack.task("t").status == 200

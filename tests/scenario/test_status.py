@@ -22,7 +22,7 @@ def status(stack):
 
 
 def one(stack, section, **members):
-    """The only row of the section with these members."""
+    """The only row of the section that has these values."""
     (row,) = [row for row in status(stack)[section] if members.items() <= row.items()]
     return row
 

@@ -18,13 +18,13 @@ WANTED = {"Accept": "text/event-stream"}
 
 @pytest.fixture(scope="module")
 def stack():
-    """A stack for most of the file; each test has tasks of its own."""
+    """One stack for most of the file; each test uses its own tasks."""
     with Stack(**quick()) as stack:
         yield stack
 
 
 def event_of(stack, path) -> Event:
-    """The event that tells the task's present view."""
+    """The event with the task's current view."""
     answer = stack.get(path)
     return Event("status", answer.json(), answer.headers["etag"].strip('"'))
 
@@ -34,7 +34,7 @@ def problem(answer) -> tuple:
     return answer.status, answer.json()["code"]
 
 
-# What is told
+# Events
 
 
 @both_views
@@ -49,7 +49,7 @@ def test_stream_sends_the_current_view_each_change_and_closes_after_the_end(stac
         events = [stream.next()]
         assert events == [event_of(stack, view + task)]
         for progress in ("20%", "50%"):
-            wait_queries(stack, 3, task)  # that bring no news
+            wait_queries(stack, 3, task)  # unchanged answers
             run(stack, progress, task)
             events.append(stream.next())
             assert events[-1] == event_of(stack, view + task)
@@ -91,7 +91,7 @@ def test_hundred_streams_of_one_task_are_one_query_per_interval(stack):
     stack.wait_metric("streams", lambda streams: streams == 0)
 
 
-# Who comes back
+# Reconnects
 
 
 @both_views
@@ -100,7 +100,7 @@ def test_reconnect_after_the_end_gets_204_or_the_final_view(stack, view):
     known = event_of(stack, view + "over")
     answer = stack.get(view + "over", {**WANTED, "Last-Event-ID": known.id})
     assert (answer.status, answer.body) == (204, b"")
-    assert stack.get(view + "over", {"Last-Event-ID": known.id}).status == 200  # who wants no stream
+    assert stack.get(view + "over", {"Last-Event-ID": known.id}).status == 200  # a request without a stream
     with Stream(stack, view + "over", Last_Event_ID="0" * 32) as stream:
         assert stream.rest() == [known]
 
@@ -126,7 +126,7 @@ def test_last_event_id_may_be_any_bytes(stack, last):
     assert status == 200 and body.startswith(b"event: status\nid: ") and b"injected" not in body
 
 
-# Who gets one
+# Access
 
 
 @pytest.mark.parametrize("accept, streams", [
@@ -164,7 +164,7 @@ def test_cgi_answers_with_the_view(stack):
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
 
 
-# What can happen in the middle
+# Failures and disconnects
 
 
 def test_failing_upstream_sends_no_event_and_a_missing_task_ends_after_three_times(stack):
@@ -184,7 +184,7 @@ def test_failing_upstream_sends_no_event_and_a_missing_task_ends_after_three_tim
 
 def test_disconnected_stream_is_dropped(stack):
     run(stack, "7%", "left")
-    stack.wait_metric("watched_tasks", lambda watched: watched == 0)  # those of other tests
+    stack.wait_metric("watched_tasks", lambda watched: watched == 0)  # watchers of other tests
     with begin(stack, NATIVE + "left"):
         stack.wait_metric("watched_tasks", 1)
         assert stack.metric("streams") == 1
@@ -211,7 +211,7 @@ def test_stalled_stream_is_dropped_and_the_others_continue(make_stack):
             if metric(stack, "connections_refused_total") == 1:
                 break
         assert metric(stack, "streams") == 1
-        assert 200_000 < progress * len(padding) < 2_000_000  # of it the worker keeps a part at most
+        assert 200_000 < progress * len(padding) < 2_000_000  # the worker buffers only a part of it
         deaf.wait_closed()
         stack.standin.clear()
         end(stack)

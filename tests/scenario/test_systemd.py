@@ -17,7 +17,7 @@ from managing import Manager
 
 @pytest.fixture
 def managed(make_stack):
-    """managed(**of_the_manager) gives a stack whose daemon runs under a Manager, and that."""
+    """managed(**settings of the Manager) returns a stack whose daemon runs under a Manager, and the Manager."""
     managers = []
 
     def start(config=None, starts=True, **settings):
@@ -40,7 +40,7 @@ def readiness(stack):
     return json.loads(stack.get("/readyz").body)
 
 
-# What is reported
+# Notifications
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
@@ -139,7 +139,7 @@ def test_watchdog_of_another_process_is_ignored(managed):
     assert manager.reports("WATCHDOG") == []
 
 
-# Sockets that are handed over
+# Inherited sockets
 
 ALL = ["status.sock", "worker-0.sock", "worker-1.sock"]
 
@@ -151,7 +151,7 @@ def inodes(stack):
 def test_inherited_sockets_are_used_and_survive_the_daemon(managed):
     stack, _ = managed(starts=False, listen=ALL)
     before = inodes(stack)
-    early = stack.background(stack.ask_worker, "/sora/v1/videos/task_1", 1)  # comes before there is a daemon
+    early = stack.background(stack.ask_worker, "/sora/v1/videos/task_1", 1)  # arrives before the daemon is started
     for _ in range(2):
         stack.daemon.start()
         assert early.result().status == 200

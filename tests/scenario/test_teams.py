@@ -70,7 +70,7 @@ def test_token_goes_where_the_providers_clients_put_their_key(every, provider):
 
 @pytest.fixture(scope="module")
 def every():
-    """A stack with all providers, about each of which the team may ask."""
+    """A stack with all providers, each of which the team may use."""
     with contextlib.ExitStack() as stacks:
         yield teams_stack(lambda **settings: stacks.enter_context(Stack(**settings)), {"web": {"providers": sorted(PROVIDERS)}},
                           redis=False, every_provider=True)
@@ -130,7 +130,7 @@ def test_team_name_is_ignored_in_mode_teams(shared):
     assert refusal(shared.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web")) == UNAUTHORIZED
 
 
-# In the open
+# Mode "open"
 
 
 def test_credentials_are_ignored_in_mode_open(make_stack):

@@ -15,7 +15,7 @@ def traced(make_stack):
 
 
 def sent(stack, task_id):
-    """What the upstream was told with each query."""
+    """The traceparent of each query at the upstream."""
     return [query.headers.get("traceparent") for query in stack.standin.seen(task_id)]
 
 

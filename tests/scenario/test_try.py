@@ -27,7 +27,7 @@ def documents(printed: str) -> list:
     return [json.loads(part.split(":\n", 1)[1]) for part in printed.split("\nnative view")[1].split("\nunified view")]
 
 
-# test_providers.py has all recorded answers go through the whole daemon.
+# test_providers.py sends all recorded answers through the whole daemon.
 @pytest.mark.parametrize("name", ["succeeded", "running", "missing-result", "refused", "busy-result", "error-in-200", "invalid-result"])
 def test_answers_of_every_outcome_give_the_expected_result(name):
     case = ANSWERS / "fal" / f"{name}.answer"

@@ -21,7 +21,7 @@ def tasks(answer) -> list:
 
 
 def codes(answer) -> list:
-    """What became of each: its status, or the code of its problem."""
+    """The result for each task: its status, or the code of its problem."""
     return [task.get("code") or task["status"] for task in tasks(answer)]
 
 
@@ -40,13 +40,13 @@ def test_tasks_of_every_provider_pass_through_the_same_states(make_stack):
             UNIFIED_VIEW.validate(task)
         return {t["provider"] for t in tasks(answer) if t["status"] != state} <= {but_for} and tasks(answer)
 
-    stack.wait_until(lambda: all_are("queued", but_for="veo"), what="all to be queued")  # of which Veo has no word
+    stack.wait_until(lambda: all_are("queued", but_for="veo"), what="all to be queued")  # for which Veo has no status
     stack.standin.advance(500)
-    stack.wait_until(lambda: all_are("running", but_for="pika-feed"), what="all to run")  # nor this one of that
+    stack.wait_until(lambda: all_are("running", but_for="pika-feed"), what="all to run")  # nor has this provider of that
     stack.standin.advance(600)
     ended = stack.wait_until(lambda: all_are("succeeded"), what="all to succeed")
     without_urls = {task["provider"] for task in ended if not task["results"]}
-    assert without_urls == {"openai"}  # which serves the file itself, to who has the key
+    assert without_urls == {"openai"}  # serves the file itself, to clients with the key
 
     queries = stack.standin.count()
     for name, task in zip(names, ended):
@@ -62,11 +62,11 @@ def test_failed_and_missing_tasks_look_alike_for_every_provider(make_stack):
     for task in failed:
         UNIFIED_VIEW.validate(task)
     assert {task["status"] for task in failed} == {"failed"}
-    assert {task["provider"] for task in failed if not task["error"]} == {"pixverse", "zhipu"}  # which give no reason
+    assert {task["provider"] for task in failed if not task["error"]} == {"pixverse", "zhipu"}  # gives no reason
     assert set(codes(ask(stack, missing))) == {"task_not_found"}
 
 
-# Many at once
+# Lists
 
 
 def test_hundred_tasks_are_answered_in_order_with_one_query_each(stack):
@@ -188,7 +188,7 @@ def test_head_and_other_methods(stack):
     assert (outcome(refused), refused.headers["allow"]) == ((405, "method_not_allowed"), "GET, HEAD")
 
 
-# One task
+# Single tasks
 
 
 def test_unified_path_takes_all_parts_of_an_id_in_order(make_stack):

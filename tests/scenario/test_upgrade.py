@@ -18,7 +18,7 @@ from parts import ROOT, process_state
 
 
 def lay(stack, source) -> None:
-    """Puts a program where the daemon's lies, as a package manager does."""
+    """Replaces the daemon's program, as a package manager does."""
     new = stack.folder / "taskproxy.new"
     shutil.copy(source, new)
     os.replace(new, stack.daemon.binary)
@@ -90,7 +90,7 @@ def test_everything_works_after_an_upgrade(upgradable):
     stack.daemon.reload()
     assert stack.task("t").status == 200
     upgrade(stack)
-    assert "Seccomp_filters:\t1\n" in Path(f"/proc/{stack.daemon.pid}/status").read_text()  # not one for each upgrade
+    assert "Seccomp_filters:\t1\n" in Path(f"/proc/{stack.daemon.pid}/status").read_text()  # not one per upgrade
     assert sorted(path.name for path in stack.socket_dir.iterdir()) == ["status.sock", "worker-0.sock", "worker-1.sock"]
     workers = stack.daemon.workers()
     assert stack.daemon.term() == 0
@@ -121,7 +121,7 @@ def test_broken_or_refusing_program_changes_nothing(upgradable, source):
 
 
 def test_failed_exec_changes_nothing_and_leaks_no_descriptors(upgradable):
-    """Workers leave when their master dies: no other worker may hold the master's end of their control sockets."""
+    """Workers exit when their master dies, so no other worker may hold the master's end of their control sockets."""
     stack = upgradable()
     old, program = stack.daemon.workers(), program_of(stack.daemon.pid)
     install_script(stack, f"chmod -x {stack.daemon.binary}")
@@ -133,7 +133,7 @@ def test_failed_exec_changes_nothing_and_leaks_no_descriptors(upgradable):
     stack.wait_metric("worker_starts_total", 3)
     stack.wait_metric("workers_ready", 2)
     (new,) = set(stack.daemon.workers()) - set(old)
-    os.kill(new, signal.SIGSTOP)  # it would close what it has inherited
+    os.kill(new, signal.SIGSTOP)  # it would close inherited descriptors
     os.kill(stack.daemon.pid, signal.SIGKILL)
     wait_gone(stack, old[0])
     os.kill(new, signal.SIGCONT)
@@ -213,7 +213,7 @@ def install_script(stack, text) -> None:
 
 
 def install_program_without_workers(stack) -> None:
-    """Its master runs under the dynamic loader, and so starts the loader in place of workers, which exits at once."""
+    """The master is run through the dynamic loader, so it starts the loader in place of workers, which exits at once."""
     real = stack.folder / "real"
     shutil.copy(stack.daemon.binary, real)
     loader = re.search(r"/\S*/ld-linux\S*", subprocess.run(["ldd", real], capture_output=True, text=True).stdout)[0]
@@ -241,7 +241,7 @@ def test_old_workers_serve_and_count_when_new_ones_cannot_start(upgradable):
         os.kill(old[0], signal.SIGSTOP)
         stack.wait_log("worker 0 unresponsive for 5 s; killed", 20)
         wait_gone(stack, old[0])
-        with pytest.raises((OSError, fastcgi.Closed)):  # not left waiting until a worker has started
+        with pytest.raises((OSError, fastcgi.Closed)):  # refused at once, not after a worker has started
             stack.ask_worker("/sora/v1/videos/t", 0)
         assert stack.ask_worker("/sora/v1/videos/t", 1).status == 200
         assert stack.daemon.term() == 0
@@ -250,7 +250,7 @@ def test_old_workers_serve_and_count_when_new_ones_cannot_start(upgradable):
 
 
 def test_sigterm_during_the_exec_is_not_lost(upgradable):
-    """The master is held in the last line that it writes before exec, by a pipe that is full."""
+    """A full pipe blocks the master as it logs its last line before exec."""
     stack = upgradable(daemon=False, nginx=False)
     pipe = stack.folder / "pipe"
     os.mkfifo(pipe)

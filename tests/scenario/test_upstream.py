@@ -60,7 +60,7 @@ def one_worker(**upstream) -> dict:
     return {"workers": 1, "upstreams": {"main": upstream}}
 
 
-# Troubles
+# Failures
 
 
 def test_each_failure_has_its_code_and_stores_nothing(make_stack):
@@ -73,7 +73,7 @@ def test_each_failure_has_its_code_and_stores_nothing(make_stack):
 
     for name in TROUBLES:
         stack.standin.clear(name)
-    stack.clock.step(3)  # past the shortest interval, within which a task that has failed is not asked again
+    stack.clock.step(3)  # past the minimum interval, within which a failed task is not queried again
     assert {name: stack.task(name).status for name in TROUBLES} == dict.fromkeys(TROUBLES, 200)
     assert stack.metric("upstream_in_flight") == 0
 
@@ -159,7 +159,7 @@ def test_descheduled_worker_finds_the_answer_of_a_healthy_upstream(make_stack):
     stack.standin.wait_arrived("t")
     os.kill(worker, signal.SIGSTOP)
     stopped_at = time.monotonic()
-    stack.standin.release("t")  # it answers at once, to a worker that does not run
+    stack.standin.release("t")  # it answers at once, but the worker is stopped
     stack.wait_until(lambda: time.monotonic() > stopped_at + timeout + 0.2, what="the time-out to pass")
     os.kill(worker, signal.SIGCONT)
     assert answer.result().status == 200

@@ -15,7 +15,7 @@ MANY = "/v1/tasks?ids="
 
 @pytest.fixture(scope="module")
 def stack():
-    """One for most of the file; each test has tasks of its own."""
+    """One stack for most of the file; each test uses its own tasks."""
     with Stack(**quick()) as running:
         yield running
 
@@ -24,7 +24,7 @@ def etag(stack, path) -> dict:
     return {"If-None-Match": stack.get(path).headers["etag"]}
 
 
-# Until when
+# End of the wait
 
 
 @both_views
@@ -54,7 +54,7 @@ def test_with_an_etag_the_wait_lasts_until_the_view_changes(stack, view):
     answer = held.result()
     assert answer.status == 200 and answer.headers["etag"] != known["If-None-Match"]
     assert b"50" in answer.body
-    assert stack.get(view + task + "?wait=60", known).body == answer.body  # what differs already is told at once
+    assert stack.get(view + task + "?wait=60", known).body == answer.body  # a different view is returned at once
 
 
 def test_expired_wait_gets_the_current_view_or_304(make_frozen):
@@ -120,7 +120,7 @@ def test_tasks_ending_as_the_wait_expires_are_answered_either_way(stack):
     stack.wait_metric("waiters", lambda waiters: waiters == 0)
 
 
-# How it is asked for
+# Syntax
 
 
 @pytest.mark.parametrize("wait", [
@@ -164,7 +164,7 @@ def test_empty_parameter_is_an_absent_header(stack):
     assert status(held.result()) == "SUCCESS"
 
 
-# Upstreams that fail in the middle
+# Failures during the wait
 
 
 @pytest.mark.parametrize("failure", [
@@ -199,7 +199,7 @@ def test_expired_wait_is_stale_when_the_upstream_fails(stack):
     stack.standin.clear("old")
 
 
-# Who watches
+# Watchers
 
 
 def test_three_hundred_watchers_are_one_query_per_interval(stack):

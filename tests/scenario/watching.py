@@ -10,19 +10,19 @@ from parts import PATIENCE
 NATIVE, UNIFIED = "/sora/v1/videos/", "/v1/tasks/sora/"
 INTERVAL = 0.1  # seconds, between two queries for one task
 QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
-SLOW = {"sora": {"poll": {"min": "60s", "max": "60s"}}}  # what is asked again, is so for a reason of its own
+SLOW = {"sora": {"poll": {"min": "60s", "max": "60s"}}}  # no task is queried again just because time passes
 both_views = pytest.mark.parametrize("view", [NATIVE, UNIFIED], ids=["native", "unified"])
 
 Event = namedtuple("Event", "type data id")
 
 
 def quick(workers=1, **config) -> dict:
-    """A Stack's settings: one worker, so that counts are exact, and tasks that are asked for each INTERVAL."""
+    """Settings of a Stack with one worker, so that counts are exact, and tasks that are polled every INTERVAL."""
     return {"providers": QUICK, "config": {"workers": workers, **config}}
 
 
 def run(stack, progress="7%", task_id=None):
-    """From here on the task runs, or all of them do, and looks the same at each query."""
+    """From now on the task, or every task, runs, and each query gets the same answer."""
     stack.standin.switch(task_id, state="IN_PROGRESS", progress=progress)
 
 
@@ -31,18 +31,18 @@ def end(stack, task_id=None):
 
 
 def wait_queries(stack, more, task_id=None):
-    """Until the task was asked for so many times from now on."""
+    """Waits for this many queries for the task from now on."""
     stack.standin.wait_count(stack.standin.count(task_id) + more, task_id)
 
 
 def assert_one_query_an_interval(stack, task_id):
-    """Of all the queries so far; the first ones' delay on a busy machine may make it look like one more."""
+    """Checks all queries so far; allows one more, because the first may have been delayed on a busy machine."""
     times = [query.at for query in stack.standin.seen(task_id)]
     assert len(times) - 1 <= (times[-1] - times[0]) / INTERVAL + 1
 
 
 def assert_not_asked_any_more(stack, task_id):
-    """While another task, watched as long as this takes, is asked for several times, this one is not."""
+    """Asserts that the task is not queried while another, watched one is queried several times."""
     before = stack.standin.count(task_id)
     run(stack, "7%", "meanwhile")
     with Stream(stack, NATIVE + "meanwhile"):
@@ -51,8 +51,8 @@ def assert_not_asked_any_more(stack, task_id):
 
 
 def hold(stack, *asks, path=NATIVE) -> list:
-    """Asks, each (what comes behind the path, headers), and waits until all of them are held: their first fetches, for
-    which they wait as well, are over."""
+    """Sends requests, each (end of the path, headers), and waits until all are held, with no fetch running any more;
+    returns futures."""
     before = stack.metric("waiters")
     held = [stack.background(stack.get, path + target, headers) for target, headers in asks]
 
@@ -60,7 +60,7 @@ def hold(stack, *asks, path=NATIVE) -> list:
         assert not (answered := [ask.result() for ask in held if ask.done()]), answered
         return stack.metric("waiters") >= before + len(held) and stack.metric("fetches") == 0
 
-    stack.wait_until(all_held, what=f"{len(held)} who are held")
+    stack.wait_until(all_held, what=f"{len(held)} held requests")
     return held
 
 
@@ -79,7 +79,7 @@ class Stream:
         try:
             self.response = self._connection.getresponse()
         except BaseException:
-            self._connection.close()  # or it would be there in the next test
+            self._connection.close()  # or the next test would see it
             raise
         self.comments = []
         self._last_id = ""
@@ -127,7 +127,7 @@ class Stream:
 
 
 def begin(stack, path, **headers) -> Stream:
-    """A stream whose first event was read."""
+    """Opens a stream and reads its first event."""
     stream = Stream(stack, path, **headers)
     assert stream.next().type == "status"
     return stream
