@@ -17,7 +17,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Shuffles the files, and the tests within each: what a file shares is made once, as in the usual order."""
+    """Shuffles the files, and the tests within each, so that module fixtures are still made only once."""
     if (seed := config.getoption("order_seed")) is None:
         return
     files = {}
@@ -36,7 +36,7 @@ def pytest_runtest_setup():
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport():
-    """A failed test's report has the logs of the programs that ran for it."""
+    """Adds the logs of the programs that ran for a failed test to its report."""
     report = (yield).get_result()
     if report.failed:
         report.sections += running.last_lines()
@@ -44,20 +44,20 @@ def pytest_runtest_makereport():
 
 @pytest.fixture
 def make_stack():
-    """Makes running stacks; all of them are stopped, and judged, at the end of the test."""
+    """Makes running stacks; all of them are stopped and checked at the end of the test."""
     with contextlib.ExitStack() as stacks:
         yield lambda **settings: stacks.enter_context(Stack(**settings))
 
 
 @pytest.fixture
 def stack(make_stack):
-    """A running stack as it is by default."""
+    """A running stack with the default settings."""
     return make_stack()
 
 
 @pytest.fixture
 def make_frozen(make_stack):
-    """Makes running stacks whose clock stands still until the test steps it (tests/clock/clock.py)."""
+    """Makes running stacks whose clock is frozen and moves only when the test steps it (tests/clock/clock.py)."""
 
     def make(**settings):
         stack = make_stack(clock=True, **settings)

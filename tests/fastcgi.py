@@ -1,4 +1,4 @@
-"""A FastCGI client in a few lines: whole requests for ordinary use, single records for hostile ones."""
+"""A small FastCGI client: complete requests for normal use, single records for malformed ones."""
 
 import socket
 import struct
@@ -9,7 +9,7 @@ KEEP_CONN = 1
 
 
 def record(kind: int, content: bytes = b"", request_id: int = 1, version: int = 1, padding: int = 0) -> bytes:
-    """One record. Its header says what it is told to say, also nonsense; content is at most 65,535 bytes."""
+    """One record. The header fields are written as given, even if invalid; content is at most 65,535 bytes."""
     return struct.pack("!BBHHBx", version, kind, request_id, len(content), padding) + content + bytes(padding)
 
 
@@ -18,7 +18,7 @@ def begin(role: int = RESPONDER, flags: int = KEEP_CONN, **header) -> bytes:
 
 
 def pairs(params: dict) -> bytes:
-    """Names and values in the protocol's form."""
+    """Names and values in the protocol's encoding."""
     def length(text: bytes) -> bytes:
         return bytes([len(text)]) if len(text) < 128 else struct.pack("!I", len(text) | 0x80000000)
 
@@ -36,18 +36,18 @@ def stream(kind: int, content: bytes, request_id: int = 1) -> bytes:
 
 
 def request(params: dict, body: bytes = b"", flags: int = KEEP_CONN, request_id: int = 1) -> bytes:
-    """A whole request as nginx would send it."""
+    """A complete request as nginx would send it."""
     head = begin(flags=flags, request_id=request_id)
     return head + stream(PARAMS, pairs(params), request_id) + stream(STDIN, body, request_id)
 
 
 def task_params(target: str, method: str = "GET", **more) -> dict:
-    """What the shipped nginx files pass for this request; `more` adds to it or replaces it."""
+    """The parameters that the shipped nginx files pass for this request; `more` adds to or replaces them."""
     return {"REQUEST_METHOD": method, "REQUEST_URI": target, "REQUEST_ID": "0123456789abcdef0123456789abcdef", **more}
 
 
 class Closed(Exception):
-    """The other side closed the connection before the answer was whole."""
+    """The peer closed the connection before the answer was complete."""
 
 
 class Connection:
@@ -71,7 +71,7 @@ class Connection:
         return kind, request_id, self._read(length + padding)[:length]
 
     def read_answer(self) -> tuple:
-        """(status, headers with names in lower case, body) of the answer that comes next."""
+        """(status, headers with names in lower case, body) of the next answer."""
         output = b""
         while True:
             kind, _, content = self.read_record()
@@ -85,7 +85,7 @@ class Connection:
         return self.read_answer()
 
     def wait_closed(self) -> None:
-        """Reads until the other side closes; a TimeoutError says that it does not."""
+        """Reads until the peer closes the connection; raises TimeoutError if it does not."""
         try:
             while self.socket.recv(65536):
                 pass
@@ -112,7 +112,7 @@ class Connection:
 
 
 def parse_answer(output: bytes) -> tuple:
-    """Takes a CGI answer apart; without a Status header it is a 200. Serves for plain CGI output, too."""
+    """Parses a CGI answer, from FastCGI or plain CGI; without a Status header it is a 200."""
     head, _, body = output.replace(b"\r\n\r\n", b"\n\n", 1).partition(b"\n\n")
     headers = {}
     for line in head.decode("latin-1").splitlines():
@@ -122,6 +122,6 @@ def parse_answer(output: bytes) -> tuple:
 
 
 def ask(path: str, target: str, method: str = "GET", body: bytes = b"", **params) -> tuple:
-    """One request on a connection of its own: (status, headers, body)."""
+    """One request on a new connection: (status, headers, body)."""
     with Connection(path) as connection:
         return connection.ask(task_params(target, method, **params), body, flags=0)

@@ -1,4 +1,4 @@
-"""The programs that a Stack runs, each to be started and stopped on its own: Redis, the daemon, nginx."""
+"""The programs that a Stack runs, each of which can be started and stopped separately: Redis, the daemon, nginx."""
 
 import contextlib
 import http.client
@@ -16,14 +16,14 @@ import fastcgi
 from port import Port
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 20  # seconds that a wait takes at most unless told otherwise
-WEB_GROUP = "www-data"  # and the user of that name: whom nginx and the workers run as when root starts them
+PATIENCE = 20  # seconds; the default time-out of a wait
+WEB_GROUP = "www-data"  # also the user that nginx and the workers run as when started by root
 SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|LeakSanitizer")
-os.environ["PATH"] += ":/usr/sbin"  # where nginx is, and which a user's PATH lacks
+os.environ["PATH"] += ":/usr/sbin"  # nginx is there, and a user's PATH lacks it
 
 
 def wait_until(condition, seconds: float = PATIENCE, what: str = "the condition"):
-    """Asks until condition() is true, and gives what it gave; a TimeoutError names `what` was waited for."""
+    """Calls condition() until it returns a true value, and returns that; a TimeoutError names `what` it waited for."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -33,17 +33,17 @@ def wait_until(condition, seconds: float = PATIENCE, what: str = "the condition"
 
 
 def process_state(pid: int) -> tuple:
-    """The letter of the process's state and its parent; of one that is gone ("X", 0)."""
+    """The state letter and the parent of a process; ("X", 0) if it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return "X", 0
-    state, parent = stat.rpartition(") ")[2].split()[:2]  # its name, in brackets, may hold anything
+    state, parent = stat.rpartition(") ")[2].split()[:2]  # the name, in parentheses, may contain anything
     return state, int(parent)
 
 
 def children_of(pid: int) -> list:
-    """The pids of the process's children that live, oldest first; none when the process is gone.
+    """The pids of the process's live children, oldest first; empty if the process is gone.
 
     The kernel keeps this list for each thread. taskproxy and nginx start their children from their first thread.
     """
@@ -62,7 +62,7 @@ def _listed_children(pid: int) -> list:
 
 @dataclass
 class Answer:
-    """An HTTP answer; names of headers in lower case."""
+    """An HTTP answer; header names are in lower case."""
 
     status: int
     headers: dict
@@ -86,7 +86,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Process:
-    """One program that the stack runs. Start it from a thread that outlives it: it ends with that thread."""
+    """One program of the stack. Start it from a thread that outlives it: it is killed when that thread ends."""
 
     name = ""
     stop_signal = signal.SIGTERM
@@ -94,7 +94,7 @@ class Process:
     def __init__(self, stack):
         self.stack = stack
         self.process = None
-        self.passed = []  # descriptors that it inherits under the same numbers, from the next start on
+        self.passed = []  # descriptors inherited with the same numbers, from the next start on
         self.log_path = stack.folder / f"{self.name}.log"
 
     @property
@@ -109,8 +109,8 @@ class Process:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def spawn(self, command: list, environment: dict | None = None, nofile: int | None = None) -> None:
-        # Programs make these settings and then become the command: Python code between fork and exec (preexec_fn) can
-        # deadlock in a process with threads.
+        # These programs apply the settings and then exec the command: Python code between fork and exec (preexec_fn)
+        # can deadlock in a process with threads.
         settings = ["setpriv", "--pdeathsig", "TERM", "--"]
         if nofile:
             settings += ["prlimit", f"--nofile={nofile}:{nofile}", "--"]
@@ -121,7 +121,7 @@ class Process:
             )
 
     def wait_ready(self, ready) -> None:
-        """Waits until ready() is true; an OSError means not yet, the end of the process means never."""
+        """Waits until ready() is true; an OSError means not yet. Raises RuntimeError if the process ends."""
 
         def look():
             if not self.running:
@@ -141,7 +141,7 @@ class Process:
         self.signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Ends the process and whatever else is in its session; does nothing when it does not run."""
+        """Stops the process and everything else in its session; does nothing if it is not running."""
         if self.process is None:
             return
         try:
@@ -153,7 +153,7 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """KILL for the process and whatever else is in its session."""
+        """Sends SIGKILL to the process and everything else in its session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
@@ -161,7 +161,7 @@ class Process:
 
 
 class Redis(Process):
-    """redis-server on a UNIX socket, nothing on disk."""
+    """redis-server on a UNIX socket, without persistence."""
 
     name = "redis"
 
@@ -181,7 +181,7 @@ class Redis(Process):
         self.wait_ready(lambda: self.cli("PING") == "PONG")
 
     def cli(self, *command) -> str:
-        """What redis-cli prints, without the last line feed. Errors of Redis are part of what it prints."""
+        """The output of redis-cli, including Redis errors, without the last line feed."""
         secret = ["-a", self.password, "--no-auth-warning"] if self.password else []
         done = subprocess.run(
             ["redis-cli", "-s", self.socket, *secret, *map(str, command)], capture_output=True, timeout=PATIENCE,
@@ -189,7 +189,7 @@ class Redis(Process):
         return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
     def stored(self, pattern: str = "*") -> list:
-        """The keys of what is stored; leases, which go away by themselves, are none."""
+        """All keys except leases, which expire by themselves."""
         return [key for key in self.keys(pattern) if not key.endswith("#lease")]
 
     def keys(self, pattern: str = "*") -> list:
@@ -205,9 +205,9 @@ class Daemon(Process):
         super().__init__(stack)
         self.binary = str(binary)
         self.config_file = stack.folder / "taskproxy.json"
-        self.nofile = None  # limit of descriptors, from the next start on
-        self.variables = stack.clock.environment if stack.clock else {}  # more of its environment, likewise
-        self.wrapper = []  # a command that ends in an exec of its arguments, from the next start on
+        self.nofile = None  # descriptor limit, from the next start on
+        self.variables = stack.clock.environment if stack.clock else {}  # additional environment variables, likewise
+        self.wrapper = []  # a command that executes its arguments in the end, from the next start on
 
     def environment(self, **more: str) -> dict:
         ours = {name: value for name, value in os.environ.items() if name != "GATEWAY_INTERFACE"}
@@ -220,7 +220,7 @@ class Daemon(Process):
         self.wait_ready(lambda: fastcgi.ask(self.stack.status_socket, "/readyz")[0] == 200)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        """Runs the binary to its end, e.g. run("--check-config"), with texts in stdout and stderr."""
+        """Runs the binary to its end, e.g. run("--check-config"); stdout and stderr are text."""
         return subprocess.run(
             [self.binary, "-c", str(self.config_file), *arguments], env=self.environment(**environment),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
@@ -238,32 +238,32 @@ class Daemon(Process):
         return Answer(*fastcgi.parse_answer(done.stdout))
 
     def stderr(self) -> str:
-        """All that this stack's daemon has written so far, over all its starts."""
+        """Everything that the daemon of this stack has written so far, across restarts."""
         return self.log()
 
     def workers(self) -> list:
-        """The pids of the master's children that live, oldest first."""
+        """The pids of the master's live children, oldest first."""
         return children_of(self.pid)
 
     def hup(self) -> None:
         self.signal(signal.SIGHUP)
 
     def reload(self, wait_for_old: bool = True) -> None:
-        """HUP, then waits until as many new workers run as are configured, and, unless told otherwise, no old one."""
+        """Sends SIGHUP and waits until all configured workers are new ones and, by default, the old ones have exited."""
         old = set(self.workers())
         self.hup()
         count = self.stack.config["workers"]
         wait_until(lambda: len(set(self.workers()) - old) >= count, what=f"{count} new workers")
         if wait_for_old:
-            wait_until(lambda: not old & set(self.workers()), what="the old workers' end")
+            wait_until(lambda: not old & set(self.workers()), what="the exit of the old workers")
 
     def term(self, seconds: float = 20) -> int:
-        """TERM, then waits for the end: the exit status."""
+        """Sends SIGTERM, waits for the end, and returns the exit status."""
         self.signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
     def stop(self) -> None:
-        """A good end, or an AssertionError: status 0, no worker left, no sanitizer report."""
+        """Stops the daemon; raises AssertionError unless it exits with status 0 and leaves no worker."""
         if self.process is None:
             return
         try:
@@ -278,10 +278,10 @@ class Daemon(Process):
         if status != 0:
             raise AssertionError(f"the daemon ended with status {status}:\n{self.log()}")
         if left:
-            raise AssertionError(f"the master went before its workers {left}:\n{self.log()}")
+            raise AssertionError(f"the master exited before its workers {left}:\n{self.log()}")
 
     def check(self) -> None:
-        """Raises an AssertionError when a sanitizer has something to report."""
+        """Raises AssertionError if a sanitizer has reported anything."""
         if SANITIZER_REPORT.search(self.log()):
             raise AssertionError(f"a sanitizer reports:\n{self.log()}")
 
@@ -295,16 +295,16 @@ class Nginx(Process):
         super().__init__(stack)
         self.prefix = stack.folder / "nginx"
         self.socket = str(stack.folder / "nginx.sock")
-        self.ports = [] if port is None else [Port(number=port)]  # that it inherits, from the next start on
+        self.ports = [] if port is None else [Port(number=port)]  # inherited from the next start on
         self.port = self.ports[0].number if self.ports else None
         self._processes = processes
         self._http = http
         self._access_log = access_log
-        self.changes = {}  # of the shipped files: what stands in place of what, from the next start on
+        self.changes = {}  # {text in the shipped files: replacement}, from the next start on
 
     @property
     def url(self) -> str | None:
-        """Only of one that has a port."""
+        """None without a port."""
         return f"http://127.0.0.1:{self.port}" if self.port else None
 
     def connection(self, seconds: float = 30) -> http.client.HTTPConnection:
@@ -318,13 +318,13 @@ class Nginx(Process):
         self.run(self.prefix)
 
     def run(self, prefix: Path) -> None:
-        """Starts nginx with the nginx.conf of that folder, which names nginx.pid as the pid file.
+        """Starts nginx with the nginx.conf of that directory, which names nginx.pid as the pid file.
 
-        For a `listen` whose address is that of an inherited socket nginx takes that socket. The variable NGINX lists
+        If the address of a `listen` is that of an inherited socket, nginx uses that socket. The variable NGINX lists
         the descriptors; nginx itself uses it when it upgrades its binary.
         """
         pid_file = prefix / "nginx.pid"
-        pid_file.unlink(missing_ok=True)  # nginx writes it once it listens
+        pid_file.unlink(missing_ok=True)  # nginx writes it when it listens
         self.passed = [port.open() for port in self.ports]
         inherited = {"NGINX": "".join(f"{number};" for number in self.passed)} if self.passed else {}
         self.spawn(["nginx", "-p", str(prefix), "-c", "nginx.conf", "-e", str(self.log_path)], {**os.environ, **inherited})
@@ -336,12 +336,12 @@ class Nginx(Process):
             port.refuse()
 
     def close(self) -> None:
-        """Gives the ports back."""
+        """Releases the ports."""
         for port in self.ports:
             port.close()
 
     def _write_files(self) -> None:
-        """The shipped files as they are, but for the address and the logs; around them the least that nginx needs."""
+        """Writes the shipped files, changed only in address and logs, and a minimal nginx.conf around them."""
         shipped = self.prefix / "taskproxy"
         shipped.mkdir(parents=True, exist_ok=True)
         (shipped / "upstream.conf").write_text(self.stack.print_nginx())

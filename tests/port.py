@@ -1,4 +1,4 @@
-"""A TCP port that stays ours while servers that listen on it come and go."""
+"""A TCP port that stays reserved while servers that listen on it are started and stopped."""
 
 import contextlib
 import socket
@@ -7,9 +7,9 @@ BACKLOG = 4096  # connections
 
 
 class Port:
-    """Bound from here to close(), and handed to each server that is to listen on it.
+    """Bound until close(), and inherited by each server that listens on it.
 
-    A port that is found free and released again can be taken by another process before the server binds it. While no
+    A port that is found free and then released can be taken by another process before the server binds it. While no
     server runs, the port refuses connections.
     """
 
@@ -27,7 +27,7 @@ class Port:
         return self._socket.fileno()
 
     def refuse(self) -> None:
-        """No longer listens, and drops connections that were not accepted. Does nothing when the port is not open."""
+        """Stops listening, and drops connections that were not accepted. Does nothing if the port is not open."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -36,7 +36,7 @@ class Port:
 
 
 def _reusable() -> socket.socket:
-    """Two of these can be bound to one address while neither listens."""
+    """A socket with SO_REUSEADDR: two can be bound to one address while neither listens."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return made

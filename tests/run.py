@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What `make run` starts when all is built: taskproxy with everything it needs, until Ctrl-C.
+"""`make run`, after the build: runs taskproxy with everything it needs, until Ctrl-C.
 
 Environment: PORT (default 8080); UPSTREAM=https://… and KEY_FILE=… for a real upstream instead of the stand-in.
 """
@@ -19,11 +19,11 @@ TASK_SECONDS = 20
 
 
 class Refusal(Exception):
-    """Why it cannot start, in one sentence."""
+    """The reason why it cannot start, in one sentence."""
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, interrupt)  # a shell's background job begins with it ignored
+    signal.signal(signal.SIGINT, interrupt)  # shells start background jobs with SIGINT ignored
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     try:
@@ -54,9 +54,9 @@ def wanted_port() -> int:
         try:
             probe.bind(("127.0.0.1", int(text)))
         except PermissionError:
-            raise Refusal(f"port {text} is for root only; choose another one with PORT=…") from None
+            raise Refusal(f"port {text} requires root; choose another one with PORT=…") from None
         except OSError:
-            raise Refusal(f"port {text} of 127.0.0.1 is taken; choose another one with PORT=…") from None
+            raise Refusal(f"port {text} of 127.0.0.1 is in use; choose another one with PORT=…") from None
     return int(text)
 
 
@@ -64,12 +64,12 @@ def wanted_upstream() -> dict | None:
     base_url, key_file = os.environ.get("UPSTREAM"), os.environ.get("KEY_FILE")
     if not base_url:
         if key_file:
-            raise Refusal("KEY_FILE is the key of a real upstream; name that with UPSTREAM=https://…")
+            raise Refusal("KEY_FILE is for a real upstream and needs UPSTREAM=https://…")
         return None
     if not base_url.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
         raise Refusal(f"UPSTREAM={base_url} does not begin with https://")
     if not key_file:
-        raise Refusal("UPSTREAM needs KEY_FILE=…, a file that holds the upstream's key.")
+        raise Refusal("UPSTREAM needs KEY_FILE=…, a file with the upstream's key.")
     check_key_file(Path(key_file))
     return {"base_url": base_url, "key_file": os.path.abspath(key_file)}
 
@@ -78,7 +78,7 @@ def check_key_file(path: Path) -> None:
     if not path.is_file():
         raise Refusal(f"KEY_FILE={path} does not exist or is not a file.")
     if path.stat().st_mode & 0o077:
-        raise Refusal(f"KEY_FILE={path} can be read by others than its owner; chmod 600 it.")
+        raise Refusal(f"KEY_FILE={path} is accessible by users other than its owner; run chmod 600.")
     if not os.access(path, os.R_OK):
         raise Refusal(f"KEY_FILE={path} cannot be read by this user.")
 
@@ -115,7 +115,7 @@ def tell(running: stack.Stack) -> None:
   redis      {running.redis.socket}
   upstream   {upstream}
 
-Ask it (again and again):
+Try it (repeatedly):
 
   curl -i {running.nginx.url}/sora/v1/videos/{task}{more}
 
@@ -123,14 +123,14 @@ Ctrl-C stops everything.""", flush=True)
 
 
 def wait(running: stack.Stack) -> int:
-    """Until Ctrl-C, or until the daemon ends, which it should not."""
+    """Waits for Ctrl-C, or for an unexpected end of the daemon."""
     try:
         running.daemon.process.wait()
     except KeyboardInterrupt:
         print("\nstopping …", flush=True)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return 0
-    raise Refusal(f"the daemon has ended by itself:\n{running.daemon.log()}")
+    raise Refusal(f"the daemon exited:\n{running.daemon.log()}")
 
 
 if __name__ == "__main__":

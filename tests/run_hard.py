@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""What `make test-hard` runs: the scenario tests under conditions in which a test that relies on luck fails.
+"""`make test-hard`: runs the scenario tests under conditions in which tests that depend on timing or order fail.
 
-All of it shares one core with a program that never rests. Each run has an order of its own, made from a seed.
+Everything shares one core with a busy loop. Each run has a different random order.
 
-HARD_RUNS=5     runs, one after the other
-HARD_SEED=      the seed of the first run, to repeat it; the next runs have the next numbers
-HARD_ARGS=      more arguments for pytest, such as "-k hooks"
+HARD_RUNS=5     number of runs
+HARD_SEED=      seed of the first run, to repeat it; each further run adds 1
+HARD_ARGS=      additional arguments for pytest, such as "-k hooks"
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""What `make test` runs when all is built: lint, unit tests, scenario tests; then one line that sums up.
+"""`make test`, after the build: runs lint, unit tests and scenario tests, and prints one line with the totals.
 
-NO_SKIPS=1   a test that is skipped has failed
+NO_SKIPS=1   skipped tests count as failed
 """
 
 import os
@@ -16,7 +16,7 @@ SCENARIO = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", "4", "-rfEsx", "--du
 
 
 class Count(NamedTuple):
-    """Tests by how they ended."""
+    """Numbers of tests by result."""
 
     passed: int = 0
     failed: int = 0
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def close(counts: list) -> int:
-    """Prints the closing line of all that ran; the exit status."""
+    """Prints the line with the totals; returns the exit status."""
     total = Count(*map(sum, zip(*counts)))
     if total.skipped and os.environ.get("NO_SKIPS", "0") != "0":
         print(f"\n{total.skipped} tests were skipped and count as failed (NO_SKIPS)", end="")
@@ -54,7 +54,7 @@ def scenario(*options: str) -> Count:
 
 
 def counted(command: list[str]) -> Count:
-    """By the command's last lines; a command that fails without counting anything is one failure."""
+    """The numbers in the command's last lines; a command that fails without reporting a failure counts as one."""
     status, output = run(command)
     passed, failed, skipped, errors = (
         sum(map(int, re.findall(rf"\b(\d+) {word}\b", output))) for word in ("passed", "failed", "skipped", "errors?")
@@ -64,7 +64,7 @@ def counted(command: list[str]) -> Count:
 
 
 def run(command: list[str]) -> tuple[int, str]:
-    """Shows the output as it comes; returns the status and the last lines."""
+    """Prints the output as it arrives; returns the status and the last lines."""
     print(f"== {' '.join(command[:1] if 'unit' in command[0] else command)}", flush=True)
     lines: list[str] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

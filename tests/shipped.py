@@ -1,4 +1,4 @@
-"""The shipped provider files and the recorded answers, for the tests that go through all of them."""
+"""The shipped provider files and the recorded answers, for tests that use all of them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ UNIFIED_VIEW = jsonschema.Draft202012Validator(
     json.loads((ROOT / "conf" / "unified-view.schema.json").read_text()), format_checker=jsonschema.FormatChecker()
 )
 
-# What a client is told when the upstream's answer is no task.
+# The client's problem for each outcome without a task.
 PROBLEMS = {
     "missing": (404, "task_not_found"),
     "refused": (502, "upstream_auth"),
@@ -31,11 +31,11 @@ def cases(provider: str) -> list:
 
 
 def record(stack, provider: str, case: str, bare_id: str) -> dict:
-    """From now on the stand-in gives the recorded answers for the task; returns the expectation, told of this task."""
+    """Makes the stand-in give the recorded answers for the task; returns the expectation, adapted to this task."""
     status, body = read_answer(ANSWERS / provider / f"{case}.answer")
     file_id = bare_id
     if provider == "minimax":
-        file_id = "176844028768320"  # as recorded: the second query asks for it
+        file_id = "176844028768320"  # as recorded: the second query uses it
     stack.standin.switch(bare_id, raw=body, status=status)
     if (ANSWERS / provider / f"{case}.result.answer").exists():
         status, body = read_answer(ANSWERS / provider / f"{case}.result.answer")
@@ -48,7 +48,7 @@ def record(stack, provider: str, case: str, bare_id: str) -> dict:
 
 
 def native_path(provider: str, task: str) -> str:
-    """What a client of the provider's own asks, of a task named as in the unified path."""
+    """The provider's own path for a task named as in the unified path."""
     parts = iter(task.split("/"))
     return re.sub(r"\{\w+\}", lambda _: next(parts), PROVIDERS[provider]["path"])
 
@@ -58,6 +58,6 @@ def unified_path(provider: str, task: str) -> str:
 
 
 def upstream_of(stack, provider: str) -> str:
-    """The name of the upstream that the provider's route leads to."""
+    """The name of the upstream of the provider's route."""
     (name,) = (route["upstream"] for route in stack.config["routes"] if route["provider"] == provider)
     return name

@@ -1,12 +1,12 @@
-"""Everything that taskproxy lives among, in a private folder: Redis, the stand-in upstream, the daemon, nginx.
+"""A complete installation in a private directory: Redis, the stand-in upstream, the daemon, nginx.
 
     with Stack(config={"workers": 1}) as stack:
         answer = stack.get("/sora/v1/videos/task_1")
         assert stack.standin.count("task_1") == 1
 
-Each part can be stopped and started on its own. On the way out everything is stopped and the folder removed; the
-daemon must end with status 0, leave no worker behind and have written no sanitizer report. Nothing listens but on
-UNIX sockets and loopback ports that the system picks, so any number of stacks run side by side.
+Each part can be stopped and started separately. On exit everything is stopped and the directory removed; the daemon must
+exit with status 0, leave no worker behind and have written no sanitizer report. The parts listen only on UNIX sockets and
+on loopback ports chosen by the system, so any number of stacks can run in parallel.
 """
 
 import concurrent.futures
@@ -28,16 +28,16 @@ from clock import Clock
 from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, wait_until
 from standin import Standin
 
-# Of queries that a test makes: on a busy machine they may take long, and are to be answered nevertheless.
+# Time-outs of queries: on a busy machine they may take long, and must not fail.
 PATIENT = {"connect_timeout": "30s", "timeout": "30s"}
-LAST_LINES = 40  # of each log, in the report of a test that failed
+LAST_LINES = 40  # of each log, in the report of a failed test
 LINE_LENGTH = 400
 
-stacks = []  # all that were made since the last forget_stopped(), and those that still run
+stacks = []  # all made since the last forget_stopped(), and those still running
 
 
 def merged(base: dict, changes: dict) -> dict:
-    """A copy of base with the changes laid over it, object by object; None takes a member out."""
+    """A copy of base with the changes merged in recursively; None removes a member."""
     result = copy.deepcopy(base)
     for name, value in changes.items():
         if value is None:
@@ -66,7 +66,7 @@ class Metrics(dict):
             self._known.add(name)
 
     def sum(self, name: str, **labels) -> float:
-        """The sum over the series of taskproxy_<name> with these labels (`class_` for class); KeyError if there is none."""
+        """The sum over the series of taskproxy_<name> with these labels (`class_` for class); KeyError for an unknown metric."""
         name = f"taskproxy_{name}"
         if name not in self._known:
             raise KeyError(f"no metric {name}")
@@ -82,7 +82,7 @@ def forget_stopped() -> None:
 
 
 def last_lines() -> list:
-    """The ends of the logs of those stacks: (title, text) of each log in which something stands."""
+    """The ends of the logs of those stacks: (title, text) of each non-empty log."""
     return [section for stack in stacks for section in stack.last_lines()]
 
 
@@ -93,23 +93,23 @@ def end_of(log: str) -> str:
 
 
 class Stack:
-    """All of it. Parts that are switched off are not started on entry; start them, or not, by hand.
+    """All parts. Those that are switched off are not started on entry; tests can start them later.
 
     binary      the daemon's; default: $TASKPROXY_BINARY or build/asan/taskproxy
-    config      laid over the configuration below; None takes a member out
-    providers   {"sora": {…}} laid over the shipped provider files
+    config      merged into the configuration below; None removes a member
+    providers   {"sora": {…}} merged into the shipped provider files
     redis       False also leaves "redis" out of the configuration
     upstream    {"base_url": …, "key_file": …, "ca_file": …} instead of the stand-in
-    every_provider  True: a route for each shipped provider file, not sora's alone
+    every_provider  True: a route for each shipped provider file, not only for sora
     http        more lines for nginx's http block
-    clock       True: the daemon, Redis and the stand-in go by the stack's own `clock`, which starts as the system's
+    clock       True: the daemon, Redis and the stand-in use the stack's own `clock`, which starts at the system's time
     """
 
     def __init__(self, *, binary=None, config=None, providers=None, redis=True, standin=True, daemon=True, nginx=True,
                  upstream=None, every_provider=False, task_seconds=20, port=None, nginx_processes=1, http="", access_log=True,
                  clock=False):
         self._starts = {"redis": redis, "standin": standin and not upstream, "daemon": daemon, "nginx": nginx}
-        self.folder = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # short: names of sockets end at 107 bytes
+        self.folder = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))  # short, because socket paths are limited to 107 bytes
         self.folder.chmod(0o755)  # nginx and the workers are not root
         try:
             self.key = "sk-" + secrets.token_hex(16)
@@ -133,19 +133,19 @@ class Stack:
             self._changes = config or {}
             self._pool = concurrent.futures.ThreadPoolExecutor(1024)
             self.stopped = False
-            self._last_lines = []  # when it has stopped
+            self._last_lines = []  # after it has stopped
             stacks.append(self)
         except BaseException:
             shutil.rmtree(self.folder)
             raise
 
-    # Coming and going
+    # Start and stop
 
     def __enter__(self):
         try:
             for part, starts in self._starts.items():
                 if part == "daemon":
-                    self.configure()  # the stand-in has its port by now
+                    self.configure()  # the port of the stand-in is known now
                 if starts:
                     getattr(self, part).start()
         except BaseException:
@@ -154,7 +154,7 @@ class Stack:
         return self
 
     def __exit__(self, kind, *_):
-        """Stops all parts. What goes wrong in it is raised, unless something went wrong before."""
+        """Stops all parts. Errors are raised unless another exception is already being handled."""
         troubles = self._stop()
         if troubles and kind is None:
             raise troubles[0]
@@ -162,13 +162,13 @@ class Stack:
     def _stop(self) -> list:
         troubles = []
         if self.clock:
-            self.clock.run()  # or what takes time to stop would not
+            self.clock.run()  # parts that take time to stop need a running clock
         self.standin.clear()
-        self.standin.drop_connections()  # or the daemon would wait for what the stand-in will never answer
+        self.standin.drop_connections()  # or the daemon would wait for answers that never come
         for part in (self.nginx, self.daemon, self.redis, self.standin):
             try:
                 part.stop()
-            except Exception as trouble:  # whatever it is, the others are still to be stopped
+            except Exception as trouble:  # whatever it is, stop the other parts
                 troubles.append(trouble)
         self._pool.shutdown()
         try:
@@ -205,7 +205,7 @@ class Stack:
             file.write_text(json.dumps(merged(read_json(file), change), indent=2))
 
     def configure(self, **changes) -> None:
-        """Writes the configuration file, changes laid over what it was; the daemon reads it at its next start or HUP."""
+        """Writes the configuration file with these changes; the daemon reads it at its next start or SIGHUP."""
         self._changes = merged(self._changes, changes) if changes else self._changes
         self.config = merged(self._default_config(), self._changes)
         self.daemon.config_file.write_text(json.dumps(self.config, indent=2))
@@ -226,7 +226,7 @@ class Stack:
                 **({} if self._upstream else PATIENT),
             }},
             "routes": [{"provider": "sora", "upstream": "main"}],
-            # A second, not the 50 ms of the default: a busy machine must not look like a lost Redis.
+            # One second, not the default of 50 ms: a busy machine must not look like a lost Redis.
             "redis": {"address": f"unix:{self.redis.socket}", "timeout": "1s"},
         }
         if self._every_provider:
@@ -234,7 +234,7 @@ class Stack:
         return config if self._starts["redis"] else merged(config, {"redis": None})
 
     def _all_routes(self, main: dict) -> dict:
-        """Who signs tokens has a key of two halves, and so an upstream of its own; its host is the same here."""
+        """Providers with signed tokens need a key of two halves and so a separate upstream, here on the same host."""
         routes = []
         for file in sorted(self.providers_dir.glob("*.json")):
             signs = "{jwt}" in read_json(file)["auth"]["value"]
@@ -247,10 +247,10 @@ class Stack:
             raise RuntimeError(f"--print-nginx ended with status {done.returncode}: {done.stderr}")
         return done.stdout
 
-    # Asking
+    # Requests
 
     def get(self, path: str, headers: dict | None = None, method: str = "GET", body: bytes | None = None) -> Answer:
-        """One request to nginx, on a connection of its own."""
+        """One request to nginx, on a new connection."""
         connection = self.nginx.connection()
         try:
             connection.request(method, path, body=body, headers=headers or {})
@@ -272,7 +272,7 @@ class Stack:
         return str(self.socket_dir / f"worker-{index}.sock")
 
     def ask_worker(self, target: str, index: int = 0, method: str = "GET", **params) -> Answer:
-        """One request straight to a worker's socket, past nginx."""
+        """One request directly to a worker's socket, bypassing nginx."""
         return Answer(*fastcgi.ask(self.worker_socket(index), target, method, **params))
 
     # Waiting
@@ -288,14 +288,14 @@ class Stack:
         return wait_until(condition, seconds, what)
 
     def wait_metric(self, name: str, expected, seconds: float = PATIENCE, **labels) -> None:
-        """Until the metric is at least the number expected or, if that is a function, until the function likes it."""
+        """Waits until the metric is at least the expected number or, if that is a function, until it returns true."""
         good = expected if callable(expected) else lambda value: value >= expected
         wait_until(lambda: good(self.metric(name, **labels)), seconds, f"taskproxy_{name}{labels or ''} ({expected})")
 
     def wait_log(self, text: str, seconds: float = PATIENCE) -> str:
-        """Until the daemon has written a line that contains the text: that line."""
+        """Waits until the daemon has written a line that contains the text, and returns that line."""
 
         def look():
             return next((line for line in self.daemon.log().splitlines() if text in line), None)
 
-        return wait_until(look, seconds, f"a line of the daemon's with {text!r}")
+        return wait_until(look, seconds, f"a log line with {text!r}")

@@ -1,11 +1,11 @@
-"""A clock that a test owns: the programs that it is given to read it in place of the system's clocks (clock.c).
+"""A clock controlled by a test: programs with its environment read it instead of the system's clocks (clock.c).
 
-    clock.step(30)    it is half a minute later, and what falls due in between happens now
-    clock.freeze()    time stands still but for step(); connections work, time-outs do not end
-    clock.run()       time goes on from where it is
+    clock.step(30)    advances the time by half a minute; timers that are due fire now
+    clock.freeze()    stops the time except for step(); connections work, time-outs do not expire
+    clock.run()       lets the time run on from its current value
 
-Between two steps nothing is missed: a program that sleeps wakes at once. A step is one jump, however: an interval timer
-of a second fires once in a step of a minute.
+A step wakes sleeping programs at once. It is one jump, however: an interval timer of a second fires once in a step of a
+minute.
 """
 
 import mmap
@@ -23,7 +23,7 @@ SETTINGS = 64
 
 
 class Clock:
-    """One clock, in one file; the environment of a program that is to read it is `environment`."""
+    """One clock, in one file; programs that should read it need `environment`."""
 
     def __init__(self, path: Path):
         path.write_bytes(bytes(COUNT.size + SETTINGS * SETTING.size))
@@ -44,7 +44,7 @@ class Clock:
         self._set(self._frozen, self._wall_ns + round(seconds * 1e9), self._monotonic_ns + round(seconds * 1e9))
 
     def freeze(self) -> None:
-        """At the next whole second, so that differences to a unix time are whole, too."""
+        """Freezes the clock at the next whole second, so that differences to unix times are whole, too."""
         if not self._frozen:
             wall_ns = self._wall_ns + time.time_ns()
             rest_ns = -wall_ns % 1_000_000_000
@@ -59,7 +59,7 @@ class Clock:
         self._changes += 1
         SETTING.pack_into(self._memory, COUNT.size + self._changes % SETTINGS * SETTING.size, *setting)
         COUNT.pack_into(self._memory, 0, self._changes)
-        os.pwrite(self._file.fileno(), COUNT.pack(self._changes), 0)  # which wakes the programs
+        os.pwrite(self._file.fileno(), COUNT.pack(self._changes), 0)  # wakes the programs
 
     def close(self) -> None:
         self._memory.close()

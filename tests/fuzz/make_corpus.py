@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Writes the inputs that the fuzzers begin with, one folder each, from the recorded answers and the shipped files.
+"""Writes the initial corpora of the fuzzers, one directory each, from the recorded answers and the shipped files.
 
     tests/fuzz/make_corpus.py FOLDER
 """
@@ -50,7 +50,7 @@ def views(providers):
     for index, provider in enumerate(providers):
         for path in sorted((ROOT / "tests" / "answers" / provider.stem).glob("*.answer")):
             status, body = answer(path)
-            body = body.replace(b"https://", b"https://canary-key/")  # what must not come out
+            body = body.replace(b"https://", b"https://canary-key/")  # must not leak
             if path.name.endswith(".result.answer"):
                 first = path.with_name(path.name.replace(".result.answer", ".answer"))
                 yield bytes([index, 0]) + answer(first)[1] + b"\0" + body
@@ -63,7 +63,7 @@ def bodies():
 
 
 def answer(path: Path) -> tuple[int, bytes]:
-    """The status and the body of what `curl -i` saved, or of a body alone."""
+    """Status and body of a file saved with `curl -i`, or of a body alone."""
     saved = path.read_bytes()
     if not saved.startswith(b"HTTP/"):
         return 200, saved

@@ -1,6 +1,6 @@
-"""A certificate authority of the stand-in's own, made with the openssl command.
+"""The stand-in's own certificate authority, made with the openssl command.
 
-Leaves in the folder: ca.pem (what a client must trust), server.pem and server.key (what the stand-in shows).
+Writes to the directory: ca.pem (for clients to trust), server.pem and server.key (for the stand-in).
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """The stand-in's side of a TCP connection: TLS, HTTP/1.1, and the ways to break both.
 
-Written by hand and not with http.server, so that a switch decides over every byte, and a query takes 0.1 ms.
+Does not use http.server, so that switches control every byte, and a query takes 0.1 ms.
 """
 
 import os
@@ -22,33 +22,33 @@ class Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(self, standin, listening: int):
-        """On a copy of that descriptor."""
+        """Wraps a duplicate of that descriptor."""
         self.standin = standin
         super().__init__(("127.0.0.1", standin.port), Connection, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=os.dup(listening))
 
     def handle_error(self, request, client_address):
-        """A peer that breaks off, or does not like our certificate, is everyday life; anything else is our mistake."""
+        """Ignores peers that disconnect or reject the certificate; anything else is a bug and is reported."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
 class Closed(Exception):
-    """The connection ends here, by the peer's will or a switch's."""
+    """Ends the connection, as requested by the peer or a switch."""
 
 
 class Connection(socketserver.BaseRequestHandler):
-    """One connection: queries in turn, each read whole, then answered."""
+    """One connection: queries one after the other, each read completely, then answered."""
 
     def setup(self):
         self.standin = self.server.standin
         self.received = b""
-        self.answered = False  # a query before the one at hand
+        self.answered = False  # whether this connection had an earlier query
         self.socket = self.request
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.standin.context:
-            # The handshake is made in handle(), after which finish() is sure to come.
+            # The handshake is made in handle(), because finish() is always called after that.
             self.socket = self.standin.context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
         self.standin.opened(self.socket)
 
@@ -129,7 +129,7 @@ class Connection(socketserver.BaseRequestHandler):
             raise Closed
 
     def _pause(self, seconds: float | None) -> None:
-        """Waits, for ever with None, but no longer than the peer does."""
+        """Waits this long, forever if None, but only until the peer disconnects."""
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         if poll.poll(None if seconds is None else 1000 * seconds):

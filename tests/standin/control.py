@@ -1,4 +1,4 @@
-"""The stand-in from another process: a UNIX socket in its folder, and the client of it.
+"""Controls the stand-in from another process: a UNIX socket in its directory, and a client.
 
 One JSON object a line, {"do": METHOD, "args": […], "kwargs": {…}}, answered by {"result": …} or {"error": …}.
 """
@@ -30,7 +30,7 @@ class ControlConnection(socketserver.StreamRequestHandler):
         for line in self.rfile:
             try:
                 answer = {"result": self._do(json.loads(line))}
-            except Exception as error:  # whatever it is, the asker is told
+            except Exception as error:  # whatever it is, report it to the client
                 answer = {"error": f"{type(error).__name__}: {error}"}
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
@@ -38,11 +38,11 @@ class ControlConnection(socketserver.StreamRequestHandler):
         if order["do"] not in REMOTE:
             raise ValueError(f"cannot do {order['do']}")
         result = getattr(self.server.standin, order["do"])(*order.get("args", ()), **order.get("kwargs", {}))
-        return result if isinstance(result, (int, dict)) else None  # a barrier stays here
+        return result if isinstance(result, (int, dict)) else None  # a barrier cannot be sent
 
 
 class StandinClient:
-    """The methods of Standin named in REMOTE, carried out by the stand-in whose folder this is."""
+    """The methods of Standin listed in REMOTE, executed by the stand-in with this directory."""
 
     def __init__(self, folder):
         self._socket = socket.socket(socket.AF_UNIX)

@@ -1,7 +1,7 @@
-"""Where the upstreams look for the key, each in its own way.
+"""How each upstream reads the key.
 
-A function of this file takes the headers of a query (names in lower case) and the keys that the stand-in knows, and
-gives the key presented: one of those, or a text that is none of them, or None.
+Each function takes the headers of a query (names in lower case) and the keys that the stand-in knows, and returns the
+key of the query: a known one, any other text, or None.
 """
 
 import base64
@@ -27,7 +27,7 @@ def header(name: str):
 
 
 def kling_token(headers: dict, keys: set) -> str | None:
-    """`Authorization: Bearer JWT`: the ACCESS:SECRET whose secret has signed it, if it is valid now."""
+    """`Authorization: Bearer JWT`: the ACCESS:SECRET whose secret signed it, if it is currently valid."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     try:
         signed, _, signature = token.rpartition(".")

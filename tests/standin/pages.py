@@ -1,4 +1,4 @@
-"""All pages that the stand-in plays."""
+"""All API pages that the stand-in simulates."""
 
 from urllib.parse import unquote, urlsplit
 
@@ -9,7 +9,7 @@ PLAYERS = (Sora(), *recorded.players())
 
 
 def find(target: str):
-    """The player of what is asked for and the id of the task, or None."""
+    """The player for this path and the task id, or None."""
     parts = urlsplit(target)
     for player in PLAYERS:
         if task_id := player.find(unquote(parts.path), parts.query):

@@ -1,7 +1,7 @@
-"""The page of the first upstream, sora's, and what all players have in common.
+"""The player of sora's API page, and the code that all players share.
 
-A player finds the task in a path, reads the key from the headers and makes the answers; it knows nothing of sockets,
-keys in force, or most switches. The others are in recorded.py; pages.py has the list of all.
+A player finds the task in a path, reads the key from the headers and makes the answers; it knows nothing about sockets,
+valid keys, or most switches. The others are in recorded.py; pages.py lists all.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ URL_LIFE = 6 * 86400 + 3600  # seconds, as on the page
 
 @dataclass
 class Task:
-    """What the upstream knows of one task."""
+    """The state of one task at the upstream."""
 
     id: str
-    born: float  # unix time of the first question
+    born: float  # unix time of the first query
     seconds: float  # from there to the end
 
 
@@ -41,7 +41,7 @@ def reply_json(status: int, document) -> Reply:
 
 
 class NewApi:
-    """The manners that the aggregator's pages have in common: where the key stands, and the error form of new-api."""
+    """Common behavior of the aggregator's pages: the header of the key, and the error format of new-api."""
 
     key = staticmethod(credentials.scheme("Bearer"))
 
@@ -58,7 +58,7 @@ class NewApi:
 
 
 class Sora(NewApi):
-    """GET /sora/v1/videos/{task_id}. A finished task is the page's own example, its ids, times and URLs adapted."""
+    """GET /sora/v1/videos/{task_id}. A finished task is the example of the documentation, with adapted ids, times and URLs."""
 
     path = re.compile(r"/sora/v1/videos/([^/]*)")
     kept_texts = ("message", "fail_reason", "title", "prompt", "url")  # where repeat_key puts the key
@@ -71,12 +71,12 @@ class Sora(NewApi):
         return match and match[1]
 
     def play(self, task: Task, now: float, headers: dict, switch) -> Reply:
-        """The task's answer at `now`; what the switch has is said instead of what the task's age would give."""
+        """The task's answer at `now`; values of the switch override those from the task's age."""
         state, progress = switch.state, switch.progress
         if not re.fullmatch(TASK_ID, task.id) or "missing" in task.id or task.id.startswith("404"):
             return self.missing()
         if state in ("SUCCESS", "FAILURE"):
-            task = replace(task, born=task.born - task.seconds)  # it ended when it was first asked for
+            task = replace(task, born=task.born - task.seconds)  # it ended at the first query
         life = (now - task.born) / task.seconds if task.seconds > 0 else 1.0
         state = state or self._state(task, life)
         if state == "SUCCESS":
@@ -91,7 +91,7 @@ class Sora(NewApi):
         return "FAILURE" if "fail" in task.id else "SUCCESS"
 
     def _unfinished(self, task: Task, state: str, progress: str) -> dict:
-        """Every state but SUCCESS; also a failed task brings no result."""
+        """Every state but SUCCESS; a failed task has no result either."""
         failed, started = state == "FAILURE", state not in ("NOT_START", "SUBMITTED", "QUEUED")
         return {"code": "success", "message": "", "data": {
             "task_id": task.id,

@@ -1,7 +1,7 @@
 """The pages of the other upstreams, played from the recorded answers in tests/answers.
 
-A task goes queued -> running -> succeeded (or failed) in its provider's own form: what was recorded for that state,
-with its ids and times made the task's own.
+A task goes queued -> running -> succeeded (or failed) in its provider's own format: the answer recorded for that state,
+with adapted ids and times.
 """
 
 import functools
@@ -28,12 +28,12 @@ class Page:
     """One provider's task page."""
 
     provider: str
-    path: str  # "*" is any part, the last one the task's id unless that stands in the query
+    path: str  # "*" is any segment, the last one the task id unless that is in the query
     key: object = bearer  # see credentials.py
-    query: str | None = None  # the name of the parameter with the task's id
+    query: str | None = None  # name of the parameter with the task id
     result: str | None = None  # the page of its second query
     result_query: str | None = None
-    needs: tuple = ()  # (header, what its value must look like)
+    needs: tuple = ()  # (header, pattern of its value)
     queued: str = "queued"  # which recorded answer plays which state
     running: str = "running"
     succeeded: str = "succeeded"
@@ -82,7 +82,7 @@ class Recorded:
         self._query = page.result_query if result else page.query
 
     def find(self, path: str, query: str) -> str | None:
-        """The id of the task that is asked for; "ID/result" on the second page, so that each can be switched alone."""
+        """The id of the requested task; "ID/result" for the second query, so that each can be switched separately."""
         match = self._pattern.fullmatch(path)
         if not match:
             return None
@@ -123,7 +123,7 @@ class Recorded:
         return Reply(status, body)
 
     def _told(self, case: str, task_id: str, born: float, suffix: str = ".answer") -> Reply:
-        """The recorded answer, told of this task."""
+        """The recorded answer, adapted to this task."""
         reply = self._recorded(case, suffix)
         example = expectation(self._page.provider, case)
         ids = {example["task"].rpartition("/")[2]: task_id}
@@ -158,7 +158,7 @@ def expectation(provider: str, case: str) -> dict:
 
 # Ids and times
 
-FORMS = {  # of times within a text
+FORMS = {  # times within a text
     "%Y-%m-%dT%H:%M:%S": r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d",
     "%Y-%m-%d %H:%M:%S": r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d",  # Beijing time, but only differences count
     "%Y%m%dT%H%M%S": r"20\d{6}T\d{6}",
@@ -186,7 +186,7 @@ def times_of(value) -> list:
 
 
 def changed(value, ids: dict, shift: int):
-    """A copy with other ids, and all times moved by so many seconds."""
+    """A copy with other ids, and all times shifted by this many seconds."""
     if isinstance(value, dict):
         return {name: changed(inner, ids, shift) for name, inner in value.items()}
     if isinstance(value, list):

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
-"""A stand-in for the upstream: its pages (pages.py) over TLS on 127.0.0.1, with counters and switches for tests.
+"""A stand-in for the upstream: serves its pages (pages.py) over TLS on 127.0.0.1, with counters and switches for tests.
 
 In a test:      with Standin(folder, keys=["sk-test"]) as standin: … standin.url, standin.ca_file
 As a program:   standin.py --dir FOLDER --key KEY [--port N] [--task-seconds N]
-From elsewhere: StandinClient(folder) drives a running one through FOLDER/control.sock, with the same methods.
+Remotely:       StandinClient(folder) controls a running one through FOLDER/control.sock, with the same methods.
 
-A connection has a thread of its own. Everything that threads share is guarded by one condition, which is also how
-tests wait for queries instead of sleeping.
+Each connection has its own thread. One condition protects everything that threads share; tests also use it to wait for
+queries instead of sleeping.
 """
 
 import argparse
@@ -31,14 +31,14 @@ __all__ = ["Standin", "StandinClient"]
 
 
 class Standin:
-    """The upstream that tests own. Starts on entry or at start(); stop() and start() keep port and tasks."""
+    """The upstream of the tests. Starts on entry or at start(); stop() and start() keep port and tasks."""
 
     def __init__(self, folder, keys=("sk-standin",), forbidden=(), port=0, task_seconds=20.0, tls=True):
         self.folder = Path(folder)
         self.keys = set(keys)
         self.forbidden = set(forbidden)
-        self.busy = {}  # keys that ask too often, and for how many seconds they are told to wait
-        self.owners = {}  # task ids, and the one key that knows them
+        self.busy = {}  # keys that get a 429, and the seconds of its Retry-After
+        self.owners = {}  # task ids, and the one key that can see them
         self.port = port
         self._bound = None  # a Port, from the first start to close()
         self.task_seconds = task_seconds
@@ -91,17 +91,17 @@ class Standin:
         self.drop_connections()
 
     def drop_connections(self) -> None:
-        """Breaks the open connections; new ones are welcome."""
+        """Breaks the open connections, and keeps accepting new ones."""
         with self._changed:
             for connection in self._open:
                 try:
-                    # Not SSLSocket.shutdown, which pulls the TLS state from under the thread that uses it.
+                    # Not SSLSocket.shutdown, which drops the TLS state while another thread uses it.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
                 except OSError:
-                    pass  # it has just ended by itself
+                    pass  # the peer has just closed it
 
     def close(self) -> None:
-        """Stops, and gives the port back."""
+        """Stops, and releases the port."""
         self.stop()
         if self._bound:
             self._bound.close()
@@ -122,7 +122,7 @@ class Standin:
             self._switches.setdefault(task_id, {}).update(settings)
 
     def clear(self, task_id: str | None = None) -> None:
-        """Takes the task's switches back, or without task_id those of all tasks and of each; and lets go who is held."""
+        """Clears the task's switches or, without task_id, all switches, and releases held queries."""
         with self._changed:
             if task_id is None:
                 self._switches.clear()
@@ -130,7 +130,7 @@ class Standin:
         self.release(task_id)
 
     def hold(self, task_id: str | None = None) -> Barrier:
-        """From now on queries (for this task) wait at the barrier, after they were counted."""
+        """Makes queries (for this task) wait at a barrier after they are counted."""
         with self._changed:
             barrier = self._barriers[task_id] = Barrier()
         return barrier
@@ -144,18 +144,18 @@ class Standin:
             barrier.release()
 
     def wait_arrived(self, task_id: str | None = None, count: int = 1, seconds: float = PATIENCE) -> int:
-        """What Barrier.wait_arrived does, for those who know the barrier by its task."""
+        """Barrier.wait_arrived for the barrier of this task."""
         with self._changed:
             barrier = self._barriers[task_id]
         return barrier.wait_arrived(count, seconds)
 
     def advance(self, seconds: float) -> None:
-        """Moves the stand-in's clock, so that tasks get on without waiting."""
+        """Advances the stand-in's clock, so that tasks progress without waiting."""
         with self._changed:
             self._clock_offset += seconds
 
     def ends_at(self, task_id: str) -> float:
-        """When the task, which was asked for before, ends by its age (unix time)."""
+        """The unix time at which a known task ends."""
         with self._changed:
             task = self._tasks[task_id]
             return task.born + task.seconds - self._clock_offset
@@ -163,7 +163,7 @@ class Standin:
     # For tests: counts
 
     def count(self, task_id: str | None = None) -> int:
-        """Queries for this task, or in all."""
+        """The number of queries (for this task)."""
         with self._changed:
             return self._by_task[task_id] if task_id else self._queries
 
@@ -179,7 +179,7 @@ class Standin:
             }
 
     def wait_count(self, count: int, task_id: str | None = None, seconds: float = PATIENCE) -> int:
-        """Waits until at least `count` queries (for this task) have come, and says how many have."""
+        """Waits for at least `count` queries (for this task), and returns their number."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.count(task_id) >= count, seconds):
                 raise TimeoutError(f"{self.count(task_id)} of {count} queries came in {seconds} s")
@@ -195,7 +195,7 @@ class Standin:
         return "".join(f"{query}\n" for query in self.seen())
 
     def reset_counts(self) -> None:
-        """Forgets what was counted; open connections, tasks and switches stay."""
+        """Resets the counts, but not open connections, tasks and switches."""
         with self._changed:
             self._queries = 0
             self._peak = self._in_flight
@@ -214,7 +214,7 @@ class Standin:
             self._open.discard(connection)
 
     def admit(self, query: Query) -> tuple:
-        """Counts the query; gives its switch and the barrier it has to wait at, or None."""
+        """Counts the query; returns its switch and the barrier that it has to wait at, or None."""
         with self._changed:
             self._queries += 1
             self._by_task[query.task_id] += 1
@@ -241,7 +241,7 @@ class Standin:
             self._in_flight -= 1
 
     def reply(self, query: Query, switch: Switch, player) -> players.Reply:
-        """What is said to this query: refusals first, then what the player says, changed as the switch wants it."""
+        """The answer to this query: rejections first, then the player's answer, modified by the switch."""
         key = player.key(query.headers, self.keys | self.forbidden)
         if key in self.forbidden:
             reply = player.refuse(403)

@@ -1,47 +1,47 @@
-"""What a test can tell the stand-in to do differently, and what it can learn from it."""
+"""Switches that change the stand-in's behavior, and records of its queries."""
 
 import threading
 import time
 from dataclasses import dataclass, fields
 
-PATIENCE = 20  # seconds that a wait_* method waits unless told otherwise
+PATIENCE = 20  # seconds; the default time-out of the wait_* methods
 
 
 @dataclass
 class Switch:
-    """What goes differently than on a good day. Members that are None or False change nothing."""
+    """Deviations from normal behavior. Members that are None or False change nothing."""
 
-    # Before anything is said
+    # Before the answer
     delay: float | None = None  # seconds before the answer
     hang: bool = False  # read the query, never answer
     reset: bool = False  # answer with a TCP reset
-    swallow: bool = False  # on a connection that has had an answer: read the query, close without a byte
-    wire: bytes | str | None = None  # these bytes in place of a whole HTTP answer, then close
+    swallow: bool = False  # on a reused connection: read the query, close without a byte
+    wire: bytes | str | None = None  # these bytes in place of the HTTP answer, then close
 
     # The task; of these, pages other than sora's know only the four states, and `seconds`
     state: str | None = None  # pin the state: NOT_START, IN_PROGRESS, SUCCESS, FAILURE or any other text
-    progress: str | None = None  # say this instead of the "NN%" of the task's age
+    progress: str | None = None  # this text instead of the "NN%" from the task's age
     expires: float | None = None  # unix time for the se= and ske= of the URLs
     seconds: float | None = None  # the task's life, instead of the stand-in's task_seconds
 
     # The answer
-    status: int | None = None  # this status; from 400 on with an error body, unless `raw` gives one
+    status: int | None = None  # this status; with an error body if 400 or above, unless `raw` is given
     retry_after: int | str | None = None  # a Retry-After header; without `status` a 429
     redirect: str | None = None  # a 302 to this Location
     headers: dict | None = None  # more headers
     raw: bytes | str | None = None  # this body, byte for byte
     garbage: bool = False  # a body that is not JSON
-    huge: bool | int = False  # a JSON body of so many bytes (True: 64 MiB)
-    deep: bool | int = False  # so many arrays nested in /data/data (True: 10,000)
+    huge: bool | int = False  # a JSON body of this many bytes (True: 64 MiB)
+    deep: bool | int = False  # this many arrays nested in /data/data (True: 10,000)
     repeat_key: bool = False  # the key received, in text members and in a header
 
-    # The sending of it
+    # Transmission
     chunked: bool = False  # without Content-Length
     truncated: bool = False  # half of the body, then close
     endless: bool = False  # a chunked body that does not end
     pace: float = 0  # seconds between the chunks of an endless body
 
-    times: int | None = None  # only for so many queries, then off
+    times: int | None = None  # only for this many queries, then off
 
 
 SWITCHES = {field.name for field in fields(Switch)}
@@ -49,7 +49,7 @@ SWITCHES = {field.name for field in fields(Switch)}
 
 @dataclass
 class Query:
-    """One question as it came in."""
+    """One query as received."""
 
     method: str
     target: str
@@ -64,7 +64,7 @@ class Query:
 
 
 class Barrier:
-    """Holds queries until released. A context manager, so that nothing stays held after a test has failed."""
+    """Holds queries until released. A context manager, so that no query stays held after a test has failed."""
 
     def __init__(self):
         self._changed = threading.Condition()
@@ -78,14 +78,14 @@ class Barrier:
             self._changed.wait_for(lambda: self._released)
 
     def wait_arrived(self, count: int = 1, seconds: float = PATIENCE) -> int:
-        """Waits until `count` queries have come to the barrier, and says how many have."""
+        """Waits for at least `count` queries at the barrier, and returns their number."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._arrived >= count, seconds):
                 raise TimeoutError(f"{self._arrived} of {count} queries came to the barrier in {seconds} s")
             return self._arrived
 
     def release(self) -> None:
-        """Lets go whoever waits and whoever comes."""
+        """Releases waiting and future queries."""
         with self._changed:
             self._released = True
             self._changed.notify_all()
