@@ -97,7 +97,7 @@ class Connection:
         while len(data) < length:
             more = self.socket.recv(length - len(data))
             if not more:
-                raise Closed(f"{len(data)} of {length} bytes, then the end")
+                raise Closed(f"closed after {len(data)} of {length} bytes")
             data += more
         return data
 

@@ -27,7 +27,7 @@ def wait_until(condition, seconds: float = PATIENCE, what: str = "the condition"
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds} s in vain for {what}")
+            raise TimeoutError(f"timed out after {seconds} s waiting for {what}")
         time.sleep(0.005)
     return result
 
@@ -125,7 +125,7 @@ class Process:
 
         def look():
             if not self.running:
-                raise RuntimeError(f"{self.name} ended with status {self.process.returncode}:\n{self.log()}")
+                raise RuntimeError(f"{self.name} exited with status {self.process.returncode}:\n{self.log()}")
             with contextlib.suppress(OSError, fastcgi.Closed):
                 return ready()
 
@@ -234,7 +234,7 @@ class Daemon(Process):
             stdin=subprocess.DEVNULL, capture_output=True, timeout=30,
         )
         if done.returncode != 0 or SANITIZER_REPORT.search(done.stderr.decode(errors="replace")):
-            raise AssertionError(f"as CGI it ended with status {done.returncode}:\n{done.stderr.decode(errors='replace')}")
+            raise AssertionError(f"the CGI program exited with status {done.returncode}:\n{done.stderr.decode(errors='replace')}")
         return Answer(*fastcgi.parse_answer(done.stdout))
 
     def stderr(self) -> str:
@@ -276,7 +276,7 @@ class Daemon(Process):
         finally:
             self.kill()
         if status != 0:
-            raise AssertionError(f"the daemon ended with status {status}:\n{self.log()}")
+            raise AssertionError(f"the daemon exited with status {status}:\n{self.log()}")
         if left:
             raise AssertionError(f"the master exited before its workers {left}:\n{self.log()}")
 

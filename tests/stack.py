@@ -244,7 +244,7 @@ class Stack:
     def print_nginx(self) -> str:
         done = self.daemon.run("--print-nginx")
         if done.returncode != 0:
-            raise RuntimeError(f"--print-nginx ended with status {done.returncode}: {done.stderr}")
+            raise RuntimeError(f"--print-nginx exited with status {done.returncode}: {done.stderr}")
         return done.stdout
 
     # Requests

@@ -1,12 +1,11 @@
-/* ask: puts questions to an HTTP server on loopback and prints how long each answer took.
+/* ask: sends requests to an HTTP server on loopback and prints the latency of each.
  *
  *     ask PORT CONNECTIONS WARM_PATH < PATHS
  *
- * All connections are opened, and each asks for WARM_PATH, so that the server has taken every one of them
- * before the clock starts. Then they put the questions that stand on standard input, one path a line: the
- * first ones all at once, and each connection takes the next when it has its answer. Printed are, one a line
- * and in no order, the milliseconds from question to last byte. A status that is not 2xx ends the program
- * with 1. */
+ * All connections are opened, and each requests WARM_PATH, so that the server has accepted all of them before
+ * the clock starts. Then they request the paths on standard input, one per line: the first ones all at once,
+ * and each connection sends the next request when it has its answer. The milliseconds from request to last
+ * byte are printed, one per line and in no order. A status other than 2xx ends the program with status 1. */
 #include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +17,7 @@
 enum { BATCH = 256, PATIENCE_MS = 20000 };
 
 struct connection {
-    struct client client; /* first: it is what epoll gives */
+    struct client client; /* first, as it is epoll's data.ptr */
     double asked_ms;
 };
 
@@ -26,7 +25,7 @@ static struct connection *connections;
 static size_t n_connections;
 static int epoll;
 
-/* The questions, those that are not yet put from `next` on. */
+/* The paths; those from `next` on were not requested yet. */
 static char (*paths)[CLIENT_PATH_SIZE];
 static size_t n_paths, next;
 
@@ -36,7 +35,7 @@ static void ask(struct connection *c, const char *path)
     client_ask(&c->client, path, "");
 }
 
-/* Takes what has come; whether the answer is whole now. */
+/* Reads available data; returns whether the answer is complete. */
 static bool read_on(struct connection *c)
 {
     const char *answer = c->client.data;

@@ -1,9 +1,9 @@
-/* floor: the least that a FastCGI program on taskproxy's edge does. It answers every request with what it has
- * read at its start: head, empty line and body, as a CGI program writes them.
+/* floor: a minimal FastCGI program on taskproxy's FastCGI server. It answers every request with the contents of
+ * ANSWER_FILE: head, empty line and body, as a CGI program writes them.
  *
  *     floor SOCKET ANSWER_FILE [DELAY_MS]
  *
- * It serves until its standard input ends; then it prints how many requests it has taken. */
+ * It serves until its standard input ends; then it prints the number of requests. */
 #include <err.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ struct held {
 };
 
 static char head[ANSWER_MAX + 1];
-static const char *body; /* behind the head */
+static const char *body; /* after the head */
 static size_t head_len, body_len;
 static uint64_t delay_ms;
 

@@ -1,17 +1,18 @@
-/* follow: clients that follow tasks, each on a connection of its own, and what each of them sees, and when.
+/* follow: clients that follow tasks, each on its own connection, and what each of them reads, and when.
  *
  *     follow PORT MANNER SECONDS PERIOD_MS < PATHS
  *
- * Each line of standard input is a client, with the path that it asks for; a "*" in it becomes a number that is
- * never the same. They begin at random within the first PERIOD_MS. Their MANNER is one of these:
+ * Each line of standard input is the path that one client requests; a "*" in it is replaced by a number that
+ * is different each time. They start at random times within the first PERIOD_MS. MANNER is one of these:
  *
- *     ask     asks every PERIOD_MS, until the time is over
+ *     ask     requests the path every PERIOD_MS, for SECONDS
  *     poll    likewise, until the task has ended
- *     wait    asks, and with the answer's ETag and wait=60 again once it is there, until the task has ended
+ *     wait    after each answer, requests again with its ETag and wait=60, until the task has ended
  *     stream  reads the event stream of the task
  *
- * Printed is a line for each answer, or for each event of a stream: the client's number, when the question was
- * due and when the answer had been read (unix time, in ms), the HTTP status, and the progress or "ended". */
+ * Prints a line for each answer, or each event of a stream: the client's number, the scheduled time of the
+ * request and the time when the answer had been read (unix time, in ms), the HTTP status, and the progress or
+ * "ended". */
 #include <err.h>
 #include <math.h>
 #include <stdio.h>
@@ -27,12 +28,12 @@ enum { BATCH = 256, ETAG_MAX = 64 };
 enum manner { ASK, POLL, WAIT, STREAM };
 
 struct follower {
-    struct client client; /* first: it is what epoll gives */
+    struct client client; /* first, as it is epoll's data.ptr */
     const char *path;
-    double due_ms;    /* of the next question, or of the one that was put */
-    bool asked;       /* it has no answer yet */
-    bool done;        /* it asks no more */
-    bool head_is_off; /* of a stream */
+    double due_ms;    /* of the next request, or of the one in flight */
+    bool asked;       /* a request is in flight */
+    bool done;        /* sends no more requests */
+    bool head_is_off; /* the head of the stream was read */
     char etag[ETAG_MAX];
 };
 
@@ -47,7 +48,7 @@ static void leave(struct follower *f)
     n_left--;
 }
 
-/* ---- asking ---- */
+/* ---- requests ---- */
 
 static const char *path_of(const struct follower *f)
 {
@@ -71,7 +72,7 @@ static void ask(struct follower *f)
     client_ask(&f->client, path_of(f), headers);
 }
 
-/* Those whose time has come ask; given is when the next one's comes. */
+/* Sends the requests that are due; returns the time of the next one. */
 static double ask_those_due(double now)
 {
     double next = INFINITY;
@@ -86,9 +87,9 @@ static double ask_those_due(double now)
     return next;
 }
 
-/* ---- what is seen ---- */
+/* ---- answers ---- */
 
-/* What the text says of the task, in a static buffer. */
+/* The progress or "ended", in a static buffer. */
 static const char *progress_in(const char *text)
 {
     static char progress[16];
@@ -102,7 +103,7 @@ static const char *progress_in(const char *text)
     return progress[0] ? progress : "-";
 }
 
-/* Notes what one answer or event says; whether that was the end. */
+/* Prints one answer or event; returns whether the task has ended. */
 static bool note(const struct follower *f, const char *text, int status)
 {
     const char *progress = progress_in(text);
@@ -131,14 +132,14 @@ static void take_answer(struct follower *f)
     f->due_ms = manner == WAIT ? client_now_ms() : f->due_ms + period_ms;
 }
 
-/* Drops what stands before `end`. */
+/* Drops the data before `end`. */
 static void drop_until(struct client *c, const char *end)
 {
     c->len -= (size_t)(end - c->data);
     memmove(c->data, end, c->len + 1);
 }
 
-/* An event ends with an empty line; of the head of its chunk before it, and of comments, nothing is noted. */
+/* An event ends with an empty line; chunk heads and comments are skipped. */
 static void take_events(struct follower *f)
 {
     char *data = f->client.data, *end;
@@ -171,7 +172,7 @@ static void on_readable(struct follower *f)
         take_answer(f);
 }
 
-/* ---- all of them ---- */
+/* ---- main loop ---- */
 
 static void follow(int epoll, double until)
 {

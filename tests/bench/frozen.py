@@ -1,7 +1,7 @@
 """Redis is stopped (SIGSTOP) and continued under load: latencies of hits and misses before, during and after.
 
-Hits are of tasks that have ended and stand in memory; misses are of tasks that nobody has asked for before. Both come at
-a steady pace, and an answer's time counts from when its question was due, also where the one before has held it up."""
+Hits are for ended tasks in memory; misses are for new tasks. Both are sent at a constant rate, and the latency of a request
+counts from its scheduled time, even if the previous one has delayed it.""" 
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ HIT_CLIENTS, MISS_CLIENTS = 50, 10
 PERIOD = 0.1  # seconds: 500 hits and 100 misses a second
 AROUND = 5  # seconds before and after
 TIMEOUT_MS = 50  # the default of "redis.timeout"
-MOST_OVER_MS = {"hits": 10, "misses": TIMEOUT_MS}  # more than before: what is in memory needs no Redis
+MOST_OVER_MS = {"hits": 10, "misses": TIMEOUT_MS}  # above the latency before: hits in memory do not need Redis
 PARTS = ("before", "frozen", "after")
 
 
 @dataclass
 class Load:
-    """What was seen of one kind of question."""
+    """Latencies and failures of hits or misses."""
 
     name: str
     times_ms: dict  # of each part
@@ -31,7 +31,7 @@ class Load:
 
 
 def ask(stack, port: int, part: str, seconds: float) -> list:
-    """Hits and misses at the same time: what was seen of each."""
+    """Sends hits and misses at the same time; the answers of each."""
     hits = [f"/sora/v1/videos/hit_{number}" for number in range(HIT_CLIENTS)]
     misses = [f"/sora/v1/videos/miss_{part}_{number}_*" for number in range(MISS_CLIENTS)]
     going = [stack.background(follow, port, "ask", seconds, paths, PERIOD) for paths in (hits, misses)]
@@ -44,7 +44,7 @@ def measure(seconds: float) -> Table:
         stack.standin.switch(state="IN_PROGRESS")
         for number in range(HIT_CLIENTS):
             stack.standin.switch(f"hit_{number}", state="SUCCESS")
-        ask(stack, port, "first", 1)  # so that hits are hits, and all connections are there
+        ask(stack, port, "first", 1)  # fills the cache and opens all connections
         settle()
         seen = {"before": ask(stack, port, "before", AROUND)}
         stack.redis.freeze()

@@ -1,7 +1,7 @@
-"""Ten thousand requests that are held: what each takes of the worker's memory, and what they take from hits.
+"""Ten thousand held requests: the memory that each takes in the worker, and their effect on the rate of hits.
 
-They stand on connections straight to the worker's socket, as nginx would have them there. What libfcgi itself takes is
-measured beside it: the very same requests, held by a program (libfcgi.c) that does nothing else."""
+They are sent on direct connections to the worker's socket, as nginx would do. The memory of libfcgi itself is measured
+with the same requests, held by a program (libfcgi.c) that does nothing else."""
 
 import contextlib
 import resource
@@ -12,15 +12,15 @@ from measure import PROGRAMS, Table, bench_stack, free_port, private_kib, server
 import fastcgi
 
 HELD = 10_000
-TASKS = 100  # that they wait for
+TASKS = 100  # tasks that the requests wait for
 ROUNDS = 10
-MOST_KIB = 16  # above what libfcgi takes
+MOST_KIB = 16  # in addition to libfcgi
 LEAST_RATIO = 0.90
 
 
 @contextlib.contextmanager
 def requests_held(socket):
-    """HELD requests that want to wait, on a connection each."""
+    """Sends HELD requests with wait=60, each on its own connection."""
     with contextlib.ExitStack() as connections:
         for number in range(HELD):
             connection = connections.enter_context(fastcgi.Connection(str(socket), seconds=None))
@@ -29,7 +29,7 @@ def requests_held(socket):
 
 
 def libfcgi_kib() -> float:
-    """What libfcgi alone takes per request."""
+    """The memory of libfcgi alone per request."""
     with socket_folder() as folder:
         command = [PROGRAMS / "libfcgi", folder / "socket", str(HELD)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
@@ -49,7 +49,7 @@ def rate(port: int) -> float:
 
 
 def measure(rounds: int = ROUNDS) -> Table:
-    """Hits are measured a second without and a second with the others, in turns; memory when they come first."""
+    """Measures hits alternately for one second without and with held requests; memory in the first round."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     port, kib, without, beside = free_port(), None, [], []
@@ -73,10 +73,10 @@ def measure(rounds: int = ROUNDS) -> Table:
 def tell(kib: float, libfcgi: float, without: float, beside: float) -> Table:
     table = Table(f"{HELD:,} requests held by a worker, for {TASKS} tasks")
     table.row("memory per held request", f"{kib:.1f} KiB")
-    table.row("libfcgi's own part of it", f"{libfcgi:.1f} KiB")
-    table.row("hits without them", f"{without:,.0f}/s")
-    table.row("hits beside them", f"{beside:,.0f}/s")
+    table.row("of which libfcgi", f"{libfcgi:.1f} KiB")
+    table.row("hits without held requests", f"{without:,.0f}/s")
+    table.row("hits with held requests", f"{beside:,.0f}/s")
     above, ratio = kib - libfcgi, beside / without
-    table.hold(f"{above:.1f} KiB above what libfcgi takes, at most {MOST_KIB}", above <= MOST_KIB)
-    table.hold(f"hits at {ratio:.2f} of their rate without, at least {LEAST_RATIO:.2f}", ratio >= LEAST_RATIO)
+    table.hold(f"{above:.1f} KiB in addition to libfcgi, at most {MOST_KIB}", above <= MOST_KIB)
+    table.hold(f"hits at {ratio:.2f} of their rate without held requests, at least {LEAST_RATIO:.2f}", ratio >= LEAST_RATIO)
     return table

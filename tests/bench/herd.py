@@ -8,13 +8,13 @@ from measure import KIB, Floor, Table, ask, bench_stack, free_port, server, sett
 HERD = 1000
 UPSTREAM_MS = 50
 MOST_MS = UPSTREAM_MS + 30  # p99
-PATIENCE = 4  # seconds: a herd is over so soon that a quiet moment is worth waiting for
+PATIENCE = 4  # seconds: a herd is so short that it is worth waiting for an idle moment
 
 TASK = "/sora/v1/videos/{}"
 
 
 def site(folder, ours: int, kept: int, never_kept: int) -> str:
-    """Servers on three ports: taskproxy, and nginx alone before an answer that it may keep and one that it may not."""
+    """Servers on three ports: taskproxy, and nginx alone with a cacheable and an uncacheable answer."""
     warm = "location = /warm { return 204; }"
     return f"""
         fastcgi_cache_path cache keys_zone=bench:1m;
@@ -28,7 +28,7 @@ def site(folder, ours: int, kept: int, never_kept: int) -> str:
 
 @dataclass
 class Round:
-    """What one herd has seen."""
+    """The result of one herd."""
 
     queries: int
     p50: float
@@ -66,11 +66,11 @@ def measure(rounds: int) -> Table:
 def tell(ours: list, kept: Round, never_kept: Round) -> Table:
     middle = sorted(ours, key=lambda one: one.p99)[len(ours) // 2]
     queries = max(one.queries for one in ours)
-    table = Table(f"{HERD:,} connections ask at once; the upstream takes {UPSTREAM_MS} ms",
+    table = Table(f"{HERD:,} simultaneous requests; the upstream takes {UPSTREAM_MS} ms",
                   "upstream queries", "p50 ms", "p99 ms", "longest ms")
-    for name, one in ((f"taskproxy (of {len(ours)} herds the one in the middle)", middle),
-                      ("nginx's fastcgi_cache_lock, an answer that is kept", kept),
-                      ("nginx's fastcgi_cache_lock, an answer that is not", never_kept)):
+    for name, one in ((f"taskproxy (median of {len(ours)} herds)", middle),
+                      ("nginx's fastcgi_cache_lock, cacheable answer", kept),
+                      ("nginx's fastcgi_cache_lock, uncacheable answer", never_kept)):
         table.row(name, str(one.queries), f"{one.p50:,.0f}", f"{one.p99:,.0f}", f"{one.most:,.0f}")
     table.hold(f"{queries} upstream query per herd, at most 1", queries == 1)
     table.hold(f"p99 {middle.p99:.0f} ms, at most {MOST_MS}", middle.p99 <= MOST_MS)

@@ -8,9 +8,9 @@ from measure import (
     KIB, Floor, Table, bench_stack, cgi_answer, cpu_us, free_port, nginx_worker, server, settle, socket_folder, worker, wrk,
 )
 
-BODY = 1024  # bytes of what the floor answers
-LEAST_RATIO = 0.90       # of a program that does nothing but answer 1 KiB
-LEAST_SAME_RATIO = 0.95  # of a program that does nothing but send the very answer of the page's task
+BODY = 1024  # bytes of the floor's answer
+LEAST_RATIO = 0.90       # of a program that only sends 1 KiB
+LEAST_SAME_RATIO = 0.95  # of a program that only sends the same answer as the large task
 OTHERS_EVERY = 4  # rounds
 
 CACHE = """
@@ -19,12 +19,12 @@ CACHE = """
     fastcgi_cache_key $request_uri;
     fastcgi_cache_valid 200 1h;
 """
-PAGE = "/sora/v1/videos/page"   # a finished task with the page's answer
-SMALL = "/sora/v1/videos/small"  # one whose view has as many bytes as the floor's answer
+PAGE = "/sora/v1/videos/page"   # a finished task with the documentation's example (large)
+SMALL = "/sora/v1/videos/small"  # one whose view is as long as the floor's answer
 
 
 def site(folder, floor: int, hit: int, same: int, cached: int) -> str:
-    """A server on each of the ports; what they pass requests on to is the only difference."""
+    """A server on each of the ports; they differ only in the destination of requests."""
     return f"""
         fastcgi_cache_path cache keys_zone=bench:1m;
         upstream floor {{ hash $taskproxy_task consistent; server unix:{folder}/floor; keepalive 1024; }}
@@ -38,7 +38,7 @@ def site(folder, floor: int, hit: int, same: int, cached: int) -> str:
 
 @dataclass
 class Subject:
-    """One who answers, and what was seen of him in each round."""
+    """One program that answers, and its results in each round."""
 
     name: str
     port: int
@@ -60,12 +60,12 @@ class Subject:
         self.program_us.append(program_us if self.pid else 0)
 
     def ratio(self, other) -> float:
-        """Of all that was answered in the rounds that both had: each is a second long."""
+        """The ratio of the numbers of answers in the common rounds, each of one second."""
         return sum(self.rates.values()) / sum(other.rates[number] for number in self.rates)
 
 
 def small_body() -> str:
-    """An upstream's answer that becomes a native view of BODY bytes."""
+    """An upstream answer whose native view has BODY bytes."""
     def body(prompt: str) -> str:
         data = {"task_id": "small", "status": "SUCCESS", "data": {"prompt": prompt}}
         return json.dumps({"code": "success", "data": data}, separators=(",", ":"))
@@ -73,8 +73,8 @@ def small_body() -> str:
 
 
 def measure(rounds: int) -> Table:
-    """A second of each, there and back again, so what else the machine does meanwhile falls on all alike; what stands in
-    the table for scale only comes less often."""
+    """Measures each for one second per round, in alternating order, so that other load affects all alike; nginx's cache, which
+    is only shown for comparison, in fewer rounds."""
     ports = [free_port() for _ in range(4)]
     with socket_folder() as folder, bench_stack(site(folder, *ports)) as stack:
         stack.standin.switch(state="SUCCESS")
@@ -87,9 +87,9 @@ def measure(rounds: int) -> Table:
         with Floor(folder / "floor", KIB) as floor, Floor(folder / "same", same_answer) as same:
             floors = Subject("the floor", ports[0], SMALL, BODY, floor.pid)
             hit = Subject("a hit", ports[1], SMALL, BODY, worker(stack))
-            same_floor = Subject("the floor, with the very answer of the page's task", ports[2], PAGE, len(page.body), same.pid)
-            page_hit = Subject("a hit, the page's task", ports[1], PAGE, len(page.body), worker(stack))
-            cache = Subject("nginx's fastcgi_cache before the floor", ports[3], SMALL, BODY)
+            same_floor = Subject("the floor, with the large task's answer", ports[2], PAGE, len(page.body), same.pid)
+            page_hit = Subject("a hit, the large task", ports[1], PAGE, len(page.body), worker(stack))
+            cache = Subject("nginx's fastcgi_cache in front of the floor", ports[3], SMALL, BODY)
             nginx = nginx_worker(stack)
             for number in range(rounds):
                 subjects = [floors, hit, same_floor, page_hit] + [cache] * (number % OTHERS_EVERY == 0)
@@ -99,14 +99,14 @@ def measure(rounds: int) -> Table:
 
 
 def tell(rounds: int, floor: Subject, hit: Subject, same_floor: Subject, page_hit: Subject, cache: Subject) -> Table:
-    table = Table(f"Answers from memory, through nginx; medians of {rounds} seconds each, in turns",
-                  "bytes", "requests/s", "ratio", "CPU µs/request", "nginx's")
+    table = Table(f"Answers from memory, through nginx; medians of {rounds} alternating seconds each",
+                  "bytes", "requests/s", "ratio", "CPU µs/request", "nginx CPU µs")
     for subject in (floor, hit, same_floor, page_hit, cache):
         table.row(subject.name, str(subject.size), f"{median(subject.rates.values()):,.0f}", f"{subject.ratio(floor):.2f}",
                   f"{median(subject.program_us):.1f}", f"{median(subject.nginx_us):.1f}")
     same_ratio = page_hit.ratio(same_floor)
-    for name, ratio in (("a hit", hit.ratio(floor)), ("a hit of the page's task", page_hit.ratio(floor))):
+    for name, ratio in (("a hit", hit.ratio(floor)), ("a hit of the large task", page_hit.ratio(floor))):
         table.hold(f"{name} at {ratio:.2f} of the floor's requests/s, at least {LEAST_RATIO:.2f}", ratio >= LEAST_RATIO)
-    table.hold(f"a hit of the page's task at {same_ratio:.2f} of a floor that sends its very answer, at least {LEAST_SAME_RATIO:.2f}",
+    table.hold(f"a hit of the large task at {same_ratio:.2f} of a floor with the same answer, at least {LEAST_SAME_RATIO:.2f}",
                same_ratio >= LEAST_SAME_RATIO)
     return table

@@ -1,15 +1,15 @@
-"""Two hosts that share a Redis, and clients that come to any of their workers: how often is a task asked for?
+"""Two hosts that share a Redis, with clients at any of their workers: the number of upstream queries per task.
 
-A host is a daemon with two workers. nginx sends each request to one of the four at random, which is the worst that a
-balancer in front of several hosts can do. Beside it: the same with Redis away, when no worker knows of the others."""
+A host is a daemon with two workers. nginx sends each request to a random one of the four, the worst case of a load balancer
+in front of several hosts. For comparison, the same without Redis, when the workers do not know of each other."""
 
 from dataclasses import dataclass
 
 from measure import Table, bench_stack, follow, free_port, server
 from stack import Stack
-from told import INTERVAL, POLL, SHORTEST
+from fanout import INTERVAL, POLL, SHORTEST
 
-WORKERS = 2  # of a host
+WORKERS = 2  # per host
 CLIENTS = 200
 TASKS = 20
 MOST = 1.05  # queries per task and interval
@@ -21,7 +21,7 @@ def anywhere(sockets: list, port: int) -> str:
 
 
 def intervals(times: list) -> int:
-    """How many it takes for all of these queries: one begins with the first query after the end of the one before."""
+    """The number of intervals that the queries span; each starts with the first query after the previous interval."""
     count, end = 0, 0
     for time in times:
         if time >= end:
@@ -31,10 +31,10 @@ def intervals(times: list) -> int:
 
 @dataclass
 class Asked:
-    """When the upstream was asked for each of the tasks."""
+    """The times of the upstream queries for each of the tasks."""
 
     name: str
-    times: list  # of lists
+    times: list  # a list per task
 
     def queries(self) -> int:
         return sum(map(len, self.times))
@@ -44,8 +44,8 @@ class Asked:
 
 
 def ask(stack, port: int, redis: str, seconds: float) -> list:
-    """Clients that poll and clients that read streams, at the same time."""
-    manners = {"poll": f"polled each second, Redis {redis}", "stream": f"event streams, Redis {redis}"}
+    """Runs clients that poll and clients that read streams, at the same time."""
+    manners = {"poll": f"polled every second, Redis {redis}", "stream": f"event streams, Redis {redis}"}
     tasks = {manner: [f"{manner}_{redis}_{number:02d}" for number in range(TASKS)] for manner in manners}
     paths = {manner: [f"/sora/v1/videos/{task}" for task in tasks[manner]] * (CLIENTS // TASKS) for manner in manners}
     going = [stack.background(follow, port, manner, seconds, paths[manner]) for manner in manners]
@@ -56,7 +56,7 @@ def ask(stack, port: int, redis: str, seconds: float) -> list:
 
 
 def second_host(first) -> Stack:
-    """Another daemon that knows the first one's Redis and upstream."""
+    """Another daemon with the first one's Redis and upstream."""
     upstream = {"base_url": first.standin.url, "key_file": str(first.key_file), "ca_file": first.standin.ca_file}
     config = {"workers": WORKERS, "redis": first.config["redis"]}
     return bench_stack(upstream=upstream, providers=POLL, config=config, redis=False, nginx=False)
@@ -72,15 +72,15 @@ def measure(seconds: float) -> Table:
             (first.nginx.prefix / "beside.conf").write_text(anywhere(sockets, port))
             first.nginx.start()
             first.standin.switch(state="IN_PROGRESS")
-            shared = ask(first, port, "there", seconds)
+            shared = ask(first, port, "available", seconds)
             first.redis.stop()
-            alone = ask(first, port, "away", seconds)
+            alone = ask(first, port, "unavailable", seconds)
             first.nginx.stop()
     return tell(shared, alone)
 
 
 def tell(shared: list, alone: list) -> Table:
-    table = Table(f"Two hosts of {WORKERS} workers; {CLIENTS} clients come to any of them, for {TASKS} tasks, asked for every "
+    table = Table(f"Two hosts of {WORKERS} workers; {CLIENTS} clients at random workers, {TASKS} tasks, poll interval "
                   f"{INTERVAL:.0f} s", "upstream queries", "per task and interval")
     for row in shared + alone:
         table.row(row.name, f"{row.queries():,}", f"{row.per_interval():.2f}")

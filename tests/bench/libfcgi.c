@@ -1,5 +1,5 @@
-/* libfcgi: what libfcgi alone takes for requests that are held. It listens on SOCKET, takes COUNT requests with
- * FCGX_Accept_r, answers none of them, says so with a line, and ends when its standard input does.
+/* libfcgi: holds requests with libfcgi alone, to measure its memory. It listens on SOCKET, accepts COUNT requests
+ * with FCGX_Accept_r, answers none of them, prints a line, and exits when its standard input ends.
  *
  *     libfcgi SOCKET COUNT */
 #include <err.h>

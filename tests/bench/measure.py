@@ -1,4 +1,4 @@
-"""Tools for the measurements, and the table that each is printed as."""
+"""Common tools for the measurements, and the table in which results are printed."""
 
 import contextlib
 import math
@@ -20,21 +20,21 @@ WINDOW_TICKS = 10 * os.cpu_count()  # a tenth of a second
 
 
 def bench_stack(http: str = "", **settings) -> Stack:
-    """What all figures have in common: one worker of the plain build behind one nginx process, nothing logged."""
+    """The default stack: one worker of the production build behind one nginx process, without an access log."""
     settings["config"] = {"workers": 1, **settings.get("config", {})}
     settings.setdefault("binary", ROOT / "build" / "taskproxy")
     return Stack(nginx_processes=1, access_log=False, http=http, **settings)
 
 
 def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "") -> str:
-    """A server of nginx's with the shipped locations. `passes` stands where requests are passed on to taskproxy, so who
-    answers in its place is reached in the very same way."""
+    """An nginx server with the shipped locations. `passes` replaces the directive that passes requests to taskproxy, so that
+    other programs are reached in the same way."""
     shipped = (ROOT / "nginx" / "taskproxy.conf").read_text().replace("fastcgi_pass taskproxy;", passes)
     return f"server {{\nlisten 127.0.0.1:{port} backlog=4096;\nkeepalive_timeout 1h;\n{more}\n{shipped}}}\n"
 
 
 def free_port() -> int:
-    """A port that is free now. Benchmarks run alone, so nothing else takes it before nginx does."""
+    """A free port. Benchmarks run alone, so no other program takes it before nginx does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -50,7 +50,7 @@ def nginx_worker(stack: Stack) -> int:
 
 
 def cpu_us(pid: int) -> float:
-    """Microseconds that the process has had of a core until now."""
+    """The CPU time of the process so far, in microseconds."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1000
 
 
@@ -59,18 +59,18 @@ def resident_mib(pid: int) -> float:
 
 
 def private_kib(pid: int) -> int:
-    """What nobody else has: the memory that would be free without the process."""
+    """The private memory: what the system would free without the process."""
     return int(re.search(r"Private_Dirty:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text())[1])
 
 
 def machine_ticks() -> tuple:
-    """Idle ticks and all ticks of all cores since the machine was started."""
+    """Idle ticks and all ticks of all cores since boot."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
 
 def settle(seconds: float = 1) -> None:
-    """Waits for a moment in which the machine has nothing else to do; so long at most, for it may never come."""
+    """Waits until the machine is idle, but no longer than this."""
     start = machine_ticks()
 
     def quiet():
@@ -87,24 +87,24 @@ def settle(seconds: float = 1) -> None:
 
 @contextlib.contextmanager
 def socket_folder():
-    """A folder for the sockets of floor programs, which nginx may enter."""
+    """A directory for the sockets of floor programs, accessible to nginx."""
     with tempfile.TemporaryDirectory(prefix="tp-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def cgi_answer(headers: dict, body: bytes) -> bytes:
-    """As a CGI program writes it."""
+    """The answer as a CGI program writes it."""
     lines = ["Status: 200 OK", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-# What the floor answers unless it is to answer as somebody else does.
+# The default answer of the floor.
 KIB = cgi_answer({"Content-Type": "text/plain", "Content-Length": "1024"}, b"x" * 1024)
 
 
 class Floor:
-    """floor.c at work on a socket, with an answer to give."""
+    """Runs floor.c on a socket with this answer."""
 
     def __init__(self, socket: Path, answer: bytes, delay_ms: int = 0):
         file = socket.with_suffix(".answer")
@@ -112,7 +112,7 @@ class Floor:
         command = [PROGRAMS / "floor", socket, file, str(delay_ms)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
-        self.requests = 0  # that it has taken, known once it has stopped
+        self.requests = 0  # set by stop()
         wait_until(socket.exists, what=f"the floor program at {socket}")
 
     def stop(self) -> None:
@@ -126,7 +126,7 @@ class Floor:
 
 
 def wrk(url: str, *more: str) -> tuple:
-    """A second of wrk over 64 connections: how many requests were answered, in how many seconds."""
+    """Runs wrk for one second with 64 connections; returns the number of answered requests and the seconds."""
     done = subprocess.run(["wrk", "-t1", "-c64", "-d1s", *more, url], stdout=subprocess.PIPE, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise RuntimeError(f"wrk {url}:\n{done.stdout}")
@@ -135,7 +135,7 @@ def wrk(url: str, *more: str) -> tuple:
 
 
 def ask(port: int, connections: int, paths: list) -> list:
-    """Asks for each of the paths with ask.c: the milliseconds that each answer took."""
+    """Requests each of the paths with ask.c; returns the milliseconds of each answer."""
     done = subprocess.run([PROGRAMS / "ask", str(port), str(connections), "/warm"], input="\n".join(paths),
                           stdout=subprocess.PIPE, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
@@ -143,17 +143,17 @@ def ask(port: int, connections: int, paths: list) -> list:
 
 @dataclass
 class Seen:
-    """An answer, or an event of a stream, that a client of follow.c has read. Unix times, in seconds."""
+    """An answer, or an event of a stream, read by a client of follow.c. Times are unix times, in seconds."""
 
     client: int
-    due: float  # when its question was to be put
-    at: float  # when it had been read
+    due: float  # scheduled time of its request
+    at: float  # time when it had been read
     status: int
     says: str  # the progress, or "ended"
 
 
 def follow(port: int, manner: str, seconds: float, paths: list, period: float = 1) -> list:
-    """Clients of follow.c, one for each of the paths, for so long or until their tasks have ended: what they saw."""
+    """Runs follow.c with one client for each path, for this long or until the tasks have ended; returns what they read."""
     command = [PROGRAMS / "follow", str(port), manner, str(seconds), str(1000 * period)]
     done = subprocess.run(command, input="\n".join(paths), stdout=subprocess.PIPE, text=True, check=True)
     lines = (line.split() for line in done.stdout.splitlines())
@@ -161,13 +161,13 @@ def follow(port: int, manner: str, seconds: float, paths: list, period: float = 
 
 
 def percentile(values, part: float) -> float:
-    """The least of the values that so many percent of them do not exceed; not a number when there are none."""
+    """The smallest value that is not exceeded by this percentage of the values; NaN if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * part / 100) - 1)] if ordered else math.nan
 
 
 class Table:
-    """The lines of one figure, and whether what is to hold does."""
+    """The results of one figure, and whether its targets are met."""
 
     def __init__(self, title: str, *columns: str):
         self.good = True

@@ -1,14 +1,14 @@
 """The memory of a worker's cache after many more finished tasks than it can hold.
 
-The stand-in is too slow to finish 100,000 tasks for us. So one is learnt from it, and Redis itself makes the others of
-what the worker has stored there, portion by portion; then each is asked for once, through nginx."""
+The stand-in is too slow for 100,000 tasks. So one task is fetched from it, a Lua script in Redis multiplies the value that
+the worker has stored, in portions, and then each task is requested once, through nginx."""
 
 from measure import Table, ask, bench_stack, free_port, resident_mib, server, worker
 
 TASKS = 100_000
 PORTION = 10_000
 CONNECTIONS = 32
-MODEL = "task_sample"  # as long as the others, task_000000 to task_099999
+MODEL = "task_sample"  # as long as the other names, task_000000 to task_099999
 KEY = "taskproxy:main:sora:"
 
 MULTIPLY = """
@@ -25,7 +25,7 @@ MULTIPLY = """
 
 def ask_portion(stack, port: int, first: int) -> None:
     if stack.redis.cli("EVAL", MULTIPLY, 1, KEY, MODEL, first, PORTION) != str(PORTION):
-        raise RuntimeError("Redis does not make tasks: has the form of its keys or values changed?")
+        raise RuntimeError("Redis did not create the tasks: has the format of keys or values changed?")
     ask(port, CONNECTIONS, [f"/sora/v1/videos/task_{i:06d}" for i in range(first, first + PORTION)])
 
 

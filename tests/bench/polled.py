@@ -1,19 +1,19 @@
-"""Five hundred clients follow fifty tasks: the number of upstream queries, and how late clients learn of the end.
+"""Five hundred clients follow fifty tasks: the number of upstream queries, and the delay until clients see the end.
 
-All subjects do the same work at the same time, each with tasks of its own whose lives are equally long. What stands
-between clients and upstream is nginx each time: before taskproxy, with a cache and its lock, or passing everything on."""
+All subjects do the same work at the same time, each with its own tasks of the same durations. nginx is always between clients
+and upstream: in front of taskproxy, with its own cache and lock, or without a cache."""
 
 import random
 from dataclasses import dataclass
 
 from measure import Table, bench_stack, follow, free_port, percentile, server
-from told import INTERVAL, POLL
+from fanout import INTERVAL, POLL
 
 CLIENTS = 500
 TASKS = 50
 UPSTREAM_MS = 50
-SHORTEST_LIFE = 0.1  # of the time that all of it takes
-TAIL = 10  # seconds after the last task's end in which the last client is to know
+SHORTEST_LIFE = 0.1  # fraction of the total time
+TAIL = 10  # seconds after the last task's end within which the last client must know
 
 TASK = "/sora/v1/videos/{}_{:02d}"
 
@@ -21,7 +21,7 @@ CACHE = f"proxy_cache polled; proxy_cache_key $uri; proxy_cache_valid 200 {INTER
 
 
 def beside(stack, cached: int, passing: int) -> str:
-    """Servers that ask the stand-in themselves, with a cache and without."""
+    """Servers that pass requests to the stand-in, with and without a cache."""
     passes = f"""
         proxy_pass https://standin;
         proxy_http_version 1.1;
@@ -38,10 +38,10 @@ def beside(stack, cached: int, passing: int) -> str:
 
 @dataclass
 class Subject:
-    """One way to follow tasks, and what came of it."""
+    """One way to follow tasks, and its results."""
 
     name: str
-    tasks: str  # what the ids of its tasks begin with
+    tasks: str  # prefix of its task ids
     port: int
     manner: str
     sees: list | None = None  # of follow.c
@@ -54,13 +54,13 @@ class Subject:
 
     def judge(self, standin) -> None:
         ids = [f"{self.tasks}_{number:02d}" for number in range(TASKS)]
-        # Lines come in the order of time, so what stays is the last client's.
+        # Lines are in the order of time, so the last client's remains.
         knew = {ids[one.client % TASKS]: one.at for one in self.sees if one.says == "ended"}
         self.queries = sum(standin.count(task) for task in ids)
         self.delays_ms = [1000 * (at - standin.ends_at(task)) for task, at in knew.items()]
 
     def knowing(self) -> int:
-        """Clients that have seen the end."""
+        """The number of clients that have seen the end."""
         return sum(one.says == "ended" for one in self.sees)
 
     def requests(self) -> int:
@@ -70,11 +70,11 @@ class Subject:
 def measure(seconds: float) -> Table:
     ours, cached, passing = [free_port() for _ in range(3)]
     subjects = [
-        Subject("taskproxy, polled each second", "poll", ours, "poll"),
+        Subject("taskproxy, polled every second", "poll", ours, "poll"),
         Subject("taskproxy, wait=60", "wait", ours, "wait"),
         Subject("taskproxy, event streams", "stream", ours, "stream"),
         Subject("nginx's proxy_cache and lock, polled", "cached", cached, "poll"),
-        Subject("nothing that spares the upstream, polled", "passed", passing, "poll"),
+        Subject("nginx without a cache, polled", "passed", passing, "poll"),
     ]
     chance = random.Random(4)
     lives = [seconds * chance.uniform(SHORTEST_LIFE, 1) for _ in range(TASKS)]
@@ -95,7 +95,7 @@ def measure(seconds: float) -> Table:
 
 def tell(seconds: float, lives: list, subjects: list) -> Table:
     table = Table(f"{CLIENTS} clients follow {TASKS} tasks, which end within {seconds:.0f} s; the upstream takes "
-                  f"{UPSTREAM_MS} ms", "requests", "upstream queries", "requests per query", "end known after, p50 ms", "p99 ms")
+                  f"{UPSTREAM_MS} ms", "requests", "upstream queries", "requests per query", "delay of the end, p50 ms", "p99 ms")
     most = sum(2 + int(life / INTERVAL) for life in lives)  # at the first request, each interval, and after the end
     for subject in subjects:
         table.row(subject.name, f"{subject.requests():,}", f"{subject.queries:,}", f"{subject.requests() / subject.queries:.1f}",

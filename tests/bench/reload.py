@@ -1,4 +1,4 @@
-"""Reloads and upgrades under load: how many requests fail, at a steady rate and held."""
+"""Reloads and upgrades under load: the number of failed requests, at a constant rate and held."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from measure import Table, bench_stack, follow, free_port, percentile, server, settle
 from parts import ROOT, wait_until
 
-CLIENTS, PERIOD = 500, 0.1  # 5,000 questions a second
+CLIENTS, PERIOD = 500, 0.1  # 5,000 requests/s
 HELD = 1_000
 TASKS = 100
 RELOADS, UPGRADES = 50, 5
@@ -17,7 +17,7 @@ GOOD = (200, 304)
 
 
 def lay_anew(binary: Path) -> int:
-    """Puts another file, the same program, where the daemon was started from: its inode."""
+    """Replaces the daemon's program with a copy of itself; returns the inode of the copy."""
     new = binary.with_suffix(".new")
     shutil.copy(ROOT / "build" / "taskproxy", new)
     os.replace(new, binary)
@@ -25,7 +25,7 @@ def lay_anew(binary: Path) -> int:
 
 
 def reload_all(stack, binary: Path) -> float:
-    """All of the reloads, some of them upgrades; how many seconds they took."""
+    """Does all reloads, some of them upgrades; returns the seconds that they took."""
     begun = time.monotonic()
     for number in range(RELOADS + UPGRADES):
         program = lay_anew(binary) if number % (RELOADS // UPGRADES + 1) == RELOADS // UPGRADES else None
@@ -37,7 +37,7 @@ def reload_all(stack, binary: Path) -> float:
 
 
 def measure(seconds: float) -> Table:
-    """`seconds` is for how long it is asked; that must be longer than the reloads take."""
+    """`seconds` is the duration of the load, which must be longer than the reloads take."""
     port = free_port()
     hits = [f"/sora/v1/videos/hit_{number % TASKS}" for number in range(CLIENTS)]
     held = [f"/sora/v1/videos/held_{number % TASKS}" for number in range(HELD)]
@@ -62,7 +62,7 @@ def measure(seconds: float) -> Table:
 
 def tell(asked: list, waited: list, took: float, late: bool) -> Table:
     table = Table(f"{RELOADS} reloads and {UPGRADES} upgrades in {took:.0f} s, under load", "answers", "failed", "p50 ms", "p99 ms", "longest ms")
-    for name, seen in ((f"{CLIENTS / PERIOD:,.0f} hits a second", asked), (f"{HELD:,} held requests", waited)):
+    for name, seen in ((f"{CLIENTS / PERIOD:,.0f} hits/s", asked), (f"{HELD:,} held requests", waited)):
         times = [1000 * (one.at - one.due) for one in seen] if seen is asked else []
         row = [f"{percentile(times, 50):.1f}", f"{percentile(times, 99):.1f}", f"{max(times):.0f}"] if times else ["", "", ""]
         table.row(name, f"{len(seen):,}", str(failures(seen)), *row)

@@ -1,6 +1,6 @@
-/* How long it takes to tell whose token it is: for the right one of the first team, the right one of the last,
- * and a wrong one of the same length that differs in its first or in its last byte, in turns. Prints for each
- * the median, in nanoseconds, and then the noise: how far the middle half of single tries lies apart.
+/* The time to look up a token: the valid one of the first team, the valid one of the last, and invalid ones of
+ * the same length that differ in their first or last byte, in turns. Prints the median of each, in nanoseconds,
+ * and then the noise: the interquartile range of single lookups.
  *
  *     tokens TRIES */
 #include <stdio.h>
@@ -24,7 +24,7 @@ static char *token_of(int team)
     return xasprintf("tp-%064d", team);
 }
 
-/* As teams_load would have made them. */
+/* Teams as teams_load() makes them. */
 static struct teams make_teams(void)
 {
     struct team *all = xcalloc(TEAMS, sizeof(*all));

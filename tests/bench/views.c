@@ -1,5 +1,5 @@
-/* How long it takes from the bytes of the page's 12.7 KB answer to both views, beside what json-c needs to
- * parse them alone. Prints both medians, in microseconds.
+/* The time from the bytes of a large answer to both views, and the time of json-c to parse them alone. Prints both
+ * medians, in microseconds, and the size.
  *
  *     views PROVIDER_FILE ANSWER_FILE ROUNDS */
 #include <stdio.h>

@@ -1,9 +1,9 @@
-/* clock: the time of a process, as a test says. Loaded with LD_PRELOAD (clock.py), never linked.
+/* clock: lets a test control the time of a process. Loaded with LD_PRELOAD (clock.py), never linked.
  *
- * All clocks of the programs under test, libuv's included, are clock_gettime(2), gettimeofday(2) and time(2). Here they
- * are read from a file that the test maps, too: time runs with an offset, or is frozen. A program sleeps in epoll_wait(2)
- * until its next timer; here, a change of the file (inotify) wakes it to
- * look at the clock again. */
+ * The programs under test, including libuv, read the time with clock_gettime(2), gettimeofday(2) and time(2). These
+ * versions read it from a file that the test also maps: the time runs with an offset, or is frozen. A program sleeps in
+ * epoll_wait(2) until its next timer; this version also returns when the file changes (inotify), so that the program
+ * reads the clock again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -21,14 +21,14 @@
 
 enum { NS_PER_MS = 1000000, NS_PER_S = 1000000000, SETTINGS = 64 };
 
-/* Running, the clocks are the system's plus these; frozen, they are these. */
+/* While running, added to the system's clocks; while frozen, the time itself. */
 struct setting {
     int64_t frozen; /* 0 or 1 */
     int64_t wall_ns;
     int64_t monotonic_ns;
 };
 
-/* Each change takes the next place; who reads the one before is not disturbed. */
+/* Each change uses the next element, so that readers of the previous one are not disturbed. */
 struct shared {
     int64_t changes;
     struct setting settings[SETTINGS];
@@ -115,7 +115,7 @@ static void forget_changes(void)
         ;
 }
 
-/* Until epoll has something, a signal comes, or the clock changes. */
+/* Waits until epoll has an event, a signal arrives, or the clock changes. */
 static int sleep_ns(int epoll, int64_t ns, const sigset_t *mask)
 {
     struct pollfd fds[] = {{.fd = epoll, .events = POLLIN}, {.fd = watch, .events = POLLIN}};
@@ -130,7 +130,7 @@ int epoll_pwait(int epoll, struct epoll_event *events, int n, int timeout_ms, co
         return (int)syscall(SYS_epoll_pwait, epoll, events, n, timeout_ms, mask, _NSIG / 8);
     int64_t end_ns = monotonic_ns() + (int64_t)timeout_ms * NS_PER_MS;
     for (;;) {
-        forget_changes(); /* before the clock is looked at, so that none is missed */
+        forget_changes(); /* before the clock is read, so that no change is missed */
         int64_t left_ns = timeout_ms < 0 ? -1 : end_ns - monotonic_ns();
         int ready = (int)syscall(SYS_epoll_pwait, epoll, events, n, 0, mask, _NSIG / 8);
         if (ready != 0 || (timeout_ms > 0 && left_ns <= 0))

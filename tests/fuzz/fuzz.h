@@ -1,4 +1,4 @@
-/* fuzz: what every fuzzer has. An input that breaks a promise ends in abort(), which libFuzzer reports. */
+/* fuzz: included by every fuzzer. Violated invariants abort(), which libFuzzer reports. */
 #ifndef FUZZ_H
 #define FUZZ_H
 

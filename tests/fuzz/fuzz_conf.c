@@ -1,4 +1,4 @@
-/* A configuration and, behind a NUL, the provider file p.json. A refusal has a reason; what is taken can be
+/* A configuration and, after a NUL, the provider file p.json. A refusal has a reason; a valid configuration can be
  * printed and read again. */
 #include "fuzz.h"
 

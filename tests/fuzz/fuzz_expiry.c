@@ -1,4 +1,4 @@
-/* A URL: its expiry is none, or between 2001 and 2100. */
+/* A URL: it has no expiry, or one between 2001 and 2100. */
 #include "fuzz.h"
 
 #include "task/expiry.h"

@@ -1,4 +1,4 @@
-/* What lies in a socket. A request that is whole was partial at every moment before. */
+/* Bytes from a socket. Every prefix of a complete request is partial. */
 #include "fuzz.h"
 
 #include "net/fcgi_parse.h"

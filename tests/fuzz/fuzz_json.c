@@ -1,4 +1,4 @@
-/* The first byte says whether comments are allowed; the rest is a text. What is taken can be written and read
+/* The first byte selects whether comments are allowed; the rest is a text. A valid text can be written and read
  * again. */
 #include "fuzz.h"
 

@@ -1,4 +1,4 @@
-/* A value of Redis. What is taken can be written and read again, and is not fresh for ever. */
+/* A value from Redis. A valid one can be written and read again, and does not stay fresh forever. */
 #include "fuzz.h"
 
 #include <string.h>

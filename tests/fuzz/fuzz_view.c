@@ -1,6 +1,6 @@
-/* The first byte chooses one of the shipped provider files, the second an HTTP status; then come a body and,
- * behind a NUL, the answer to the second query. A view is sound JSON and never holds the key. Run from the
- * top of the repository. */
+/* The first byte selects one of the shipped provider files, the second an HTTP status; a body and, after a NUL, the
+ * answer to the second query follow. A view is valid JSON and never contains the key. Run from the top of the
+ * repository. */
 #include "fuzz.h"
 
 #include <glob.h>

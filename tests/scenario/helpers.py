@@ -71,10 +71,10 @@ def clients(stack, count=2, tasks=8):
     for thread in threads:
         thread.start()
     try:
-        stack.wait_until(lambda: min(asked) > tasks, what="clients that ask")
+        stack.wait_until(lambda: min(asked) > tasks, what="running clients")
         yield failures
         at = list(asked)
-        stack.wait_until(lambda: all(now > then + tasks for now, then in zip(asked, at)), what="clients that still ask")
+        stack.wait_until(lambda: all(now > then + tasks for now, then in zip(asked, at)), what="clients that still get answers")
     finally:
         stop.set()
         for thread in threads:

@@ -1,5 +1,5 @@
-/* intruder: what somebody would try who has got into a worker. Loaded into the daemon with LD_PRELOAD, it makes
- * its attempts in the workers, one for each real-time signal, and tells standard error what came of it. */
+/* intruder: operations that an attacker in a worker would try. Loaded into the daemon with LD_PRELOAD, it runs one
+ * operation in the worker for each real-time signal, and prints the result to standard error. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +32,7 @@ static long read_a_file(void)
     return as_status(open("/etc/hosts", O_RDONLY));
 }
 
-/* A call that is there refuses these arguments with another error. */
+/* If the system call is available, it fails with another error for these arguments. */
 static long make_a_ring(void)
 {
     return syscall(SYS_io_uring_setup, 0, NULL);

@@ -27,7 +27,7 @@ def max_age(answer) -> int:
 
 
 def wait_not_hit(stack, task_id: str):
-    return stack.wait_until(lambda: (answer := stack.task(task_id)).headers["x-cache"] != "HIT" and answer, what="no HIT")
+    return stack.wait_until(lambda: (answer := stack.task(task_id)).headers["x-cache"] != "HIT" and answer, what="a result other than HIT")
 
 
 # Cache results
@@ -112,7 +112,7 @@ def test_first_request_can_be_a_304_until_the_view_changes(make_stack):
     etag = stack.task("t").headers["etag"]
     assert stack.task("t", {"If-None-Match": etag}).status == 304
     stack.standin.switch("t", progress="8%")
-    news = stack.wait_until(lambda: (a := stack.task("t", {"If-None-Match": etag})).status == 200 and a, what="news")
+    news = stack.wait_until(lambda: (a := stack.task("t", {"If-None-Match": etag})).status == 200 and a, what="a changed view")
     assert news.headers["etag"] != etag
     assert news.json()["data"]["progress"] == "8%"
 

@@ -121,7 +121,7 @@ def test_quota_survives_a_reload(make_stack):
     spend(stack)
     stack.daemon.reload()
     stack.wait_metric("redis_up", 1)
-    stack.wait_until(lambda: ask(stack, "d").status == 429, what="a worker that asks Redis")
+    stack.wait_until(lambda: ask(stack, "d").status == 429, what="a worker that uses Redis")
     assert stack.standin.count() <= 4
 
 
@@ -159,7 +159,7 @@ def test_stale_answer_is_preferred_to_429(make_stack):
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 1}}, redis=False, providers=QUICK, config={"workers": 1})
     run(stack)
     spend(stack, "a")
-    stack.wait_until(lambda: ask(stack, "a").headers["x-cache"] == "STALE", what="the task to be old")
+    stack.wait_until(lambda: ask(stack, "a").headers["x-cache"] == "STALE", what="the task to be stale")
     answer = ask(stack, "a")
     assert answer.status == 200 and "detail=rate-limited" in answer.headers["cache-status"]
     assert int(answer.headers["retry-after"]) >= 1 and stack.standin.count() == 1

@@ -25,7 +25,7 @@ def test_frozen_time_moves_only_by_steps(clocked):
     assert told(clocked.task("t"))[:2] == ("MISS", "0")
     assert clocked.clock.time() == now + 30
     clocked.clock.run()
-    clocked.wait_until(lambda: clocked.clock.time() > now + 30, what="the time to go on")
+    clocked.wait_until(lambda: clocked.clock.time() > now + 30, what="the clock to run")
 
 
 def test_sleeper_wakes_when_a_step_reaches_its_time(clocked):

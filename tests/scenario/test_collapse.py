@@ -165,7 +165,7 @@ def test_error_goes_to_all_waiters_and_the_task_is_retried_after_an_interval(mak
     stack.wait_until(asked_again, what="a second query")
     assert stack.redis.stored() == []
     stack.standin.clear("t")
-    stack.wait_until(lambda: stack.task("t").status == 200, what="an upstream that may be asked")
+    stack.wait_until(lambda: stack.task("t").status == 200, what="an upstream that accepts queries")
 
 
 # Limits

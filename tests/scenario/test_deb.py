@@ -231,7 +231,7 @@ def test_package_upgrade_reloads_without_failed_requests(deb, root, make_stack):
         with clients(stack) as failures:
             root.run("dpkg", "-i", newer(root, deb))
             manager.wait("READY", count=2)
-            stack.wait_until(lambda: not set(old) & set(children_of(service.pid)), what="the old workers' end")
+            stack.wait_until(lambda: not set(old) & set(children_of(service.pid)), what="the exit of the old workers")
         assert failures == []
         assert Path(f"/proc/{service.pid}/exe").samefile(root.path / "usr/sbin/taskproxy")
         assert len(children_of(service.pid)) == 2

@@ -192,7 +192,7 @@ def test_nginx_logs_no_webhooks_but_other_requests(hooked):
     hook(hooked, "unlogged")
     assert hooked.task("logged").status == 200
     log = hooked.folder / "access.log"
-    hooked.wait_until(lambda: NATIVE + "logged" in log.read_text(), what="a line of nginx's")
+    hooked.wait_until(lambda: NATIVE + "logged" in log.read_text(), what="a line in nginx's log")
     assert "/v1/hooks" not in log.read_text()
 
 

@@ -149,7 +149,7 @@ def test_hint_reaches_the_worker_that_knows_the_task_without_redis(make_hooked):
     for task in tasks:
         hook(stack, task)
     for task in tasks:
-        stack.wait_until(lambda task=task: stack.get(NATIVE + task).json()["data"]["status"] == "SUCCESS", what=f"news of {task}")
+        stack.wait_until(lambda task=task: stack.get(NATIVE + task).json()["data"]["status"] == "SUCCESS", what=f"the end of {task}")
         assert stack.standin.count(task) <= 3  # one by the worker that got the hint, one by the worker that knows the task
     assert stack.metric("hooks_total", result="dropped") == 0
 
@@ -225,7 +225,7 @@ def test_reload_drops_no_running_deferred_or_failed_hook(make_hooked, workers):
         end(stack, "fails")
         wait_success(stack, "fails")
     wait_stored(stack, "flies")
-    stack.wait_until(lambda: len(stack.daemon.workers()) == workers, what="the old workers' end")
+    stack.wait_until(lambda: len(stack.daemon.workers()) == workers, what="the exit of the old workers")
 
 
 # Rate limits
@@ -256,7 +256,7 @@ def test_flood_over_many_tasks_is_accepted_but_limited(make_hooked):
         assert post_to_worker(stack, naming(f"task_{number}")).status == 204
     counts = taken(stack)
     assert sum(counts.values()) == 400 and counts["dropped"] > 0 and counts["collapsed"] == 0
-    stack.wait_until(lambda: stack.standin.count() >= counts["taken"], what="what was taken")
+    stack.wait_until(lambda: stack.standin.count() >= counts["taken"], what="accepted webhooks")
     assert stack.standin.count() == counts["taken"]
     assert stack.task("alive").status == 200
 

@@ -46,7 +46,7 @@ class Pool:
         before = self.standin.count(task_id)
         return self.stack.wait_until(
             lambda: (a := self.stack.task(task_id)) and self.standin.count(task_id) > before and answer(a) and a,
-            what=f"another answer about {task_id}")
+            what=f"the expected answer for {task_id}")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_task_of_a_revoked_key_is_not_missing_and_recovers_with_the_key(pool):
     refused = pool.ask_again("t", lambda answer: outcome(answer) == AUTH)
     assert "retry-after" not in refused.headers or int(refused.headers["retry-after"]) >= 1
     pool.stack.wait_until(lambda: outcome(pool.stack.task("t")) == AUTH and pool.stack.metric("keys_set_aside") == 1,
-                          what="the key that is set aside")
+                          what="the suspended key")
     assert pool.stack.wait_log(f"API key {pool.files[0]} suspended; probing it now and then")
     assert pool.stack.task("another").status == 200
 
@@ -185,7 +185,7 @@ def test_task_is_not_missing_while_its_key_is_paused(pool):
     pool.standin.owners["unknown"] = pool.keys[1]
     assert outcome(pool.stack.task("unknown")) == UNAVAILABLE
     pool.standin.busy = {}
-    pool.stack.wait_until(lambda: pool.stack.task("t").headers["x-cache"] == "MISS", what="the end of the rest")
+    pool.stack.wait_until(lambda: pool.stack.task("t").headers["x-cache"] == "MISS", what="the end of the pause")
 
 
 # Storage

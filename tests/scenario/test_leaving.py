@@ -74,7 +74,7 @@ def test_watcher_of_a_dead_worker_is_held_by_another_or_told_to_retry(make_stack
     os.kill(stack.daemon.workers()[0], signal.SIGKILL)
     stack.wait_metric("worker_deaths_total", 1)
     stack.wait_metric("workers_ready", workers)
-    stack.wait_until(lambda: stack.metric("waiters") + sum(ask.done() for ask in held) >= 20, what="everyone held or told")
+    stack.wait_until(lambda: stack.metric("waiters") + sum(ask.done() for ask in held) >= 20, what="every request to be held or answered")
     end(stack)
     for answer in (ask.result() for ask in held):
         assert answer.status == 503 and answer.headers["retry-after"] or status(answer) == "SUCCESS"

@@ -77,7 +77,7 @@ def test_task_that_ends_as_waits_expire_is_delivered_to_the_remaining_ones_only(
     with stack.standin.hold("edge") as barrier:
         while not (asks and asks[0].done()):
             asks.append(stack.background(stack.get, NATIVE + "edge?wait=1"))
-            stack.wait_until(lambda: stack.metric("waiters") >= len(asks) or asks[0].done(), what="one more who waits")
+            stack.wait_until(lambda: stack.metric("waiters") >= len(asks) or asks[0].done(), what="one more waiter")
         end(stack, "edge")
         barrier.release()
     statuses = [status(ask.result()) for ask in asks]

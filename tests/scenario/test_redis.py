@@ -242,6 +242,6 @@ def test_other_server_in_place_of_redis_is_retried_but_logged_once(make_stack, a
         stack.daemon.start()
         stack.nginx.start()
         assert stack.task("task_1").status == 200
-        stack.wait_until(lambda: len(connections) >= 4, what="four tries")
+        stack.wait_until(lambda: len(connections) >= 4, what="four connections")
         assert len(said(stack)) == 1
         assert_one_query_for_all(stack, "task_2")

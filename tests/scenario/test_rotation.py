@@ -204,7 +204,7 @@ def test_rotation_does_not_reload_the_rest_of_the_configuration(rotating):
     (rotating.providers_dir / "sora.json").write_text("no provider")
     put(rotating.key_file, NEW)
     wait_key(rotating, NEW)
-    rotating.wait_until(lambda: len(rotating.daemon.workers()) == rotating.config["workers"], what="the old workers' end")
+    rotating.wait_until(lambda: len(rotating.daemon.workers()) == rotating.config["workers"], what="the exit of the old workers")
     rotating.daemon.hup()
     rotating.wait_metric("reloads_total", 1, result="refused")
     assert key_in_use(rotating) == NEW

@@ -129,7 +129,7 @@ def test_our_errors_are_the_sdks_exceptions_with_our_messages(everyone, ask, cli
 def test_rejection_of_our_key_is_a_server_error_for_the_client(everyone, ask, client):
     words = "The upstream refused the proxy's credentials. The operator must act."
     assert_error(everyone, ask, client, f"{client}-refused", {"status": 401}, 502, words)
-    everyone.wait_until(lambda: everyone.task(f"after-{client}").status == 200, what="a key that is not set aside")
+    everyone.wait_until(lambda: everyone.task(f"after-{client}").status == 200, what="a key that is not suspended")
 
 
 @pytest.mark.parametrize("client", ["openai", "runway"])

@@ -173,7 +173,7 @@ def test_queries_over_the_rate_limit_get_503_until_later(make_stack):
     refused = [answer for answer in answers if answer.status == 503]
     assert {(outcome(answer), seconds_to_wait(answer)) for answer in refused} == {((503, "upstream_unavailable"), 1)}
     for number in range(10):
-        stack.wait_until(lambda: stack.task(f"later_{number}").status == 200, what="a turn")
+        stack.wait_until(lambda: stack.task(f"later_{number}").status == 200, what="a successful answer")
     times = [query.at for query in stack.standin.seen()]
     assert len(times) <= 5 + 5 * (times[-1] - times[0]) + 1
     assert lines(stack, "times in a row") == 0  # our own limit is not a failure of the upstream

@@ -57,7 +57,7 @@ def test_failing_upstream_is_degraded(make_stack):
     wait_ready(stack, 200, "degraded", ["upstream main is failing"])
     assert one(stack, "upstreams", upstream="main")["breaker"] == "open"
     stack.standin.clear()
-    stack.wait_until(lambda: [stack.task(f"later_{n}").status for n in range(8)] == [200] * 8, what="answers again")
+    stack.wait_until(lambda: [stack.task(f"later_{n}").status for n in range(8)] == [200] * 8, what="recovery")
     wait_ready(stack, 200, "ready", [])
 
 
@@ -136,7 +136,7 @@ def test_ten_most_watched_tasks_are_listed_with_shortened_ids(make_stack):
     assert "ret" not in stack.get("/status").body.decode()
     stack.standin.advance(600)
     assert {answer.result().status for answer in held} == {200}
-    stack.wait_until(lambda: watchers() == [], what="nobody who watches")
+    stack.wait_until(lambda: watchers() == [], what="no watchers")
 
 
 @pytest.mark.parametrize("path, accept", [("/status?format=text", None), ("/status", "text/plain")])

@@ -174,7 +174,7 @@ def test_unchanged_list_is_a_304_even_with_problems(make_stack):
     assert (again.status, again.body, again.headers["etag"]) == (304, b"", etag)
     assert ask(stack, names[:2], {"If-None-Match": etag}).status == 200
     stack.standin.switch("running", progress="8%")
-    news = stack.wait_until(lambda: (a := ask(stack, names, {"If-None-Match": etag})).status == 200 and a, what="news")
+    news = stack.wait_until(lambda: (a := ask(stack, names, {"If-None-Match": etag})).status == 200 and a, what="a changed list")
     assert tasks(news)[0]["progress"] == 8
 
 

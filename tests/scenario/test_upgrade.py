@@ -49,7 +49,7 @@ def upgrade(stack) -> None:
     new = Path(stack.daemon.binary).stat().st_ino
     stack.daemon.hup()
     stack.wait_until(lambda: program_of(stack.daemon.pid) == new, what="the master to be the new program")
-    stack.wait_until(lambda: not old & set(stack.daemon.workers()), what="the old workers' end")
+    stack.wait_until(lambda: not old & set(stack.daemon.workers()), what="the exit of the old workers")
     stack.wait_metric("workers_ready", stack.config["workers"])
     assert {program_of(pid) for pid in stack.daemon.workers()} == {new}
 
@@ -102,7 +102,7 @@ def test_sockets_dropped_by_the_new_configuration_are_removed(upgradable):
     stack = upgradable(config={"workers": 3})
     stack.configure(workers=1)
     upgrade(stack)
-    stack.wait_until(lambda: not (stack.socket_dir / "worker-2.sock").exists(), what="the third socket to go")
+    stack.wait_until(lambda: not (stack.socket_dir / "worker-2.sock").exists(), what="the third socket to be removed")
     assert stack.ask_worker("/sora/v1/videos/t").status == 200
 
 
@@ -173,7 +173,7 @@ def test_socket_paths_may_be_relative(upgradable):
     old = set(stack.daemon.workers())
     lay(stack, stack.daemon.binary)
     stack.daemon.hup()
-    stack.wait_until(lambda: (new := set(stack.daemon.workers())) and not old & new, what="the old workers' end")
+    stack.wait_until(lambda: (new := set(stack.daemon.workers())) and not old & new, what="the exit of the old workers")
     assert stack.ask_worker("/sora/v1/videos/t").status == 200
 
 
@@ -263,7 +263,7 @@ def test_sigterm_during_the_exec_is_not_lost(upgradable):
     install_script(stack, f'case "$*" in *--check-config*) : > {begun}; while [ ! -e {go} ]; do sleep 0.01; done; exit 0;; esac\n'
                           f'exec {real} "$@"')
     stack.daemon.hup()
-    stack.wait_until(begun.exists, what="the check to begin")
+    stack.wait_until(begun.exists, what="the start of the check")
     with contextlib.suppress(BlockingIOError):
         while os.write(log, b"." * 4096):
             pass
@@ -271,7 +271,7 @@ def test_sigterm_during_the_exec_is_not_lost(upgradable):
         while os.write(log, b"."):
             pass
     go.touch()
-    stack.wait_until(lambda: stack.daemon.workers() == old, what="the check to end")
+    stack.wait_until(lambda: stack.daemon.workers() == old, what="the end of the check")
     stack.daemon.signal(signal.SIGTERM)
 
     def read_on():
@@ -295,6 +295,6 @@ def test_worker_that_cannot_exit_is_killed_after_drain(upgradable):
     stack.daemon.hup()
     for index in (0, 1):
         stack.wait_log(f"worker {index} did not exit in time; killed")
-    stack.wait_until(lambda: not set(old) & set(stack.daemon.workers()), what="them to be gone")
+    stack.wait_until(lambda: not set(old) & set(stack.daemon.workers()), what="the workers to exit")
     stack.wait_metric("workers_ready", 2)
     assert stack.task("t").status == 200

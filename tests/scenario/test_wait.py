@@ -245,7 +245,7 @@ def test_requests_over_the_waiter_limit_get_the_known_view_at_once(make_stack):
     assert int(answer.headers["retry-after"]) >= 1
     end(stack)
     assert {status(ask.result()) for ask in held} == {"SUCCESS"}
-    stack.wait_until(lambda: stack.get(NATIVE + "unknown?wait=60").status == 200, what="room for others")
+    stack.wait_until(lambda: stack.get(NATIVE + "unknown?wait=60").status == 200, what="a free place")
 
 
 # The web server

@@ -53,7 +53,7 @@ class StandinClient:
         self._socket.sendall(json.dumps({"do": method, "args": args, "kwargs": kwargs}).encode() + b"\n")
         answer = json.loads(self._lines.readline())
         if "error" in answer:
-            raise RuntimeError(f"the stand-in says: {answer['error']}")
+            raise RuntimeError(f"the stand-in reports: {answer['error']}")
         return answer["result"]
 
     def __getattr__(self, method: str):

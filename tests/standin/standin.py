@@ -117,7 +117,7 @@ class Standin:
     def switch(self, task_id: str | None = None, **settings) -> None:
         """Sets switches (see Switch) for one task or, without task_id, for all; they add to those already set."""
         if unknown := settings.keys() - SWITCHES:
-            raise TypeError(f"no such switch: {', '.join(sorted(unknown))}")
+            raise TypeError(f"unknown switch: {', '.join(sorted(unknown))}")
         with self._changed:
             self._switches.setdefault(task_id, {}).update(settings)
 
@@ -182,7 +182,7 @@ class Standin:
         """Waits for at least `count` queries (for this task), and returns their number."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.count(task_id) >= count, seconds):
-                raise TimeoutError(f"{self.count(task_id)} of {count} queries came in {seconds} s")
+                raise TimeoutError(f"{self.count(task_id)} of {count} queries arrived in {seconds} s")
             return self.count(task_id)
 
     def seen(self, task_id: str | None = None) -> list:

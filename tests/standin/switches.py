@@ -81,7 +81,7 @@ class Barrier:
         """Waits for at least `count` queries at the barrier, and returns their number."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._arrived >= count, seconds):
-                raise TimeoutError(f"{self._arrived} of {count} queries came to the barrier in {seconds} s")
+                raise TimeoutError(f"{self._arrived} of {count} queries arrived at the barrier in {seconds} s")
             return self._arrived
 
     def release(self) -> None:

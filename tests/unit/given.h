@@ -1,4 +1,4 @@
-/* given: a set of files that is in no folder, as a worker gets it from its master. */
+/* given: a set of files in memory, as a worker gets it from its master. */
 #ifndef GIVEN_H
 #define GIVEN_H
 

@@ -1,4 +1,4 @@
-/* Who may ask: by token, by link, by the web server's word; and which web page may read the answer. */
+/* Access by token, by link, or by a team name from the web server; and which web origins may read the answer. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -188,7 +188,7 @@ TEST(team_may_use_its_providers_only)
     assert_int_equal(access_may(team, &fal), PROBLEM_NONE);
 }
 
-/* The query of a link of web's, for a task of that name. */
+/* The query string of a link of team web for this task. */
 static char *link_query(const char *provider, const char *id, int64_t exp)
 {
     char sig[LINK_SIG_SIZE];

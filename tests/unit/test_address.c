@@ -1,4 +1,4 @@
-/* Which addresses an upstream's name may lead to: the ranges of RFC 6890 and what was added since. */
+/* Kinds of addresses that an upstream's name may resolve to: the ranges of RFC 6890 and later additions. */
 #include "unit.h"
 
 #include <arpa/inet.h>
@@ -28,7 +28,7 @@ static void assert_kinds(enum address_kind kind, const char *const *addresses)
 
 #define ALL(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-/* The neighbours of every range that is not. */
+/* The neighbors of every range that is not public. */
 TEST(internet_hosts_are_public)
 {
     assert_kinds(ADDRESS_PUBLIC,
@@ -100,7 +100,7 @@ TEST(url_host_is_an_address_or_a_name)
                  {"[2001:4860:4860::8888]", ADDRESS_PUBLIC},
                  {"localhost", -1},
                  {"api.example.com", -1},
-                 {"127.1", -1}, /* curl knows this form, and 0x7f000001: to us they are names */
+                 {"127.1", -1}, /* curl accepts this form, and 0x7f000001; here they are names */
                  {"0x7f000001", -1},
                  {"2130706433", -1},
                  {"[127.0.0.1]", -1},

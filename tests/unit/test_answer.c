@@ -1,4 +1,4 @@
-/* Status, headers and body of what a client gets. */
+/* Status, headers and body of answers to clients. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -31,7 +31,7 @@ static struct answer_facts facts_of(enum answer_source source)
     return (struct answer_facts){.request_id = "req-1", .source = source, .now_ms = now};
 }
 
-/* The value of a header that stands once; NULL when there is none. The caller frees. */
+/* The value of a header that occurs once; NULL if there is none. The caller frees. */
 static char *header_of(const struct answer *a, const char *name)
 {
     char *head = xasprintf("\r\n%s", a->head.data), *wanted = xasprintf("\r\n%s: ", name), *value = NULL;
@@ -58,7 +58,7 @@ static void assert_header(const struct answer *a, const char *name, const char *
     free(value);
 }
 
-/* Every line ends properly, and the head ends with the only empty one. No status means 200. */
+/* Every line ends with CRLF, and the head ends with the only empty line. No status means 200. */
 static void assert_head_is_well_formed(const struct answer *a)
 {
     assert_false(a->head.failed);
@@ -68,7 +68,7 @@ static void assert_head_is_well_formed(const struct answer *a)
         assert_int_equal(at[-1], '\r');
 }
 
-static struct snapshot *shown; /* what the last answer points into */
+static struct snapshot *shown; /* the last answer points into it */
 
 static struct answer view_answer_of(struct answer_facts facts, enum state state, int64_t urls_expire_at,
                                     int64_t later_ms)
@@ -147,7 +147,7 @@ TEST(cache_status_and_x_cache_show_the_origin)
 TEST(ended_task_is_cacheable_while_its_urls_work)
 {
     struct answer a = view_answer_of(facts_of(SOURCE_MEMORY), STATE_SUCCEEDED, 0, 10999);
-    assert_header(&a, "Cache-Control", "private, max-age=3599"); /* of which a client takes off the Age */
+    assert_header(&a, "Cache-Control", "private, max-age=3599"); /* clients subtract the Age */
     assert_header(&a, "Age", "10");
     assert_header(&a, "Retry-After", NULL);
     answer_done(&a);

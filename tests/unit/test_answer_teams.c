@@ -1,4 +1,4 @@
-/* What teams add to an answer: who may read it, what a refusal asks for, how much is used up. */
+/* Headers of answers to teams: CORS, WWW-Authenticate, and quota. */
 #include "unit.h"
 
 #include <string.h>

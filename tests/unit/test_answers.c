@@ -1,5 +1,5 @@
-/* Every recorded answer under tests/answers becomes what its .expect.json says (tests/answers/README.md). One
- * test a case; run from the top of the repository. */
+/* Every recorded answer under tests/answers gives the result in its .expect.json (tests/answers/README.md), one test
+ * per case. Run from the top of the repository. */
 #include "unit.h"
 
 #include <glob.h>
@@ -27,7 +27,7 @@ static const struct file *read_file(struct files *files, const char *folder, con
     return file;
 }
 
-/* What `curl -i` saved, or a body alone. */
+/* Output of `curl -i`, or a body alone. */
 static struct view_answer answer_of(const struct file *file)
 {
     struct view_answer answer = {.http_status = 200, .body = file->data, .len = file->len};
@@ -48,8 +48,8 @@ static struct json_object *expected(struct json_object *expect, const char *name
     return value;
 }
 
-/* The bytes of a container in the expectation, less the space between tokens. json-c does not write them, as its
- * versions may write a document in different ways. */
+/* The bytes of a container in the expectation, without the white space between tokens. json-c does not write them,
+ * because its versions may serialize a document differently. */
 static char *bytes_of(const struct file *expect, const char *name)
 {
     struct buf out;

@@ -1,4 +1,4 @@
-/* Whether an upstream may be asked: the breaker and the bucket. */
+/* Whether a query may be sent to an upstream: the breaker and the token bucket. */
 #include "unit.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Buffers keep to their maximum, and what is written as JSON or percent-encoded is well-formed. */
+/* Buffers respect their maximum, and JSON and percent-encoded output is well-formed. */
 #include "unit.h"
 
 #include <string.h>

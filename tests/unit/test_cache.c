@@ -1,4 +1,4 @@
-/* What a worker knows of tasks: snapshots, that a task does not exist, that asking has failed; and what is pushed out. */
+/* A worker's knowledge of tasks: snapshots, missing tasks, failures; and eviction. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -17,7 +17,7 @@ static const struct conf_route route = {.provider = &provider, .upstream = &upst
 static struct task task, other;
 
 static struct cache *cache;
-static struct snapshot *snapshot; /* fresh for 10 s, of use for 70 s */
+static struct snapshot *snapshot; /* fresh for 10 s, usable for 70 s */
 
 static int start(void **unused __attribute__((unused)))
 {
@@ -58,7 +58,7 @@ static void assert_nothing_known(const struct task *of, int64_t at_ms)
     assert_int_equal(look.left_ms, 0);
 }
 
-/* Of a task that has just begun: fresh for 2 s. */
+/* A snapshot of a task that has just started: fresh for 2 s. */
 static struct snapshot *new_running(void)
 {
     const struct snapshot draft = {.state = STATE_RUNNING,
@@ -141,7 +141,8 @@ TEST(missing_task_that_appears_is_found)
 TEST(stale_snapshot_is_served_until_the_retry_time_after_a_failure)
 {
     cache_keep(cache, &task, snapshot);
-    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0, now); /* asked each 12 s by now */
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0,
+                       now); /* the interval is 12 s by now */
     assert_int_equal(cache_look(cache, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
     struct cache_look look = cache_look(cache, &task, now + 11000);
     assert_int_equal(look.problem, PROBLEM_UPSTREAM_TIMEOUT);

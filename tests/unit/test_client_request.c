@@ -1,4 +1,4 @@
-/* How long a client wants to wait, by its query or its Prefer header. */
+/* The wait that a client requests, in its query string or its Prefer header. */
 #include "unit.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* The configuration: defaults, what it names, and the exact message for each mistake. */
+/* The configuration: defaults, referenced files, and the exact message for each error. */
 #include "unit.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Processors: what affinity and the quotas of control groups leave, in a root folder made for the test. */
+/* Processors allowed by affinity and by the quotas of control groups, in a root directory made for the test. */
 #include "unit.h"
 
 #include <sched.h>
@@ -12,7 +12,7 @@
 #include "lib/util.h"
 
 static char root[] = "/tmp/test_cpus.XXXXXX";
-static int online; /* processors that the tests' own affinity allows */
+static int online; /* processors that the affinity of the test allows */
 
 static int run_in_root(const char *command)
 {
@@ -44,14 +44,14 @@ static void given_file(const char *path, const char *text)
     free(name);
 }
 
-/* The group that the process is in, by the lines of /proc/self/cgroup. */
+/* Sets the group of the process, as lines of /proc/self/cgroup. */
 static void given_group(const char *lines)
 {
     assert_int_equal(run_in_root("rm -rf proc sys && mkdir -p sys/fs/cgroup"), 0);
     given_file("proc/self/cgroup", lines);
 }
 
-/* What a quota of so many processors leaves on this machine. */
+/* The quota leaves this many processors, or as many as this machine has if it has fewer. */
 static void assert_quota(int cpus)
 {
     assert_int_equal(cpus_usable(root), cpus < online ? cpus : online);

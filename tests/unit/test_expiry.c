@@ -1,5 +1,5 @@
-/* Every way in which a URL says until when it works, and what must not be believed. The moments are
- * 2025-01-14T15:15:46Z and an hour later. */
+/* Every way in which a URL gives its expiry, and values that must be ignored. The times are 2025-01-14T15:15:46Z and
+ * one hour later. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -58,7 +58,7 @@ TEST(aliyun_oss_has_three_signature_versions)
     assert_expiry("x-oss-expires=3600", 0);
 }
 
-/* `json` in base64, with the characters of the specials ("+/=") as given. */
+/* `json` in base64, with these characters in place of "+/=". */
 static char *base64(const char *json, const char *specials)
 {
     size_t len = strlen(json);

@@ -1,4 +1,4 @@
-/* What may reach libfcgi and what may not. */
+/* Requests that may be passed to libfcgi, and requests that may not. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -51,7 +51,7 @@ static void add_params(const void *content, size_t len)
 
 static enum fcgi_parse_verdict check(void)
 {
-    /* Exactly as long as the wire, so that the sanitizer sees a step behind its end. */
+    /* Exactly as long as the data, so that the sanitizer detects reads past the end. */
     unsigned char *exact = xcalloc(wire.len, 1);
     memcpy(exact, wire.data, wire.len);
     enum fcgi_parse_verdict verdict = fcgi_parse_check(exact, wire.len);
@@ -128,7 +128,7 @@ TEST(request_begins_with_begin_request_for_a_responder)
         buf_reset(&wire);
         add_record(types[i], 1, NULL, 0, 0);
         assert_int_equal(check(), FCGI_PARSE_BAD);
-        wire.len = 2; /* judged as soon as it can be */
+        wire.len = 2; /* rejected as early as possible */
         assert_int_equal(check(), FCGI_PARSE_BAD);
     }
     for (int role = 0; role < 5; role++) {
@@ -266,7 +266,7 @@ TEST(request_size_limit_is_exact)
     add_record(STDIN, 1, body, rest, 1);
     add_record(STDIN, 1, NULL, 0, 0);
     assert_int_equal(check(), FCGI_PARSE_BAD);
-    wire.len = FCGI_PARSE_MAX; /* what the socket can show: no more will fit */
+    wire.len = FCGI_PARSE_MAX; /* the limit of a peek at the socket */
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 

@@ -1,4 +1,4 @@
-/* Files read once, secrets refused when others may read them, and the set on its way to a worker. */
+/* Files are read once, secrets readable by others are refused, and the set is passed to a worker. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -279,7 +279,7 @@ TEST(number_of_files_is_limited)
     char *why = NULL, slashes[1024];
     write_file("a", "x", 0644);
     memset(slashes, '/', sizeof(slashes));
-    for (int n = 1; n < (int)sizeof(slashes) && why == NULL; n++) { /* one file by ever other names */
+    for (int n = 1; n < (int)sizeof(slashes) && why == NULL; n++) { /* the same file by different names */
         char *name = xasprintf("%s%.*sa", folder, n, slashes);
         files_get(files, name, FILE_PLAIN, 100, &why);
         free(name);

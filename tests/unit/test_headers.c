@@ -1,4 +1,4 @@
-/* Header lines from templates, and the token that Kling wants. */
+/* Header lines from templates, and the signed token for Kling. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -69,7 +69,7 @@ TEST(uuid_is_version_4_and_new_each_time)
     free(b);
 }
 
-/* Base64url without padding, decoded; NUL behind it. */
+/* Decodes base64url without padding; NUL-terminated. */
 static char *decoded(const char *text, size_t len)
 {
     char *in = xcalloc(len + 4, 1), *out = xcalloc(len + 4, 1);

@@ -1,4 +1,4 @@
-/* What is JSON and what is not, and where in a file an error stands. */
+/* Valid and invalid JSON, and the line of an error in a file. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@ enum { DEPTH = 32 };
 
 static struct json_object *read_text(const char *text, enum json_form form, struct json_error *ret_error)
 {
-    /* Exactly as long as the text, so that the sanitizer sees a step behind its end. */
+    /* Exactly as long as the text, so that the sanitizer detects reads past the end. */
     size_t len = strlen(text);
     char *exact = malloc(len > 0 ? len : 1);
     memcpy(exact, text, len);
@@ -133,7 +133,7 @@ TEST(invalid_json_is_rejected_with_reason_and_line)
         assert_refused(bad[i]);
 }
 
-/* RFC 8259 over tokens of one byte each, where 's' stands for a string: past a value at `at`, or NULL. */
+/* A parser of RFC 8259 over one-byte tokens, where 's' is a string: the position after the value at `at`, or NULL. */
 static const char *grammar_value(const char *at);
 
 static const char *grammar_member(const char *at, char close)
@@ -176,7 +176,7 @@ static bool is_document(const char *tokens)
     return end != NULL && *end == '\0' && *tokens != 's';
 }
 
-/* Each string of another letter: no key stands twice. */
+/* Every string has a different letter, so no key is repeated. */
 static void spell(const char *tokens, char *out)
 {
     for (size_t i = 0; tokens[i] != '\0'; i++)
@@ -184,7 +184,7 @@ static void spell(const char *tokens, char *out)
             sprintf(out, tokens[i] == 's' ? "\"%c\" " : "%c ", tokens[i] == 's' ? (int)('a' + i) : tokens[i]);
 }
 
-/* All sequences that begin with these tokens; returns how many are documents. */
+/* Checks all sequences that begin with these tokens; returns the number of documents. */
 static size_t judge_all(char *tokens, size_t len, size_t longest)
 {
     static const char alphabet[] = "{}[],:s";
@@ -259,7 +259,7 @@ TEST(out_of_range_integers_are_rejected)
     assert_refused("[18446744073709551616]");
     assert_refused("[-9223372036854775809]");
     assert_refused("[100000000000000000000000000000000000000]");
-    assert_taken("[1e400]"); /* a double has its text, whatever it amounts to */
+    assert_taken("[1e400]"); /* a double keeps its text, whatever its value */
 }
 
 TEST(numbers_keep_their_text)
@@ -331,7 +331,7 @@ TEST(nesting_limit_is_exact)
     assert_nested_refused(10000, "");
 }
 
-/* {"k0":0,"k1":0,...}, with the last one doubled. */
+/* {"k0":0,"k1":0,...}, the last one twice. */
 static struct buf many_keys(size_t n)
 {
     struct buf b;

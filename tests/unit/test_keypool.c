@@ -1,4 +1,4 @@
-/* With which key a task is asked, and what becomes of keys that are refused or asked to rest. */
+/* The choice of a key for a task, and the handling of rejected and busy keys. */
 #include "unit.h"
 
 #include <string.h>
@@ -30,7 +30,7 @@ static void assert_taken(struct keypool *pool, struct key_turn *turn, size_t exp
     assert_int_equal(turn->key, expected);
 }
 
-/* A task of its own is asked with that key, which is answered so. */
+/* Queries a new task with this key, with this outcome. */
 static bool one_answer(struct keypool *pool, size_t key, enum key_lesson lesson, int64_t rest_ms,
                        int64_t at_ms)
 {
@@ -39,7 +39,7 @@ static bool one_answer(struct keypool *pool, size_t key, enum key_lesson lesson,
     return keypool_learn(pool, &turn, lesson, rest_ms, at_ms);
 }
 
-/* It is refused so often that it is set aside. */
+/* Rejects the key until it is suspended. */
 static void set_aside(struct keypool *pool, size_t key, int64_t at_ms)
 {
     for (int i = 0; i < 3; i++)
@@ -79,7 +79,7 @@ TEST(task_is_queried_with_the_key_that_answered_last)
     for (int i = 0; i < 5; i++)
         assert_false(one_answer(&pool, 2, KEY_GOOD, 0, now));
     struct key_turn turn = {.key = 0};
-    assert_taken(&pool, &turn, 0, now); /* whose turn it is has not changed */
+    assert_taken(&pool, &turn, 0, now); /* the next key has not changed */
 }
 
 TEST(removed_key_owns_nothing)
@@ -135,7 +135,7 @@ TEST(rejected_key_is_suspended_and_probed_with_backoff)
     assert_true(keypool_learn(&pool, &probe, KEY_GOOD, 0, at));
     assert_taken(&pool, &other, 0, at);
     assert_false(keypool_learn(&pool, &other, KEY_REFUSED, 0, at));
-    assert_end(&pool, &other, at, OUTCOME_REFUSED, 0); /* it is no worse than any */
+    assert_end(&pool, &other, at, OUTCOME_REFUSED, 0); /* it counts like any other key */
 }
 
 TEST(success_between_rejections_keeps_a_key_in_use)
@@ -276,7 +276,7 @@ TEST(unknown_task_is_not_missing_while_a_key_is_paused)
     assert_end(&pool, &turn, now, OUTCOME_BUSY, 3000);
     assert_taken(&pool, &owned, 1, now);
     keypool_learn(&pool, &owned, KEY_MISSING, 0, now);
-    assert_end(&pool, &owned, now, OUTCOME_MISSING, 0); /* who owned it knows */
+    assert_end(&pool, &owned, now, OUTCOME_MISSING, 0); /* the answer of the owner is decisive */
 }
 
 TEST(pool_size_is_limited_by_the_bit_mask)

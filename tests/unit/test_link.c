@@ -1,4 +1,4 @@
-/* Signed links: the bytes that are signed, the grammar of the three parameters, and how long they are good. */
+/* Signed links: the signed bytes, the grammar of the three parameters, and the lifetime. */
 #include "unit.h"
 
 #include <string.h>
@@ -13,7 +13,7 @@
 static const struct team web = {.name = (char *)"web",
                                 .link_secrets = {{.text = (char *)NEW_SECRET}, {.text = (char *)OLD_SECRET}}};
 
-/* Whether the signature of web's link for sora/task_01 holds for what is asked. */
+/* Whether the signature of web's link for sora/task_01 is valid for this request. */
 static enum problem check(const char *sig, const char *provider, const char *id, int64_t exp, int64_t now_s)
 {
     struct link link = {.team = "web", .exp = exp};

@@ -1,4 +1,4 @@
-/* One line of the log, in its forms. */
+/* One line of the log, in each format. */
 #include "unit.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* What is kept out of a log, and what is told of it. */
+/* Suppressed log lines, and the lines that report them. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 static const int64_t now = 1000000;
 static struct log_ratelimit flood;
-static char told[512]; /* what the log has got, in short */
+static char told[512]; /* what was logged, abbreviated */
 
 static void report(enum log_ratelimit_when when, int64_t at_ms)
 {
@@ -36,7 +36,7 @@ static void say(const char *message, int64_t at_ms)
     say_as(LOG_WARN, message, at_ms);
 }
 
-/* `n` lines, no two of them the same; how many of them may be written. */
+/* Logs `n` different lines; returns how many were written. */
 static int say_many(enum log_level level, int n, int64_t at_ms)
 {
     static int number;

@@ -1,4 +1,4 @@
-/* The table of outcomes: every row is complete and agrees with itself. */
+/* The table of outcomes: every row is complete and consistent. */
 #include "unit.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Paths with variables: made, matched, built; and the percent-encoding on the way. */
+/* Paths with variables: parsing, matching and building, with percent-encoding. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -90,7 +90,7 @@ TEST(value_outside_its_grammar_is_a_bad_id)
     pattern_done(&p);
 }
 
-/* "/aaa…" of so many bytes, and perhaps more behind it. */
+/* "/aaa…" of this many bytes, and perhaps a suffix. */
 static enum pattern_match match_of_length(const char *pattern_text, size_t len, const char *rest)
 {
     char id[TASK_ID_MAX];
@@ -238,7 +238,7 @@ TEST(percent_decoding_respects_its_buffer_and_rejects_malformed_input)
     assert_string_equal(out, "");
     assert_int_equal(percent_decode("abcd", 4, out, sizeof(out)), -1);
     assert_int_equal(percent_decode("a%4", 3, out, sizeof(out)), -1);
-    assert_int_equal(percent_decode("a%41", 3, out, sizeof(out)), -1); /* cut in the escape */
+    assert_int_equal(percent_decode("a%41", 3, out, sizeof(out)), -1); /* truncated escape */
     assert_int_equal(percent_decode("%00", 3, out, sizeof(out)), -1);
     assert_int_equal(percent_decode("a\0b", 3, out, sizeof(out)), -1);
     assert_int_equal(percent_decode("%-1", 3, out, sizeof(out)), -1);

@@ -1,4 +1,4 @@
-/* What is shown of a task that is followed, and which URL it has. */
+/* The output of --watch for a task, and the URL that it requests. */
 #include "unit.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Provider files: what they become, and what is wrong with wrong ones. */
+/* Provider files: the result of loading, and the error for invalid ones. */
 #include "unit.h"
 
 #include <stdlib.h>

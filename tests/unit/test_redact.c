@@ -1,4 +1,4 @@
-/* A secret that the upstream repeats does not come out. */
+/* Secrets that the upstream repeats are removed. */
 #include "unit.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* From the line a client sent to the task it asks about, and what nginx is told of it. */
+/* From a request URI to its task, and the map for nginx. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -139,7 +139,7 @@ TEST(uri_of_any_length_is_harmless)
     buf_done(&uri);
 }
 
-/* How many tasks route_ids finds behind /v1/tasks. */
+/* The number of tasks that route_ids finds in the query of /v1/tasks. */
 static int ids_of(const char *query, struct task *tasks, enum problem *problems)
 {
     char *uri = xasprintf("/v1/tasks%s", query);

@@ -1,4 +1,4 @@
-/* Text from outside that is made fit for a terminal. */
+/* External text is made safe for a terminal. */
 #include "unit.h"
 
 #include <string.h>
@@ -39,8 +39,8 @@ TEST(invalid_utf8_is_escaped_byte_by_byte)
 {
     assert_becomes("\377", "\\xff");
     assert_becomes("\303", "\\xc3");
-    assert_becomes("\300\212x", "\\xc0\\x8ax");        /* a line break, the long way */
-    assert_becomes("\355\240\200", "\\xed\\xa0\\x80"); /* half of a pair */
+    assert_becomes("\300\212x", "\\xc0\\x8ax");        /* a line break, overlong encoding */
+    assert_becomes("\355\240\200", "\\xed\\xa0\\x80"); /* lone surrogate */
     assert_becomes("\364\220\200\200", "\\xf4\\x90\\x80\\x80");
 }
 

@@ -1,4 +1,4 @@
-/* Secrets: what a file of one must hold, credentials of systemd, and the memory in which they are. */
+/* Secrets: the contents of their files, systemd credentials, and the memory that holds them. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -28,7 +28,7 @@ static int remove_folder(void **unused __attribute__((unused)))
     return rmdir(folder);
 }
 
-/* The path of a file with that text, to be freed. */
+/* Writes a file with this text; the caller frees the path. */
 static char *given_file(const char *text, size_t len, mode_t mode)
 {
     char *path = xasprintf("%s/key", folder);
@@ -39,7 +39,7 @@ static char *given_file(const char *text, size_t len, mode_t mode)
     return path;
 }
 
-/* What the file is read as, or why not; to be freed by vault_free() or free(). */
+/* The secret in the file, or the error; the caller frees with vault_free() or free(). */
 static char *read_path(const char *path, char **ret_why)
 {
     struct files *files = files_new();
@@ -151,7 +151,7 @@ TEST(credential_may_show_its_acl_mask_as_group_permissions)
     }
 }
 
-/* Of the mapping that holds `address`: the line that begins so in /proc/self/smaps. */
+/* The line with this prefix in /proc/self/smaps, for the mapping that contains `address`. */
 static void find_mapping(const void *address, const char *name, char line[static 256])
 {
     FILE *smaps = fopen("/proc/self/smaps", "r");
@@ -166,7 +166,7 @@ static void find_mapping(const void *address, const char *name, char line[static
     fclose(smaps);
 }
 
-/* Whether smaps shows what madvise() was told. qemu's does not. */
+/* Whether smaps shows the effect of madvise(); under qemu it does not. */
 static bool smaps_has_advice(void)
 {
     char line[256];

@@ -1,4 +1,4 @@
-/* The numbers of one process, and how those of several are added up. */
+/* The counters of one process, and the sum over several. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -101,8 +101,7 @@ TEST(corrupt_sheet_is_harmless)
     assert_int_equal(total.n, 1);
     assert_int_equal(strlen(total.keys[0]), SHM_COUNTERS_KEY - 1);
     memset(sheet.keys, 0, sizeof(sheet.keys));
-    shm_counters_fold(&total, &sheet,
-                      SHM_COUNTERS_ALL); /* one series without a name, as wide as there is room */
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_ALL); /* one unnamed series of the maximum width */
     assert_int_equal(total.n, 1);
 }
 

@@ -1,4 +1,4 @@
-/* How long a snapshot is fresh and kept, and its form in Redis, whose values come from outside. */
+/* How long a snapshot is fresh and kept, and its format in Redis, whose values are untrusted. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ static struct snapshot *made(struct snapshot draft)
     return snapshot_new(&draft, &rules);
 }
 
-/* How long it is fresh from when it was fetched. */
+/* The time from fetching until it becomes stale. */
 static int64_t fresh_for(struct snapshot draft)
 {
     struct snapshot *s = made(draft);
@@ -121,7 +121,7 @@ TEST(snapshot_lives_while_referenced)
     snapshot_unref(NULL);
 }
 
-/* ---- the form in Redis ---- */
+/* ---- the format in Redis ---- */
 
 static struct buf encoded(void)
 {
@@ -138,7 +138,7 @@ static struct buf encoded(void)
 
 static struct snapshot *decoded(const char *value, size_t len, const char **ret_why)
 {
-    /* Exactly as long as the value, so that the sanitizer sees a step behind its end. */
+    /* Exactly as long as the value, so that the sanitizer detects reads past the end. */
     char *exact = malloc(len > 0 ? len : 1);
     memcpy(exact, value, len);
     *ret_why = NULL;

@@ -1,4 +1,4 @@
-/* The file of teams: what is taken, each refusal with its words, and whose token and origin that is. */
+/* The teams file: valid contents, the message of each error, and lookups by token and origin. */
 #include "unit.h"
 
 #include <stdlib.h>
@@ -121,7 +121,7 @@ TEST(malformed_token_identifies_no_team)
     assert_null(teams_by_token(teams, TOKEN_A, sizeof(TOKEN_A))); /* with the NUL */
     assert_null(teams_by_token(teams, "\xff\xfe\r\n\0x", 6));
     assert_null(teams_by_token(teams, large, sizeof(large)));
-    assert_null(teams_by_token(teams, digests[0], 64)); /* a digest that was found somewhere is no token */
+    assert_null(teams_by_token(teams, digests[0], 64)); /* a leaked digest is not a token */
     assert_null(teams_by_name(teams, "we"));
     assert_null(teams_by_name(teams, ""));
     teams_free(teams);

@@ -1,4 +1,4 @@
-/* The ten most watched tasks, and the board on which one process tells another. */
+/* The ten most watched tasks, and the shared board that passes them to another process. */
 #include "unit.h"
 
 #include <string.h>
@@ -58,7 +58,7 @@ TEST(board_being_written_is_not_read)
     struct top_tasks_board board = {.turn = 7};
     struct top_tasks_list read;
     assert_false(top_tasks_read(&board, &read));
-    top_tasks_write(&board, &(struct top_tasks_list){0}); /* after a writer that ended in the middle */
+    top_tasks_write(&board, &(struct top_tasks_list){0}); /* after a writer that died halfway */
     assert_true(top_tasks_read(&board, &read));
 }
 

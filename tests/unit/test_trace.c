@@ -1,4 +1,4 @@
-/* Which header is a trace, and which trace is the present one. */
+/* Validation of traceparent headers, and the current trace. */
 #include "unit.h"
 
 #include "lib/trace.h"

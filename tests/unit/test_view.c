@@ -1,5 +1,5 @@
-/* From an upstream's bytes to the two views, by small provider files; test_answers.c does the same with
- * recorded answers and the shipped ones. */
+/* From an upstream's bytes to the two views, with small provider files; test_answers.c does the same with
+ * recorded answers and the shipped provider files. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -164,7 +164,7 @@ TEST(secret_in_the_status_is_not_logged)
     done(&t);
 }
 
-/* ---- what an answer amounts to ---- */
+/* ---- the outcome of an answer ---- */
 
 TEST(unknown_status_is_running_and_unlisted)
 {
@@ -325,7 +325,7 @@ TEST(hostile_bodies_are_rejected_quickly)
     view_done(&t.view);
     memset(body, '1', size);
     memcpy(body, "{\"s\":\"R\",\"a\":\"", 14);
-    memcpy(body + size - 2, "\"}", 2); /* sound, but larger than a view may be */
+    memcpy(body + size - 2, "\"}", 2); /* valid, but larger than the limit of a view */
     assert_int_equal(read_bytes(&t, 200, body, size), OUTCOME_INVALID);
     free(body);
     done(&t);

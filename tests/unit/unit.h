@@ -1,4 +1,4 @@
-/* unit: what every unit test begins with. A test is TEST(its_name_is_a_sentence) { ... }. */
+/* unit: included by every unit test. A test is TEST(subject_and_behavior) { ... }. */
 #ifndef UNIT_H
 #define UNIT_H
 
@@ -9,6 +9,6 @@
 
 #include <cmocka.h>
 
-#define TEST(sentence) static void sentence(void **unused __attribute__((unused)))
+#define TEST(name) static void name(void **unused __attribute__((unused)))
 
 #endif
