@@ -237,37 +237,6 @@ const struct table provider_table = TABLE(PROVIDER, provider_fields);
 
 /* ---- checks that the tables cannot make ---- */
 
-/* The child of that name, created if it does not exist. */
-static struct keep *keep_child(struct keep *node, const char *name)
-{
-    for (size_t i = 0; i < node->n_children; i++) {
-        if (strcmp(node->children[i].name, name) == 0)
-            return &node->children[i];
-    }
-    node->children = xrealloc(node->children, (node->n_children + 1) * sizeof(struct keep));
-    struct keep *child = &node->children[node->n_children++];
-    *child = (struct keep){.name = xstrdup(name)};
-    return child;
-}
-
-static void keep_done(struct keep *node)
-{
-    for (size_t i = 0; i < node->n_children; i++)
-        keep_done(&node->children[i]);
-    free(node->children);
-    free(node->name);
-}
-
-static void make_keep(struct provider *p)
-{
-    const struct json_path *paths = p->keep_paths.items;
-    for (size_t i = 0; i < p->keep_paths.n; i++) {
-        struct keep *node = &p->keep;
-        for (size_t k = 0; k < paths[i].n_segments; k++)
-            node = keep_child(node, paths[i].segments[k]);
-    }
-}
-
 static char *make_grammars(struct provider *p, const struct schema_source *source)
 {
     const struct pair *pairs = p->variables.items;
@@ -384,6 +353,16 @@ static char *finish(struct provider *p, const struct schema_source *source)
     return error;
 }
 
+static int compare_paths(const void *a, const void *b)
+{
+    const struct json_path *one = a, *other = b;
+    size_t n = one->n_segments < other->n_segments ? one->n_segments : other->n_segments;
+    int order = 0;
+    for (size_t i = 0; i < n && order == 0; i++)
+        order = strcmp(one->segments[i], other->segments[i]);
+    return order;
+}
+
 struct provider *provider_load(struct files *files, const char *path, char **ret_error)
 {
     char *why;
@@ -402,7 +381,7 @@ struct provider *provider_load(struct files *files, const char *path, char **ret
         provider_free(p);
         return NULL;
     }
-    make_keep(p);
+    qsort(p->keep_paths.items, p->keep_paths.n, sizeof(struct json_path), compare_paths);
     unsigned char digest[32];
     sha256(file->data, file->len, digest);
     hex_encode(digest, (sizeof(p->digest) - 1) / 2, p->digest);
@@ -416,7 +395,6 @@ void provider_free(struct provider *p)
     pattern_done(&p->path);
     for (size_t i = 0; i < p->n_grammars; i++)
         grammar_done(&p->grammars[i]);
-    keep_done(&p->keep);
     schema_done(&provider_table, p);
     free(p);
 }

@@ -91,13 +91,6 @@ struct result_query {
     struct list failed; /* of struct condition: the task has failed */
 };
 
-/* Members to copy, as a tree: a node without children keeps the whole value. */
-struct keep {
-    char *name; /* "*" for the members of an array */
-    struct keep *children;
-    size_t n_children;
-};
-
 struct provider_auth {
     char *header;
     char *value; /* with "{key}" or "{jwt}" */
@@ -122,7 +115,7 @@ struct provider {
     struct list busy;    /* of struct condition: the key is rate limited */
     struct provider_status status;
     struct result_query result;
-    struct list keep_paths; /* of struct json_path */
+    struct list keep_paths; /* of struct json_path, sorted by segments; none lies inside another one */
     struct unified_fields unified;
     struct provider_poll poll;
 
@@ -130,7 +123,6 @@ struct provider {
     struct grammar grammars[PATTERN_VARIABLES];
     size_t n_grammars;
     struct pattern path;
-    struct keep keep;
     char digest[17]; /* of the file; values in Redis with another digest are not used */
 };
 

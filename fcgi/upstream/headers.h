@@ -6,7 +6,11 @@
 #define HEADERS_H
 
 #include "config/provider.h"
-#include "task/redact.h"
+
+/* The credentials sent to the upstream, in all their forms. */
+struct secrets {
+    const char *items[3 * POOL_KEYS_MAX + 1]; /* (ref) NULL: no more */
+};
 
 /* The token of one key, kept until shortly before it expires. */
 struct jwt {

@@ -6,15 +6,56 @@
  * copied. */
 #include "upstream/view.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "task/expiry.h"
-#include "task/redact.h"
-#include "task/unified.h"
 
 enum { MAX_DEPTH = 32, VIEW_MAX = 8 * 1024 * 1024, PATH_NAME_MAX = 512, PATH_MAX_BYTES = 4096 };
+enum { MAX_RESULTS = 256 };
+
+static const int64_t beijing_offset = 8 * 3600;
+
+/* ---- secrets ---- */
+
+/* The first occurrence of any secret, or NULL; the longest one there, as one secret may begin with another. */
+static const char *find(const struct secrets *secrets, const char *text, size_t len, size_t *ret_len)
+{
+    const char *first = NULL;
+    for (size_t i = 0; secrets != NULL && secrets->items[i] != NULL; i++) {
+        size_t secret_len = strlen(secrets->items[i]);
+        const char *hit = secret_len > 0 ? memmem(text, len, secrets->items[i], secret_len) : NULL;
+        if (hit != NULL && (first == NULL || hit < first || (hit == first && secret_len > *ret_len))) {
+            first = hit;
+            *ret_len = secret_len;
+        }
+    }
+    return first;
+}
+
+void view_add_string(struct buf *out, const char *text, size_t len, const struct secrets *secrets)
+{
+    size_t secret_len = 0;
+    const char *hit = find(secrets, text, len, &secret_len);
+    if (hit == NULL) {
+        buf_add_json_string(out, text, len);
+        return;
+    }
+    struct buf clean;
+    buf_init(&clean, out->max);
+    for (; hit != NULL; hit = find(secrets, text, len, &secret_len)) {
+        buf_add(&clean, text, (size_t)(hit - text));
+        buf_puts(&clean, "[redacted]");
+        len -= (size_t)(hit - text) + secret_len;
+        text = hit + secret_len;
+    }
+    buf_add(&clean, text, len);
+    buf_add_json_string(out, clean.data, clean.len);
+    out->failed |= clean.failed;
+    buf_done(&clean);
+}
 
 /* ---- the kind of answer ---- */
 
@@ -108,7 +149,7 @@ static void write_status(const struct view_question *q, struct json_object *valu
     bool string = json_object_is_type(value, json_type_string);
     const char *status = string ? json_object_get_string(value) : json_object_to_json_string(value);
     buf_init(&text, VIEW_MAX);
-    redact_json_string(&text, status, strlen(status), q->secrets);
+    view_add_string(&text, status, strlen(status), q->secrets);
     snprintf(view->status, sizeof(view->status), "%s", text.data);
     buf_done(&text);
 }
@@ -143,106 +184,288 @@ static bool read_state(const struct view_question *q, int http_status, struct js
 
 /* ---- the native view ---- */
 
-struct copier {
+/* What the two views are written with. */
+struct writer {
+    const struct view_question *q;
+    struct json_object *doc;
+    struct view *view;
     struct buf *out;
-    const struct secrets *secrets; /* (ref) or NULL */
-    int64_t urls_expire_at;        /* the earliest seen */
+    size_t n_results; /* written so far */
 };
 
-static void note_expiry(struct copier *c, const char *text)
+/* The keep paths that begin with the segments read so far; they are adjacent in the provider's list. */
+struct keep {
+    const struct json_path *paths;
+    size_t n;
+    size_t depth; /* segments read */
+};
+
+static void note_expiry(struct writer *w, int64_t at)
 {
-    if (strncmp(text, "http", 4) != 0)
-        return;
-    int64_t at = url_expiry(text);
-    if (at != 0 && (c->urls_expire_at == 0 || at < c->urls_expire_at))
-        c->urls_expire_at = at;
+    if (at != 0 && (w->view->urls_expire_at == 0 || at < w->view->urls_expire_at))
+        w->view->urls_expire_at = at;
 }
 
-static void copy_string(struct copier *c, const char *text, size_t len)
+static void copy_string(struct writer *w, const char *text, size_t len)
 {
-    note_expiry(c, text);
-    redact_json_string(c->out, text, len, c->secrets);
+    if (strncmp(text, "http", 4) == 0)
+        note_expiry(w, url_expiry(text));
+    view_add_string(w->out, text, len, w->q->secrets);
 }
 
-static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep);
+static bool copy_kept(struct writer *w, struct json_object *value, const struct keep *keep);
 
-/* The child of `keep` for a member of that name; for a leaf, the leaf itself, since everything below it is
- * kept. */
-static const struct keep *keep_for(const struct keep *keep, const char *name)
+static bool is_leaf(const struct keep *keep)
 {
-    for (size_t i = 0; i < keep->n_children; i++) {
-        if (strcmp(keep->children[i].name, name) == 0)
-            return &keep->children[i];
+    return keep->n == 1 && keep->paths->n_segments == keep->depth;
+}
+
+/* The paths on which a member of that name lies; for a leaf the leaf itself, since everything below it is kept. */
+static struct keep keep_for(const struct keep *keep, const char *name)
+{
+    struct keep member = {.depth = keep->depth + 1};
+    if (is_leaf(keep))
+        return *keep;
+    for (size_t i = 0; i < keep->n; i++) {
+        if (strcmp(keep->paths[i].segments[keep->depth], name) == 0 && member.n++ == 0)
+            member.paths = &keep->paths[i];
     }
-    return keep->n_children == 0 ? keep : NULL;
+    return member;
 }
 
 /* Copies a member of an object, or with NULL as its name an element of an array. */
-static void copy_member(struct copier *c, const char *name, struct json_object *value,
+static void copy_member(struct writer *w, const char *name, struct json_object *value,
                         const struct keep *keep, const char **separator)
 {
-    const size_t before = c->out->len;
-    buf_puts(c->out, *separator);
+    const size_t before = w->out->len;
+    buf_puts(w->out, *separator);
     if (name != NULL) {
-        copy_string(c, name, strlen(name));
-        buf_putc(c->out, ':');
+        copy_string(w, name, strlen(name));
+        buf_putc(w->out, ':');
     }
-    if (copy_kept(c, value, keep))
+    if (copy_kept(w, value, keep))
         *separator = ",";
     else
-        c->out->len = before;
+        w->out->len = before;
 }
 
-static void copy_object(struct copier *c, struct json_object *object, const struct keep *keep)
+static void copy_object(struct writer *w, struct json_object *object, const struct keep *keep)
 {
     const char *separator = "";
-    buf_putc(c->out, '{');
+    buf_putc(w->out, '{');
     json_object_object_foreach(object, name, member)
     {
-        const struct keep *child = keep_for(keep, name);
-        if (child != NULL)
-            copy_member(c, name, member, child, &separator);
+        const struct keep kept = keep_for(keep, name);
+        if (kept.n > 0)
+            copy_member(w, name, member, &kept, &separator);
     }
-    buf_putc(c->out, '}');
+    buf_putc(w->out, '}');
 }
 
-static void copy_array(struct copier *c, struct json_object *array, const struct keep *element)
+static void copy_array(struct writer *w, struct json_object *array, const struct keep *element)
 {
     const char *separator = "";
-    buf_putc(c->out, '[');
+    buf_putc(w->out, '[');
     for (size_t i = 0; i < json_object_array_length(array); i++)
-        copy_member(c, NULL, json_object_array_get_idx(array, i), element, &separator);
-    buf_putc(c->out, ']');
+        copy_member(w, NULL, json_object_array_get_idx(array, i), element, &separator);
+    buf_putc(w->out, ']');
 }
 
 /* Returns false if the value does not have the form that the list describes; the output is then to be
  * discarded. For example, a string in place of an object could contain anything. A null is kept: it means
  * that the value is not known yet. */
-static bool copy_kept(struct copier *c, struct json_object *value, const struct keep *keep)
+static bool copy_kept(struct writer *w, struct json_object *value, const struct keep *keep)
 {
-    const struct keep *element = keep_for(keep, "*");
-    bool leaf = keep->n_children == 0, names = keep->n_children > (element != NULL ? 1 : 0);
+    const struct keep element = keep_for(keep, "*");
+    bool leaf = is_leaf(keep), names = keep->n > element.n;
     switch (json_object_get_type(value)) {
     case json_type_object:
         if (leaf || names)
-            copy_object(c, value, keep);
+            copy_object(w, value, keep);
         return leaf || names;
     case json_type_array:
-        if (element != NULL)
-            copy_array(c, value, element);
-        return element != NULL;
+        if (element.n > 0)
+            copy_array(w, value, &element);
+        return element.n > 0;
     case json_type_string:
         if (leaf)
-            copy_string(c, json_object_get_string(value), (size_t)json_object_get_string_len(value));
+            copy_string(w, json_object_get_string(value), (size_t)json_object_get_string_len(value));
         return leaf;
     case json_type_null:
-        buf_puts(c->out, "null");
+        buf_puts(w->out, "null");
         return true;
     default:
         if (leaf)
-            buf_puts(c->out, json_object_to_json_string(value));
+            buf_puts(w->out, json_object_to_json_string(value));
         return leaf;
     }
+}
+
+/* ---- the unified view ----
+ *
+ * It has every member; unknown values are null, and so are values of another type than the provider file says. */
+
+/* A number, or a string that is a number with the suffix. */
+static bool number_of(struct json_object *value, const char *suffix, double *ret)
+{
+    if (json_object_is_type(value, json_type_int) || json_object_is_type(value, json_type_double)) {
+        *ret = json_object_get_double(value);
+        return isfinite(*ret);
+    }
+    const char *text = json_text(value);
+    if (text == NULL || text[0] == '\0' || strlen(text) > 32)
+        return false;
+    char *end;
+    *ret = strtod(text, &end);
+    return end != text && strcmp(end, suffix) == 0 && isfinite(*ret);
+}
+
+static int64_t time_of(struct json_object *doc, const struct time_field *field)
+{
+    struct json_object *value = NULL;
+    double number;
+    int64_t seconds = 0;
+    if (field->at.n_segments == 0 || !json_at(doc, &field->at, NULL, &value))
+        return 0;
+    if (field->form == TIME_ISO8601 || field->form == TIME_BEIJING) {
+        const char *text = json_text(value);
+        seconds = text ? iso8601_seconds(text) : 0;
+        if (seconds != 0 && field->form == TIME_BEIJING)
+            seconds -= beijing_offset;
+    } else if (number_of(value, "", &number) && number > 0 && number < 1e15) {
+        seconds = (int64_t)(field->form == TIME_UNIX_MILLISECONDS ? number / 1000 : number);
+    }
+    seconds += seconds > 0 ? field->plus_ms / 1000 : 0;
+    /* Years of four digits only, or the text would not be RFC 3339. */
+    return seconds > 0 && seconds < 253402300800 ? seconds : 0;
+}
+
+static void write_time(struct buf *out, const char *name, int64_t seconds)
+{
+    char text[32];
+    if (seconds == 0) {
+        buf_addf(out, ",\"%s\":null", name);
+        return;
+    }
+    utc_text(seconds, text);
+    buf_addf(out, ",\"%s\":\"%s\"", name, text);
+}
+
+static void write_progress(struct writer *w)
+{
+    const struct progress_field *field = &w->q->provider->unified.progress;
+    struct json_object *value = NULL;
+    double number;
+    buf_puts(w->out, ",\"progress\":");
+    bool there = field->at.n_segments > 0 && json_at(w->doc, &field->at, NULL, &value) &&
+                 number_of(value, field->form == PROGRESS_PERCENT_TEXT ? "%" : "", &number);
+    if (w->view->state == STATE_SUCCEEDED) {
+        buf_puts(w->out, "100");
+    } else if (there) {
+        number *= field->form == PROGRESS_FRACTION ? 100 : 1;
+        buf_addf(w->out, "%d", number < 0 ? 0 : number > 100 ? 100 : (int)lround(number));
+    } else {
+        buf_puts(w->out, "null");
+    }
+}
+
+static void write_error(struct writer *w)
+{
+    const struct list *paths = &w->q->provider->unified.error;
+    bool ended_badly = w->view->state == STATE_FAILED || w->view->state == STATE_CANCELLED;
+    buf_puts(w->out, ",\"error\":");
+    for (size_t i = 0; i < paths->n && ended_badly; i++) {
+        const struct json_path *path = (struct json_path *)paths->items + i;
+        struct json_object *value = NULL;
+        const char *text = json_at(w->doc, path, NULL, &value) ? json_text(value) : NULL;
+        if (text == NULL || text[0] == '\0')
+            continue;
+        view_add_string(w->out, text, strlen(text), w->q->secrets);
+        return;
+    }
+    buf_puts(w->out, "null");
+}
+
+/* Writes a non-negative number as received, or null. */
+static void write_number(struct writer *w, const char *name, const struct json_path *path,
+                         const size_t *indices)
+{
+    struct json_object *value = NULL;
+    double number;
+    buf_addf(w->out, ",\"%s\":", name);
+    if (path->n_segments == 0 || !json_at(w->doc, path, indices, &value) || !number_of(value, "", &number) ||
+        number < 0)
+        buf_puts(w->out, "null");
+    else if (json_object_is_type(value, json_type_string))
+        buf_addf(w->out, "%.15g", number);
+    else
+        buf_puts(w->out, json_object_to_json_string(value));
+}
+
+static void write_result(struct writer *w, const struct result_field *field, const char *url,
+                         const size_t *indices)
+{
+    buf_addf(w->out, "%s{\"type\":", w->n_results++ > 0 ? "," : "");
+    buf_add_json_string(w->out, field->type, strlen(field->type));
+    buf_puts(w->out, ",\"url\":");
+    view_add_string(w->out, url, strlen(url), w->q->secrets);
+    write_number(w, "width", &field->width, indices);
+    write_number(w, "height", &field->height, indices);
+    write_number(w, "duration_seconds", &field->duration_seconds, indices);
+    write_number(w, "bytes", &field->bytes, indices);
+    buf_putc(w->out, '}');
+}
+
+/* Follows the URL's path from `segment` on, visiting every member at a star; `indices` are the current ones. */
+static void each_url(struct writer *w, const struct result_field *field, struct json_object *value,
+                     size_t segment, size_t *indices, size_t n_indices)
+{
+    const struct json_path *path = &field->url;
+    if (segment == path->n_segments) {
+        const char *url = json_text(value);
+        if (url != NULL && strstr(url, "://") != NULL && w->n_results < MAX_RESULTS)
+            write_result(w, field, url, indices);
+    } else if (!json_path_is_star(path, segment)) {
+        if (json_member(value, path->segments[segment], &value))
+            each_url(w, field, value, segment + 1, indices, n_indices);
+    } else if (json_object_is_type(value, json_type_array)) {
+        for (size_t i = 0; i < json_object_array_length(value) && w->n_results < MAX_RESULTS; i++) {
+            indices[n_indices] = i;
+            each_url(w, field, json_object_array_get_idx(value, i), segment + 1, indices, n_indices + 1);
+        }
+    }
+}
+
+static void write_results(struct writer *w)
+{
+    const struct list *fields = &w->q->provider->unified.results;
+    buf_puts(w->out, ",\"results\":[");
+    for (size_t i = 0; i < fields->n && w->view->state == STATE_SUCCEEDED; i++) {
+        size_t indices[JSON_PATH_SEGMENTS] = {0};
+        each_url(w, (struct result_field *)fields->items + i, w->doc, 0, indices, 0);
+    }
+    buf_putc(w->out, ']');
+}
+
+static void write_unified(struct writer *w)
+{
+    const struct unified_fields *u = &w->q->provider->unified;
+    const enum state state = w->view->state;
+    struct buf *out = w->out;
+    buf_puts(out, "{\"provider\":");
+    buf_add_json_string(out, w->q->provider->name, strlen(w->q->provider->name));
+    buf_puts(out, ",\"task_id\":");
+    buf_add_json_string(out, w->q->task_id, strlen(w->q->task_id));
+    buf_addf(out, ",\"status\":\"%s\"", state_name(state));
+    write_progress(w);
+    write_error(w);
+    write_time(out, "created_at", w->view->created_at);
+    write_time(out, "started_at", time_of(w->doc, &u->started_at));
+    /* Some providers only give the time of the last change: for an ended task, that is its end. */
+    write_time(out, "finished_at", state_ended(state) ? time_of(w->doc, &u->finished_at) : 0);
+    write_results(w);
+    write_time(out, "results_expire_at", w->view->urls_expire_at);
+    buf_putc(out, '}');
 }
 
 /* ---- the second answer ---- */
@@ -318,17 +541,14 @@ static enum outcome read_result(const struct view_question *q, struct json_objec
 
 static enum outcome make_views(const struct view_question *q, struct json_object *doc, struct view *view)
 {
-    struct copier copier = {.out = &view->views[VIEW_NATIVE], .secrets = q->secrets};
-    copy_object(&copier, doc, &q->provider->keep);
-    struct unified_task task = {.provider = q->provider,
-                                .id = q->task_id,
-                                .secrets = q->secrets,
-                                .state = view->state,
-                                .doc = doc,
-                                .urls_expire_at = copier.urls_expire_at};
-    unified_write(&task, &view->views[VIEW_UNIFIED]);
-    view->urls_expire_at = task.urls_expire_at;
-    view->created_at = task.created_at;
+    const struct list *kept = &q->provider->keep_paths;
+    struct writer w = {.q = q, .doc = doc, .view = view, .out = &view->views[VIEW_NATIVE]};
+    copy_object(&w, doc, &(struct keep){.paths = kept->items, .n = kept->n});
+    view->created_at = time_of(doc, &q->provider->unified.created_at);
+    if (view->state == STATE_SUCCEEDED)
+        note_expiry(&w, time_of(doc, &q->provider->unified.expires_at));
+    w.out = &view->views[VIEW_UNIFIED];
+    write_unified(&w);
     if (!view->views[VIEW_NATIVE].failed && !view->views[VIEW_UNIFIED].failed)
         return OUTCOME_OK;
     view->why = "the view would be too large";

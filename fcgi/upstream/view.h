@@ -5,8 +5,8 @@
 #ifndef VIEW_H
 #define VIEW_H
 
-#include "task/redact.h"
 #include "task/snapshot.h"
+#include "upstream/headers.h"
 #include "upstream/outcome.h"
 
 struct view {
@@ -39,5 +39,8 @@ struct view_answer {
 enum outcome view_read(const struct view_question *question, const struct view_answer *answer,
                        const struct view_answer *result, struct view *view);
 void view_done(struct view *view);
+
+/* Adds `text` as a JSON string, with "[redacted]" in place of each secret; `secrets` may be NULL. */
+void view_add_string(struct buf *out, const char *text, size_t len, const struct secrets *secrets);
 
 #endif

@@ -3,13 +3,13 @@
 
 #include <string.h>
 
-#include "task/redact.h"
+#include "upstream/view.h"
 
 static void assert_redacted(const struct secrets *secrets, const char *text, size_t len, const char *expected)
 {
     struct buf out;
     buf_init(&out, 4096);
-    redact_json_string(&out, text, len, secrets);
+    view_add_string(&out, text, len, secrets);
     assert_false(out.failed);
     assert_string_equal(out.data, expected);
     buf_done(&out);
@@ -74,7 +74,7 @@ TEST(full_buffer_fails_without_a_part_of_the_secret)
     const struct secrets key = {.items = {"sk-12345678"}};
     struct buf out;
     buf_init(&out, 8);
-    redact_json_string(&out, "sk-12345678", 11, &key);
+    view_add_string(&out, "sk-12345678", 11, &key);
     assert_true(out.failed);
     assert_true(out.data == NULL || strstr(out.data, "sk-") == NULL);
     buf_done(&out);
