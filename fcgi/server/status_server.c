@@ -1,16 +1,21 @@
-/* status_server: see status_server.h. */
+/* status_server: see status_server.h. A page about workers, upstreams or keys reads their counters from the sums
+ * over all processes (stats.h). */
 #include "server/status_server.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/json.h"
 #include "lib/stats.h"
+#include "lib/version.h"
 #include "net/fcgi.h"
 #include "request/answer.h"
-#include "server/metrics.h"
-#include "server/status_page.h"
+#include "request/request_metrics.h"
+#include "upstream/upstream_stats.h"
 
-enum { CONNECTIONS_MAX = 256, TEXT_MAX = 1024 * 1024 };
+enum { CONNECTIONS_MAX = 256, TEXT_MAX = 1024 * 1024, PROBLEM_MAX = 200 };
 
 struct status_server {
     uv_loop_t *loop;               /* (ref) */
@@ -22,58 +27,336 @@ struct status_server {
     struct fcgi_server *server;
 };
 
-/* ---- pages: each writes its text to `out` and returns the HTTP status ---- */
-
-static int print_health(const struct status *status, bool as_text, struct buf *out)
+static long long uptime_s(const struct status_server *server)
 {
-    (void)as_text;
-    buf_addf(out, "{\"status\":\"alive\",\"uptime_s\":%lld}\n", (long long)(status->uptime_ms / 1000));
+    return (long long)(uv_now(server->loop) - server->started_ms) / 1000;
+}
+
+/* ---- why the service is degraded although it may answer requests ---- */
+
+static PRINTF(2, 3) void report(struct json_object *problems, const char *format, ...)
+{
+    char text[PROBLEM_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    json_object_array_add(problems, json_object_new_string(text));
+}
+
+static void check_workers(const struct status_server *server, struct json_object *problems)
+{
+    int hung = workers_hung(server->workers), wanted = (int)server->conf->workers;
+    int missing = wanted - workers_ready(server->workers) - hung;
+    if (hung > 0)
+        report(problems, "%d of %d workers do not respond", hung, wanted);
+    if (missing > 0)
+        report(problems, "%d of %d workers are missing", missing, wanted);
+}
+
+static void check_redis(const struct status_server *server, const struct shm_counters *total,
+                        struct json_object *problems)
+{
+    const struct conf_redis *redis = &server->conf->redis;
+    if (redis->address == NULL || stat_read(total, STAT_REDIS_UP) >= workers_ready(server->workers))
+        return;
+    if (stat_read(total, STAT_REDIS_REJECTED) == 0)
+        report(problems, "Redis is unavailable");
+    else
+        report(problems, redis->password.text ? "Redis rejects our password" : "Redis requires a password");
+}
+
+static void check_upstream(const struct conf_upstream *upstream, const struct shm_counters *total,
+                           struct json_object *problems)
+{
+    struct upstream_reading reading;
+    upstream_stats_read(upstream, total, &reading);
+    if (reading.breaker_open > 0)
+        report(problems, "upstream %s is failing", upstream->name);
+    for (size_t i = 0; i < upstream->keys.n; i++) {
+        struct key_reading key;
+        upstream_stats_read_key(upstream, i, total, &key);
+        if (key.aside > 0)
+            report(problems, "upstream %s rejects the key of %s", upstream->name, key.name);
+    }
+}
+
+/* An array of short texts, which the caller frees. */
+static struct json_object *find_problems(const struct status_server *server, const struct shm_counters *total)
+{
+    struct json_object *problems = json_object_new_array();
+    check_workers(server, problems);
+    check_redis(server, total, problems);
+    for (size_t i = 0; i < server->conf->upstreams.n; i++)
+        check_upstream(conf_upstream(server->conf, i), total, problems);
+    if (stat_read(total, STAT_RELOADED_OK) == 0)
+        report(problems, "the last reload was refused");
+    return problems;
+}
+
+/* ---- /healthz and /readyz: each page writes its text to `out` and returns the HTTP status ---- */
+
+static int print_health(const struct status_server *server, const struct shm_counters *total, struct buf *out)
+{
+    (void)total;
+    buf_addf(out, "{\"status\":\"alive\",\"uptime_s\":%lld}\n", uptime_s(server));
     return 200;
 }
 
-static int print_readiness(const struct status *status, bool as_text, struct buf *out)
+static int print_readiness(const struct status_server *server, const struct shm_counters *total,
+                           struct buf *out)
 {
-    (void)as_text;
-    int ready = workers_ready(status->workers);
-    struct shm_counters *total = xcalloc(1, sizeof(*total));
-    stats_sum(total);
-    struct json_object *problems = status_problems(status, total);
+    int ready = workers_ready(server->workers);
+    struct json_object *problems = find_problems(server, total);
     bool degraded = json_object_array_length(problems) > 0;
     buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d,\"why\":%s}\n",
              ready == 0 ? "not ready"
              : degraded ? "degraded"
                         : "ready",
-             (int)status->conf->workers, ready, workers_hung(status->workers),
+             (int)server->conf->workers, ready, workers_hung(server->workers),
              json_object_to_json_string_ext(problems, JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(problems);
-    free(total);
     return ready > 0 ? 200 : 503;
 }
 
-static int print_metrics(const struct status *status, bool as_text, struct buf *out)
-{
-    (void)status, (void)as_text;
-    metrics_print(out);
-    return 200;
-}
+/* ---- /metrics ---- */
 
-static int print_status(const struct status *status, bool as_text, struct buf *out)
-{
-    status_page_print(status, as_text, out);
-    return 200;
-}
-
-struct page {
-    const char *path;
-    int (*print)(const struct status *status, bool as_text, struct buf *out);
-    const char *type; /* of the content */
-    bool has_text;    /* also available as plain text */
+struct metric {
+    enum stat_type type;
+    const char *name;
+    const char *help; /* NULL: another row of the metric above */
 };
 
-static const struct page pages[] = {{"/healthz", print_health, "application/json", false},
-                                    {"/readyz", print_readiness, "application/json", false},
-                                    {"/metrics", print_metrics, "text/plain; version=0.0.4", false},
-                                    {"/status", print_status, "application/json", true}};
+#define ROW_METRIC(id, type, metric, labels, help) {type, metric, help},
+#define FAMILY_METRIC(id, type, metric, help)      {type, metric, help},
+static const struct metric metrics[] = {STATS(ROW_METRIC) FAMILIES(FAMILY_METRIC)};
+
+/* Adds the label "le" to those of the key. */
+static void print_bucket(const char *key, const char *bound, long long sum, struct buf *out)
+{
+    size_t name = strcspn(key, "{"), len = strlen(key);
+    buf_addf(out, "taskproxy_%.*s_bucket{", (int)name, key);
+    if (name + 2 < len)
+        buf_addf(out, "%.*s,", (int)(len - name - 2), key + name + 1);
+    buf_addf(out, "le=\"%s\"} %lld\n", bound, sum);
+}
+
+static void print_histogram(const char *key, const int64_t *values, struct buf *out)
+{
+    char bound[32];
+    long long sum = 0;
+    int name = (int)strcspn(key, "{");
+    for (size_t i = 0; i < STAT_BOUNDS; i++) {
+        snprintf(bound, sizeof(bound), "%g", (double)stat_bounds_ns[i] / 1e9);
+        print_bucket(key, bound, sum += values[i], out);
+    }
+    print_bucket(key, "+Inf", sum += values[STAT_BEHIND], out);
+    buf_addf(out, "taskproxy_%.*s_sum%s %.9f\n", name, key, key + name, (double)values[STAT_SUM] / 1e9);
+    buf_addf(out, "taskproxy_%.*s_count%s %lld\n", name, key, key + name, sum);
+}
+
+static void print_series(const struct shm_counters *total, const struct metric *metric, struct buf *out)
+{
+    size_t width;
+    for (size_t at = 0; at < total->n; at += width) {
+        const char *key = total->keys[at];
+        width = shm_counters_width(total, at);
+        if (!shm_counters_key_is(key, metric->name) ||
+            (metric->type == histogram) != (width == STAT_HISTOGRAM))
+            continue;
+        if (width == STAT_HISTOGRAM)
+            print_histogram(key, &total->values[at], out);
+        else
+            buf_addf(out, "taskproxy_%s %lld\n", key, (long long)total->values[at]);
+    }
+}
+
+static int print_metrics(const struct status_server *server, const struct shm_counters *total,
+                         struct buf *out)
+{
+    static const char *const types[] = {[counter] = "counter", [gauge] = "gauge", [histogram] = "histogram"};
+    (void)server;
+    for (size_t i = 0; i < NELEMS(metrics); i++) {
+        const struct metric *metric = &metrics[i];
+        if (metric->help == NULL)
+            continue;
+        buf_addf(out, "# HELP taskproxy_%s %s.\n", metric->name, metric->help);
+        buf_addf(out, "# TYPE taskproxy_%s %s\n", metric->name, types[metric->type]);
+        print_series(total, metric, out);
+    }
+    return 200;
+}
+
+/* ---- /status: an object with one member for each section ---- */
+
+static void add_text(struct json_object *row, const char *name, const char *value)
+{
+    json_object_object_add(row, name, json_object_new_string(value));
+}
+
+static void add_number(struct json_object *row, const char *name, int64_t value)
+{
+    json_object_object_add(row, name, json_object_new_int64(value));
+}
+
+static struct json_object *add_row(struct json_object *array)
+{
+    struct json_object *row = json_object_new_object();
+    json_object_array_add(array, row);
+    return row;
+}
+
+static struct json_object *program_section(const struct status_server *server,
+                                           const struct shm_counters *total)
+{
+    struct json_object *row = json_object_new_object();
+    char at[32];
+    utc_text(stat_read(total, STAT_RELOADED_AT), at);
+    add_text(row, "version", TASKPROXY_VERSION);
+    add_number(row, "uptime_s", uptime_s(server));
+    add_text(row, "configuration_of", at);
+    add_number(row, "reloads", stat_read(total, STAT_RELOADS));
+    add_number(row, "refused", stat_read(total, STAT_RELOADS_REFUSED));
+    add_number(row, "worker_deaths", stat_read(total, STAT_WORKER_DEATHS));
+    return row;
+}
+
+static struct json_object *workers_section(const struct workers *workers)
+{
+    static const char *const states[] = {[WORKER_STARTING] = "starting",
+                                         [WORKER_READY_TO_SERVE] = "ready",
+                                         [WORKER_HUNG] = "hung",
+                                         [WORKER_LEAVING] = "leaving"};
+    struct json_object *section = json_object_new_array();
+    struct shm_counters *own = xcalloc(1, sizeof(*own));
+    struct worker_info worker;
+    for (size_t i = 0; workers_info(workers, i, &worker); i++) {
+        struct request_metrics_reading requests;
+        stats_sum_of(worker.slot, own);
+        request_metrics_read(own, &requests);
+        struct json_object *row = add_row(section);
+        add_number(row, "worker", worker.index);
+        add_number(row, "pid", worker.pid);
+        add_text(row, "state", states[worker.state]);
+        add_number(row, "uptime_s", worker.uptime_ms / 1000);
+        add_number(row, "requests", requests.requests);
+    }
+    free(own);
+    return section;
+}
+
+static struct json_object *requests_section(const struct shm_counters *total)
+{
+    struct json_object *row = json_object_new_object();
+    struct request_metrics_reading requests;
+    request_metrics_read(total, &requests);
+    add_number(row, "answered", requests.requests);
+    add_number(row, "hits", requests.hits);
+    add_number(row, "misses", requests.misses);
+    add_number(row, "collapsed", requests.collapsed);
+    add_number(row, "stale", requests.stale);
+    add_number(row, "queries_spared", stat_read(total, STAT_SPARED));
+    return row;
+}
+
+static struct json_object *now_section(const struct shm_counters *total)
+{
+    struct json_object *row = json_object_new_object();
+    add_number(row, "waiters", stat_read(total, STAT_WAITERS));
+    add_number(row, "streams", stat_read(total, STAT_STREAMS));
+    add_number(row, "watched_tasks", stat_read(total, STAT_WATCHED));
+    add_number(row, "fetches", stat_read(total, STAT_FETCHES));
+    add_number(row, "cached", stat_read(total, STAT_CACHE_ENTRIES));
+    add_number(row, "cache_bytes", stat_read(total, STAT_CACHE_BYTES));
+    add_number(row, "evictions", stat_read(total, STAT_CACHE_EVICTIONS));
+    add_number(row, "redis_up", stat_read(total, STAT_REDIS_UP));
+    add_number(row, "redis_failures", stat_read(total, STAT_REDIS_FAILURES));
+    return row;
+}
+
+static struct json_object *upstreams_section(const struct conf *conf, const struct shm_counters *total)
+{
+    struct json_object *section = json_object_new_array();
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        const struct conf_upstream *upstream = conf_upstream(conf, i);
+        struct json_object *row = add_row(section);
+        struct upstream_reading reading;
+        upstream_stats_read(upstream, total, &reading);
+        add_text(row, "upstream", upstream->name);
+        add_text(row, "breaker", reading.breaker_open > 0 ? "open" : "closed");
+        add_number(row, "in_flight", reading.in_flight);
+        add_number(row, "queries", reading.queries);
+        add_number(row, "failures", reading.failures);
+    }
+    return section;
+}
+
+static void add_key(struct json_object *section, const struct conf_upstream *upstream, size_t i,
+                    const struct shm_counters *total)
+{
+    struct json_object *row = add_row(section);
+    struct key_reading key;
+    upstream_stats_read_key(upstream, i, total, &key);
+    add_text(row, "upstream", upstream->name);
+    add_text(row, "key", key.name);
+    add_text(row, "digest", key.mark);
+    add_text(row, "state", key.aside > 0 ? "set aside" : key.resting > 0 ? "resting" : "in use");
+    add_number(row, "refusals", key.refusals);
+}
+
+static struct json_object *keys_section(const struct conf *conf, const struct shm_counters *total)
+{
+    struct json_object *section = json_object_new_array();
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        const struct conf_upstream *upstream = conf_upstream(conf, i);
+        for (size_t key = 0; key < upstream->keys.n; key++)
+            add_key(section, upstream, key, total);
+    }
+    return section;
+}
+
+static struct json_object *tasks_section(void)
+{
+    struct json_object *section = json_object_new_array();
+    struct top_tasks_list list;
+    stats_watched(&list);
+    for (size_t i = 0; i < list.n; i++) {
+        struct json_object *row = add_row(section);
+        add_text(row, "task", list.tasks[i].name);
+        add_number(row, "watchers", list.tasks[i].watchers);
+    }
+    return section;
+}
+
+static int print_status(const struct status_server *server, const struct shm_counters *total, struct buf *out)
+{
+    const struct conf *conf = server->conf;
+    struct json_object *page = json_object_new_object();
+    json_object_object_add(page, "taskproxy", program_section(server, total));
+    json_object_object_add(page, "troubles", find_problems(server, total));
+    json_object_object_add(page, "workers", workers_section(server->workers));
+    json_object_object_add(page, "requests", requests_section(total));
+    json_object_object_add(page, "now", now_section(total));
+    json_object_object_add(page, "upstreams", upstreams_section(conf, total));
+    json_object_object_add(page, "keys", keys_section(conf, total));
+    json_object_object_add(page, "most_watched", tasks_section());
+    buf_puts(out,
+             json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE | JSON_C_TO_STRING_PRETTY));
+    buf_putc(out, '\n');
+    json_object_put(page);
+    return 200;
+}
+
+/* ---- requests ---- */
+
+static const struct page {
+    const char *path;
+    int (*print)(const struct status_server *server, const struct shm_counters *total, struct buf *out);
+    const char *type; /* of the content */
+} pages[] = {{"/healthz", print_health, "application/json"},
+             {"/readyz", print_readiness, "application/json"},
+             {"/metrics", print_metrics, "text/plain; version=0.0.4"},
+             {"/status", print_status, "application/json"}};
 
 static const struct page *find_page(const char *uri)
 {
@@ -87,32 +370,21 @@ static const struct page *find_page(const char *uri)
     return NULL;
 }
 
-/* ---- requests ---- */
-
-static bool wants_text(const struct fcgi_request *client, const char *uri)
-{
-    char format[16] = "";
-    const char *query = strchr(uri, '?'), *accept = fcgi_param(client, "HTTP_ACCEPT");
-    if (query != NULL && query_value(query + 1, "format", format, sizeof(format)))
-        return strcmp(format, "text") == 0;
-    return accept != NULL && strncmp(accept, "text/plain", strlen("text/plain")) == 0;
-}
-
 /* `text` holds the body until the answer is sent. */
-static void answer_page(const struct status_server *server, const struct page *page, bool as_text,
+static void answer_page(const struct status_server *server, const struct page *page,
                         const struct answer_facts *facts, struct buf *text, struct answer *answer)
 {
-    const struct status status = {.conf = server->conf,
-                                  .workers = server->workers,
-                                  .uptime_ms = (int64_t)(uv_now(server->loop) - server->started_ms)};
-    int code = page->print(&status, as_text, text);
-    answer_text(answer, facts, code, as_text ? "text/plain; charset=utf-8" : page->type, text);
+    struct shm_counters *total = xcalloc(1, sizeof(*total));
+    stats_sum(total);
+    int code = page->print(server, total, text);
+    answer_text(answer, facts, code, page->type, text);
+    free(total);
 }
 
 static void on_request(void *ctx, struct fcgi_request *client)
 {
-    const char *uri = fcgi_param(client, "REQUEST_URI"), *method = fcgi_param(client, "REQUEST_METHOD");
-    const struct page *page = find_page(uri);
+    const char *method = fcgi_param(client, "REQUEST_METHOD");
+    const struct page *page = find_page(fcgi_param(client, "REQUEST_URI"));
     char id[ANSWER_ID_SIZE];
     struct answer_facts facts = {.request_id = id, .source = SOURCE_NONE};
     struct answer answer;
@@ -127,7 +399,7 @@ static void on_request(void *ctx, struct fcgi_request *client)
     if (facts.problem != PROBLEM_NONE)
         answer_problem(&answer, &facts);
     else
-        answer_page(ctx, page, page->has_text && wants_text(client, uri), &facts, &text, &answer);
+        answer_page(ctx, page, &facts, &text, &answer);
     fcgi_send(client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);
     buf_done(&text);

@@ -116,7 +116,6 @@ def see_hooks(stack, interface) -> None:
 def see_operators(stack, interface) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/status"):
         interface.saw(path, "get", stack.get(path))
-    interface.saw("/status", "get", stack.get("/status?format=text"))
     for pid in stack.daemon.workers():
         os.kill(pid, signal.SIGKILL)
     stack.wait_until(lambda: interface.saw("/readyz", "get", stack.get("/readyz")).status == 503, what="no worker")

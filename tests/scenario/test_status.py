@@ -3,8 +3,6 @@
 import os
 import signal
 
-import pytest
-
 from helpers import worker_pid
 
 
@@ -55,6 +53,7 @@ def test_failing_upstream_is_degraded(make_stack):
     for number in range(8):
         stack.task(f"task_{number}")
     wait_ready(stack, 200, "degraded", ["upstream main is failing"])
+    assert status(stack)["troubles"] == ["upstream main is failing"]
     assert one(stack, "upstreams", upstream="main")["breaker"] == "open"
     stack.standin.clear()
     stack.wait_until(lambda: [stack.task(f"later_{n}").status for n in range(8)] == [200] * 8, what="recovery")
@@ -108,14 +107,12 @@ def test_workers_are_listed_with_their_requests(make_stack):
     assert status(stack)["requests"]["answered"] == 3
 
 
-def test_counts_and_hit_ratio_match_the_metrics(make_stack):
+def test_counts_match_the_metrics(make_stack):
     stack = make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
     for _ in range(4):
         assert stack.task("task_1").status == 200
     shown = status(stack)
-    assert shown["requests"] == {
-        "answered": 4, "hits": 3, "misses": 1, "collapsed": 0, "stale": 0, "hit_ratio": 0.75, "queries_spared": 3,
-    }
+    assert shown["requests"] == {"answered": 4, "hits": 3, "misses": 1, "collapsed": 0, "stale": 0, "queries_spared": 3}
     assert shown["upstreams"][0]["queries"] == stack.standin.count() == 1
 
 
@@ -139,19 +136,9 @@ def test_ten_most_watched_tasks_are_listed_with_shortened_ids(make_stack):
     stack.wait_until(lambda: watchers() == [], what="no watchers")
 
 
-@pytest.mark.parametrize("path, accept", [("/status?format=text", None), ("/status", "text/plain")])
-def test_text_format_is_a_table(stack, path, accept):
-    stack.task("task_1")
-    answer = stack.get(path, {"Accept": accept} if accept else {})
-    lines = answer.body.decode().splitlines()
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    sections = [line for line in lines if line and not line.startswith(" ")]
-    assert sections == list(status(stack))
-    head, row = lines[lines.index("upstreams") + 1 :][:2]
-    assert dict(zip(head.split(), row.split()))["queries"] == "1"
-    assert max(map(len, lines)) < 120
-
-
-def test_json_is_the_default_whatever_else_is_accepted(stack):
-    for path, accept in (("/status", "*/*"), ("/status", "text/html"), ("/status?format=json", "text/plain")):
-        assert stack.get(path, {"Accept": accept}).json()["taskproxy"]["version"]
+def test_status_is_indented_json_whatever_is_accepted(stack):
+    for path, accept in (("/status", "*/*"), ("/status", "text/plain"), ("/status?format=text", "text/html")):
+        answer = stack.get(path, {"Accept": accept})
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["taskproxy"]["version"]
+        assert max(map(len, answer.body.decode().splitlines())) < 120
