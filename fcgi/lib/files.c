@@ -97,7 +97,8 @@ static char *credential_place(const char *folder, const char *name)
     return has_own ? place : of_keys;
 }
 
-char *file_place(const char *path, char **ret_why)
+/* The location of the file on the disk (allocated), or NULL with *ret_why (allocated). */
+static char *file_place(const char *path, char **ret_why)
 {
     if (!is_credential(path))
         return xstrdup(path);
@@ -116,28 +117,39 @@ char *file_place(const char *path, char **ret_why)
 
 /* ---- stamps ---- */
 
-static struct file_stamp stamp_of(const struct stat *st)
+static uint64_t mix(uint64_t sum, uint64_t value)
 {
-    return (struct file_stamp){
-        .device = st->st_dev, .inode = st->st_ino, .size = st->st_size, .changed = st->st_ctim};
+    sum = (sum ^ value) * 0x9e3779b97f4a7c15; /* an odd number: no two sums become equal here */
+    return sum ^ sum >> 32;
 }
 
-struct file_stamp file_stamp_now(const char *path)
+/* Differs between any two versions of a file: in its contents, owner, mode or inode. */
+static uint64_t stamp_of(const struct stat *st)
 {
-    struct file_stamp stamp = {.size = 0};
+    uint64_t stamp = mix(mix(mix(0, st->st_dev), st->st_ino), (uint64_t)st->st_size);
+    return mix(mix(stamp, (uint64_t)st->st_ctim.tv_sec), (uint64_t)st->st_ctim.tv_nsec);
+}
+
+/* The stamp of the file that is at `path` now; 0: there is none. */
+static uint64_t stamp_now(const char *path)
+{
     struct stat st;
     char *why = NULL, *place = file_place(path, &why);
-    if (place != NULL && stat(place, &st) == 0)
-        stamp = stamp_of(&st);
+    uint64_t stamp = place != NULL && stat(place, &st) == 0 ? stamp_of(&st) : 0;
     free(place);
     free(why);
     return stamp;
 }
 
-bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b)
+uint64_t files_stamp(const struct files *files, bool now)
 {
-    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
-           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < files->n; i++) {
+        const struct file *file = files->items[i];
+        if (file->kind != FILE_PLAIN)
+            sum = mix(sum, now ? stamp_now(file->path) : file->stamp);
+    }
+    return sum;
 }
 
 /* ---- from the disk ---- */
@@ -205,11 +217,6 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
         return NULL;
     }
     return read_from_disk(files, path, kind, max, ret_why);
-}
-
-const struct file *files_at(const struct files *files, size_t i)
-{
-    return i < files->n ? files->items[i] : NULL;
 }
 
 /* ---- secrets ---- */

@@ -6,8 +6,6 @@
 #ifndef FILES_H
 #define FILES_H
 
-#include <sys/stat.h>
-
 #include "lib/vault.h"
 
 enum file_kind {
@@ -16,20 +14,12 @@ enum file_kind {
     FILE_SECRET, /* like FILE_LIVE; refused if others may read it; kept in the vault */
 };
 
-/* Identifies one version of a file on the disk; all zero: no file. */
-struct file_stamp {
-    dev_t device;
-    ino_t inode;
-    off_t size;
-    struct timespec changed; /* its inode: contents, owner or mode */
-};
-
 struct file {
     char *path;
     char *data; /* NUL behind the last byte */
     size_t len;
     enum file_kind kind;
-    struct file_stamp stamp; /* of the file that was read */
+    uint64_t stamp; /* identifies the version that was read */
 };
 
 struct files; /* the set; owns its files */
@@ -68,15 +58,10 @@ struct files *files_renew(const struct files *files);
  * of them. */
 size_t files_changed(const struct files *was, const struct files *is, const char **ret_first);
 
-/* The i-th file of the set, in no particular order; NULL after the last. */
-const struct file *files_at(const struct files *files, size_t i);
-
-/* The location of the file on the disk (allocated), or NULL with *ret_why (allocated). */
-char *file_place(const char *path, char **ret_why);
-
-/* The stamp of the file that is at `path` now. */
-struct file_stamp file_stamp_now(const char *path);
-bool file_stamp_same(const struct file_stamp *a, const struct file_stamp *b);
+/* A number that identifies the versions of all live and secret files together: those that were read, or those
+ * that are on the disk now. It does not matter how a file was replaced: written in place, renamed, or reached
+ * through another symbolic link. */
+uint64_t files_stamp(const struct files *files, bool now);
 
 /* A set ready to be passed to workers. */
 struct files_image {

@@ -25,9 +25,6 @@
 #include "lib/stats.h"
 #include "lib/vault.h"
 #include "lib/version.h"
-#include "server/child.h"
-#include "server/filewatch.h"
-#include "server/identity.h"
 #include "server/notify.h"
 #include "server/sandbox.h"
 #include "server/status_server.h"
@@ -36,7 +33,8 @@
 /* Environment variable for the next program in an upgrade: the descriptor of the page of counters. */
 static const char handed_over[] = "TASKPROXY_COUNTERS";
 
-enum { CHECK_MAX_MS = 30000 };
+/* Secrets that keep changing are reloaded after LOOKS_MAX looks. */
+enum { CHECK_MAX_MS = 30000, LOOK_MS = 500, LOOKS_MAX = 10 };
 
 struct master {
     uv_loop_t loop;
@@ -48,17 +46,20 @@ struct master {
     struct workers *workers;
     struct notify notify;
     struct status_server *status_server;
-    struct filewatch *watch;
-    char *refusal;      /* why changed secrets were refused, or NULL */
-    bool reload_again;  /* HUP came while a generation was starting */
-    bool secrets_again; /* secrets changed meanwhile */
-    int check_pid;      /* of the installed program, which checks the configuration; 0: none */
+    uint64_t stamp_reported; /* files_stamp of the secrets when they were loaded, or refused */
+    uint64_t stamp_looked;   /* at the last look */
+    int looks;               /* consecutive looks at which they had changed again */
+    char *refusal;           /* why changed secrets were refused, or NULL */
+    bool reload_again;       /* HUP came while a generation was starting */
+    bool secrets_again;      /* secrets changed meanwhile */
+    int check_pid;           /* of the installed program, which checks the configuration; 0: none */
     bool stopping;
     int signal_fd;
     uv_poll_t signals; /* of signal_fd */
     uv_signal_t child_signal;
     uv_timer_t check_limit; /* the time limit of the check */
     uv_timer_t watchdog, log_timer;
+    uv_timer_t look; /* at the secrets on the disk */
 };
 
 /* ---- the watchdog ---- */
@@ -96,13 +97,18 @@ static char *refuse_change(const struct master *m, const struct conf *conf)
 
 char *master_refuses(const struct conf *conf)
 {
-    uid_t uid;
     gid_t gid;
-    if (geteuid() == 0 && identity_user(conf->user, &uid) < 0)
+    if (geteuid() == 0 && !sandbox_has_user(conf->user))
         return conf_error(conf, "/user", "there is no user \"%s\"", conf->user);
-    if (conf->socket_group != NULL && identity_group(conf->socket_group, &gid) < 0)
+    if (conf->socket_group != NULL && sandbox_find_group(conf->socket_group, &gid) < 0)
         return conf_error(conf, "/socket_group", "there is no group \"%s\"", conf->socket_group);
     return NULL;
+}
+
+/* Watches the secrets for changes since this configuration has read them. */
+static void watch_secrets(struct master *m)
+{
+    m->stamp_reported = m->stamp_looked = files_stamp(m->conf->files, false);
 }
 
 /* Opens the sockets of `conf` and starts its workers. Returns an error (allocated), or NULL. */
@@ -135,7 +141,7 @@ static char *apply(struct master *m, struct conf *conf)
     conf_free(m->conf);
     m->conf = conf;
     status_server_set_conf(m->status_server, conf);
-    filewatch_set(m->watch, conf->files);
+    watch_secrets(m);
     stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
     set_up_log(conf);
     return NULL;
@@ -221,7 +227,7 @@ static void upgrade(struct master *m)
     const char *const args[] = {workers_program(m->workers), "-c", m->conf_path, "--check-config", NULL};
     const int fds[] = {-1, -1, STDERR_FILENO};
     notify_reloading(&m->notify);
-    int pid = child_start(&m->loop, args, fds, NELEMS(fds));
+    int pid = workers_spawn(&m->loop, args, fds, NELEMS(fds));
     if (pid < 0)
         return refuse_reload(m, "the installed program cannot be started");
     m->check_pid = pid;
@@ -294,15 +300,29 @@ static void on_hup(struct master *m)
         m->reload_again = true;
 }
 
-static void on_secrets_change(void *ctx)
+static void on_secrets_change(struct master *m)
 {
-    struct master *m = ctx;
     if (m->stopping)
         return;
     if (may_reload(m))
         reload_secrets(m);
     else
         m->secrets_again = true;
+}
+
+/* Compares the stamps of the files twice a second: that finds every change, on every file system, and costs one
+ * stat(2) per file. Changes are reported together, once the files no longer change. */
+static void on_look(uv_timer_t *timer)
+{
+    struct master *m = CONTAINER_OF(timer, struct master, look);
+    uint64_t now = files_stamp(m->conf->files, true);
+    m->looks = now == m->stamp_looked ? 0 : m->looks + 1;
+    m->stamp_looked = now;
+    if (now == m->stamp_reported || (m->looks > 0 && m->looks < LOOKS_MAX))
+        return;
+    m->looks = 0;
+    m->stamp_reported = now;
+    on_secrets_change(m);
 }
 
 /* Starts the reload or rotation that had to wait. A reload also reads the secrets, unless it is refused. */
@@ -461,20 +481,20 @@ static void init(struct master *m)
     uv_timer_init(&m->loop, &m->log_timer);
     uv_timer_start(&m->log_timer, on_log_time, LOG_TICK_MS, LOG_TICK_MS);
     uv_unref((uv_handle_t *)&m->log_timer);
-    m->watch = filewatch_new(&m->loop, on_secrets_change, m);
+    uv_timer_init(&m->loop, &m->look);
 }
 
 static void close_everything(struct master *m)
 {
     status_server_close(m->status_server);
     workers_free(m->workers);
-    filewatch_free(m->watch);
     forget_refusal(m);
     uv_close((uv_handle_t *)&m->signals, NULL);
     uv_close((uv_handle_t *)&m->child_signal, NULL);
     uv_close((uv_handle_t *)&m->check_limit, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
     uv_close((uv_handle_t *)&m->log_timer, NULL);
+    uv_close((uv_handle_t *)&m->look, NULL);
     uv_run(&m->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&m->loop) != 0)
         abort(); /* a handle was not closed */
@@ -505,7 +525,8 @@ static void run(struct master *m)
     uint64_t alive_ms = (uint64_t)m->notify.watchdog_ms / 3;
     if (alive_ms > 0)
         uv_timer_start(&m->watchdog, on_watchdog, alive_ms, alive_ms);
-    filewatch_set(m->watch, m->conf->files);
+    watch_secrets(m);
+    uv_timer_start(&m->look, on_look, LOOK_MS, LOOK_MS);
     log_info("started: %d workers on %s", (int)m->conf->workers, m->conf->socket_dir);
     warn_of_misconfiguration(m);
     uv_run(&m->loop, UV_RUN_DEFAULT);

@@ -8,8 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <pwd.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -19,6 +23,63 @@
 #include <unistd.h>
 
 #include <seccomp.h>
+
+/* ---- users and groups ---- */
+
+/* The account with that name or number, or NULL. A number without an account gets no name and the group of the same
+ * number. */
+static const struct passwd *account_of(const char *user)
+{
+    static struct passwd nameless;
+    int64_t number;
+    if (parse_int(user, &number) < 0)
+        return getpwnam(user);
+    const struct passwd *account = getpwuid((uid_t)number);
+    nameless = (struct passwd){.pw_uid = (uid_t)number, .pw_gid = (gid_t)number};
+    return account != NULL ? account : &nameless;
+}
+
+bool sandbox_has_user(const char *user)
+{
+    return account_of(user) != NULL;
+}
+
+int sandbox_find_group(const char *group, gid_t *ret_gid)
+{
+    int64_t number;
+    const struct group *entry;
+    if (parse_int(group, &number) == 0)
+        *ret_gid = (gid_t)number;
+    else if ((entry = getgrnam(group)) != NULL)
+        *ret_gid = entry->gr_gid;
+    else
+        return -1;
+    return 0;
+}
+
+static char *leave_root(const char *user)
+{
+    const struct passwd *account = account_of(user);
+    if (account == NULL)
+        return xasprintf("there is no user \"%s\" to run as", user);
+    int failed =
+        account->pw_name != NULL ? initgroups(account->pw_name, account->pw_gid) : setgroups(0, NULL);
+    if (failed || setgid(account->pw_gid) < 0 || setuid(account->pw_uid) < 0)
+        return xasprintf("cannot become the user \"%s\": %s", user, strerror(errno));
+    return NULL;
+}
+
+char *sandbox_become(const char *user)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    char *error = geteuid() == 0 ? leave_root(user) : NULL;
+    if (error == NULL && syscall(SYS_capset, &header, none) < 0)
+        return xasprintf("cannot give up capabilities: %s", strerror(errno));
+    return error;
+}
+
+/* ---- system calls ---- */
 
 /* Allowed with any arguments. */
 static const char allowed[] =

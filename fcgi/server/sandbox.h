@@ -1,11 +1,24 @@
-/* sandbox: restricts a worker to the system calls that it needs (seccomp).
+/* sandbox: restricts a worker to the rights that it needs: its user, no capabilities, and few system calls
+ * (seccomp).
  *
  * An intruder who runs code in a worker can still query upstreams and Redis as the worker does, but cannot
  * start a program, write a file or inspect another process. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 
+#include <sys/types.h>
+
 #include "lib/util.h"
+
+/* Look up a user or a group that the configuration names, by name or by number. Any number is valid; a name must
+ * be known to the system. sandbox_find_group returns 0 or -1. */
+MUST_CHECK bool sandbox_has_user(const char *user);
+MUST_CHECK int sandbox_find_group(const char *group, gid_t *ret_gid);
+
+/* If the process runs as root, changes to the user and the groups of its account; a number without an account
+ * gets only the group of the same number. Drops all permitted capabilities, and with them the ambient ones that
+ * an unprivileged master may have. Returns an error (allocated), or NULL. */
+char *sandbox_become(const char *user);
 
 /* Protects a process that holds secrets: disables core files and ptrace. It also makes io_uring_setup fail,
  * in this process and in those that it starts. Call this before the first loop is created: libuv 1.45 and

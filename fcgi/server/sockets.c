@@ -12,7 +12,7 @@
 
 #include "lib/buf.h"
 #include "lib/log.h"
-#include "server/identity.h"
+#include "server/sandbox.h"
 
 enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
 
@@ -170,7 +170,7 @@ static char *clear_way(const struct sockaddr_un *address)
 static char *set_group(const char *path, const char *group)
 {
     gid_t gid;
-    if (identity_group(group, &gid) < 0)
+    if (sandbox_find_group(group, &gid) < 0)
         return xasprintf("there is no group \"%s\" (\"socket_group\")", group);
     if (chown(path, (uid_t)-1, gid) < 0)
         return xasprintf("cannot give %s to the group \"%s\" (\"socket_group\"): %s", path, group,

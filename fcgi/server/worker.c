@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "request/request.h"
-#include "server/identity.h"
 #include "server/sandbox.h"
 #include "lib/stats.h"
 #include "lib/vault.h"
@@ -289,7 +288,7 @@ int worker_main(int index, int slot, const char *path)
         return EXIT_FAILURE;
     w.pass_hint = w.conf->workers > 1 ? pass_hint : NULL;
     log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
-    char *error = identity_become(w.conf->user);
+    char *error = sandbox_become(w.conf->user);
     if (error != NULL) {
         log_error("%s", error);
         free(error);

@@ -20,7 +20,6 @@
 #include "lib/backoff.h"
 #include "lib/log.h"
 #include "lib/stats.h"
-#include "server/child.h"
 #include "server/worker.h"
 
 enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY_MS = 10 };
@@ -28,6 +27,8 @@ enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY
 /* Missed heartbeats before a worker counts as hung; and by which factor more of them are tolerated before a
  * worker that is starting or leaving is killed, because its loop may be blocked for long. */
 enum { HUNG_LOOKS = 3, PATIENCE = 3 };
+
+enum { SPAWN_FDS_MAX = 8 };
 
 /* Environment variable for the next program in an upgrade. */
 static const char handed_over[] = "TASKPROXY_WORKERS";
@@ -273,7 +274,7 @@ void workers_stop(struct workers *workers)
 
 /* ---- rows of the table ---- */
 
-static void on_child_closed(uv_handle_t *handle)
+static void on_closed(uv_handle_t *handle)
 {
     free(handle->data);
 }
@@ -281,7 +282,7 @@ static void on_child_closed(uv_handle_t *handle)
 static void remove_child(struct child *child)
 {
     DL_DELETE(child->workers->children, child);
-    uv_close((uv_handle_t *)&child->poll, on_child_closed);
+    uv_close((uv_handle_t *)&child->poll, on_closed);
     close(child->control);
 }
 
@@ -475,6 +476,52 @@ static void on_look(uv_timer_t *timer)
 
 /* ---- starting ---- */
 
+/* Variables from the service manager to the master, and from a master to the next one in an upgrade. */
+static const char *const private_variables[] = {
+    "NOTIFY_SOCKET=",  "WATCHDOG_USEC=",     "WATCHDOG_PID=",      "LISTEN_PID=",        "LISTEN_FDS=",
+    "LISTEN_FDNAMES=", "TASKPROXY_WORKERS=", "TASKPROXY_SOCKETS=", "TASKPROXY_COUNTERS="};
+
+static bool is_private(const char *variable)
+{
+    for (size_t i = 0; i < NELEMS(private_variables); i++) {
+        if (strncmp(variable, private_variables[i], strlen(private_variables[i])) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Returns an allocated list whose strings belong to this process's environment. */
+static char **make_environment(void)
+{
+    size_t n = 0, kept = 0;
+    while (environ[n] != NULL)
+        n++;
+    char **variables = xcalloc(n + 1, sizeof(*variables));
+    for (size_t i = 0; i < n; i++) {
+        if (!is_private(environ[i]))
+            variables[kept++] = environ[i];
+    }
+    return variables;
+}
+
+int workers_spawn(uv_loop_t *loop, const char *const *args, const int *fds, int n_fds)
+{
+    uv_stdio_container_t stdio[SPAWN_FDS_MAX];
+    uv_process_t *process = xcalloc(1, sizeof(*process));
+    for (int i = 0; i < n_fds; i++)
+        stdio[i] = (uv_stdio_container_t){.flags = fds[i] < 0 ? UV_IGNORE : UV_INHERIT_FD, .data.fd = fds[i]};
+    uv_process_options_t options = {.file = args[0],
+                                    .args = (char **)(uintptr_t)args,
+                                    .env = make_environment(),
+                                    .stdio = stdio,
+                                    .stdio_count = n_fds};
+    int error = uv_spawn(loop, process, &options), pid = process->pid;
+    process->data = process;
+    uv_close((uv_handle_t *)process, on_closed); /* before libuv looks for processes that have exited */
+    free(options.env);
+    return error < 0 ? error : pid;
+}
+
 static int free_slot(const struct workers *workers)
 {
     for (int slot = STATS_MASTER_SLOT + 1; slot < STATS_SLOTS; slot++) {
@@ -500,7 +547,7 @@ static int spawn(const struct place *place, int slot, int control)
                                       [WORKER_FD_LISTEN] = place->fd,
                                       [WORKER_FD_STATS] = workers->parts.stats_fd,
                                       [WORKER_FD_FILES] = workers->files.fd};
-    return child_start(workers->parts.loop, args, fds, WORKER_FD_COUNT);
+    return workers_spawn(workers->parts.loop, args, fds, WORKER_FD_COUNT);
 }
 
 static void give_up_start(struct place *place, const char *why)

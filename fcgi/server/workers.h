@@ -42,6 +42,11 @@ MUST_CHECK int workers_open_sockets(struct workers *workers, const struct conf *
 /* Starts a new generation. `files` is what its workers inherit; `workers` owns it from here on. */
 void workers_start(struct workers *workers, const struct conf *conf, struct files_image files);
 
+/* Starts a child process, which the caller must wait for, as libuv does not: executes args[0], and the child's
+ * descriptor i is a copy of fds[i], or /dev/null where that is -1. Variables meant for the master alone are
+ * removed from its environment. Returns the pid, or a negative error of libuv. */
+MUST_CHECK int workers_spawn(uv_loop_t *loop, const char *const *args, const int *fds, int n_fds);
+
 /* Stops every worker gracefully and starts no more. */
 void workers_stop(struct workers *workers);
 

@@ -211,20 +211,26 @@ TEST(renewed_set_keeps_plain_files_and_rereads_secrets)
     files_free(files);
 }
 
-TEST(stamp_detects_a_changed_file)
+TEST(stamp_of_a_set_changes_with_its_live_files)
 {
     struct files *files = files_new();
     char *why, *path = path_of("secret");
+    write_file("plain", "plain 1", 0600);
+    write_file("live", "live 1", 0600);
     write_file("secret", "secret 1", 0600);
-    const struct file *file = get(files, "secret", FILE_SECRET, 100, &why);
-    struct file_stamp now = file_stamp_now(path);
-    assert_true(file_stamp_same(&file->stamp, &now));
+    get(files, "plain", FILE_PLAIN, 100, &why);
+    get(files, "live", FILE_LIVE, 100, &why);
+    get(files, "secret", FILE_SECRET, 100, &why);
+    uint64_t before = files_stamp(files, false), mode, gone;
+    write_file("plain", "plain 22", 0600);
+    assert_true(files_stamp(files, true) == before);
     write_file("secret", "secret 1", 0400);
-    now = file_stamp_now(path);
-    assert_false(file_stamp_same(&file->stamp, &now));
+    assert_true((mode = files_stamp(files, true)) != before);
     remove(path);
-    now = file_stamp_now(path);
-    assert_true(file_stamp_same(&now, &(struct file_stamp){.size = 0}));
+    assert_true((gone = files_stamp(files, true)) != before && gone != mode);
+    write_file("live", "live 22", 0600);
+    assert_true(files_stamp(files, true) != gone);
+    assert_true(files_stamp(files, false) == before);
     free(path);
     files_free(files);
 }
@@ -299,7 +305,7 @@ int main(void)
         cmocka_unit_test(secret_readable_by_others_is_refused),
         cmocka_unit_test(sealed_set_round_trips_and_never_reads_the_disk),
         cmocka_unit_test(renewed_set_keeps_plain_files_and_rereads_secrets),
-        cmocka_unit_test(stamp_detects_a_changed_file),
+        cmocka_unit_test(stamp_of_a_set_changes_with_its_live_files),
         cmocka_unit_test(truncated_image_is_rejected),
         cmocka_unit_test(image_of_another_format_is_rejected),
         cmocka_unit_test(number_of_files_is_limited),
