@@ -61,7 +61,8 @@ static void add_number(struct buf *head, const char *before, int64_t number, con
     buf_puts(head, after);
 }
 
-void answer_add_request(struct buf *head, const struct answer_facts *facts)
+/* The header lines that every answer has. */
+static void add_request(struct buf *head, const struct answer_facts *facts)
 {
     buf_puts(head, "X-Request-Id: ");
     buf_puts(head, facts->request_id);
@@ -83,7 +84,7 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
         buf_puts(&a->head, status_text(status));
         buf_puts(&a->head, "\r\n");
     }
-    answer_add_request(&a->head, facts);
+    add_request(&a->head, facts);
     if (facts->waited_s > 0)
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }
@@ -184,7 +185,8 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
     add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + age, "\r\n");
 }
 
-void answer_add_readers(struct buf *head, const struct answer_facts *facts)
+/* Vary and, if a page may read the answer, the CORS headers. */
+static void add_readers(struct buf *head, const struct answer_facts *facts)
 {
     buf_puts(head, "Vary: Accept, Prefer");
     if (facts->by_origin)
@@ -219,7 +221,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
     add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
     add_freshness(a, facts, s);
     add_etag(&a->head, view->etag);
-    answer_add_readers(&a->head, facts);
+    add_readers(&a->head, facts);
     if (unchanged || facts->no_content)
         buf_puts(&a->head, "\r\n");
     else
@@ -243,7 +245,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     begin(a, facts, problem_status(facts->problem));
     add_cache_status(a, facts, facts->ttl_ms);
     buf_puts(&a->head, "Cache-Control: no-store\r\n");
-    answer_add_readers(&a->head, facts);
+    add_readers(&a->head, facts);
     if (facts->problem == PROBLEM_METHOD)
         buf_addf(&a->head, "Allow: %s\r\n", facts->allow ? facts->allow : methods(facts));
     if (a->status == 401)
@@ -327,7 +329,7 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     if (list.news_ms > 0)
         add_number(&a->head, "Retry-After: ", seconds_up(list.news_ms), "\r\n");
     add_etag(&a->head, etag);
-    answer_add_readers(&a->head, facts);
+    add_readers(&a->head, facts);
     if (unchanged) {
         buf_puts(&a->head, "\r\n");
         return;
@@ -355,7 +357,7 @@ void answer_preflight(struct answer *a, const struct answer_facts *facts, const 
     static const char token[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ";
     begin(a, facts, 204);
     buf_addf(&a->head, "Allow: %s\r\n", methods(facts));
-    answer_add_readers(&a->head, facts);
+    add_readers(&a->head, facts);
     if (facts->origin != NULL) {
         buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
         /* Any header is allowed; unknown ones are never read. */
@@ -372,6 +374,16 @@ void answer_text(struct answer *a, const struct answer_facts *facts, int status,
     begin(a, facts, status);
     buf_puts(&a->head, "Cache-Control: no-store\r\n");
     end(a, facts, type, text->data, text->len);
+}
+
+void answer_stream_head(const struct answer_facts *facts, struct buf *out)
+{
+    buf_init(out, HEAD_MAX);
+    add_request(out, facts);
+    buf_puts(out, "Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+                  "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\n");
+    add_readers(out, facts);
+    buf_puts(out, "\r\n");
 }
 
 void answer_done(struct answer *a)

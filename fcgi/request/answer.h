@@ -79,11 +79,8 @@ void answer_nothing(struct answer *answer, const struct answer_facts *facts);
 /* The answer to a CORS preflight; `wanted_headers` are the headers that the page would send, or NULL. */
 void answer_preflight(struct answer *answer, const struct answer_facts *facts, const char *wanted_headers);
 
-/* Adds the header lines that every answer has: the id of the request, the team, and nosniff. */
-void answer_add_request(struct buf *head, const struct answer_facts *facts);
-
-/* Adds Vary and, if a page may read the answer, the CORS headers. */
-void answer_add_readers(struct buf *head, const struct answer_facts *facts);
+/* The header lines of an event stream, with the empty line. The caller frees `out`. */
+void answer_stream_head(const struct answer_facts *facts, struct buf *out);
 
 /* A text such as /metrics, which must outlive the answer. */
 void answer_text(struct answer *answer, const struct answer_facts *facts, int status, const char *type,

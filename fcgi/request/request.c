@@ -11,17 +11,18 @@
 #include "request/request.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <utlist.h>
 
 #include "request/lookup.h"
 #include "lib/stats.h"
-#include "request/stream.h"
 #include "request/request_metrics.h"
 #include "fetch/poller.h"
 #include "request/client_request.h"
 
-enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
+enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
+enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
@@ -40,6 +41,12 @@ enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000 };
 #define STEP_FUNCTION(id, function) function,
 
 enum step { STEPS(STEP_ID) WAIT, DONE };
+
+/* The event stream of a request. */
+struct stream {
+    bool open;                 /* the head was sent, and the stream was not closed */
+    char last_etag[ETAG_SIZE]; /* of the view that the client has */
+};
 
 struct request {
     struct requests *requests;   /* (ref) */
@@ -297,6 +304,44 @@ static enum step hold(struct request *r)
     return WAIT;
 }
 
+/* ---- the text of event streams (WHATWG HTML, text/event-stream) ---- */
+
+/* These three return false if the client has left or reads too slowly; then `client` must not be used any
+ * more. */
+static bool stream_send(struct fcgi_request *client, struct buf *text)
+{
+    bool open = fcgi_stream_send(client, text->data, text->len);
+    buf_done(text);
+    return open;
+}
+
+/* A view contains no line breaks, so it fits into one data line. */
+static bool stream_send_view(struct fcgi_request *client, const struct view_bytes *view)
+{
+    struct buf text;
+    buf_init(&text, EVENT_MAX);
+    buf_addf(&text, "event: status\nid: %.*s\ndata: ", EVENT_ID_LEN, view->etag + 1);
+    buf_add(&text, view->data, view->len);
+    buf_puts(&text, "\n\n");
+    return stream_send(client, &text);
+}
+
+static bool stream_send_problem(struct fcgi_request *client, enum problem problem, const char *request_id)
+{
+    struct buf text;
+    buf_init(&text, EVENT_MAX);
+    buf_puts(&text, "event: problem\ndata: ");
+    problem_body(problem, request_id, &text);
+    buf_puts(&text, "\n\n");
+    return stream_send(client, &text);
+}
+
+static bool stream_send_heartbeat(struct fcgi_request *client)
+{
+    static const char comment[] = ": still here\n\n";
+    return fcgi_stream_send(client, comment, strlen(comment));
+}
+
 /* ---- stream ---- */
 
 static void on_heartbeat(uv_timer_t *timer)
@@ -310,19 +355,52 @@ static void on_heartbeat(uv_timer_t *timer)
 
 static void begin_stream(struct request *r)
 {
-    stream_open(&r->stream, r->client, &r->facts);
+    struct buf head;
+    answer_stream_head(&r->facts, &head);
+    fcgi_stream(r->client, head.data, head.len);
+    buf_done(&head);
+    r->stream.open = true;
+    stat_inc(STAT_STREAMS);
     start_waiting(r);
     uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
 }
 
+static void end_stream(struct request *r)
+{
+    if (!r->stream.open)
+        return;
+    if (r->client != NULL)
+        fcgi_stream_end(r->client);
+    r->stream.open = false;
+    stat_dec(STAT_STREAMS);
+}
+
+/* Instead of a view that the client already has, it sends a comment, because nginx sends a head only together
+ * with data. Returns false if the stream is over. */
 static bool send_news(struct request *r)
 {
     const struct snapshot *snapshot = r->lookups.only.snapshot; /* NULL: the task does not exist any more */
-    bool sent = snapshot ? stream_send_view(&r->stream, r->client, &snapshot->views[r->asked.view])
-                         : stream_send_problem(r->client, r->lookups.only.problem, r->id);
+    const struct view_bytes *view = snapshot ? &snapshot->views[r->asked.view] : NULL;
+    bool sent = view == NULL ? stream_send_problem(r->client, r->lookups.only.problem, r->id)
+                : strcmp(view->etag, r->stream.last_etag) == 0 ? stream_send_heartbeat(r->client)
+                                                               : stream_send_view(r->client, view);
     if (!sent)
         r->client = NULL;
-    return sent && snapshot != NULL && !state_ended(snapshot->state);
+    if (!sent || view == NULL)
+        return false;
+    memcpy(r->stream.last_etag, view->etag, ETAG_SIZE);
+    return !state_ended(snapshot->state);
+}
+
+/* Whether the client has the final view of an ended task, according to its Last-Event-ID. */
+static bool is_complete(struct request *r)
+{
+    const struct snapshot *snapshot = r->lookups.only.snapshot;
+    const char *id = r->asked.last_event_id, *etag = snapshot->views[r->asked.view].etag;
+    if (id == NULL || strlen(id) != EVENT_ID_LEN || memcmp(id, etag + 1, EVENT_ID_LEN) != 0)
+        return false;
+    memcpy(r->stream.last_etag, etag, ETAG_SIZE);
+    return state_ended(snapshot->state);
 }
 
 static enum step stream(struct request *r)
@@ -331,9 +409,7 @@ static enum step stream(struct request *r)
         return RESPOND;
     lookups_each(&r->lookups, lookup_watch);
     if (!r->stream.open) {
-        /* The client has the final view: 204 tells an EventSource not to reconnect. */
-        r->facts.no_content =
-            stream_resume(&r->stream, r->asked.last_event_id, r->lookups.only.snapshot, r->asked.view);
+        r->facts.no_content = is_complete(r); /* 204 tells an EventSource not to reconnect */
         if (r->facts.no_content)
             return RESPOND;
         if (too_many_wait(r)) {
@@ -396,7 +472,7 @@ static enum step respond(struct request *r)
     stop_waiting(r);
     if (r->stream.open) {
         count(r, 200, r->lookups.only.source);
-        stream_close(&r->stream, r->client);
+        end_stream(r);
     } else if (r->client == NULL) {
         count(r, REQUEST_METRICS_GONE, SOURCE_NONE);
     } else {
@@ -415,7 +491,7 @@ static void on_closed(uv_handle_t *handle)
 static void request_free(struct request *r)
 {
     stop_waiting(r);
-    stream_close(&r->stream, NULL);
+    end_stream(r);
     lookups_done(&r->lookups);
     if (r->timer.loop != NULL)
         uv_close((uv_handle_t *)&r->timer, on_closed);
@@ -497,6 +573,7 @@ void requests_free(struct requests *rs)
         return;
     while (rs->waiting != NULL) {
         fcgi_on_gone(rs->waiting->client, NULL, NULL);
+        rs->waiting->client = NULL;
         request_free(rs->waiting);
     }
     request_metrics_free(rs->metrics);

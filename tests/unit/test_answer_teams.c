@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "request/answer.h"
-#include "request/stream.h"
 
 static const struct answer_facts facts = {
     .request_id = "req-1", .now_ms = 1736867746000, .by_origin = true, .origin = "https://app.example.com"};
@@ -53,7 +52,7 @@ TEST(other_origin_gets_no_cors_headers)
 TEST(stream_has_cors_headers)
 {
     struct buf head;
-    stream_head(&facts, &head);
+    answer_stream_head(&facts, &head);
     assert_line(&head, "\r\nVary: Accept, Prefer, Origin, Authorization\r\nAccess-Control-Allow-Origin: "
                        "https://app.example.com\r\n");
     assert_string_equal(head.data + head.len - 4, "\r\n\r\n");
