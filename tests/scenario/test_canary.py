@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parts import ROOT
+from helpers import PLAIN_BINARY
 from switches import SWITCHES
 
 PATH = "/sora/v1/videos/"
@@ -209,7 +209,7 @@ def memory(pid):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the processes")
 def test_key_is_only_in_locked_memory_and_replaced_keys_are_wiped(make_stack):
     """Uses the production binary: the sanitizer locks no memory and keeps freed blocks."""
-    stack = make_stack(binary=ROOT / "build/taskproxy", redis=False)
+    stack = make_stack(binary=PLAIN_BINARY, redis=False)
     old, new = stack.key, "sk-another-canary-0123456789abcdef"
     assert stack.task("t").status == 200
     stack.standin.keys = {new}

@@ -113,6 +113,17 @@ def running(root, stack, states=("READY", "STOPPING")):
         manager.close()
 
 
+@pytest.fixture
+def installed(deb, root, make_stack):
+    """The upstream of an installed and configured package; the test starts the service itself."""
+    stack = make_stack(redis=False, daemon=False, nginx=False)
+    trust(root, stack)
+    root.run("dpkg", "-i", deb)
+    configure(root.path / "etc", stack)
+    enable_site(root.path / "etc", stack)
+    return stack
+
+
 def user_of(root, pid):
     """The name, inside the root, of the user that the process runs as."""
     (uid,) = set(status_of(pid, "Uid")[0])
@@ -160,13 +171,8 @@ def write_secret(path, text):
     path.write_text(text + "\n")
 
 
-def test_service_starts_with_any_key_files_that_the_configuration_names(deb, root, make_stack):
-    stack = make_stack(redis=False, daemon=False, nginx=False)
-    trust(root, stack)
-    etc = root.path / "etc"
-    root.run("dpkg", "-i", deb)
-    configure(etc, stack)
-    enable_site(etc, stack)
+def test_service_starts_with_any_key_files_that_the_configuration_names(installed, root):
+    stack, etc = installed, root.path / "etc"
     (etc / "taskproxy/keys/main").unlink()
     files = {"keys/second": etc / "taskproxy/keys/second", "/etc/elsewhere/key": etc / "elsewhere/key",
              "credential:third": etc / "taskproxy/keys/third"}
@@ -217,13 +223,8 @@ def newer(root, deb):
     return "/root/newer.deb"
 
 
-def test_package_upgrade_reloads_without_failed_requests(deb, root, make_stack):
-    stack = make_stack(redis=False, daemon=False, nginx=False)
-    trust(root, stack)
-    etc = root.path / "etc"
-    root.run("dpkg", "-i", deb)
-    configure(etc, stack)
-    enable_site(etc, stack)
+def test_package_upgrade_reloads_without_failed_requests(installed, deb, root):
+    stack = installed
 
     with running(root, stack, states=("READY", "RELOADING", "READY", "STOPPING")) as (service, manager):
         stand_in_for_systemctl(root, service.pid)

@@ -1,6 +1,9 @@
 """Values in Redis: what is stored and for how long, and which values workers use or reject."""
 
 from helpers import REDIS_KEY, mark, restart_daemon, said, wait_stored
+from hooking import hook, hooked_maker
+from sharing import second_host
+from watching import NATIVE, SLOW, status
 
 
 def test_stored_value_and_its_ttl(make_stack):
@@ -84,3 +87,22 @@ def test_unusable_value_is_logged_once_and_replaced(make_stack):
             stack.wait_until(lambda: wait_stored(stack, task_id).startswith(f"{form} {digest} succeeded"), what=name)
         assert [words in line for line in said(stack, since)] == ([] if words in logged else [True]), name
         logged.add(words)
+
+
+def test_ended_value_replaces_a_running_snapshot_with_a_later_time(make_stack, tmp_path):
+    """The clock of the host with the running snapshot is an hour ahead of the one that has stored the end."""
+    stack = hooked_maker(make_stack, tmp_path)(clock=True)
+    stack.clock.step(3600)
+    other = second_host(make_stack, stack, providers=SLOW)
+    stack.standin.switch("t", state="SUCCESS")
+    assert status(other.ask_worker(NATIVE + "t")) == "SUCCESS"
+    ended = wait_stored(stack, "t")
+    stack.redis.cli("DEL", REDIS_KEY + "t")
+
+    stack.standin.switch("t", state="IN_PROGRESS")
+    assert status(stack.task("t")) == "IN_PROGRESS"
+    assert wait_stored(stack, "t") != ended
+    stack.redis.cli("SET", REDIS_KEY + "t", ended)
+    hook(stack, "t")
+    stack.wait_until(lambda: status(stack.task("t")) == "SUCCESS", what="the end of the task")
+    assert stack.standin.count("t") == 2

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import wait_stored
-from parts import ROOT
+from helpers import PLAIN_BINARY, wait_stored
 
 PATH = "/sora/v1/videos/"
 QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
@@ -197,7 +196,7 @@ def locked_kib(pid: int) -> int:
 
 def test_keys_are_locked_in_memory(make_stack):
     """Uses the production binary, as the sanitizer's mlock() does nothing."""
-    stack = make_stack(binary=ROOT / "build/taskproxy", nginx=False)
+    stack = make_stack(binary=PLAIN_BINARY, nginx=False)
     for pid in (stack.daemon.pid, *stack.daemon.workers()):  # one worker may still be starting
         stack.wait_until(lambda: locked_kib(pid) >= 8, what=f"locked memory of process {pid}")
     assert "cannot lock the keys" not in stack.daemon.log()

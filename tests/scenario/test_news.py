@@ -229,6 +229,23 @@ def test_false_notifications_cause_no_query_and_end_no_watch(make_stack):
     assert {status(answer.result()) for answer in watching} == {"IN_PROGRESS"}
 
 
+def test_notification_keeps_the_count_of_missing(make_frozen):
+    stack = sharing(make_frozen, config={"workers": 1}, providers={"sora": {"poll": {"min": "2s", "max": "2s"}}})
+    run(stack)
+    assert stack.task("t").status == 200
+    stack.standin.switch("t", status=404)
+    for _ in range(2):
+        stack.clock.step(2)
+        assert stack.task("t").headers["x-cache"] == "STALE"
+    heard = stack.metric("redis_news_total")
+    with Publisher(stack) as publisher:
+        publisher.publish(b"liar none 0 " + key("t"))
+    stack.wait_metric("redis_news_total", heard + 1)
+    stack.clock.step(2)
+    assert stack.task("t").json()["code"] == "task_not_found"
+    assert stack.standin.count("t") == 4
+
+
 @contextlib.contextmanager
 def flood(stack, text: bytes):
     """Publishes the notification continuously, as fast as Redis accepts it."""

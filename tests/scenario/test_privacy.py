@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from parts import ROOT, WEB_GROUP
+from helpers import PLAIN_BINARY
+from parts import WEB_GROUP
 from test_canary import TROUBLES, assert_nowhere, files, make_nosy_stack, pages, printed, processes, redis_values
 from test_ingress import send
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
-PLAIN_BINARY = ROOT / "build" / "taskproxy"  # the sanitizer changes the handling of core files
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
 WEB_USER = {"user": WEB_GROUP, "group": WEB_GROUP, "extra_groups": []}
 UNLIMITED_CORES = ["sh", "-c", 'ulimit -c unlimited && exec "$@"', "sh"]
 
