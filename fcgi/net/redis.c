@@ -75,7 +75,7 @@ struct redis {
     char reason[128]; /* why Redis is unavailable, as logged; "" while it is up */
     char latest[128]; /* why the last attempt failed */
     struct record records[REDIS_VERBS];
-    bool late; /* a deadline has passed; the socket is polled once more before the time-out */
+    bool late; /* a deadline has passed; Redis has one more chance */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
 
@@ -249,13 +249,27 @@ static uint64_t earliest_deadline(const struct redis *r)
 
 static void set_timer(struct redis *r)
 {
-    if (r->state == DOWN)
-        return;
+    if (r->state == DOWN || r->late)
+        return; /* the timer runs for something else */
     uint64_t now = uv_now(r->loop), deadline = r->commands_sent ? earliest_deadline(r) : 0;
     if (r->commands_sent == NULL)
         uv_timer_stop(&r->timer);
     else
         uv_timer_start(&r->timer, on_timer, deadline > now ? deadline - now : 0, 0);
+}
+
+/* Whether a command has not been written to the socket yet. */
+static bool is_unwritten(const struct redis *r)
+{
+    const struct link *link = r->context->ev.data;
+    return (link->events & UV_WRITABLE) != 0;
+}
+
+/* This process may have been busy or descheduled until now. Then the reply may already be in the socket, which
+ * is polled once more; or the command has not been written yet, and Redis has all of its time. */
+static int64_t more_time_ms(const struct redis *r)
+{
+    return is_unwritten(r) ? r->conf->timeout_ms : LAST_LOOK_MS;
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -267,9 +281,9 @@ static void on_timer(uv_timer_t *timer)
         set_timer(r);
     else if (r->late)
         drop(r, "no reply in time");
-    else { /* after this process was descheduled, the reply may already be in the socket */
+    else {
         r->late = true;
-        uv_timer_start(timer, on_timer, LAST_LOOK_MS, 0);
+        uv_timer_start(timer, on_timer, (uint64_t)more_time_ms(r), 0);
     }
 }
 

@@ -17,9 +17,20 @@ from pathlib import Path
 import parts
 
 LIBRARY = parts.ROOT / "build" / "asan" / "clock.so"
+SLOW_WRITES = parts.ROOT / "build" / "asan" / "slow_writes.so"
 COUNT = struct.Struct("=q")  # of changes
 SETTING = struct.Struct("=qqq")  # frozen, wall_ns, monotonic_ns; as many as SETTINGS
 SETTINGS = 64
+
+
+def slow_writes(milliseconds: int) -> dict:
+    """The environment in which a program stops for that long after each write to a socket (slow_writes.c)."""
+    return {"LD_PRELOAD": str(SLOW_WRITES), "TEST_SLOW_WRITES": str(milliseconds), "ASAN_OPTIONS": preloading()}
+
+
+def preloading() -> str:
+    """ASAN_OPTIONS of a program that loads a library before the sanitizer's."""
+    return f"{os.environ.get('ASAN_OPTIONS', 'detect_leaks=1')}:verify_asan_link_order=0"
 
 
 class Clock:
@@ -32,9 +43,7 @@ class Clock:
         self._memory = mmap.mmap(self._file.fileno(), 0)
         self._changes = 0
         self._frozen, self._wall_ns, self._monotonic_ns = 0, 0, 0
-        asan_options = os.environ.get("ASAN_OPTIONS", "detect_leaks=1")
-        self.environment = {"LD_PRELOAD": str(LIBRARY), "TEST_CLOCK": str(path),
-                            "ASAN_OPTIONS": f"{asan_options}:verify_asan_link_order=0"}
+        self.environment = {"LD_PRELOAD": str(LIBRARY), "TEST_CLOCK": str(path), "ASAN_OPTIONS": preloading()}
 
     def time(self) -> float:
         """Unix time by this clock."""

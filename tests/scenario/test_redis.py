@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from clock import slow_writes
 from helpers import REDIS_KEY, mark, restart_daemon, said, wait_stored
 
 ONE_WORKER = {"workers": 1}
@@ -159,6 +160,21 @@ def test_descheduled_worker_finds_the_reply_of_a_healthy_redis(make_stack):
     assert stack.metric("redis_failures_total") == 0
     assert said(stack) == []
     assert [key for key in stack.redis.keys() if key.endswith("#lease")] == []
+
+
+def test_command_queued_in_a_long_loop_iteration_has_its_whole_timeout(make_stack):
+    """One iteration queues the command that stores the result and writes the answers; only the next one sends it."""
+    stack = make_stack(config={"workers": 1, "redis": {"timeout": "1s"}}, daemon=False)
+    stack.daemon.variables |= slow_writes(40)
+    stack.daemon.start()
+    stack.wait_metric("redis_up", 1)
+    with stack.standin.hold("task_1"):
+        asked = [stack.background(stack.task, "task_1") for _ in range(40)]
+        stack.wait_metric("collapsed_total", 39)
+    assert {answer.result().status for answer in asked} == {200}
+    wait_stored(stack, "task_1")
+    assert stack.metric("redis_failures_total") == 0
+    assert said(stack) == []
 
 
 def test_full_redis_is_logged_once_and_still_read(make_stack):
