@@ -6,10 +6,10 @@
 
 BEGIN {
     FS = "\t"
-    split("string account path secret duration size int bool enum pointer strings secrets pointers scalars object list map map_text", types, " ")
+    split("string account path secret duration size int bool enum pointer strings secrets pointers scalars object list map map_text map_secret", types, " ")
     split("string|name or number|path|path|duration|size|whole number|true or false|one of|pointer|list of strings|list of paths|" \
           "pointer or list of pointers|list of strings, whole numbers, true, false and null|object|list of objects|" \
-          "objects by name|strings by name", texts, "|")
+          "objects by name|strings by name|paths by name", texts, "|")
     for (i in types)
         text_of[types[i]] = texts[i]
 }

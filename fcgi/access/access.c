@@ -51,14 +51,15 @@ static struct token find_token(const struct credentials *given, const struct tas
 /* ---- links ---- */
 
 static enum problem take_link(const struct conf *conf, const struct link *link, const struct task *task,
-                              int64_t now_s, const struct team **ret_team)
+                              int64_t now_s, struct caller *ret_caller)
 {
     const struct team *team = teams_by_name(conf->teams, link->team);
     if (team == NULL || task == NULL || !route_is_named(conf, task->route))
         return PROBLEM_WRONG_LINK;
-    enum problem problem = link_check(link, team, task->route->provider->name, task_id(task), now_s);
+    enum problem problem = link_check(link, team, task->route->provider->name, task_id(task), now_s,
+                                      conf->access.link_max_ttl_ms / 1000);
     if (problem == PROBLEM_NONE)
-        *ret_team = team;
+        *ret_caller = (struct caller){.team = team, .until_ms = link->exp * 1000};
     return problem;
 }
 
@@ -80,22 +81,22 @@ static enum problem take_name(const struct conf *conf, const struct credentials 
 }
 
 enum problem access_who(const struct conf *conf, const struct credentials *given, const struct task *task,
-                        int64_t now_s, const struct team **ret_team)
+                        int64_t now_s, struct caller *ret_caller)
 {
     struct link link;
-    *ret_team = NULL;
+    *ret_caller = (struct caller){.until_ms = INT64_MAX};
     if (conf->access.mode == ACCESS_OPEN)
         return PROBLEM_NONE;
-    enum problem problem = take_name(conf, given, task, ret_team);
+    enum problem problem = take_name(conf, given, task, &ret_caller->team);
     if (problem == PROBLEM_NO_CREDENTIAL) {
         problem = link_read(given->query, &link);
         if (problem == PROBLEM_NONE)
-            problem = take_link(conf, &link, task, now_s, ret_team);
+            problem = take_link(conf, &link, task, now_s, ret_caller);
     }
     if (problem == PROBLEM_NO_CREDENTIAL && conf->access.mode == ACCESS_NGINX)
         problem = PROBLEM_NO_TEAM;
     if (problem == PROBLEM_NONE && task != NULL)
-        problem = access_may(*ret_team, task);
+        problem = access_may(ret_caller->team, task);
     return problem;
 }
 

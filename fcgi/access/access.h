@@ -21,10 +21,15 @@ struct credentials {
 /* The name of the CGI parameter with the key_header, such as "HTTP_X_API_KEY". */
 void access_key_param(const struct provider *provider, char out[static ACCESS_PARAM_SIZE]);
 
-/* Sets *ret_team (NULL in the mode "open"), or returns why access is denied. Without a `task`, it only
- * determines the team and refuses links; the caller then asks access_may for each task. */
+struct caller {
+    const struct team *team; /* (ref) NULL in the mode "open" */
+    int64_t until_ms;        /* since 1970: the expiry of its link; INT64_MAX: it has none */
+};
+
+/* Determines who asks, or returns why access is denied. Without a `task`, it refuses links; the caller then
+ * asks access_may for each task. */
 enum problem access_who(const struct conf *conf, const struct credentials *given, const struct task *task,
-                        int64_t now_s, const struct team **ret_team);
+                        int64_t now_s, struct caller *ret_caller);
 
 /* Whether the team (NULL: everybody) may read the task. */
 enum problem access_may(const struct team *team, const struct task *task);

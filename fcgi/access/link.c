@@ -10,35 +10,52 @@ enum { TEXT_MAX = 2048, EXP_DIGITS_MAX = 12 };
 
 /* ---- signing ---- */
 
-void link_sign(const char *secret, const char *team, const char *provider, const char *task_id, int64_t exp,
-               char sig[static LINK_SIG_SIZE])
+void link_sign(const char *secret, const char *kid, const char *team, const char *provider,
+               const char *task_id, int64_t exp, char sig[static LINK_SIG_SIZE])
 {
     struct buf text;
     unsigned char digest[32];
     buf_init(&text, TEXT_MAX);
     buf_addf(&text, "taskproxy-link-v1\n%s\n%s/%s\n%lld\n", team, provider, task_id, (long long)exp);
+    if (kid[0] != '\0')
+        buf_addf(&text, "%s\n", kid);
     HMAC(EVP_sha256(), secret, (int)strlen(secret), (unsigned char *)text.data, text.len, digest, NULL);
     buf_done(&text);
     hex_encode(digest, sizeof(digest), sig);
 }
 
-enum problem link_check(const struct link *link, const struct team *team, const char *provider,
-                        const char *task_id, int64_t now_s)
+/* Whether the link was signed with this secret, which may be NULL. */
+static bool is_signed(const struct link *link, const struct team *team, const char *secret,
+                      const char *provider, const char *task_id)
 {
     char sig[LINK_SIG_SIZE];
+    if (secret == NULL)
+        return false;
+    link_sign(secret, link->kid, team->name, provider, task_id, link->exp, sig);
+    return CRYPTO_memcmp(sig, link->sig, LINK_SIG_SIZE) == 0;
+}
+
+enum problem link_check(const struct link *link, const struct team *team, const char *provider,
+                        const char *task_id, int64_t now_s, int64_t max_s)
+{
+    const struct named_secret *named = team_link_secrets(team);
     bool right = false;
-    for (size_t i = 0; i < TEAM_LINK_SECRETS && team->link_secrets[i].text != NULL; i++) {
-        link_sign(team->link_secrets[i].text, team->name, provider, task_id, link->exp, sig);
-        right |= CRYPTO_memcmp(sig, link->sig, LINK_SIG_SIZE) == 0;
-    }
-    if (!right || link->exp > now_s + LINK_LIFE_MAX_S + LINK_SKEW_S)
+    for (size_t i = 0; i < team->link_secrets.n; i++)
+        right |= strcmp(named[i].name, link->kid) == 0 &&
+                 is_signed(link, team, named[i].secret.text, provider, task_id);
+    for (size_t i = 0; i < TEAM_LINK_SECRETS && link->kid[0] == '\0'; i++)
+        right |= is_signed(link, team, team->plain_link_secrets[i].text, provider, task_id);
+    if (!right)
         return PROBLEM_WRONG_LINK;
+    if (link->exp > now_s + max_s + LINK_SKEW_S)
+        return PROBLEM_LINK_TOO_LONG;
     return now_s > link->exp + LINK_SKEW_S ? PROBLEM_LINK_EXPIRED : PROBLEM_NONE;
 }
 
 /* ---- reading ---- */
 
 #define DIGITS "0123456789"
+#define NAME   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-" DIGITS
 
 struct parameter {
     const char *name;
@@ -70,10 +87,10 @@ enum problem link_read(const char *query, struct link *ret_link)
 {
     char exp[EXP_DIGITS_MAX + 1];
     const struct parameter parameters[] = {
-        {"team", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-" DIGITS, 1,
-         sizeof(ret_link->team) - 1, ret_link->team},
+        {"team", NAME, 1, sizeof(ret_link->team) - 1, ret_link->team},
         {"exp", DIGITS, 1, EXP_DIGITS_MAX, exp},
         {"sig", "abcdef" DIGITS, LINK_SIG_SIZE - 1, LINK_SIG_SIZE - 1, ret_link->sig}};
+    const struct parameter kid = {"kid", NAME, 1, sizeof(ret_link->kid) - 1, ret_link->kid};
     size_t found = 0;
     for (size_t i = 0; i < NELEMS(parameters); i++) {
         int n = take_parameter(query, &parameters[i]);
@@ -83,6 +100,8 @@ enum problem link_read(const char *query, struct link *ret_link)
     }
     if (found == 0)
         return PROBLEM_NO_CREDENTIAL;
-    bool whole = found == NELEMS(parameters) && exp[0] != '0' && parse_int(exp, &ret_link->exp) == 0;
+    ret_link->kid[0] = '\0';
+    bool whole = found == NELEMS(parameters) && take_parameter(query, &kid) >= 0 && exp[0] != '0' &&
+                 parse_int(exp, &ret_link->exp) == 0;
     return whole ? PROBLEM_NONE : PROBLEM_BAD_LINK;
 }

@@ -39,10 +39,10 @@ static int complain(const char *format, ...)
 }
 
 /* Seconds; -1 if the lifetime is out of range. */
-static int64_t read_ttl(const char *text)
+static int64_t read_ttl(const char *text, int64_t max_ms)
 {
     int64_t ms;
-    if (parse_duration(text, &ms) < 0 || ms < 1000 || ms / 1000 > LINK_LIFE_MAX_S)
+    if (parse_duration(text, &ms) < 0 || ms < 1000 || ms > max_ms)
         return -1;
     return ms / 1000;
 }
@@ -50,19 +50,24 @@ static int64_t read_ttl(const char *text)
 int sign_link(const struct conf *conf, const struct sign_order *order)
 {
     struct task task;
-    char sig[LINK_SIG_SIZE];
+    char sig[LINK_SIG_SIZE], longest[32];
     if (order->team == NULL || order->task == NULL || order->ttl == NULL)
         return complain("--sign requires --team, --task and --ttl");
-    int64_t ttl_s = read_ttl(order->ttl);
+    int64_t ttl_s = read_ttl(order->ttl, conf->access.link_max_ttl_ms);
+    format_duration(conf->access.link_max_ttl_ms, longest);
     if (ttl_s < 0)
-        return complain("--ttl must be a duration from \"1s\" to \"366d\"");
+        return complain("--ttl must be a duration from \"1s\" to \"%s\" (link_max_ttl)", longest);
     if (conf->teams == NULL)
         return complain("the configuration names no teams_file");
     const struct team *team = teams_by_name(conf->teams, order->team);
     if (team == NULL)
         return complain("team \"%s\" is not in %s", order->team, conf->access.teams_file);
-    if (team->link_secrets[0].text == NULL)
-        return complain("team \"%s\" has no link_secret_file", team->name);
+    const struct named_secret *named = team_link_secrets(team);
+    bool has_named = team->link_secrets.n > 0;
+    const char *kid = has_named ? named->name : "",
+               *secret = has_named ? named->secret.text : team->plain_link_secrets[0].text;
+    if (secret == NULL)
+        return complain("team \"%s\" has neither link_secrets nor a link_secret_file", team->name);
     enum problem problem = route_named(conf, order->task, &task);
     if (problem != PROBLEM_NONE)
         return complain(problem == PROBLEM_BAD_ID ? "\"%s\": not a valid task id for this provider"
@@ -72,7 +77,7 @@ int sign_link(const struct conf *conf, const struct sign_order *order)
     if (!team_may_use(team, task.route->provider))
         return complain("team \"%s\" may not use provider \"%s\"", team->name, provider);
     int64_t exp = wall_ms() / 1000 + ttl_s;
-    link_sign(team->link_secrets[0].text, team->name, provider, task_id(&task), exp, sig);
-    printf("team=%s&exp=%lld&sig=%s\n", team->name, (long long)exp, sig);
+    link_sign(secret, kid, team->name, provider, task_id(&task), exp, sig);
+    printf("team=%s&exp=%lld%s%s&sig=%s\n", team->name, (long long)exp, *kid ? "&kid=" : "", kid, sig);
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

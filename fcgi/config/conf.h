@@ -81,6 +81,7 @@ struct conf_access {
     int mode;         /* enum access_mode */
     char *teams_file; /* NULL: there are no teams */
     int ownership;    /* enum ownership_mode */
+    int64_t link_max_ttl_ms;
 };
 
 enum { WORKERS_MAX = 64 };

@@ -30,12 +30,18 @@ static const struct type {
 
 static struct json_object *to_json(const struct field *field, const void *place);
 
+/* Whether the elements of a map are a name and a single value, such as struct pair. */
+static bool has_names(const struct field *field)
+{
+    return types[field->type].is_map && types[field->type].element != S_OBJECT;
+}
+
 /* The row that an element of a list or map would have. `offset` is where its value is. */
 static struct field element_of(const struct field *field)
 {
     struct field element = *field;
     element.type = types[field->type].element;
-    element.offset = field->type == S_MAP_TEXT ? offsetof(struct pair, value) : 0;
+    element.offset = has_names(field) ? sizeof(char *) : 0;
     element.min = element.max = 0; /* they limit the number of elements */
     return element;
 }
@@ -43,9 +49,9 @@ static struct field element_of(const struct field *field)
 static size_t element_size(const struct field *field)
 {
     enum schema_type element = types[field->type].element;
-    return field->type == S_MAP_TEXT ? sizeof(struct pair)
-           : element == S_OBJECT     ? field->table->size
-                                     : types[element].size;
+    if (element == S_OBJECT)
+        return field->table->size;
+    return types[element].size + (has_names(field) ? sizeof(char *) : 0);
 }
 
 static char *element_at(const struct field *field, const struct list *list, size_t i)
@@ -456,6 +462,7 @@ static const struct type types[S_TYPES] = {
     [S_LIST] = {"list", 0, read_list, S_OBJECT},
     [S_MAP] = {"map", 0, read_map, S_OBJECT, .is_map = true},
     [S_MAP_TEXT] = {"map_text", 0, read_map, S_STRING, .is_map = true},
+    [S_MAP_SECRET] = {"map_secret", 0, read_map, S_SECRET, .is_map = true},
 };
 
 static int read_root(const struct field *root, const struct schema_source *source, void *out,
@@ -519,7 +526,7 @@ static void done_field(const struct field *field, void *place)
         break;
     default:
         for (size_t i = 0; i < list->n; i++) {
-            if (field->type == S_MAP_TEXT)
+            if (has_names(field))
                 free(*(char **)(void *)element_at(field, list, i));
             done_field(&element, element_at(field, list, i) + element.offset);
         }

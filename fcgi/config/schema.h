@@ -34,6 +34,7 @@ enum schema_type {
     S_LIST,     /* struct list of structs of `table`, from an array */
     S_MAP,      /* struct list of structs of `table`, from an object: the first field, a char *, is the key */
     S_MAP_TEXT, /* struct list of struct pair, from an object of strings */
+    S_MAP_SECRET, /* struct list of struct named_secret, from an object of file names */
     S_TYPES
 };
 
@@ -46,6 +47,11 @@ struct list {
 struct pair {
     char *name;
     char *value;
+};
+
+struct named_secret {
+    char *name;
+    struct secret secret;
 };
 
 struct table;

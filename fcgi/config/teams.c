@@ -19,6 +19,12 @@ static const char *refuse_digest(const void *value)
            "them";
 }
 
+static const char *refuse_link_secret(const void *value)
+{
+    const struct secret *secret = value;
+    return strlen(secret->text) < LINK_SECRET_MIN ? "must name a file with at least 32 characters" : NULL;
+}
+
 /* A port (after its colon), as browsers write it. */
 static const char *refuse_port(const char *port, bool https)
 {
@@ -65,10 +71,13 @@ static const struct field team_fields[] = {
     FIELD("providers", S_STRINGS, TEAM, providers, REQUIRED, "providers that the team may use", ),
     FIELD("origins", S_STRINGS, TEAM, origins, "[]", "web pages that may use its tokens and links (CORS)",
           .refuse = refuse_origin),
-    FIELD("link_secret_file", S_SECRET, TEAM, link_secrets[0], "null",
-          "file with the secret that signs its links", .min = LINK_SECRET_MIN),
-    FIELD("old_link_secret_file", S_SECRET, TEAM, link_secrets[1], "null", "file with the previous secret",
-          .min = LINK_SECRET_MIN),
+    FIELD("link_secrets", S_MAP_SECRET, TEAM, link_secrets, "{}",
+          "files with the secrets that sign its links, each by the kid of its links",
+          .max = TEAM_NAMED_SECRETS_MAX, .refuse = refuse_link_secret),
+    FIELD("link_secret_file", S_SECRET, TEAM, plain_link_secrets[0], "null",
+          "file with the secret that signs links without a kid", .min = LINK_SECRET_MIN),
+    FIELD("old_link_secret_file", S_SECRET, TEAM, plain_link_secrets[1], "null",
+          "file with the previous secret of such links", .min = LINK_SECRET_MIN),
     FIELD("queries_per_minute", S_INT, TEAM, queries_per_minute, "0",
           "queries to upstreams per minute; 0: no limit", .max = 1000000),
     FIELD("watchers", S_INT, TEAM, watchers, "0",
@@ -179,7 +188,8 @@ static char *finish(const struct loader *l)
         error = check_tokens(l, team);
         if (error == NULL)
             error = check_providers(l, team);
-        if (error == NULL && team->link_secrets[0].text == NULL && team->link_secrets[1].text != NULL)
+        if (error == NULL && team->plain_link_secrets[0].text == NULL &&
+            team->plain_link_secrets[1].text != NULL)
             error =
                 team_error(l, team, "old_link_secret_file", "requires a link_secret_file, which replaces it");
     }

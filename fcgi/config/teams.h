@@ -1,7 +1,7 @@
 /* teams: the file teams.json, read and checked.
  *
  *     { "web": { "token_sha256": ["9f86..."], "providers": ["sora"], "origins": ["https://app.example.com"],
- *                "link_secret_file": "secrets/web-links", "queries_per_minute": 600, "watchers": 2000 } }
+ *                "link_secrets": { "2026-01": "secrets/web-links" }, "queries_per_minute": 600, "watchers": 2000 } }
  *
  * It holds only digests of tokens. A team has two of them while one token replaces another. */
 #ifndef TEAMS_H
@@ -9,17 +9,19 @@
 
 #include "config/provider.h"
 
-enum { TEAMS_FILE_MAX = 1024 * 1024, TEAM_TOKENS_MAX = 2, TEAM_LINK_SECRETS = 2 };
+enum { TEAMS_FILE_MAX = 1024 * 1024, TEAM_TOKENS_MAX = 2, TEAM_LINK_SECRETS = 2, TEAM_NAMED_SECRETS_MAX = 8 };
 
 struct team {
     char *name;
     struct list token_sha256; /* of char *: 64 hex digits, lower case */
     struct list providers;    /* of char *: the providers that it may use */
     struct list origins;      /* of char *: origins of web pages that may use its links and tokens (CORS) */
+    struct list
+        link_secrets; /* of struct named_secret: those of signed links with a `kid`, which is the name */
     struct secret
-        link_secrets[TEAM_LINK_SECRETS]; /* the present and the previous one; without any, no signed links */
-    int64_t queries_per_minute;          /* queries to upstreams; 0: no limit */
-    int64_t watchers;                    /* held requests and streams in one worker; 0: no limit */
+        plain_link_secrets[TEAM_LINK_SECRETS]; /* of links without: the present and the previous one */
+    int64_t queries_per_minute;                /* queries to upstreams; 0: no limit */
+    int64_t watchers;                          /* held requests and streams in one worker; 0: no limit */
 };
 
 struct teams {
@@ -37,6 +39,11 @@ void teams_free(struct teams *teams); /* NULL is allowed */
 static inline const struct team *teams_at(const struct teams *teams, size_t i)
 {
     return (const struct team *)teams->list.items + i;
+}
+
+static inline const struct named_secret *team_link_secrets(const struct team *team)
+{
+    return team->link_secrets.items;
 }
 
 /* The team of that name, or NULL. */

@@ -58,6 +58,7 @@ struct request {
     struct client_request asked;
     struct slot slot; /* of the team's limit of waiting requests */
     struct lookups lookups;
+    int64_t until_ms;  /* wall time: when the client's link expires */
     uint64_t begun_ms; /* loop time */
     int64_t begun_ns;  /* wall time */
     bool held;         /* it waits for news */
@@ -143,22 +144,32 @@ void requests_take_hint(struct requests *rs, const char *key)
 
 /* ---- authorize ---- */
 
+/* A wait ends when the link does. */
+static void limit_wait(struct request *r)
+{
+    int64_t left_s = (r->until_ms - r->facts.now_ms) / 1000;
+    if (r->asked.wait_s > left_s)
+        r->asked.wait_s = left_s > 0 ? (int)left_s : 0;
+}
+
 static enum step authorize(struct request *r)
 {
     const struct conf *conf = r->requests->parts.conf;
     const struct task *task = r->asked.kind == ROUTE_MANY ? NULL : &r->lookups.only.task;
-    const struct team *team;
+    struct caller caller;
     if (r->asked.preflight)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
-    enum problem problem = access_who(conf, &r->asked.given, task, r->facts.now_ms / 1000, &team);
+    enum problem problem = access_who(conf, &r->asked.given, task, r->facts.now_ms / 1000, &caller);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    if (!access_is_origin(conf, team, task, r->asked.origin))
+    if (!access_is_origin(conf, caller.team, task, r->asked.origin))
         r->facts.origin = NULL;
-    r->facts.team = team ? team->name : NULL;
-    r->slot.quota = quotas_of(r->requests->parts.quotas, team);
+    r->until_ms = caller.until_ms;
+    limit_wait(r);
+    r->facts.team = caller.team ? caller.team->name : NULL;
+    r->slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
     r->facts.limit = quota_queries_limit(r->slot.quota);
-    lookups_judge(&r->lookups, team, r->slot.quota);
+    lookups_judge(&r->lookups, caller.team, r->slot.quota);
     return LOOK_IN_MEMORY;
 }
 
@@ -344,12 +355,30 @@ static bool stream_send_heartbeat(struct fcgi_request *client)
 
 /* ---- stream ---- */
 
+static bool link_has_expired(const struct request *r)
+{
+    return wall_ms() >= r->until_ms;
+}
+
+static void on_heartbeat(uv_timer_t *timer);
+
+/* For the next heartbeat, or for the end of the client's link if that is sooner. */
+static void start_heartbeat(struct request *r)
+{
+    int64_t left_ms = r->until_ms - wall_ms();
+    if (left_ms > HEARTBEAT_MS)
+        left_ms = HEARTBEAT_MS;
+    uv_timer_start(&r->timer, on_heartbeat, left_ms > 0 ? (uint64_t)left_ms : 0, 0);
+}
+
 static void on_heartbeat(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
-    if (stream_send_heartbeat(r->client))
-        return;
-    r->client = NULL;
+    if (!link_has_expired(r)) {
+        if (stream_send_heartbeat(r->client))
+            return start_heartbeat(r);
+        r->client = NULL;
+    }
     run(r);
 }
 
@@ -362,7 +391,7 @@ static void begin_stream(struct request *r)
     r->stream.open = true;
     stat_inc(STAT_STREAMS);
     start_waiting(r);
-    uv_timer_start(&r->timer, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS);
+    start_heartbeat(r);
 }
 
 static void end_stream(struct request *r)
@@ -407,6 +436,11 @@ static enum step stream(struct request *r)
 {
     if (r->client == NULL)
         return RESPOND;
+    if (r->stream.open && link_has_expired(r)) {
+        if (!stream_send_problem(r->client, PROBLEM_LINK_EXPIRED, r->id))
+            r->client = NULL;
+        return RESPOND;
+    }
     lookups_each(&r->lookups, lookup_watch);
     if (!r->stream.open) {
         r->facts.no_content = is_complete(r); /* 204 tells an EventSource not to reconnect */

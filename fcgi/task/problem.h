@@ -21,12 +21,13 @@
     X(NO_CREDENTIAL, "unauthorized", 401, "Unauthorized", "A team token or a signed link is required.")      \
     X(WRONG_TOKEN, "unauthorized", 401, "Unauthorized", "Unknown token.")                                    \
     X(BAD_LINK, "unauthorized", 401, "Unauthorized",                                                         \
-      "A signed link must have team, exp and sig, each once.")                                               \
+      "A signed link must have team, exp, sig and optionally kid, each once.")                               \
     X(NO_TEAM, "forbidden", 403, "Forbidden", "The web server did not name a known team.")                   \
     X(FORBIDDEN, "forbidden", 403, "Forbidden", "The team may not use this provider.")                       \
     X(WRONG_LINK, "forbidden", 403, "Forbidden",                                                             \
       "The link is for another task, or its signature is invalid.")                                          \
     X(LINK_EXPIRED, "forbidden", 403, "Forbidden", "The link has expired.")                                  \
+    X(LINK_TOO_LONG, "forbidden", 403, "Forbidden", "The link expires too far in the future.")               \
     X(ORIGIN, "forbidden", 403, "Forbidden", "No team lists this origin.")                                   \
     X(NOT_FOUND, "not_found", 404, "Not found", "Nothing exists at this path.")                              \
     X(TASK_NOT_FOUND, "task_not_found", 404, "Task not found", "The task does not exist at the upstream.")   \

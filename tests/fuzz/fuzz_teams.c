@@ -33,8 +33,11 @@ static void read_link(const char *query)
     if (link_read(query, &link) != PROBLEM_NONE)
         return;
     PROMISE(strstr(query, link.team) != NULL && strstr(query, link.sig) != NULL && link.exp > 0);
-    const struct team team = {.name = link.team, .link_secrets = {{.text = link.sig}}};
-    PROMISE(link_check(&link, &team, "sora", "x", link.exp) == PROBLEM_WRONG_LINK);
+    PROMISE(strstr(query, link.kid) != NULL);
+    struct named_secret named = {link.kid, {.text = link.sig}};
+    const struct team team = {
+        .name = link.team, .link_secrets = {&named, 1}, .plain_link_secrets = {{.text = link.sig}}};
+    PROMISE(link_check(&link, &team, "sora", "x", link.exp, 1) == PROBLEM_WRONG_LINK);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -19,8 +19,9 @@ CONFIGURATION = b"""{"workers": 2, "socket_dir": "run", "log_level": "debug", "p
   "redis": {"address": "127.0.0.1:6379", "timeout": "50ms", "database": 1, "prefix": "t:"},
   "cache": {"memory": "64MiB", "terminal_ttl": "24h"}, "limits": {"waiters": 10}, "access": {"mode": "open"}}"""
 TEAMS = b"""{"web": {"token_sha256": ["%s"], "providers": ["sora"], "origins": ["https://a.example", "http://[::1]:81"],
-  "link_secret_file": "s", "old_link_secret_file": "s", "queries_per_minute": 600, "watchers": 20}}""" % (32 * b"9f")
-LINK = b"wait=30&team=web&exp=1767225600&sig=" + 32 * b"9f"
+  "link_secret_file": "s", "old_link_secret_file": "s", "link_secrets": {"2026-01": "s"},
+  "queries_per_minute": 600, "watchers": 20}}""" % (32 * b"9f")
+LINK = b"wait=30&team=web&exp=1767225600&kid=2026-01&sig=" + 32 * b"9f"
 URLS = ["https://x/a.mp4?" + query for query in (
     "se=2025-01-14T16%3A15%3A46Z&ske=2025-01-15T16%3A15%3A46Z", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600",
     "X-Tos-Date=20250114T151546Z&X-Tos-Expires=3600", "x-oss-date=20250114T151546Z&x-oss-expires=3600",

@@ -50,16 +50,17 @@ def in_seconds(seconds: int) -> int:
     return int(time.time()) + seconds
 
 
-def sign(task: str, exp: int, team: str = "web", secret: str = SECRET) -> str:
+def sign(task: str, exp: int, team: str = "web", secret: str = SECRET, kid: str = "") -> str:
     """The signature, as the documentation has it."""
-    text = f"taskproxy-link-v1\n{team}\n{task}\n{exp}\n"
+    text = f"taskproxy-link-v1\n{team}\n{task}\n{exp}\n" + (f"{kid}\n" if kid else "")
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def link(task: str, exp: int | None = None, team: str = "web", secret: str = SECRET) -> str:
+def link(task: str, exp: int | None = None, team: str = "web", secret: str = SECRET, kid: str = "") -> str:
     """The query string of a link."""
     exp = in_seconds(3600) if exp is None else exp
-    return f"team={team}&exp={exp}&sig={sign(task, exp, team, secret)}"
+    named = f"&kid={kid}" if kid else ""
+    return f"team={team}&exp={exp}{named}&sig={sign(task, exp, team, secret, kid)}"
 
 
 def refusal(answer) -> tuple:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from teaming import OLD_SECRET, SECRET, in_seconds, link, one_stack, refusal, sign, teams_stack, write_teams
+from teaming import OLD_SECRET, SECRET, TOKENS, in_seconds, link, one_stack, refusal, sign, teams_stack, write_teams
 from watching import NATIVE, UNIFIED, Stream, both_views, end, run
 
 UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
-YEAR = 366 * 86400
+WEEK = 7 * 86400
 
 shared = pytest.fixture(scope="module")(one_stack)
 
@@ -75,8 +75,8 @@ def test_malformed_parameter_is_unauthorized(shared, change):
     lambda: link("sora/t", team="film"), lambda: link("sora/t", team="nobody"),
     lambda: link("sora/t").replace("team=web", "team=film"), lambda: link("sora/t", secret=OLD_SECRET),
     lambda: link("sora/t", exp=in_seconds(3600)).replace("exp=", "exp=1"),
-    lambda: link("sora/t", exp=in_seconds(YEAR + 60)), lambda: link("sora/t", exp=in_seconds(-40)),
-], ids=["task", "provider", "secret", "unlinked-team", "unknown-team", "other-team", "dropped-secret", "exp", "year", "expired"])
+    lambda: link("sora/t", exp=in_seconds(WEEK + 60)), lambda: link("sora/t", exp=in_seconds(-40)),
+], ids=["task", "provider", "secret", "unlinked-team", "unknown-team", "other-team", "dropped-secret", "exp", "week", "expired"])
 def test_wrong_signature_is_forbidden(shared, query):
     answer = ask(shared, query())
     assert refusal(answer) == FORBIDDEN and "www-authenticate" not in answer.headers
@@ -92,7 +92,7 @@ def test_thirty_seconds_of_clock_difference_are_tolerated(make_frozen):
     stack = teams_stack(make_frozen, redis=False)
     stack.standin.switch(state="SUCCESS")
     now = int(stack.clock.time())
-    expiring, far = link("sora/t", exp=now), link("sora/t", exp=now + YEAR + 31)
+    expiring, far = link("sora/t", exp=now), link("sora/t", exp=now + WEEK + 31)
     assert [ask(stack, query).status for query in (expiring, far)] == [200, 403]
     stack.clock.step(1)
     assert [ask(stack, query).status for query in (expiring, far)] == [200, 200]
@@ -100,6 +100,57 @@ def test_thirty_seconds_of_clock_difference_are_tolerated(make_frozen):
     assert ask(stack, expiring).status == 200
     stack.clock.step(1)
     assert refusal(ask(stack, expiring)) == FORBIDDEN
+
+
+def test_longer_links_are_valid_where_the_configuration_allows_them(make_stack):
+    stack = teams_stack(make_stack, access={"link_max_ttl": "366d"}, redis=False)
+    assert ask(stack, link("sora/t", exp=in_seconds(366 * 86400))).status == 200
+    answer = ask(stack, link("sora/t", exp=in_seconds(367 * 86400)))
+    assert refusal(answer) == FORBIDDEN and "too far in the future" in answer.json()["detail"]
+
+
+def test_wait_ends_with_its_link(make_frozen):
+    stack = teams_stack(make_frozen, redis=False)
+    run(stack, "7%", "t")
+    query = link("sora/t", exp=int(stack.clock.time()) + 7)
+    held = stack.background(ask, stack, f"wait=30&{query}")
+    stack.wait_metric("waiters", 1)
+    stack.clock.step(8)
+    answer = held.result()
+    assert (answer.status, answer.headers["preference-applied"]) == (200, "wait=7")
+    answer = ask(stack, f"wait=30&{query}")  # clocks may differ, but no wait is granted any more
+    assert answer.status == 200 and "preference-applied" not in answer.headers
+
+
+def test_stream_ends_with_its_link(make_frozen):
+    stack = teams_stack(make_frozen, redis=False)
+    run(stack, "7%", "t")
+    stack.clock.run()
+    exp = int(stack.clock.time()) + 40
+    with Stream(stack, f"{UNIFIED}t?{link('sora/t', exp=exp)}") as stream, \
+            Stream(stack, f"{UNIFIED}t", Authorization=f"Bearer {TOKENS['web']}") as other:
+        assert stream.next().type == other.next().type == "status"
+        stack.clock.freeze()
+        stack.clock.step(exp - stack.clock.time() - 0.5)
+        stack.wait_metric("streams", 2)
+        stack.clock.step(1)
+        (event,) = stream.rest()
+        assert (event.type, event.data["detail"]) == ("problem", "The link has expired.")
+        stack.wait_metric("streams", lambda open: open == 1)
+
+
+def test_one_of_several_secrets_is_withdrawn(make_stack):
+    both = {"new": "web-links", "old": "old-web-links"}
+    stack = teams_stack(make_stack, {"web": {"link_secret_file": None, "link_secrets": both}}, redis=False)
+    old, new = link("sora/t", secret=OLD_SECRET, kid="old"), link("sora/t", kid="new")
+    assert [ask(stack, query).status for query in (old, new)] == [200, 200]
+    for query in (link("sora/t"), link("sora/t", kid="old"), new.replace("kid=new", "kid=old"), link("sora/t", kid="x")):
+        assert refusal(ask(stack, query)) == FORBIDDEN
+    done = stack.daemon.run("--sign", "--team", "web", "--task", "sora/t", "--ttl", "1m")
+    assert "&kid=new&" in done.stdout and ask(stack, done.stdout.strip()).status == 200
+    write_teams(stack, {"web": {"link_secret_file": None, "link_secrets": {"new": "web-links"}}})
+    stack.wait_until(lambda: ask(stack, old).status == 403, what="the old secret to be withdrawn")
+    assert ask(stack, new).status == 200
 
 
 def test_token_takes_precedence_over_a_link(shared):

@@ -38,13 +38,13 @@ def test_link_is_printed_on_one_line(idle):
 
 @pytest.mark.parametrize("change, message", [
     ({"--team": "nobody"}, 'team "nobody" is not in '),
-    ({"--team": "film"}, 'team "film" has no link_secret_file'),
+    ({"--team": "film"}, 'team "film" has neither link_secrets nor a link_secret_file'),
     ({"--task": "kling/x"}, '"kling/x": no route has this provider'),
     ({"--task": "sora"}, '"sora": no route has this provider'),
     ({"--task": "sora/a b"}, '"sora/a b": not a valid task id for this provider'),
-    ({"--ttl": "1"}, '--ttl must be a duration from "1s" to "366d"'),
-    ({"--ttl": "500ms"}, '--ttl must be a duration from "1s" to "366d"'),
-    ({"--ttl": "367d"}, '--ttl must be a duration from "1s" to "366d"'),
+    ({"--ttl": "1"}, '--ttl must be a duration from "1s" to "7d" (link_max_ttl)'),
+    ({"--ttl": "500ms"}, '--ttl must be a duration from "1s" to "7d" (link_max_ttl)'),
+    ({"--ttl": "169h"}, '--ttl must be a duration from "1s" to "7d" (link_max_ttl)'),
 ], ids=lambda value: str(value) if isinstance(value, dict) else "")
 def test_signing_errors_are_reported(idle, change, message):
     (option, value), = change.items()

@@ -15,7 +15,7 @@ EXAMPLES = dict(re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_te
 
 @pytest.fixture
 def stack(make_stack):
-    return teams_stack(make_stack, redis=False)
+    return teams_stack(make_stack, {"web": {"link_secret_file": None, "link_secrets": {"2026-01": "web-links"}}}, redis=False)
 
 
 def test_every_language_has_an_example():

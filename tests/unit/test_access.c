@@ -96,30 +96,30 @@ static void assert_team(const struct conf *conf, const struct credentials *given
                         const char *name)
 {
     const struct task task = task_of(conf, route);
-    const struct team *team;
-    enum problem problem = access_who(conf, given, &task, NOW, &team);
+    struct caller caller;
+    enum problem problem = access_who(conf, given, &task, NOW, &caller);
     if (problem != PROBLEM_NONE)
         fail_msg("%s", problem_code(problem));
-    assert_string_equal(team->name, name);
+    assert_string_equal(caller.team->name, name);
 }
 
 static void assert_problem(const struct conf *conf, const struct credentials *given, size_t route,
                            enum problem expected)
 {
     const struct task task = task_of(conf, route);
-    const struct team *team;
-    assert_int_equal(access_who(conf, given, &task, NOW, &team), expected);
+    struct caller caller;
+    assert_int_equal(access_who(conf, given, &task, NOW, &caller), expected);
 }
 
 TEST(mode_open_ignores_credentials)
 {
     const struct task task = task_of(open_conf, SORA);
-    const struct team *team;
+    struct caller caller;
     const struct credentials none = {0}, wrong = {.authorization = "Bearer x", .query = "team=web"};
-    assert_int_equal(access_who(open_conf, &none, &task, NOW, &team), PROBLEM_NONE);
-    assert_int_equal(access_who(open_conf, &wrong, NULL, NOW, &team), PROBLEM_NONE);
-    assert_null(team);
-    assert_int_equal(access_may(team, &task), PROBLEM_NONE);
+    assert_int_equal(access_who(open_conf, &none, &task, NOW, &caller), PROBLEM_NONE);
+    assert_int_equal(access_who(open_conf, &wrong, NULL, NOW, &caller), PROBLEM_NONE);
+    assert_null(caller.team);
+    assert_int_equal(access_may(caller.team, &task), PROBLEM_NONE);
 }
 
 TEST(token_is_read_where_the_providers_clients_put_their_key)
@@ -178,21 +178,21 @@ TEST(team_name_from_the_web_server_counts_in_mode_nginx_only)
 TEST(team_may_use_its_providers_only)
 {
     const struct credentials film = {.authorization = "Bearer tp-film"};
-    const struct team *team;
+    struct caller caller;
     const struct task sora = task_of(teams_conf, SORA), fal = task_of(teams_conf, FAL);
     assert_team(teams_conf, &film, FAL, "film");
     assert_problem(teams_conf, &film, SORA, PROBLEM_FORBIDDEN);
     assert_problem(nginx_conf, &(struct credentials){.team = "film"}, SORA, PROBLEM_FORBIDDEN);
-    assert_int_equal(access_who(teams_conf, &film, NULL, NOW, &team), PROBLEM_NONE);
-    assert_int_equal(access_may(team, &sora), PROBLEM_FORBIDDEN);
-    assert_int_equal(access_may(team, &fal), PROBLEM_NONE);
+    assert_int_equal(access_who(teams_conf, &film, NULL, NOW, &caller), PROBLEM_NONE);
+    assert_int_equal(access_may(caller.team, &sora), PROBLEM_FORBIDDEN);
+    assert_int_equal(access_may(caller.team, &fal), PROBLEM_NONE);
 }
 
 /* The query string of a link of team web for this task. */
 static char *link_query(const char *provider, const char *id, int64_t exp)
 {
     char sig[LINK_SIG_SIZE];
-    link_sign(secret, "web", provider, id, exp, sig);
+    link_sign(secret, "", "web", provider, id, exp, sig);
     return xasprintf("wait=1&team=web&exp=%lld&sig=%s", (long long)exp, sig);
 }
 
@@ -209,11 +209,26 @@ TEST(link_is_valid_for_its_task)
     free(query);
 }
 
+TEST(access_by_link_ends_with_it)
+{
+    const struct task task = task_of(teams_conf, SORA);
+    char *query = link_query("sora", "abc", NOW + 60);
+    struct caller caller;
+    assert_int_equal(access_who(teams_conf, &(struct credentials){.query = query}, &task, NOW, &caller),
+                     PROBLEM_NONE);
+    assert_int_equal(caller.until_ms, (NOW + 60) * 1000LL);
+    assert_int_equal(
+        access_who(teams_conf, &(struct credentials){.key_header = "Bearer tp-web"}, &task, NOW, &caller),
+        PROBLEM_NONE);
+    assert_int_equal(caller.until_ms, INT64_MAX);
+    free(query);
+}
+
 TEST(link_is_not_valid_for_a_list)
 {
     char *query = link_query("sora", "abc", NOW + 60);
-    const struct team *team;
-    assert_int_equal(access_who(teams_conf, &(struct credentials){.query = query}, NULL, NOW, &team),
+    struct caller caller;
+    assert_int_equal(access_who(teams_conf, &(struct credentials){.query = query}, NULL, NOW, &caller),
                      PROBLEM_WRONG_LINK);
     free(query);
 }
@@ -228,11 +243,11 @@ TEST(token_takes_precedence_over_a_link)
 
 TEST(invalid_link_is_refused)
 {
-    char *expired = link_query("sora", "abc", NOW - 31), *late = link_query("sora", "abc", NOW + 400 * 86400);
+    char *expired = link_query("sora", "abc", NOW - 31), *late = link_query("sora", "abc", NOW + 8 * 86400);
     char *film = xasprintf("team=film&exp=%d&sig=%064d", NOW, 0),
          *none = xasprintf("team=x&exp=%d&sig=%064d", NOW, 0);
     assert_problem(teams_conf, &(struct credentials){.query = expired}, SORA, PROBLEM_LINK_EXPIRED);
-    assert_problem(teams_conf, &(struct credentials){.query = late}, SORA, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = late}, SORA, PROBLEM_LINK_TOO_LONG);
     assert_problem(teams_conf, &(struct credentials){.query = film}, SORA, PROBLEM_WRONG_LINK);
     assert_problem(teams_conf, &(struct credentials){.query = none}, SORA, PROBLEM_WRONG_LINK);
     assert_problem(teams_conf, &(struct credentials){.query = "team=web"}, SORA, PROBLEM_BAD_LINK);
@@ -277,6 +292,7 @@ int main(void)
         cmocka_unit_test(team_name_from_the_web_server_counts_in_mode_nginx_only),
         cmocka_unit_test(team_may_use_its_providers_only),
         cmocka_unit_test(link_is_valid_for_its_task),
+        cmocka_unit_test(access_by_link_ends_with_it),
         cmocka_unit_test(link_is_not_valid_for_a_list),
         cmocka_unit_test(token_takes_precedence_over_a_link),
         cmocka_unit_test(invalid_link_is_refused),

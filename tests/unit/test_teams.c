@@ -81,11 +81,16 @@ TEST(all_keys_of_a_team_are_read)
 {
     struct teams *teams =
         load_good(WEB ", \"link_secret_file\": \"secrets/links\", \"old_link_secret_file\": \"secrets/old\","
+                      " \"link_secrets\": {\"2026-01\": \"secrets/old\", \"b_2\": \"secrets/links\"},"
                       " \"queries_per_minute\": 600, \"watchers\": 2000}}");
     const struct team *web = teams_by_name(teams, "web");
-    assert_string_equal(web->link_secrets[0].path, FILE_A);
-    assert_string_equal(web->link_secrets[0].text, "0123456789abcdef0123456789abcdef");
-    assert_string_equal(web->link_secrets[1].text, "fedcba9876543210fedcba9876543210");
+    assert_string_equal(web->plain_link_secrets[0].path, FILE_A);
+    assert_string_equal(web->plain_link_secrets[0].text, "0123456789abcdef0123456789abcdef");
+    assert_string_equal(web->plain_link_secrets[1].text, "fedcba9876543210fedcba9876543210");
+    assert_int_equal(web->link_secrets.n, 2);
+    assert_string_equal(team_link_secrets(web)[0].name, "2026-01");
+    assert_string_equal(team_link_secrets(web)[0].secret.text, "fedcba9876543210fedcba9876543210");
+    assert_string_equal(team_link_secrets(web)[1].name, "b_2");
     assert_int_equal(web->queries_per_minute, 600);
     assert_int_equal(web->watchers, 2000);
     teams_free(teams);
@@ -95,7 +100,8 @@ TEST(omitted_limits_are_unlimited)
 {
     struct teams *teams = load_good(WEB "}}");
     const struct team *web = teams_by_name(teams, "web");
-    assert_null(web->link_secrets[0].text);
+    assert_null(web->plain_link_secrets[0].text);
+    assert_int_equal(web->link_secrets.n, 0);
     assert_int_equal(web->queries_per_minute, 0);
     assert_int_equal(web->watchers, 0);
     assert_int_equal(web->origins.n, 0);
@@ -245,6 +251,11 @@ TEST(errors_are_reported_with_their_location)
          AT "/web/link_secret_file: \"/x/secrets/short\" must contain at least 32 characters"},
         {WEB ", \"link_secret_file\": \"secrets/lines\"}}",
          AT "/web/link_secret_file: \"/x/secrets/lines\" must contain one line of visible ASCII characters"},
+        {WEB ", \"link_secrets\": {\"a\": \"secrets/links\",\n\"b\": \"secrets/short\"}}}",
+         "/x/teams.json:2: /web/link_secrets/b: must name a file with at least 32 characters"},
+        {WEB ", \"link_secrets\": {\"a\": \"secrets/lines\"}}}",
+         AT "/web/link_secrets/a: \"/x/secrets/lines\" must contain one line of visible ASCII characters"},
+        {WEB ", \"link_secrets\": {\"a\": 1}}}", AT "/web/link_secrets/a: must be a string, not int"},
         {WEB ", \"old_link_secret_file\": \"secrets/old\"}}",
          AT "/web/old_link_secret_file: requires a link_secret_file, which replaces it"},
     };
