@@ -1,33 +1,41 @@
 /* ownership: see ownership.h. */
 #include "access/ownership.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <uthash.h>
 
-enum { OWNERSHIP_MAX = 65536 };
+enum {
+    OWNERSHIP_MAX = 65536,
+    OWNER_KEY_SIZE = 65 + IDENTITY_SIZE, /* names of accounts have at most 64 characters */
+    RENEW_MS = 24 * 60 * 60 * 1000
+};
 
-#define KEPT_S_TEXT "2592000"
+#define KEPT_MS_TEXT "2592000000"
 
-/* KEYS: the owner. ARGV: the claiming team, the expiry. Returns the owner's name, even if Redis is full or read-only. */
-static const char claim_script[] = "local owner=redis.call('GET',KEYS[1]) "
-                                   "if owner then redis.pcall('EXPIRE',KEYS[1],ARGV[2]) return owner end "
-                                   "redis.call('SET',KEYS[1],ARGV[1],'EX',ARGV[2]) return ARGV[1]";
+/* KEYS: the owner. ARGV: the claiming team, the time to live in ms. Returns the owner, even if Redis is full or
+ * read-only; nil if the team has just become it. */
+static const char claim_script[] =
+    "local owner=redis.call('GET',KEYS[1]) "
+    "if not owner then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return false end "
+    "if owner==ARGV[1] then redis.pcall('PEXPIRE',KEYS[1],ARGV[2]) end return owner";
 
 /* The owner of one task. */
 struct owner {
-    const struct team *team; /* (ref) NULL: a team that is not in the file any more */
-    bool sure;               /* confirmed by Redis; false: Redis was unavailable */
+    char key[OWNER_KEY_SIZE]; /* "ACCOUNT:IDENTITY" */
+    const struct team *team;  /* (ref) NULL: a team that is not in the file any more */
+    bool sure;                /* confirmed by Redis; false: Redis was unavailable */
+    int64_t confirmed_ms;     /* when it was (monotonic) */
     UT_hash_handle hh;
-    size_t key_len;
-    char key[];
 };
 
 struct ownership {
-    const struct conf *conf; /* (ref) */
-    struct redis *redis;     /* (ref) */
-    struct owner *table;     /* the least recently used task comes first */
+    const struct conf *conf;  /* (ref) */
+    struct redis *redis;      /* (ref) */
+    struct owner *table;      /* the least recently used task comes first */
+    struct log_once nameless; /* providers whose answers have no identity */
 };
 
 struct ownership *ownership_new(const struct conf *conf, struct redis *redis)
@@ -52,34 +60,47 @@ void ownership_free(struct ownership *ownership)
     free(ownership);
 }
 
+static int64_t steady_ms(void)
+{
+    return (int64_t)(uv_hrtime() / 1000000);
+}
+
 /* ---- the cache of owners ---- */
 
-/* Moves the owner to the end of the table, as the most recently used. */
-static struct owner *recall(struct ownership *ownership, const struct task *task)
+static void write_key(const struct claim *claim, char key[static OWNER_KEY_SIZE])
 {
+    snprintf(key, OWNER_KEY_SIZE, "%s:%s", conf_account(claim->task->route->upstream), claim->identity);
+}
+
+/* Moves the owner to the end of the table, as the most recently used. */
+static struct owner *recall(const struct claim *claim)
+{
+    struct ownership *ownership = claim->ownership;
+    char key[OWNER_KEY_SIZE];
     struct owner *owner;
-    HASH_FIND(hh, ownership->table, task->key, task->key_len, owner);
+    write_key(claim, key);
+    HASH_FIND_STR(ownership->table, key, owner);
     if (owner == NULL)
         return NULL;
     HASH_DEL(ownership->table, owner);
-    HASH_ADD(hh, ownership->table, key, owner->key_len, owner);
+    HASH_ADD_STR(ownership->table, key, owner);
     return owner;
 }
 
-static struct owner *remember(struct ownership *ownership, const struct task *task, const struct team *team,
-                              bool sure)
+static struct owner *remember(const struct claim *claim, const struct team *team, bool sure)
 {
-    struct owner *owner = recall(ownership, task);
+    struct ownership *ownership = claim->ownership;
+    struct owner *owner = recall(claim);
     if (owner == NULL) {
         if (HASH_COUNT(ownership->table) >= OWNERSHIP_MAX)
             forget(ownership, ownership->table);
-        owner = xcalloc(1, sizeof(*owner) + task->key_len + 1);
-        owner->key_len = task->key_len;
-        memcpy(owner->key, task->key, task->key_len + 1);
-        HASH_ADD(hh, ownership->table, key, owner->key_len, owner);
+        owner = xcalloc(1, sizeof(*owner));
+        write_key(claim, owner->key);
+        HASH_ADD_STR(ownership->table, key, owner);
     }
     owner->team = team;
     owner->sure = sure;
+    owner->confirmed_ms = steady_ms();
     return owner;
 }
 
@@ -88,52 +109,79 @@ static struct owner *remember(struct ownership *ownership, const struct task *ta
 /* Without Redis: the first team in this worker. */
 static void decide_here(struct claim *claim)
 {
-    const struct owner *owner = recall(claim->ownership, claim->task);
+    const struct owner *owner = recall(claim);
     if (owner == NULL)
-        owner = remember(claim->ownership, claim->task, claim->team, false);
+        owner = remember(claim, claim->team, false);
     claim->granted = owner->team == claim->team;
-}
-
-static void take_owner(struct claim *claim, const char *name)
-{
-    const struct team *team = teams_by_name(claim->ownership->conf->teams, name);
-    remember(claim->ownership, claim->task, team, true);
-    claim->granted = team == claim->team;
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)
 {
     struct claim *claim = user;
+    const struct team *team = claim->team;
     claim->command = NULL;
     if (reply->result == REDIS_FOUND && reply->value != NULL)
-        take_owner(claim, reply->value);
-    else
+        team = teams_by_name(claim->ownership->conf->teams, reply->value);
+    if (reply->result == REDIS_AWAY)
         decide_here(claim);
+    else
+        claim->granted = remember(claim, team, true)->team == claim->team;
     claim->on_claimed(claim);
 }
 
-static struct redis_command *ask_redis(struct ownership *ownership, struct claim *claim)
+static struct redis_command *ask_redis(struct claim *claim)
 {
-    char *key = xasprintf("%s%s#owner", ownership->conf->redis.prefix, claim->task->key);
-    const char *const words[] = {claim_script, "1", key, claim->team->name, KEPT_S_TEXT, NULL};
+    struct ownership *ownership = claim->ownership;
+    char owner[OWNER_KEY_SIZE];
+    write_key(claim, owner);
+    char *key = xasprintf("%s%s#owner", ownership->conf->redis.prefix, owner);
+    const char *const words[] = {claim_script, "1", key, claim->team->name, KEPT_MS_TEXT, NULL};
     struct redis_command *command = redis_send(ownership->redis, REDIS_EVAL, words, on_owner, claim);
     free(key);
     return command;
 }
 
+/* Whether the cache decides. The owner asks Redis once a day, which renews its claim. */
+static bool is_settled(const struct owner *owner, const struct team *team)
+{
+    return owner != NULL && owner->sure &&
+           (owner->team != team || steady_ms() - owner->confirmed_ms < RENEW_MS);
+}
+
+/* The provider's file names a member that this answer does not have. */
+static void refuse_nameless(struct claim *claim)
+{
+    const struct provider *provider = claim->task->route->provider;
+    claim->granted = false;
+    if (log_once(&claim->ownership->nameless, provider->name, 0))
+        log_warn("the answer for task %s/%s has no identity at %s; no team may read such tasks",
+                 provider->name, task_id(claim->task), provider->identity.text);
+}
+
 bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,
-                     const struct team *team, void (*on_claimed)(struct claim *claim))
+                     const struct snapshot *snapshot, const struct team *team,
+                     void (*on_claimed)(struct claim *claim))
 {
     *claim = (struct claim){
         .ownership = ownership, .task = task, .team = team, .granted = true, .on_claimed = on_claimed};
     if (ownership->conf->access.ownership == OWNERSHIP_NONE)
         return false;
-    const struct owner *owner = recall(ownership, task);
-    if (owner != NULL && owner->sure)
+    memcpy(claim->identity, snapshot->identity, IDENTITY_SIZE);
+    if (claim->identity[0] == '\0') {
+        refuse_nameless(claim);
+        return false;
+    }
+    const struct owner *owner = recall(claim);
+    if (is_settled(owner, team))
         claim->granted = owner->team == team;
-    else if ((claim->command = ask_redis(ownership, claim)) == NULL)
+    else if ((claim->command = ask_redis(claim)) == NULL)
         decide_here(claim);
     return claim->command != NULL;
+}
+
+bool ownership_covers(const struct claim *claim, const struct snapshot *snapshot)
+{
+    return claim->identity[0] == '\0' || strcmp(claim->identity, snapshot->identity) == 0;
 }
 
 void ownership_cancel(struct claim *claim)

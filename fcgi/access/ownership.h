@@ -1,9 +1,12 @@
 /* ownership: with "ownership": "first-reader", a task belongs to the first team that reads it.
  *
+ * A task is known by the identity that the upstream's answers give it, within the account at the upstream: however a
+ * request spells its id, and whichever route it takes, the task has one owner.
+ *
  * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
  * is unavailable it uses its cache, and a task without an owner belongs to the first team in that worker.
  *
- *     KEY#owner     the team's name     (the task's key, behind the prefix)     EX 30 days, renewed at each lookup
+ *     ACCOUNT:IDENTITY#owner     the team's name (behind the prefix)     PX 30 days, renewed while the team uses the task
  */
 #ifndef OWNERSHIP_H
 #define OWNERSHIP_H
@@ -22,15 +25,21 @@ struct claim {
     struct ownership *ownership;   /* (ref) */
     const struct task *task;       /* (ref) */
     const struct team *team;       /* (ref) */
+    char identity[IDENTITY_SIZE];  /* of the task; "": it was not claimed, or has none */
     struct redis_command *command; /* under way, or NULL */
     bool granted;                  /* the task is the team's */
     void (*on_claimed)(struct claim *claim);
 };
 
-/* False: `granted` is set already; true: on_claimed will be called once, later, when it is set. Without
- * ownership, every claim is granted. */
+/* Claims the task of a snapshot. False: `granted` is set already; true: on_claimed will be called once, later, when it
+ * is set. Without ownership, every claim is granted; with it, none on a task whose answers have no identity. */
 bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,
-                     const struct team *team, void (*on_claimed)(struct claim *claim));
+                     const struct snapshot *snapshot, const struct team *team,
+                     void (*on_claimed)(struct claim *claim));
 void ownership_cancel(struct claim *claim);
+
+/* Whether a claim on one snapshot of a task holds for another one, too. The name of a task may come to mean another
+ * one. */
+bool ownership_covers(const struct claim *claim, const struct snapshot *snapshot);
 
 #endif

@@ -59,6 +59,7 @@ static void print_view(const struct view *view)
            view->known ? "" : " (the file does not list this status)");
     printf("status value: %s\n", view->status);
     printf("results expire: %s\n", expiry);
+    printf("identity: %s\n", view->identity[0] ? view->identity : "none");
     print_json("native view", &view->views[VIEW_NATIVE]);
     print_json("unified view", &view->views[VIEW_UNIFIED]);
 }

@@ -84,6 +84,10 @@ static const struct field upstream_fields[] = {
     FIELD("key_files", S_SECRETS, UPSTREAM, keys, REQUIRED,
           "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", .min = 1,
           .max = POOL_KEYS_MAX),
+    FIELD("account", S_STRING, UPSTREAM, account, "null",
+          "account of its keys, if other upstreams use it, too: \"ownership\" is per account; null: the "
+          "upstream's name",
+          .min = 1, .max = 64),
     FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "CA certificates to trust instead of the system's", ),
     FIELD("addresses", S_ENUM, UPSTREAM, addresses, "\"public\"",
           "addresses that the name in base_url may resolve to: public; public or private; any",
@@ -369,6 +373,46 @@ static char *finish_redis(struct conf *conf)
     return NULL;
 }
 
+static bool share_key(const struct conf_upstream *a, const struct conf_upstream *b)
+{
+    for (size_t i = 0; i < a->keys.n; i++) {
+        for (size_t k = 0; k < b->keys.n; k++) {
+            if (strcmp(conf_keys(a)[i].text, conf_keys(b)[k].text) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Tasks of one account would have two owners if upstreams gave it two names. */
+static char *check_account(const struct conf *conf, const struct conf_upstream *u)
+{
+    for (const struct conf_upstream *other = conf_upstream(conf, 0); other < u; other++) {
+        if (strcmp(conf_account(u), conf_account(other)) == 0 || !share_key(u, other))
+            continue;
+        char *pointer = xasprintf("/upstreams/%s/account", u->name);
+        char *error =
+            conf_error(conf, pointer, "must be \"%s\" for \"ownership\": upstream \"%s\" has the same key",
+                       conf_account(other), other->name);
+        free(pointer);
+        return error;
+    }
+    return NULL;
+}
+
+static char *check_ownership(const struct conf *conf)
+{
+    char *error = NULL;
+    for (size_t i = 0; i < conf->routes.n && error == NULL; i++) {
+        if (conf_route(conf, i)->provider->identity.n_segments == 0)
+            error =
+                route_error(conf, i, "provider", "its file has no \"identity\", which \"ownership\" needs");
+    }
+    for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
+        error = check_account(conf, conf_upstream(conf, i));
+    return error;
+}
+
 static char *finish_access(struct conf *conf)
 {
     const struct conf_access *access = &conf->access;
@@ -378,6 +422,8 @@ static char *finish_access(struct conf *conf)
                           access->mode == ACCESS_TEAMS ? "teams" : "nginx");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
         return conf_error(conf, "/access/ownership", "needs the mode \"teams\" or \"nginx\"");
+    if (access->ownership != OWNERSHIP_NONE && (error = check_ownership(conf)) != NULL)
+        return error;
     if (access->teams_file == NULL)
         return NULL;
     const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);

@@ -16,6 +16,7 @@ struct conf_upstream {
     char *name;
     char *base_url;   /* scheme, host, port; no path, no '/' at the end */
     struct list keys; /* of struct secret */
+    char *account;    /* NULL: the upstream's name; see conf_account */
     char *ca_file;    /* NULL: the system's */
     int addresses;    /* enum addresses */
     int64_t connect_timeout_ms;
@@ -143,6 +144,12 @@ static inline const struct secret *conf_keys(const struct conf_upstream *upstrea
 static inline const char *conf_key_name(const struct conf_upstream *upstream, size_t i)
 {
     return conf_keys(upstream)[i].path;
+}
+
+/* The account at the upstream: identities of tasks are unique within it. */
+static inline const char *conf_account(const struct conf_upstream *upstream)
+{
+    return upstream->account ? upstream->account : upstream->name;
 }
 
 static inline const struct conf_upstream *conf_upstream(const struct conf *conf, size_t i)

@@ -78,7 +78,7 @@ static const char *refuse_auth_value(const void *value)
 static const char *refuse_star(const void *value)
 {
     const struct json_path *path = value;
-    return strchr(path->text, '*') != NULL ? "must not contain '*': a webhook names one task" : NULL;
+    return strchr(path->text, '*') != NULL ? "must not contain '*': it names one task" : NULL;
 }
 
 /* ---- the tables of the format ---- */
@@ -213,6 +213,8 @@ static const struct field provider_fields[] = {
           "further headers of the query; {uuid} becomes a new UUID", ),
     FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "members of a webhook's body that may hold the task id",
           .refuse = refuse_star),
+    FIELD("identity", S_POINTER, PROVIDER, identity, "null",
+          "the member of an answer that names its task, for \"ownership\"", .refuse = refuse_star),
     FIELD("ok", S_OBJECT, PROVIDER, ok, "{}",
           "condition that good answers meet, for upstreams that send errors with status 200",
           .table = &condition_table),

@@ -107,12 +107,13 @@ struct provider {
     char *task_id_text;
     struct list variables; /* of struct pair: name and grammar */
     struct provider_auth auth;
-    struct list headers; /* of struct pair */
-    struct list hook;    /* of struct json_path: where a webhook's body names the task */
-    struct condition ok; /* holds for every good answer */
-    struct list missing; /* of struct condition: the task does not exist */
-    struct list refused; /* of struct condition: the upstream refused the key */
-    struct list busy;    /* of struct condition: the key is rate limited */
+    struct list headers;       /* of struct pair */
+    struct list hook;          /* of struct json_path: where a webhook's body names the task */
+    struct json_path identity; /* where an answer names its task; n_segments 0: nowhere */
+    struct condition ok;       /* holds for every good answer */
+    struct list missing;       /* of struct condition: the task does not exist */
+    struct list refused;       /* of struct condition: the upstream refused the key */
+    struct list busy;          /* of struct condition: the key is rate limited */
     struct provider_status status;
     struct result_query result;
     struct list keep_paths; /* of struct json_path, sorted by segments; none lies inside another one */

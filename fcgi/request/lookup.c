@@ -70,6 +70,14 @@ void lookups_judge(struct lookups *ls, const struct team *team, struct quota *qu
 
 /* ---- the cache ---- */
 
+/* Drops the results if they are not of the task that the team has claimed. */
+static void drop_foreign(struct lookup *l)
+{
+    const struct snapshot *found = l->snapshot ? l->snapshot : l->last;
+    if (found != NULL && !ownership_covers(&l->claim, found))
+        forget(l, PROBLEM_TASK_NOT_FOUND);
+}
+
 /* A fresh snapshot or a known problem; otherwise, the last snapshot. */
 static bool take_cached(struct lookup *l)
 {
@@ -106,6 +114,7 @@ bool lookup_again(struct lookup *l)
     forget(l, PROBLEM_NONE);
     if (take_cached(l)) {
         snapshot_unref(known);
+        drop_foreign(l);
         return true;
     }
     forget(l, PROBLEM_NONE);
@@ -207,9 +216,10 @@ static void on_claimed(struct claim *claim)
 
 bool lookup_claim(struct lookup *l)
 {
-    if (l->granted || (l->snapshot == NULL && l->last == NULL))
+    const struct snapshot *known = l->snapshot ? l->snapshot : l->last;
+    if (l->granted || known == NULL)
         return false;
-    if (ownership_claim(l->lookups->parts->ownership, &l->claim, &l->task, l->team, on_claimed))
+    if (ownership_claim(l->lookups->parts->ownership, &l->claim, &l->task, known, l->team, on_claimed))
         return true;
     take_claim(l);
     return false;
@@ -224,6 +234,7 @@ static void take_news(struct lookup *l, struct snapshot *snapshot)
     l->snapshot = snapshot;
     l->source = SOURCE_COLLAPSED;
     l->stored = true;
+    drop_foreign(l);
 }
 
 static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
@@ -246,7 +257,7 @@ bool lookup_watch(struct lookup *l)
         if (newest != NULL && newest != l->snapshot)
             take_news(l, newest);
     }
-    if (state_ended(l->snapshot->state))
+    if (l->snapshot == NULL || state_ended(l->snapshot->state))
         return false;
     l->watcher.on_news = on_watch_news;
     if (l->watcher.entry == NULL)

@@ -442,6 +442,8 @@ static enum step stream(struct request *r)
         return RESPOND;
     }
     lookups_each(&r->lookups, lookup_watch);
+    if (!r->stream.open && r->lookups.only.snapshot == NULL)
+        return RESPOND;
     if (!r->stream.open) {
         r->facts.no_content = is_complete(r); /* 204 tells an EventSource not to reconnect */
         if (r->facts.no_content)

@@ -2,16 +2,16 @@
  *
  * The value in Redis is one line, followed by the views.
  *
- *     taskproxy/3 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY LEN LEN\n
+ *     taskproxy/4 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN\n
  *
- * KEY is the mark of the key that the query was made with, or "-". */
+ * KEY is the mark of the key that the query was made with; KEY and IDENTITY are "-" if there is none. */
 #include "task/snapshot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "taskproxy/3"
+#define FORMAT "taskproxy/4"
 
 enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
 
@@ -115,9 +115,9 @@ size_t snapshot_bytes(const struct snapshot *s)
 
 void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out)
 {
-    buf_addf(out, "%s %s %s %lld %lld %lld %lld %s", FORMAT, digest, state_name(s->state),
+    buf_addf(out, "%s %s %s %lld %lld %lld %lld %s %s", FORMAT, digest, state_name(s->state),
              (long long)s->created_ms, (long long)s->fetched_ms, (long long)s->urls_expire_at,
-             (long long)s->retry_after_ms, s->key[0] ? s->key : "-");
+             (long long)s->retry_after_ms, s->key[0] ? s->key : "-", s->identity[0] ? s->identity : "-");
     for (size_t i = 0; i < VIEW_COUNT; i++)
         buf_addf(out, " %zu", s->views[i].len);
     buf_putc(out, '\n');
@@ -135,13 +135,14 @@ static int64_t next_number(char **rest)
     return word != NULL && parse_int(word, &value) == 0 ? value : -1;
 }
 
-/* A key's mark, or "-" for none. */
-static bool read_mark(const char *word, char mark[static KEY_MARK_SIZE])
+/* The next word of the head as hexadecimal digits that fill `out`, or "-" for none. */
+static bool read_hex(char **rest, char *out, size_t size)
 {
+    const char *word = strtok_r(NULL, " ", rest);
     if (word == NULL || strcmp(word, "-") == 0)
         return word != NULL;
-    snprintf(mark, KEY_MARK_SIZE, "%s", word);
-    return strlen(word) == KEY_MARK_SIZE - 1 && strspn(word, "0123456789abcdef") == KEY_MARK_SIZE - 1;
+    snprintf(out, size, "%s", word);
+    return strlen(word) == size - 1 && strspn(word, "0123456789abcdef") == size - 1;
 }
 
 static const char *read_head(char *head, const char *digest, struct snapshot *draft)
@@ -158,12 +159,13 @@ static const char *read_head(char *head, const char *digest, struct snapshot *dr
     draft->fetched_ms = next_number(&rest);
     draft->urls_expire_at = next_number(&rest);
     draft->retry_after_ms = next_number(&rest);
-    bool good_mark = read_mark(strtok_r(NULL, " ", &rest), draft->key);
+    bool good_hex = read_hex(&rest, draft->key, sizeof(draft->key)) &&
+                    read_hex(&rest, draft->identity, sizeof(draft->identity));
     for (size_t i = 0; i < VIEW_COUNT; i++)
         draft->views[i].len = (size_t)next_number(&rest);
     /* With larger values, sums of times would overflow. */
     const int64_t most = 1LL << 48;
-    if (draft->state == STATE_NONE || !good_mark || draft->created_ms < 0 || draft->created_ms > most ||
+    if (draft->state == STATE_NONE || !good_hex || draft->created_ms < 0 || draft->created_ms > most ||
         draft->fetched_ms < 0 || draft->fetched_ms > most || draft->urls_expire_at < 0 ||
         draft->urls_expire_at > most / 1000 || draft->retry_after_ms < 0)
         return "a malformed head";

@@ -9,7 +9,7 @@
 
 enum view_kind { VIEW_NATIVE, VIEW_UNIFIED, VIEW_COUNT };
 
-enum { ETAG_SIZE = 35 }; /* 32 hex digits in quotes, and the NUL */
+enum { ETAG_SIZE = 35, IDENTITY_SIZE = 33 }; /* 32 hex digits, the former in quotes, and the NUL */
 
 struct view_bytes {
     const char *data; /* a NUL follows */
@@ -20,14 +20,15 @@ struct view_bytes {
 struct snapshot {
     unsigned refs;
     enum state state;
-    bool known;              /* false: the provider file does not list the status value */
-    int64_t created_ms;      /* when the task was created, or first seen */
-    int64_t fetched_ms;      /* when the upstream answered */
-    int64_t fresh_until_ms;  /* until then it is served without a query */
-    int64_t keep_until_ms;   /* until then it may be served while the upstream fails */
-    int64_t urls_expire_at;  /* seconds since 1970; 0: never, as far as is known */
-    int64_t retry_after_ms;  /* the upstream's Retry-After; 0: none */
-    char key[KEY_MARK_SIZE]; /* the mark of the key that the query was made with; "": unknown */
+    bool known;                   /* false: the provider file does not list the status value */
+    int64_t created_ms;           /* when the task was created, or first seen */
+    int64_t fetched_ms;           /* when the upstream answered */
+    int64_t fresh_until_ms;       /* until then it is served without a query */
+    int64_t keep_until_ms;        /* until then it may be served while the upstream fails */
+    int64_t urls_expire_at;       /* seconds since 1970; 0: never, as far as is known */
+    int64_t retry_after_ms;       /* the upstream's Retry-After; 0: none */
+    char key[KEY_MARK_SIZE];      /* the mark of the key that the query was made with; "": unknown */
+    char identity[IDENTITY_SIZE]; /* a digest of the task's name in the answer; "": it has none */
     struct view_bytes views[VIEW_COUNT];
 };
 

@@ -47,6 +47,7 @@ static struct snapshot *make_snapshot(const struct attempt *a, const struct http
                                       const struct view *view)
 {
     int64_t now = wall_ms();
+    const struct snapshot *last = a->order.last;
     const struct snapshot_rules rules = task_rules(a->order.task, a->order.cache);
     struct snapshot draft = {.state = view->state,
                              .known = view->known,
@@ -56,7 +57,8 @@ static struct snapshot *make_snapshot(const struct attempt *a, const struct http
                              .retry_after_ms = answer->retry_after_ms};
     memcpy(draft.key, a->turn.owner, sizeof(draft.key));
     if (draft.created_ms == 0)
-        draft.created_ms = a->order.last ? a->order.last->created_ms : now;
+        draft.created_ms = last ? last->created_ms : now;
+    memcpy(draft.identity, view->identity[0] || !last ? view->identity : last->identity, IDENTITY_SIZE);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         draft.views[i] = (struct view_bytes){.data = view->views[i].data, .len = view->views[i].len};
     return snapshot_new(&draft, &rules);

@@ -6,6 +6,7 @@
  * copied. */
 #include "upstream/view.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -537,6 +538,29 @@ static enum outcome read_result(const struct view_question *q, struct json_objec
     return OUTCOME_INVALID;
 }
 
+/* ---- the identity ---- */
+
+/* Some upstreams repeat the id as it was requested: a UUID is compared in lower case, a number without leading
+ * zeros. */
+static void write_identity(const struct provider *p, struct json_object *doc, char out[static IDENTITY_SIZE])
+{
+    struct json_object *value;
+    const char *text = json_at(doc, &p->identity, NULL, &value) ? scalar_text(value) : NULL;
+    if (text == NULL || text[0] == '\0')
+        return;
+    if (text[strspn(text, "0123456789")] == '\0')
+        text += strspn(text, "0");
+    char *name = xstrdup(text);
+    if (name[strspn(name, "0123456789abcdefABCDEF-")] == '\0') {
+        for (char *c = name; *c != '\0'; c++)
+            *c = (char)tolower((unsigned char)*c);
+    }
+    unsigned char digest[32];
+    sha256(name, strlen(name), digest);
+    hex_encode(digest, (IDENTITY_SIZE - 1) / 2, out);
+    free(name);
+}
+
 /* ---- the views ---- */
 
 static enum outcome make_views(const struct view_question *q, struct json_object *doc, struct view *view)
@@ -573,8 +597,10 @@ enum outcome view_read(const struct view_question *q, const struct view_answer *
     }
     if (outcome == OUTCOME_OK)
         outcome = read_result(q, doc, result, view);
-    if (outcome == OUTCOME_OK)
+    if (outcome == OUTCOME_OK) {
+        write_identity(q->provider, doc, view->identity);
         outcome = make_views(q, doc, view);
+    }
     json_object_put(doc);
     return outcome;
 }

@@ -11,11 +11,12 @@
 
 struct view {
     enum state state;
-    bool known;             /* false: the status value is in no list, and the state is STATE_RUNNING */
-    char status[64];        /* the status value as JSON text, for the log */
-    const char *why;        /* OUTCOME_ERROR and OUTCOME_INVALID: the details, static text, or NULL */
-    int64_t created_at;     /* seconds since 1970; 0: unknown */
-    int64_t urls_expire_at; /* seconds since 1970; 0: never, as far as is known */
+    bool known;                   /* false: the status value is in no list, and the state is STATE_RUNNING */
+    char status[64];              /* the status value as JSON text, for the log */
+    const char *why;              /* OUTCOME_ERROR and OUTCOME_INVALID: the details, static text, or NULL */
+    int64_t created_at;           /* seconds since 1970; 0: unknown */
+    int64_t urls_expire_at;       /* seconds since 1970; 0: never, as far as is known */
+    char identity[IDENTITY_SIZE]; /* as in the snapshot */
     struct buf views[VIEW_COUNT];
     struct buf result_path; /* OUTCOME_PARTIAL: path of the second query */
 };

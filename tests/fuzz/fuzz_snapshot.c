@@ -22,6 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     snapshot_encode(s, digest, &value);
     struct snapshot *again = snapshot_decode(value.data, value.len, digest, &rules, &why);
     PROMISE(again != NULL && again->fresh_until_ms == s->fresh_until_ms);
+    PROMISE(strcmp(again->identity, s->identity) == 0 && strcmp(again->key, s->key) == 0);
     PROMISE(strcmp(again->views[VIEW_NATIVE].etag, s->views[VIEW_NATIVE].etag) == 0);
     snapshot_unref(again);
     snapshot_unref(s);

@@ -1,6 +1,7 @@
 """Helpers for several of the scenario tests."""
 
 import contextlib
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -145,6 +146,16 @@ def restart_daemon(stack):
 def wait_stored(stack, task_id):
     """Waits until the task is in Redis, and returns its value."""
     return stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id), what=f"{task_id} in Redis")
+
+
+def use_documented_rights(stack, **redis) -> None:
+    """The daemon's user in Redis has the rights of the manual's ACL line, and no others."""
+    page = (ROOT / "conf" / "man" / "taskproxy.8").read_text()
+    words = re.search(r"^ACL SETUSER (.*?)\n\.EE", page, re.MULTILINE | re.DOTALL)[1]
+    name, *rules = words.replace("\\-", "-").replace("\\e\n", " ").replace("PASSWORD", "the-proxys-password").split()
+    assert stack.redis.cli("ACL", "SETUSER", name, *rules) == "OK"
+    stack.write_key("the-proxys-password", file=stack.folder / "redis-password")
+    stack.configure(redis={"username": name, "password_file": "redis-password", **redis})
 
 
 def preload(monkeypatch, tmp_path, source: str | Path) -> None:

@@ -1,12 +1,20 @@
 """Ownership "first-reader": a task belongs to the first team that reads it."""
 
+import hashlib
+import json
+import re
+
 import pytest
 
-from helpers import REDIS_KEY
+from helpers import use_documented_rights, wait_stored
+from parts import ROOT
+from recorded import ANSWERS, read_answer
+from stack import merged, read_json
 from teaming import bearer, refusal, teams_stack
-from watching import NATIVE, QUICK, UNIFIED, Stream, run
+from watching import NATIVE, QUICK, UNIFIED, Stream, begin, hold, run
 
 NOT_THERE = (404, "task_not_found")
+PROVIDERS = ROOT / "conf" / "providers"
 
 
 def owning_stack(make_stack, workers=1, redis=True, **settings):
@@ -32,11 +40,59 @@ def test_task_belongs_to_its_first_reader(make_stack, redis):
     assert ask(stack, "u", "film").status == 200 and refusal(ask(stack, "u", "web")) == NOT_THERE
 
 
+def owner_key(identity, account="main"):
+    return f"taskproxy:{account}:{hashlib.sha256(identity.encode()).hexdigest()[:32]}#owner"
+
+
+def days_left(stack, identity):
+    return int(stack.redis.cli("TTL", owner_key(identity))) / 86400
+
+
 def test_owner_is_stored_in_redis_for_a_month(make_stack):
     stack = owning_stack(make_stack)
     ask(stack, "t", "web")
-    assert stack.redis.cli("GET", f"{REDIS_KEY}t#owner") == "web"
-    assert 29 * 86400 < int(stack.redis.cli("TTL", f"{REDIS_KEY}t#owner")) <= 30 * 86400
+    assert stack.redis.cli("GET", owner_key("t")) == "web"
+    assert 29 < days_left(stack, "t") <= 30
+
+
+def test_owner_that_keeps_asking_stays_the_owner(make_stack):
+    """With exactly the rights in Redis that the manual names."""
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, daemon=False, clock=True, config={"workers": 1})
+    stack.standin.switch(state="SUCCESS")
+    use_documented_rights(stack)
+    stack.daemon.start()
+    stack.nginx.start()
+    stack.wait_metric("redis_up", 1)
+    for _ in range(4):
+        assert ask(stack, "t", "web").status == 200
+        assert days_left(stack, "t") > 29
+        stack.clock.step(14 * 86400)
+        stack.wait_metric("redis_up", 1)
+    stack.daemon.reload()
+    stack.wait_metric("redis_up", 1)
+    assert refusal(ask(stack, "t", "film")) == NOT_THERE
+    assert days_left(stack, "t") < 17  # only the owner renews it
+    assert ask(stack, "t", "web").status == 200
+    assert stack.redis.cli("ACL", "LOG") == "" and "NOPERM" not in stack.daemon.log()
+
+
+def test_claim_is_renewed_daily_not_at_every_request(make_stack):
+    stack = owning_stack(make_stack, clock=True)
+    stack.clock.freeze()
+    ask(stack, "t", "web")
+
+    def scripts():
+        return int(re.search(r"cmdstat_eval:calls=(\d+)", stack.redis.cli("INFO", "commandstats"))[1])
+
+    before = scripts()
+    assert [ask(stack, "t", "web").status for _ in range(10)] == 10 * [200]
+    assert scripts() == before
+    stack.clock.step(86400 - 7200)
+    assert [ask(stack, "t", team).status for team in ("web", "film")] == [200, 404]
+    assert days_left(stack, "t") < 29.1
+    stack.clock.step(7200)
+    assert [ask(stack, "t", team).status for team in ("web", "film")] == [200, 404]
+    assert days_left(stack, "t") > 29.9
 
 
 def test_workers_agree_on_the_owner_even_after_a_reload(make_stack):
@@ -125,3 +181,135 @@ def test_ownership_requires_teams(make_stack):
     stack = make_stack(config={"access": {"ownership": "first-reader"}}, daemon=False, nginx=False, redis=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode == 1 and '/access/ownership: needs the mode "teams" or "nginx"' in done.stderr
+
+
+# One task under several names
+
+KLING, KLING_ID = "/kling/v1/videos/text2video/", "867283741759111202"
+RUNWAY, RUNWAY_ID = "/v1/tasks/", "17f20503-6c24-4c16-946b-35dbbce2af2f"
+
+
+def several_routes(make_stack, *providers, **settings):
+    """Both teams may use all of these."""
+    teams = {team: {"providers": list(providers)} for team in ("web", "film")}
+    routes = [{"provider": provider, "upstream": "main"} for provider in providers]
+    config = merged({"workers": 1, "routes": routes}, settings.pop("config", {}))
+    return teams_stack(make_stack, teams, access={"ownership": "first-reader"}, redis=False, config=config, **settings)
+
+
+def recorded(provider, case) -> dict:
+    return json.loads(read_answer(ANSWERS / provider / f"{case}.answer")[1])
+
+
+def answers(stack, task_id, provider="kling", case="succeeded", **changes):
+    """The upstream answers the question for `task_id` with the recorded answer, whatever id that names."""
+    stack.standin.switch(task_id, raw=json.dumps(merged(recorded(provider, case), changes)))
+
+
+@pytest.mark.parametrize("first, second", [
+    (KLING + KLING_ID, KLING + "order-4711"),  # Kling's external_task_id
+    (KLING + KLING_ID, KLING.replace("text", "image") + KLING_ID),
+    (KLING + KLING_ID, "/v1/tasks/kling/lip-sync/" + KLING_ID),
+    (KLING + KLING_ID, KLING + "000" + KLING_ID),
+    (KLING + KLING_ID, "/kling/v1/images/generations/" + KLING_ID),
+], ids=["external-id", "kind", "unified", "zeros", "provider"])
+def test_task_has_one_owner_under_all_its_names(make_stack, first, second):
+    stack = several_routes(make_stack, "kling", "kling-images")
+    answers(stack, None)
+    assert stack.get(first, bearer("web")).status == 200
+    assert refusal(stack.get(second, bearer("film"))) == NOT_THERE
+    assert stack.get(second, bearer("web")).status == 200
+    names = [path.replace("/kling/v1/videos", "kling").replace("/kling/v1/images/generations", "kling-images")
+             .replace("/v1/tasks/", "") for path in (first, second)]
+    tasks = stack.get(f"/v1/tasks?ids={','.join(names)}", bearer("film")).json()["tasks"]
+    assert [task["code"] for task in tasks] == 2 * ["task_not_found"]
+
+
+def test_spellings_of_an_id_are_one_task_even_if_the_upstream_echoes_them(make_stack):
+    stack = several_routes(make_stack, "runway", "kling")
+    stack.standin.switch(state="SUCCESS")  # the stand-in's answer has the id of the question
+    assert stack.get(RUNWAY + RUNWAY_ID, bearer("web")).status == 200
+    assert refusal(stack.get(RUNWAY + RUNWAY_ID.upper(), bearer("film"))) == NOT_THERE
+    assert stack.get(KLING + "0" + KLING_ID, bearer("web")).status == 200
+    assert refusal(stack.get(KLING + KLING_ID, bearer("film"))) == NOT_THERE
+
+
+def sora_answer(task_id, **data) -> str:
+    """A finished task of sora's."""
+    return json.dumps({"code": "success", "data": {"task_id": task_id, "status": "SUCCESS", "progress": "100%", **data}})
+
+
+def test_snapshot_from_redis_has_its_identity(make_stack):
+    stack = owning_stack(make_stack, workers=2)
+    stack.standin.switch("other-name", raw=sora_answer("t"))
+    given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
+    assert stack.ask_worker(NATIVE + "other-name", 0, **given["web"]).status == 200
+    wait_stored(stack, "other-name")
+    from_redis = stack.ask_worker(NATIVE + "other-name", 1, **given["web"])
+    assert from_redis.headers["cache-status"].endswith("detail=redis")
+    assert refusal(stack.ask_worker(NATIVE + "t", 1, **given["film"])) == NOT_THERE
+
+
+def test_answer_without_identity_is_refused_unless_the_task_is_known(make_stack):
+    stack = several_routes(make_stack, "kling", providers={"kling": {"poll": {"min": "100ms", "max": "100ms"}}})
+    anonymous = json.dumps({"code": 0, "data": {"task_status": "failed", "task_status_msg": "the prompt was refused"}})
+    stack.standin.switch("unseen", raw=anonymous)
+    assert refusal(stack.get(KLING + "unseen", bearer("web"))) == NOT_THERE
+    assert "kling/text2video/unseen" in stack.wait_log("has no identity at /data/task_id")
+
+    answers(stack, "seen", case="running")
+    assert stack.get(KLING + "seen", bearer("web")).status == 200
+    stack.standin.switch("seen", raw=anonymous)
+    failed = stack.get(f"/v1/tasks/kling/text2video/seen?wait=30", bearer("web"))
+    assert failed.json()["status"] == "failed"
+    assert refusal(stack.get(KLING + "seen", bearer("film"))) == NOT_THERE
+
+
+def test_name_that_moves_to_a_foreign_task_ends_streams_and_waits(make_stack):
+    stack = several_routes(make_stack, "kling", providers={"kling": {"poll": {"min": "100ms", "max": "100ms"}}})
+    answers(stack, "theirs", case="running", data={"task_id": "2"})
+    assert stack.get(KLING + "theirs", bearer("web")).status == 200
+    answers(stack, "name", case="running", data={"task_id": "1"})
+    with begin(stack, KLING + "name", **bearer("film")) as stream:
+        [held] = hold(stack, ("name?wait=30", bearer("film")), path=KLING)
+        answers(stack, "name", data={"task_id": "2"})
+        [event] = stream.rest()
+    assert (event.type, event.data["code"]) == ("problem", "task_not_found")
+    assert refusal(held.result()) == NOT_THERE
+    assert refusal(stack.get(KLING + "name", bearer("film"))) == NOT_THERE
+    assert stack.get(KLING + "name", bearer("web")).status == 200
+
+
+def test_upstreams_of_one_account_share_owners(make_stack):
+    stack = several_routes(make_stack, "kling", "kling-images", daemon=False)
+    images = {**stack.config["upstreams"]["main"], "max_in_flight": 8}
+    stack.configure(upstreams={"images": images}, routes=[
+        {"provider": "kling", "upstream": "main"}, {"provider": "kling-images", "upstream": "images"}])
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and re.search(
+        r'taskproxy.json:\d+: /upstreams/images/account: .* "main"', done.stderr), done.stderr
+    stack.configure(upstreams={"images": {"account": "main"}})
+    stack.daemon.start()
+    stack.nginx.start()
+    answers(stack, None)
+    assert stack.get(KLING + KLING_ID, bearer("web")).status == 200
+    assert refusal(stack.get("/kling/v1/images/generations/" + KLING_ID, bearer("film"))) == NOT_THERE
+
+
+def test_ownership_requires_identity_in_every_provider_file(make_stack):
+    stack = several_routes(make_stack, "kling", "runway", providers={"runway": {"identity": None}}, daemon=False)
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and re.search(
+        r'taskproxy.json:\d+: /routes/1/provider: .*"identity".*ownership', done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("provider", sorted(path.stem for path in PROVIDERS.glob("*.json")))
+def test_recorded_answers_name_their_task(provider):
+    pointer = read_json(PROVIDERS / f"{provider}.json")["identity"]
+    for file in (ANSWERS / provider).glob("*.expect.json"):
+        expected = json.loads(file.read_text())
+        if expected["outcome"] == "ok":
+            document = recorded(provider, file.name.removesuffix(".expect.json"))
+            for segment in pointer.split("/")[1:]:
+                document = document[segment]
+            assert str(document).endswith(expected["task"].rpartition("/")[2]), file.name

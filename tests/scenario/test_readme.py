@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+from helpers import use_documented_rights
 from interface import TRANSPORT
 from parts import ROOT
 from shipped import PROVIDERS, UNIFIED_VIEW
@@ -86,13 +87,9 @@ def test_every_named_file_exists():
 
 
 def test_documented_redis_permissions_are_sufficient(make_stack):
-    rights = re.findall(r"\b[A-Z]{3,}\b", PAGE.partition("An ACL must allow")[2].partition("Except for")[0])
     stack = teams_stack(make_stack, {"web": {"queries_per_minute": 100}}, access={"ownership": "first-reader"}, daemon=False,
                         providers={"sora": {"poll": {"min": "100ms", "max": "100ms"}}})
-    stack.redis.cli("ACL", "SETUSER", "proxy", "on", ">of-the-proxy", "~taskproxy:*", "resetchannels", "&taskproxy:news",
-                    "-@all", *(f"+{right.lower()}" for right in rights))
-    stack.write_key("of-the-proxy", file=stack.folder / "redis-password")
-    stack.configure(redis={"username": "proxy", "password_file": "redis-password", "database": 1})
+    use_documented_rights(stack, database=1)
     stack.daemon.start()
     stack.nginx.start()
     stack.wait_metric("redis_listening", 2)

@@ -6,7 +6,7 @@ Writes to the directory: ca.pem (for clients to trust), server.pem and server.ke
 import subprocess
 from pathlib import Path
 
-NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "100"]
 
 
 def make(folder: Path) -> None:

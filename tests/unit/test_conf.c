@@ -17,7 +17,7 @@
 #define PROVIDER(name, auth)                                                                                 \
     "{\"name\":\"" name "\",\"path\":\"/" name                                                               \
     "/{task_id}\",\"task_id\":\"[a-z]+\",\"auth\":{\"header\":\"A\","                                        \
-    "\"value\":\"" auth "\"},\"status\":{\"at\":\"/s\"},\"keep\":[\"/s\"]}"
+    "\"value\":\"" auth "\"},\"status\":{\"at\":\"/s\"},\"keep\":[\"/s\"]"
 
 static struct conf *load_text(const char *text, char **ret_error)
 {
@@ -35,8 +35,8 @@ static struct conf *load_text(const char *text, char **ret_error)
         {"/etc/x/ca", "no certificate", 0},
         {"/etc/x/teams", "{\"web\":{\"token_sha256\":[],\"providers\":[\"p\"]}}", 0},
         {"/etc/x/bad-teams", "{\"web\":{\"token_sha256\":[],\n\"providers\":[\"q\"]}}", 0},
-        {"/etc/x/providers/p.json", PROVIDER("p", "{key}"), 0},
-        {"/etc/x/providers/q.json", PROVIDER("q", "{jwt}"), 0},
+        {"/etc/x/providers/p.json", PROVIDER("p", "{key}") ",\"identity\":\"/id\"}", 0},
+        {"/etc/x/providers/q.json", PROVIDER("q", "{jwt}") "}", 0},
         {"/etc/x/providers/bad.json", "{\n\"name\":5}", 0},
     };
     *ret_error = NULL;
@@ -284,6 +284,21 @@ TEST(plaintext_is_allowed_to_loopback)
     }
 }
 
+#define OWNED            "\"access\":{\"mode\":\"teams\",\"teams_file\":\"teams\",\"ownership\":\"first-reader\"}"
+#define WITHOUT_IDENTITY "\"routes\":[{\"provider\":\"q\",\"upstream\":\"main\"}]"
+#define TWO_UPSTREAMS(members)                                                                               \
+    "\"upstreams\":{\"main\":{" URL "," KEY "},\"spare\":{" URL ",\"key_files\":[\"pair\",\"key\"]" members  \
+    "}}"
+
+TEST(upstreams_with_a_common_key_may_name_their_account)
+{
+    struct conf *conf = load_good("{" TWO_UPSTREAMS(",\"account\":\"main\"") "," GOOD_ROUTES "," OWNED "}");
+    assert_string_equal(conf_account(conf_upstream(conf, 0)), "main");
+    assert_string_equal(conf_account(conf_upstream(conf, 1)), "main");
+    conf_free(conf);
+    conf_free(load_good("{" TWO_UPSTREAMS("") "," GOOD_ROUTES "}"));
+}
+
 TEST(every_error_has_its_exact_message)
 {
 #define WITH_KEY(file)      "{" UPSTREAM(URL ",\"key_files\":[\"" file "\"]") "," GOOD_ROUTES "}"
@@ -305,6 +320,11 @@ TEST(every_error_has_its_exact_message)
         {"{" GOOD ",\"access\":{\"mode\":\"nginx\"}}", AT("/access/mode") "\"nginx\" needs a teams_file"},
         {"{" GOOD ",\"access\":{\"ownership\":\"first-reader\"}}",
          AT("/access/ownership") "needs the mode \"teams\" or \"nginx\""},
+        {"{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") "," WITHOUT_IDENTITY "," OWNED "}",
+         AT("/routes/0/provider") "its file has no \"identity\", which \"ownership\" needs"},
+        {"{" TWO_UPSTREAMS("") "," GOOD_ROUTES "," OWNED "}",
+         AT("/upstreams/spare/account") "must be \"main\" for \"ownership\": upstream \"main\" has the same "
+                                        "key"},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"none\"}}",
          AT("/access/teams_file") "\"/etc/x/none\" was not passed to this worker"},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"bad-teams\"}}",
@@ -440,6 +460,7 @@ int main(void)
         cmocka_unit_test(redis_on_another_host_may_be_asked_in_the_clear_if_that_is_said),
         cmocka_unit_test(malformed_or_plaintext_base_urls_are_refused),
         cmocka_unit_test(plaintext_is_allowed_to_loopback),
+        cmocka_unit_test(upstreams_with_a_common_key_may_name_their_account),
         cmocka_unit_test(every_error_has_its_exact_message),
         cmocka_unit_test(missing_file_is_named),
         cmocka_unit_test(printed_configuration_can_be_reread_and_has_no_secret),

@@ -145,6 +145,8 @@ TEST(every_error_is_reported_with_its_location)
          AT("/headers/a b") "a name must have 1 to 64 letters, digits, '_' and '-'"},
         {HEAD AUTH ",\"headers\":{\"b\":\"x\\ny\"}" REST,
          AT("/headers/b") "must not contain control characters"},
+        {HEAD AUTH ",\"identity\":\"/tasks/*/id\"" REST,
+         AT("/identity") "must not contain '*': it names one task"},
         {HEAD AUTH ",\"poll\":{\"min\":\"10s\",\"max\":\"5s\"}" REST,
          AT("/poll/max") "must not be less than min"},
         {HEAD AUTH ",\"poll\":{\"min\":\"99ms\"}" REST, AT("/poll/min") "must be from \"100ms\" to \"1h\""},

@@ -129,7 +129,8 @@ static struct buf encoded(void)
     struct snapshot *s = made((struct snapshot){.state = STATE_SUCCEEDED,
                                                 .created_ms = now - 60000,
                                                 .urls_expire_at = now / 1000 + 3600,
-                                                .key = "0123abcd"});
+                                                .key = "0123abcd",
+                                                .identity = "0123456789abcdef0123456789abcdef"});
     buf_init(&out, 65536);
     snapshot_encode(s, "0123456789abcdef", &out);
     snapshot_unref(s);
@@ -161,6 +162,7 @@ TEST(snapshot_round_trips_through_redis)
     assert_int_equal(s->fetched_ms, now);
     assert_int_equal(s->urls_expire_at, now / 1000 + 3600);
     assert_string_equal(s->key, "0123abcd");
+    assert_string_equal(s->identity, "0123456789abcdef0123456789abcdef");
     assert_int_equal(s->fresh_until_ms, now + 3540000);
     assert_string_equal(s->views[VIEW_NATIVE].data, native);
     assert_string_equal(s->views[VIEW_UNIFIED].data, unified);
@@ -210,7 +212,7 @@ TEST(random_bit_flips_do_not_crash_it)
 
 TEST(stored_value_keeps_retry_after)
 {
-    static const char value[] = "taskproxy/3 0123456789abcdef running 1000 2000 0 60000 - 0 0\n";
+    static const char value[] = "taskproxy/4 0123456789abcdef running 1000 2000 0 60000 - - 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_int_equal(s->fresh_until_ms, 62000);
@@ -219,37 +221,40 @@ TEST(stored_value_keeps_retry_after)
 
 TEST(foreign_and_hostile_values_are_rejected)
 {
-#define H "taskproxy/3 0123456789abcdef "
+#define H "taskproxy/4 0123456789abcdef "
     static const char *const bad[] = {"",
                                       "\n",
                                       " \n",
                                       "hello\n",
                                       "{\"a\":1}",
-                                      "taskproxy/3\n",
-                                      "taskproxy/2 0123456789abcdef running 1 1 0 0 0 0\n",
+                                      "taskproxy/4\n",
+                                      "taskproxy/3 0123456789abcdef running 1 1 0 0 - - 0 0\n",
                                       H "\n",
                                       H "running\n",
                                       H "running 1 1 0 0 0\n",
-                                      H "running 1 1 0 0 - 1 0\n",
-                                      H "running 1 1 0 0 - 0 0\nx",
-                                      H "running 1 1 0 -1 - 0 0\n",
-                                      H "running 1 1 0 x - 0 0\n",
-                                      H "none 1 1 0 0 - 0 0\n",
-                                      H "Running 1 1 0 0 - 0 0\n",
-                                      H "running -1 1 0 0 - 0 0\n",
-                                      H "running 1 x 0 0 - 0 0\n",
-                                      H "running 1 1 0 0 - 18446744073709551615 0\n",
-                                      H "running 1 1 0 0 - 9223372036854775807 9223372036854775807\nab",
-                                      H "running 9223372036854775807 1 0 0 - 0 0\n",
-                                      H "running 1 9223372036854775807 0 0 - 0 0\n",
-                                      H "succeeded 1 1 9223372036854775807 0 - 0 0\n",
-                                      H "succeeded 1 1 281474976711 0 - 0 0\n",
-                                      H "running 1 1 0 0 - 2 18446744073709551615\nab",
-                                      H "running 1 1 0 0 - 0x0 0\n",
-                                      H "running 1 1 0 0 0 0\n",
-                                      H "running 1 1 0 0 0123456 0 0\n",
-                                      H "running 1 1 0 0 012345678 0 0\n",
-                                      H "running 1 1 0 0 0123456G 0 0\n"};
+                                      H "running 1 1 0 0 - - 1 0\n",
+                                      H "running 1 1 0 0 - - 0 0\nx",
+                                      H "running 1 1 0 -1 - - 0 0\n",
+                                      H "running 1 1 0 x - - 0 0\n",
+                                      H "none 1 1 0 0 - - 0 0\n",
+                                      H "Running 1 1 0 0 - - 0 0\n",
+                                      H "running -1 1 0 0 - - 0 0\n",
+                                      H "running 1 x 0 0 - - 0 0\n",
+                                      H "running 1 1 0 0 - - 18446744073709551615 0\n",
+                                      H "running 1 1 0 0 - - 9223372036854775807 9223372036854775807\nab",
+                                      H "running 9223372036854775807 1 0 0 - - 0 0\n",
+                                      H "running 1 9223372036854775807 0 0 - - 0 0\n",
+                                      H "succeeded 1 1 9223372036854775807 0 - - 0 0\n",
+                                      H "succeeded 1 1 281474976711 0 - - 0 0\n",
+                                      H "running 1 1 0 0 - - 2 18446744073709551615\nab",
+                                      H "running 1 1 0 0 - - 0x0 0\n",
+                                      H "running 1 1 0 0 - 0 0\n",
+                                      H "running 1 1 0 0 - 0123456789abcdef0123456789abcde 0 0\n",
+                                      H "running 1 1 0 0 - 0123456789abcdef0123456789abcdef0 0 0\n",
+                                      H "running 1 1 0 0 - 0123456789ABCDEF0123456789abcdef 0 0\n",
+                                      H "running 1 1 0 0 0123456 - 0 0\n",
+                                      H "running 1 1 0 0 012345678 - 0 0\n",
+                                      H "running 1 1 0 0 0123456G - 0 0\n"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         const char *why;
         if (decoded(bad[i], strlen(bad[i]), &why) != NULL)
@@ -271,7 +276,7 @@ TEST(unterminated_head_is_not_searched_forever)
 
 TEST(empty_views_are_valid)
 {
-    static const char value[] = H "running 1 1 0 0 - 0 0\n";
+    static const char value[] = H "running 1 1 0 0 - - 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_non_null(s);

@@ -603,6 +603,51 @@ TEST(second_answer_completes_or_fails_the_first)
     provider_free(t.provider);
 }
 
+/* ---- the identity ---- */
+
+static void write_identity_of(const char *id, char out[static IDENTITY_SIZE])
+{
+    char *body = xasprintf("{\"s\":\"R\",\"t\":{\"id\":%s}}", id);
+    struct trial t = tried(STATUS ",\"identity\":\"/t/id\",\"keep\":[\"/s\"]", 200, body);
+    assert_int_equal(t.outcome, OUTCOME_OK);
+    memcpy(out, t.view.identity, IDENTITY_SIZE);
+    done(&t);
+    free(body);
+}
+
+TEST(spellings_of_an_id_are_one_identity)
+{
+    static const struct {
+        const char *one, *other;
+        bool same;
+    } pairs[] = {{"\"7\"", "\"007\"", true},
+                 {"\"007\"", "7", true},
+                 {"\"17f20503-6C24\"", "\"17F20503-6c24\"", true},
+                 {"18446744073709551615", "\"18446744073709551615\"", true},
+                 {"\"7\"", "\"70\"", false},
+                 {"\"a7\"", "\"0a7\"", false},
+                 {"\"Xy\"", "\"xy\"", false},
+                 {"\"x/y\"", "\"x\"", false}};
+    for (size_t i = 0; i < NELEMS(pairs); i++) {
+        char one[IDENTITY_SIZE], other[IDENTITY_SIZE];
+        write_identity_of(pairs[i].one, one);
+        write_identity_of(pairs[i].other, other);
+        assert_int_equal(strlen(one), IDENTITY_SIZE - 1);
+        if ((strcmp(one, other) == 0) != pairs[i].same)
+            fail_msg("%s and %s", pairs[i].one, pairs[i].other);
+    }
+}
+
+TEST(only_a_text_or_an_integer_is_an_identity)
+{
+    static const char *const bad[] = {"null", "\"\"", "{}", "[\"a\"]", "true", "1.5", "\"a\\u0000b\""};
+    char identity[IDENTITY_SIZE];
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        write_identity_of(bad[i], identity);
+        assert_string_equal(identity, "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -635,6 +680,8 @@ int main(void)
         cmocka_unit_test(succeeded_task_is_partial_until_its_result_arrives),
         cmocka_unit_test(answer_without_the_value_for_the_result_query_is_invalid),
         cmocka_unit_test(second_answer_completes_or_fails_the_first),
+        cmocka_unit_test(spellings_of_an_id_are_one_identity),
+        cmocka_unit_test(only_a_text_or_an_integer_is_an_identity),
     };
     return cmocka_run_group_tests_name("view", tests, NULL, NULL);
 }
