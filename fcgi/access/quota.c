@@ -24,6 +24,7 @@ struct quota {
     int64_t queries;         /* queries in the window, as known to this worker */
     int64_t window_ends_ms;
     int64_t waiting;
+    int64_t used[QUOTA_USES];
 };
 
 struct quotas {
@@ -51,6 +52,28 @@ void quotas_free(struct quotas *quotas)
 struct quota *quotas_of(struct quotas *quotas, const struct team *team)
 {
     return team ? &quotas->items[team - teams_at(quotas->conf->teams, 0)] : NULL;
+}
+
+const struct team *quota_team(const struct quota *a)
+{
+    return a ? a->team : NULL;
+}
+
+/* ---- shares ---- */
+
+bool quota_take(struct quota *a, enum quota_use use, int64_t left)
+{
+    if (!quota_may_take(a ? a->used[use] : 0, left, a != NULL && a->quotas->n > 1))
+        return false;
+    if (a != NULL)
+        a->used[use]++;
+    return true;
+}
+
+void quota_return(struct quota *a, enum quota_use use)
+{
+    if (a != NULL)
+        a->used[use]--;
 }
 
 /* ---- queries ---- */

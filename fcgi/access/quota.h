@@ -17,8 +17,26 @@ struct quota; /* of one team; lives as long as the quotas */
 struct quotas *quotas_new(const struct conf *conf, struct redis *redis);
 void quotas_free(struct quotas *quotas); /* NULL is allowed */
 
-/* The team's quota; NULL without a team, which has no limits. */
+/* The team's quota; NULL without a team, which has no limits. And the inverse. */
 struct quota *quotas_of(struct quotas *quotas, const struct team *team);
+const struct team *quota_team(const struct quota *quota);
+
+/* ---- shares of what all teams use ---- */
+
+/* Whether a team that has `own` of something may have one more while `left` are free. If several teams share
+ * it, none gets more than three times as many as it leaves to the others. */
+static inline bool quota_may_take(int64_t own, int64_t left, bool shared)
+{
+    return left > 0 && (!shared || own < 3 * left);
+}
+
+/* Things that a team has in this worker. */
+enum quota_use { QUOTA_FETCHES, QUOTA_USES };
+
+/* Takes one more while `left` are free. Returns false if they are the others' share. Without a quota (NULL),
+ * only those that are free count. */
+MUST_CHECK bool quota_take(struct quota *quota, enum quota_use use, int64_t left);
+void quota_return(struct quota *quota, enum quota_use use);
 
 /* ---- queries ---- */
 

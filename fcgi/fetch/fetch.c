@@ -68,6 +68,7 @@ struct fetch {
     enum step step;             /* the next one to run */
     bool anew;                  /* accept only an ended task or the answer to a query sent from now on */
     struct quota *payer;        /* (ref) the quota to charge; NULL: none */
+    struct quota *owner;        /* (ref) the quota whose share of the fetches it uses; NULL: none */
     struct trace trace;         /* of the request that the fetch was begun for, if any */
     struct charge charge;       /* for the next query */
     struct lease_look look;     /* the reply from Redis, and the lease */
@@ -282,6 +283,7 @@ static enum step ask_upstream(struct fetch *f)
     const struct attempt_order order = {.upstreams = f->fetches->parts.upstreams,
                                         .cache = &f->fetches->parts.conf->cache,
                                         .task = &f->task,
+                                        .team = quota_team(f->payer),
                                         .last = f->result.last,
                                         .pay = pay,
                                         .on_end = on_attempt_end,
@@ -301,6 +303,10 @@ static enum step read_upstream(struct fetch *f)
         return take_missing(f);
     if (outcome == OUTCOME_OVER_QUOTA)
         return refuse_query(f, wall_ms());
+    if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
+        f->result.refused = f->payer;
+        f->asked = f->payer == NULL;
+    }
     return fail(f, outcome_row(outcome)->problem, f->end.retry_after_ms);
 }
 
@@ -317,13 +323,13 @@ static enum step keep(struct fetch *f)
     return DELIVER;
 }
 
-/* Keeps the failure in the cache. Returns how long the task should not be queried; 0: unknown. An exhausted
- * quota says nothing about the task, so it is not kept. */
+/* Keeps the failure in the cache. Returns how long the task should not be queried; 0: unknown. The limits of
+ * a team say nothing about the task, so such a refusal is not kept. */
 static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
     int64_t pause_ms = 0;
-    if (result->problem == PROBLEM_RATE_LIMITED)
+    if (result->problem == PROBLEM_RATE_LIMITED || result->refused != NULL)
         return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
         pause_ms = cache_keep_failure(f->fetches->cache, &f->task, f->result.last, result->problem,
@@ -359,6 +365,13 @@ static void fetch_free(struct fetch *f)
         free(f);
 }
 
+/* Begins a fetch for a waiter if the result concerns another team alone. */
+static bool fetch_again(struct fetch *f, struct fetch_waiter *waiter)
+{
+    return f->result.refused != NULL && f->result.refused != waiter->payer &&
+           fetches_join(f->fetches, &f->task, waiter) != FETCH_REFUSED;
+}
+
 /* The fetch is removed from the table before its waiters are called, so that a callback that requests the task
  * again starts a new fetch. */
 static enum step deliver(struct fetch *f)
@@ -367,9 +380,11 @@ static enum step deliver(struct fetch *f)
     struct fetch_waiter *waiter;
     tell_others(f, note_failure(f));
     HASH_DEL(f->fetches->table, f);
+    quota_return(f->owner, QUOTA_FETCHES);
     while ((waiter = f->waiters) != NULL) {
         fetches_leave(waiter);
-        waiter->on_fetched(waiter, &f->result);
+        if (!fetch_again(f, waiter))
+            waiter->on_fetched(waiter, &f->result);
     }
     if (listener->on_fetched != NULL)
         listener->on_fetched(listener->ctx, &f->result);
@@ -410,6 +425,7 @@ static void begin(struct fetches *fs, const struct task *task, bool anew, struct
                         .step = ASK_REDIS,
                         .anew = anew,
                         .payer = payer,
+                        .owner = payer,
                         .trace = trace_now(),
                         .look_again = {.first_ms = LOOK_AGAIN_FIRST_MS, .max_ms = LOOK_AGAIN_MAX_MS}};
     const struct cache_look known = cache_look(fs->cache, task, wall_ms());
@@ -425,7 +441,7 @@ enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, b
 {
     if (find(fs, task->key, task->key_len) != NULL)
         return FETCH_COLLAPSED;
-    if (HASH_COUNT(fs->table) >= (size_t)fs->parts.conf->limits.fetches)
+    if (!quota_take(payer, QUOTA_FETCHES, fs->parts.conf->limits.fetches - (int64_t)HASH_COUNT(fs->table)))
         return FETCH_REFUSED;
     begin(fs, task, anew, payer);
     return FETCH_STARTED;

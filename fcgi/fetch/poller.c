@@ -374,6 +374,21 @@ static void tell(struct poll_entry *e, struct snapshot *snapshot)
     e->telling = false;
 }
 
+/* Lets a watcher of another team pay for the next poll, if there is one. */
+static void change_payer(struct poll_entry *e, const struct quota *refused)
+{
+    struct watcher *watcher;
+    DL_FOREACH(e->watchers, watcher)
+    {
+        if (watcher->payer != refused)
+            break;
+    }
+    if (watcher == NULL)
+        return;
+    DL_DELETE(e->watchers, watcher);
+    DL_PREPEND(e->watchers, watcher);
+}
+
 static void on_fetched(void *ctx, const struct fetch_result *result)
 {
     struct poller *p = ctx;
@@ -385,6 +400,8 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     if (result->snapshot != NULL || (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted))
         tell(e, result->snapshot);
     follow_hint(e, result);
+    if (result->refused != NULL)
+        change_payer(e, result->refused);
     if (e->watchers != NULL)
         set_watch_due(e, pause_after(e, result));
     settle(e);

@@ -74,7 +74,7 @@
     X(UPSTREAM_FAILURES, counter, "upstream_failures_total", "Queries without a usable answer")              \
     X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "Queries in progress at an upstream")                 \
     X(BREAKER_OPEN, gauge, "upstream_breaker_open",                                                          \
-      "Workers whose circuit breaker for the upstream is open")                                              \
+      "Workers in which a circuit breaker for the upstream is open, for one team or more")                   \
     X(KEY_REFUSALS, counter, "key_refusals_total", "Queries whose key the upstream refused")                 \
     X(KEYS_ASIDE, gauge, "keys_set_aside", "Workers that have suspended the key because it was refused")     \
     X(KEYS_RESTING, gauge, "keys_resting", "Workers that rest the key because it is rate limited")           \

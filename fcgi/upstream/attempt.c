@@ -37,7 +37,12 @@ static void send_query(struct attempt *a)
         buf_puts(&target, a->result_path.data);
     else
         pattern_build(&task->route->upstream_path, task_id(task), &target);
-    a->call = upstream_get(a->order.upstreams, task->route, target.data, &a->turn, on_answer, a);
+    const struct upstream_query query = {.route = task->route,
+                                         .team = a->order.team,
+                                         .seen = a->order.last != NULL,
+                                         .target = target.data,
+                                         .turn = &a->turn};
+    a->call = upstream_get(a->order.upstreams, &query, on_answer, a);
     buf_done(&target);
 }
 

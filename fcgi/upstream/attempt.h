@@ -21,6 +21,7 @@ struct attempt_order {
     struct upstreams *upstreams;    /* (ref) this and all (ref) below outlive the attempt */
     const struct conf_cache *cache; /* (ref) the rules for snapshots */
     const struct task *task;        /* (ref) */
+    const struct team *team;        /* (ref) the team whose share it uses; NULL: no team */
     const struct snapshot *last;    /* (ref) the newest known so far; NULL: none */
 
     /* Charges a further query. Returns false if the quota has none left, unless the query is required. */

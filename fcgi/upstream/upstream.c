@@ -14,6 +14,7 @@
 
 #include <utlist.h>
 
+#include "access/quota.h"
 #include "upstream/breaker.h"
 #include "lib/log_ratelimit.h"
 #include "lib/stats.h"
@@ -22,19 +23,30 @@
 /* With less time left than this, a query is not sent: it would only time out. */
 enum { LEFT_LEAST_MS = 5, ERROR_TEXT_MAX = 1024 };
 
+/* The queries of one team at one upstream. */
+struct share {
+    const struct team *team; /* (ref) NULL: queries for no team */
+    int64_t in_flight;
+    int64_t queued;
+    char *last_failed;      /* the URL whose answer was a 5xx last, or NULL */
+    struct breaker breaker; /* in loop time */
+};
+
 /* One upstream of the configuration. */
 struct origin {
     struct upstreams *upstreams;      /* (ref) */
     const struct conf_upstream *conf; /* (ref) */
+    struct share *shares;             /* of no team, and of each team in their order */
+    int64_t open_breakers;
     int64_t in_flight;
     bool multiplexes;              /* its last answer came over HTTP/2 */
     struct upstream_call *running; /* queries under way, the oldest first */
-    struct upstream_call *queue;   /* queries that wait for their turn, the oldest first; all are younger */
+    struct upstream_call *queue;   /* queries that wait for their turn, the oldest first */
     struct upstream_call *refused; /* queries that are not sent; their callbacks are due */
     uv_timer_t timer;              /* for the refused queries, or the time-out of the oldest query */
     int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires; 0: never */
-    char *last_failed;             /* the URL whose answer was a 5xx last, or NULL */
-    struct breaker breaker;        /* in loop time */
+    struct bucket bucket;          /* in loop time */
+    struct error_notes notes;      /* in loop time */
     struct keypool pool;           /* in loop time */
     struct jwt *tokens;            /* as many as keys */
     struct upstream_stats stats;
@@ -42,6 +54,8 @@ struct origin {
 
 struct upstream_call {
     struct origin *origin; /* (ref) */
+    struct share *share;   /* (ref) */
+    bool seen;
     struct upstream_call *prev, *next;
     struct upstream_call **list;    /* the list it is in */
     const struct conf_route *route; /* (ref) */
@@ -59,6 +73,8 @@ struct upstream_call {
 struct upstreams {
     uv_loop_t *loop;         /* (ref) */
     const struct conf *conf; /* (ref) */
+    size_t n_shares;         /* at each upstream */
+    bool shared;             /* there are several teams */
     struct http *http;
     struct origin *origins;           /* as many as conf->upstreams */
     struct log_once unknown_statuses; /* values that were logged */
@@ -97,6 +113,7 @@ static void leave_upstream(struct upstream_call *call)
 {
     call->http = NULL;
     call->origin->in_flight--;
+    call->share->in_flight--;
     upstream_stats_left(&call->origin->stats, (int64_t)(uv_hrtime() - call->sent_ns));
 }
 
@@ -123,8 +140,10 @@ static int64_t left_ms(const struct upstream_call *call)
 /* Starts the timer, unless it fires early enough. The loop polls the sockets before a timer of 1 ms fires. */
 static void set_timer(struct origin *origin)
 {
-    const struct upstream_call *oldest = origin->running ? origin->running : origin->queue;
+    const struct upstream_call *oldest = origin->running, *queued = origin->queue;
     int64_t pause_ms = 0;
+    if (oldest == NULL || (queued != NULL && queued->begun_ms < oldest->begun_ms))
+        oldest = queued;
     if (origin->refused == NULL && oldest == NULL)
         return;
     if (origin->refused == NULL)
@@ -166,6 +185,11 @@ static void make_headers(const struct upstream_call *call, struct headers *heade
         headers_add(headers, "traceparent", call->trace.parent);
 }
 
+static int by_age(const struct upstream_call *a, const struct upstream_call *b)
+{
+    return a->begun_ms <= b->begun_ms ? -1 : 1;
+}
+
 static void send_query(struct upstream_call *call)
 {
     struct origin *origin = call->origin;
@@ -183,9 +207,11 @@ static void send_query(struct upstream_call *call)
     call->http = http_get(origin->upstreams->http, &question, on_http_answer, call);
     headers_done(&headers);
     origin->in_flight++;
+    call->share->in_flight++;
     call->sent_ns = uv_hrtime();
     upstream_stats_sent(&origin->stats);
-    enter_list(call, &origin->running);
+    call->list = &origin->running;
+    DL_INSERT_INORDER(origin->running, call, by_age);
     set_timer(origin);
 }
 
@@ -203,7 +229,7 @@ static void start(struct upstream_call *call)
     int64_t held_ms;
     if (!keypool_take(&origin->pool, call->turn, now_ms(origin)))
         refuse(call, OUTCOME_NO_KEY, 0);
-    else if ((held_ms = breaker_ask(&origin->breaker, now_ms(origin))) > 0)
+    else if ((held_ms = breaker_ask(&call->share->breaker, &origin->bucket, call->seen, now_ms(origin))) > 0)
         refuse(call, OUTCOME_HELD, held_ms);
     else
         send_query(call);
@@ -211,11 +237,30 @@ static void start(struct upstream_call *call)
 
 /* ---- the queue ---- */
 
+/* Whether the next query of the share may run now. */
+static bool has_room(const struct origin *origin, const struct share *share)
+{
+    return quota_may_take(share->in_flight, origin->conf->max_in_flight - origin->in_flight,
+                          origin->upstreams->shared);
+}
+
+static void enter_queue(struct upstream_call *call)
+{
+    enter_list(call, &call->origin->queue);
+    call->share->queued++;
+}
+
+static void leave_queue(struct upstream_call *call)
+{
+    leave_list(call);
+    call->share->queued--;
+}
+
 static void refuse_late(struct origin *origin)
 {
     struct upstream_call *call;
     while ((call = origin->queue) != NULL && left_ms(call) < LEFT_LEAST_MS) {
-        leave_list(call);
+        leave_queue(call);
         refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
     }
 }
@@ -237,32 +282,40 @@ static void on_timer(uv_timer_t *timer)
 
 static void start_next(struct origin *origin)
 {
+    struct upstream_call *call, *next;
     refuse_late(origin);
-    while (origin->queue != NULL && origin->in_flight < origin->conf->max_in_flight) {
-        struct upstream_call *call = origin->queue;
-        leave_list(call);
+    DL_FOREACH_SAFE(origin->queue, call, next)
+    {
+        if (origin->in_flight >= origin->conf->max_in_flight)
+            break;
+        if (!has_room(origin, call->share))
+            continue;
+        leave_queue(call);
         start(call);
     }
     set_timer(origin);
 }
 
-struct upstream_call *upstream_get(struct upstreams *u, const struct conf_route *route, const char *target,
-                                   struct key_turn *turn, upstream_callback *on_answer, void *user)
+struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_query *query,
+                                   upstream_callback *on_answer, void *user)
 {
-    struct origin *origin = &u->origins[route->upstream - conf_upstream(u->conf, 0)];
+    struct origin *origin = &u->origins[query->route->upstream - conf_upstream(u->conf, 0)];
+    size_t index = query->team ? (size_t)(query->team - teams_at(u->conf->teams, 0)) + 1 : 0;
     struct upstream_call *call = xcalloc(1, sizeof(*call));
     *call = (struct upstream_call){.origin = origin,
-                                   .route = route,
-                                   .turn = turn,
-                                   .url = xasprintf("%s%s", origin->conf->base_url, target),
+                                   .share = &origin->shares[index],
+                                   .seen = query->seen,
+                                   .route = query->route,
+                                   .turn = query->turn,
+                                   .url = xasprintf("%s%s", origin->conf->base_url, query->target),
                                    .begun_ms = now_ms(origin),
                                    .trace = trace_now(),
                                    .on_answer = on_answer,
                                    .user = user};
-    if (origin->queue == NULL && origin->in_flight < origin->conf->max_in_flight) {
+    if (call->share->queued == 0 && has_room(origin, call->share)) {
         start(call);
     } else {
-        enter_list(call, &origin->queue);
+        enter_queue(call);
         set_timer(origin);
     }
     return call;
@@ -275,6 +328,7 @@ void upstream_cancel(struct upstream_call *call)
         leave_upstream(call);
         upstream_learn(call, NULL, OUTCOME_CANCELLED, NULL);
     }
+    call->share->queued -= call->list == &call->origin->queue;
     call_free(call);
 }
 
@@ -307,7 +361,7 @@ static void report(struct upstream_call *call, const struct http_answer *answer,
     struct buf error;
     buf_init(&error, ERROR_TEXT_MAX);
     outcome_describe(outcome, &details, &error);
-    if (breaker_note(&origin->breaker, error.data, now_ms(origin))) {
+    if (error_note(&origin->notes, error.data, now_ms(origin))) {
         if (error.data != NULL)
             log_warn("upstream %s: %s", origin->conf->name, error.data);
         else
@@ -325,31 +379,37 @@ static void log_key_change(const struct origin *origin, size_t key)
         log_info("upstream %s: API key %s accepted again", upstream, name);
 }
 
-/* An upstream that fails for one task again and again may be well otherwise. */
-static bool failed_here_before(struct upstream_call *call)
+/* An upstream that fails for one task again and again, or for a task that was never seen, may be well
+ * otherwise. */
+static bool concerns_task(struct upstream_call *call)
 {
-    struct origin *origin = call->origin;
-    bool same_task = origin->last_failed != NULL && strcmp(origin->last_failed, call->url) == 0;
-    free(origin->last_failed);
-    origin->last_failed = xstrdup(call->url);
-    return same_task;
+    struct share *share = call->share;
+    bool same_task = share->last_failed != NULL && strcmp(share->last_failed, call->url) == 0;
+    free(share->last_failed);
+    share->last_failed = xstrdup(call->url);
+    return same_task || !call->seen;
 }
 
 static void teach_breaker(struct upstream_call *call, enum outcome outcome)
 {
     struct origin *origin = call->origin;
+    struct breaker *breaker = &call->share->breaker;
+    const char *of = call->share->team ? " for team " : "",
+               *team = call->share->team ? call->share->team->name : "";
     enum breaker_lesson lesson = outcome_row(outcome)->breaker;
     double random = (double)rand() / ((double)RAND_MAX + 1);
-    if (outcome == OUTCOME_SERVER_ERROR && failed_here_before(call))
+    if (outcome == OUTCOME_SERVER_ERROR && concerns_task(call))
         lesson = BREAKER_NOTHING;
-    if (!breaker_learn(&origin->breaker, lesson, random, now_ms(origin)))
+    if (!breaker_learn(breaker, lesson, call->seen, random, now_ms(origin)))
         return;
-    series_set(origin->stats.breaker_open, origin->breaker.state != BREAKER_CLOSED);
-    if (origin->breaker.state == BREAKER_CLOSED)
-        log_info("upstream %s recovered; sending it all queries again", origin->conf->name);
+    bool closed = breaker->state == BREAKER_CLOSED;
+    origin->open_breakers += closed ? -1 : 1;
+    series_set(origin->stats.breaker_open, origin->open_breakers > 0);
+    if (closed)
+        log_info("upstream %s recovered%s%s; sending it all queries again", origin->conf->name, of, team);
     else
-        log_warn("upstream %s failed %lld times in a row; only probing it until it recovers",
-                 origin->conf->name, (long long)origin->breaker.failures);
+        log_warn("upstream %s failed %lld times in a row%s%s; only probing it until it recovers",
+                 origin->conf->name, (long long)breaker->failures, of, team);
 }
 
 void upstream_learn(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome,
@@ -397,18 +457,24 @@ void upstream_note_status(struct upstream_call *call, const char *value)
 
 /* ---- all of them ---- */
 
+static void share_init(struct share *share, const struct conf_upstream *conf, const struct team *team)
+{
+    share->team = team;
+    breaker_init(&share->breaker, conf->breaker_failures, conf->breaker_pause_ms);
+}
+
 static void origin_init(struct origin *origin, struct upstreams *u, const struct conf_upstream *conf)
 {
-    const struct breaker_rules rules = {.breaker_failures = conf->breaker_failures,
-                                        .breaker_pause_ms = conf->breaker_pause_ms,
-                                        .per_second = conf->queries_per_second};
+    origin->shares = xcalloc(u->n_shares, sizeof(*origin->shares));
+    for (size_t i = 0; i < u->n_shares; i++)
+        share_init(&origin->shares[i], conf, i > 0 ? teams_at(u->conf->teams, i - 1) : NULL);
     origin->upstreams = u;
     origin->conf = conf;
     origin->tokens = xcalloc(conf->keys.n, sizeof(*origin->tokens));
     uv_timer_init(u->loop, &origin->timer);
     origin->timer.data = origin;
     keypool_init(&origin->pool, conf_keys(conf), conf->keys.n);
-    breaker_init(&origin->breaker, rules, now_ms(origin));
+    bucket_init(&origin->bucket, conf->queries_per_second, u->shared, now_ms(origin));
     upstream_stats_init(&origin->stats, conf, &origin->pool);
 }
 
@@ -417,7 +483,9 @@ static void origin_done(struct origin *origin)
     for (size_t i = 0; i < origin->pool.n; i++)
         jwt_done(&origin->tokens[i]);
     free(origin->tokens);
-    free(origin->last_failed);
+    for (size_t i = 0; i < origin->upstreams->n_shares; i++)
+        free(origin->shares[i].last_failed);
+    free(origin->shares);
     upstream_stats_done(&origin->stats);
 }
 
@@ -425,6 +493,8 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 {
     struct upstreams *u = xcalloc(1, sizeof(*u));
     *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
+    u->n_shares = 1 + (conf->teams ? conf->teams->list.n : 0);
+    u->shared = u->n_shares > 2;
     u->open_timers = conf->upstreams.n;
     u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));
     for (size_t i = 0; i < conf->upstreams.n; i++)

@@ -1,7 +1,8 @@
 /* upstream: sends queries to the configured upstreams, within their limits.
  *
  * At most max_in_flight queries run at one upstream at once; the others wait in a queue, within their
- * time-out. The breaker, the rate limit and the key pool can each refuse a query. */
+ * time-out. The breaker, the rate limit and the key pool can each refuse a query. Each team has a share of
+ * the first two limits, and its own breaker. */
 #ifndef UPSTREAM_H
 #define UPSTREAM_H
 
@@ -25,12 +26,18 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf);
 /* Queries under way end without a callback. NULL is allowed. */
 void upstreams_free(struct upstreams *upstreams);
 
-/* Sends a query for `target`, a path and query string, to the route's upstream, with the next key of the
- * turn. The query belongs to the current trace. Exactly one callback comes, later, unless the call is
- * cancelled; the turn must stay in place until then. */
-struct upstream_call *upstream_get(struct upstreams *upstreams, const struct conf_route *route,
-                                   const char *target, struct key_turn *turn, upstream_callback *on_answer,
-                                   void *user);
+struct upstream_query {
+    const struct conf_route *route; /* (ref) */
+    const struct team *team;        /* (ref) the team whose share it uses; NULL: no team */
+    bool seen;                      /* the upstream has answered for this task before */
+    const char *target;             /* (ref) during the call: a path and query string */
+    struct key_turn *turn;          /* (ref) until the callback */
+};
+
+/* Sends a query to the route's upstream, with the next key of the turn. The query belongs to the current
+ * trace. Exactly one callback comes, later, unless the call is cancelled. */
+struct upstream_call *upstream_get(struct upstreams *upstreams, const struct upstream_query *query,
+                                   upstream_callback *on_answer, void *user);
 void upstream_cancel(struct upstream_call *call);
 
 /* ---- in the callback ---- */

@@ -212,7 +212,7 @@ def test_retry_with_another_key_is_charged_and_stops_at_the_quota(make_stack, re
 
 def test_queries_that_were_not_sent_are_free(make_stack):
     stack = budget_stack(make_stack, config={"upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}})
-    stack.standin.switch(status=500)
+    stack.standin.switch(reset=True)
     assert ask(stack, "a").status == 502
     assert {ask(stack, f"b{number}").status for number in range(5)} == {503}
     assert stack.redis.cli("GET", COUNTER + "web") == "1"

@@ -1,0 +1,151 @@
+"""Requests of one team do not use up what other teams need: breakers, queries in flight, queries per second, fetches."""
+
+import contextlib
+
+import pytest
+
+from teaming import bearer, refusal, teams_stack
+from watching import NATIVE, quick, run
+
+UNAVAILABLE = (503, "upstream_unavailable")
+
+
+def shared_stack(make_stack, redis=False, limits=None, **upstream):
+    """One worker, two teams; all tasks are running."""
+    stack = teams_stack(make_stack, redis=redis, **quick(upstreams={"main": upstream}, limits=limits or {}))
+    run(stack)
+    return stack
+
+
+def ask(stack, task, team):
+    return stack.task(task, bearer(team))
+
+
+def ask_many(stack, count, team, prefix="many"):
+    return [stack.background(ask, stack, f"{prefix}_{number}", team) for number in range(count)]
+
+
+def fail(stack, tasks, **how):
+    for task in tasks:
+        stack.standin.switch(task, **(how or {"status": 500}))
+
+
+# The breaker
+
+
+def test_server_errors_for_unseen_tasks_do_not_open_the_breaker(make_stack):
+    stack = shared_stack(make_stack)
+    bad = [f"bad_{number}" for number in range(30)]
+    fail(stack, bad)
+    assert {ask(stack, task, "film").status for task in bad} == {502}
+    assert {ask(stack, f"good_{number}", "web").status for number in range(20)} == {200}
+    assert ask(stack, "good", "film").status == 200
+    assert stack.metric("upstream_breaker_open") == 0
+
+
+@pytest.mark.parametrize("failure", [{"status": 500}, {"reset": True}], ids=["known tasks", "no answer"])
+def test_breaker_opened_by_one_team_is_closed_for_others(make_stack, failure):
+    stack = shared_stack(make_stack, breaker_failures=3, breaker_pause="1h")
+    bad = [f"bad_{number}" for number in range(20)]
+    for task in bad:
+        assert ask(stack, task, "film").status == 200
+    fail(stack, bad, **failure)
+
+    def opened():
+        for task in bad:
+            ask(stack, task, "film")
+        return "failed 3 times in a row for team film" in stack.daemon.log()
+
+    stack.wait_until(opened, what="the breaker to open")
+    assert stack.metric("upstream_breaker_open") == 1
+    queries = stack.standin.count()
+    assert {ask(stack, f"good_{number}", "web").status for number in range(20)} == {200}
+    assert stack.standin.count() == queries + 20
+    assert "for team web" not in stack.daemon.log()
+
+
+def test_known_task_is_probed_beside_an_unseen_one(make_stack):
+    stack = shared_stack(make_stack, breaker_failures=3, breaker_pause="500ms")
+    assert ask(stack, "known", "web").status == 200
+    fail(stack, ["known", "other_0", "other_1", "other_2"], reset=True)
+    for number in range(3):
+        ask(stack, f"other_{number}", "web")
+    stack.wait_log("failed 3 times in a row for team web")
+
+    def probes():
+        stack.background(ask, stack, "unseen", "web")
+        return stack.standin.count("unseen") == 1
+
+    with stack.standin.hold("unseen"):
+        stack.wait_until(probes, what="a probe")
+        stack.standin.clear("known")
+        stack.wait_until(lambda: ask(stack, "known", "web").headers["x-cache"] != "STALE", what="a new view")
+        stack.wait_log("recovered for team web")
+
+
+def test_refused_fetch_is_repeated_for_a_waiting_team(make_stack):
+    """The breaker of the team that started the fetch does not apply to the other team."""
+    stack = shared_stack(make_stack, redis=True, breaker_failures=1, breaker_pause="1h")
+    fail(stack, ["bad"], reset=True)
+    assert ask(stack, "bad", "film").status == 502
+    stack.wait_log("failed 1 times in a row for team film")
+    for _ in range(3):
+        assert refusal(ask(stack, "t", "film")) == UNAVAILABLE
+    with paused(stack.redis):
+        film = stack.background(ask, stack, "t", "film")
+        stack.wait_metric("fetches", 1)
+        web = [stack.background(ask, stack, "t", "web") for _ in range(2)]
+        stack.wait_metric("waiters", 3)
+    film, *web = (asked.result() for asked in (film, *web))
+    assert refusal(film) == UNAVAILABLE and [answer.status for answer in web] == [200, 200]
+    assert stack.standin.count("t") == 1
+
+
+@contextlib.contextmanager
+def paused(process):
+    process.freeze()
+    yield
+    process.thaw()
+
+
+# Queries
+
+
+def test_one_team_leaves_queries_in_flight_to_others(make_stack):
+    stack = shared_stack(make_stack, max_in_flight=8)
+    with stack.standin.hold() as barrier:
+        asks = ask_many(stack, 30, "film")
+        barrier.wait_arrived(6)
+        stack.wait_metric("fetches", 30)
+        web = ask_many(stack, 1, "web", "web")
+        barrier.wait_arrived(7)
+        assert stack.standin.count("web_0") == 1
+    assert {ask.result().status for ask in asks + web} == {200}
+    assert stack.standin.counts()["peak"] <= 8
+
+
+def test_one_team_leaves_fetches_to_others(make_stack):
+    stack = shared_stack(make_stack, limits={"fetches": 8})
+    with stack.standin.hold("many_0"), contextlib.ExitStack() as held:
+        for number in range(30):
+            held.enter_context(stack.standin.hold(f"many_{number}"))
+        asks = ask_many(stack, 30, "film")
+        stack.wait_metric("overloaded_total", 24)
+        assert stack.metric("fetches") == 6
+        assert ask(stack, "t", "web").status == 200
+    assert sorted(ask.result().status for ask in asks) == 6 * [200] + 24 * [503]
+
+
+def test_one_team_leaves_queries_per_second_to_others(make_frozen):
+    stack = shared_stack(make_frozen, queries_per_second=8)
+    assert {answer.result().status for answer in ask_many(stack, 30, "film")} == {200, 503}
+    assert stack.standin.count() == 6
+    assert ask(stack, "t", "web").status == 200
+
+
+def test_single_team_uses_all_queries_in_flight(make_stack):
+    stack = teams_stack(make_stack, {"film": None}, redis=False, **quick(upstreams={"main": {"max_in_flight": 8}}))
+    with stack.standin.hold() as barrier:
+        asks = ask_many(stack, 30, "web")
+        barrier.wait_arrived(8)
+    assert {ask.result().status for ask in asks} == {200}
