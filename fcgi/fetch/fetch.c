@@ -137,13 +137,6 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
     return found->fetched_ms > last->fetched_ms;
 }
 
-static enum step take_known(struct fetch *f, struct snapshot *s)
-{
-    f->result.snapshot = snapshot_ref(s);
-    f->result.from_redis = true;
-    return KEEP;
-}
-
 static enum step read_redis(struct fetch *f)
 {
     struct snapshot *found = f->look.found;
@@ -157,7 +150,9 @@ static enum step read_redis(struct fetch *f)
     if (is_enough(f)) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
-        return take_known(f, f->result.last);
+        f->result.snapshot = snapshot_ref(f->result.last);
+        f->result.from_redis = true;
+        return KEEP;
     }
     if (f->heard.any && (f->heard.problem != PROBLEM_NONE || !f->looked_again)) {
         f->looked_again = true; /* once: a flood of news must not keep the fetch from going on */

@@ -232,12 +232,10 @@ void lease_leave(struct lease_look *look)
 /* Accepts only problems that a query to the upstream can cause. */
 static bool read_code(const char *code, enum problem *ret_problem)
 {
-    static const enum problem known[] = {
-        PROBLEM_NONE,          PROBLEM_TASK_NOT_FOUND, PROBLEM_UPSTREAM_ERROR, PROBLEM_UPSTREAM_INVALID,
-        PROBLEM_UPSTREAM_AUTH, PROBLEM_OVERLOADED,     PROBLEM_UNAVAILABLE,    PROBLEM_UPSTREAM_TIMEOUT};
-    for (size_t i = 0; i < NELEMS(known); i++) {
-        if (strcmp(code, problem_code(known[i])) == 0) {
-            *ret_problem = known[i];
+    for (enum problem p = PROBLEM_NONE; p < PROBLEM_COUNT; p++) {
+        bool known = p == PROBLEM_NONE || p == PROBLEM_TASK_NOT_FOUND || problem_status(p) >= 500;
+        if (known && strcmp(code, problem_code(p)) == 0) {
+            *ret_problem = p;
             return true;
         }
     }

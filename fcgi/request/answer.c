@@ -7,6 +7,8 @@
 
 enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
 
+#define WORD "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+
 static const char *status_text(int status)
 {
     static const struct {
@@ -32,19 +34,9 @@ static const char *status_text(int status)
     return "Unknown";
 }
 
-/* Letters, digits, '.', '_' and '-'. */
-static bool is_id_char(unsigned char c)
-{
-    static const unsigned char allowed[256] = {['.'] = 1,         ['_'] = 1,         ['-'] = 1,
-                                               ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1};
-    return allowed[c];
-}
-
 void answer_id(const char *given, char out[static ANSWER_ID_SIZE])
 {
-    size_t len = 0;
-    while (given != NULL && len < ANSWER_ID_SIZE && is_id_char((unsigned char)given[len]))
-        len++;
+    size_t len = given ? strspn(given, WORD ".") : 0;
     if (len > 0 && len < ANSWER_ID_SIZE && given[len] == '\0') {
         memcpy(out, given, len + 1);
         return;
@@ -121,33 +113,27 @@ static void add_detail(struct buf *head, enum problem problem)
 
 static void add_cache_status(struct answer *a, const struct answer_facts *facts, int64_t ttl_ms)
 {
+    static const char *const results[] = {
+        [SOURCE_NONE] = "MISS",           [SOURCE_MEMORY] = "HIT",    [SOURCE_REDIS] = "HIT",
+        [SOURCE_COLLAPSED] = "COLLAPSED", [SOURCE_UPSTREAM] = "MISS", [SOURCE_STALE] = "STALE"};
     struct buf *head = &a->head;
+    bool hit = facts->source == SOURCE_MEMORY || facts->source == SOURCE_REDIS;
     buf_puts(head, "Cache-Status: taskproxy");
-    switch (facts->source) {
-    case SOURCE_NONE:
-        buf_puts(head, "; fwd=bypass");
-        add_detail(head, facts->problem);
-        buf_puts(head, "\r\nX-Cache: MISS\r\n");
-        return;
-    case SOURCE_MEMORY:
-    case SOURCE_REDIS:
+    if (hit)
         add_number(head, "; hit; ttl=", seconds_down(ttl_ms),
                    facts->source == SOURCE_REDIS ? "; detail=redis" : "");
-        buf_puts(head, "\r\nX-Cache: HIT\r\n");
-        return;
-    case SOURCE_STALE:
+    else if (facts->source == SOURCE_NONE)
+        buf_puts(head, "; fwd=bypass");
+    else if (facts->source == SOURCE_STALE)
         buf_puts(head, "; fwd=stale");
-        add_detail(head, facts->problem);
-        buf_puts(head, "\r\nX-Cache: STALE\r\n");
-        return;
-    case SOURCE_UPSTREAM:
-    case SOURCE_COLLAPSED:
+    else
         buf_addf(head, "; fwd=miss%s%s", facts->stored ? "; stored" : "",
                  facts->source == SOURCE_COLLAPSED ? "; collapsed" : "");
-        if (facts->problem != PROBLEM_NONE)
-            add_detail(head, facts->problem);
-        buf_addf(head, "\r\nX-Cache: %s\r\n", facts->source == SOURCE_COLLAPSED ? "COLLAPSED" : "MISS");
-    }
+    if (!hit && facts->problem != PROBLEM_NONE)
+        add_detail(head, facts->problem);
+    buf_puts(head, "\r\nX-Cache: ");
+    buf_puts(head, results[facts->source]);
+    buf_puts(head, "\r\n");
 }
 
 bool answer_etag_matches(const char *list, const char *etag)
@@ -354,7 +340,6 @@ void answer_nothing(struct answer *a, const struct answer_facts *facts)
 
 void answer_preflight(struct answer *a, const struct answer_facts *facts, const char *wanted_headers)
 {
-    static const char token[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ";
     begin(a, facts, 204);
     buf_addf(&a->head, "Allow: %s\r\n", methods(facts));
     add_readers(&a->head, facts);
@@ -362,7 +347,7 @@ void answer_preflight(struct answer *a, const struct answer_facts *facts, const 
         buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
         /* Any header is allowed; unknown ones are never read. */
         if (wanted_headers != NULL && strlen(wanted_headers) <= WANTED_HEADERS_MAX &&
-            wanted_headers[strspn(wanted_headers, token)] == '\0')
+            wanted_headers[strspn(wanted_headers, WORD ", ")] == '\0')
             buf_addf(&a->head, "Access-Control-Allow-Headers: %s\r\n", wanted_headers);
     }
     buf_puts(&a->head, "\r\n");

@@ -1,6 +1,7 @@
 /* client_request: see client_request.h. */
 #include "request/client_request.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -57,24 +58,19 @@ static size_t item_len(const char *text)
  * parameters; the first of several with the same name counts. */
 static void find_preference(const char *prefer, const char *name, char *value, size_t size)
 {
+    const char *at = prefer ? prefer + strspn(prefer, " \t,") : "";
     value[0] = '\0';
-    for (const char *at = prefer; at != NULL && *at != '\0';) {
+    while (*at != '\0' && !is_named(at, name)) {
+        at += item_len(at);
         at += strspn(at, " \t,");
-        size_t len = item_len(at);
-        if (is_named(at, name)) {
-            const char *text = memchr(at, '=', len);
-            if (text == NULL)
-                return;
-            text += 1 + strspn(text + 1, " \t\"");
-            size_t text_len = strcspn(text, " \t\",;");
-            if (text_len >= size)
-                return;
-            memcpy(value, text, text_len);
-            value[text_len] = '\0';
-            return;
-        }
-        at += len;
     }
+    const char *text = memchr(at, '=', item_len(at));
+    if (text == NULL)
+        return;
+    text += 1 + strspn(text + 1, " \t\"");
+    size_t len = strcspn(text, " \t\",;");
+    if (len < size)
+        snprintf(value, size, "%.*s", (int)len, text);
 }
 
 static int wait_of_header(const char *prefer)
@@ -211,32 +207,26 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
     return PROBLEM_NONE;
 }
 
-static void read_credentials(const struct fcgi_request *client, const struct task *task,
-                             struct client_request *asked)
-{
-    const char *query = asked->uri ? strchr(asked->uri, '?') : NULL;
-    char param[ACCESS_PARAM_SIZE];
-    asked->given = (struct credentials){.authorization = fcgi_param(client, "HTTP_AUTHORIZATION"),
-                                        .team = fcgi_param(client, "TASKPROXY_TEAM"),
-                                        .query = query ? query + 1 : NULL};
-    if (task == NULL)
-        return;
-    access_key_param(task->route->provider, param);
-    asked->given.key_header = fcgi_param(client, param);
-}
-
 /* Reads the client's credentials. The access mode "open" needs none. */
 static void read_asker(const struct conf *conf, const struct fcgi_request *client, const struct task *task,
                        struct client_request *asked)
 {
+    const char *query = asked->uri ? strchr(asked->uri, '?') : NULL;
     const char *origin = fcgi_param(client, "HTTP_ORIGIN");
+    char key_param[ACCESS_PARAM_SIZE];
     if (conf->access.mode == ACCESS_OPEN)
         return;
     asked->preflight = is_method(fcgi_param(client, "REQUEST_METHOD"), "OPTIONS");
     if (access_is_origin(conf, NULL, task, origin))
         asked->origin = origin;
     asked->foreign = origin != NULL && asked->origin == NULL;
-    read_credentials(client, task, asked);
+    asked->given = (struct credentials){.authorization = fcgi_param(client, "HTTP_AUTHORIZATION"),
+                                        .team = fcgi_param(client, "TASKPROXY_TEAM"),
+                                        .query = query ? query + 1 : NULL};
+    if (task == NULL)
+        return;
+    access_key_param(task->route->provider, key_param);
+    asked->given.key_header = fcgi_param(client, key_param);
 }
 
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,

@@ -17,14 +17,20 @@ static const int statuses[] = {200, 204, 304, 400, 401, 403, 404, 405, 413, 429,
 
 enum { STATUSES = NELEMS(statuses) };
 
-enum result { HIT, MISS, COLLAPSED, STALE, NONE, RESULTS, HELD = RESULTS, TIMES };
+enum { SOURCES = SOURCE_STALE + 1, HELD = SOURCES, TIMES };
 
-static const char *const result_names[] = {[HIT] = "hit",     [MISS] = "miss", [COLLAPSED] = "collapsed",
-                                           [STALE] = "stale", [NONE] = "none", [HELD] = "held"};
+/* The cache results, by the source of the answer. */
+static const char *const results[] = {[SOURCE_NONE] = "none",
+                                      [SOURCE_MEMORY] = "hit",
+                                      [SOURCE_REDIS] = "hit",
+                                      [SOURCE_COLLAPSED] = "collapsed",
+                                      [SOURCE_UPSTREAM] = "miss",
+                                      [SOURCE_STALE] = "stale",
+                                      [HELD] = "held"};
 
 /* The series of one route; NULL: not used yet. */
 struct line {
-    int64_t *series[STATUSES][RESULTS];
+    int64_t *series[STATUSES][SOURCES];
 };
 
 struct request_metrics {
@@ -41,7 +47,7 @@ struct request_metrics *request_metrics_new(const struct conf *conf)
     t->conf = conf;
     t->lines = xcalloc(2 * conf->routes.n + FURTHER_LINES, sizeof(*t->lines));
     for (size_t i = 0; i < TIMES; i++)
-        t->times[i] = stat_series(FAMILY_REQUEST_TIME, "cache", result_names[i]);
+        t->times[i] = stat_series(FAMILY_REQUEST_TIME, "cache", results[i]);
     return t;
 }
 
@@ -72,15 +78,7 @@ static size_t status_of(const struct request_metrics_request *request)
     return i;
 }
 
-static enum result result_of(const struct request_metrics_request *request)
-{
-    static const enum result results[] = {
-        [SOURCE_NONE] = NONE,           [SOURCE_MEMORY] = HIT,    [SOURCE_REDIS] = HIT,
-        [SOURCE_COLLAPSED] = COLLAPSED, [SOURCE_UPSTREAM] = MISS, [SOURCE_STALE] = STALE};
-    return results[request->source];
-}
-
-static int64_t *series_of(const struct request_metrics_request *request, size_t status, enum result result)
+static int64_t *series_of(const struct request_metrics_request *request, size_t status)
 {
     const struct conf_route *route = request->route;
     char code[16] = "other", path[ROUTE_LABEL_SIZE] = "other";
@@ -93,36 +91,27 @@ static int64_t *series_of(const struct request_metrics_request *request, size_t 
     if (statuses[status] != 0)
         snprintf(code, sizeof(code), "%d", statuses[status]);
     return stat_series(FAMILY_ANSWERED, "route", path, "provider", route ? route->provider->name : "", "code",
-                       code, "cache", result_names[result]);
+                       code, "cache", results[request->source]);
 }
 
 void request_metrics_count(struct request_metrics *t, const struct request_metrics_request *request)
 {
     size_t status = status_of(request);
-    enum result result = result_of(request);
-    int64_t **series = &line_of(t, request)->series[status][result];
+    int64_t **series = &line_of(t, request)->series[status][request->source];
     if (*series == NULL)
-        *series = series_of(request, status, result);
+        *series = series_of(request, status);
     series_add(*series, 1);
-    series_observe(t->times[request->held ? HELD : result], request->ns);
+    series_observe(t->times[request->held ? HELD : request->source], request->ns);
 }
 
-void request_metrics_read(const struct shm_counters *sum, struct request_metrics_reading *ret)
+int64_t request_metrics_read(const struct shm_counters *sum, const char *result)
 {
-    int64_t results[RESULTS] = {0};
+    int64_t n = 0;
     char label[32];
-    *ret = (struct request_metrics_reading){0};
-    for (size_t at = 0; at < sum->n; at++) {
-        if (!shm_counters_key_is(sum->keys[at], "requests_total"))
-            continue;
-        ret->requests += sum->values[at];
-        for (size_t i = 0; i < RESULTS; i++) {
-            snprintf(label, sizeof(label), "cache=\"%s\"", result_names[i]);
-            results[i] += strstr(sum->keys[at], label) != NULL ? sum->values[at] : 0;
-        }
+    snprintf(label, sizeof(label), "cache=\"%s", result);
+    for (size_t i = 0; i < sum->n; i++) {
+        if (shm_counters_key_is(sum->keys[i], "requests_total") && strstr(sum->keys[i], label) != NULL)
+            n += sum->values[i];
     }
-    ret->hits = results[HIT];
-    ret->misses = results[MISS];
-    ret->collapsed = results[COLLAPSED];
-    ret->stale = results[STALE];
+    return n;
 }

@@ -29,12 +29,7 @@ struct request_metrics_request {
 
 void request_metrics_count(struct request_metrics *metrics, const struct request_metrics_request *request);
 
-/* The counts in a sum of stats.h: all requests, and those by cache result. */
-struct request_metrics_reading {
-    int64_t requests;
-    int64_t hits, misses, collapsed, stale;
-};
-
-void request_metrics_read(const struct shm_counters *sum, struct request_metrics_reading *ret);
+/* The requests with a cache result ("hit", "miss", "collapsed", "stale"; "": any) in a sum of stats.h. */
+int64_t request_metrics_read(const struct shm_counters *sum, const char *result);
 
 #endif

@@ -69,9 +69,7 @@ static void check_redis(const struct status_server *server, const struct shm_cou
 static void check_upstream(const struct conf_upstream *upstream, const struct shm_counters *total,
                            struct json_object *problems)
 {
-    struct upstream_reading reading;
-    upstream_stats_read(upstream, total, &reading);
-    if (reading.breaker_open > 0)
+    if (series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0)
         report(problems, "upstream %s is failing", upstream->name);
     for (size_t i = 0; i < upstream->keys.n; i++) {
         struct key_reading key;
@@ -231,15 +229,13 @@ static struct json_object *workers_section(const struct workers *workers)
     struct shm_counters *own = xcalloc(1, sizeof(*own));
     struct worker_info worker;
     for (size_t i = 0; workers_info(workers, i, &worker); i++) {
-        struct request_metrics_reading requests;
         stats_sum_of(worker.slot, own);
-        request_metrics_read(own, &requests);
         struct json_object *row = add_row(section);
         add_number(row, "worker", worker.index);
         add_number(row, "pid", worker.pid);
         add_text(row, "state", states[worker.state]);
         add_number(row, "uptime_s", worker.uptime_ms / 1000);
-        add_number(row, "requests", requests.requests);
+        add_number(row, "requests", request_metrics_read(own, ""));
     }
     free(own);
     return section;
@@ -248,13 +244,11 @@ static struct json_object *workers_section(const struct workers *workers)
 static struct json_object *requests_section(const struct shm_counters *total)
 {
     struct json_object *row = json_object_new_object();
-    struct request_metrics_reading requests;
-    request_metrics_read(total, &requests);
-    add_number(row, "answered", requests.requests);
-    add_number(row, "hits", requests.hits);
-    add_number(row, "misses", requests.misses);
-    add_number(row, "collapsed", requests.collapsed);
-    add_number(row, "stale", requests.stale);
+    add_number(row, "answered", request_metrics_read(total, ""));
+    add_number(row, "hits", request_metrics_read(total, "hit"));
+    add_number(row, "misses", request_metrics_read(total, "miss"));
+    add_number(row, "collapsed", request_metrics_read(total, "collapsed"));
+    add_number(row, "stale", request_metrics_read(total, "stale"));
     add_number(row, "queries_spared", stat_read(total, STAT_SPARED));
     return row;
 }
@@ -280,13 +274,13 @@ static struct json_object *upstreams_section(const struct conf *conf, const stru
     for (size_t i = 0; i < conf->upstreams.n; i++) {
         const struct conf_upstream *upstream = conf_upstream(conf, i);
         struct json_object *row = add_row(section);
-        struct upstream_reading reading;
-        upstream_stats_read(upstream, total, &reading);
+        bool open = series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0;
         add_text(row, "upstream", upstream->name);
-        add_text(row, "breaker", reading.breaker_open > 0 ? "open" : "closed");
-        add_number(row, "in_flight", reading.in_flight);
-        add_number(row, "queries", reading.queries);
-        add_number(row, "failures", reading.failures);
+        add_text(row, "breaker", open ? "open" : "closed");
+        add_number(row, "in_flight",
+                   series_read(total, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", upstream->name));
+        add_number(row, "queries", series_read(total, FAMILY_UPSTREAM_QUERIES, "upstream", upstream->name));
+        add_number(row, "failures", series_read(total, FAMILY_UPSTREAM_FAILURES, "upstream", upstream->name));
     }
     return section;
 }

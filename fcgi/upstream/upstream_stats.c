@@ -81,17 +81,6 @@ void upstream_stats_resting(struct upstream_stats *s, const struct keypool *pool
         series_set(s->keys[i].resting, pool->keys[i].rests_until_ms > now_ms);
 }
 
-void upstream_stats_read(const struct conf_upstream *conf, const struct shm_counters *sum,
-                         struct upstream_reading *ret)
-{
-    const char *name = conf->name;
-    *ret =
-        (struct upstream_reading){.queries = series_read(sum, FAMILY_UPSTREAM_QUERIES, "upstream", name),
-                                  .failures = series_read(sum, FAMILY_UPSTREAM_FAILURES, "upstream", name),
-                                  .in_flight = series_read(sum, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
-                                  .breaker_open = series_read(sum, FAMILY_BREAKER_OPEN, "upstream", name)};
-}
-
 static int64_t read_key(const struct conf_upstream *conf, const struct key_reading *key,
                         const struct shm_counters *sum, enum family_id family)
 {

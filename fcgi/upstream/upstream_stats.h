@@ -34,18 +34,12 @@ void upstream_stats_count(struct upstream_stats *stats, enum outcome outcome);
 void upstream_stats_resting(struct upstream_stats *stats, const struct keypool *pool, int64_t now_ms);
 
 /* The sums over all workers, from a sum of stats.h. */
-struct upstream_reading {
-    int64_t queries, failures, in_flight, breaker_open;
-};
-
 struct key_reading {
     const char *name; /* (ref) */
     char mark[KEY_MARK_SIZE];
     int64_t refusals, aside, resting;
 };
 
-void upstream_stats_read(const struct conf_upstream *conf, const struct shm_counters *sum,
-                         struct upstream_reading *ret);
 void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct shm_counters *sum,
                              struct key_reading *ret);
 
