@@ -135,18 +135,19 @@ static const char *add_part(struct pattern *pattern, const char *text, size_t le
                    ? "may contain variables only as a whole part, such as /{task_id}/"
                    : NULL;
     }
-    if (pattern->n_variables++ == PATTERN_VARIABLES)
+    if (pattern->n_variables == PATTERN_VARIABLES)
         return "has more than 4 variables";
     for (size_t i = 0; i < n_grammars; i++) {
         const char *name = grammars[i].name;
         if (strlen(name) + 2 == len && text[len - 1] == '}' && memcmp(text + 1, name, len - 2) == 0)
             part->grammar = &grammars[i];
     }
-    for (size_t i = 0; i + 1 < pattern->n_parts; i++) {
-        if (part->grammar != NULL && pattern->parts[i].grammar == part->grammar)
-            return "names a variable twice";
-    }
-    return part->grammar ? NULL : "names a variable that is neither \"task_id\" nor in \"variables\"";
+    if (part->grammar == NULL)
+        return "names a variable that is neither \"task_id\" nor in \"variables\"";
+    if (pattern_has_variable(pattern, part->grammar->name))
+        return "names a variable twice";
+    pattern->variables[pattern->n_variables++] = part->grammar;
+    return NULL;
 }
 
 static const char *add_query(struct pattern *pattern, const char *query, const struct grammar *grammars,
@@ -264,35 +265,16 @@ static bool id_value(const char *id, size_t n, char *out, size_t size)
 /* The index of the variable with that name, or -1. */
 static int variable_index(const struct pattern *pattern, const char *name)
 {
-    int index = 0;
-    for (size_t i = 0; i < pattern->n_parts; i++) {
-        const struct grammar *grammar = pattern->parts[i].grammar;
-        if (grammar != NULL && strcmp(grammar->name, name) == 0)
-            return index;
-        index += grammar != NULL;
+    for (size_t i = 0; i < pattern->n_variables; i++) {
+        if (strcmp(pattern->variables[i]->name, name) == 0)
+            return (int)i;
     }
     return -1;
 }
 
-/* The grammar of the n-th variable, or NULL. */
-static const struct grammar *nth_grammar(const struct pattern *pattern, size_t n)
-{
-    for (size_t i = 0; i < pattern->n_parts; i++) {
-        if (pattern->parts[i].grammar != NULL && n-- == 0)
-            return pattern->parts[i].grammar;
-    }
-    return NULL;
-}
-
 bool pattern_same_variables(const struct pattern *a, const struct pattern *b)
 {
-    if (a->n_variables != b->n_variables)
-        return false;
-    for (size_t n = 0; n < a->n_variables; n++) {
-        if (strcmp(nth_grammar(a, n)->name, nth_grammar(b, n)->name) != 0)
-            return false;
-    }
-    return true;
+    return a->n_variables == b->n_variables && memcmp(a->variables, b->variables, sizeof(a->variables)) == 0;
 }
 
 bool pattern_has_variable(const struct pattern *pattern, const char *name)
@@ -309,13 +291,11 @@ bool pattern_variable(const struct pattern *pattern, const char *name, const cha
 bool pattern_takes_id(const struct pattern *pattern, const char *id)
 {
     char value[TASK_ID_MAX];
-    size_t n = 0;
-    for (size_t i = 0; i < pattern->n_parts; i++) {
-        const struct grammar *grammar = pattern->parts[i].grammar;
-        if (grammar != NULL && (!id_value(id, n++, value, sizeof(value)) || !grammar_takes(grammar, value)))
+    for (size_t i = 0; i < pattern->n_variables; i++) {
+        if (!id_value(id, i, value, sizeof(value)) || !grammar_takes(pattern->variables[i], value))
             return false;
     }
-    return !id_value(id, n, value, sizeof(value));
+    return !id_value(id, pattern->n_variables, value, sizeof(value));
 }
 
 void pattern_build(const struct pattern *pattern, const char *id, struct buf *out)

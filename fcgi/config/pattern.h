@@ -38,6 +38,7 @@ struct pattern {
     char *text; /* as configured */
     struct pattern_part parts[PATTERN_PARTS];
     size_t n_parts;
+    const struct grammar *variables[PATTERN_VARIABLES]; /* (ref) those of the parts, in the order of the id */
     size_t n_variables;
 };
 
@@ -67,7 +68,7 @@ bool pattern_has_variable(const struct pattern *pattern, const char *name);
 bool pattern_variable(const struct pattern *pattern, const char *name, const char *id, char *out,
                       size_t size);
 
-/* Whether the same id identifies the same task in both patterns. */
+/* Whether the same id identifies the same task in both patterns, which have the same grammars. */
 bool pattern_same_variables(const struct pattern *a, const struct pattern *b);
 
 /* The value of a query parameter, percent-decoded into `out`; false if absent, duplicated, malformed or too

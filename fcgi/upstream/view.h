@@ -41,6 +41,14 @@ enum outcome view_read(const struct view_question *question, const struct view_a
                        const struct view_answer *result, struct view *view);
 void view_done(struct view *view);
 
+/* The earliest expiry in a signed URL's query, in seconds since 1970, or 0. Implausible values (before 2001, after 2100,
+ * not a number) are ignored. */
+int64_t url_expiry(const char *url);
+
+/* Seconds since 1970 of "2025-01-14T15:15:46.72Z" or "...+08:00", UTC without a zone, or of "20250114T151546Z"; 0 if
+ * the text is not such a date. */
+int64_t iso8601_seconds(const char *text);
+
 /* Adds `text` as a JSON string, with "[redacted]" in place of each secret; `secrets` may be NULL. */
 void view_add_string(struct buf *out, const char *text, size_t len, const struct secrets *secrets);
 

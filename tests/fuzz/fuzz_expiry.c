@@ -1,7 +1,7 @@
 /* A URL: it has no expiry, or one between 2001 and 2100. */
 #include "fuzz.h"
 
-#include "task/expiry.h"
+#include "upstream/view.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

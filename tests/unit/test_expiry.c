@@ -8,7 +8,7 @@
 
 #include <openssl/evp.h>
 
-#include "task/expiry.h"
+#include "upstream/view.h"
 
 static const int64_t signed_at = 1736867746;
 static const int64_t hour_later = 1736867746 + 3600;
