@@ -239,11 +239,9 @@ static char *finish_upstream(struct conf *conf, struct conf_upstream *u)
     if (u->ca_file == NULL)
         return NULL;
     u->ca = files_get(conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
-    if (u->ca == NULL || !holds_certificate(u->ca)) {
-        char *pointer = xasprintf("/upstreams/%s/ca_file", u->name);
-        error = conf_error(conf, pointer, "\"%s\" %s", u->ca_file, why ? why : "contains no certificate");
-        free(pointer);
-    }
+    if (u->ca == NULL || !holds_certificate(u->ca))
+        error = conf_error(conf, "/upstreams/%s/ca_file: \"%s\" %s", u->name, u->ca_file,
+                           why ? why : "contains no certificate");
     free(why);
     return error;
 }
@@ -276,14 +274,6 @@ static const struct conf_upstream *find_upstream(const struct conf *conf, const 
     return NULL;
 }
 
-static char *route_error(const struct conf *conf, size_t i, const char *key, const char *what)
-{
-    char *pointer = xasprintf("/routes/%zu/%s", i, key);
-    char *error = conf_error(conf, pointer, "%s", what);
-    free(pointer);
-    return error;
-}
-
 static bool is_key_pair(const char *key)
 {
     size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
@@ -306,41 +296,44 @@ static char *finish_route(struct conf *conf, size_t i)
     const char *refusal;
     r->upstream = find_upstream(conf, r->upstream_name);
     if (r->upstream == NULL)
-        return route_error(conf, i, "upstream", "no upstream has this name");
+        return conf_error(conf, "/routes/%zu/upstream: no upstream has this name", i);
     r->provider = find_provider(conf, r->provider_name, &why);
     if (r->provider == NULL) {
         error = strstr(why, ".json:") && strstr(why, "cannot be read") == NULL
                     ? xstrdup(why)
-                    : route_error(conf, i, "provider", why);
+                    : conf_error(conf, "/routes/%zu/provider: %s", i, why);
         free(why);
         return error;
     }
     const char *path = r->path_text ? r->path_text : r->provider->path_text;
     const char *upstream_path = r->upstream_path_text ? r->upstream_path_text : r->provider->path_text;
     if (provider_pattern(r->provider, path, &r->path, &refusal) < 0)
-        return route_error(conf, i, "path", refusal);
+        return conf_error(conf, "/routes/%zu/path: %s", i, refusal);
     if (provider_pattern(r->provider, upstream_path, &r->upstream_path, &refusal) < 0)
-        return route_error(conf, i, "upstream_path", refusal);
+        return conf_error(conf, "/routes/%zu/upstream_path: %s", i, refusal);
     if (!pattern_same_variables(&r->path, &r->upstream_path))
-        return route_error(conf, i, "path", "must have the variables of upstream_path, in the same order");
+        return conf_error(conf,
+                          "/routes/%zu/path: must have the variables of upstream_path, in the same order", i);
     if (strstr(r->provider->auth.value, "{jwt}") != NULL && !are_key_pairs(r->upstream))
-        return route_error(
-            conf, i, "upstream",
-            "this provider's tokens are signed: each key file must contain ACCESS_KEY:SECRET_KEY, at most "
-            "256 characters each");
+        return conf_error(conf,
+                          "/routes/%zu/upstream: this provider's tokens are signed: each key file must "
+                          "contain ACCESS_KEY:SECRET_KEY, at most 256 characters each",
+                          i);
     for (size_t k = 0; k < i; k++) {
         const struct conf_route *other = conf_route(conf, k);
         if (other->provider == r->provider && other->upstream == r->upstream &&
             strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
-            return route_error(
-                conf, i, "upstream_path",
-                "another route has this provider and upstream; their tasks could not be told apart");
+            return conf_error(conf,
+                              "/routes/%zu/upstream_path: another route has this provider and upstream; "
+                              "their tasks could not be told apart",
+                              i);
         if (strcmp(other->path.text, r->path.text) == 0)
-            return route_error(conf, i, "provider",
-                               "another route has the same path: give one of them a \"path\"");
+            return conf_error(
+                conf, "/routes/%zu/provider: another route has the same path: give one of them a \"path\"",
+                i);
     }
     if (r->hook_secret.text != NULL && r->provider->hook.n == 0)
-        return route_error(conf, i, "hook_secret_file", "the provider's file has no \"hook\"");
+        return conf_error(conf, "/routes/%zu/hook_secret_file: the provider's file has no \"hook\"", i);
     return NULL;
 }
 
@@ -357,20 +350,21 @@ static char *finish_redis(struct conf *conf)
         const char *colon = strrchr(redis->address, ':');
         int64_t port;
         if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
-            return conf_error(conf, "/redis/address", form);
+            return conf_error(conf, "/redis/address: %s", form);
         bool bracket = redis->address[0] == '[' && colon > redis->address + 2 && colon[-1] == ']';
         redis->host = xstrndup(redis->address + bracket, (size_t)(colon - redis->address) - 2 * bracket);
         redis->port = (int)port;
         if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
-            return conf_error(conf, "/redis/address", form);
+            return conf_error(conf, "/redis/address: %s", form);
         if (!redis->plaintext && !is_loopback(redis->address, (size_t)(colon - redis->address)))
-            return conf_error(conf, "/redis/address",
-                              "the connection to another host would be unencrypted: passwords and results "
-                              "could be read and changed on the way. If the network between the hosts is "
-                              "trusted, say so with \"plaintext\": true");
+            return conf_error(
+                conf,
+                "/redis/address: the connection to another host would be unencrypted: passwords and results "
+                "could be read and changed on the way. If the network between the hosts is trusted, say so "
+                "with \"plaintext\": true");
     }
     if (redis->username != NULL && redis->password.text == NULL)
-        return conf_error(conf, "/redis/username", "needs a password_file");
+        return conf_error(conf, "/redis/username: needs a password_file");
     return NULL;
 }
 
@@ -391,12 +385,9 @@ static char *check_account(const struct conf *conf, const struct conf_upstream *
     for (const struct conf_upstream *other = conf_upstream(conf, 0); other < u; other++) {
         if (strcmp(conf_account(u), conf_account(other)) == 0 || !share_key(u, other))
             continue;
-        char *pointer = xasprintf("/upstreams/%s/account", u->name);
-        char *error =
-            conf_error(conf, pointer, "must be \"%s\" for \"ownership\": upstream \"%s\" has the same key",
-                       conf_account(other), other->name);
-        free(pointer);
-        return error;
+        return conf_error(
+            conf, "/upstreams/%s/account: must be \"%s\" for \"ownership\": upstream \"%s\" has the same key",
+            u->name, conf_account(other), other->name);
     }
     return NULL;
 }
@@ -406,8 +397,8 @@ static char *check_ownership(const struct conf *conf)
     char *error = NULL;
     for (size_t i = 0; i < conf->routes.n && error == NULL; i++) {
         if (conf_route(conf, i)->provider->identity.n_segments == 0)
-            error =
-                route_error(conf, i, "provider", "its file has no \"identity\", which \"ownership\" needs");
+            error = conf_error(
+                conf, "/routes/%zu/provider: its file has no \"identity\", which \"ownership\" needs", i);
     }
     for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
         error = check_account(conf, conf_upstream(conf, i));
@@ -419,17 +410,17 @@ static char *finish_access(struct conf *conf)
     const struct conf_access *access = &conf->access;
     char *why, *error = NULL;
     if (access->mode != ACCESS_OPEN && access->teams_file == NULL)
-        return conf_error(conf, "/access/mode", "\"%s\" needs a teams_file",
+        return conf_error(conf, "/access/mode: \"%s\" needs a teams_file",
                           access->mode == ACCESS_TEAMS ? "teams" : "nginx");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
-        return conf_error(conf, "/access/ownership", "needs the mode \"teams\" or \"nginx\"");
+        return conf_error(conf, "/access/ownership: needs the mode \"teams\" or \"nginx\"");
     if (access->ownership != OWNERSHIP_NONE && (error = check_ownership(conf)) != NULL)
         return error;
     if (access->teams_file == NULL)
         return NULL;
     const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);
     if (file == NULL)
-        error = conf_error(conf, "/access/teams_file", "\"%s\" %s", access->teams_file, why);
+        error = conf_error(conf, "/access/teams_file: \"%s\" %s", access->teams_file, why);
     else
         conf->teams = teams_load(conf->files, file, &conf->providers, &error);
     free(why);
@@ -440,7 +431,7 @@ static char *conf_finish(struct conf *conf)
 {
     char *error = NULL;
     if (strlen(conf->socket_dir) > 80)
-        error = conf_error(conf, "/socket_dir", "is too long for the path of a UNIX socket");
+        error = conf_error(conf, "/socket_dir: is too long for the path of a UNIX socket");
     for (size_t i = 0; i < conf->upstreams.n && error == NULL; i++)
         error = finish_upstream(conf, (struct conf_upstream *)conf->upstreams.items + i);
     for (size_t i = 0; i < conf->routes.n && error == NULL; i++)
@@ -524,12 +515,12 @@ char *conf_check_providers(const struct conf *conf)
     return error;
 }
 
-char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...)
+char *conf_error(const struct conf *conf, const char *format, ...)
 {
     const struct schema_source source = {.file = conf->file, .files = conf->files};
     va_list args;
     va_start(args, format);
-    char *error = schema_verror(&source, pointer, format, args);
+    char *error = schema_verror(&source, format, args);
     va_end(args);
     return error;
 }

@@ -124,8 +124,8 @@ void conf_free(struct conf *conf); /* NULL is allowed */
 char *conf_check_providers(const struct conf *conf);
 
 /* The message (allocated) of an error that only the process which uses the configuration can detect, in the
- * form of load errors: "FILE:LINE: /pointer: reason". */
-char *conf_error(const struct conf *conf, const char *pointer, const char *format, ...) PRINTF(3, 4);
+ * form of load errors: "FILE:LINE: /pointer: reason". The formatted text is "/pointer: reason". */
+char *conf_error(const struct conf *conf, const char *format, ...) PRINTF(2, 3);
 
 /* The configuration with all defaults; of secrets, only the file names. */
 void conf_print(const struct conf *conf, struct buf *out);

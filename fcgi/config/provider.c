@@ -243,7 +243,7 @@ static char *make_grammars(struct provider *p, const struct schema_source *sourc
 {
     const struct pair *pairs = p->variables.items;
     if (grammar_init(&p->grammars[p->n_grammars], "task_id", p->task_id_text) < 0)
-        return schema_error(source, "/task_id", "is not an extended regular expression");
+        return schema_error(source, "/task_id: is not an extended regular expression");
     p->n_grammars++;
     for (size_t i = 0; i < p->variables.n; i++) {
         const char *why = NULL;
@@ -251,9 +251,8 @@ static char *make_grammars(struct provider *p, const struct schema_source *sourc
             why = "belongs at the top level, not here";
         else if (grammar_init(&p->grammars[p->n_grammars], pairs[i].name, pairs[i].value) < 0)
             why = "is not an extended regular expression";
-        char pointer[128] = "/variables/";
         if (why != NULL)
-            return schema_error(source, strncat(pointer, pairs[i].name, SCHEMA_NAME_MAX), "%s", why);
+            return schema_error(source, "/variables/%s: %s", pairs[i].name, why);
         p->n_grammars++;
     }
     return NULL;
@@ -268,7 +267,7 @@ static char *refuse_doubled_status(const struct provider *p, const struct schema
             struct json_object *value = ((struct json_object **)list->items)[i];
             enum state first = provider_state_of(p, value);
             if (first != (enum state)state)
-                return schema_error(source, "/status", "%s is both %s and %s",
+                return schema_error(source, "/status: %s is both %s and %s",
                                     json_object_to_json_string(value), state_name(first),
                                     state_name((enum state)state));
         }
@@ -283,7 +282,7 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
     if (at == NULL)
         return NULL;
     if (at[0] != '/')
-        return schema_error(source, "/result/path", "must begin with '/'");
+        return schema_error(source, "/result/path: must begin with '/'");
     while ((at = strchr(at, '{')) != NULL) {
         size_t len = strcspn(++at, "}");
         char *name = xstrndup(at, len);
@@ -294,8 +293,8 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
         bool good = at[len] == '}' && (pointer || pattern_has_variable(&p->path, name));
         free(name);
         if (!good)
-            return schema_error(source, "/result/path",
-                                "{ and } must enclose a variable of \"path\" or a pointer");
+            return schema_error(source,
+                                "/result/path: { and } must enclose a variable of \"path\" or a pointer");
     }
     return NULL;
 }
@@ -306,12 +305,10 @@ static char *check_keep(const struct provider *p, const struct schema_source *so
     const struct json_path *paths = p->keep_paths.items;
     for (size_t i = 0; i < p->keep_paths.n; i++) {
         for (size_t k = 0; k < p->keep_paths.n; k++) {
-            char pointer[64];
-            snprintf(pointer, sizeof(pointer), "/keep/%zu", k);
             size_t len = strlen(paths[i].text);
             if (i != k && strncmp(paths[i].text, paths[k].text, len) == 0 &&
                 (paths[k].text[len] == '/' || paths[k].text[len] == '\0'))
-                return schema_error(source, pointer, "is already kept by \"%s\"", paths[i].text);
+                return schema_error(source, "/keep/%zu: is already kept by \"%s\"", k, paths[i].text);
         }
     }
     return NULL;
@@ -323,7 +320,7 @@ static char *check_headers(const struct provider *p, const struct schema_source 
     const struct pair *pairs = p->headers.items;
     for (size_t i = 0; i < p->headers.n; i++) {
         if (strcasecmp(pairs[i].name, p->auth.header) == 0)
-            return schema_error(source, "/headers", "%s is the header of \"auth\"", pairs[i].name);
+            return schema_error(source, "/headers: %s is the header of \"auth\"", pairs[i].name);
     }
     return NULL;
 }
@@ -333,16 +330,15 @@ static char *finish(struct provider *p, const struct schema_source *source)
     const char *base = strrchr(source->file->path, '/'), *why;
     char *expected = xasprintf("%s.json", p->name), *error = NULL;
     if (strcmp(base ? base + 1 : source->file->path, expected) != 0)
-        error = schema_error(source, "/name", "must be the file's name without \".json\"");
+        error = schema_error(source, "/name: must be the file's name without \".json\"");
     else if (p->poll.max_ms < p->poll.min_ms)
-        error = schema_error(source, "/poll/max", "must not be less than min");
+        error = schema_error(source, "/poll/max: must not be less than min");
     if (error == NULL)
         error = make_grammars(p, source);
     if (error == NULL && pattern_init(&p->path, p->path_text, p->grammars, p->n_grammars, &why) < 0)
-        error = schema_error(source, "/path", "%s", why);
+        error = schema_error(source, "/path: %s", why);
     if (error == NULL && p->hook.n > 0 && p->path.n_variables != 1)
-        error =
-            schema_error(source, "/hook", "requires a \"path\" with one variable: a webhook has no others");
+        error = schema_error(source, "/hook: requires a \"path\" with one variable: a webhook has no others");
     if (error == NULL)
         error = check_result_path(p, source);
     if (error == NULL)

@@ -67,20 +67,26 @@ static bool is_key(const struct field *field)
 
 /* ---- errors ---- */
 
-char *schema_verror(const struct schema_source *source, const char *pointer, const char *format, va_list args)
+static char *place_error(const struct schema_source *source, const char *pointer, const char *what)
 {
     const struct file *file = source->file;
-    char what[1024];
-    vsnprintf(what, sizeof(what), format, args);
-    return xasprintf("%s:%zu: %s%s%s", file->path, json_line_of(file->data, file->len, pointer), pointer,
-                     *pointer ? ": " : "", what);
+    size_t line = json_line_of(file->data, file->len, pointer);
+    return xasprintf("%s:%zu: %s%s%s", file->path, line, pointer, *pointer ? ": " : "", what);
 }
 
-char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
+char *schema_verror(const struct schema_source *source, const char *format, va_list args)
+{
+    char text[1024], *what = text;
+    vsnprintf(text, sizeof(text), format, args);
+    const char *pointer = strsep(&what, ":");
+    return place_error(source, pointer, what + 1);
+}
+
+char *schema_error(const struct schema_source *source, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    char *error = schema_verror(source, pointer, format, args);
+    char *error = schema_verror(source, format, args);
     va_end(args);
     return error;
 }
@@ -89,11 +95,13 @@ static int fail(struct reader *r, const char *format, ...) PRINTF(2, 3);
 
 static int fail(struct reader *r, const char *format, ...)
 {
+    char what[1024];
     va_list args;
     va_start(args, format);
-    if (r->error == NULL)
-        r->error = schema_verror(r->source, r->pointer, format, args);
+    vsnprintf(what, sizeof(what), format, args);
     va_end(args);
+    if (r->error == NULL)
+        r->error = place_error(r->source, r->pointer, what);
     return -1;
 }
 

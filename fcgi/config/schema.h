@@ -117,11 +117,9 @@ MUST_CHECK int schema_read_map(const struct table *table, const struct schema_so
                                struct list *out, char **ret_error);
 void schema_done_map(const struct table *table, struct list *out);
 
-/* The message of an error that the table cannot detect, in the same form. */
-char *schema_error(const struct schema_source *source, const char *pointer, const char *format, ...)
-    PRINTF(3, 4);
-char *schema_verror(const struct schema_source *source, const char *pointer, const char *format,
-                    va_list args);
+/* The message of an error that the table cannot detect, in the same form. The formatted text is "/pointer: reason". */
+char *schema_error(const struct schema_source *source, const char *format, ...) PRINTF(2, 3);
+char *schema_verror(const struct schema_source *source, const char *format, va_list args);
 
 /* For `refuse` of a string: keys of maps and other names have 1 to SCHEMA_NAME_MAX letters, digits, '_' and '-'. */
 const char *schema_refuse_name(const void *name);

@@ -63,6 +63,7 @@ static const char *refuse_origin(const void *value)
 }
 
 /* ---- the table ---- */
+
 #define TEAM struct team
 static const struct field team_fields[] = {
     KEY_FIELD(TEAM, name),
@@ -107,23 +108,6 @@ struct loader {
     struct schema_source source;
 };
 
-static char *team_error(const struct loader *l, const struct team *team, const char *key, const char *what)
-{
-    char *pointer = xasprintf("/%s/%s", team->name, key);
-    char *error = schema_error(&l->source, pointer, "%s", what);
-    free(pointer);
-    return error;
-}
-
-static char *member_error(const struct loader *l, const struct team *team, const char *list, size_t i,
-                          const char *what)
-{
-    char *key = xasprintf("%s/%zu", list, i);
-    char *error = team_error(l, team, key, what);
-    free(key);
-    return error;
-}
-
 /* Why the digest is refused: the token would identify two teams, or one team twice. */
 static const char *refuse_double(const struct teams *teams, const struct team *team, size_t i)
 {
@@ -141,17 +125,9 @@ static char *check_tokens(const struct loader *l, const struct team *team)
     for (size_t i = 0; i < team->token_sha256.n; i++) {
         const char *why = refuse_double(l->teams, team, i);
         if (why != NULL)
-            return member_error(l, team, "token_sha256", i, why);
+            return schema_error(&l->source, "/%s/token_sha256/%zu: %s", team->name, i, why);
     }
     return NULL;
-}
-
-/* The names of all configured providers, for the error message. */
-static void list_providers(const struct list *providers, struct buf *out)
-{
-    const struct provider *const *all = providers->items;
-    for (size_t i = 0; i < providers->n; i++)
-        buf_addf(out, "%s\"%s\"", i > 0 ? ", " : "", all[i]->name);
 }
 
 static bool is_served(const struct list *providers, const char *name)
@@ -166,18 +142,20 @@ static bool is_served(const struct list *providers, const char *name)
 
 static char *check_providers(const struct loader *l, const struct team *team)
 {
-    for (size_t i = 0; i < team->providers.n; i++) {
-        if (is_served(l->providers, text_at(&team->providers, i)))
-            continue;
-        struct buf what;
-        buf_init(&what, 4096);
-        buf_puts(&what, "no route has this provider; configured providers: ");
-        list_providers(l->providers, &what);
-        char *error = member_error(l, team, "providers", i, what.data);
-        buf_done(&what);
-        return error;
+    const struct provider *const *all = l->providers->items;
+    struct buf names;
+    char *error = NULL;
+    buf_init(&names, 4096);
+    for (size_t i = 0; i < l->providers->n; i++)
+        buf_addf(&names, "%s\"%s\"", i > 0 ? ", " : "", all[i]->name);
+    for (size_t i = 0; i < team->providers.n && error == NULL; i++) {
+        if (!is_served(l->providers, text_at(&team->providers, i)))
+            error = schema_error(&l->source,
+                                 "/%s/providers/%zu: no route has this provider; configured providers: %s",
+                                 team->name, i, names.data);
     }
-    return NULL;
+    buf_done(&names);
+    return error;
 }
 
 static char *finish(const struct loader *l)
@@ -190,8 +168,9 @@ static char *finish(const struct loader *l)
             error = check_providers(l, team);
         if (error == NULL && team->plain_link_secrets[0].text == NULL &&
             team->plain_link_secrets[1].text != NULL)
-            error =
-                team_error(l, team, "old_link_secret_file", "requires a link_secret_file, which replaces it");
+            error = schema_error(&l->source,
+                                 "/%s/old_link_secret_file: requires a link_secret_file, which replaces it",
+                                 team->name);
     }
     return error;
 }

@@ -99,9 +99,9 @@ char *master_refuses(const struct conf *conf)
 {
     gid_t gid;
     if (geteuid() == 0 && !sandbox_has_user(conf->user))
-        return conf_error(conf, "/user", "there is no user \"%s\"", conf->user);
+        return conf_error(conf, "/user: there is no user \"%s\"", conf->user);
     if (conf->socket_group != NULL && sandbox_find_group(conf->socket_group, &gid) < 0)
-        return conf_error(conf, "/socket_group", "there is no group \"%s\"", conf->socket_group);
+        return conf_error(conf, "/socket_group: there is no group \"%s\"", conf->socket_group);
     return NULL;
 }
 

@@ -324,7 +324,7 @@ TEST(custom_message_has_the_same_format)
     static const char text[] = "{\n\"a\": {\n\"b\": 1}}";
     const struct file file = {.path = (char *)"f.json", .data = (char *)text, .len = strlen(text)};
     const struct schema_source source = {.file = &file};
-    char *error = schema_error(&source, "/a/b", "is %d too many", 1);
+    char *error = schema_error(&source, "/%s/b: is %d too many", "a", 1);
     assert_string_equal(error, "f.json:3: /a/b: is 1 too many");
     free(error);
 }
