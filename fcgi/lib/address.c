@@ -92,6 +92,20 @@ enum address_kind address_kind(const struct sockaddr *address)
     return ADDRESS_RESERVED;
 }
 
+bool address_network(const char *address, unsigned char out[static ADDRESS_LEN])
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, address, &v4) == 1)
+        v6 = mapped(&v4);
+    else if (inet_pton(AF_INET6, address, &v6) != 1)
+        return false;
+    if (!IN6_IS_ADDR_V4MAPPED(&v6))
+        memset(v6.s6_addr + ADDRESS_LEN / 2, 0, ADDRESS_LEN / 2);
+    memcpy(out, v6.s6_addr, ADDRESS_LEN);
+    return true;
+}
+
 int address_literal(const char *host, size_t len)
 {
     char text[INET6_ADDRSTRLEN + 1] = "";

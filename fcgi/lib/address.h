@@ -17,6 +17,8 @@ enum address_kind {
     ADDRESS_RESERVED    /* not a host: unspecified, multicast, documentation, unassigned */
 };
 
+enum { ADDRESS_LEN = 16 };
+
 /* Sets of kinds, as bits. */
 #define ADDRESS_BIT(kind) (1U << (kind))
 enum { ADDRESS_ANY = (1 << (ADDRESS_RESERVED + 1)) - 1 };
@@ -24,6 +26,10 @@ enum { ADDRESS_ANY = (1 << (ADDRESS_RESERVED + 1)) - 1 };
 /* The kind of an IPv4 or IPv6 address. An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4) is classified as IPv4.
  * Other families are reserved. */
 enum address_kind address_kind(const struct sockaddr *address);
+
+/* The network of a client's address in text form, as 16 bytes: an IPv4 address itself (mapped), the first 64 bits of an
+ * IPv6 address. False if it is not an IP address. */
+bool address_network(const char *address, unsigned char out[static ADDRESS_LEN]);
 
 /* The kind of a URL's host if it is an address (IPv6 in brackets); -1 if it is a name. */
 int address_literal(const char *host, size_t len);

@@ -30,6 +30,12 @@
     X(LIMITED_QUERIES, counter, "rate_limited_total", "limit=\"queries\"",                                   \
       "Fetches and waits refused because a team has reached a limit")                                        \
     X(LIMITED_WATCHERS, counter, "rate_limited_total", "limit=\"watchers\"", NULL)                           \
+    X(REFUSED_TOKENS, counter, "credentials_refused_total", "kind=\"token\"",                                \
+      "Credentials that were not valid, by kind")                                                            \
+    X(REFUSED_LINKS, counter, "credentials_refused_total", "kind=\"link\"", NULL)                            \
+    X(REFUSED_HOOKS, counter, "credentials_refused_total", "kind=\"hook\"", NULL)                            \
+    X(REFUSALS_THROTTLED, counter, "credentials_throttled_total", "",                                        \
+      "Refusals answered with 429 because the address has sent too many invalid credentials")                \
     X(UPSTREAM_CONNECTS, counter, "upstream_connections_total", "", "Connections opened to an upstream")     \
     X(KEY_RETRIES, counter, "key_retries_total", "", "Queries made again with another key")                  \
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \

@@ -127,6 +127,13 @@ static bool accepts_event_stream(const char *accept)
 
 /* ---- webhooks ---- */
 
+static const char prefix[] = "/v1/hooks/";
+
+bool client_request_is_hook(const char *uri)
+{
+    return strncmp(uri, prefix, strlen(prefix)) == 0;
+}
+
 /* Compares digests, which have equal lengths, in constant time. */
 static bool is_secret(const char *secret, const char *given, size_t given_len)
 {
@@ -140,7 +147,6 @@ static bool is_secret(const char *secret, const char *given, size_t given_len)
  * the same and take the same time. */
 static const struct conf_route *find_hook(const struct conf *conf, const char *uri)
 {
-    static const char prefix[] = "/v1/hooks/";
     const struct conf_route *found = NULL;
     if (strncmp(uri, prefix, strlen(prefix)) != 0)
         return NULL;

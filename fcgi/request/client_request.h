@@ -32,6 +32,9 @@ struct client_request {
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
                                  struct client_request *ret_asked, struct task *ret_task);
 
+/* Whether the URI is that of a webhook, with the right secret or not. */
+bool client_request_is_hook(const char *uri);
+
 /* Reads the body of a webhook, which is only a hint: it names the task to poll, and nothing else in it is used.
  * Returns why the webhook is refused, if it is. */
 enum problem client_request_hint(const struct conf_route *hook, const char *body, size_t len,

@@ -15,6 +15,7 @@
 
 #include <utlist.h>
 
+#include "access/throttle.h"
 #include "request/lookup.h"
 #include "lib/stats.h"
 #include "request/request_metrics.h"
@@ -74,6 +75,7 @@ struct requests {
     struct lookups_parts lookups;
     struct poller *poller;
     struct request_metrics *metrics;
+    struct throttle *throttle;
     struct request *waiting;
     int64_t n_waiting;
     bool leaving; /* no request is held any more */
@@ -95,6 +97,18 @@ static enum step refuse_overload(struct request *r)
     return refuse(r, PROBLEM_OVERLOADED);
 }
 
+/* An address that has sent too many invalid credentials gets 429 in place of the problem. */
+static enum step refuse_credential(struct request *r, enum credential kind, enum problem problem)
+{
+    int64_t left_ms = throttle_refused(r->requests->throttle, kind, fcgi_param(r->client, "REMOTE_ADDR"),
+                                       (int64_t)uv_now(r->requests->parts.loop));
+    if (left_ms == 0)
+        return refuse(r, problem);
+    r->facts.limit = THROTTLE_REFUSALS;
+    r->facts.retry_after_ms = left_ms;
+    return refuse(r, PROBLEM_THROTTLED);
+}
+
 /* ---- route ---- */
 
 static enum step route(struct request *r)
@@ -107,6 +121,8 @@ static enum step route(struct request *r)
     client_request_facts(&r->asked, conf, task, &r->facts);
     if (fcgi_is_refused(r->client))
         return refuse_overload(r);
+    if (problem == PROBLEM_NOT_FOUND && client_request_is_hook(r->asked.uri))
+        return refuse_credential(r, CREDENTIAL_HOOK, problem);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     if (r->asked.kind == ROUTE_HOOK)
@@ -160,6 +176,10 @@ static enum step authorize(struct request *r)
     if (r->asked.preflight)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
     enum problem problem = access_who(conf, &r->asked.given, task, r->facts.now_ms / 1000, &caller);
+    if (problem == PROBLEM_WRONG_TOKEN)
+        return refuse_credential(r, CREDENTIAL_TOKEN, problem);
+    if (problem == PROBLEM_WRONG_LINK)
+        return refuse_credential(r, CREDENTIAL_LINK, problem);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     if (!access_is_origin(conf, caller.team, task, r->asked.origin))
@@ -581,6 +601,7 @@ struct requests *requests_new(struct requests_parts parts)
                                          .poller = rs->poller,
                                          .on_news = on_news};
     rs->metrics = request_metrics_new(parts.conf);
+    rs->throttle = throttle_new();
     return rs;
 }
 
@@ -613,6 +634,7 @@ void requests_free(struct requests *rs)
         request_free(rs->waiting);
     }
     request_metrics_free(rs->metrics);
+    throttle_free(rs->throttle);
     poller_free(rs->poller);
     free(rs);
 }

@@ -36,6 +36,8 @@
       "The team has used up its upstream queries for this minute.")                                          \
     X(TOO_MANY_WATCHERS, "rate_limited", 429, "Too many requests",                                           \
       "The team has reached its limit of waiting requests.")                                                 \
+    X(THROTTLED, "rate_limited", 429, "Too many requests",                                                   \
+      "Too many invalid credentials from this address.")                                                     \
     X(UPSTREAM_ERROR, "upstream_error", 502, "Upstream error", "The upstream answered with an error.")       \
     X(UNREACHABLE, "upstream_error", 502, "Upstream unreachable", "The upstream could not be reached.")      \
     X(UPSTREAM_INVALID, "upstream_invalid", 502, "Invalid upstream answer",                                  \

@@ -111,6 +111,9 @@ def see_hooks(stack, interface) -> None:
     for body in (hooking.naming("ended"), b"{}", b" " * 40000):
         post(body)
     post(hooking.naming("ended"), hooking.HOOK + "x")
+    for _ in range(21):
+        throttled = stack.ask_worker(hooking.HOOK + "x", method="POST", REMOTE_ADDR="192.0.2.1")
+    assert interface.saw(HOOK, "post", throttled).status == 429
 
 
 def see_operators(stack, interface) -> None:

@@ -38,6 +38,8 @@ def test_error_example_is_the_actual_message(tmp_path, make_stack):
     stack = make_stack(daemon=False, nginx=False, redis=False, standin=False)
     shown = re.search(r"^    taskproxy: conf/(taskproxy\.json:.*)$", README, re.MULTILINE)[1]
     text = (ROOT / "conf" / "taskproxy.json").read_text()
+    (tmp_path / "keys").mkdir()
+    stack.write_key(stack.key, file=tmp_path / "keys" / "main")
     (tmp_path / "taskproxy.json").write_text(text.replace('"timeout": "50ms"', '"timeout": 50'))
     done = subprocess.run([stack.daemon.binary, "-c", "taskproxy.json", "-t"], cwd=tmp_path, capture_output=True, text=True)
     without_line = re.compile(r"(?<=json:)\d+")

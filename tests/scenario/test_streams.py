@@ -212,7 +212,7 @@ def test_stalled_stream_is_dropped_and_the_others_continue(make_stack):
             if metric(stack, "connections_refused_total") == refused + 1:
                 break
         stack.wait_metric("streams", lambda open_now: open_now == 1)  # the refusal is counted first
-        assert 200_000 < progress * len(padding) < 2_000_000  # of it the worker keeps a part at most
+        assert 200_000 < progress * len(padding) < 2_000_000  # the worker buffers only a part of it
         deaf.wait_closed()
         stack.standin.clear()
         end(stack)

@@ -117,6 +117,28 @@ TEST(url_host_is_an_address_or_a_name)
     }
 }
 
+TEST(network_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address)
+{
+    static const struct {
+        const char *address, *network; /* NULL: it is not an address */
+    } cases[] = {{"192.0.2.1", "::ffff:192.0.2.1"},
+                 {"::ffff:192.0.2.1", "::ffff:192.0.2.1"},
+                 {"2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"},
+                 {"::1", "::"},
+                 {"unix:", NULL},
+                 {"192.0.2.1 ", NULL},
+                 {"[::1]", NULL},
+                 {"", NULL}};
+    for (size_t i = 0; i < NELEMS(cases); i++) {
+        unsigned char network[ADDRESS_LEN], expected[ADDRESS_LEN];
+        assert_int_equal(address_network(cases[i].address, network), cases[i].network != NULL);
+        if (cases[i].network == NULL)
+            continue;
+        assert_int_equal(inet_pton(AF_INET6, cases[i].network, expected), 1);
+        assert_memory_equal(network, expected, ADDRESS_LEN);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +150,7 @@ int main(void)
         cmocka_unit_test(ipv4_mapped_addresses_are_classified_as_ipv4),
         cmocka_unit_test(malformed_address_is_reserved),
         cmocka_unit_test(url_host_is_an_address_or_a_name),
+        cmocka_unit_test(network_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }
