@@ -45,6 +45,19 @@ def assert_served(stack, index=0):
         assert [connection.ask(task_params(TASK))[0] for _ in range(2)] == [200, 200]
 
 
+# Time
+
+
+def step_until(stack, condition, what):
+    """Steps the clock by a second at a time until condition() is true."""
+
+    def step():
+        stack.clock.step(1)
+        return condition()
+
+    stack.wait_until(step, what=what)
+
+
 # Processes
 
 

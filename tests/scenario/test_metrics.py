@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from helpers import TASK
+from helpers import TASK, step_until
+from watching import SLOW
 
 PROMTOOL = "/usr/bin/promtool"
 CODES = ("200", "304", "400", "404", "405", "502", "503", "504")
@@ -60,7 +61,7 @@ def assert_adds_up(stack, asked):
 @pytest.fixture
 def running(make_stack):
     """A stack whose tasks run, and stay fresh for the whole test."""
-    return make_stack(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
+    return make_stack(providers=SLOW)
 
 
 def test_text_is_valid_prometheus_format(running):
@@ -120,14 +121,18 @@ def test_totals_survive_reloads_that_remove_and_restore_a_route(running):
 
 
 def test_query_outcomes_are_counted(make_stack):
-    stack = make_stack(config={"upstreams": {"main": {"timeout": "3s", "breaker_failures": 0}}})
+    stack = make_stack(config={"upstreams": {"main": {"timeout": "3s", "breaker_failures": 0}}}, clock=True)
     switches = {
         "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "server_error": {"status": 500}, "error": {"status": 400}, "forbidden": {"status": 403}, "invalid": {"garbage": True},
-        "unreachable": {"reset": True}, "timeout": {"hang": True}, "busy": {"retry_after": 1},
+        "unreachable": {"reset": True}, "busy": {"retry_after": 1}, "timeout": {"hang": True},
     }
     for outcome, switch in switches.items():
         stack.standin.switch(f"task_{outcome}", **switch)
-        stack.task(f"task_{outcome}")
+        answer = stack.background(stack.task, f"task_{outcome}")
+        if outcome == "timeout":
+            stack.standin.wait_count(1, f"task_{outcome}")
+            stack.clock.step(3)
+        answer.result()
         assert stack.metric("upstream_outcomes_total", upstream="main", outcome=outcome) >= 1, outcome
     assert stack.metric("upstream_outcomes_total") == stack.metric("upstream_requests_total")
 
@@ -192,21 +197,26 @@ def test_slow_upstream_shows_in_the_times_of_misses_but_not_of_hits(running):
     assert metrics.sum("upstream_duration_seconds_sum") >= 0.3
 
 
-def test_held_requests_have_their_own_histogram(running):
-    running.standin.switch(state="IN_PROGRESS")
-    assert running.task("task_1", {"Prefer": "wait=1"}).status == 200
-    assert running.metric("request_duration_seconds_count", cache="held") == 1
-    assert running.metric("request_duration_seconds_sum", cache="held") >= 0.9
+def test_held_requests_have_their_own_histogram(make_frozen):
+    stack = make_frozen(providers=SLOW)
+    stack.standin.switch(state="IN_PROGRESS")
+    held = stack.background(stack.task, "task_1", {"Prefer": "wait=20"})
+    stack.wait_metric("watched_tasks", 1)
+    stack.clock.step(20)
+    assert held.result().status == 200
+    assert stack.metric("request_duration_seconds_count", cache="held") == 1
+    assert stack.metric("request_duration_seconds_sum", cache="held") == 20
 
 
-def test_blocked_loop_shows_as_lag(make_stack):
-    stack = make_stack(config={"workers": 1, "hung_after": "1m"})
-    stack.wait_metric("loop_lag_seconds_count", 1)
+def test_blocked_loop_shows_as_lag(make_frozen):
+    stack = make_frozen(config={"workers": 1})
+    step_until(stack, lambda: stack.metric("loop_lag_seconds_count") >= 1, what="a heartbeat")
+    before = stack.metric("loop_lag_seconds_sum")
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    stack.wait_until(lambda: stack.get("/readyz").json()["workers_hung"] == 1, what="a hung worker")
+    stack.clock.step(4)
     os.kill(worker, signal.SIGCONT)
-    stack.wait_metric("loop_lag_seconds_sum", 1)
+    stack.wait_metric("loop_lag_seconds_sum", before + 2)
 
 
 # Build and configuration

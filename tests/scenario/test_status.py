@@ -3,7 +3,7 @@
 import os
 import signal
 
-from helpers import worker_pid
+from helpers import step_until, worker_pid
 
 
 def readiness(stack):
@@ -83,15 +83,16 @@ def test_refused_reload_is_degraded_until_one_succeeds(stack):
     wait_ready(stack, 200, "ready", [])
 
 
-def test_daemon_without_workers_is_not_ready(make_stack):
-    stack = make_stack(redis=False, config={"workers": 1, "hung_after": "1m"})
+def test_daemon_without_workers_is_not_ready(make_frozen):
+    stack = make_frozen(redis=False, config={"workers": 1, "hung_after": "1m"})
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    wait_ready(stack, 503, "not ready", ["1 of 1 workers do not respond"])
+    step_until(stack, lambda: readiness(stack)[0] == 503, what="a hung worker")
+    assert readiness(stack) == (503, "not ready", ["1 of 1 workers do not respond"])
     assert one(stack, "workers", worker=0)["state"] == "hung"
     assert stack.get("/healthz").status == 200
     os.kill(worker, signal.SIGCONT)
-    wait_ready(stack, 200, "ready", [])
+    step_until(stack, lambda: readiness(stack) == (200, "ready", []), what="a worker that responds")
 
 
 # /status

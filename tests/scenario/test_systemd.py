@@ -20,8 +20,8 @@ def managed(make_stack):
     """managed(**settings of the Manager) returns a stack whose daemon runs under a Manager, and the Manager."""
     managers = []
 
-    def start(config=None, starts=True, **settings):
-        stack = make_stack(redis=False, daemon=False, config=config)
+    def start(config=None, starts=True, clock=False, **settings):
+        stack = make_stack(redis=False, daemon=False, config=config, clock=clock)
         listen = settings.pop("listen", ())
         if listen:
             stack.socket_dir.mkdir()
@@ -95,17 +95,32 @@ def test_unreachable_manager_is_harmless(make_stack):
 # The watchdog
 
 
+def beat_until(stack, condition, what):
+    """Steps the clock by a second at a time, each with a worker's heartbeat, until condition() is true."""
+
+    def beat():
+        beats = stack.metric("loop_lag_seconds_count")
+        stack.clock.step(1)
+        stack.wait_metric("loop_lag_seconds_count", beats + 1)
+        return condition()
+
+    stack.wait_until(beat, what=what)
+
+
 def test_hung_worker_is_replaced_and_stops_the_watchdog_until_then(managed):
-    stack, manager = managed({"hung_after": "5s"}, watchdog=0.9)
-    manager.wait("WATCHDOG", count=3)
+    stack, manager = managed({"hung_after": "10s"}, watchdog=0.9, clock=True)
+    manager.wait("WATCHDOG", count=1)
     hung = worker_pid(stack, 0)
     os.kill(hung, signal.SIGSTOP)
+    stack.clock.freeze()
+    beat_until(stack, lambda: readiness(stack)["status"] == "degraded", what="a hung worker")
     manager.wait("STATUS", "1 of 2 workers accept requests, 1 hung")
     why = ["1 of 2 workers do not respond"]
     assert readiness(stack) == {"status": "degraded", "workers": 2, "workers_ready": 1, "workers_hung": 1, "why": why}
 
+    beat_until(stack, lambda: "worker 0 unresponsive for 10 s; killed" in stack.daemon.log(), what="the worker to be killed")
+    stack.clock.run()
     wait_gone(stack, hung)
-    assert "worker 0 unresponsive for 5 s; killed" in stack.daemon.log()
     stack.wait_metric("workers_ready", 2)
     assert stack.metric("worker_hangs_total") == 1
     assert stack.ask_worker("/sora/v1/videos/task_1", index=0).status == 200
@@ -117,11 +132,14 @@ def test_hung_worker_is_replaced_and_stops_the_watchdog_until_then(managed):
 
 
 def test_worker_that_is_not_hung_is_left_alone(managed):
-    stack, manager = managed({"hung_after": "1m"}, watchdog=0.9)
+    stack, manager = managed({"hung_after": "1m"}, watchdog=0.9, clock=True)
     workers = stack.daemon.workers()
     os.kill(workers[1], signal.SIGSTOP)
+    stack.clock.freeze()
+    beat_until(stack, lambda: readiness(stack)["status"] == "degraded", what="a hung worker")
     manager.wait("STATUS", "1 of 2 workers accept requests, 1 hung")
     fed = len(manager.reports("WATCHDOG"))
+    stack.clock.run()
     os.kill(workers[1], signal.SIGCONT)
     manager.wait("STATUS", "2 of 2 workers accept requests")
     manager.wait("WATCHDOG", count=fed + 1)
