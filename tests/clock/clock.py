@@ -23,9 +23,11 @@ SETTING = struct.Struct("=qqq")  # frozen, wall_ns, monotonic_ns; as many as SET
 SETTINGS = 64
 
 
-def slow_writes(milliseconds: int) -> dict:
-    """The environment in which a program stops for that long after each write to a socket (slow_writes.c)."""
-    return {"LD_PRELOAD": str(SLOW_WRITES), "TEST_SLOW_WRITES": str(milliseconds), "ASAN_OPTIONS": preloading()}
+def slow_writes(milliseconds: int, clock=None) -> dict:
+    """The environment in which a program stops for that long, in real time, after each write to a socket (slow_writes.c)."""
+    preloaded = f"{LIBRARY}:{SLOW_WRITES}" if clock else str(SLOW_WRITES)
+    own = {"LD_PRELOAD": preloaded, "TEST_SLOW_WRITES": str(milliseconds), "ASAN_OPTIONS": preloading()}
+    return {**clock.environment, **own} if clock else own
 
 
 def preloading() -> str:

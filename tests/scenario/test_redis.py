@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import socketserver
 import threading
 import time
@@ -142,23 +141,28 @@ def test_slow_redis_is_awaited_within_its_timeout(make_stack):
     assert stack.standin.count("task_1") == 1
 
 
-def test_descheduled_worker_finds_the_reply_of_a_healthy_redis(make_frozen):
-    stack = make_frozen(config={"workers": 1, "redis": {"timeout": "2s"}})
+def test_worker_busy_for_longer_than_the_timeout_finds_the_reply(make_stack):
+    stack = make_stack(daemon=False, clock=True, config={"workers": 1, "redis": {"timeout": "2s"}})
+    stack.daemon.variables |= slow_writes(40, stack.clock)
+    stack.daemon.start()
     stack.wait_metric("redis_up", 1)
-    (worker,) = stack.daemon.workers()
+    stack.clock.freeze()
+    stack.standin.hold("others")
+    others = [stack.background(stack.task, "others") for _ in range(15)]
+    stack.wait_metric("waiters", 15)
+    stack.standin.wait_arrived("others")
     stack.redis.freeze()
     answer = stack.background(stack.task, "task_1")
-    stack.wait_metric("redis_commands_total", 1, command="get")
-    os.kill(worker, signal.SIGSTOP)
+    stack.wait_metric("redis_commands_total", 2, command="get")
+    stack.standin.release("others")
+    stack.wait_until(lambda: any(other.done() for other in others), what="the first of many answers")
     stack.redis.thaw()
-    assert stack.redis.cli("PING") == "PONG"  # it has replied to the worker, too
-    stack.clock.step(3)
-    os.kill(worker, signal.SIGCONT)
-    assert answer.result().status == 200
+    assert stack.redis.cli("PING") == "PONG"  # Redis has also replied to the worker
+    stack.clock.step(2.5)  # less than the time of a lease
+    assert {other.result().status for other in [answer, *others]} == {200}
     wait_stored(stack, "task_1")
     assert stack.metric("redis_failures_total") == 0
     assert said(stack) == []
-    assert [key for key in stack.redis.keys() if key.endswith("#lease")] == []
 
 
 def test_command_queued_in_a_long_loop_iteration_has_its_whole_timeout(make_stack):
