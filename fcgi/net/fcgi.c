@@ -60,27 +60,21 @@ struct fcgi_request {
     FCGX_Request fcgx;
 };
 
-/* The listening socket. Accepting pauses while no descriptor is left. */
-struct listener {
-    struct fcgi_server *server; /* (ref) */
-    int fd;
-    bool starved; /* the last accept found no descriptor, which was logged */
-    int open_handles;
-    uv_poll_t poll;
-    uv_timer_t timer; /* ends a pause */
-};
-
 struct fcgi_server {
     uv_loop_t *loop; /* (ref) */
     struct fcgi_handlers handlers;
-    struct listener *listener; /* NULL for CGI, and while draining */
     bool cgi;
+    int fd;           /* the listening socket; -1 for CGI, and while draining */
+    bool starved;     /* the last accept found no descriptor, which was logged; accepting pauses */
+    int open_handles; /* of the listening socket */
+    uv_poll_t poll;
+    uv_timer_t timer; /* ends a pause */
     size_t max_connections;
     size_t n_connections;
     struct fcgi_request *connections; /* including those that are closing */
     bool draining;
     bool drained; /* on_drained was called */
-    bool freed;   /* the memory is released with the last connection */
+    bool freed;   /* the memory is released with the last handle */
 };
 
 static void look(struct fcgi_request *c);
@@ -89,7 +83,7 @@ static void look(struct fcgi_request *c);
 
 static void free_server_when_closed(struct fcgi_server *s)
 {
-    if (s->freed && s->connections == NULL)
+    if (s->freed && s->connections == NULL && s->open_handles == 0)
         free(s);
 }
 
@@ -437,17 +431,17 @@ static void on_listening(uv_poll_t *poll, int status, int events);
 
 static void on_accept_pause_over(uv_timer_t *timer)
 {
-    struct listener *l = timer->data;
-    uv_poll_start(&l->poll, UV_READABLE, on_listening);
+    struct fcgi_server *s = timer->data;
+    uv_poll_start(&s->poll, UV_READABLE, on_listening);
 }
 
-static void pause_accepting(struct listener *l)
+static void pause_accepting(struct fcgi_server *s)
 {
-    if (!l->starved)
+    if (!s->starved)
         log_warn("cannot accept connections: %s; trying again every %d ms", strerror(errno), ACCEPT_PAUSE_MS);
-    l->starved = true;
-    uv_poll_stop(&l->poll);
-    uv_timer_start(&l->timer, on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
+    s->starved = true;
+    uv_poll_stop(&s->poll);
+    uv_timer_start(&s->timer, on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
 }
 
 static bool is_starvation(int error)
@@ -458,50 +452,36 @@ static bool is_starvation(int error)
 static void on_listening(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
-    struct listener *l = poll->data;
+    struct fcgi_server *s = poll->data;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            l->starved = false;
-            open_connection(l->server, fd);
+            s->starved = false;
+            open_connection(s, fd);
         } else if (is_starvation(errno)) {
-            return pause_accepting(l);
+            return pause_accepting(s);
         } else if (errno != EINTR && errno != ECONNABORTED) {
             return; /* EAGAIN: no connection is left to accept */
         }
     }
 }
 
-static void start_listening(struct fcgi_server *s, int fd)
-{
-    struct listener *l = s->listener = xcalloc(1, sizeof(*l));
-    *l = (struct listener){.server = s, .fd = fd, .open_handles = 2};
-    l->poll.data = l->timer.data = l;
-    if (uv_poll_init(s->loop, &l->poll, fd) < 0)
-        abort(); /* a listening socket is always pollable */
-    uv_timer_init(s->loop, &l->timer);
-    uv_poll_start(&l->poll, UV_READABLE, on_listening);
-}
-
 static void on_listener_closed(uv_handle_t *handle)
 {
-    struct listener *l = handle->data;
-    if (--l->open_handles == 0)
-        free(l);
+    struct fcgi_server *s = handle->data;
+    s->open_handles--;
+    free_server_when_closed(s);
 }
 
-/* Closes the listening socket. The listener is freed in its last closing callback, which may come after the
- * server's. */
 static void stop_listening(struct fcgi_server *s)
 {
-    struct listener *l = s->listener;
-    s->listener = NULL;
     s->draining = true;
-    if (l == NULL)
+    if (s->fd < 0)
         return;
-    uv_close((uv_handle_t *)&l->poll, on_listener_closed);
-    uv_close((uv_handle_t *)&l->timer, on_listener_closed);
-    close(l->fd);
+    uv_close((uv_handle_t *)&s->poll, on_listener_closed);
+    uv_close((uv_handle_t *)&s->timer, on_listener_closed);
+    close(s->fd);
+    s->fd = -1;
 }
 
 /* ---- servers ---- */
@@ -509,7 +489,7 @@ static void stop_listening(struct fcgi_server *s)
 static struct fcgi_server *new_server(uv_loop_t *loop, struct fcgi_handlers handlers)
 {
     struct fcgi_server *s = xcalloc(1, sizeof(*s));
-    *s = (struct fcgi_server){.loop = loop, .handlers = handlers};
+    *s = (struct fcgi_server){.loop = loop, .handlers = handlers, .fd = -1};
     return s;
 }
 
@@ -521,7 +501,13 @@ struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
     setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0", 1); /* if libfcgi closes a socket, it must not linger */
     if (FCGX_Init() != 0)
         abort(); /* out of memory */
-    start_listening(s, fd);
+    s->fd = fd;
+    s->open_handles = 2;
+    s->poll.data = s->timer.data = s;
+    if (uv_poll_init(loop, &s->poll, fd) < 0)
+        abort(); /* a listening socket is always pollable */
+    uv_timer_init(loop, &s->timer);
+    uv_poll_start(&s->poll, UV_READABLE, on_listening);
     return s;
 }
 

@@ -48,12 +48,6 @@ static const struct {
                         [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
                         [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS}};
 
-/* Metrics and log state of one verb. */
-struct record {
-    int64_t *time;          /* series: how long replies took */
-    struct log_once errors; /* the first words of error replies */
-};
-
 struct redis_command {
     struct redis *redis; /* (ref) */
     struct redis_command *prev, *next;
@@ -72,10 +66,11 @@ struct redis {
     struct redis_command *commands_sent; /* in the order of their replies */
     bool first_attempt;                  /* commands may be queued for the very first connection */
     struct backoff pause;
-    char reason[128]; /* why Redis is unavailable, as logged; "" while it is up */
-    char latest[128]; /* why the last attempt failed */
-    struct record records[REDIS_VERBS];
-    bool late; /* a deadline has passed; Redis has one more chance */
+    char reason[128];            /* why Redis is unavailable, as logged; "" while it is up */
+    char latest[128];            /* why the last attempt failed */
+    int64_t *times[REDIS_VERBS]; /* series: how long replies took */
+    struct log_once errors;      /* the verbs and first words of error replies */
+    bool late;                   /* a deadline has passed; Redis has one more chance */
     bool freed;
     uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
 
@@ -99,46 +94,28 @@ static void on_link_closed(uv_handle_t *handle)
 static void on_link_ready(uv_poll_t *poll, int status, int events)
 {
     struct link *link = poll->data;
-    if (status < 0) { /* libuv has stopped the handle; hiredis reads the error from the socket */
-        redisAsyncHandleRead(link->context);
-        return;
-    }
-    if (link->context != NULL && (events & UV_READABLE))
+    if (status < 0 || (events & UV_READABLE)) /* hiredis reads an error from the socket, too */
         redisAsyncHandleRead(link->context);
     if (link->context != NULL && (events & UV_WRITABLE))
         redisAsyncHandleWrite(link->context);
 }
 
-static void link_change(struct link *link, int add, int remove)
+/* Always polls for replies and the end of the connection. */
+static void link_poll(struct link *link, int events)
 {
-    int events = (link->events | add) & ~remove;
-    if (events == link->events)
-        return;
-    link->events = events;
-    if (events == 0)
-        uv_poll_stop(&link->poll);
-    else
+    if (events != link->events)
         uv_poll_start(&link->poll, events, on_link_ready);
-}
-
-static void link_add_read(void *data)
-{
-    link_change(data, UV_READABLE, 0);
-}
-
-static void link_del_read(void *data)
-{
-    link_change(data, 0, UV_READABLE);
+    link->events = events;
 }
 
 static void link_add_write(void *data)
 {
-    link_change(data, UV_WRITABLE, 0);
+    link_poll(data, UV_READABLE | UV_WRITABLE);
 }
 
 static void link_del_write(void *data)
 {
-    link_change(data, 0, UV_WRITABLE);
+    link_poll(data, UV_READABLE);
 }
 
 /* Called by hiredis before it closes the socket. */
@@ -160,8 +137,6 @@ static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
         return false;
     }
     context->ev.data = link;
-    context->ev.addRead = link_add_read;
-    context->ev.delRead = link_del_read;
     context->ev.addWrite = link_add_write;
     context->ev.delWrite = link_del_write;
     context->ev.cleanup = link_cleanup;
@@ -215,8 +190,7 @@ static void go_up(struct redis *r)
     r->state = UP;
     set_rejected(r, false);
     backoff_reset(&r->pause);
-    for (size_t i = 0; i < REDIS_VERBS; i++)
-        log_once_reset(&r->records[i].errors);
+    log_once_reset(&r->errors);
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
     if (r->reason[0] != '\0')
         log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
@@ -310,11 +284,10 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 /* Logs the first word of an error, unless it was logged for this verb recently. */
 static void complain(struct redis *r, int verb, const char *error)
 {
-    char word[32];
-    snprintf(word, sizeof(word), "%.*s", (int)strcspn(error, " "), error);
-    if (log_once(&r->records[verb].errors, word, (int64_t)uv_now(r->loop)))
-        log_warn("Redis at %s rejected %s: %s; results are not shared", r->conf->address, verbs[verb].word,
-                 word);
+    char what[40];
+    snprintf(what, sizeof(what), "%s: %.*s", verbs[verb].word, (int)strcspn(error, " "), error);
+    if (log_once(&r->errors, what, (int64_t)uv_now(r->loop)))
+        log_warn("Redis at %s rejected %s; results are not shared", r->conf->address, what);
 }
 
 /* hiredis calls this for the reply to SUBSCRIBE, for each message, and when the connection ends. */
@@ -387,7 +360,7 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     } else {
         struct redis_reply result = judge(r, command->verb, reply);
         if (reply != NULL)
-            series_observe(r->records[command->verb].time, (int64_t)(uv_hrtime() - command->sent_ns));
+            series_observe(r->times[command->verb], (int64_t)(uv_hrtime() - command->sent_ns));
         if (command->on_reply != NULL)
             command->on_reply(command->user, &result);
     }
@@ -495,9 +468,9 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     *r = facts;
     r->loop = loop;
     r->pause = (struct backoff){.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_MAX_MS};
+    r->errors.again_ms = COMPLAIN_AGAIN_MS;
     for (size_t i = 0; i < REDIS_VERBS; i++)
-        r->records[i] = (struct record){.time = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label),
-                                        .errors.again_ms = COMPLAIN_AGAIN_MS};
+        r->times[i] = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label);
     uv_timer_init(loop, &r->timer);
     r->timer.data = r;
     if (r->conf->address != NULL)

@@ -34,7 +34,7 @@
 static const char handed_over[] = "TASKPROXY_COUNTERS";
 
 /* Secrets that keep changing are reloaded after LOOKS_MAX looks. */
-enum { CHECK_MAX_MS = 30000, LOOK_MS = 500, LOOKS_MAX = 10 };
+enum { TICK_MS = 500, CHECK_MAX_TICKS = 60, LOOKS_MAX = 10 };
 
 struct master {
     uv_loop_t loop;
@@ -54,12 +54,12 @@ struct master {
     bool secrets_again;      /* secrets changed meanwhile */
     int check_pid;           /* of the installed program, which checks the configuration; 0: none */
     bool stopping;
+    int check_ticks; /* after so many ticks, that program is killed */
     int signal_fd;
     uv_poll_t signals; /* of signal_fd */
     uv_signal_t child_signal;
-    uv_timer_t check_limit; /* the time limit of the check */
-    uv_timer_t watchdog, log_timer;
-    uv_timer_t look; /* at the secrets on the disk */
+    uv_timer_t watchdog;
+    uv_timer_t tick; /* every TICK_MS: the log, the check, the secrets on the disk */
 };
 
 /* ---- the watchdog ---- */
@@ -72,28 +72,12 @@ static void on_watchdog(uv_timer_t *timer)
         notify_alive(&m->notify);
 }
 
-/* ---- the log ---- */
-
 static void set_up_log(const struct conf *conf)
 {
     log_setup((enum log_level)conf->log_level, (enum log_format)conf->log_format, "master");
 }
 
-static void on_log_time(uv_timer_t *timer)
-{
-    (void)timer;
-    log_tick();
-}
-
 /* ---- reload ---- */
-
-/* Returns why the new configuration cannot replace the one in force (allocated), or NULL. */
-static char *refuse_change(const struct master *m, const struct conf *conf)
-{
-    if (strcmp(conf->socket_dir, m->conf->socket_dir) != 0)
-        return xstrdup("\"socket_dir\" cannot change without a restart");
-    return NULL;
-}
 
 char *master_refuses(const struct conf *conf)
 {
@@ -131,9 +115,9 @@ static char *start_generation(struct master *m, const struct conf *conf)
  * NULL. */
 static char *apply(struct master *m, struct conf *conf)
 {
-    char *error = refuse_change(m, conf);
-    if (error == NULL)
-        error = start_generation(m, conf);
+    char *error = strcmp(conf->socket_dir, m->conf->socket_dir) == 0
+                      ? start_generation(m, conf)
+                      : xstrdup("\"socket_dir\" cannot change without a restart");
     if (error != NULL) {
         conf_free(conf);
         return error;
@@ -203,15 +187,9 @@ static void become(struct master *m)
 
 static void catch_up(struct master *m);
 
-static void on_check_limit(uv_timer_t *timer)
-{
-    kill(CONTAINER_OF(timer, struct master, check_limit)->check_pid, SIGKILL);
-}
-
 static void on_checked(struct master *m, bool good)
 {
     m->check_pid = 0;
-    uv_timer_stop(&m->check_limit);
     if (m->stopping)
         return;
     if (good)
@@ -231,7 +209,7 @@ static void upgrade(struct master *m)
     if (pid < 0)
         return refuse_reload(m, "the installed program cannot be started");
     m->check_pid = pid;
-    uv_timer_start(&m->check_limit, on_check_limit, CHECK_MAX_MS, 0);
+    m->check_ticks = CHECK_MAX_TICKS;
 }
 
 /* ---- rotation: the configuration in force, with changed secrets ---- */
@@ -310,11 +288,10 @@ static void on_secrets_change(struct master *m)
         m->secrets_again = true;
 }
 
-/* Compares the stamps of the files twice a second: that finds every change, on every file system, and costs one
+/* Compares the stamps of the files at each tick: that finds every change, on every file system, and costs one
  * stat(2) per file. Changes are reported together, once the files no longer change. */
-static void on_look(uv_timer_t *timer)
+static void look_at_secrets(struct master *m)
 {
-    struct master *m = CONTAINER_OF(timer, struct master, look);
     uint64_t now = files_stamp(m->conf->files, true);
     m->looks = now == m->stamp_looked ? 0 : m->looks + 1;
     m->stamp_looked = now;
@@ -323,6 +300,15 @@ static void on_look(uv_timer_t *timer)
     m->looks = 0;
     m->stamp_reported = now;
     on_secrets_change(m);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct master *m = CONTAINER_OF(timer, struct master, tick);
+    log_tick();
+    if (m->check_pid != 0 && --m->check_ticks == 0)
+        kill(m->check_pid, SIGKILL);
+    look_at_secrets(m);
 }
 
 /* Starts the reload or rotation that had to wait. A reload also reads the secrets, unless it is refused. */
@@ -437,12 +423,10 @@ static int open_counters(struct master *m)
         stats_adopt((int)fd) == 0) {
         m->stats_fd = (int)fd;
         m->stats_inherited = true;
-    } else {
-        m->stats_fd = stats_create();
+        return 0;
     }
-    if (m->stats_fd < 0 || m->stats_inherited)
-        return m->stats_fd < 0 ? m->stats_fd : 0;
-    return stats_attach(m->stats_fd, STATS_MASTER_SLOT);
+    m->stats_fd = stats_create();
+    return m->stats_fd < 0 ? m->stats_fd : stats_attach(m->stats_fd, STATS_MASTER_SLOT);
 }
 
 static bool open_everything(struct master *m, char **ret_error)
@@ -476,12 +460,8 @@ static void init(struct master *m)
     m->sockets = sockets_new();
     uv_signal_init(&m->loop, &m->child_signal);
     uv_signal_start(&m->child_signal, on_child_signal, SIGCHLD);
-    uv_timer_init(&m->loop, &m->check_limit);
     uv_timer_init(&m->loop, &m->watchdog);
-    uv_timer_init(&m->loop, &m->log_timer);
-    uv_timer_start(&m->log_timer, on_log_time, LOG_TICK_MS, LOG_TICK_MS);
-    uv_unref((uv_handle_t *)&m->log_timer);
-    uv_timer_init(&m->loop, &m->look);
+    uv_timer_init(&m->loop, &m->tick);
 }
 
 static void close_everything(struct master *m)
@@ -491,10 +471,8 @@ static void close_everything(struct master *m)
     forget_refusal(m);
     uv_close((uv_handle_t *)&m->signals, NULL);
     uv_close((uv_handle_t *)&m->child_signal, NULL);
-    uv_close((uv_handle_t *)&m->check_limit, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
-    uv_close((uv_handle_t *)&m->log_timer, NULL);
-    uv_close((uv_handle_t *)&m->look, NULL);
+    uv_close((uv_handle_t *)&m->tick, NULL);
     uv_run(&m->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&m->loop) != 0)
         abort(); /* a handle was not closed */
@@ -510,11 +488,7 @@ static void close_everything(struct master *m)
 
 static void warn_of_misconfiguration(const struct master *m)
 {
-    size_t at = 0;
-    for (const char *path; (path = sockets_unused(m->sockets, &at)) != NULL;)
-        log_warn(
-            "%s, passed by the service manager, is not used by this configuration: nothing answers there",
-            path);
+    sockets_warn_of_unused(m->sockets);
     if (!vault_is_locked())
         log_warn("cannot lock the keys in memory: RLIMIT_MEMLOCK is too low");
 }
@@ -526,7 +500,7 @@ static void run(struct master *m)
     if (alive_ms > 0)
         uv_timer_start(&m->watchdog, on_watchdog, alive_ms, alive_ms);
     watch_secrets(m);
-    uv_timer_start(&m->look, on_look, LOOK_MS, LOOK_MS);
+    uv_timer_start(&m->tick, on_tick, TICK_MS, TICK_MS);
     log_info("started: %d workers on %s", (int)m->conf->workers, m->conf->socket_dir);
     warn_of_misconfiguration(m);
     uv_run(&m->loop, UV_RUN_DEFAULT);

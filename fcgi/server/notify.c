@@ -6,31 +6,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/log.h"
 
 /* ---- the environment ---- */
 
-/* Reads a path, or a name in the abstract namespace, which begins with '@'. */
+/* Reads a path, or a name in the abstract namespace, which begins with '@'. Returns false if it is neither. */
 static bool read_address(struct notify *notify, const char *text)
 {
     size_t len = strlen(text);
-    if ((text[0] != '/' && text[0] != '@') || len < 2 || len >= sizeof(notify->address.sun_path))
+    bool is_abstract = text[0] == '@';
+    if ((text[0] != '/' && !is_abstract) || len < 2 || len >= sizeof(notify->address.sun_path))
         return false;
     notify->address.sun_family = AF_UNIX;
-    memcpy(notify->address.sun_path, text, len + 1);
-    notify->address_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
-    if (text[0] == '@') {
+    memcpy(notify->address.sun_path, text, len);
+    if (is_abstract)
         notify->address.sun_path[0] = '\0';
-        notify->address_len--; /* an abstract name is not NUL-terminated */
-    }
+    notify->address_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + !is_abstract);
     return true;
 }
 
 static void open_socket(struct notify *notify)
 {
+    /* A service manager that does not read blocks the master for a second at most. */
+    const struct timeval timeout = {.tv_sec = 1};
     const char *text = getenv("NOTIFY_SOCKET");
     if (text == NULL)
         return;
@@ -39,10 +39,7 @@ static void open_socket(struct notify *notify)
         return;
     }
     notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    /* A service manager that does not read blocks the master for a second at most. */
-    const struct timeval timeout = {.tv_sec = 1};
-    if (notify->fd >= 0)
-        setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+    setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 }
 
 static int64_t read_watchdog(void)
@@ -70,30 +67,22 @@ void notify_done(struct notify *notify)
 
 /* ---- reports ---- */
 
-/* Sends `text`, one variable per line, and frees it. */
-static void send_text(const struct notify *notify, char *text)
+/* Sends variables, each ending with a line break, and the text of the status, or NULL. */
+static void report(const struct notify *notify, const char *variables, const char *status)
 {
+    char *text = xasprintf("%s%s%s", variables, status ? "STATUS=" : "", status ? status : "");
+    for (char *at = text + strlen(variables); (at = strchr(at, '\n')) != NULL;)
+        *at = ' ';
     if (notify->fd >= 0 && sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL,
                                   (const struct sockaddr *)&notify->address, notify->address_len) < 0)
         log_debug("cannot report to the service manager: %s", strerror(errno));
     free(text);
 }
 
-/* Line breaks in `status` are replaced. */
-static void send_status(const struct notify *notify, const char *variables, const char *status)
-{
-    char *text = xasprintf("%sSTATUS=%s", variables, status);
-    for (char *at = text + strlen(variables); *at != '\0'; at++) {
-        if (*at == '\n')
-            *at = ' ';
-    }
-    send_text(notify, text);
-}
-
 static void end_phase(struct notify *notify, const char *status)
 {
     notify->phase = RUNNING;
-    send_status(notify, "READY=1\n", status);
+    report(notify, "READY=1\n", status);
 }
 
 /* A start is complete when all workers are ready. A reload also ends if the generation is stuck. */
@@ -113,18 +102,18 @@ void notify_workers(struct notify *notify, const struct workers *workers, int n_
     if (is_over(notify, workers))
         end_phase(notify, status);
     else
-        send_status(notify, "", status);
+        report(notify, "", status);
 }
 
 void notify_reloading(struct notify *notify)
 {
-    struct timespec now;
+    char variables[64];
     if (notify->phase != RUNNING)
         return;
     notify->phase = RELOADING;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    long long us = (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-    send_text(notify, xasprintf("RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reloading", us));
+    snprintf(variables, sizeof(variables), "RELOADING=1\nMONOTONIC_USEC=%lld\n",
+             (long long)uv_hrtime() / 1000);
+    report(notify, variables, "reloading");
 }
 
 void notify_refused(struct notify *notify, const char *why)
@@ -135,16 +124,18 @@ void notify_refused(struct notify *notify, const char *why)
 
 void notify_failed(const struct notify *notify, const char *why)
 {
-    send_status(notify, "", why);
+    report(notify, "", why);
 }
 
 void notify_stopping(const struct notify *notify, int64_t within_ms)
 {
-    send_text(notify, xasprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld\nSTATUS=finishing requests",
-                                (long long)within_ms * 1000));
+    char variables[64];
+    snprintf(variables, sizeof(variables), "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld\n",
+             (long long)within_ms * 1000);
+    report(notify, variables, "finishing requests");
 }
 
 void notify_alive(const struct notify *notify)
 {
-    send_text(notify, xstrdup("WATCHDOG=1"));
+    report(notify, "WATCHDOG=1\n", NULL);
 }

@@ -20,17 +20,16 @@ enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
  * itself. */
 static const char own_sockets[] = "TASKPROXY_SOCKETS";
 
-/* A listening socket. One from the service manager stays open, because a later configuration may use it; one
- * that this program has opened stays open until it is removed. */
+/* A listening socket. One from the service manager stays open, because a later configuration may use it. */
 struct passed {
     int fd;
     char *path;
-    bool used;
-    bool own;
+    bool used; /* by the configuration */
+    bool own;  /* opened by this program, or by the one before an upgrade */
 };
 
 struct sockets {
-    struct passed items[PASSED_MAX];
+    struct passed *items;
     size_t n;
 };
 
@@ -60,16 +59,23 @@ static char *path_of(int fd)
     return xstrdup(address.sun_path);
 }
 
+static struct passed *append(struct sockets *sockets, struct passed item)
+{
+    sockets->items = xrealloc(sockets->items, (sockets->n + 1) * sizeof(*sockets->items));
+    sockets->items[sockets->n] = item;
+    return &sockets->items[sockets->n++];
+}
+
 static void add(struct sockets *sockets, int fd, bool own)
 {
     char *path = path_of(fd);
-    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || path == NULL || sockets->n == PASSED_MAX) {
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || path == NULL) {
         log_warn("ignoring descriptor %d, which was passed to this process: not a listening UNIX socket", fd);
         free(path);
         return;
     }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    sockets->items[sockets->n++] = (struct passed){.fd = fd, .path = path, .own = own};
+    append(sockets, (struct passed){.fd = fd, .path = path, .own = own});
 }
 
 /* Reads the list "FD,FD" that sockets_hand_over has written. */
@@ -109,15 +115,6 @@ void sockets_hand_over(const struct sockets *sockets)
     buf_done(&list);
 }
 
-void sockets_free(struct sockets *sockets)
-{
-    for (size_t i = 0; sockets != NULL && i < sockets->n; i++) {
-        close(sockets->items[i].fd);
-        free(sockets->items[i].path);
-    }
-    free(sockets);
-}
-
 static struct passed *find_passed(struct sockets *sockets, const char *path)
 {
     for (size_t i = 0; i < sockets->n; i++) {
@@ -127,14 +124,15 @@ static struct passed *find_passed(struct sockets *sockets, const char *path)
     return NULL;
 }
 
-const char *sockets_unused(const struct sockets *sockets, size_t *at)
+void sockets_warn_of_unused(const struct sockets *sockets)
 {
-    while (*at < sockets->n) {
-        const struct passed *passed = &sockets->items[(*at)++];
-        if (!passed->used && !passed->own)
-            return passed->path;
+    for (size_t i = 0; i < sockets->n; i++) {
+        const struct passed *item = &sockets->items[i];
+        if (!item->used && !item->own)
+            log_warn(
+                "%s, passed by the service manager, is not used by this configuration: nothing answers there",
+                item->path);
     }
-    return NULL;
 }
 
 /* ---- sockets that this process opens ---- */
@@ -219,37 +217,47 @@ static int listen_new(const char *path, const char *group, char **ret_error)
 int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error)
 {
     struct passed *item = find_passed(sockets, path);
-    if (item == NULL && sockets->n < PASSED_MAX) {
-        int own = listen_new(path, group, ret_error);
-        if (own < 0)
+    if (item == NULL) {
+        int fd = listen_new(path, group, ret_error);
+        if (fd < 0)
             return -1;
-        item = &sockets->items[sockets->n++];
-        *item = (struct passed){.fd = own, .path = xstrdup(path), .own = true};
-    }
-    int fd = item ? fcntl(item->fd, F_DUPFD_CLOEXEC, 0) : -1;
-    if (fd < 0) {
-        *ret_error = xasprintf("cannot use the socket %s: %s", path, strerror(errno));
-        return -1;
+        item = append(sockets, (struct passed){.fd = fd, .path = xstrdup(path), .own = true});
     }
     item->used = true;
-    return fd;
+    return item->fd;
 }
 
-void sockets_remove(struct sockets *sockets, const char *path)
+void sockets_release(struct sockets *sockets, int fd)
 {
-    struct passed *item = find_passed(sockets, path);
-    if (item == NULL || !item->own)
-        return;
-    unlink(item->path);
+    for (size_t i = 0; i < sockets->n; i++) {
+        if (sockets->items[i].fd == fd)
+            sockets->items[i].used = false;
+    }
+}
+
+static void close_item(const struct passed *item)
+{
+    if (item->own)
+        unlink(item->path);
     close(item->fd);
     free(item->path);
-    *item = sockets->items[--sockets->n];
 }
 
 void sockets_tidy(struct sockets *sockets)
 {
     for (size_t i = sockets->n; i-- > 0;) {
-        if (sockets->items[i].own && !sockets->items[i].used)
-            sockets_remove(sockets, sockets->items[i].path);
+        struct passed *item = &sockets->items[i];
+        if (!item->own || item->used)
+            continue;
+        close_item(item);
+        *item = sockets->items[--sockets->n];
     }
+}
+
+void sockets_free(struct sockets *sockets)
+{
+    for (size_t i = 0; i < sockets->n; i++)
+        close_item(&sockets->items[i]);
+    free(sockets->items);
+    free(sockets);
 }

@@ -10,28 +10,28 @@ struct sockets;
 
 /* Takes over the sockets that were passed to this process, and removes them from the environment. */
 struct sockets *sockets_new(void);
-void sockets_free(struct sockets *sockets); /* NULL is allowed */
+
+/* Closes all sockets, and removes those that are not the service manager's. */
+void sockets_free(struct sockets *sockets);
 
 /* Creates the directory if it is missing; -1 with *ret_error (allocated). */
 MUST_CHECK int socket_dir_make(const char *dir, char **ret_error);
 
-/* Returns a listening socket at `path`, which the caller closes: the one that was passed with this path, or
- * else a new one with mode 0660 and `group` (NULL: that of the process). A socket left behind by a dead
- * process is replaced; a live one is not. -1 with *ret_error (allocated) on failure. */
+/* Returns a listening socket at `path`, (ref): the one that was passed with this path or is open already, or
+ * else a new one with mode 0660 and `group` (NULL: that of the process). A socket left behind by a dead process
+ * is replaced; a live one is not. -1 with *ret_error (allocated) on failure. */
 MUST_CHECK int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error);
 
-/* Closes and removes the socket, unless it is the service manager's. */
-void sockets_remove(struct sockets *sockets, const char *path);
+/* The configuration in force does not use this socket. */
+void sockets_release(struct sockets *sockets, int fd);
 
 /* Keeps every socket open for the next program in this process, and lists them in the environment. */
 void sockets_hand_over(const struct sockets *sockets);
 
-/* Closes and removes sockets that the program before an upgrade has passed on and this configuration does not
- * use. */
+/* Closes and removes the sockets that the configuration does not use, except the service manager's. */
 void sockets_tidy(struct sockets *sockets);
 
-/* Iterates over the service manager's sockets that the configuration does not use: returns the path of the
- * next one from *at on, and advances *at; NULL after the last. */
-const char *sockets_unused(const struct sockets *sockets, size_t *at);
+/* Logs which of the service manager's sockets the configuration does not use. */
+void sockets_warn_of_unused(const struct sockets *sockets);
 
 #endif

@@ -2,6 +2,7 @@
  * over all processes (stats.h). */
 #include "server/status_server.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +20,9 @@ enum { CONNECTIONS_MAX = 256, TEXT_MAX = 1024 * 1024, PROBLEM_MAX = 200 };
 
 struct status_server {
     uv_loop_t *loop;               /* (ref) */
-    struct sockets *sockets;       /* (ref) */
     const struct workers *workers; /* (ref) */
     const struct conf *conf;       /* (ref) the configuration in force */
     uint64_t started_ms;           /* loop time */
-    char *path;
     struct fcgi_server *server;
 };
 
@@ -401,31 +400,20 @@ static void on_request(void *ctx, struct fcgi_request *client)
 
 /* ---- the server ---- */
 
-static void on_drained(void *ctx)
-{
-    (void)ctx;
-}
-
 struct status_server *status_server_open(uv_loop_t *loop, struct sockets *sockets,
                                          const struct workers *workers, const struct conf *conf,
                                          char **ret_error)
 {
     char *path = xasprintf("%s/status.sock", conf->socket_dir);
     int fd = sockets_listen(sockets, path, conf->socket_group, ret_error);
-    if (fd < 0) {
-        free(path);
+    free(path);
+    if (fd < 0)
         return NULL;
-    }
     struct status_server *server = xcalloc(1, sizeof(*server));
-    *server = (struct status_server){.loop = loop,
-                                     .sockets = sockets,
-                                     .workers = workers,
-                                     .conf = conf,
-                                     .started_ms = uv_now(loop),
-                                     .path = path};
-    server->server = fcgi_listen(
-        loop, fd, CONNECTIONS_MAX,
-        (struct fcgi_handlers){.on_request = on_request, .on_drained = on_drained, .ctx = server});
+    *server =
+        (struct status_server){.loop = loop, .workers = workers, .conf = conf, .started_ms = uv_now(loop)};
+    server->server = fcgi_listen(loop, fcntl(fd, F_DUPFD_CLOEXEC, 0), CONNECTIONS_MAX,
+                                 (struct fcgi_handlers){.on_request = on_request, .ctx = server});
     return server;
 }
 
@@ -438,8 +426,6 @@ void status_server_close(struct status_server *server)
 {
     if (server == NULL)
         return;
-    sockets_remove(server->sockets, server->path);
     fcgi_free(server->server);
-    free(server->path);
     free(server);
 }

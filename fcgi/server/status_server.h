@@ -21,7 +21,7 @@ struct status_server *status_server_open(uv_loop_t *loop, struct sockets *socket
 /* Another configuration, (ref), is in force from here on. */
 void status_server_set_conf(struct status_server *server, const struct conf *conf);
 
-/* Removes the socket; freed when the loop has run its closing callbacks. NULL is allowed. */
+/* Freed when the loop has run its closing callbacks. NULL is allowed. */
 void status_server_close(struct status_server *server);
 
 #endif

@@ -47,13 +47,6 @@ struct worker {
 
 /* ---- the process ---- */
 
-static void protect_process(void)
-{
-    sandbox_protect_process();
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    signal(SIGPIPE, SIG_IGN);
-}
-
 static void enter_sandbox(const struct conf *conf)
 {
     int bad = conf->sandbox == SANDBOX_ON ? sandbox_enter() : 0;
@@ -126,6 +119,9 @@ static void on_idle(void *ctx)
 static void make_parts(struct worker *w)
 {
     unsigned seed; /* for jitter: workers that start together must not poll together */
+    sandbox_protect_process();
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    signal(SIGPIPE, SIG_IGN);
     random_bytes(&seed, sizeof(seed));
     srand(seed);
     uv_loop_init(&w->loop);
@@ -149,16 +145,19 @@ static void make_parts(struct worker *w)
     uv_timer_init(&w->loop, &w->beat);
 }
 
-/* Runs every closing callback before the loop is closed. */
-static void finish_loop(struct worker *w)
+/* Returns the exit status. */
+static int run(struct worker *w)
 {
     uv_run(&w->loop, UV_RUN_DEFAULT);
+    close_parts(w);
+    uv_run(&w->loop, UV_RUN_DEFAULT); /* the closing callbacks */
     if (uv_loop_close(&w->loop) != 0)
         abort(); /* a handle was not closed */
     conf_free(w->conf);
     if (!vault_is_empty())
         abort(); /* a secret was not wiped */
     log_finish();
+    return EXIT_SUCCESS;
 }
 
 static struct fcgi_handlers handlers_of(struct worker *w)
@@ -295,7 +294,6 @@ int worker_main(int index, int slot, const char *path)
         conf_free(w.conf);
         return EXIT_FAILURE;
     }
-    protect_process();
     make_parts(&w);
     /* libfcgi installs a handler for SIGTERM, too, which would swallow one that comes before ours replaces it. */
     mask_terminate(SIG_BLOCK);
@@ -310,22 +308,15 @@ int worker_main(int index, int slot, const char *path)
     fetches_hear(w.fetches);
     enter_sandbox(w.conf);
     report_ready();
-    uv_run(&w.loop, UV_RUN_DEFAULT);
-    close_parts(&w);
-    finish_loop(&w);
-    return EXIT_SUCCESS;
+    return run(&w);
 }
 
 int worker_cgi(struct conf *conf)
 {
     struct worker w = {.conf = conf};
     log_setup((enum log_level)conf->log_level, (enum log_format)conf->log_format, NULL);
-    protect_process();
     make_parts(&w);
     w.server = fcgi_serve_cgi(&w.loop, handlers_of(&w));
     enter_sandbox(conf);
-    uv_run(&w.loop, UV_RUN_DEFAULT);
-    close_parts(&w);
-    finish_loop(&w);
-    return EXIT_SUCCESS;
+    return run(&w);
 }

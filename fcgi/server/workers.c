@@ -55,8 +55,7 @@ struct child {
 struct place {
     struct workers *workers; /* (ref) */
     int index;
-    int fd; /* -1: not open */
-    char *path;
+    int fd;     /* (ref) the listening socket; -1: none yet */
     int deaths; /* of workers soon after their start, in a row */
     struct backoff pause;
     uint64_t resume_at_ms; /* the end of the pause, loop time */
@@ -163,35 +162,15 @@ const char *workers_program(const struct workers *workers)
 
 /* ---- sockets ---- */
 
-static bool open_place(struct place *place, const struct conf *conf, char **ret_error)
-{
-    if (place->fd >= 0)
-        return true;
-    place->path = xasprintf("%s/worker-%d.sock", conf->socket_dir, place->index);
-    place->fd = sockets_listen(place->workers->parts.sockets, place->path, conf->socket_group, ret_error);
-    if (place->fd >= 0)
-        return true;
-    free(place->path);
-    place->path = NULL;
-    return false;
-}
-
-static void close_place(struct place *place)
-{
-    if (place->fd < 0)
-        return;
-    sockets_remove(place->workers->parts.sockets, place->path);
-    close(place->fd);
-    free(place->path);
-    place->path = NULL;
-    place->fd = -1;
-}
-
 int workers_open_sockets(struct workers *workers, const struct conf *conf, char **ret_error)
 {
     for (int i = 0; i < conf->workers; i++) {
-        if (!open_place(&workers->places[i], conf, ret_error))
+        char *path = xasprintf("%s/worker-%d.sock", conf->socket_dir, i);
+        int fd = sockets_listen(workers->parts.sockets, path, conf->socket_group, ret_error);
+        free(path);
+        if (fd < 0)
             return -1;
+        workers->places[i].fd = fd;
     }
     return 0;
 }
@@ -249,7 +228,7 @@ static void tell_to_leave(struct child *child)
     kill(child->pid, SIGTERM);
 }
 
-/* Stops the older generations, and closes the sockets that the newest one does not use. */
+/* Stops the older generations, and releases the sockets that the newest one does not use. */
 static void retire_old_workers(struct workers *workers)
 {
     struct child *child;
@@ -259,7 +238,7 @@ static void retire_old_workers(struct workers *workers)
             tell_to_leave(child);
     }
     for (int i = workers->n_wanted; i < WORKERS_MAX; i++)
-        close_place(&workers->places[i]);
+        sockets_release(workers->parts.sockets, workers->places[i].fd);
 }
 
 void workers_stop(struct workers *workers)
@@ -358,9 +337,12 @@ static void replace(const struct child *child, int status)
         start_worker(place);
 }
 
-static void on_child_exit(struct child *child, int status)
+void workers_exited(struct workers *workers, int pid, int status)
 {
-    struct workers *workers = child->workers;
+    struct child *child;
+    DL_SEARCH_SCALAR(workers->children, child, pid, pid);
+    if (child == NULL)
+        return;
     if (child->slot >= 0) {
         stats_fold(child->slot);
         workers->slots[child->slot] = false;
@@ -369,14 +351,6 @@ static void on_child_exit(struct child *child, int status)
     if (!workers->stopping && !child->leaving)
         replace(child, status);
     workers->parts.on_change(workers->parts.ctx);
-}
-
-void workers_exited(struct workers *workers, int pid, int status)
-{
-    struct child *child;
-    DL_SEARCH_SCALAR(workers->children, child, pid, pid);
-    if (child != NULL)
-        on_child_exit(child, status);
 }
 
 /* ---- handing over ---- */
@@ -646,9 +620,7 @@ void workers_free(struct workers *workers)
     files_image_done(&workers->files);
     while (workers->children != NULL)
         remove_child(workers->children);
-    for (int i = 0; i < WORKERS_MAX; i++) {
-        close_place(&workers->places[i]);
+    for (int i = 0; i < WORKERS_MAX; i++)
         uv_close((uv_handle_t *)&workers->places[i].timer, on_handle_closed);
-    }
     uv_close((uv_handle_t *)&workers->look, on_handle_closed);
 }

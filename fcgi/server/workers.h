@@ -33,7 +33,7 @@ struct workers_parts {
 /* Adopts the workers that the environment lists (workers_hand_over). */
 struct workers *workers_new(struct workers_parts parts);
 
-/* Does not stop workers that still run; removes the sockets. NULL is allowed. */
+/* Does not stop workers that still run. NULL is allowed. */
 void workers_free(struct workers *workers);
 
 /* Opens the sockets of a configuration that are not open yet; -1 with *ret_error (allocated). */
