@@ -46,13 +46,13 @@ struct master {
     struct workers *workers;
     struct notify notify;
     struct status_server *status_server;
-    uint64_t stamp_reported; /* files_stamp of the secrets when they were loaded, or refused */
-    uint64_t stamp_looked;   /* at the last look */
-    int looks;               /* consecutive looks at which they had changed again */
-    char *refusal;           /* why changed secrets were refused, or NULL */
-    bool reload_again;       /* HUP came while a generation was starting */
-    bool secrets_again;      /* secrets changed meanwhile */
-    int check_pid;           /* of the installed program, which checks the configuration; 0: none */
+    uint64_t stamp_reported;  /* files_stamp of the secrets when they were loaded, or refused */
+    uint64_t stamp_looked;    /* at the last look */
+    int looks;                /* consecutive looks at which they had changed again */
+    struct log_once refusals; /* why changed secrets were refused */
+    bool reload_wanted;       /* HUP came */
+    bool secrets_wanted;      /* secrets have changed */
+    int check_pid;            /* of the installed program, which checks the configuration; 0: none */
     bool stopping;
     int check_ticks; /* after so many ticks, that program is killed */
     int signal_fd;
@@ -185,7 +185,7 @@ static void become(struct master *m)
     refuse_reload(m, why);
 }
 
-static void catch_up(struct master *m);
+static void start_reload(struct master *m);
 
 static void on_checked(struct master *m, bool good)
 {
@@ -196,7 +196,7 @@ static void on_checked(struct master *m, bool good)
         become(m);
     else
         refuse_reload(m, "the installed program refuses the configuration");
-    catch_up(m);
+    start_reload(m);
 }
 
 /* Starts the installed program to check the configuration; it prints errors on standard error. */
@@ -218,16 +218,9 @@ static void upgrade(struct master *m)
 static void refuse_secrets(struct master *m, char *error)
 {
     stat_inc(STAT_ROTATIONS_REFUSED);
-    if (m->refusal == NULL || strcmp(m->refusal, error) != 0)
+    if (log_once(&m->refusals, error, 0))
         log_error("changed secret refused, the old one stays in force: %s", error);
-    free(m->refusal);
-    m->refusal = error;
-}
-
-static void forget_refusal(struct master *m)
-{
-    free(m->refusal);
-    m->refusal = NULL;
+    free(error);
 }
 
 static void reload_secrets(struct master *m)
@@ -238,13 +231,11 @@ static void reload_secrets(struct master *m)
     if (conf == NULL)
         return refuse_secrets(m, error);
     size_t n = files_changed(m->conf->files, conf->files, &first);
-    if (n == 0) {
-        if (m->refusal != NULL)
-            log_info("the secrets are unchanged again");
-        forget_refusal(m);
+    if (n == 0 && m->refusals.n > 0)
+        log_info("the secrets are unchanged again");
+    log_once_reset(&m->refusals);
+    if (n == 0)
         return conf_free(conf);
-    }
-    forget_refusal(m);
     log_info("%s has changed%s: starting new workers", first, n > 1 ? ", and others" : "");
     error = apply(m, conf);
     if (error != NULL)
@@ -257,7 +248,8 @@ static void reload_secrets(struct master *m)
 /* False while a generation is starting, unless it is stuck. */
 static bool may_reload(const struct master *m)
 {
-    return m->check_pid == 0 && (workers_is_complete(m->workers) || workers_is_stuck(m->workers));
+    return !m->stopping && m->check_pid == 0 &&
+           (workers_is_complete(m->workers) || workers_is_stuck(m->workers));
 }
 
 static void reload_or_upgrade(struct master *m)
@@ -268,24 +260,17 @@ static void reload_or_upgrade(struct master *m)
         reload(m);
 }
 
-static void on_hup(struct master *m)
+/* Starts the reload or the rotation that is wanted, or leaves it to the end of the one under way. */
+static void start_reload(struct master *m)
 {
-    if (m->stopping)
-        return;
-    if (may_reload(m))
+    if (m->reload_wanted && may_reload(m)) {
+        m->reload_wanted = false;
         reload_or_upgrade(m);
-    else
-        m->reload_again = true;
-}
-
-static void on_secrets_change(struct master *m)
-{
-    if (m->stopping)
-        return;
-    if (may_reload(m))
+    }
+    if (m->secrets_wanted && may_reload(m)) {
+        m->secrets_wanted = false;
         reload_secrets(m);
-    else
-        m->secrets_again = true;
+    }
 }
 
 /* Compares the stamps of the files at each tick: that finds every change, on every file system, and costs one
@@ -299,7 +284,8 @@ static void look_at_secrets(struct master *m)
         return;
     m->looks = 0;
     m->stamp_reported = now;
-    on_secrets_change(m);
+    m->secrets_wanted = true;
+    start_reload(m);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -311,24 +297,11 @@ static void on_tick(uv_timer_t *timer)
     look_at_secrets(m);
 }
 
-/* Starts the reload or rotation that had to wait. A reload also reads the secrets, unless it is refused. */
-static void catch_up(struct master *m)
-{
-    bool whole = m->reload_again, secrets = m->secrets_again;
-    if ((!whole && !secrets) || !may_reload(m))
-        return;
-    m->reload_again = m->secrets_again = false;
-    if (whole)
-        reload_or_upgrade(m);
-    if (secrets && may_reload(m))
-        reload_secrets(m);
-}
-
 /* ---- stopping ---- */
 
 static void stop_when_empty(struct master *m)
 {
-    if (workers_size(m->workers) == 0)
+    if (workers_is_empty(m->workers))
         uv_stop(&m->loop);
 }
 
@@ -351,7 +324,7 @@ static void on_workers_change(void *ctx)
     if (workers_is_complete(m->workers))
         sockets_tidy(m->sockets);
     notify_workers(&m->notify, m->workers, (int)m->conf->workers);
-    catch_up(m);
+    start_reload(m);
 }
 
 /* ---- signals ---- */
@@ -377,10 +350,11 @@ static void on_signals(uv_poll_t *poll, int status, int events)
     struct signalfd_siginfo info;
     while (read(m->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGHUP)
-            on_hup(m);
+            m->reload_wanted = true;
         else
             on_terminate(m, info.ssi_signo);
     }
+    start_reload(m);
 }
 
 /* Without SIGCHLD: libuv resets it to the default action at times, and the kernel then discards a pending
@@ -468,7 +442,6 @@ static void close_everything(struct master *m)
 {
     status_server_close(m->status_server);
     workers_free(m->workers);
-    forget_refusal(m);
     uv_close((uv_handle_t *)&m->signals, NULL);
     uv_close((uv_handle_t *)&m->child_signal, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
@@ -522,7 +495,7 @@ int master_main(const char *path, struct conf *conf)
         run(m);
     } else {
         log_error("%s", error);
-        notify_failed(&m->notify, error);
+        notify_refused(&m->notify, error);
         free(error);
     }
     close_everything(m);

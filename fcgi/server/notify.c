@@ -67,7 +67,7 @@ void notify_done(struct notify *notify)
 
 /* ---- reports ---- */
 
-/* Sends variables, each ending with a line break, and the text of the status, or NULL. */
+/* Sends variables, and the text of the status or NULL. Before a status, each variable ends with a line break. */
 static void report(const struct notify *notify, const char *variables, const char *status)
 {
     char *text = xasprintf("%s%s%s", variables, status ? "STATUS=" : "", status ? status : "");
@@ -120,11 +120,8 @@ void notify_refused(struct notify *notify, const char *why)
 {
     if (notify->phase == RELOADING)
         end_phase(notify, why);
-}
-
-void notify_failed(const struct notify *notify, const char *why)
-{
-    report(notify, "", why);
+    else
+        report(notify, "", why);
 }
 
 void notify_stopping(const struct notify *notify, int64_t within_ms)
@@ -137,5 +134,5 @@ void notify_stopping(const struct notify *notify, int64_t within_ms)
 
 void notify_alive(const struct notify *notify)
 {
-    report(notify, "WATCHDOG=1\n", NULL);
+    report(notify, "WATCHDOG=1", NULL);
 }

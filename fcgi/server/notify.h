@@ -25,12 +25,9 @@ void notify_done(struct notify *notify);
 /* The state of a worker has changed; `n_wanted` workers should be ready. */
 void notify_workers(struct notify *notify, const struct workers *workers, int n_wanted);
 
-/* A reload begins; a reload was refused because of `why`. */
+/* A reload begins; a reload or the start has failed because of `why`. */
 void notify_reloading(struct notify *notify);
 void notify_refused(struct notify *notify, const char *why);
-
-/* The start has failed. */
-void notify_failed(const struct notify *notify, const char *why);
 
 /* The master is stopping and will exit within that time. */
 void notify_stopping(const struct notify *notify, int64_t within_ms);

@@ -145,20 +145,16 @@ int socket_dir_make(const char *dir, char **ret_error)
     return -1;
 }
 
-/* Removes a socket that a dead process has left at that address. Returns an error (allocated), or NULL. */
-static char *clear_way(const struct sockaddr_un *address)
+/* Removes a socket that a dead process has left at that address, where `fd` shall listen. Returns an error
+ * (allocated), or NULL. */
+static char *clear_way(int fd, const struct sockaddr_un *address)
 {
     struct stat st;
     if (lstat(address->sun_path, &st) < 0)
         return NULL; /* no file exists there, or bind will report the error */
     if (!S_ISSOCK(st.st_mode))
         return xasprintf("%s exists and is not a socket", address->sun_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return xasprintf("cannot create a socket: %s", strerror(errno));
-    bool dead = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    if (!dead)
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno != ECONNREFUSED)
         return xasprintf("already running: %s is in use", address->sun_path);
     if (unlink(address->sun_path) < 0)
         return xasprintf("cannot remove the old %s: %s", address->sun_path, strerror(errno));
@@ -199,12 +195,10 @@ static int listen_new(const char *path, const char *group, char **ret_error)
         return -1;
     }
     strcpy(address.sun_path, path);
-    *ret_error = clear_way(&address);
-    if (*ret_error != NULL)
-        return -1;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    *ret_error = fd < 0 ? xasprintf("cannot create a socket: %s", strerror(errno))
-                        : bind_and_listen(fd, &address, group);
+    *ret_error = fd < 0 ? xasprintf("cannot create a socket: %s", strerror(errno)) : clear_way(fd, &address);
+    if (*ret_error == NULL)
+        *ret_error = bind_and_listen(fd, &address, group);
     if (*ret_error == NULL)
         return fd;
     if (fd >= 0)

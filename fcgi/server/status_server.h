@@ -3,7 +3,7 @@
  *     /healthz  the master runs
  *     /readyz   200 while at least one worker accepts requests; "why" has the reasons if it is degraded
  *     /metrics  for Prometheus
- *     /status   everything on one page: JSON, or plain text for ?format=text or Accept: text/plain  */
+ *     /status   everything on one page of indented JSON */
 #ifndef STATUS_SERVER_H
 #define STATUS_SERVER_H
 

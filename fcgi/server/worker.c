@@ -98,8 +98,9 @@ static void close_parts(struct worker *w)
     uv_close((uv_handle_t *)&w->beat, NULL);
 }
 
-static void stop_when_done(struct worker *w)
+static void stop_when_done(void *ctx)
 {
+    struct worker *w = ctx;
     if (w->drained && !requests_are_busy(w->requests))
         uv_stop(&w->loop);
 }
@@ -109,11 +110,6 @@ static void on_drained(void *ctx)
     struct worker *w = ctx;
     w->drained = true;
     stop_when_done(w);
-}
-
-static void on_idle(void *ctx)
-{
-    stop_when_done(ctx);
 }
 
 static void make_parts(struct worker *w)
@@ -138,7 +134,7 @@ static void make_parts(struct worker *w)
                                                        .quotas = w->quotas,
                                                        .ownership = w->ownership,
                                                        .pass_hint = w->pass_hint,
-                                                       .on_idle = on_idle,
+                                                       .on_idle = stop_when_done,
                                                        .ctx = w});
     uv_signal_init(&w->loop, &w->terminate);
     uv_timer_init(&w->loop, &w->drain);

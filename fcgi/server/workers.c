@@ -82,12 +82,9 @@ static void start_worker(struct place *place);
 
 /* ---- queries ---- */
 
-int workers_size(const struct workers *workers)
+bool workers_is_empty(const struct workers *workers)
 {
-    int n = 0;
-    const struct child *child;
-    DL_COUNT(workers->children, child, n);
-    return n;
+    return workers->children == NULL;
 }
 
 static bool is_hung(const struct child *child)
@@ -237,8 +234,10 @@ static void retire_old_workers(struct workers *workers)
         if (child->generation != workers->generation)
             tell_to_leave(child);
     }
-    for (int i = workers->n_wanted; i < WORKERS_MAX; i++)
+    for (int i = workers->n_wanted; i < WORKERS_MAX; i++) {
         sockets_release(workers->parts.sockets, workers->places[i].fd);
+        workers->places[i].fd = -1;
+    }
 }
 
 void workers_stop(struct workers *workers)
@@ -534,15 +533,16 @@ static void give_up_start(struct place *place, const char *why)
 static void start_worker(struct place *place)
 {
     struct workers *workers = place->workers;
-    int pair[2];
+    int pair[2], slot = free_slot(workers);
+    if (slot < 0)
+        return give_up_start(place, "too many workers are leaving");
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return give_up_start(place, strerror(errno));
-    int slot = free_slot(workers);
-    int pid = slot < 0 ? slot : spawn(place, slot, pair[1]);
+    int pid = spawn(place, slot, pair[1]);
     close(pair[1]);
     if (pid < 0) {
         close(pair[0]);
-        return give_up_start(place, slot < 0 ? "too many workers are leaving" : uv_strerror(pid));
+        return give_up_start(place, uv_strerror(pid));
     }
     add_child(workers, (struct child){.pid = pid,
                                       .index = place->index,

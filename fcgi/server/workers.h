@@ -59,9 +59,9 @@ void workers_exited(struct workers *workers, int pid, int status);
 /* The path that this program was started from. (ref) */
 const char *workers_program(const struct workers *workers);
 
-int workers_size(const struct workers *workers);         /* processes, including those that are leaving */
 int workers_ready(const struct workers *workers);        /* workers that accept requests */
 int workers_hung(const struct workers *workers);         /* workers whose loop is blocked */
+bool workers_is_empty(const struct workers *workers);    /* no process is left, not even a leaving one */
 bool workers_is_complete(const struct workers *workers); /* all of the newest generation are ready */
 
 /* Whether workers of the newest generation die before it is complete, so that it may never be. */

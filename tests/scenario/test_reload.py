@@ -92,3 +92,12 @@ def test_changed_configuration_takes_effect(make_stack):
     hup_and_wait(stack, 2)
     assert sockets(stack) == ["status.sock", "worker-0.sock"]
     assert {stack.task(f"task_{number}").status for number in range(10)} == {200}  # nginx is still configured for two
+
+
+def test_each_reload_leaves_the_sockets_of_its_workers(make_stack):
+    stack = make_stack(redis=False, config={"workers": 4})
+    for reloads, workers in enumerate((2, 3, 1, 4), 1):
+        stack.configure(workers=workers)
+        hup_and_wait(stack, reloads)
+        assert sockets(stack) == ["status.sock", *(f"worker-{index}.sock" for index in range(workers))]
+        assert {stack.ask_worker("/sora/v1/videos/task_1", index).status for index in range(workers)} == {200}
