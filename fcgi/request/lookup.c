@@ -68,6 +68,15 @@ void lookups_judge(struct lookups *ls, const struct team *team, struct quota *qu
     }
 }
 
+/* Forgets the results and where they came from. */
+static void lose(struct lookup *l, enum problem problem)
+{
+    forget(l, problem);
+    l->source = SOURCE_UPSTREAM;
+    l->stored = false;
+    l->ttl_ms = l->retry_after_ms = 0;
+}
+
 /* ---- the cache ---- */
 
 /* Drops the results if they are not of the task that the team has claimed. */
@@ -75,7 +84,7 @@ static void drop_foreign(struct lookup *l)
 {
     const struct snapshot *found = l->snapshot ? l->snapshot : l->last;
     if (found != NULL && !ownership_covers(&l->claim, found))
-        forget(l, PROBLEM_TASK_NOT_FOUND);
+        lose(l, PROBLEM_TASK_NOT_FOUND);
 }
 
 /* A fresh snapshot or a known problem; otherwise, the last snapshot. */
@@ -152,6 +161,7 @@ static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *r
     l->stored = result->stored;
     l->problem = result->problem;
     l->doubted = result->doubted;
+    l->paid &= result->query != 0;
     l->retry_after_ms = result->retry_after_ms;
     if (result->last != NULL) {
         snapshot_unref(l->last);
@@ -173,6 +183,7 @@ bool lookup_fetch(struct lookup *l)
         stat_inc(STAT_SPARED);
         return true;
     case FETCH_STARTED:
+        l->paid = true;
         return true;
     case FETCH_REFUSED:
         stat_inc(STAT_OVERLOADED);
@@ -194,35 +205,77 @@ int64_t lookups_timeout_ms(const struct lookups *ls)
     return longest + redis->timeout_ms;
 }
 
-/* ---- owners ---- */
+/* ---- owners ----
+ *
+ * A task of another team and one that does not exist get the same answer, whatever the cache knows of them, and
+ * each such answer costs a query. */
 
-static void take_claim(struct lookup *l)
+static void limit(struct lookup *l)
 {
-    l->granted = l->claim.granted;
-    if (l->granted)
-        return;
-    forget(l, PROBLEM_TASK_NOT_FOUND);
-    l->retry_after_ms = l->ttl_ms = 0;
-    l->source = SOURCE_UPSTREAM; /* as for a task that does not exist */
-    l->stored = false;
+    stat_inc(STAT_LIMITED_QUERIES);
+    l->problem = PROBLEM_RATE_LIMITED;
+    l->retry_after_ms = quota_left_ms(l->waiter.payer, wall_ms());
+}
+
+static void on_charged(struct charge *charge)
+{
+    struct lookup *l = CONTAINER_OF(charge, struct lookup, charge);
+    if (!charge->granted)
+        limit(l);
+    end_wait(l->lookups);
+}
+
+/* Charges the answer, unless its query was charged. Returns true if the charge is decided later. */
+static bool charge_answer(struct lookup *l)
+{
+    struct quota *payer = l->waiter.payer;
+    bool spent = quota_is_spent(payer, wall_ms());
+    if (!l->paid && !spent && quota_charge(payer, &l->charge, on_charged))
+        return true;
+    if (!l->paid && (spent || !l->charge.granted))
+        limit(l);
+    return false;
+}
+
+/* The Retry-After of an answer. The pause after a failure depends on the age of the task, so it is not told. */
+static int64_t concealed_pause_ms(const struct lookup *l, enum problem problem)
+{
+    if (problem == PROBLEM_RATE_LIMITED || problem == PROBLEM_OVERLOADED)
+        return l->retry_after_ms;
+    return problem == PROBLEM_TASK_NOT_FOUND ? 0 : l->task.route->provider->poll.min_ms;
+}
+
+/* Returns true if the answer is decided later. */
+static bool conceal(struct lookup *l)
+{
+    enum problem problem = l->problem != PROBLEM_NONE ? l->problem : PROBLEM_TASK_NOT_FOUND;
+    int64_t pause_ms = concealed_pause_ms(l, problem);
+    lose(l, problem);
+    l->retry_after_ms = pause_ms;
+    bool unsent =
+        problem == PROBLEM_RATE_LIMITED || problem == PROBLEM_OVERLOADED || problem == PROBLEM_UNAVAILABLE;
+    return !unsent && charge_answer(l);
 }
 
 static void on_claimed(struct claim *claim)
 {
     struct lookup *l = CONTAINER_OF(claim, struct lookup, claim);
-    take_claim(l);
-    end_wait(l->lookups);
+    l->granted = claim->granted;
+    if (l->granted || !conceal(l))
+        end_wait(l->lookups);
 }
 
 bool lookup_claim(struct lookup *l)
 {
     const struct snapshot *known = l->snapshot ? l->snapshot : l->last;
-    if (l->granted || known == NULL)
+    if (l->granted || l->source == SOURCE_NONE)
         return false;
-    if (ownership_claim(l->lookups->parts->ownership, &l->claim, &l->task, known, l->team, on_claimed))
-        return true;
-    take_claim(l);
-    return false;
+    if (known != NULL) {
+        if (ownership_claim(l->lookups->parts->ownership, &l->claim, &l->task, known, l->team, on_claimed))
+            return true;
+        l->granted = l->claim.granted;
+    }
+    return !l->granted && conceal(l);
 }
 
 /* ---- watching ---- */
@@ -243,7 +296,7 @@ static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
     if (snapshot != NULL)
         take_news(l, snapshot);
     else
-        forget(l, PROBLEM_TASK_NOT_FOUND);
+        lose(l, PROBLEM_TASK_NOT_FOUND);
     l->lookups->parts->on_news(l->lookups);
 }
 
@@ -271,6 +324,7 @@ void lookups_leave(struct lookups *ls)
 {
     for (size_t i = 0; i < ls->n; i++) {
         ownership_cancel(&ls->items[i].claim);
+        quota_cancel(&ls->items[i].charge);
         fetches_leave(&ls->items[i].waiter);
         poller_leave(&ls->items[i].watcher);
     }

@@ -27,6 +27,8 @@ struct lookup {
     const struct team *team; /* (ref) the requesting team; NULL: none */
     struct claim claim;
     bool granted; /* the team may read the task */
+    bool paid;    /* the team was charged for the query */
+    struct charge charge;
 };
 
 /* Shared by all requests of a worker. All (ref), and outlive the lookups. */
@@ -71,8 +73,8 @@ bool lookup_in_memory(struct lookup *lookup);
  * fetches, sets the problem. */
 bool lookup_fetch(struct lookup *lookup);
 
-/* Claims an existing task for the requesting team. Returns true if the claim is decided later. If another
- * team owns the task, the result is that the task does not exist. */
+/* Claims an existing task for the requesting team. Returns true if the result is decided later. If another
+ * team owns the task, the result is the same as for a task that does not exist. */
 bool lookup_claim(struct lookup *lookup);
 
 /* Takes the newest snapshot in the cache and watches the task from then on: each change calls on_news.

@@ -122,14 +122,91 @@ def test_one_of_many_concurrent_teams_becomes_the_owner(make_stack):
     assert {(*statuses[::2],), (*statuses[1::2],)} == {20 * (200,), 20 * (404,)}
 
 
-def test_other_teams_get_the_same_404_as_for_a_missing_task(make_stack):
+# What the others see
+
+
+def seen(answer) -> tuple:
+    """All of the answer that is not its own: no time of day and no id of the request."""
+    own = {"date", "x-request-id"}
+    headers = {name: value for name, value in answer.headers.items() if name not in own}
+    return answer.status, headers, re.sub(rb'(?<="request_id":")\w+', b"", answer.body)
+
+
+PATHS = {"native": NATIVE + "{}", "unified": UNIFIED + "{}", "wait": NATIVE + "{}?wait=30", "list": "/v1/tasks?ids=sora/{}",
+         "waiting-list": "/v1/tasks?ids=sora/{}&wait=30"}
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "IN_PROGRESS"])
+@pytest.mark.parametrize("path, method, headers", [
+    *((path, "GET", {}) for path in PATHS), ("native", "HEAD", {}), ("native", "GET", {"If-None-Match": "*"}),
+    ("native", "GET", {"Accept": "text/event-stream"}), ("native", "GET", {"Prefer": "view=unified"})])
+def test_foreign_task_cannot_be_told_from_a_missing_one(make_stack, path, method, headers, state):
+    stack = owning_stack(make_stack, clock=True)
+    stack.standin.switch(state=state)
+    stack.clock.freeze()
+    assert ask(stack, "foreign", "web").status == 200
+
+    def answers_for(task):
+        """Asked twice, and again when everything in the cache is old."""
+        for step in (0, 0, 30):
+            stack.clock.step(step)
+            yield seen(stack.get(PATHS[path].format(task), {**bearer("film"), **headers}, method))
+
+    missing = [*answers_for("missing")]
+    assert [*answers_for("foreign")] == missing and missing[0] == missing[1] == missing[2]
+    assert missing[0][0] == (200 if "ids" in PATHS[path] else 404)
+
+
+def test_concurrent_requests_do_not_tell_a_foreign_task_from_a_missing_one(make_stack):
     stack = owning_stack(make_stack)
-    ask(stack, "t", "web")
-    theirs, nobodys = ask(stack, "t", "film"), ask(stack, "missing", "film")
-    differs = {"date", "x-request-id"}
-    assert {name: value for name, value in theirs.headers.items() if name not in differs} == {
-        name: value for name, value in nobodys.headers.items() if name not in differs}
-    assert {**theirs.json(), "request_id": ""} == {**nobodys.json(), "request_id": ""}
+    answers_of = {}
+    for task in ("foreign", "missing"):
+        with stack.standin.hold(task) as barrier:
+            owner = stack.background(ask, stack, task, "web")
+            barrier.wait_arrived(1)
+            collapsed = stack.metric("collapsed_total")
+            other = stack.background(ask, stack, task, "film")
+            stack.wait_metric("collapsed_total", collapsed + 1)
+        owner.result()
+        answers_of[task] = seen(other.result())
+    assert answers_of["foreign"] == answers_of["missing"]
+
+
+def test_failing_upstream_does_not_tell_a_foreign_task_from_a_missing_one(make_stack):
+    stack = owning_stack(make_stack, clock=True, providers={"sora": {"poll": {"min": "2s", "max": "60s"}}})
+    run(stack)
+    stack.clock.freeze()
+    assert ask(stack, "foreign", "web").status == 200
+    stack.clock.step(400)  # the task is old by now, and so is its interval
+    stack.standin.switch(status=500)
+    missing, foreign = ([seen(ask(stack, task, "film")) for _ in range(3)] for task in ("missing", "foreign"))
+    assert foreign == missing and {status for status, _, _ in foreign} == {502}
+    assert ask(stack, "foreign", "web").headers["x-cache"] == "STALE"
+
+
+@pytest.mark.parametrize("path", ["native", "list"])
+def test_budget_does_not_tell_a_foreign_task_from_a_missing_one(make_stack, path):
+    stack = owning_stack(make_stack, clock=True, teams={"film": {"queries_per_minute": 3}})
+    stack.clock.freeze()
+    assert ask(stack, "foreign", "web").status == 200
+    given = {}
+    for task in ("missing", "foreign"):
+        given[task] = [seen(stack.get(PATHS[path].format(task), bearer("film"))) for _ in range(5)]
+        stack.clock.step(61)
+    assert given["foreign"] == given["missing"]
+    codes = [json.loads(body) for _, _, body in given["foreign"]]
+    codes = [answer["tasks"][0]["code"] if "tasks" in answer else answer["code"] for answer in codes]
+    assert codes == 3 * ["task_not_found"] + 2 * ["rate_limited"]
+
+
+def test_budget_of_all_workers_counts_for_foreign_tasks(make_stack):
+    stack = owning_stack(make_stack, workers=2, teams={"film": {"queries_per_minute": 2}})
+    given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
+    for index in (0, 1):
+        assert stack.ask_worker(NATIVE + "foreign", index, **given["web"]).status == 200
+    assert refusal(stack.ask_worker(NATIVE + "foreign", 1, **given["film"])) == NOT_THERE  # worker 1 has its count
+    assert [stack.ask_worker(NATIVE + "foreign", 0, **given["film"]).status for _ in range(2)] == [404, 429]
+    assert stack.ask_worker(NATIVE + "foreign", 1, **given["film"]).status == 429
 
 
 def test_missing_task_gets_no_owner(make_stack):
@@ -162,7 +239,7 @@ def test_stale_answers_respect_ownership(make_stack):
     ask(stack, "t", "web")
     stack.standin.switch(status=500)
     stack.wait_until(lambda: ask(stack, "t", "web").headers["x-cache"] == "STALE", what="a stale answer")
-    assert refusal(ask(stack, "t", "film")) == NOT_THERE
+    assert refusal(ask(stack, "t", "film")) == (502, "upstream_error")  # as for a missing task
 
 
 def test_worker_uses_the_owners_it_knows_without_redis(make_stack):
