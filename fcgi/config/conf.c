@@ -274,16 +274,12 @@ static const struct conf_upstream *find_upstream(const struct conf *conf, const 
     return NULL;
 }
 
-static bool is_key_pair(const char *key)
-{
-    size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
-    return access_len > 0 && access_len <= 256 && secret_len > 1 && secret_len <= 257;
-}
-
 static bool are_key_pairs(const struct conf_upstream *upstream)
 {
     for (size_t i = 0; i < upstream->keys.n; i++) {
-        if (!is_key_pair(conf_keys(upstream)[i].text))
+        const char *key = conf_keys(upstream)[i].text;
+        size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
+        if (access_len == 0 || access_len > 256 || secret_len < 2 || secret_len > 257)
             return false;
     }
     return true;
@@ -446,19 +442,13 @@ static char *conf_finish(struct conf *conf)
 struct conf *conf_load(const char *path, struct files *files, char **ret_error)
 {
     struct conf *conf = xcalloc(1, sizeof(*conf));
-    conf->files = files;
     char *why;
-    const struct file *file = files_get(files, path, FILE_PLAIN, CONF_FILE_MAX, &why);
-    if (file == NULL) {
-        *ret_error = xasprintf("%s: %s", path, why);
-        free(why);
-        conf_free(conf);
-        return NULL;
-    }
-    conf->file = file;
-    const struct schema_source source = {.file = file, .files = files};
-    *ret_error = NULL;
-    if (schema_read(&conf_table, &source, conf, ret_error) == 0)
+    conf->files = files;
+    conf->file = files_get(files, path, FILE_PLAIN, CONF_FILE_MAX, &why);
+    const struct schema_source source = {.file = conf->file, .files = files};
+    *ret_error = conf->file == NULL ? xasprintf("%s: %s", path, why) : NULL;
+    free(why);
+    if (*ret_error == NULL && schema_read(&conf_table, &source, conf, ret_error) == 0)
         *ret_error = conf_finish(conf);
     if (*ret_error != NULL) {
         conf_free(conf);

@@ -113,13 +113,6 @@ static size_t go_in(struct reader *r, const char *name)
     return back;
 }
 
-static size_t go_in_index(struct reader *r, size_t index)
-{
-    char name[24];
-    snprintf(name, sizeof(name), "%zu", index);
-    return go_in(r, name);
-}
-
 static void go_out(struct reader *r, size_t back)
 {
     r->pointer[back] = '\0';
@@ -341,7 +334,9 @@ static int read_list(struct reader *r, const struct field *field, struct json_ob
         return -1;
     *list = (struct list){.items = xcalloc(n, size), .n = n};
     for (size_t i = 0; i < n; i++) {
-        size_t back = go_in_index(r, i);
+        char index[24];
+        snprintf(index, sizeof(index), "%zu", i);
+        size_t back = go_in(r, index);
         if (read_value(r, &element, json_object_array_get_idx(value, i), element_at(field, list, i)) < 0)
             return -1;
         go_out(r, back);

@@ -311,9 +311,10 @@ static enum step keep(struct fetch *f)
 {
     struct cache *cache = f->fetches->cache;
     cache_keep(cache, &f->task, f->result.snapshot);
-    stat_set(STAT_CACHE_ENTRIES, (int64_t)cache_entries(cache));
-    stat_set(STAT_CACHE_BYTES, (int64_t)cache_bytes(cache));
-    stat_set(STAT_CACHE_EVICTIONS, (int64_t)cache_evictions(cache));
+    const struct cache_usage usage = cache_usage(cache);
+    stat_set(STAT_CACHE_ENTRIES, (int64_t)usage.entries);
+    stat_set(STAT_CACHE_BYTES, (int64_t)usage.bytes);
+    stat_set(STAT_CACHE_EVICTIONS, (int64_t)usage.evictions);
     f->result.stored = true;
     return DELIVER;
 }

@@ -256,17 +256,7 @@ void cache_free(struct cache *c)
     free(c);
 }
 
-size_t cache_entries(const struct cache *c)
+struct cache_usage cache_usage(const struct cache *c)
 {
-    return c->known.n;
-}
-
-size_t cache_bytes(const struct cache *c)
-{
-    return c->known.bytes;
-}
-
-size_t cache_evictions(const struct cache *c)
-{
-    return c->evictions;
+    return (struct cache_usage){.entries = c->known.n, .bytes = c->known.bytes, .evictions = c->evictions};
 }

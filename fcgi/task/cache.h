@@ -51,9 +51,13 @@ void cache_hear_failure(struct cache *cache, const char *key, size_t key_len, en
  * key. */
 void cache_outdate(struct cache *cache, const char *key, size_t key_len, int64_t now_ms);
 
-/* The entries with a snapshot: their number, their size in bytes, and how many were evicted so far. */
-size_t cache_entries(const struct cache *cache);
-size_t cache_bytes(const struct cache *cache);
-size_t cache_evictions(const struct cache *cache);
+/* The entries with a snapshot. */
+struct cache_usage {
+    size_t entries;
+    size_t bytes;
+    size_t evictions; /* so far */
+};
+
+struct cache_usage cache_usage(const struct cache *cache);
 
 #endif

@@ -174,24 +174,22 @@ static void print_literal(const char *literal, struct buf *out)
         buf_addf(out, "%s%c", strchr(".+*()[]|^$?\\\"", *c) ? "\\" : "", *c);
 }
 
-/* A pattern with a query as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2
- * ... Query parameters may
- * come in any order, hence the lookaheads. */
+/* A pattern with a query as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2 and so on.
+ * Query parameters may come in any order, hence the lookaheads. */
 static void print_query_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
-    for (size_t i = 0; i < pattern->n_parts && pattern->parts[i].query_name == NULL; i++) {
-        const struct pattern_part *part = &pattern->parts[i];
-        buf_putc(out, '/');
-        if (part->literal != NULL)
-            print_literal(part->literal, out);
-        else
-            buf_addf(out, "(?<tp%zu>[^/?]+)", ++n);
-    }
-    buf_puts(out, "\\?");
     for (size_t i = 0; i < pattern->n_parts; i++) {
         const struct pattern_part *part = &pattern->parts[i];
-        if (part->query_name != NULL && part->grammar != NULL)
+        if (part->query_name == NULL)
+            buf_putc(out, '/');
+        else if (pattern->parts[i - 1].query_name == NULL)
+            buf_puts(out, "\\?");
+        if (part->query_name == NULL && part->literal != NULL)
+            print_literal(part->literal, out);
+        else if (part->query_name == NULL)
+            buf_addf(out, "(?<tp%zu>[^/?]+)", ++n);
+        else if (part->grammar != NULL)
             buf_addf(out, "(?=(?:.*&)?%s=(?<tp%zu>[^&]+))", part->query_name, ++n);
     }
 }

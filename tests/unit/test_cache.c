@@ -72,7 +72,7 @@ static struct snapshot *new_running(void)
 TEST(new_cache_is_empty)
 {
     assert_nothing_known(&task, now);
-    assert_int_equal(cache_entries(cache), 0);
+    assert_int_equal(cache_usage(cache).entries, 0);
 }
 
 TEST(snapshot_is_fresh_then_stale_then_gone)
@@ -179,7 +179,7 @@ TEST(failure_outlives_an_expired_snapshot)
     assert_null(look.snapshot);
     assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
     assert_int_equal(look.left_ms, 6000);
-    assert_int_equal(cache_entries(cache), 0);
+    assert_int_equal(cache_usage(cache).entries, 0);
     assert_nothing_known(&task, now + 77000);
 }
 
@@ -250,22 +250,22 @@ TEST(guessed_ids_cannot_push_out_results)
         cache_keep_failure(cache, &failing, NULL, PROBLEM_UPSTREAM_ERROR, 0, now);
     }
     assert_ptr_equal(cache_look(cache, &task, now).snapshot, snapshot);
-    assert_int_equal(cache_evictions(cache), 0);
-    assert_int_equal(cache_entries(cache), 1);
+    assert_int_equal(cache_usage(cache).evictions, 0);
+    assert_int_equal(cache_usage(cache).entries, 1);
 }
 
 TEST(new_results_evict_older_ones_and_evictions_are_counted)
 {
     size_t one;
     cache_keep(cache, &task, snapshot);
-    one = cache_bytes(cache);
+    one = cache_usage(cache).bytes;
     for (int i = 0; i < 10000; i++) {
         struct task further = numbered_task("task", i);
         cache_keep(cache, &further, snapshot);
     }
-    assert_true(cache_bytes(cache) <= 1 << 20);
-    assert_int_equal(cache_evictions(cache) + cache_entries(cache), 10001);
-    assert_in_range(one, 1, (1 << 20) / cache_entries(cache) + 16);
+    assert_true(cache_usage(cache).bytes <= 1 << 20);
+    assert_int_equal(cache_usage(cache).evictions + cache_usage(cache).entries, 10001);
+    assert_in_range(one, 1, (1 << 20) / cache_usage(cache).entries + 16);
     assert_nothing_known(&task, now);
 }
 
@@ -285,10 +285,10 @@ static void keep(const struct task *of, size_t len)
 TEST(newer_snapshot_replaces_the_older_one)
 {
     keep(&task, 10);
-    size_t small = cache_bytes(cache);
+    size_t small = cache_usage(cache).bytes;
     keep(&task, 1000);
-    assert_int_equal(cache_entries(cache), 1);
-    assert_int_equal(cache_bytes(cache), small + 2 * 990);
+    assert_int_equal(cache_usage(cache).entries, 1);
+    assert_int_equal(cache_usage(cache).bytes, small + 2 * 990);
     assert_true(small > sizeof(struct snapshot));
     struct snapshot *s = cache_look(cache, &task, now).snapshot;
     assert_int_equal(s->views[0].len, 1000);
@@ -302,7 +302,7 @@ TEST(least_recently_used_is_evicted_first)
     keep(&task, 1000);
     keep(&other, 1000);
     cache_look(cache, &task, now);
-    for (int i = 0; cache_evictions(cache) == 0; i++) {
+    for (int i = 0; cache_usage(cache).evictions == 0; i++) {
         struct task further = numbered_task("task", i);
         keep(&further, 1000);
     }
@@ -315,17 +315,17 @@ TEST(memory_limit_is_never_exceeded_and_accounting_balances)
     for (int i = 0; i < 5000; i++) {
         struct task any = numbered_task("task", i * 7919 % 1000);
         keep(&any, (size_t)(i * 31 % 4000));
-        assert_true(cache_bytes(cache) <= 1 << 20);
+        assert_true(cache_usage(cache).bytes <= 1 << 20);
         for (int again = 0; i % 5 == 0 && again < 3; again++)
             cache_keep_missing(cache, &any, NULL, now);
     }
-    assert_true(cache_evictions(cache) > 0);
+    assert_true(cache_usage(cache).evictions > 0);
     for (int i = 0; i < 1000; i++) {
         struct task any = numbered_task("task", i);
         cache_look(cache, &any, now + 70000);
     }
-    assert_int_equal(cache_entries(cache), 0);
-    assert_int_equal(cache_bytes(cache), 0);
+    assert_int_equal(cache_usage(cache).entries, 0);
+    assert_int_equal(cache_usage(cache).bytes, 0);
 }
 
 TEST(oversized_snapshot_is_not_cached)
@@ -333,7 +333,7 @@ TEST(oversized_snapshot_is_not_cached)
     keep(&other, 10);
     keep(&task, 1 << 20);
     assert_nothing_known(&task, now);
-    assert_int_equal(cache_entries(cache), 0);
+    assert_int_equal(cache_usage(cache).entries, 0);
     keep(&other, 10);
     assert_non_null(cache_look(cache, &other, now).snapshot);
 }
