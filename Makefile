@@ -1,15 +1,15 @@
-# make        the program, build/taskproxy, and its manual, build/man/taskproxy.json.5 beside conf/man
-# make run    all of it on this machine, with a stand-in for the upstream, until Ctrl-C   (PORT= UPSTREAM= KEY_FILE=)
-# make test   lint, unit tests, scenario tests                                             (NO_SKIPS=)
-# make test-hard  the scenario tests in random order on one core beside a busy program     (HARD_RUNS= HARD_SEED=)
-# make bench  the figures, side by side                                                    (BENCH= BENCH_SECONDS=)
-# make fuzz   each fuzzer for a minute                                                     (FUZZ_SECONDS=)
+# make        builds build/taskproxy and the manual page build/man/taskproxy.json.5
+# make run    runs everything on this machine, with a stand-in upstream, until Ctrl-C      (PORT= UPSTREAM= KEY_FILE=)
+# make test   runs lint, unit tests and scenario tests                                     (NO_SKIPS=)
+# make test-hard  runs the scenario tests in random order on one core under load           (HARD_RUNS= HARD_SEED=)
+# make bench  measures taskproxy, side by side with reference programs                     (BENCH= BENCH_SECONDS=)
+# make fuzz   runs each fuzzer for a minute                                                (FUZZ_SECONDS=)
 #
-# make deb    a Debian package: build/taskproxy_VERSION_ARCHITECTURE.deb
+# make deb    builds a Debian package: build/taskproxy_VERSION_ARCHITECTURE.deb
 #
-# Each of these first installs the Debian packages that it misses. What follows installs none.
+# Each of these first installs missing Debian packages. The following one does not.
 #
-# make install  what `make` has built, its configuration, units and documents     (PREFIX= SYSCONFDIR= DESTDIR=)
+# make install  installs the program, its configuration, units and documents      (PREFIX= SYSCONFDIR= DESTDIR=)
 
 CC       ?= gcc
 PKGS      = libcurl json-c hiredis libuv libcrypto libseccomp
@@ -35,7 +35,7 @@ SOURCES      := $(wildcard fcgi/*.c fcgi/*/*.c)
 OBJECTS      := $(SOURCES:fcgi/%.c=build/%.o)
 ASAN_OBJECTS := $(SOURCES:fcgi/%.c=build/asan/%.o)
 
-# What a goal needs is installed first; then make starts anew, to see what pkg-config says now.
+# Missing packages are installed first; then make runs again, so that it uses pkg-config's new output.
 INSTALL = @tests/install-packages
 AGAIN   = @$(MAKE) -s -j$(shell nproc)
 
@@ -74,7 +74,7 @@ build/asan/taskproxy: $(ASAN_OBJECTS)
 	@echo '  LD   $@'
 	@$(CC) $(ASAN) -o $@ $^ $(LIBS)
 
-# The reference of all keys, made from the tables of the program, goes between the marks of the page.
+# The reference of all keys is generated from the program's tables and inserted into the page.
 build/man/taskproxy.json.5: conf/man/taskproxy.json.5.in conf/man/keys.awk build/taskproxy
 	@mkdir -p $(@D)
 	@build/taskproxy --print-tables > $@.tables

@@ -1,11 +1,11 @@
 # make install and make deb, included by the Makefile.
 #
 #   PREFIX      /usr/local   the program, units, documents
-#   SYSCONFDIR  /etc         where the configuration goes, and where the program looks for it unless told otherwise
-#   DESTDIR                  in front of all of these, for whoever makes a package
+#   SYSCONFDIR  /etc         the configuration; also the program's default for -c
+#   DESTDIR                  prefix of all these paths, for building packages
 #
-# Nothing outside of them is written and no file is given to another user. A configuration file that is there already
-# stays as it is; when the shipped one differs, it goes beside it as NAME.new.
+# Nothing outside of them is written, and no file changes its owner. An existing configuration file is kept; if the shipped
+# one differs, it is installed beside it as NAME.new.
 
 PREFIX      ?= /usr/local
 SYSCONFDIR  ?= /etc
@@ -53,7 +53,7 @@ build/installed/taskproxy.json: conf/taskproxy.json conf/install.mk
 build/installed/taskproxy.service: conf/systemd/taskproxy.service build/installed/places
 	@sed -e 's|/usr/sbin/|$(SBINDIR)/|g' -e 's|/etc/taskproxy|$(SYSCONFDIR)/taskproxy|g' $< > $@
 
-# Changes when the places do: what has them in it is made anew then.
+# Changes when the paths do, so that files that contain them are built again.
 build/installed/places: FORCE
 	@mkdir -p $(@D)
 	@echo '$(SYSCONFDIR) $(SBINDIR)' | cmp -s - $@ || echo '$(SYSCONFDIR) $(SBINDIR)' > $@

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Checks the architecture of fcgi/: prints one line for each violation, nothing when there is none.
+"""Checks the architecture of fcgi/: prints one line for each violation.
 
-- The folders are rooms, listed here from top to bottom. A file includes from its own room and from rooms below it.
+- The directories are rooms, listed here from top to bottom. A file includes from its own room and from rooms below it.
 - Each third-party library is included by exactly one .c file and by no header of ours.
-- No modules include each other in a circle.
+- There are no circular includes.
 - Every header has an include guard and declares something.
 """
 
@@ -43,20 +43,20 @@ def module(name: str) -> str:
 def rooms(texts):
     for name, text in texts.items():
         if room(name) not in ROOMS or (room(name) == "" and name != "main.c"):
-            yield f"{name}: is in none of the rooms {' '.join(ROOMS[1:])}"
+            yield f"{name}: is not in one of the rooms {' '.join(ROOMS[1:])}"
             continue
         for included in includes(text, '"'):
             if included not in texts:
                 yield f"{name}: includes {included}, which is not a path below fcgi/"
             elif room(included) in ROOMS[: ROOMS.index(room(name))]:
-                yield f"{name}: includes {included}, which is in a room above"
+                yield f"{name}: includes {included}, which is in a higher room"
 
 
 def libraries(texts):
     for library in ONE_FILE_LIBRARIES:
         users = [name for name, text in texts.items() if any(i.startswith(library) for i in includes(text, "<"))]
         if [name for name in users if name.endswith(".h")] or len(users) != 1:
-            yield f": {library} is included by {', '.join(users) or 'no file'}; it should be one .c file"
+            yield f": {library} is included by {', '.join(users) or 'no file'}; it must be exactly one .c file"
 
 
 def circles(texts):
@@ -70,7 +70,7 @@ def circles(texts):
         for first in sorted(knows[start]):
             way = path_to(start, first, knows)
             if way and start == min(way):
-                yield f"{start}.c: a circle of includes: {' -> '.join([start, *way])}"
+                yield f"{start}.c: circular includes: {' -> '.join([start, *way])}"
 
 
 def path_to(goal, start, knows):

@@ -8,6 +8,6 @@ $(BENCH_PROGRAMS): build/bench/%: tests/bench/%.c
 	@echo '  LD   $@'
 	@$(BENCH_LINK) $(LIBS)
 
-# All objects but main's: the floor stands on the very edge that taskproxy stands on.
+# All objects except main.o: the floor uses the same FastCGI server as taskproxy.
 build/bench/floor build/bench/views build/bench/tokens: $(filter-out build/main.o,$(OBJECTS))
 build/bench/ask build/bench/follow: tests/bench/client.c tests/bench/client.h

@@ -1,6 +1,5 @@
 """taskproxy --watch and servers that fail or are malicious."""
 
-import json
 import re
 
 import pytest
