@@ -114,6 +114,18 @@ bool lookup_in_memory(struct lookup *l)
     return l->problem != PROBLEM_NONE || take_cached(l);
 }
 
+/* Whether the last poll failed. Its problem expires before the next poll has an answer. */
+static bool is_failing(const struct lookup *l)
+{
+    return cache_look(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms()).failing;
+}
+
+static void serve_stale(struct lookup *l)
+{
+    l->source = SOURCE_STALE;
+    stat_inc(STAT_STALE);
+}
+
 bool lookup_again(struct lookup *l)
 {
     struct snapshot *known = l->snapshot;
@@ -128,6 +140,8 @@ bool lookup_again(struct lookup *l)
     }
     forget(l, PROBLEM_NONE);
     l->snapshot = known;
+    if (is_failing(l))
+        serve_stale(l);
     return false;
 }
 
@@ -138,8 +152,7 @@ bool lookup_excuse(struct lookup *l)
     if (!l->granted || !excusable || l->snapshot != NULL || last == NULL || wall_ms() >= last->keep_until_ms)
         return false;
     l->snapshot = snapshot_ref(l->last);
-    l->source = SOURCE_STALE;
-    stat_inc(STAT_STALE);
+    serve_stale(l);
     return true;
 }
 

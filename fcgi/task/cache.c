@@ -139,7 +139,10 @@ struct cache_look cache_look(struct cache *c, const struct task *task, int64_t n
     look.snapshot = e->snapshot;
     if (now_ms < e->fresh_until_ms) {
         look.left_ms = e->fresh_until_ms - now_ms;
-    } else if (now_ms < e->quiet_until_ms) {
+        return look;
+    }
+    look.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
+    if (now_ms < e->quiet_until_ms) {
         look.problem = e->problem;
         look.left_ms = e->quiet_until_ms - now_ms;
     }

@@ -25,6 +25,7 @@ struct cache_look {
     struct snapshot *snapshot; /* (ref) until the next call; NULL: none */
     enum problem problem;
     int64_t left_ms; /* until the snapshot is stale, or the problem expires; 0: query the task now */
+    bool failing;    /* the snapshot is stale, and the last query failed, even if its problem has expired */
 };
 
 struct cache_look cache_look(struct cache *cache, const struct task *task, int64_t now_ms);

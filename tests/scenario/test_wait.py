@@ -190,13 +190,22 @@ def test_task_missing_three_times_ends_the_wait_with_404(stack):
     assert sum(1 for _ in stack.standin.seen("lost")) >= 4
 
 
-def test_expired_wait_is_stale_when_the_upstream_fails(stack):
+def test_expired_wait_is_stale_from_the_first_failed_poll_until_the_next_success(make_frozen):
+    stack = make_frozen(providers={"sora": {"poll": {"min": "2s", "max": "2s"}}},
+                        config={"workers": 1, "upstreams": {"main": {"timeout": "60s"}}})
     run(stack, "7%", "old")
     assert stack.task("old").status == 200
-    held, = hold(stack, ("old?wait=1", None))
+    held = hold(stack, ("old?wait=3", None), ("old?wait=20", None))
     stack.standin.switch("old", status=500)
-    assert (held.result().status, held.result().headers["x-cache"]) == (200, "STALE")
-    stack.standin.clear("old")
+    stack.clock.step(2.5)
+    stack.wait_until(lambda: stack.metrics().sum("upstream_failures_total") == 1, what="the first failed poll")
+    stack.clock.step(1)
+    assert held[0].result().headers["x-cache"] == "STALE"  # during the pause after the failure
+    with stack.standin.hold("old") as barrier:
+        stack.clock.step(2.5)
+        barrier.wait_arrived(1)
+        stack.clock.step(15)
+        assert held[1].result().headers["x-cache"] == "STALE"  # while the next poll waits for the upstream
 
 
 # Watchers
