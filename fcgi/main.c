@@ -59,7 +59,28 @@ static const char usage[] =
     "\n"
     "The manual is taskproxy(8) and taskproxy.json(5).\n";
 
-enum mode { RUN, CHECK, PRINT_CONFIG, PRINT_NGINX, TRY, SIGN, WATCH };
+/* Options with a letter, other modes, and the arguments of --sign and --watch. */
+enum { CONFIG = 'c', CHECK = 't', PRINT_CONFIG = 'T', VERSION = 'V', HELP = 'h' };
+enum { RUN, PRINT_NGINX = 256, PRINT_TABLES, TRY, NEW_TOKEN, SIGN, WATCH };
+enum { TEAM = WATCH + 1, TASK, TTL, URL, TOKEN_FILE, N_OPTIONS };
+
+static const struct option options[] = {{"config", required_argument, NULL, CONFIG},
+                                        {"check-config", no_argument, NULL, CHECK},
+                                        {"print-config", no_argument, NULL, PRINT_CONFIG},
+                                        {"print-nginx", no_argument, NULL, PRINT_NGINX},
+                                        {"print-tables", no_argument, NULL, PRINT_TABLES}, /* for the build */
+                                        {"try", required_argument, NULL, TRY},
+                                        {"new-token", no_argument, NULL, NEW_TOKEN},
+                                        {"sign", no_argument, NULL, SIGN},
+                                        {"team", required_argument, NULL, TEAM},
+                                        {"task", required_argument, NULL, TASK},
+                                        {"ttl", required_argument, NULL, TTL},
+                                        {"watch", required_argument, NULL, WATCH},
+                                        {"url", required_argument, NULL, URL},
+                                        {"team-token-file", required_argument, NULL, TOKEN_FILE},
+                                        {"version", no_argument, NULL, VERSION},
+                                        {"help", no_argument, NULL, HELP},
+                                        {0}};
 
 static struct conf *load(const char *path)
 {
@@ -72,7 +93,7 @@ static struct conf *load(const char *path)
 }
 
 /* Checks all provider files of the folder, even if no route names them. */
-static int check(const char *path, struct conf *conf)
+static int check(const char *path, const struct conf *conf)
 {
     char *error = conf_check_providers(conf);
     if (error == NULL)
@@ -83,47 +104,32 @@ static int check(const char *path, struct conf *conf)
         fprintf(stderr, "taskproxy: %s\n", error);
     int status = error == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
     free(error);
-    conf_free(conf);
     return status;
 }
 
-static int put_out(struct buf *out)
-{
-    int result = fwrite(out->data, 1, out->len, stdout) == out->len ? EXIT_SUCCESS : EXIT_FAILURE;
-    buf_done(out);
-    return result;
-}
-
-static int print(void (*write)(const struct conf *, struct buf *), struct conf *conf)
+static int print(void (*write)(const struct conf *, struct buf *), const struct conf *conf)
 {
     struct buf out;
     buf_init(&out, 16 * 1024 * 1024);
     write(conf, &out);
-    conf_free(conf);
-    return put_out(&out);
+    int result = fwrite(out.data, 1, out.len, stdout) == out.len ? EXIT_SUCCESS : EXIT_FAILURE;
+    buf_done(&out);
+    return result;
 }
 
-/* For conf/man/keys.awk, which makes the reference in taskproxy.json(5). */
-static int print_tables(void)
+/* For conf/man/keys.awk, which makes the reference in taskproxy.json(5). Needs no configuration. */
+static void write_tables(const struct conf *conf, struct buf *out)
 {
-    struct buf out;
-    buf_init(&out, 1024 * 1024);
-    buf_puts(&out, "KEYS OF THE CONFIGURATION\t\n");
-    schema_describe(&conf_table, &out);
-    buf_puts(&out, "KEYS OF THE TEAMS FILE\t/NAME\n");
-    schema_describe(&team_table, &out);
-    buf_puts(&out, "KEYS OF A PROVIDER FILE\t\n");
-    schema_describe(&provider_table, &out);
-    return put_out(&out);
+    (void)conf;
+    buf_puts(out, "KEYS OF THE CONFIGURATION\t\n");
+    schema_describe(&conf_table, out);
+    buf_puts(out, "KEYS OF THE TEAMS FILE\t/NAME\n");
+    schema_describe(&team_table, out);
+    buf_puts(out, "KEYS OF A PROVIDER FILE\t\n");
+    schema_describe(&provider_table, out);
 }
 
-static int sign(struct conf *conf, const struct sign_order *order)
-{
-    int status = sign_link(conf, order);
-    conf_free(conf);
-    return status;
-}
-
+/* A provider is named by the path of its file, or by its name in the folder beside the configuration. */
 static int run_try(const char *conf_path, const char *provider, int argc, char **argv)
 {
     if (argc < 1 || argc > 2) {
@@ -131,34 +137,41 @@ static int run_try(const char *conf_path, const char *provider, int argc, char *
         return EXIT_FAILURE;
     }
     const char *slash = strrchr(conf_path, '/');
-    char *path = strchr(provider, '/') || strchr(provider, '.')
+    int folder_len = slash == NULL ? 0 : (int)(slash - conf_path) + 1;
+    char *path = strpbrk(provider, "/.") != NULL
                      ? xstrdup(provider)
-                     : xasprintf("%.*sproviders/%s.json", slash ? (int)(slash - conf_path) + 1 : 0, conf_path,
-                                 provider);
+                     : xasprintf("%.*sproviders/%s.json", folder_len, conf_path, provider);
     int status = try_answer(path, argv[0], argc == 2 ? argv[1] : NULL);
     free(path);
     return status;
 }
 
-static int run(enum mode mode, const char *path, const struct sign_order *order)
+static int use_conf(int mode, const char *const *given, const struct conf *conf)
 {
-    if (mode == RUN)
-        master_block_signals();
-    struct conf *conf = load(path);
-    if (conf == NULL)
-        return EXIT_FAILURE;
     switch (mode) {
     case CHECK:
-        return check(path, conf);
+        return check(given[CONFIG], conf);
     case PRINT_CONFIG:
         return print(conf_print, conf);
     case PRINT_NGINX:
         return print(route_print_nginx, conf);
-    case SIGN:
-        return sign(conf, order);
     default:
-        return master_main(path, conf);
+        return sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TTL]});
     }
+}
+
+static int run(int mode, const char *const *given)
+{
+    if (mode == RUN)
+        master_block_signals();
+    struct conf *conf = load(given[CONFIG]);
+    if (conf == NULL)
+        return EXIT_FAILURE;
+    if (mode == RUN)
+        return master_main(given[CONFIG], conf);
+    int status = use_conf(mode, given, conf);
+    conf_free(conf);
+    return status;
 }
 
 static int run_cgi(void)
@@ -173,118 +186,59 @@ static int run_cgi(void)
     return EXIT_FAILURE;
 }
 
+/* Why the options do not go together, or NULL. */
+static const char *misuse(int mode, const char *const *given)
+{
+    if (mode != WATCH && (given[URL] != NULL || given[TOKEN_FILE] != NULL))
+        return "--url and --team-token-file are options of --watch";
+    if (mode != SIGN && (given[TEAM] != NULL || given[TASK] != NULL || given[TTL] != NULL))
+        return "--team, --task and --ttl are options of --sign";
+    return NULL;
+}
+
+static int run_mode(int mode, const char *const *given)
+{
+    switch (mode) {
+    case VERSION:
+        return puts("taskproxy " TASKPROXY_VERSION) < 0;
+    case HELP:
+        return fputs(usage, stdout) < 0;
+    case PRINT_TABLES:
+        return print(write_tables, NULL);
+    case NEW_TOKEN:
+        return sign_new_token();
+    case WATCH:
+        return (int)follow_task(&(struct follow_order){given[WATCH], given[URL], given[TOKEN_FILE]});
+    default:
+        return run(mode, given);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    enum {
-        OPT_PRINT_NGINX = 256,
-        OPT_PRINT_TABLES,
-        OPT_TRY,
-        OPT_NEW_TOKEN,
-        OPT_SIGN,
-        OPT_TEAM,
-        OPT_TASK,
-        OPT_TTL,
-        OPT_WATCH,
-        OPT_URL,
-        OPT_TOKEN_FILE
-    };
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check-config", no_argument, NULL, 't'},
-                                            {"print-config", no_argument, NULL, 'T'},
-                                            {"print-nginx", no_argument, NULL, OPT_PRINT_NGINX},
-                                            {"print-tables", no_argument, NULL, OPT_PRINT_TABLES},
-                                            {"try", required_argument, NULL, OPT_TRY},
-                                            {"new-token", no_argument, NULL, OPT_NEW_TOKEN},
-                                            {"sign", no_argument, NULL, OPT_SIGN},
-                                            {"team", required_argument, NULL, OPT_TEAM},
-                                            {"task", required_argument, NULL, OPT_TASK},
-                                            {"ttl", required_argument, NULL, OPT_TTL},
-                                            {"watch", required_argument, NULL, OPT_WATCH},
-                                            {"url", required_argument, NULL, OPT_URL},
-                                            {"team-token-file", required_argument, NULL, OPT_TOKEN_FILE},
-                                            {"version", no_argument, NULL, 'V'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    const char *given[N_OPTIONS] = {[CONFIG] = DEFAULT_CONF}; /* the arguments of the options */
+    int option, mode = RUN;
     if (getenv("GATEWAY_INTERFACE") != NULL) /* before any argument: clients choose those of a CGI program */
         return run_cgi();
     if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* started by the master */
         return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
-
-    const char *path = DEFAULT_CONF, *provider = NULL;
-    struct sign_order order = {0};
-    struct follow_order follow = {0};
-    enum mode mode = RUN;
-    int option;
     while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            path = optarg;
-            break;
-        case 't':
-            mode = CHECK;
-            break;
-        case 'T':
-            mode = PRINT_CONFIG;
-            break;
-        case OPT_PRINT_NGINX:
-            mode = PRINT_NGINX;
-            break;
-        case OPT_PRINT_TABLES: /* for the build; not documented */
-            return print_tables();
-        case OPT_TRY:
-            mode = TRY;
-            provider = optarg;
-            break;
-        case OPT_NEW_TOKEN:
-            return sign_new_token();
-        case OPT_SIGN:
-            mode = SIGN;
-            break;
-        case OPT_TEAM:
-            order.team = optarg;
-            break;
-        case OPT_TASK:
-            order.task = optarg;
-            break;
-        case OPT_TTL:
-            order.ttl = optarg;
-            break;
-        case OPT_WATCH:
-            mode = WATCH;
-            follow.target = optarg;
-            break;
-        case OPT_URL:
-            follow.base = optarg;
-            break;
-        case OPT_TOKEN_FILE:
-            follow.token_file = optarg;
-            break;
-        case 'V':
-            puts("taskproxy " TASKPROXY_VERSION);
-            return EXIT_SUCCESS;
-        case 'h':
-            fputs(usage, stdout);
-            return EXIT_SUCCESS;
-        default:
+        if (option == '?') {
             fputs(usage, stderr);
             return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
         }
+        given[option] = optarg;
+        if (option != CONFIG && option < TEAM)
+            mode = option; /* the last one applies */
     }
-    if (mode == TRY)
-        return run_try(path, provider, argc - optind, argv + optind);
-    if (mode != WATCH && (follow.base != NULL || follow.token_file != NULL)) {
-        fputs("taskproxy: --url and --team-token-file are options of --watch\n", stderr);
-        return EXIT_FAILURE;
-    }
-    if (mode != SIGN && (order.team != NULL || order.task != NULL || order.ttl != NULL)) {
-        fputs("taskproxy: --team, --task and --ttl are options of --sign\n", stderr);
-        return EXIT_FAILURE;
-    }
-    if (optind < argc) {
+    const char *why = misuse(mode, given);
+    if (mode == TRY && why == NULL)
+        return run_try(given[CONFIG], given[TRY], argc - optind, argv + optind);
+    if (why != NULL)
+        fprintf(stderr, "taskproxy: %s\n", why);
+    else if (optind < argc)
         fprintf(stderr, "taskproxy: unexpected argument \"%s\"\n", argv[optind]);
-        return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
-    }
-    if (mode == WATCH)
-        return (int)follow_task(&follow);
-    return run(mode, path, &order);
+    else
+        return run_mode(mode, given);
+    return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
 }
