@@ -7,7 +7,7 @@
  *
  * Every query after the first has the ETag of the last view, and the server holds it until the view differs.
  *
- * The server may not be trustworthy: its answers are parsed strictly and printed only as progress.c and sanitize.c allow. */
+ * The server may not be trustworthy: its answers are parsed strictly, and all text is sanitized where it is printed. */
 #include "cli/follow.h"
 
 #include <signal.h>
@@ -15,15 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include "lib/address.h"
 #include "lib/backoff.h"
+#include "lib/files.h"
+#include "lib/json.h"
+#include "lib/sanitize.h"
 #include "upstream/headers.h"
 #include "upstream/http.h"
-#include "lib/sanitize.h"
-#include "cli/progress.h"
-#include "cli/tty.h"
-#include "lib/files.h"
 
 #define WAIT_S "30" /* how long the server is asked to hold a query */
 
@@ -36,10 +38,15 @@ enum {
     PATIENCE_MS = 5 * 60 * 1000,  /* since the last good answer */
     NEWS_MS = 100,                /* pause after a view that differs */
     SAME_MS = 1000,               /* pause after one that does not */
-    SECOND_MS = 1000,
-    URL_MAX = 16384,
+    REDRAW_MS = 1000,
     ETAG_MAX = 256,
-    ANSWER_MAX = 4 * 1024 * 1024
+    ANSWER_MAX = 4 * 1024 * 1024,
+    MAX_DEPTH = 8,
+    TEXT_MAX = 8192, /* a longer text is cut */
+    TAIL_SIZE = 128, /* of the redrawn line, after the text */
+    BAR_CELLS = 40,
+    COLUMNS_UNKNOWN = 80,   /* of a terminal that does not know its width */
+    URL_SIZE_MAX = 1 << 20, /* the kernel limits an argument to 128 KiB */
 };
 
 struct follow {
@@ -47,50 +54,176 @@ struct follow {
     struct http *http;
     struct http_call *call; /* the query in progress, or NULL */
     char *url;
-    char *token;          /* in the vault, or NULL */
-    char etag[ETAG_MAX];  /* of the last view; "" for none */
-    struct progress task; /* the last view; STATE_NONE before the first */
-    char last_line[PROGRESS_LINE_MAX];
+    char *token;         /* in the vault, or NULL */
+    char etag[ETAG_MAX]; /* of the last view; "" for none */
+    enum state state;    /* of the task in the last view */
+    int percent;         /* likewise; -1: unknown */
+    char line[TEXT_MAX]; /* describes that view; "" before the first */
     enum follow_end end;
-    bool answered; /* the server has answered at least once */
     struct backoff backoff;
-    uint64_t begun_ms; /* loop time */
-    uint64_t good_ms;  /* time of the last good answer, likewise */
-    struct tty screen;
-    uv_timer_t next, second;
-    uv_signal_t signals[3];
+    uint64_t patience_ms; /* for how long failures are tolerated */
+    uint64_t begun_ms;    /* loop time */
+    uint64_t good_ms;     /* time of the last good answer, likewise */
+    bool is_terminal;     /* standard output is one */
+    bool drawn;           /* it shows a line that will be redrawn */
+    uv_timer_t next, redraw;
+    uv_signal_t signals[2];
 };
+
+/* ---- the terminal's echo of control characters: "^C" would stay where the line was ---- */
+
+static volatile sig_atomic_t echo_is_off; /* and this process turned it off */
+
+/* Async-signal-safe. Turns on only what it has turned off. In the background, the settings are those of the shell. */
+static void set_echo(bool on)
+{
+    struct termios settings;
+    if (echo_is_off != on || tcgetpgrp(STDOUT_FILENO) != getpgrp() || tcgetattr(STDOUT_FILENO, &settings) < 0)
+        return;
+    tcflag_t flags = on ? settings.c_lflag | ECHOCTL : settings.c_lflag & ~(tcflag_t)ECHOCTL;
+    if (flags == settings.c_lflag)
+        return;
+    settings.c_lflag = flags;
+    echo_is_off = true; /* until the change has been undone: a signal may come at any time */
+    tcsetattr(STDOUT_FILENO, TCSANOW, &settings);
+    echo_is_off = !on;
+}
+
+/* A stopped process turns the echo off again when it redraws the line. */
+static void on_exit_or_stop(int number)
+{
+    set_echo(true);
+    if (number != SIGTSTP)
+        signal(number, SIG_DFL);
+    raise(number == SIGTSTP ? SIGSTOP : number); /* the default action, when this handler has returned */
+}
+
+static void protect_echo(void)
+{
+    static const int numbers[] = {SIGHUP, SIGQUIT, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTSTP};
+    const struct sigaction action = {.sa_handler = on_exit_or_stop, .sa_flags = SA_RESTART};
+    for (size_t i = 0; i < NELEMS(numbers); i++)
+        sigaction(numbers[i], &action, NULL);
+}
 
 /* ---- output ---- */
 
+/* To the first column, then erase the line (ECMA-48: EL). */
+#define CLEAR_LINE "\r\033[K"
+
+static void clear(struct follow *f)
+{
+    if (f->drawn)
+        fputs(CLEAR_LINE, stdout);
+    fflush(stdout);
+    f->drawn = false;
+    set_echo(true);
+}
+
+static void print_line(struct follow *f, FILE *to, const char *before, const char *text, const char *after)
+{
+    char clean[TEXT_MAX];
+    clear(f);
+    sanitize_copy(clean, sizeof(clean), text, strlen(text));
+    fprintf(to, "%s%s%s\n", before, clean, after);
+}
+
+static int columns(void)
+{
+    struct winsize size;
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    return known ? size.ws_col : COLUMNS_UNKNOWN;
+}
+
+/* "sora/task_1 running 42 %  1:05  [#######.........]", cut to fewer columns than the terminal has. */
 static void draw(struct follow *f)
 {
-    char bar[PROGRESS_LINE_MAX];
-    if (f->task.state == STATE_NONE)
+    static const char full[] = "########################################";
+    static const char empty[] = "........................................";
+    char text[TEXT_MAX];
+    unsigned long long s = (uv_now(&f->loop) - f->begun_ms) / 1000;
+    int done = f->percent < 0 ? 0 : f->percent * BAR_CELLS / 100;
+    if (!f->is_terminal || f->line[0] == '\0')
         return;
-    progress_bar(&f->task, (int64_t)(uv_now(&f->loop) - f->begun_ms) / 1000, tty_width(), bar);
-    tty_draw(&f->screen, bar);
+    size_t n = sanitize_copy(text, TEXT_MAX - TAIL_SIZE, f->line, strlen(f->line));
+    for (size_t i = 0; i < n; i++)
+        text[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?'; /* so that each byte takes one column */
+    snprintf(text + n, TAIL_SIZE, "  %llu:%02llu  [%.*s%.*s]", s / 60, s % 60, done, full, BAR_CELLS - done,
+             empty);
+    set_echo(false);
+    printf(CLEAR_LINE "%.*s", columns() - 1, text);
+    fflush(stdout);
+    f->drawn = true;
 }
 
-/* In a terminal, a bar that is redrawn, and a line at the end; otherwise a line for each change. Results come last. */
-static void show(struct follow *f)
+static void on_redraw(uv_timer_t *timer)
 {
-    char line[PROGRESS_LINE_MAX];
-    bool ended = state_ended(f->task.state);
-    progress_line(&f->task, line);
-    if (f->screen.is_terminal ? ended : strcmp(line, f->last_line) != 0)
-        tty_say(&f->screen, line);
-    memcpy(f->last_line, line, sizeof(line));
-    char *const *urls = f->task.results.items;
-    for (size_t i = 0; i < f->task.results.n && ended; i++)
-        tty_say(&f->screen, urls[i]);
-    if (!ended)
+    draw(CONTAINER_OF(timer, struct follow, redraw));
+}
+
+/* ---- a view ---- */
+
+/* The text of a member; "" if there is none. */
+static const char *text_of(struct json_object *object, const char *name)
+{
+    struct json_object *member = NULL;
+    const char *text = json_member(object, name, &member) ? json_text(member) : NULL;
+    return text ? text : "";
+}
+
+static int percent_of(struct json_object *view)
+{
+    struct json_object *member = NULL;
+    if (!json_member(view, "progress", &member) || !json_object_is_type(member, json_type_int))
+        return -1;
+    int64_t percent = json_object_get_int64(member);
+    return percent < 0 || percent > 100 ? -1 : (int)percent;
+}
+
+/* Whether the document is a unified view. */
+static bool is_view(struct json_object *doc)
+{
+    return state_by_name(text_of(doc, "status")) != STATE_NONE && text_of(doc, "provider")[0] != '\0' &&
+           text_of(doc, "task_id")[0] != '\0';
+}
+
+/* "sora/task_1 running 42 %", "sora/task_1 failed: the prompt was refused". */
+static void describe(struct json_object *view, char out[static TEXT_MAX])
+{
+    const char *status = text_of(view, "status"), *error = text_of(view, "error");
+    char percent[16] = "";
+    if (state_by_name(status) == STATE_RUNNING && percent_of(view) >= 0)
+        snprintf(percent, sizeof(percent), " %d %%", percent_of(view));
+    snprintf(out, TEXT_MAX, "%s/%s %s%s%s%s", text_of(view, "provider"), text_of(view, "task_id"), status,
+             percent, error[0] != '\0' ? ": " : "", error);
+}
+
+static void print_results(struct follow *f, struct json_object *view)
+{
+    struct json_object *results = NULL;
+    json_member(view, "results", &results);
+    size_t n = json_object_is_type(results, json_type_array) ? json_object_array_length(results) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *url = text_of(json_object_array_get_idx(results, i), "url");
+        if (url[0] != '\0')
+            print_line(f, stdout, "", url, "");
+    }
+}
+
+/* In a terminal, a line that is redrawn, and one at the end; otherwise a line for each change. Results come last. */
+static void show(struct follow *f, struct json_object *view)
+{
+    char line[TEXT_MAX];
+    describe(view, line);
+    f->state = state_by_name(text_of(view, "status"));
+    f->percent = percent_of(view);
+    if (f->is_terminal ? state_ended(f->state) : strcmp(line, f->line) != 0)
+        print_line(f, stdout, "", line, "");
+    memcpy(f->line, line, sizeof(line));
+    if (state_ended(f->state))
+        print_results(f, view);
+    else
         draw(f);
-}
-
-static void on_second(uv_timer_t *timer)
-{
-    draw(CONTAINER_OF(timer, struct follow, second));
 }
 
 /* ---- the end ---- */
@@ -99,101 +232,98 @@ static void on_second(uv_timer_t *timer)
 static void finish(struct follow *f, enum follow_end end)
 {
     f->end = end;
-    tty_clear(&f->screen);
+    clear(f);
     if (f->call != NULL)
         http_cancel(f->call);
-    f->call = NULL;
     http_free(f->http);
     uv_close((uv_handle_t *)&f->next, NULL);
-    uv_close((uv_handle_t *)&f->second, NULL);
+    uv_close((uv_handle_t *)&f->redraw, NULL);
     for (size_t i = 0; i < NELEMS(f->signals); i++)
         uv_close((uv_handle_t *)&f->signals[i], NULL);
 }
 
-static void refuse(struct follow *f, enum follow_end end, const char *why)
+static void fail(struct follow *f, enum follow_end end, const char *why)
 {
-    tty_complain(&f->screen, "%s", why);
+    print_line(f, stderr, "taskproxy: ", why, "");
     finish(f, end);
 }
 
-static void on_signal(uv_signal_t *signal, int number)
+static void on_interrupt(uv_signal_t *signal, int number)
 {
-    if (number == SIGWINCH)
-        draw(signal->data);
-    else
-        finish(signal->data, FOLLOW_INTERRUPTED);
+    (void)number;
+    finish(signal->data, FOLLOW_INTERRUPTED);
 }
 
-/* ---- the next query ---- */
+/* ---- answers ---- */
 
 static void on_next(uv_timer_t *timer);
 
 static void retry(struct follow *f, const char *why, int64_t retry_after_ms)
 {
-    uint64_t patience_ms = f->answered ? PATIENCE_MS : PATIENCE_FIRST_MS;
     bool is_first = f->backoff.last_ms == 0;
     int64_t ms = backoff_next(&f->backoff);
-    ms += rand() % (int)(ms / 4); /* clients that were cut off together do not come back together */
     ms = ms > retry_after_ms ? ms : retry_after_ms;
-    if (uv_now(&f->loop) + (uint64_t)ms > f->good_ms + patience_ms)
-        return refuse(f, FOLLOW_UNREACHED, why);
+    if (uv_now(&f->loop) + (uint64_t)ms > f->good_ms + f->patience_ms)
+        return fail(f, FOLLOW_UNREACHED, why);
     if (is_first)
-        tty_complain(&f->screen, "%s; trying again", why);
+        print_line(f, stderr, "taskproxy: ", why, "; trying again");
     draw(f);
     uv_timer_start(&f->next, on_next, (uint64_t)ms, 0);
 }
-
-/* ---- answers ---- */
 
 static void go_on(struct follow *f, int64_t after_ms)
 {
     backoff_reset(&f->backoff);
     f->good_ms = uv_now(&f->loop);
-    if (f->screen.broken)
-        finish(f, FOLLOW_UNREACHED);
-    else if (state_ended(f->task.state))
-        finish(f, f->task.state == STATE_SUCCEEDED ? FOLLOW_SUCCEEDED : FOLLOW_FAILED);
+    if (ferror(stdout))
+        finish(f, FOLLOW_UNREACHED); /* the reader has closed the pipe */
+    else if (state_ended(f->state))
+        finish(f, f->state == STATE_SUCCEEDED ? FOLLOW_SUCCEEDED : FOLLOW_FAILED);
     else
         uv_timer_start(&f->next, on_next, (uint64_t)after_ms, 0);
 }
 
 static void take_view(struct follow *f, const struct http_answer *answer)
 {
-    struct progress task;
-    if (!progress_read(answer->body, answer->len, &task))
-        return refuse(f, FOLLOW_UNREACHED,
-                      "the answer is not a unified view of a task; is the server an older taskproxy?");
+    struct json_error error;
+    struct json_object *view = json_read(answer->body, answer->len, MAX_DEPTH, JSON_PLAIN, &error);
+    bool good = is_view(view);
+    if (good)
+        show(f, view);
+    json_object_put(view);
+    if (!good)
+        return fail(f, FOLLOW_UNREACHED,
+                    "the answer is not a unified view of a task; is the server an older taskproxy?");
     const char *etag = answer->etag && strlen(answer->etag) < ETAG_MAX ? answer->etag : "";
     bool is_new = etag[0] != '\0' && strcmp(etag, f->etag) != 0;
     snprintf(f->etag, ETAG_MAX, "%s", etag);
-    progress_done(&f->task);
-    f->task = task;
-    show(f);
     go_on(f, is_new ? NEWS_MS : SAME_MS + answer->retry_after_ms);
 }
 
 /* Prefers the server's explanation, if there is one. */
 static void take_problem(struct follow *f, const struct http_answer *answer)
 {
-    char status[64];
-    char detail[PROGRESS_TEXT_SIZE];
-    snprintf(status, sizeof(status), "the server answered with status %d", answer->status);
-    progress_problem(answer->body, answer->len, detail);
-    const char *why = detail[0] ? detail : status;
+    struct json_error error;
+    struct json_object *doc = json_read(answer->body, answer->len, MAX_DEPTH, JSON_PLAIN, &error);
+    const char *detail = text_of(doc, "detail");
+    char *why =
+        detail[0] != '\0' ? xstrdup(detail) : xasprintf("the server answered with status %d", answer->status);
+    json_object_put(doc);
     if (answer->status >= 500 || answer->status == 429)
         retry(f, why, answer->retry_after_ms);
     else
-        refuse(f, answer->status == 404 ? FOLLOW_UNKNOWN : FOLLOW_UNREACHED, why);
+        fail(f, answer->status == 404 ? FOLLOW_UNKNOWN : FOLLOW_UNREACHED, why);
+    free(why);
 }
 
 static void on_answer(void *user, const struct http_answer *answer)
 {
     struct follow *f = user;
     f->call = NULL;
-    f->answered |= answer->outcome == OUTCOME_OK;
     if (answer->outcome != OUTCOME_OK)
-        retry(f, answer->why, 0);
-    else if (answer->status == 200)
+        return retry(f, answer->why, 0);
+    f->patience_ms = PATIENCE_MS;
+    if (answer->status == 200)
         take_view(f, answer);
     else if (answer->status == 304)
         go_on(f, SAME_MS);
@@ -229,23 +359,23 @@ static void on_next(uv_timer_t *timer)
 
 static void start(struct follow *f)
 {
-    static const int signals[NELEMS(f->signals)] = {SIGINT, SIGTERM, SIGWINCH};
-    unsigned seed;
-    random_bytes(&seed, sizeof(seed));
-    srand(seed);
+    static const int signals[NELEMS(f->signals)] = {SIGINT, SIGTERM};
+    setlinebuf(stdout);
+    f->is_terminal = isatty(STDOUT_FILENO) == 1;
+    if (f->is_terminal)
+        protect_echo();
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is noticed at the next write */
     uv_loop_init(&f->loop);
-    tty_init(&f->screen);
     f->http = http_new(&f->loop);
     f->begun_ms = f->good_ms = uv_now(&f->loop);
     uv_timer_init(&f->loop, &f->next);
-    uv_timer_init(&f->loop, &f->second);
-    uv_timer_start(&f->second, on_second, SECOND_MS, SECOND_MS);
+    uv_timer_init(&f->loop, &f->redraw);
+    uv_timer_start(&f->redraw, on_redraw, REDRAW_MS, REDRAW_MS);
     for (size_t i = 0; i < NELEMS(f->signals); i++) {
         uv_signal_init(&f->loop, &f->signals[i]);
         f->signals[i].data = f;
-        uv_signal_start(&f->signals[i], on_signal, signals[i]);
+        uv_signal_start(&f->signals[i], on_interrupt, signals[i]);
     }
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is noticed at the next write */
 }
 
 static enum follow_end run(struct follow *f)
@@ -255,7 +385,6 @@ static enum follow_end run(struct follow *f)
     uv_run(&f->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&f->loop) != 0)
         abort(); /* finish has left a handle open */
-    progress_done(&f->task);
     return f->end;
 }
 
@@ -265,12 +394,8 @@ static enum follow_end run(struct follow *f)
 static const char *refuse_url(const char *url)
 {
     bool tls = strncasecmp(url, "https://", 8) == 0;
-    for (const char *c = url; *c != '\0'; c++) {
-        if ((unsigned char)*c <= 0x20 || (unsigned char)*c >= 0x7f)
-            return "must consist of visible ASCII characters";
-    }
-    if (strlen(url) > URL_MAX)
-        return "is too long";
+    if (!is_visible(url, strlen(url)))
+        return "must consist of visible ASCII characters";
     if (!tls && strncasecmp(url, "http://", 7) != 0)
         return "must begin with http:// or https://";
     const char *host = url + (tls ? 8 : 7);
@@ -279,55 +404,45 @@ static const char *refuse_url(const char *url)
     return host[strcspn(host, "@/?#")] == '@' ? "must not contain a user name or password" : NULL;
 }
 
-/* A provider's name and an id, which may have several parts. */
-static bool is_task(const char *text)
-{
-    static const char of_names[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
-    size_t provider = strspn(text, of_names);
-    return provider > 0 && text[provider] == '/' && text[provider + 1] != '\0' && strlen(text) <= 1024;
-}
-
-static char *beneath(const char *base, const char *task)
+/* The task's address in the unified view. An id may have several parts. */
+static char *task_url(const char *base, const char *task)
 {
     struct buf url;
     size_t len = strlen(base);
     while (len > 0 && base[len - 1] == '/')
         len--;
-    buf_init(&url, 2 * URL_MAX);
+    buf_init(&url, URL_SIZE_MAX);
     buf_add(&url, base, len);
-    buf_puts(&url, "/v1/tasks");
-    while (*task != '\0') {
-        char *part = xstrndup(task, strcspn(task, "/"));
-        buf_putc(&url, '/');
-        buf_add_percent(&url, part);
-        task += strlen(part);
-        task += *task == '/';
-        free(part);
+    buf_puts(&url, "/v1/tasks/");
+    for (; *task != '\0'; task++) {
+        if (*task == '/')
+            buf_putc(&url, '/');
+        else
+            buf_add_percent(&url, (const char[]){*task, '\0'});
     }
     return url.data;
 }
 
-char *follow_url(const char *text, const char *base, char **ret_error)
+/* The URL (allocated) of the task; NULL after an error message. */
+static char *read_target(const struct follow_order *order)
 {
-    bool is_url = strstr(text, "://") != NULL;
-    const char *why = refuse_url(is_url ? text : base);
-    if (!is_url && !is_task(text))
-        *ret_error = xasprintf("\"%s\" is neither a URL nor PROVIDER/ID", text);
-    else if (why != NULL)
-        *ret_error = xasprintf("\"%s\" %s", is_url ? text : base, why);
-    else if (!is_url && strpbrk(base, "?#") != NULL)
-        *ret_error = xasprintf("\"%s\" must not have a query", base);
-    else
-        return is_url ? xstrndup(text, strcspn(text, "#")) : beneath(base, text);
+    const char *target = order->target, *base = order->base, *slash = strchr(target, '/');
+    if (base == NULL)
+        base = getenv("TASKPROXY_URL");
+    if (base == NULL || base[0] == '\0')
+        base = "http://127.0.0.1";
+    bool is_url = strstr(target, "://") != NULL;
+    const char *given = is_url ? target : base, *why = refuse_url(given);
+    if (!is_url && (slash == NULL || slash == target || slash[1] == '\0')) {
+        given = target;
+        why = "is neither a URL nor PROVIDER/ID";
+    } else if (why == NULL && !is_url && strpbrk(base, "?#") != NULL) {
+        why = "must not have a query";
+    }
+    if (why == NULL)
+        return is_url ? xstrndup(target, strcspn(target, "#")) : task_url(base, target);
+    fprintf(stderr, "taskproxy: \"%s\" %s\n", given, why);
     return NULL;
-}
-
-static const char *base_of(const struct follow_order *order)
-{
-    const char *given = getenv("TASKPROXY_URL");
-    if (order->base != NULL)
-        return order->base;
-    return given != NULL && given[0] != '\0' ? given : "http://127.0.0.1";
 }
 
 static char *read_token(const char *path)
@@ -344,16 +459,13 @@ static char *read_token(const char *path)
 
 enum follow_end follow_task(const struct follow_order *order)
 {
-    char *error = NULL;
-    struct follow f = {.url = follow_url(order->target, base_of(order), &error),
+    struct follow f = {.url = read_target(order),
+                       .patience_ms = PATIENCE_FIRST_MS,
                        .backoff = {.first_ms = RETRY_FIRST_MS, .max_ms = RETRY_MAX_MS}};
     enum follow_end end = FOLLOW_USAGE;
-    if (f.url == NULL)
-        fprintf(stderr, "taskproxy: %s\n", error);
-    else if (order->token_file == NULL || (f.token = read_token(order->token_file)) != NULL)
+    if (f.url != NULL && (order->token_file == NULL || (f.token = read_token(order->token_file)) != NULL))
         end = run(&f);
     vault_free(f.token);
     free(f.url);
-    free(error);
     return end;
 }

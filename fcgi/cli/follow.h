@@ -21,8 +21,4 @@ struct follow_order {
 
 enum follow_end follow_task(const struct follow_order *order);
 
-/* The URL (allocated) that `target` is or, for PROVIDER/ID, the one under `base`: http://host or https://host, with or
- * without a path. NULL with *ret_error (allocated). */
-char *follow_url(const char *target, const char *base, char **ret_error);
-
 #endif

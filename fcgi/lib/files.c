@@ -232,15 +232,6 @@ static size_t line_len(const struct file *file)
     return len;
 }
 
-static bool is_visible(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        if ((unsigned char)text[i] <= 0x20 || (unsigned char)text[i] >= 0x7f)
-            return false;
-    }
-    return true;
-}
-
 char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why)
 {
     const struct file *file = files_get(files, path, FILE_SECRET, SECRET_FILE_MAX, ret_why);

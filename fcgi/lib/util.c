@@ -173,6 +173,15 @@ char *nearest_word(const char *text, const char *words)
     return best == NULL ? NULL : xstrndup(best, best_len);
 }
 
+bool is_visible(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] <= ' ' || text[i] >= 0x7f)
+            return false;
+    }
+    return true;
+}
+
 void hex_encode(const void *data, size_t len, char *out)
 {
     static const char digits[] = "0123456789abcdef";

@@ -47,6 +47,9 @@ void utc_text(int64_t unix_seconds, char out[static 32]);
  * The result is allocated. */
 char *nearest_word(const char *text, const char *words);
 
+/* Whether all bytes are visible ASCII characters, which excludes spaces. */
+bool is_visible(const char *text, size_t len);
+
 /* Lower-case hex; `out` holds 2 * len + 1 bytes. */
 void hex_encode(const void *data, size_t len, char *out);
 

@@ -129,13 +129,24 @@ def test_token_file_readable_by_others_is_refused(bare):
 # Errors
 
 
-@pytest.mark.parametrize("arguments", [
-    ["t"], ["sora/"], ["/t"], ["ftp://localhost/t"], ["http:///t"], ["http://user:pw@localhost/t"], ["http://localhost/\n"],
-    ["sora/t", "--url", "localhost"], ["sora/t", "--url", "http://localhost?x"], ["sora/t", "more"], ["sora/t", "--what"],
-    ["sora/t", "--team-token-file", "/nowhere"]])
-def test_usage_error_and_failed_task_have_different_exit_statuses(bare, arguments):
+NO_TASK, NO_SCHEME = "is neither a URL nor PROVIDER/ID", "must begin with http:// or https://"
+MISUSES = [
+    (["t"], f'"t" {NO_TASK}'), (["sora/"], f'"sora/" {NO_TASK}'), (["/t"], f'"/t" {NO_TASK}'),
+    (["ftp://localhost/t"], f'"ftp://localhost/t" {NO_SCHEME}'), (["http:///t"], '"http:///t" has no host'),
+    (["http://:80/t"], '"http://:80/t" has no host'),
+    (["http://user:pw@localhost/t"], '"http://user:pw@localhost/t" must not contain a user name or password'),
+    (["http://localhost/\n"], '"http://localhost/\n" must consist of visible ASCII characters'),
+    (["http://localhost/\u00fc"], '"http://localhost/\u00fc" must consist of visible ASCII characters'),
+    (["sora/t", "--url", "localhost"], f'"localhost" {NO_SCHEME}'),
+    (["sora/t", "--url", "http://localhost?x"], '"http://localhost?x" must not have a query'),
+    (["sora/t", "more"], 'unexpected argument "more"'), (["sora/t", "--what"], "unrecognized option '--what'"),
+    (["sora/t", "--team-token-file", "/nowhere"], "/nowhere cannot be read: No such file or directory")]
+
+
+@pytest.mark.parametrize("arguments, said", MISUSES)
+def test_usage_error_and_failed_task_have_different_exit_statuses(bare, arguments, said):
     done = watch(bare, *arguments)
-    assert (done.returncode, done.stdout) == (USAGE, "") and done.stderr
+    assert (done.returncode, done.stdout) == (USAGE, "") and said in done.stderr
 
 
 def test_unreachable_server_is_retried_only_for_a_while(make_stack):
@@ -157,24 +168,24 @@ def test_progress_bar_is_redrawn_on_a_terminal(make_stack):
     served = make_stack(**quick(), redis=False, port=0, clock=True)
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served)) as terminal:
-        bar = terminal.wait(r"\r\x1b\[K(sora/t  running  \[(#+)(\.+)\]   50 %  0:0\d)")
-        assert len(bar[2]) == len(bar[3]) == 20
+        bar = terminal.wait(r"\r\x1b\[Ksora/t running 50 %  0:0\d  \[(#+)(\.+)\]")
+        assert len(bar[1]) == len(bar[2]) == 20
         served.clock.step(5)
-        terminal.wait(r"\r\x1b\[Ksora/t  running .* 0:(0[5-9]|1\d)")  # no change
+        terminal.wait(r"\r\x1b\[Ksora/t running 50 %  0:(0[5-9]|1\d)")  # although the view is the same
         end(served, "t")
         terminal.wait(r"\r\x1b\[Ksora/t succeeded\r\nhttps://\S+\r\n")
         assert terminal.end() == SUCCEEDED
 
 
-def test_progress_bar_fits_the_terminal_after_each_resize(served):
+def test_progress_bar_is_cut_at_the_terminal_width_after_each_resize(served):
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served)) as terminal:
-        terminal.wait(r"\[#{20}\.{20}\]   50 %")
+        terminal.wait(r"50 %  0:\d\d  \[#{20}\.{20}\]")
         terminal.resize(48)
-        bar = terminal.wait(r"\r\x1b\[K(sora/t  running  \[#+\.+\]   50 %  0:\d\d)(?=\r)")
-        assert len(bar[1]) == 47
+        line = terminal.wait(r"\r\x1b\[K(sora/t running 50 %  0:\d\d  \[#{19})(?=\r)")
+        assert len(line[1]) == 47
         terminal.resize(10)
-        terminal.wait(r"\r\x1b\[Ksora/t  r(?=\r)")
+        terminal.wait(r"\r\x1b\[Ksora/t ru(?=\r)")
 
 
 @pytest.mark.parametrize("stop", [lambda t: t.press(b"\x03"), lambda t: t.process.send_signal(signal.SIGTERM)])

@@ -40,6 +40,27 @@ def test_further_queries_are_held_until_the_view_changes(bare):
     assert [re.findall('If-None-Match: (.*)\r', head) for head in heads] == [[], ['"e1"'], ['"e2"'], ['"e2"']]
 
 
+def test_line_shows_the_state_and_the_percentage_or_the_error(bare):
+    views = [view("queued", progress=0), view(progress=42), view(progress=101), view(progress=7), view(progress="7%"),
+             view(progress=100), view(progress=-1), view("cancelled", progress=7)]
+    done, _ = watch_script(bare, *(answer(each, f'"e{i}"') for i, each in enumerate(views)))
+    assert (done.returncode, done.stdout.splitlines()) == (FAILED, [
+        "sora/t queued", "sora/t running 42 %", "sora/t running", "sora/t running 7 %", "sora/t running",
+        "sora/t running 100 %", "sora/t running", "sora/t cancelled"])
+
+
+def test_results_without_a_url_are_omitted(bare):
+    results = [{"url": "https://x.example/1"}, {"url": 7}, None, "x", {}, ["y"], {"url": "https://x.example/2"}]
+    done, _ = watch_script(bare, answer(view("succeeded", results=results)))
+    assert done.stdout.splitlines() == ["sora/t succeeded", "https://x.example/1", "https://x.example/2"]
+
+
+def test_task_id_is_percent_encoded_except_for_slashes(bare):
+    with Scripted(DONE) as server:
+        watch(bare, "kling/text2video/a b%?#", "--url", server.url + "/proxy//")
+    assert server.heads[0].startswith("GET /proxy/v1/tasks/kling/text2video/a%20b%25%3F%23 HTTP/1.1\r\n")
+
+
 def test_truncated_answer_is_retried(bare):
     done, heads = watch_script(bare, answer(view(progress=7)), answer(view(progress=50), '"e2"', length=9999), DONE)
     assert done.stdout.splitlines() == ["sora/t running 7 %", *SAID]
@@ -93,7 +114,7 @@ def test_control_sequences_are_not_printed(bare):
 def test_control_sequences_are_not_printed_on_a_terminal(bare):
     with Scripted(answer(view(provider="\x1b[2J\u00fc", progress=7)), DONE) as server, \
             Terminal(bare, "sora/t", "--url", server.url) as terminal:
-        terminal.wait(r"\r\x1b\[K\\x1b\[2J\?\?/t  running")
+        terminal.wait(r"\r\x1b\[K\\x1b\[2J\?\?/t running 7 %")
         terminal.wait("v.mp4\r\n")
         assert terminal.end() == SUCCEEDED and "\x1b" not in terminal.text
 
