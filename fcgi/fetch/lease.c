@@ -7,7 +7,7 @@
 
 #include <utlist.h>
 
-#include "lib/log_ratelimit.h"
+#include "lib/log.h"
 #include "lib/stats.h"
 
 enum {

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include <uv.h>
 
 #include "lib/buf.h"
 #include "lib/sanitize.h"
@@ -92,10 +93,86 @@ size_t log_format_entry(enum log_format format, bool for_journal, const struct l
     return len;
 }
 
+/* ---- repetitions and floods ---- */
+
+/* Also after its time, while its report is due. */
+static bool is_repeated(const struct log_ratelimit *f, enum log_level level, const char *message,
+                        int64_t now_ms)
+{
+    return (now_ms < f->until_ms || f->repeats > 0) && level == f->level && strcmp(message, f->last) == 0;
+}
+
+static bool has_room(struct log_ratelimit *f, enum log_level level, int64_t now_ms)
+{
+    if (now_ms - f->second_ms >= LOG_RATELIMIT_SECOND_MS) {
+        f->second_ms = now_ms;
+        memset(f->passed, 0, sizeof(f->passed));
+    }
+    return f->passed[level]++ < LOG_RATELIMIT_PER_SECOND;
+}
+
+static void drop(struct log_ratelimit *f)
+{
+    if (f->dropped++ == 0)
+        f->report_dropped_ms = f->second_ms + LOG_RATELIMIT_SECOND_MS;
+}
+
+bool log_ratelimit_take(struct log_ratelimit *f, enum log_level level, const char *message, int64_t now_ms)
+{
+    if (is_repeated(f, level, message, now_ms))
+        f->repeats++;
+    else if (!has_room(f, level, now_ms))
+        drop(f);
+    else
+        return true;
+    return false;
+}
+
+void log_ratelimit_wrote(struct log_ratelimit *f, enum log_level level, const char *message, int64_t now_ms)
+{
+    snprintf(f->last, sizeof(f->last), "%s", message);
+    f->level = level;
+    f->until_ms = now_ms + LOG_RATELIMIT_REPEAT_MS;
+}
+
+bool log_ratelimit_report(struct log_ratelimit *f, enum log_ratelimit_when when, int64_t now_ms,
+                          struct log_ratelimit_report *ret)
+{
+    if (f->repeats > 0 && (when != LOG_RATELIMIT_TICK || now_ms >= f->until_ms)) {
+        *ret = (struct log_ratelimit_report){.message = f->last, .level = f->level, .n = f->repeats};
+        f->repeats = 0;
+        f->until_ms = now_ms + LOG_RATELIMIT_REPEAT_MS;
+        return true;
+    }
+    if (f->dropped > 0 && (when == LOG_RATELIMIT_END || now_ms >= f->report_dropped_ms)) {
+        *ret = (struct log_ratelimit_report){.level = LOG_WARN, .n = f->dropped};
+        f->dropped = 0;
+        return true;
+    }
+    return false;
+}
+
+bool log_once(struct log_once *once, const char *text, int64_t now_ms)
+{
+    size_t i = 0, oldest = 0;
+    for (; i < once->n && strncmp(once->texts[i].text, text, LOG_ONCE_TEXT - 1) != 0; i++) {
+        if (once->texts[i].at_ms < once->texts[oldest].at_ms)
+            oldest = i;
+    }
+    if (i == LOG_ONCE_MAX)
+        i = oldest;
+    if (i < once->n && (once->again_ms == 0 || now_ms - once->texts[i].at_ms < once->again_ms))
+        return false;
+    snprintf(once->texts[i].text, LOG_ONCE_TEXT, "%s", text);
+    once->texts[i].at_ms = now_ms;
+    if (i == once->n)
+        once->n++;
+    return true;
+}
+
 /* ---- the process ---- */
 
-/* Whether standard error is still the stream that systemd connected to the journal: it may have been
- * redirected. */
+/* Whether standard error is still the stream that systemd connected to the journal: it may have been redirected. */
 static bool is_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
@@ -135,18 +212,11 @@ static void write_line(enum log_level level, const char *message, int64_t repeat
         return; /* an error here cannot be reported anywhere */
 }
 
-static int64_t steady_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void report(enum log_ratelimit_when when)
 {
     struct log_ratelimit_report r;
     char text[96];
-    while (log_ratelimit_report(&ratelimit, when, steady_ms(), &r)) {
+    while (log_ratelimit_report(&ratelimit, when, (int64_t)(uv_hrtime() / 1000000), &r)) {
         snprintf(text, sizeof(text), "%lld lines suppressed: more than %d of one level in one second",
                  (long long)r.n, LOG_RATELIMIT_PER_SECOND);
         write_line(r.level, r.message ? r.message : text, r.message ? r.n : 0);
@@ -165,7 +235,7 @@ void log_line(enum log_level level, const char *format, ...)
     sanitize_copy(message, sizeof(message), raw, strlen(raw));
     if (level == LOG_DEBUG)
         return write_line(level, message, 0); /* debug lines are never suppressed */
-    int64_t now_ms = steady_ms();
+    int64_t now_ms = (int64_t)(uv_hrtime() / 1000000);
     if (!log_ratelimit_take(&ratelimit, level, message, now_ms))
         return;
     report(LOG_RATELIMIT_LINE);

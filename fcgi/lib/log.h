@@ -8,17 +8,23 @@
  *
  * A line about a request with a trace has it at its end: "trace=00-4bf9...", or the member "traceparent".
  * Functions that return the reason of an error do not log it. Callers never pass secrets or bodies. Text from
- * outside is allowed: it cannot break the line (sanitize.h). Lines above debug are rate-limited
- * (log_ratelimit.h). */
+ * outside is allowed: it cannot break the line (sanitize.h).
+ *
+ * A line equal to the previous one is only counted; the count is logged when another line comes or after some seconds.
+ * Of lines that differ, a limited number per second is logged for each level; the others are counted, too. Debug lines are
+ * never suppressed. */
 #ifndef LOG_H
 #define LOG_H
 
-#include "lib/log_ratelimit.h"
+#include "lib/util.h"
 
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_format { LOG_TEXT, LOG_JSON };
 
 /* The longest time between two calls of log_tick; the longest line, which a pipe takes atomically. */
 enum { LOG_TICK_MS = 1000, LOG_LINE_MAX = 4096 };
+
+enum { LOG_MESSAGE_MAX = 1800 }; /* a longer message is cut */
 
 /* For this process: the lowest level to log, the format, and the name on each line ("worker 1"; NULL for
  * none). */
@@ -42,6 +48,35 @@ bool log_wants(enum log_level level);
 #define log_warn(...)  log_line(LOG_WARN, __VA_ARGS__)
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 
+/* ---- an event that may happen at every request ---- */
+
+enum { LOG_ONCE_MAX = 32, LOG_ONCE_TEXT = 160 };
+
+/* Starts all zero, or with again_ms set. */
+struct log_once {
+    int64_t again_ms; /* a text may be logged again after this time; 0: never */
+    size_t n;
+    struct {
+        char text[LOG_ONCE_TEXT]; /* longer texts are compared up to here */
+        int64_t at_ms;
+    } texts[LOG_ONCE_MAX];
+};
+
+/* Whether to log the text. While LOG_ONCE_MAX texts are remembered, no further one is logged: outsiders may make them up. */
+MUST_CHECK bool log_once(struct log_once *once, const char *text, int64_t now_ms);
+
+static inline bool log_once_full(const struct log_once *once)
+{
+    return once->n == LOG_ONCE_MAX;
+}
+
+static inline void log_once_reset(struct log_once *once)
+{
+    once->n = 0;
+}
+
+/* ---- for log.c and its tests ---- */
+
 /* The parts of one line. */
 struct log_entry {
     enum log_level level;
@@ -53,8 +88,40 @@ struct log_entry {
     const char *trace;   /* traceparent of the request in progress, or NULL */
 };
 
-/* Writes the line with its '\n' and returns its length. For log.c and its test. */
+/* Writes the line with its '\n' and returns its length. */
 size_t log_format_entry(enum log_format format, bool for_journal, const struct log_entry *entry,
                         char out[static LOG_LINE_MAX]);
+
+enum { LOG_RATELIMIT_REPEAT_MS = 5000, LOG_RATELIMIT_SECOND_MS = 1000, LOG_RATELIMIT_PER_SECOND = 100 };
+
+/* Starts all zero. Times are monotonic. */
+struct log_ratelimit {
+    char last[LOG_MESSAGE_MAX]; /* the last line written; "" for none */
+    enum log_level level;       /* its level */
+    int64_t until_ms;           /* until then, an equal line is a repetition */
+    int64_t repeats;            /* not reported yet */
+    int64_t second_ms;          /* start of the current second */
+    int passed[LOG_ERROR + 1];  /* lines logged in it, by level */
+    int64_t dropped;            /* not reported yet */
+    int64_t report_dropped_ms;  /* end of the second in which the first of them came */
+};
+
+/* True: write the line, after the reports that are due, and call log_ratelimit_wrote. False: it was counted. */
+MUST_CHECK bool log_ratelimit_take(struct log_ratelimit *limit, enum log_level level, const char *message,
+                                   int64_t now_ms);
+void log_ratelimit_wrote(struct log_ratelimit *limit, enum log_level level, const char *message,
+                         int64_t now_ms);
+
+struct log_ratelimit_report {
+    const char *message; /* (ref) the line that was repeated; NULL: lines were dropped */
+    enum log_level level;
+    int64_t n;
+};
+
+enum log_ratelimit_when { LOG_RATELIMIT_TICK, LOG_RATELIMIT_LINE, LOG_RATELIMIT_END };
+
+/* The next report that is due; call it until it returns false. */
+MUST_CHECK bool log_ratelimit_report(struct log_ratelimit *limit, enum log_ratelimit_when when,
+                                     int64_t now_ms, struct log_ratelimit_report *ret);
 
 #endif

@@ -13,7 +13,7 @@
 #define BREAKER_H
 
 #include "lib/backoff.h"
-#include "lib/log_ratelimit.h"
+#include "lib/log.h"
 #include "upstream/outcome.h"
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };

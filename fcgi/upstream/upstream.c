@@ -16,7 +16,7 @@
 
 #include "access/quota.h"
 #include "upstream/breaker.h"
-#include "lib/log_ratelimit.h"
+#include "lib/log.h"
 #include "lib/stats.h"
 #include "lib/trace.h"
 

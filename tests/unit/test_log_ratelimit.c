@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/log_ratelimit.h"
+#include "lib/log.h"
 
 static const int64_t now = 1000000;
 static struct log_ratelimit flood;
