@@ -12,6 +12,94 @@
 
 #include "lib/buf.h"
 
+/* ---- one sheet ---- */
+
+void shm_counters_reset(struct shm_counters *s)
+{
+    s->n = 0;
+    s->beats = 0;
+    s->board = (struct top_tasks_board){0};
+    s->layout = SHM_COUNTERS_LAYOUT;
+}
+
+static size_t used_of(const struct shm_counters *s)
+{
+    size_t n = __atomic_load_n(&s->n, __ATOMIC_ACQUIRE);
+    return s->layout != SHM_COUNTERS_LAYOUT ? 0 : n < SHM_COUNTERS_VALUES ? n : SHM_COUNTERS_VALUES;
+}
+
+/* The series at `at` ends before the next key, or at `end`. */
+static size_t width_up_to(const struct shm_counters *s, size_t at, size_t end)
+{
+    size_t width = 1;
+    while (at + width < end && s->keys[at + width][0] == '\0')
+        width++;
+    return width;
+}
+
+size_t shm_counters_width(const struct shm_counters *s, size_t at)
+{
+    return width_up_to(s, at, used_of(s));
+}
+
+/* SHM_COUNTERS_VALUES if there is no such series. */
+static size_t find(const struct shm_counters *s, const char *key, size_t width, size_t guess)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        size_t at = (guess + i) % s->n;
+        if (strcmp(s->keys[at], key) == 0 && shm_counters_width(s, at) == width)
+            return at;
+    }
+    return SHM_COUNTERS_VALUES;
+}
+
+size_t shm_counters_series(struct shm_counters *s, const char *key, size_t width, size_t guess)
+{
+    size_t at = find(s, key, width, guess);
+    if (at < SHM_COUNTERS_VALUES)
+        return at;
+    if (strlen(key) >= SHM_COUNTERS_KEY || width > SHM_COUNTERS_VALUES - s->n)
+        return SHM_COUNTERS_VALUES;
+    at = s->n;
+    memset(s->values + at, 0, width * sizeof(s->values[0]));
+    memset(s->keys + at, 0, width * sizeof(s->keys[0]));
+    strcpy(s->keys[at], key);
+    __atomic_store_n(&s->n, (uint32_t)(at + width), __ATOMIC_RELEASE);
+    return at;
+}
+
+bool shm_counters_key_is(const char *key, const char *metric)
+{
+    size_t len = strlen(metric);
+    return strncmp(key, metric, len) == 0 && (key[len] == '\0' || key[len] == '{');
+}
+
+static bool is_total(const char *key, size_t width)
+{
+    static const char suffix[] = "_total";
+    size_t name = strcspn(key, "{"), len = sizeof(suffix) - 1;
+    return width > 1 || (name > len && memcmp(key + name - len, suffix, len) == 0);
+}
+
+void shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
+                       enum shm_counters_part part)
+{
+    char key[SHM_COUNTERS_KEY];
+    size_t n = used_of(from), width;
+    for (size_t at = 0; at < n; at += width) {
+        width = width_up_to(from, at, n);
+        memcpy(key, from->keys[at], SHM_COUNTERS_KEY);
+        key[SHM_COUNTERS_KEY - 1] = '\0';
+        if (part == SHM_COUNTERS_TOTALS && !is_total(key, width))
+            continue;
+        size_t to = shm_counters_series(into, key, width, at);
+        for (size_t i = 0; to < SHM_COUNTERS_VALUES && i < width; i++)
+            shm_counters_add(into, to + i, __atomic_load_n(&from->values[at + i], __ATOMIC_RELAXED));
+    }
+}
+
+/* ---- the page ---- */
+
 /* A slot begins at a page boundary for every page size. Unused pages take no memory. */
 enum { PAGE_MOST = 65536, SLOT_SIZE = (sizeof(struct shm_counters) + PAGE_MOST - 1) / PAGE_MOST * PAGE_MOST };
 
@@ -62,19 +150,23 @@ static void open_own(void)
     }
 }
 
-int stats_attach(int fd, int slot)
+static int map_sheets(int fd, int slot)
 {
-    if (slot < 0 || slot >= STATS_SLOTS)
-        return -EINVAL;
-    bool master = slot == STATS_MASTER_SLOT;
-    size_t size = master ? (size_t)SLOT_SIZE * STATS_SLOTS : SLOT_SIZE;
+    size_t size = (size_t)SLOT_SIZE * (slot == STATS_MASTER_SLOT ? STATS_SLOTS : 1);
     void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)SLOT_SIZE * slot);
     if (map == MAP_FAILED)
         return -errno;
-    page = master ? map : NULL;
+    page = slot == STATS_MASTER_SLOT ? map : NULL;
     own = map;
-    open_own();
     return 0;
+}
+
+int stats_attach(int fd, int slot)
+{
+    int result = slot < 0 || slot >= STATS_SLOTS ? -EINVAL : map_sheets(fd, slot);
+    if (result == 0)
+        open_own();
+    return result;
 }
 
 /* The gauges of the program before are dropped: this one sets its own. */
@@ -91,20 +183,15 @@ static void keep_totals(void)
 int stats_adopt(int fd)
 {
     struct stat st;
-    size_t size = (size_t)SLOT_SIZE * STATS_SLOTS;
-    if (fstat(fd, &st) < 0 || st.st_size != (off_t)size || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+    uint32_t layout;
+    if (fstat(fd, &st) < 0 || st.st_size != (off_t)SLOT_SIZE * STATS_SLOTS ||
+        pread(fd, &layout, sizeof(layout), offsetof(struct shm_counters, layout)) != sizeof(layout) ||
+        layout != SHM_COUNTERS_LAYOUT || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         return -EINVAL;
-    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED)
-        return -errno;
-    if (((struct shm_counters *)map)->layout != SHM_COUNTERS_LAYOUT) {
-        munmap(map, size);
-        return -EINVAL;
-    }
-    page = map;
-    own = map;
-    keep_totals();
-    return 0;
+    int result = map_sheets(fd, STATS_MASTER_SLOT);
+    if (result == 0)
+        keep_totals();
+    return result;
 }
 
 void stat_add(enum stat_id which, int64_t n)
@@ -126,7 +213,7 @@ int64_t stat_get(enum stat_id which)
 
 static void add_label(struct buf *key, const char *name, const char *value)
 {
-    buf_addf(key, "%s%s=\"", key->data[key->len - 1] == '{' ? "" : ",", name);
+    buf_addf(key, "%s=\"", name);
     for (; *value != '\0'; value++) {
         if (*value == '"' || *value == '\\')
             buf_putc(key, '\\');
@@ -141,10 +228,10 @@ static bool make_key(enum family_id family, const char *const *labels, char out[
     struct buf key;
     buf_init(&key, SHM_COUNTERS_KEY - 1);
     buf_puts(&key, families[family].metric);
-    if (labels[0] != NULL)
-        buf_putc(&key, '{');
-    for (const char *const *label = labels; *label != NULL; label += 2)
+    for (const char *const *label = labels; *label != NULL; label += 2) {
+        buf_putc(&key, label == labels ? '{' : ',');
         add_label(&key, label[0], label[1]);
+    }
     if (labels[0] != NULL)
         buf_putc(&key, '}');
     bool whole = !key.failed;
@@ -221,10 +308,65 @@ int64_t stat_read(const struct shm_counters *sum, enum stat_id which)
 int64_t series_read_of(const struct shm_counters *sum, enum family_id family, const char *const *labels)
 {
     char key[SHM_COUNTERS_KEY];
-    return make_key(family, labels, key) ? shm_counters_value(sum, key) : 0;
+    size_t at = make_key(family, labels, key) ? find(sum, key, 1, 0) : SHM_COUNTERS_VALUES;
+    return at < SHM_COUNTERS_VALUES ? sum->values[at] : 0;
 }
 
 /* ---- the most watched tasks ---- */
+
+enum { ID_SHOWN = 6 };
+
+static void offer_name(struct top_tasks_list *list, const char *name, int64_t watchers)
+{
+    size_t at = list->n;
+    while (at > 0 && list->tasks[at - 1].watchers < watchers)
+        at--;
+    if (at == TOP_TASKS_MAX)
+        return;
+    size_t behind = (list->n < TOP_TASKS_MAX ? list->n : TOP_TASKS_MAX - 1) - at;
+    memmove(&list->tasks[at + 1], &list->tasks[at], behind * sizeof(list->tasks[0]));
+    snprintf(list->tasks[at].name, TOP_TASKS_NAME, "%s", name);
+    list->tasks[at].watchers = watchers;
+    list->n = at + behind + 1;
+}
+
+void top_tasks_offer(struct top_tasks_list *list, const char *provider, const char *id, int64_t watchers)
+{
+    char name[TOP_TASKS_NAME];
+    size_t len = strlen(id), shown = len > ID_SHOWN ? ID_SHOWN : len / 2;
+    if (list->n == TOP_TASKS_MAX && watchers <= list->tasks[TOP_TASKS_MAX - 1].watchers)
+        return;
+    snprintf(name, sizeof(name), "%.40s/%.*s…", provider, (int)shown, id);
+    offer_name(list, name, watchers);
+}
+
+void top_tasks_merge(struct top_tasks_list *list, const struct top_tasks_list *other)
+{
+    for (size_t i = 0; i < other->n; i++)
+        offer_name(list, other->tasks[i].name, other->tasks[i].watchers);
+}
+
+void top_tasks_write(struct top_tasks_board *board, const struct top_tasks_list *list)
+{
+    __atomic_store_n(&board->turn, board->turn | 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    board->list = *list;
+    __atomic_store_n(&board->turn, board->turn + 1, __ATOMIC_RELEASE);
+}
+
+bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *ret_list)
+{
+    uint32_t turn = __atomic_load_n(&board->turn, __ATOMIC_ACQUIRE);
+    *ret_list = board->list;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (turn % 2 != 0 || turn != __atomic_load_n(&board->turn, __ATOMIC_RELAXED))
+        return false;
+    if (ret_list->n > TOP_TASKS_MAX)
+        ret_list->n = TOP_TASKS_MAX;
+    for (size_t i = 0; i < ret_list->n; i++)
+        ret_list->tasks[i].name[TOP_TASKS_NAME - 1] = '\0';
+    return true;
+}
 
 void stats_tell_watched(const struct top_tasks_list *list)
 {

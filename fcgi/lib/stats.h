@@ -1,12 +1,18 @@
 /* stats: counters, gauges and histograms, defined in two tables with their help texts.
  *
- * The master allocates the page of counters in shared memory. It has one sheet (shm_counters.h) for each
- * worker process, which only that process writes. The master adds up the sheets. It adds the sheet of a
- * worker that has exited to its own, so that totals never decrease. */
+ * The master allocates the page of counters in shared memory. It has one sheet for each worker process, which only that
+ * process writes. The master adds up the sheets. It adds the sheet of a worker that has exited to its own, so that totals
+ * never decrease.
+ *
+ * A series has a key, the metric's name and labels as Prometheus writes them, and one value, or several in a row for a
+ * histogram. The writer of a sheet only adds series. The key identifies a value, not its index, so sheets of processes with
+ * other routes or another version of the program can be added up. A reader validates everything that it reads from a sheet.
+ *
+ * A sheet also has a board with the tasks that have the most watchers. It is written and read without locks. */
 #ifndef STATS_H
 #define STATS_H
 
-#include "lib/shm_counters.h"
+#include "lib/util.h"
 
 /* Metrics with fixed labels: X(identifier, type, metric, labels, help). Rows of one metric are adjacent. */
 #define STATS(X)                                                                                             \
@@ -103,6 +109,80 @@ enum stat_type { counter, gauge, histogram };
  * nanoseconds. */
 enum { STAT_BOUNDS = 18, STAT_BEHIND = STAT_BOUNDS, STAT_SUM, STAT_HISTOGRAM };
 extern const int64_t stat_bounds_ns[STAT_BOUNDS];
+
+/* ---- the ten tasks with the most watchers ---- */
+
+enum { TOP_TASKS_MAX = 10, TOP_TASKS_NAME = 64 };
+
+/* The most watched one first. */
+struct top_tasks_list {
+    size_t n;
+    struct {
+        char
+            name[TOP_TASKS_NAME]; /* "sora/task_a…": enough to recognize the task, too little to request it */
+        int64_t watchers;
+    } tasks[TOP_TASKS_MAX];
+};
+
+struct top_tasks_board {
+    uint32_t turn; /* odd during a write */
+    struct top_tasks_list list;
+};
+
+/* Adds a task to the list if it is among the ten. */
+void top_tasks_offer(struct top_tasks_list *list, const char *provider, const char *id, int64_t watchers);
+void top_tasks_merge(struct top_tasks_list *list, const struct top_tasks_list *other);
+
+void top_tasks_write(struct top_tasks_board *board, const struct top_tasks_list *list);
+
+/* Returns false if the board is being written. Invalid content is truncated. */
+bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *ret_list);
+
+/* ---- a sheet ---- */
+
+enum { SHM_COUNTERS_VALUES = 2048, SHM_COUNTERS_KEY = 248 };
+
+struct shm_counters {
+    uint32_t layout; /* SHM_COUNTERS_LAYOUT; a reader ignores any other */
+    uint32_t n;      /* values in use */
+    int64_t beats;   /* heartbeats */
+    struct top_tasks_board board;
+    int64_t values[SHM_COUNTERS_VALUES]; /* of a series with several values, only the first has a key */
+    char keys[SHM_COUNTERS_VALUES][SHM_COUNTERS_KEY];
+};
+
+/* The first digit is the version of the layout. */
+#define SHM_COUNTERS_LAYOUT ((uint32_t)(0x10000000u + sizeof(struct shm_counters)))
+
+/* Removes all series. Memory after the values in use may contain anything. */
+void shm_counters_reset(struct shm_counters *sheet);
+
+/* The index of a series' first value; creates the series if needed. `guess` is the index to check first.
+ * SHM_COUNTERS_VALUES if the sheet is full or the key is too long. */
+size_t shm_counters_series(struct shm_counters *sheet, const char *key, size_t width, size_t guess);
+
+/* The number of values of the series at that index. */
+size_t shm_counters_width(const struct shm_counters *sheet, size_t at);
+
+/* Whether a key belongs to the metric. */
+bool shm_counters_key_is(const char *key, const char *metric);
+
+enum shm_counters_part {
+    SHM_COUNTERS_ALL,
+    SHM_COUNTERS_TOTALS /* counters, whose names end in "_total", and histograms */
+};
+
+/* Adds the values of another sheet to those with the same keys. */
+void shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
+                       enum shm_counters_part part);
+
+/* Each sheet has one writer, so a relaxed atomic store is enough. */
+static inline void shm_counters_add(struct shm_counters *sheet, size_t at, int64_t n)
+{
+    __atomic_store_n(&sheet->values[at], sheet->values[at] + n, __ATOMIC_RELAXED);
+}
+
+/* ---- the page ---- */
 
 /* Sheets of the page: the master's, and those of two generations of workers during a reload. */
 enum { STATS_SLOTS = 256, STATS_MASTER_SLOT = 0 };

@@ -7,7 +7,7 @@
 
 #include "request/answer.h"
 #include "task/route.h"
-#include "lib/shm_counters.h"
+#include "lib/stats.h"
 
 enum { REQUEST_METRICS_GONE = 499 }; /* the status of a request whose client has left, as in nginx */
 

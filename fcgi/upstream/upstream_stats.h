@@ -6,7 +6,7 @@
 
 #include "config/conf.h"
 #include "upstream/keypool.h"
-#include "lib/shm_counters.h"
+#include "lib/stats.h"
 
 struct key_stats {
     int64_t *refusals, *aside, *resting;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/shm_counters.h"
+#include "lib/stats.h"
 
 static struct shm_counters sheet, total;
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "lib/top_tasks.h"
+#include "lib/stats.h"
 
 static struct top_tasks_list offered(const int64_t *watchers, size_t n)
 {
