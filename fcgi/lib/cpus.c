@@ -1,10 +1,8 @@
 /* cpus: see cpus.h.
  *
- * A quota is in the directory of a control group: in version 2 as "QUOTA PERIOD" or "max PERIOD" in cpu.max,
- * in version 1 as one number each in cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us. Both are in
- * microseconds. The limit of a group also applies to its descendants, so every directory from the process's
- * own up to the root is read. In a container, the kernel may report a path of the host, of which only some
- * directories, or only the root, exist here: a missing directory sets no limit. */
+ * A control group (version 2) has its quota in cpu.max: "QUOTA PERIOD" in microseconds, or "max PERIOD". It also applies to
+ * the groups below, so the files of all groups from the process's own up to the root are read. In a container, the kernel may
+ * report a path of the host, of which only some directories, or only the root, exist here: a missing file sets no limit. */
 #include "lib/cpus.h"
 
 #include <inttypes.h>
@@ -19,90 +17,60 @@ enum { LINE_SIZE = 4096 + 64 };
 
 static int affinity(void)
 {
-    cpu_set_t
-        set; /* a kernel for more processors than it holds refuses it: then they are enough for any use */
+    /* A kernel for more processors than the set holds refuses it: then they are enough for any use. */
+    cpu_set_t set;
     return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : CPU_SETSIZE;
 }
 
-/* How many numbers, of two, a file begins with. */
-static int read_numbers(const char *folder, const char *name, int64_t *ret_first, int64_t *ret_second)
+/* Processors that the group's quota is worth, rounded up; INT64_MAX: no limit. */
+static int64_t quota_of(const char *root, const char *group)
 {
-    char *path = xasprintf("%s/%s", folder, name);
+    int64_t quota = 0, period = 0;
+    char *path = xasprintf("%s/sys/fs/cgroup%s/cpu.max", root, group);
     FILE *file = fopen(path, "re");
     free(path);
     if (file == NULL)
-        return 0;
-    int n = fscanf(file, "%" SCNd64 " %" SCNd64, ret_first, ret_second);
+        return INT64_MAX;
+    int n = fscanf(file, "%" SCNd64 " %" SCNd64, &quota, &period);
     fclose(file);
-    return n;
+    return n == 2 && quota > 0 && period > 0 ? (quota - 1) / period + 1 : INT64_MAX;
 }
 
-/* Processors that the folder's quota is worth, rounded up; INT64_MAX: no limit. */
-static int64_t quota_of(const char *folder)
-{
-    int64_t quota = 0, period = 0, none;
-    if (read_numbers(folder, "cpu.max", &quota, &period) != 2) {
-        read_numbers(folder, "cpu.cfs_quota_us", &quota, &none);
-        read_numbers(folder, "cpu.cfs_period_us", &period, &none);
-    }
-    return quota > 0 && period > 0 ? (quota - 1) / period + 1 : INT64_MAX;
-}
-
-/* The least quota from `mount` + `path` up to `mount` itself. Cuts `path` back. */
-static int64_t quota_upwards(const char *mount, char *path)
+/* Cuts `group` back. */
+static int64_t least_quota(const char *root, char *group)
 {
     int64_t least = INT64_MAX;
     for (;;) {
-        char *folder = xasprintf("%s%s", mount, path);
-        int64_t quota = quota_of(folder);
-        free(folder);
+        int64_t quota = quota_of(root, group);
         least = quota < least ? quota : least;
-        char *slash = strrchr(path, '/');
+        char *slash = strrchr(group, '/');
         if (slash == NULL)
             return least;
         *slash = '\0';
     }
 }
 
-static bool has_cpu(const char *controllers)
+/* The group of the process has the line "0::/PATH". */
+static bool read_group(const char *root, char line[static LINE_SIZE])
 {
-    char *list = xasprintf(",%s,", controllers);
-    bool found = strstr(list, ",cpu,") != NULL;
-    free(list);
-    return found;
-}
-
-/* By a line of /proc/self/cgroup: "0::/path" (version 2) or "4:cpu,cpuacct:/path" (version 1). */
-static int64_t quota_of_line(const char *root, char *path)
-{
-    const char *number = strsep(&path, ":"), *controllers = strsep(&path, ":");
-    if (path == NULL || (strcmp(number, "0") != 0 && !has_cpu(controllers)))
-        return INT64_MAX;
-    path[strcspn(path, "\n")] = '\0';
-    char *mount = xasprintf("%s/sys/fs/cgroup/%s", root, controllers);
-    int64_t quota = quota_upwards(mount, path);
-    free(mount);
-    return quota;
-}
-
-static int64_t least_quota(const char *root)
-{
-    char *path = xasprintf("%s/proc/self/cgroup", root), line[LINE_SIZE];
+    char *path = xasprintf("%s/proc/self/cgroup", root);
     FILE *file = fopen(path, "re");
-    int64_t least = INT64_MAX;
+    bool found = false;
     free(path);
-    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-        int64_t quota = quota_of_line(root, line);
-        least = quota < least ? quota : least;
-    }
+    while (file != NULL && !found && fgets(line, LINE_SIZE, file) != NULL)
+        found = strncmp(line, "0::", 3) == 0;
     if (file != NULL)
         fclose(file);
-    return least;
+    return found;
 }
 
 int cpus_usable(const char *root)
 {
+    char line[LINE_SIZE];
     int allowed = affinity();
-    int64_t quota = least_quota(root);
+    if (!read_group(root, line))
+        return allowed;
+    line[strcspn(line, "\n")] = '\0';
+    int64_t quota = least_quota(root, line + strlen("0::"));
     return quota < allowed ? (int)quota : allowed;
 }

@@ -121,22 +121,14 @@ TEST(container_finds_its_group_at_the_root_despite_the_host_path)
     given_group("0::/docker/0123\n");
     given_file("sys/fs/cgroup/cpu.max", "100000 100000");
     assert_quota(1);
-    given_group("7:memory:/docker/0123\n4:cpu,cpuacct:/docker/0123\n");
-    given_file("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "50000\n");
-    given_file("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
-    assert_quota(1);
 }
 
-TEST(cgroup_v1_quota_is_read_from_the_cpu_controller)
+TEST(cgroup_v1_groups_set_no_limit)
 {
-    given_group("5:cpuset,cpuacct:/a\n4:cpu:/a\n0::/\n");
-    given_file("sys/fs/cgroup/cpuset,cpuacct/a/cpu.cfs_quota_us", "1000");
-    given_file("sys/fs/cgroup/cpuset,cpuacct/a/cpu.cfs_period_us", "1000");
+    given_group("4:cpu,cpuacct:/a\n0::/b\n");
+    given_file("sys/fs/cgroup/a/cpu.max", "100000 100000");
     assert_quota(online);
-    given_file("sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000");
-    given_file("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "-1");
-    assert_quota(online);
-    given_file("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "99999");
+    given_file("sys/fs/cgroup/b/cpu.max", "100000 100000");
     assert_quota(1);
 }
 
@@ -149,7 +141,7 @@ int main(void)
         cmocka_unit_test(unreadable_quota_sets_no_limit),
         cmocka_unit_test(quotas_of_parent_groups_count),
         cmocka_unit_test(container_finds_its_group_at_the_root_despite_the_host_path),
-        cmocka_unit_test(cgroup_v1_quota_is_read_from_the_cpu_controller),
+        cmocka_unit_test(cgroup_v1_groups_set_no_limit),
     };
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof(set), &set) < 0)
