@@ -216,8 +216,9 @@ static int run_mode(int mode, const char *const *given)
 
 int main(int argc, char **argv)
 {
-    const char *given[N_OPTIONS] = {[CONFIG] = DEFAULT_CONF}; /* the arguments of the options */
+    const char *given[N_OPTIONS] = {NULL}; /* the arguments of the options */
     int option, mode = RUN;
+    given[CONFIG] = DEFAULT_CONF;
     if (getenv("GATEWAY_INTERFACE") != NULL) /* before any argument: clients choose those of a CGI program */
         return run_cgi();
     if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* started by the master */

@@ -1,10 +1,13 @@
 /* buf: see buf.h. */
 #include "lib/buf.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <json-c/json.h>
 
 #include "lib/vault.h"
 
@@ -102,54 +105,18 @@ void buf_addf(struct buf *b, const char *format, ...)
     va_end(again);
 }
 
-/* The two-character escape of a byte, or 0. */
-static char short_escape(unsigned char c)
-{
-    switch (c) {
-    case '"':
-    case '\\':
-        return (char)c;
-    case '\n':
-        return 'n';
-    case '\r':
-        return 'r';
-    case '\t':
-        return 't';
-    case '\b':
-        return 'b';
-    case '\f':
-        return 'f';
-    default:
-        return 0;
-    }
-}
-
 void buf_add_json_string(struct buf *b, const char *text, size_t len)
 {
-    buf_putc(b, '"');
-    size_t plain = 0; /* start of the run not yet copied */
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
-            continue;
-        buf_add(b, text + plain, i - plain);
-        plain = i + 1;
-        char escape = short_escape(c);
-        if (escape != 0)
-            buf_add(b, (const char[]){'\\', escape}, 2);
-        else
-            buf_addf(b, "\\u%04x", c);
-    }
-    buf_add(b, text + plain, len - plain);
-    buf_putc(b, '"');
+    struct json_object *string = json_object_new_string_len(text, (int)len);
+    buf_puts(b, json_object_to_json_string_ext(string, JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(string);
 }
 
 void buf_add_percent(struct buf *b, const char *text)
 {
     for (; *text != '\0'; text++) {
         unsigned char c = (unsigned char)*text;
-        bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (alnum || c == '-' || c == '.' || c == '_' || c == '~')
+        if (isalnum(c) || strchr("-._~", c) != NULL) /* in the C locale: ASCII only */
             buf_putc(b, *text);
         else
             buf_addf(b, "%%%02X", c);

@@ -156,19 +156,39 @@ uint64_t files_stamp(const struct files *files, bool now)
 
 /* Why an open file must not be used (allocated), or NULL. For credentials, systemd sets an access list for the service's
  * user, and its mask appears as group permissions. */
-static char *refusal(const struct stat *st, const char *path, enum file_kind kind, size_t max)
+static char *refusal(const struct stat *st, const char *path, enum file_kind kind)
 {
     unsigned others = is_credential(path) ? 037 : 077;
     if (!S_ISREG(st->st_mode))
         return xstrdup("is not a regular file");
-    if (st->st_size < 0 || (size_t)st->st_size > max)
-        return xasprintf("is larger than %zu bytes", max);
     if (kind == FILE_SECRET && (st->st_mode & others) != 0)
         return xasprintf("can be read by others (mode %04o); restrict it with chmod 600",
                          (unsigned)(st->st_mode & 07777));
     if (kind == FILE_SECRET && st->st_uid != geteuid() && st->st_uid != 0)
         return xstrdup("belongs to another user");
     return NULL;
+}
+
+/* Reads the open file into the set; NULL with *ret_why. */
+static struct file *read_open(struct files *files, int fd, const char *path, enum file_kind kind, size_t max,
+                              char **ret_why)
+{
+    struct stat st;
+    *ret_why =
+        fstat(fd, &st) < 0 ? xasprintf("cannot be read: %s", strerror(errno)) : refusal(&st, path, kind);
+    if (*ret_why != NULL)
+        return NULL;
+    char *data = data_alloc(max + 2, kind);
+    long len = read_full(fd, data, max + 1);
+    if (len < 0 || (size_t)len > max) {
+        *ret_why = len < 0 ? xasprintf("cannot be read: %s", strerror((int)-len))
+                           : xasprintf("is larger than %zu bytes", max);
+        data_free(data, kind);
+        return NULL;
+    }
+    struct file *file = add(files, path, kind, data, (size_t)len);
+    file->stamp = stamp_of(&st);
+    return file;
 }
 
 static struct file *read_from_disk(struct files *files, const char *path, enum file_kind kind, size_t max,
@@ -183,24 +203,8 @@ static struct file *read_from_disk(struct files *files, const char *path, enum f
         *ret_why = xasprintf("cannot be read: %s", strerror(errno));
         return NULL;
     }
-    struct stat st;
-    struct file *file = NULL;
-    char *why =
-        fstat(fd, &st) < 0 ? xasprintf("cannot be read: %s", strerror(errno)) : refusal(&st, path, kind, max);
-    if (why == NULL) {
-        char *data = data_alloc(max + 2, kind);
-        long len = read_full(fd, data, max + 1);
-        if (len >= 0 && (size_t)len <= max) {
-            file = add(files, path, kind, data, (size_t)len);
-            file->stamp = stamp_of(&st);
-        } else {
-            why = len < 0 ? xasprintf("cannot be read: %s", strerror((int)-len))
-                          : xasprintf("is larger than %zu bytes", max);
-            data_free(data, kind);
-        }
-    }
+    struct file *file = read_open(files, fd, path, kind, max, ret_why);
     close(fd);
-    *ret_why = why;
     return file;
 }
 
@@ -221,23 +225,14 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
 
 /* ---- secrets ---- */
 
-/* Without the line break that editors append. */
-static size_t line_len(const struct file *file)
-{
-    size_t len = file->len;
-    if (len > 0 && file->data[len - 1] == '\n')
-        len--;
-    if (len > 0 && file->data[len - 1] == '\r')
-        len--;
-    return len;
-}
-
 char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why)
 {
     const struct file *file = files_get(files, path, FILE_SECRET, SECRET_FILE_MAX, ret_why);
     if (file == NULL)
         return NULL;
-    size_t len = line_len(file);
+    size_t len = file->len; /* without the line break that editors append */
+    len -= len > 0 && file->data[len - 1] == '\n';
+    len -= len > 0 && file->data[len - 1] == '\r';
     if (!is_visible(file->data, len))
         *ret_why = xstrdup("must contain one line of visible ASCII characters");
     else if (len < min_len)

@@ -57,23 +57,14 @@ static void skip_space(struct scanner *s)
     }
 }
 
-/* The four hex digits behind "\u", or -1. */
+/* The four hex digits after "\u", or -1. */
 static int hex4(const char *at, const char *end)
 {
-    int value = 0;
+    char digits[5] = "";
     if (end - at < 4)
         return -1;
-    for (int i = 0; i < 4; i++) {
-        char c = at[i];
-        int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : -1;
-        if (digit < 0)
-            return -1;
-        value = value * 16 + digit;
-    }
-    return value;
+    memcpy(digits, at, 4);
+    return strspn(digits, "0123456789abcdefABCDEF") == 4 ? (int)strtol(digits, NULL, 16) : -1;
 }
 
 /* At a backslash. A surrogate must be part of a pair, high before low; otherwise it has no UTF-8 form. */
@@ -346,17 +337,15 @@ struct json_object *json_read(const char *text, size_t len, int max_depth, enum 
     struct reader r = {.s = {.at = text, .end = text + len, .comments = form == JSON_WITH_COMMENTS},
                        .depth = max_depth};
     struct json_object *doc = NULL;
-    if (len > INT32_MAX) {
-        *ret_error = (struct json_error){.why = "too large", .line = 1};
+    *ret_error = (struct json_error){.why = "too large", .line = 1};
+    if (len > INT32_MAX)
         return NULL;
-    }
     r.tokener = json_tokener_new();
     bool good = read_document(&r, &doc);
     json_tokener_free(r.tokener);
-    *ret_error = (struct json_error){0};
+    *ret_error = (struct json_error){.why = r.s.why, .line = good ? 0 : line_at(text, r.s.start)};
     if (good)
         return doc;
-    *ret_error = (struct json_error){.why = r.s.why, .line = line_at(text, r.s.start)};
     json_object_put(doc);
     return NULL;
 }

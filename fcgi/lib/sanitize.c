@@ -1,74 +1,62 @@
 /* sanitize: see sanitize.h. */
 #include "lib/sanitize.h"
 
+#include <stdio.h>
 #include <string.h>
+
+enum { ESCAPE_SIZE = sizeof("\\x1b") };
+
+/* Decodes one character. Returns its length, or 0 if it is invalid. */
+static int decode(const char *at, const char *end, uint32_t *ret_character)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* the first character of each length */
+    if (at == end)
+        return 0;
+    uint32_t c = (unsigned char)*at;
+    int len = c < 0x80 ? 1 : c >> 5 == 6 ? 2 : c >> 4 == 14 ? 3 : c >> 3 == 30 ? 4 : 0;
+    if (end - at < len)
+        return 0;
+    c &= 0xffU >> (len == 1 ? 0 : len);
+    for (int i = 1; i < len; i++) {
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (at[i] & 0x3f);
+    }
+    *ret_character = c;
+    return c >= least[len] && c <= 0x10ffff && c >> 11 != 0xd800 >> 11 ? len : 0;
+}
 
 int utf8_len(const char *at, const char *end)
 {
-    static const struct {
-        unsigned char first, last, second_first, second_last;
-        int len;
-    } forms[] = {{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-                 {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-                 {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
-    const unsigned char *c = (const unsigned char *)at;
-    if (at < end && c[0] < 0x80)
-        return 1;
-    for (size_t i = 0; at < end && i < NELEMS(forms); i++) {
-        if (c[0] < forms[i].first || c[0] > forms[i].last)
-            continue;
-        if (end - at < forms[i].len || c[1] < forms[i].second_first || c[1] > forms[i].second_last)
-            return 0;
-        for (int k = 2; k < forms[i].len; k++) {
-            if (c[k] < 0x80 || c[k] > 0xbf)
-                return 0;
-        }
-        return forms[i].len;
-    }
-    return 0;
+    uint32_t character;
+    return decode(at, end, &character);
 }
 
 /* Whether a character has an effect besides its glyph: C0, DEL and C1 (some terminals execute them), and the marks, line
  * separators and overrides from U+200E to U+2069, which make text look like other text. */
-static bool is_active(const char *at, int len)
+static bool is_active(uint32_t c)
 {
-    const unsigned char *c = (const unsigned char *)at;
-    switch (len) {
-    case 1:
-        return c[0] < 0x20 || c[0] == 0x7f;
-    case 2:
-        return c[0] == 0xc2 && c[1] < 0xa0;
-    case 3:
-        return c[0] == 0xe2 &&
-               ((c[1] == 0x80 && (c[2] == 0x8e || c[2] == 0x8f || (c[2] >= 0xa8 && c[2] <= 0xae))) ||
-                (c[1] == 0x81 && c[2] >= 0xa6 && c[2] <= 0xa9));
-    default:
-        return false;
-    }
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x200e || c == 0x200f ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
 }
 
-/* The escape of one byte. */
-static size_t escape(unsigned char c, char out[static 5])
+/* The escape of one byte; returns its length. */
+static int escape(unsigned char byte, char out[static ESCAPE_SIZE])
 {
-    static const char named[] = "\nn\rr\tt", digits[] = "0123456789abcdef";
-    const char *name = strchr(named, c);
-    if (c != '\0' && name != NULL && (name - named) % 2 == 0) {
-        memcpy(out, (const char[]){'\\', name[1]}, 2);
-        return 2;
-    }
-    memcpy(out, (const char[]){'\\', 'x', digits[c >> 4], digits[c & 15]}, 4);
-    return 4;
+    const char *name = byte == '\n' ? "\\n" : byte == '\r' ? "\\r" : byte == '\t' ? "\\t" : NULL;
+    return name != NULL ? sprintf(out, "%s", name) : sprintf(out, "\\x%02x", byte);
 }
 
 size_t sanitize_copy(char *out, size_t size, const char *text, size_t len)
 {
     const char *end = text + len;
-    char escaped[5];
+    char escaped[ESCAPE_SIZE];
+    uint32_t character;
     size_t used = 0;
     while (text < end) {
-        int bytes = utf8_len(text, end);
-        bool as_is = bytes > 0 && !is_active(text, bytes);
-        size_t n = as_is ? (size_t)bytes : escape((unsigned char)*text, escaped);
+        int bytes = decode(text, end, &character);
+        bool as_is = bytes > 0 && !is_active(character);
+        size_t n = (size_t)(as_is ? bytes : escape((unsigned char)*text, escaped));
         if (used + n >= size)
             break;
         memcpy(out + used, as_is ? text : escaped, n);

@@ -132,41 +132,29 @@ void utc_text(int64_t unix_seconds, char out[static 32])
         out[0] = '\0';
 }
 
-/* Levenshtein distance of two short words; words longer than the row are "far". */
-static size_t distance(const char *a, const char *b, size_t b_len)
+/* The length of the longer word without the start and the end that both have: small after one typing error. */
+static size_t difference(const char *a, const char *b, size_t b_len)
 {
-    size_t row[64];
-    if (b_len + 1 > NELEMS(row))
-        return SIZE_MAX;
-    for (size_t j = 0; j <= b_len; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b_len; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            diagonal = row[j];
-            row[j] = best;
-        }
+    size_t a_len = strlen(a);
+    for (; a_len > 0 && b_len > 0 && *a == *b; a_len--, b_len--) {
+        a++;
+        b++;
     }
-    return row[b_len];
+    for (; a_len > 0 && b_len > 0 && a[a_len - 1] == b[b_len - 1]; a_len--)
+        b_len--;
+    return a_len > b_len ? a_len : b_len;
 }
 
 char *nearest_word(const char *text, const char *words)
 {
     const char *best = NULL;
-    size_t best_len = 0, best_distance = strlen(text) / 2 + 2;
+    size_t best_len = 0, best_difference = strlen(text) / 2 + 2;
     for (const char *word = words; *word != '\0';) {
-        size_t len = strcspn(word, "|");
-        size_t d = distance(text, word, len);
-        if (d < best_distance) {
+        size_t len = strcspn(word, "|"), d = difference(text, word, len);
+        if (d < best_difference) {
             best = word;
             best_len = len;
-            best_distance = d;
+            best_difference = d;
         }
         word += len + (word[len] == '|');
     }

@@ -43,7 +43,7 @@ MUST_CHECK int parse_int(const char *text, int64_t *ret);
 /* Seconds since 1970 as a date of RFC 3339 ("2025-01-14T15:15:46Z"). */
 void utc_text(int64_t unix_seconds, char out[static 32]);
 
-/* The word nearest to `text` by edit distance, of `words` separated by '|'; NULL if none is near.
+/* The word most similar to `text`, of `words` separated by '|'; NULL if none is similar.
  * The result is allocated. */
 char *nearest_word(const char *text, const char *words);
 
