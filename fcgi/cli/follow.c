@@ -180,22 +180,15 @@ static int percent_of(struct json_object *view)
     return percent < 0 || percent > 100 ? -1 : (int)percent;
 }
 
-/* Whether the document is a unified view. */
-static bool is_view(struct json_object *doc)
-{
-    return state_by_name(text_of(doc, "status")) != STATE_NONE && text_of(doc, "provider")[0] != '\0' &&
-           text_of(doc, "task_id")[0] != '\0';
-}
-
 /* "sora/task_1 running 42 %", "sora/task_1 failed: the prompt was refused". */
-static void describe(struct json_object *view, char out[static TEXT_MAX])
+static void describe(const struct follow *f, struct json_object *view, char out[static TEXT_MAX])
 {
-    const char *status = text_of(view, "status"), *error = text_of(view, "error");
+    const char *error = text_of(view, "error");
     char percent[16] = "";
-    if (state_by_name(status) == STATE_RUNNING && percent_of(view) >= 0)
-        snprintf(percent, sizeof(percent), " %d %%", percent_of(view));
-    snprintf(out, TEXT_MAX, "%s/%s %s%s%s%s", text_of(view, "provider"), text_of(view, "task_id"), status,
-             percent, error[0] != '\0' ? ": " : "", error);
+    if (f->state == STATE_RUNNING && f->percent >= 0)
+        snprintf(percent, sizeof(percent), " %d %%", f->percent);
+    snprintf(out, TEXT_MAX, "%s/%s %s%s%s%s", text_of(view, "provider"), text_of(view, "task_id"),
+             state_name(f->state), percent, error[0] != '\0' ? ": " : "", error);
 }
 
 static void print_results(struct follow *f, struct json_object *view)
@@ -210,13 +203,16 @@ static void print_results(struct follow *f, struct json_object *view)
     }
 }
 
-/* In a terminal, a line that is redrawn, and one at the end; otherwise a line for each change. Results come last. */
-static void show(struct follow *f, struct json_object *view)
+/* In a terminal, a line that is redrawn, and one at the end; otherwise a line for each change. Results come last.
+ * Returns false if the document is not a unified view. */
+static bool show(struct follow *f, struct json_object *view)
 {
     char line[TEXT_MAX];
-    describe(view, line);
     f->state = state_by_name(text_of(view, "status"));
     f->percent = percent_of(view);
+    if (f->state == STATE_NONE || text_of(view, "provider")[0] == '\0')
+        return false;
+    describe(f, view, line);
     if (f->is_terminal ? state_ended(f->state) : strcmp(line, f->line) != 0)
         print_line(f, stdout, "", line, "");
     memcpy(f->line, line, sizeof(line));
@@ -224,6 +220,7 @@ static void show(struct follow *f, struct json_object *view)
         print_results(f, view);
     else
         draw(f);
+    return true;
 }
 
 /* ---- the end ---- */
@@ -287,11 +284,9 @@ static void take_view(struct follow *f, const struct http_answer *answer)
 {
     struct json_error error;
     struct json_object *view = json_read(answer->body, answer->len, MAX_DEPTH, JSON_PLAIN, &error);
-    bool good = is_view(view);
-    if (good)
-        show(f, view);
+    bool is_view = show(f, view);
     json_object_put(view);
-    if (!good)
+    if (!is_view)
         return fail(f, FOLLOW_UNREACHED,
                     "the answer is not a unified view of a task; is the server an older taskproxy?");
     const char *etag = answer->etag && strlen(answer->etag) < ETAG_MAX ? answer->etag : "";
