@@ -295,6 +295,7 @@ class Nginx(Process):
         super().__init__(stack)
         self.prefix = stack.folder / "nginx"
         self.socket = str(stack.folder / "nginx.sock")
+        self.status_socket = str(stack.folder / "nginx-status.sock")
         self.ports = [] if port is None else [Port(number=port)]  # inherited from the next start on
         self.port = self.ports[0].number if self.ports else None
         self._processes = processes
@@ -307,14 +308,18 @@ class Nginx(Process):
         """None without a port."""
         return f"http://127.0.0.1:{self.port}" if self.port else None
 
-    def connection(self, seconds: float = 30) -> http.client.HTTPConnection:
+    def connection(self, seconds: float = 30, status: bool = False) -> http.client.HTTPConnection:
+        """To the public server, or to the one with the operator's pages."""
+        if status:
+            return UnixConnection(self.status_socket, seconds)
         if self.port:
             return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         return UnixConnection(self.socket, seconds)
 
     def start(self) -> None:
         self._write_files()
-        Path(self.socket).unlink(missing_ok=True)
+        for path in (self.socket, self.status_socket):
+            Path(path).unlink(missing_ok=True)
         self.run(self.prefix)
 
     def run(self, prefix: Path) -> None:
@@ -348,7 +353,8 @@ class Nginx(Process):
         address = f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
         access_log = f"{self.stack.folder}/access.log taskproxy" if self._access_log else "off"
         changes = {
-            "listen 80;": f"listen {address} backlog=4096;",
+            "listen 80;": f"listen {address};",
+            "listen 127.0.0.1:9180;": f"listen unix:{self.status_socket};",
             "access_log /var/log/nginx/taskproxy.log taskproxy;": f"access_log {access_log};",
             "/var/log/nginx/taskproxy-error.log": str(self.log_path),
             **self.changes,
@@ -357,6 +363,7 @@ class Nginx(Process):
             text = file.read_text()
             for shipped_text, ours in changes.items():
                 text = text.replace(shipped_text, ours)
+            text = text.replace(f"listen {address};", f"listen {address} backlog=4096;", 1)
             ((shipped if file.name != "site.conf" else self.prefix) / file.name).write_text(text)
         (self.prefix / "tmp").mkdir(exist_ok=True)
         places = "".join(f"{kind}_temp_path tmp/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))

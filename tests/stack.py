@@ -251,7 +251,7 @@ class Stack:
 
     def get(self, path: str, headers: dict | None = None, method: str = "GET", body: bytes | None = None) -> Answer:
         """One request to nginx, on a new connection."""
-        connection = self.nginx.connection()
+        connection = self.nginx.connection(status=path.partition("?")[0] in ("/metrics", "/status"))
         try:
             connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()

@@ -60,9 +60,9 @@ def deb(package, root):
 # Administration
 
 
-def edit(path, old, new):
+def edit(path, old, new, count=1):
     text = path.read_text()
-    assert text.count(old) == 1
+    assert text.count(old) == count
     path.write_text(text.replace(old, new))
 
 
@@ -83,7 +83,9 @@ def make_nginx_folders(root):
 def enable_site(etc, stack):
     (etc / "nginx/sites-enabled/default").unlink(missing_ok=True)
     (etc / "nginx/sites-enabled/taskproxy").symlink_to("../sites-available/taskproxy")
-    edit(etc / "nginx/sites-available/taskproxy", "listen 80;", f"listen unix:{stack.nginx.socket};")
+    site = etc / "nginx/sites-available/taskproxy"
+    edit(site, "listen 80;", f"listen unix:{stack.nginx.socket};", count=2)
+    edit(site, "listen 127.0.0.1:9180;", f"listen unix:{stack.nginx.status_socket};")
 
 
 def trust(root, stack):

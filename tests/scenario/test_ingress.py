@@ -73,6 +73,7 @@ def assert_problem(status: int, headers: dict, body: str, code: str) -> None:
     """Asserts a problem like taskproxy's own, in which nothing but the Server header mentions nginx."""
     problem = json.loads(body)
     assert headers["content-type"] == "application/problem+json"
+    assert headers["x-content-type-options"] == "nosniff"
     assert headers["server"] == "nginx" and "nginx" not in body
     assert problem == {
         "type": f"urn:taskproxy:problem:{code}", "title": problem["title"], "status": status, "detail": problem["detail"],
@@ -98,6 +99,35 @@ def test_unavailable_daemon_is_a_problem_with_retry_after(make_stack):
         status, headers, body = send(stack, request(f"GET {path} HTTP/1.1"))
         assert (status, headers["retry-after"]) == (503, "1"), path
         assert_problem(status, headers, body, "overloaded")
+
+
+def on_status_server(stack, path: str) -> int:
+    """The status of the answer from the operator's listener."""
+    connection = stack.nginx.connection(status=True)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize("host", ["unknown.example", "127.0.0.1.unknown.example", "192.0.2.1", "[::1]"])
+def test_request_for_an_unknown_host_is_closed_without_an_answer(stack, host):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(stack.nginx.socket)
+        client.sendall(f"GET /sora/v1/videos/t HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert client.recv(1) == b""
+
+
+def test_metrics_and_status_are_not_on_the_public_server(stack):
+    for path in ("/metrics", "/status", "/status?format=text", "/%6detrics", "//metrics"):
+        status, headers, body = send(stack, request(f"GET {path} HTTP/1.1"))
+        assert (status, json.loads(body)["code"]) == (404, "not_found"), path
+    for path in ("/metrics", "/status"):
+        assert stack.get(path).status == 200
+    for path in ("/healthz", "/readyz"):
+        assert [send(stack, request(f"GET {path} HTTP/1.1"))[0], on_status_server(stack, path)] == [200, 200]
+    assert on_status_server(stack, "/sora/v1/videos/t") == 404
 
 
 def test_hundred_long_ids_are_accepted(stack):

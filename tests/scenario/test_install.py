@@ -129,6 +129,7 @@ def test_nginx_accepts_the_installed_files(prefix, tmp_path):
     (folder / "upstream.conf").write_text(upstream)
     site = (folder / "site.conf").read_text().replace("/var/log/nginx", str(tmp_path))
     (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ include site; }}")
-    (tmp_path / "site").write_text(site.replace("listen 80;", f"listen unix:{tmp_path}/nginx.sock;"))
+    (tmp_path / "site").write_text(site.replace("listen 80;", f"listen unix:{tmp_path}/nginx.sock;")
+                                   .replace("listen 127.0.0.1:9180;", f"listen unix:{tmp_path}/status.sock;"))
     told = run("nginx", "-t", "-p", tmp_path, "-c", "nginx.conf", "-e", tmp_path / "error.log")
     assert "[warn]" not in told
