@@ -61,19 +61,15 @@ const struct team *quota_team(const struct quota *a)
 
 /* ---- shares ---- */
 
-bool quota_take(struct quota *a, enum quota_use use, int64_t left)
+bool quota_has_room(const struct quota *a, enum quota_use use, int64_t n, int64_t left)
 {
-    if (!quota_may_take(a ? a->used[use] : 0, left, a != NULL && a->quotas->n > 1))
-        return false;
-    if (a != NULL)
-        a->used[use]++;
-    return true;
+    return quota_may_take(a ? a->used[use] : 0, n, left, a != NULL && a->quotas->n > 1);
 }
 
-void quota_return(struct quota *a, enum quota_use use)
+void quota_add(struct quota *a, enum quota_use use, int64_t n)
 {
     if (a != NULL)
-        a->used[use]--;
+        a->used[use] += n;
 }
 
 /* ---- queries ---- */
@@ -178,23 +174,23 @@ void quota_give_back(struct quota *a)
 
 /* ---- waiting ---- */
 
-bool slot_take(struct slot *slot)
+bool slot_take(struct slot *slot, int64_t n)
 {
     struct quota *a = slot->quota;
-    if (slot->taken || a == NULL)
+    if (slot->taken > 0 || a == NULL)
         return true;
-    if (a->team->watchers > 0 && a->waiting >= a->team->watchers)
+    if (a->team->watchers > 0 && a->waiting + n > a->team->watchers)
         return false;
-    a->waiting++;
-    slot->taken = true;
+    a->waiting += n;
+    slot->taken = n;
     return true;
 }
 
 void slot_leave(struct slot *slot)
 {
-    if (slot->taken)
-        slot->quota->waiting--;
-    slot->taken = false;
+    if (slot->taken > 0)
+        slot->quota->waiting -= slot->taken;
+    slot->taken = 0;
 }
 
 int64_t quota_queries_limit(const struct quota *a)

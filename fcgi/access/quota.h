@@ -1,4 +1,5 @@
-/* quota: the limits of a team - upstream queries per minute, and waiting requests.
+/* quota: the limits of a team - upstream queries per minute, tasks that its requests wait for, and its share
+ * of what all teams use.
  *
  * Queries are counted in Redis for all workers and hosts, in windows of one minute that begin with their
  * first query. While Redis is unavailable, each worker counts on its own. Waiting requests are counted per
@@ -23,20 +24,21 @@ const struct team *quota_team(const struct quota *quota);
 
 /* ---- shares of what all teams use ---- */
 
-/* Whether a team that has `own` of something may have one more while `left` are free. If several teams share
+/* Whether a team that has `own` of something may have `n` more while `left` are free. If several teams share
  * it, none gets more than three times as many as it leaves to the others. */
-static inline bool quota_may_take(int64_t own, int64_t left, bool shared)
+static inline bool quota_may_take(int64_t own, int64_t n, int64_t left, bool shared)
 {
-    return left > 0 && (!shared || own < 3 * left);
+    return n <= left && (!shared || own + n <= 3 * (left - n + 1));
 }
 
 /* Things that a team has in this worker. */
-enum quota_use { QUOTA_FETCHES, QUOTA_USES };
+enum quota_use { QUOTA_FETCHES, QUOTA_WAITERS, QUOTA_USES };
 
-/* Takes one more while `left` are free. Returns false if they are the others' share. Without a quota (NULL),
- * only those that are free count. */
-MUST_CHECK bool quota_take(struct quota *quota, enum quota_use use, int64_t left);
-void quota_return(struct quota *quota, enum quota_use use);
+/* Whether the team may have `n` more while `left` are free. Without a quota (NULL), only those count. */
+bool quota_has_room(const struct quota *quota, enum quota_use use, int64_t n, int64_t left);
+
+/* Counts `n` more, or fewer if it is negative. NULL is allowed. */
+void quota_add(struct quota *quota, enum quota_use use, int64_t n);
 
 /* ---- queries ---- */
 
@@ -67,11 +69,11 @@ void quota_give_back(struct quota *quota);
 /* Embedded in an object that may wait; zeroed except for the quota. */
 struct slot {
     struct quota *quota; /* (ref) NULL: no limit */
-    bool taken;
+    int64_t taken;       /* tasks that the object waits for */
 };
 
-/* Returns false if the team is at its limit. No effect if the object already has a slot. */
-MUST_CHECK bool slot_take(struct slot *slot);
+/* Returns false if the team may not wait for `n` more tasks. No effect if the object already waits. */
+MUST_CHECK bool slot_take(struct slot *slot, int64_t n);
 void slot_leave(struct slot *slot);
 
 /* The team's limits; 0: none. */

@@ -154,8 +154,8 @@ static const struct table cache_table = TABLE(CACHE, cache_fields);
 
 #define LIMITS struct conf_limits
 static const struct field limits_fields[] = {
-    FIELD("waiters", S_INT, LIMITS, waiters, "20000", "held requests and event streams of one worker",
-          .min = 1, .max = 1000000),
+    FIELD("waiters", S_INT, LIMITS, waiters, "20000",
+          "tasks that the held requests and event streams of one worker wait for", .min = 1, .max = 1000000),
     FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks that one worker fetches at the same time",
           .min = 1, .max = 1000000),
 };

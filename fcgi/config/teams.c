@@ -82,7 +82,7 @@ static const struct field team_fields[] = {
     FIELD("queries_per_minute", S_INT, TEAM, queries_per_minute, "0",
           "queries to upstreams per minute; 0: no limit", .max = 1000000),
     FIELD("watchers", S_INT, TEAM, watchers, "0",
-          "held requests and event streams in one worker; 0: no limit", .max = 1000000),
+          "tasks that its held requests and streams wait for, in one worker; 0: no limit", .max = 1000000),
 };
 const struct table team_table = TABLE(TEAM, team_fields);
 

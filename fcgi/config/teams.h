@@ -21,7 +21,7 @@ struct team {
     struct secret
         plain_link_secrets[TEAM_LINK_SECRETS]; /* of links without: the present and the previous one */
     int64_t queries_per_minute;                /* queries to upstreams; 0: no limit */
-    int64_t watchers;                          /* held requests and streams in one worker; 0: no limit */
+    int64_t watchers;                          /* tasks that they wait for in one worker; 0: no limit */
 };
 
 struct teams {

@@ -376,7 +376,7 @@ static enum step deliver(struct fetch *f)
     struct fetch_waiter *waiter;
     tell_others(f, note_failure(f));
     HASH_DEL(f->fetches->table, f);
-    quota_return(f->owner, QUOTA_FETCHES);
+    quota_add(f->owner, QUOTA_FETCHES, -1);
     while ((waiter = f->waiters) != NULL) {
         fetches_leave(waiter);
         if (!fetch_again(f, waiter))
@@ -429,6 +429,7 @@ static void begin(struct fetches *fs, const struct task *task, bool anew, struct
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
     f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
     HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
+    quota_add(payer, QUOTA_FETCHES, 1);
     stat_inc(STAT_FETCHES);
     run(f);
 }
@@ -437,7 +438,8 @@ enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, b
 {
     if (find(fs, task->key, task->key_len) != NULL)
         return FETCH_COLLAPSED;
-    if (!quota_take(payer, QUOTA_FETCHES, fs->parts.conf->limits.fetches - (int64_t)HASH_COUNT(fs->table)))
+    int64_t left = fs->parts.conf->limits.fetches - (int64_t)HASH_COUNT(fs->table);
+    if (!quota_has_room(payer, QUOTA_FETCHES, 1, left))
         return FETCH_REFUSED;
     begin(fs, task, anew, payer);
     return FETCH_STARTED;

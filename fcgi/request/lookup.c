@@ -2,6 +2,7 @@
 #include "request/lookup.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "access/access.h"
 #include "lib/stats.h"
@@ -18,17 +19,33 @@ static bool is_list(const struct lookups *ls)
     return ls->items != &ls->only;
 }
 
+/* The place of a task among the first n items, or n. */
+static size_t find_task(const struct lookups *ls, const struct task *task)
+{
+    size_t i = 0;
+    while (i < ls->n && (ls->items[i].problem != PROBLEM_NONE || ls->items[i].task.key_len != task->key_len ||
+                         memcmp(ls->items[i].task.key, task->key, task->key_len) != 0))
+        i++;
+    return i;
+}
+
 bool lookups_take_ids(struct lookups *ls, const char *uri)
 {
     struct task *tasks = xcalloc(ROUTE_IDS_MAX, sizeof(*tasks));
     enum problem problems[ROUTE_IDS_MAX];
     int n = route_ids(ls->parts->conf, uri, tasks, problems);
     if (n > 0) {
-        ls->n = (size_t)n;
-        ls->items = xcalloc(ls->n, sizeof(*ls->items));
+        ls->n = 0;
+        ls->n_asked = (size_t)n;
+        ls->items = xcalloc(ls->n_asked, sizeof(*ls->items));
+        ls->order = xcalloc(ls->n_asked, 1);
     }
-    for (int i = 0; i < n; i++)
-        ls->items[i] = (struct lookup){.lookups = ls, .task = tasks[i], .problem = problems[i]};
+    for (int i = 0; i < n; i++) {
+        size_t at = problems[i] == PROBLEM_NONE ? find_task(ls, &tasks[i]) : ls->n;
+        ls->order[i] = (unsigned char)at;
+        if (at == ls->n)
+            ls->items[ls->n++] = (struct lookup){.lookups = ls, .task = tasks[i], .problem = problems[i]};
+    }
     free(tasks);
     return n > 0;
 }
@@ -303,14 +320,26 @@ static void take_news(struct lookup *l, struct snapshot *snapshot)
     drop_foreign(l);
 }
 
+/* Whether a request may be answered because of this news. */
+static bool matters(const struct lookup *l, const struct snapshot *snapshot)
+{
+    const struct snapshot *known = l->snapshot;
+    if (!is_list(l->lookups) || snapshot == NULL || state_ended(snapshot->state) || known == NULL)
+        return true;
+    return l->lookups->every_change &&
+           strcmp(known->views[VIEW_UNIFIED].etag, snapshot->views[VIEW_UNIFIED].etag) != 0;
+}
+
 static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
 {
     struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
+    bool wakes = matters(l, snapshot);
     if (snapshot != NULL)
         take_news(l, snapshot);
     else
         lose(l, PROBLEM_TASK_NOT_FOUND);
-    l->lookups->parts->on_news(l->lookups);
+    if (wakes || l->snapshot == NULL)
+        l->lookups->parts->on_news(l->lookups);
 }
 
 bool lookup_watch(struct lookup *l)
@@ -356,6 +385,7 @@ void lookups_done(struct lookups *ls)
 {
     lookups_leave(ls);
     lookups_forget(ls);
+    free(ls->order);
     if (is_list(ls))
         free(ls->items);
 }
@@ -364,8 +394,10 @@ void lookups_done(struct lookups *ls)
 
 static void list_items(const struct lookups *ls, struct answer_item *items)
 {
-    for (size_t i = 0; i < ls->n; i++)
-        items[i] = (struct answer_item){.snapshot = ls->items[i].snapshot, .problem = ls->items[i].problem};
+    for (size_t i = 0; i < ls->n_asked; i++) {
+        const struct lookup *l = &ls->items[ls->order[i]];
+        items[i] = (struct answer_item){.snapshot = l->snapshot, .problem = l->problem};
+    }
 }
 
 static void answer_one(const struct lookup *l, enum view_kind view, struct answer_facts *facts,
@@ -398,7 +430,7 @@ void lookups_answer(const struct lookups *ls, enum view_kind view, const struct 
         facts.stored |= ls->items[i].stored;
     }
     list_items(ls, items);
-    answer_many(answer, &facts, items, ls->n);
+    answer_many(answer, &facts, items, ls->n_asked);
 }
 
 bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char *if_none_match)
@@ -410,6 +442,6 @@ bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char
     if (!is_list(ls))
         return answer_etag_matches(if_none_match, ls->only.snapshot->views[view].etag);
     list_items(ls, items);
-    answer_list_etag(items, ls->n, etag);
+    answer_list_etag(items, ls->n_asked, etag);
     return answer_etag_matches(if_none_match, etag);
 }

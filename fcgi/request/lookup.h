@@ -46,8 +46,11 @@ struct lookups {
     const struct lookups_parts *parts; /* (ref) */
     struct lookup *items;
     size_t n;
-    size_t n_missing;   /* results of lookup_fetch or lookup_claim that come later */
-    struct lookup only; /* the one lookup of most requests */
+    size_t n_missing;     /* results of lookup_fetch or lookup_claim that come later */
+    bool every_change;    /* on_news is called for each change of a list; false: when a task has ended */
+    struct lookup only;   /* the one lookup of most requests */
+    unsigned char *order; /* of a list: the item at each of its n_asked places; a task may be named twice */
+    size_t n_asked;
 };
 
 /* One lookup, whose task the caller sets in `only`. */
@@ -77,7 +80,7 @@ bool lookup_fetch(struct lookup *lookup);
  * team owns the task, the result is the same as for a task that does not exist. */
 bool lookup_claim(struct lookup *lookup);
 
-/* Takes the newest snapshot in the cache and watches the task from then on: each change calls on_news.
+/* Takes the newest snapshot in the cache and watches the task from then on: changes call on_news.
  * Returns false if the task cannot change any more. */
 bool lookup_watch(struct lookup *lookup);
 

@@ -23,11 +23,13 @@
 #include "request/client_request.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
+enum { TURN_TASKS = 500 };             /* of the requests that one loop iteration runs */
 enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
     X(ROUTE, route)                                                                                          \
+    X(TAKE_IDS, take_ids)                                                                                    \
     X(TAKE_HINT, take_hint)                                                                                  \
     X(AUTHORIZE, authorize)                                                                                  \
     X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
@@ -53,9 +55,11 @@ struct request {
     struct requests *requests;   /* (ref) */
     struct fcgi_request *client; /* (ref) NULL after the answer, or when the client has left */
     struct request *prev, *next; /* in the list of waiting requests */
-    enum step step;              /* the next one to run */
-    bool waits;                  /* it is in the list, and has a timer */
-    bool waited;                 /* it has been in the list */
+    struct request *due_prev, *due_next;
+    bool due;       /* it is in the list of due requests */
+    enum step step; /* the next one to run */
+    bool waits;     /* it is in the list, and has a timer */
+    bool waited;    /* it has been in the list */
     struct client_request asked;
     struct slot slot; /* of the team's limit of waiting requests */
     struct lookups lookups;
@@ -77,11 +81,56 @@ struct requests {
     struct request_metrics *metrics;
     struct throttle *throttle;
     struct request *waiting;
-    int64_t n_waiting;
-    bool leaving; /* no request is held any more */
+    int64_t n_waiting;   /* tasks that they wait for */
+    struct request *due; /* requests that the next loop iterations run */
+    uv_idle_t turn;      /* active while there are any */
+    bool leaving;        /* no request is held any more */
 };
 
 static void run(struct request *r);
+
+/* ---- turns ----
+ *
+ * Requests for many tasks, and those that are held, run in the next loop iteration, each once however much news
+ * has come. One iteration runs only some of them, so that others are answered in between. */
+
+static void leave_turn(struct request *r)
+{
+    if (r->due)
+        DL_DELETE2(r->requests->due, r, due_prev, due_next);
+    r->due = false;
+}
+
+static void on_turn(uv_idle_t *turn)
+{
+    struct requests *rs = CONTAINER_OF(turn, struct requests, turn);
+    struct request *r;
+    size_t n = 0;
+    while ((r = rs->due) != NULL && n < TURN_TASKS) {
+        n += r->lookups.n;
+        run(r);
+    }
+    if (rs->due == NULL)
+        uv_idle_stop(turn);
+}
+
+static void run_later(struct request *r)
+{
+    struct requests *rs = r->requests;
+    if (r->due)
+        return;
+    r->due = true;
+    DL_APPEND2(rs->due, r, due_prev, due_next);
+    uv_idle_start(&rs->turn, on_turn);
+}
+
+static void on_gone(void *user)
+{
+    struct request *r = user;
+    stat_inc(STAT_REQUESTS_GONE);
+    r->client = NULL;
+    run(r);
+}
 
 static enum step refuse(struct request *r, enum problem problem)
 {
@@ -127,9 +176,20 @@ static enum step route(struct request *r)
         return refuse(r, problem);
     if (r->asked.kind == ROUTE_HOOK)
         return TAKE_HINT;
-    if (r->asked.kind == ROUTE_MANY && !lookups_take_ids(&r->lookups, r->asked.uri))
-        return refuse(r, PROBLEM_BAD_IDS);
-    return AUTHORIZE;
+    if (r->asked.kind != ROUTE_MANY)
+        return AUTHORIZE;
+    r->step = TAKE_IDS;
+    r->waited = true;
+    fcgi_on_gone(r->client, on_gone, r);
+    run_later(r);
+    return WAIT;
+}
+
+static enum step take_ids(struct request *r)
+{
+    if (r->client == NULL)
+        return RESPOND;
+    return lookups_take_ids(&r->lookups, r->asked.uri) ? AUTHORIZE : refuse(r, PROBLEM_BAD_IDS);
 }
 
 /* ---- take_hint: a webhook with the right secret ---- */
@@ -200,14 +260,12 @@ static enum step look_in_memory(struct request *r)
     return lookups_each(&r->lookups, lookup_in_memory) == r->lookups.n ? CLAIM : JOIN_FETCHES;
 }
 
-/* ---- waiting ---- */
+/* ---- waiting: limits count the tasks that are waited for ---- */
 
-static void on_gone(void *user)
+static void count_waiting(struct request *r, int64_t n)
 {
-    struct request *r = user;
-    stat_inc(STAT_REQUESTS_GONE);
-    r->client = NULL;
-    run(r);
+    r->requests->n_waiting += n;
+    quota_add(r->slot.quota, QUOTA_WAITERS, n);
 }
 
 static void start_waiting(struct request *r)
@@ -216,7 +274,7 @@ static void start_waiting(struct request *r)
         return;
     r->waits = r->waited = true;
     DL_APPEND(r->requests->waiting, r);
-    r->requests->n_waiting++;
+    count_waiting(r, (int64_t)r->lookups.n);
     stat_inc(STAT_WAITERS);
     if (r->timer.loop == NULL)
         uv_timer_init(r->requests->parts.loop, &r->timer);
@@ -232,13 +290,14 @@ static void stop_waiting(struct request *r)
     r->waits = false;
     uv_timer_stop(&r->timer);
     DL_DELETE(r->requests->waiting, r);
-    r->requests->n_waiting--;
+    count_waiting(r, -(int64_t)r->lookups.n);
     stat_dec(STAT_WAITERS);
 }
 
 static bool too_many_wait(const struct request *r)
 {
-    return !r->waits && r->requests->n_waiting >= r->requests->parts.conf->limits.waiters;
+    int64_t left = r->requests->parts.conf->limits.waiters - r->requests->n_waiting;
+    return !r->waits && !quota_has_room(r->slot.quota, QUOTA_WAITERS, (int64_t)r->lookups.n, left);
 }
 
 /* The team is at its limit. No cached view is served, because clients would then poll without a pause. */
@@ -253,7 +312,11 @@ static enum step refuse_watcher(struct request *r)
 
 static void on_news(struct lookups *lookups)
 {
-    run(CONTAINER_OF(lookups, struct request, lookups));
+    struct request *r = CONTAINER_OF(lookups, struct request, lookups);
+    if (r->held || r->stream.open || r->asked.kind == ROUTE_MANY)
+        run_later(r);
+    else
+        run(r);
 }
 
 /* ---- join_fetches ---- */
@@ -299,7 +362,7 @@ static void on_hold_over(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
     r->time_over = true;
-    run(r);
+    run_later(r);
 }
 
 /* The rest of the client's wait, which started when the request arrived. */
@@ -316,6 +379,7 @@ static enum step hold(struct request *r)
     if (r->client == NULL || r->time_over || (r->asked.wait_s == 0 && !r->asked.stream))
         return RESPOND;
     lookups_each(&r->lookups, lookup_excuse);
+    r->lookups.every_change = r->asked.if_none_match != NULL;
     if (r->asked.stream && r->lookups.only.snapshot != NULL)
         return STREAM;
     if (r->asked.wait_s == 0 || r->requests->leaving || lookups_each(&r->lookups, lookup_watch) == 0 ||
@@ -325,7 +389,7 @@ static enum step hold(struct request *r)
         r->asked.wait_s = 0; /* the wait was not granted */
         return RESPOND;
     }
-    if (!slot_take(&r->slot))
+    if (!slot_take(&r->slot, (int64_t)r->lookups.n))
         return refuse_watcher(r);
     start_waiting(r);
     if (!r->held)
@@ -472,7 +536,7 @@ static enum step stream(struct request *r)
             lookups_forget(&r->lookups);
             return refuse_overload(r);
         }
-        if (!slot_take(&r->slot))
+        if (!slot_take(&r->slot, (int64_t)r->lookups.n))
             return refuse_watcher(r);
         begin_stream(r);
     }
@@ -546,6 +610,7 @@ static void on_closed(uv_handle_t *handle)
 
 static void request_free(struct request *r)
 {
+    leave_turn(r);
     stop_waiting(r);
     end_stream(r);
     lookups_done(&r->lookups);
@@ -560,6 +625,7 @@ static void run(struct request *r)
     static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
     static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
     const struct trace *outer = trace_enter(&r->asked.trace);
+    leave_turn(r);
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);
@@ -602,6 +668,7 @@ struct requests *requests_new(struct requests_parts parts)
                                          .on_news = on_news};
     rs->metrics = request_metrics_new(parts.conf);
     rs->throttle = throttle_new();
+    uv_idle_init(parts.loop, &rs->turn);
     return rs;
 }
 
@@ -624,17 +691,29 @@ bool requests_are_busy(const struct requests *rs)
     return poller_is_busy(rs->poller);
 }
 
+static void drop(struct request *r)
+{
+    if (r->client != NULL)
+        fcgi_on_gone(r->client, NULL, NULL);
+    r->client = NULL;
+    request_free(r);
+}
+
+static void on_turn_closed(uv_handle_t *handle)
+{
+    free(CONTAINER_OF((uv_idle_t *)handle, struct requests, turn));
+}
+
 void requests_free(struct requests *rs)
 {
     if (rs == NULL)
         return;
-    while (rs->waiting != NULL) {
-        fcgi_on_gone(rs->waiting->client, NULL, NULL);
-        rs->waiting->client = NULL;
-        request_free(rs->waiting);
-    }
+    while (rs->waiting != NULL)
+        drop(rs->waiting);
+    while (rs->due != NULL)
+        drop(rs->due);
     request_metrics_free(rs->metrics);
     throttle_free(rs->throttle);
     poller_free(rs->poller);
-    free(rs);
+    uv_close((uv_handle_t *)&rs->turn, on_turn_closed);
 }

@@ -240,7 +240,7 @@ static void start(struct upstream_call *call)
 /* Whether the next query of the share may run now. */
 static bool has_room(const struct origin *origin, const struct share *share)
 {
-    return quota_may_take(share->in_flight, origin->conf->max_in_flight - origin->in_flight,
+    return quota_may_take(share->in_flight, 1, origin->conf->max_in_flight - origin->in_flight,
                           origin->upstreams->shared);
 }
 

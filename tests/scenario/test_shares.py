@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from teaming import bearer, refusal, teams_stack
-from watching import NATIVE, quick, run
+from watching import end, hold, quick, run
 
 UNAVAILABLE = (503, "upstream_unavailable")
 
@@ -141,6 +141,16 @@ def test_one_team_leaves_queries_per_second_to_others(make_frozen):
     assert {answer.result().status for answer in ask_many(stack, 30, "film")} == {200, 503}
     assert stack.standin.count() == 6
     assert ask(stack, "t", "web").status == 200
+
+
+def test_one_team_leaves_held_requests_to_others(make_stack):
+    stack = shared_stack(make_stack, limits={"waiters": 8})
+    assert ask(stack, "t", "film").status == 200
+    held = hold(stack, *6 * [("t?wait=60", bearer("film"))])
+    assert "preference-applied" not in stack.task("t?wait=60", bearer("film")).headers
+    held += hold(stack, ("t?wait=60", bearer("web")))
+    end(stack)
+    assert {ask.result().status for ask in held} == {200}
 
 
 def test_single_team_uses_all_queries_in_flight(make_stack):

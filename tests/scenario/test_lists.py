@@ -1,0 +1,87 @@
+"""Lists of tasks (/v1/tasks?ids=): each task is looked up once, limits count tasks, and news wakes a request only when it can be
+answered."""
+
+import pytest
+
+from fastcgi import Connection, request, task_params
+from teaming import bearer, refusal, teams_stack
+from watching import end, hold, quick, run, wait_queries
+
+HITS = {"level": "memory"}
+
+
+def ids(*tasks) -> str:
+    return "/v1/tasks?ids=" + ",".join(f"sora/{task}" for task in tasks)
+
+
+def listed(answer) -> list:
+    return [task["task_id"] for task in answer.json()["tasks"]]
+
+
+def numbered(count, prefix="t") -> list:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def test_repeated_task_is_looked_up_once(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    stack.standin.switch(state="SUCCESS")
+    asked = ["b", *49 * ["a", "b"], "a"]
+    assert listed(stack.get(ids(*asked))) == asked
+    assert stack.standin.count() == 2
+    assert (stack.metric("cache_hits_total", **HITS), stack.metric("collapsed_total")) == (0, 0)
+    assert listed(stack.get(ids(*asked))) == asked
+    assert stack.metric("cache_hits_total", **HITS) == 2
+    mixed = stack.get("/v1/tasks?ids=sora/a,nowhere/a,sora/..,nowhere/a,sora/a").json()["tasks"]
+    assert [task.get("code", task.get("task_id")) for task in mixed] == ["a", "not_found", "bad_request", "not_found", "a"]
+
+
+def test_waiter_limit_counts_tasks(make_stack):
+    stack = make_stack(**quick(limits={"waiters": 5}), redis=False)
+    run(stack)
+    assert stack.get(ids(*numbered(5))).status == 200
+    held = hold(stack, (ids(*numbered(4), *numbered(4)) + "&wait=60", None), path="")
+    answer = stack.get(ids("t0", "t1") + "&wait=60")
+    assert "preference-applied" not in answer.headers and listed(answer) == ["t0", "t1"]
+    held += hold(stack, (ids("t4") + "&wait=60", None), path="")
+    end(stack)
+    assert [len(listed(ask.result())) for ask in held] == [8, 1]
+
+
+def test_watcher_limit_of_a_team_counts_tasks(make_stack):
+    stack = teams_stack(make_stack, {"web": {"watchers": 5}}, redis=False, **quick())
+    run(stack)
+    assert stack.get(ids(*numbered(6)), bearer("web")).status == 200
+    held = hold(stack, (ids(*numbered(4)) + "&wait=60", bearer("web")), path="")
+    assert refusal(stack.get(ids("t4", "t5") + "&wait=60", bearer("web"))) == (429, "rate_limited")
+    held += hold(stack, (ids("t5", "t5") + "&wait=60", bearer("web")), path="")
+    end(stack)
+    assert [len(listed(ask.result())) for ask in held] == [4, 2]
+
+
+def evaluations(stack) -> int:
+    return stack.daemon.log().count(": hold -> ")
+
+
+@pytest.mark.parametrize("etag", [False, True], ids=["until the end", "until a change"])
+def test_news_that_answers_nothing_does_not_wake_the_request(make_stack, etag):
+    stack = make_stack(**quick(log_level="debug"), redis=False)
+    run(stack)
+    tag = stack.get(ids(*numbered(20))).headers["etag"]
+    before = evaluations(stack)
+    (held,) = hold(stack, (ids(*numbered(20)) + "&wait=60", {"If-None-Match": tag} if etag else None), path="")
+    for task in numbered(20):
+        wait_queries(stack, 3, task)
+    assert evaluations(stack) == before + 1
+    end(stack)
+    assert {task["status"] for task in held.result().json()["tasks"]} == {"succeeded"} if not etag else held.result().status == 200
+
+
+def test_lists_whose_client_has_left_are_dropped(make_stack):
+    stack = make_stack(**quick(), redis=False)
+    run(stack)
+    gone = stack.metric("requests_gone_total")
+    for _ in range(20):
+        with Connection(stack.worker_socket(0)) as connection:
+            connection.send(request(task_params(ids(*numbered(100)) + "&wait=60")))
+    stack.wait_metric("requests_gone_total", gone + 20)
+    stack.wait_metric("watched_tasks", lambda watched: watched == 0)
