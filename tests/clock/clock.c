@@ -53,9 +53,21 @@ __attribute__((constructor)) static void open_clock(void)
     shared = memory;
 }
 
+/* In a program that sleeps in epoll, time passes only there. If it passed between libuv's reading of the clock and its
+ * sleep, a timer that a step has made due would wait for the next step. */
+static bool uses_epoll;
+static int64_t change_seen;
+
+static void see_changes(void)
+{
+    uses_epoll = true;
+    change_seen = __atomic_load_n(&shared->changes, __ATOMIC_ACQUIRE);
+}
+
 static struct setting setting_now(void)
 {
-    return shared->settings[__atomic_load_n(&shared->changes, __ATOMIC_ACQUIRE) % SETTINGS];
+    int64_t change = uses_epoll ? change_seen : __atomic_load_n(&shared->changes, __ATOMIC_ACQUIRE);
+    return shared->settings[change % SETTINGS];
 }
 
 static bool is_monotonic(clockid_t id)
@@ -126,14 +138,16 @@ static int sleep_ns(int epoll, int64_t ns, const sigset_t *mask)
 
 int epoll_pwait(int epoll, struct epoll_event *events, int n, int timeout_ms, const sigset_t *mask)
 {
-    if (shared == NULL || timeout_ms == 0)
+    if (shared == NULL)
         return (int)syscall(SYS_epoll_pwait, epoll, events, n, timeout_ms, mask, _NSIG / 8);
     int64_t end_ns = monotonic_ns() + (int64_t)timeout_ms * NS_PER_MS;
     for (;;) {
-        forget_changes(); /* before the clock is read, so that no change is missed */
+        forget_changes(); /* before they are seen, so that none is missed */
+        see_changes();
         int64_t left_ns = timeout_ms < 0 ? -1 : end_ns - monotonic_ns();
         int ready = (int)syscall(SYS_epoll_pwait, epoll, events, n, 0, mask, _NSIG / 8);
-        if (ready != 0 || (timeout_ms > 0 && left_ns <= 0))
+        see_changes(); /* an event may have come after a step */
+        if (ready != 0 || (timeout_ms >= 0 && left_ns <= 0))
             return ready;
         if (sleep_ns(epoll, left_ns, mask) < 0)
             return -1;
