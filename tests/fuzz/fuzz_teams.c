@@ -1,5 +1,5 @@
-/* The first byte chooses: a file of teams, or the query of a signed link. A refusal has a reason, no two
- * teams share a token, and what is read of a link stands in its query. */
+/* The first byte selects: a teams file, or the query string of a signed link. A refusal has a reason, no two teams
+ * share a token, and every value read from a link is inside its query string. */
 #include "fuzz.h"
 
 #include <stdlib.h>

@@ -47,7 +47,7 @@ def large_task(stack, task_id):
     return raw
 
 
-def test_client_that_does_not_read_blocks_nobody_and_gets_the_whole_answer_later(stack, worker):
+def test_client_that_does_not_read_blocks_no_other_and_gets_the_whole_answer_later(stack, worker):
     expected = large_task(stack, "large")
     asked = request(task_params("/sora/v1/videos/large"))
     before = metric(stack, "connections")

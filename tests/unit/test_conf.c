@@ -161,7 +161,7 @@ TEST(redis_addresses_are_parsed)
     }
 }
 
-TEST(redis_on_another_host_may_be_asked_in_the_clear_if_that_is_said)
+TEST(redis_on_another_host_requires_plaintext)
 {
     static const char *const addresses[] = {"10.1.2.3:6379", "[fd00::1]:6379", "0.0.0.0:6379"};
     for (size_t i = 0; i < NELEMS(addresses); i++) {
@@ -457,7 +457,7 @@ int main(void)
         cmocka_unit_test(socket_group_may_be_null),
         cmocka_unit_test(redis_addresses_are_parsed),
         cmocka_unit_test(malformed_redis_addresses_are_refused),
-        cmocka_unit_test(redis_on_another_host_may_be_asked_in_the_clear_if_that_is_said),
+        cmocka_unit_test(redis_on_another_host_requires_plaintext),
         cmocka_unit_test(malformed_or_plaintext_base_urls_are_refused),
         cmocka_unit_test(plaintext_is_allowed_to_loopback),
         cmocka_unit_test(upstreams_with_a_common_key_may_name_their_account),
