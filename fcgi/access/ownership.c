@@ -106,26 +106,33 @@ static struct owner *remember(const struct claim *claim, const struct team *team
 
 /* ---- claims ---- */
 
+static void decide(struct claim *claim, const struct team *owner, enum claim_event event)
+{
+    claim->granted = owner == claim->team;
+    claim->event = claim->granted ? event : CLAIM_REFUSED;
+}
+
 /* Without Redis: the first team in this worker. */
 static void decide_here(struct claim *claim)
 {
     const struct owner *owner = recall(claim);
-    if (owner == NULL)
-        owner = remember(claim, claim->team, false);
-    claim->granted = owner->team == claim->team;
+    if (owner != NULL)
+        decide(claim, owner->team, CLAIM_NO_EVENT);
+    else
+        decide(claim, remember(claim, claim->team, false)->team, CLAIM_TAKEN);
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)
 {
     struct claim *claim = user;
-    const struct team *team = claim->team;
+    const struct teams *teams = claim->ownership->conf->teams;
     claim->command = NULL;
-    if (reply->result == REDIS_FOUND && reply->value != NULL)
-        team = teams_by_name(claim->ownership->conf->teams, reply->value);
-    if (reply->result == REDIS_AWAY)
-        decide_here(claim);
+    if (reply->result == REDIS_NOTHING)
+        decide(claim, remember(claim, claim->team, true)->team, CLAIM_TAKEN);
+    else if (reply->result == REDIS_FOUND && reply->value != NULL)
+        decide(claim, remember(claim, teams_by_name(teams, reply->value), true)->team, CLAIM_CONFIRMED);
     else
-        claim->granted = remember(claim, team, true)->team == claim->team;
+        decide_here(claim);
     claim->on_claimed(claim);
 }
 
@@ -152,7 +159,7 @@ static bool is_settled(const struct owner *owner, const struct team *team)
 static void refuse_nameless(struct claim *claim)
 {
     const struct provider *provider = claim->task->route->provider;
-    claim->granted = false;
+    decide(claim, NULL, CLAIM_NO_EVENT);
     if (log_once(&claim->ownership->nameless, provider->name, 0))
         log_warn("the answer for task %s/%s has no identity at %s; no team may read such tasks",
                  provider->name, task_id(claim->task), provider->identity.text);
@@ -173,7 +180,7 @@ bool ownership_claim(struct ownership *ownership, struct claim *claim, const str
     }
     const struct owner *owner = recall(claim);
     if (is_settled(owner, team))
-        claim->granted = owner->team == team;
+        decide(claim, owner->team, CLAIM_NO_EVENT);
     else if ((claim->command = ask_redis(claim)) == NULL)
         decide_here(claim);
     return claim->command != NULL;

@@ -20,6 +20,8 @@ struct ownership;
 struct ownership *ownership_new(const struct conf *conf, struct redis *redis);
 void ownership_free(struct ownership *ownership); /* NULL is allowed */
 
+enum claim_event { CLAIM_NO_EVENT, CLAIM_TAKEN, CLAIM_CONFIRMED, CLAIM_REFUSED };
+
 /* The claim of a team on an existing task; embedded in the object that makes it. */
 struct claim {
     struct ownership *ownership;   /* (ref) */
@@ -28,6 +30,7 @@ struct claim {
     char identity[IDENTITY_SIZE];  /* of the task; "": it was not claimed, or has none */
     struct redis_command *command; /* under way, or NULL */
     bool granted;                  /* the task is the team's */
+    enum claim_event event;        /* for the audit; a claim that the cache grants is none */
     void (*on_claimed)(struct claim *claim);
 };
 

@@ -204,6 +204,8 @@ static const struct field conf_fields[] = {
           .words = "debug|info|warn|error"),
     FIELD("log_format", S_ENUM, CONF, log_format, "\"text\"", "text for people, JSON for programs",
           .words = "text|json"),
+    FIELD("audit", S_BOOL, CONF, audit, "false",
+          "with ownership: log the claims, first reads and refusals of tasks", ),
 };
 const struct table conf_table = TABLE(CONF, conf_fields);
 
@@ -410,6 +412,8 @@ static char *finish_access(struct conf *conf)
                           access->mode == ACCESS_TEAMS ? "teams" : "nginx");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
         return conf_error(conf, "/access/ownership: needs the mode \"teams\" or \"nginx\"");
+    if (access->ownership == OWNERSHIP_NONE && conf->audit)
+        return conf_error(conf, "/audit: needs \"ownership\"");
     if (access->ownership != OWNERSHIP_NONE && (error = check_ownership(conf)) != NULL)
         return error;
     if (access->teams_file == NULL)

@@ -106,6 +106,7 @@ struct conf {
     int64_t hung_after_ms; /* a worker whose loop is blocked for longer is replaced */
     int log_level;         /* enum log_level */
     int log_format;        /* enum log_format */
+    bool audit;            /* log who claims, reads and is refused tasks */
 
     struct files *files;     /* all files that were read */
     const struct file *file; /* (ref) the configuration file itself */

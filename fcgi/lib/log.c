@@ -22,10 +22,10 @@ static struct log_ratelimit ratelimit;
 
 /* ---- the form of a line ---- */
 
-static const char *const level_names[] = {"debug", "info", "warn", "error"};
+static const char *const level_names[] = {"debug", "info", "warn", "error", "audit"};
 
 /* sd-daemon(3): SD_DEBUG and so on. */
-static const char *const journal_levels[] = {"<7>", "<6>", "<4>", "<3>"};
+static const char *const journal_levels[] = {"<7>", "<6>", "<4>", "<3>", "<5>"};
 
 static void add_time(struct buf *b, int64_t now_ms)
 {
@@ -47,6 +47,9 @@ static void add_text(struct buf *b, bool for_journal, const struct log_entry *li
         buf_puts(b, " (repeated once)");
     else if (line->repeated > 1)
         buf_addf(b, " (repeated %lld times)", (long long)line->repeated);
+    if (line->audit != NULL)
+        buf_addf(b, " team=%s request=%s task=%s", line->audit->team, line->audit->request_id,
+                 line->audit->task);
     if (line->trace != NULL)
         buf_addf(b, " trace=%s", line->trace);
 }
@@ -71,6 +74,11 @@ static void add_json(struct buf *b, const struct log_entry *line)
         buf_addf(b, "\"repeated\":%lld,", (long long)line->repeated);
     if (line->trace != NULL)
         add_member(b, "traceparent", line->trace);
+    if (line->audit != NULL) {
+        add_member(b, "team", line->audit->team);
+        add_member(b, "request_id", line->audit->request_id);
+        add_member(b, "task", line->audit->task);
+    }
     add_member(b, "message", line->message);
     b->data[b->len - 1] = '}'; /* replaces the last comma */
 }
@@ -195,21 +203,32 @@ bool log_wants(enum log_level level)
     return level >= least_level;
 }
 
-static void write_line(enum log_level level, const char *message, int64_t repeated)
+static void write_entry(struct log_entry line)
 {
     const struct trace trace = trace_now();
-    const struct log_entry line = {.level = level,
-                                   .now_ms = wall_ms(),
-                                   .process = process_name,
-                                   .pid = getpid(),
-                                   .message = message,
-                                   .repeated = repeated,
-                                   /* repetitions belong to other traces */
-                                   .trace = repeated == 0 && trace.parent[0] ? trace.parent : NULL};
+    line.now_ms = wall_ms();
+    line.process = process_name;
+    line.pid = getpid();
+    /* repetitions belong to other traces */
+    line.trace = line.repeated == 0 && trace.parent[0] ? trace.parent : NULL;
     char text[LOG_LINE_MAX];
     size_t len = log_format_entry(line_format, to_journal, &line, text);
     if (write(STDERR_FILENO, text, len) < 0)
         return; /* an error here cannot be reported anywhere */
+}
+
+static void write_line(enum log_level level, const char *message, int64_t repeated)
+{
+    write_entry((struct log_entry){.level = level, .message = message, .repeated = repeated});
+}
+
+void log_audit(const struct log_audit *audit)
+{
+    char task[LOG_MESSAGE_MAX];
+    struct log_audit safe = *audit;
+    sanitize_copy(task, sizeof(task), audit->task, strlen(audit->task));
+    safe.task = task;
+    write_entry((struct log_entry){.level = LOG_AUDIT, .message = audit->event, .audit = &safe});
 }
 
 static void report(enum log_ratelimit_when when)

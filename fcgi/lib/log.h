@@ -5,6 +5,9 @@
  *     journal    <4>worker 1: upstream main: did not answer in time     the journal adds the time and reads the priority
  *     JSON       {"time":"2026-01-14T15:15:46.123Z","level":"warn","process":"worker 1","pid":42,"message":"...",
  *                 "repeated":57}                                        after "<4>" if standard error is the journal
+ *     audit      2026-01-14T15:15:46.123Z audit worker 1: claimed team=web request=5e0d7b1c task=sora/task_01
+ *                {"time":"...","level":"audit","process":"worker 1","pid":42,"team":"web","request_id":"5e0d7b1c",
+ *                 "task":"sora/task_01","message":"claimed"}
  *
  * A line about a request with a trace has it at its end: "trace=00-4bf9...", or the member "traceparent".
  * Functions that return the reason of an error do not log it. Callers never pass secrets or bodies. Text from
@@ -12,13 +15,13 @@
  *
  * A line equal to the previous one is only counted; the count is logged when another line comes or after some seconds.
  * Of lines that differ, a limited number per second is logged for each level; the others are counted, too. Debug lines are
- * never suppressed. */
+ * never suppressed, nor are the lines of an audit, whose level is above all others. */
 #ifndef LOG_H
 #define LOG_H
 
 #include "lib/util.h"
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_AUDIT };
 enum log_format { LOG_TEXT, LOG_JSON };
 
 /* The longest time between two calls of log_tick; the longest line, which a pipe takes atomically. */
@@ -31,6 +34,16 @@ enum { LOG_MESSAGE_MAX = 1800 }; /* a longer message is cut */
 void log_setup(enum log_level least, enum log_format format, const char *process);
 
 void log_line(enum log_level level, const char *format, ...) PRINTF(2, 3);
+
+/* What happened to a team's access to a task. */
+struct log_audit {
+    const char *event;
+    const char *team;
+    const char *request_id;
+    const char *task; /* any text */
+};
+
+void log_audit(const struct log_audit *audit);
 
 /* Logs the counts of suppressed lines that are due; log_finish logs all of them, before the process exits. */
 void log_tick(void);
@@ -83,9 +96,10 @@ struct log_entry {
     int64_t now_ms;      /* since 1970 */
     const char *process; /* "" for none */
     int pid;
-    const char *message; /* sanitized */
-    int64_t repeated;    /* how many suppressed repetitions this line reports; 0 for an ordinary line */
-    const char *trace;   /* traceparent of the request in progress, or NULL */
+    const char *message;           /* sanitized */
+    const struct log_audit *audit; /* its members follow the message, sanitized; NULL: none */
+    int64_t repeated;  /* how many suppressed repetitions this line reports; 0 for an ordinary line */
+    const char *trace; /* traceparent of the request in progress, or NULL */
 };
 
 /* Writes the line with its '\n' and returns its length. */

@@ -9,9 +9,10 @@
 
 enum { RETRY_MS = 1000 };
 
-void lookups_init(struct lookups *ls, const struct lookups_parts *parts)
+void lookups_init(struct lookups *ls, const struct lookups_parts *parts, const char *request_id)
 {
-    *ls = (struct lookups){.parts = parts, .items = &ls->only, .n = 1, .only.lookups = ls};
+    *ls = (struct lookups){
+        .parts = parts, .request_id = request_id, .items = &ls->only, .n = 1, .only.lookups = ls};
 }
 
 static bool is_list(const struct lookups *ls)
@@ -306,6 +307,19 @@ bool lookup_claim(struct lookup *l)
         l->granted = l->claim.granted;
     }
     return !l->granted && conceal(l);
+}
+
+bool lookup_audit(struct lookup *l)
+{
+    static const char *const events[] = {
+        [CLAIM_TAKEN] = "claimed", [CLAIM_CONFIRMED] = "read", [CLAIM_REFUSED] = "refused"};
+    enum claim_event event = l->problem == PROBLEM_FORBIDDEN ? CLAIM_REFUSED : l->claim.event;
+    if (!l->lookups->parts->conf->audit || event == CLAIM_NO_EVENT)
+        return false;
+    char *task = xasprintf("%s/%s", l->task.route->provider->name, task_id(&l->task));
+    log_audit(&(struct log_audit){events[event], l->team->name, l->lookups->request_id, task});
+    free(task);
+    return true;
 }
 
 /* ---- watching ---- */

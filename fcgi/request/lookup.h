@@ -44,6 +44,7 @@ struct lookups_parts {
 /* The lookups of one request; embedded in it. */
 struct lookups {
     const struct lookups_parts *parts; /* (ref) */
+    const char *request_id;            /* (ref) */
     struct lookup *items;
     size_t n;
     size_t n_missing;     /* results of lookup_fetch or lookup_claim that come later */
@@ -53,8 +54,8 @@ struct lookups {
     size_t n_asked;
 };
 
-/* One lookup, whose task the caller sets in `only`. */
-void lookups_init(struct lookups *lookups, const struct lookups_parts *parts);
+/* One lookup, whose task the caller sets in `only`. All (ref), and outlive the lookups. */
+void lookups_init(struct lookups *lookups, const struct lookups_parts *parts, const char *request_id);
 
 /* Releases the snapshots, and stops waiting and watching. */
 void lookups_done(struct lookups *lookups);
@@ -79,6 +80,9 @@ bool lookup_fetch(struct lookup *lookup);
 /* Claims an existing task for the requesting team. Returns true if the result is decided later. If another
  * team owns the task, the result is the same as for a task that does not exist. */
 bool lookup_claim(struct lookup *lookup);
+
+/* Logs the decision, if the configuration wants an audit. */
+bool lookup_audit(struct lookup *lookup);
 
 /* Takes the newest snapshot in the cache and watches the task from then on: changes call on_news.
  * Returns false if the task cannot change any more. */

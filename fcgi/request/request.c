@@ -1,9 +1,9 @@
 /* request: see request.h. The steps of one request:
  *
- *     route -> authorize -> look_in_memory -> join_fetches -> claim -> hold -> respond
- *       |  '-- take_hint -------- '-- all fresh --------------^ |       ^--'     ^
- *       |          |                                            |       '-> stream -- news --> stream ...
- *       '----------'-- refused ---------------------------------'----------------'
+ *     route -> authorize -> look_in_memory -> join_fetches -> claim -> audit -> hold -> respond
+ *       |  '-- take_hint -------- '-- all fresh --------------^ |                ^--'     ^
+ *       |          |                                            |                '-> stream -- news --> stream ...
+ *       '----------'-- refused ---------------------------------'-------------------------'
  *
  * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
  * wait is held until there is news; a stream sends each change. A step that refuses the request sets the
@@ -35,6 +35,7 @@ enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
     X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
     X(JOIN_FETCHES, join_fetches)                                                                            \
     X(CLAIM, claim)                                                                                          \
+    X(AUDIT, audit)                                                                                          \
     X(HOLD, hold)                                                                                            \
     X(STREAM, stream)                                                                                        \
     X(RESPOND, respond)
@@ -240,6 +241,10 @@ static enum step authorize(struct request *r)
         return refuse_credential(r, CREDENTIAL_TOKEN, problem);
     if (problem == PROBLEM_WRONG_LINK)
         return refuse_credential(r, CREDENTIAL_LINK, problem);
+    if (problem == PROBLEM_FORBIDDEN) {
+        lookups_judge(&r->lookups, caller.team, NULL);
+        lookups_each(&r->lookups, lookup_audit);
+    }
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     if (!access_is_origin(conf, caller.team, task, r->asked.origin))
@@ -349,11 +354,19 @@ static enum step claim(struct request *r)
         return RESPOND;
     r->lookups.n_missing = lookups_each(&r->lookups, lookup_claim);
     if (r->lookups.n_missing == 0)
-        return HOLD;
+        return AUDIT;
     start_waiting(r);
     uv_timer_stop(&r->timer); /* not needed: Redis replies or times out */
-    r->step = HOLD;
+    r->step = AUDIT;
     return WAIT;
+}
+
+/* ---- audit ---- */
+
+static enum step audit(struct request *r)
+{
+    lookups_each(&r->lookups, lookup_audit);
+    return HOLD;
 }
 
 /* ---- hold ---- */
@@ -643,7 +656,7 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->requests = rs;
     r->client = client;
     r->step = ROUTE;
-    lookups_init(&r->lookups, &rs->lookups);
+    lookups_init(&r->lookups, &rs->lookups, r->id);
     r->begun_ms = uv_now(rs->parts.loop);
     r->begun_ns = wall_ns(); /* one clock reading for both */
     r->facts.now_ms = r->begun_ns / 1000000;

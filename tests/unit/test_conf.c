@@ -325,6 +325,7 @@ TEST(every_error_has_its_exact_message)
         {"{" TWO_UPSTREAMS("") "," GOOD_ROUTES "," OWNED "}",
          AT("/upstreams/spare/account") "must be \"main\" for \"ownership\": upstream \"main\" has the same "
                                         "key"},
+        {"{" GOOD ",\"audit\":true}", AT("/audit") "needs \"ownership\""},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"none\"}}",
          AT("/access/teams_file") "\"/etc/x/none\" was not passed to this worker"},
         {"{" GOOD ",\"access\":{\"mode\":\"teams\",\"teams_file\":\"bad-teams\"}}",

@@ -46,6 +46,22 @@ TEST(journal_line_has_a_priority_and_no_time)
         assert_line(LOG_TEXT, true, LINE(.level = (enum log_level)level, .message = "x"), expected[level]);
 }
 
+TEST(audit_line_has_members)
+{
+    static const struct log_audit audit = {
+        .event = "claimed", .team = "web", .request_id = "5e0d", .task = "sora/\"t"};
+    assert_line(LOG_TEXT, false,
+                LINE(.level = LOG_AUDIT, .message = "claimed", .audit = &audit, .trace = trace),
+                "2025-01-14T15:15:46.123Z audit worker 1: claimed team=web request=5e0d task=sora/\"t "
+                "trace=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n");
+    assert_line(LOG_TEXT, true, LINE(.level = LOG_AUDIT, .message = "claimed", .audit = &audit),
+                "<5>worker 1: claimed team=web request=5e0d task=sora/\"t\n");
+    assert_line(
+        LOG_JSON, false, LINE(.level = LOG_AUDIT, .message = "claimed", .audit = &audit),
+        "{\"time\":\"2025-01-14T15:15:46.123Z\",\"level\":\"audit\",\"process\":\"worker 1\",\"pid\":42,"
+        "\"team\":\"web\",\"request_id\":\"5e0d\",\"task\":\"sora/\\\"t\",\"message\":\"claimed\"}\n");
+}
+
 TEST(json_line_is_one_object)
 {
     assert_line(
@@ -76,6 +92,7 @@ int main(void)
         cmocka_unit_test(text_line_has_time_level_and_process),
         cmocka_unit_test(count_and_trace_follow_the_message),
         cmocka_unit_test(journal_line_has_a_priority_and_no_time),
+        cmocka_unit_test(audit_line_has_members),
         cmocka_unit_test(json_line_is_one_object),
         cmocka_unit_test(longest_message_with_escapes_fits),
     };
