@@ -121,10 +121,11 @@ def test_totals_survive_reloads_that_remove_and_restore_a_route(running):
 
 
 def test_query_outcomes_are_counted(make_stack):
-    stack = make_stack(config={"upstreams": {"main": {"timeout": "3s", "breaker_failures": 0}}}, clock=True)
+    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "3s", "breaker_failures": 0}}}, clock=True)
     switches = {
-        "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "server_error": {"status": 500}, "error": {"status": 400}, "forbidden": {"status": 403}, "invalid": {"garbage": True},
-        "unreachable": {"reset": True}, "busy": {"retry_after": 1}, "timeout": {"hang": True},
+        "ok": {}, "missing": {"raw": '{"code":"task_not_exist"}'}, "server_error": {"status": 500},
+        "error": {"status": 400}, "forbidden": {"status": 403}, "invalid": {"garbage": True},
+        "unreachable": {"reset": True}, "timeout": {"hang": True}, "busy": {"retry_after": 1},  # last: the key rests
     }
     for outcome, switch in switches.items():
         stack.standin.switch(f"task_{outcome}", **switch)
