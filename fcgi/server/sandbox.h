@@ -1,8 +1,9 @@
-/* sandbox: restricts a worker to the rights that it needs: its user, no capabilities, and few system calls
- * (seccomp).
+/* sandbox: restricts a worker to the rights that it needs: its user, no capabilities, few files (Landlock) and few
+ * system calls (seccomp).
  *
- * An intruder who runs code in a worker can still query upstreams and Redis as the worker does, but cannot
- * start a program, write a file or inspect another process. */
+ * An intruder who runs code in a worker has the worker's memory: its keys, link secrets and cache. He can query
+ * upstreams and Redis as the worker does, but cannot start a program, write a file, read files other than those of
+ * the system's libraries and configuration, or inspect another process. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 
@@ -25,6 +26,10 @@ char *sandbox_become(const char *user);
  * later create a ring for each loop, and operations on a ring bypass seccomp. sandbox_enter() reports a
  * failure. */
 void sandbox_protect_process(void);
+
+/* Restricts this thread, and those that it starts, to reading what name lookup and TLS need, irrevocably. Requires
+ * PR_SET_NO_NEW_PRIVS. Returns 0, or a negative errno; then nothing is restricted. */
+MUST_CHECK int sandbox_limit_files(void);
 
 /* Loads the filter for this process and its threads, irrevocably. Returns 0, or a negative errno; then no
  * filter is loaded. */

@@ -49,7 +49,12 @@ struct worker {
 
 static void enter_sandbox(const struct conf *conf)
 {
-    int bad = conf->sandbox == SANDBOX_ON ? sandbox_enter() : 0;
+    if (conf->sandbox != SANDBOX_ON)
+        return;
+    int bad = sandbox_limit_files();
+    if (bad < 0)
+        log_warn("running without Landlock: %s", strerror(-bad));
+    bad = sandbox_enter();
     if (bad < 0)
         log_warn("running without seccomp: %s", strerror(-bad));
 }

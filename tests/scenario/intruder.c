@@ -32,6 +32,16 @@ static long read_a_file(void)
     return as_status(open("/etc/hosts", O_RDONLY));
 }
 
+static long read_a_program(void)
+{
+    return as_status(open("/bin/true", O_RDONLY));
+}
+
+static long list_a_folder(void)
+{
+    return as_status(open("/tmp", O_RDONLY | O_DIRECTORY));
+}
+
 /* If the system call is available, it fails with another error for these arguments. */
 static long make_a_ring(void)
 {
@@ -153,7 +163,8 @@ static const struct {
     {                                                                                                        \
 #name, name                                                                                          \
     }
-    ATTEMPT(read_a_file),           ATTEMPT(start_a_thread),
+    ATTEMPT(read_a_file),           ATTEMPT(read_a_program),
+    ATTEMPT(list_a_folder),         ATTEMPT(start_a_thread),
     ATTEMPT(start_a_process),       ATTEMPT(run_a_shell),
     ATTEMPT(write_a_file),          ATTEMPT(write_to_a_device),
     ATTEMPT(remove_a_file),         ATTEMPT(make_a_folder),

@@ -3,6 +3,7 @@
 With NO_SKIPS=1 in the environment run_tests.py counts a skipped test as a failure.
 """
 
+import ctypes
 import fcntl
 import functools
 import os
@@ -52,6 +53,16 @@ def _no_terminal() -> str:
     except OSError as trouble:
         return f"no pseudo-terminal can be opened here: {trouble}"
     return ""
+
+
+def landlock() -> None:
+    or_skip(_no_landlock)
+
+
+@functools.cache
+def _no_landlock() -> str:
+    landlock_create_ruleset = 444  # on all architectures; with these arguments it returns the version
+    return "" if ctypes.CDLL(None).syscall(landlock_create_ruleset, None, 0, 1) > 0 else "this kernel has no Landlock"
 
 
 # Packages of npm

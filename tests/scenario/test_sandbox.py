@@ -1,4 +1,4 @@
-"""Workers can only make the system calls that they need, so an intruder in a worker is confined."""
+"""Workers can only make the system calls and read the files that they need, so an intruder in a worker is confined."""
 
 import os
 import re
@@ -17,6 +17,7 @@ from helpers import PLAIN_BINARY, preload
 SOURCE = Path(__file__).parent / "intruder.c"
 ATTEMPTS = re.findall(r"ATTEMPT\((\w+)\)[,}]", SOURCE.read_text())
 ALLOWED = {"read_a_file", "start_a_thread"}
+UNREADABLE = {"read_a_program", "list_a_folder"}
 DEADLY = {"exec_a_program", "trace_the_master", "leave_the_namespace"}
 REFUSED = "Function not implemented"  # as a kernel without this system call does
 
@@ -44,11 +45,20 @@ def attempt(stack, name: str) -> str:
     return stack.wait_log(f"intruder: {name}: ").rpartition(": ")[2]
 
 
-@pytest.mark.parametrize("name", [name for name in ATTEMPTS if name not in DEADLY | ALLOWED])
+@pytest.mark.parametrize("name", [name for name in ATTEMPTS if name not in DEADLY | ALLOWED | UNREADABLE])
 def test_unneeded_files_are_invisible(intruded, name):
     stack = intruded()
     assert attempt(stack, name) == REFUSED
     assert stack.ask_worker("/sora/v1/videos/t").status == 200
+
+
+@pytest.mark.parametrize("name", sorted(UNREADABLE))
+def test_other_files_cannot_be_read(intruded, name):
+    needs.landlock()
+    stack = intruded()
+    assert attempt(stack, name) == "Permission denied"
+    assert stack.ask_worker("/sora/v1/videos/t").status == 200
+    assert "Landlock" not in stack.daemon.log()
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
@@ -68,7 +78,7 @@ def test_forbidden_operation_kills_the_worker_and_it_is_replaced(intruded, name)
 
 def test_without_the_sandbox_the_operation_succeeds(intruded):
     stack = intruded(sandbox="off")
-    assert attempt(stack, "start_a_process") == "done"
+    assert attempt(stack, "start_a_process") == attempt(stack, "read_a_program") == "done"
     assert status_of(stack.daemon.workers()[0])["Seccomp_filters"] == "1"  # which refuses io_uring
 
 
@@ -129,6 +139,40 @@ def test_sandbox_is_on_or_off(make_stack):
     stack = make_stack(config={"sandbox": "maybe"}, daemon=False, nginx=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode != 0 and "/sandbox" in done.stderr and "on" in done.stderr and "off" in done.stderr
+
+
+NO_LANDLOCK = r"""
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
+
+long syscall(long number, ...)
+{
+    long a[6];
+    va_list args;
+    va_start(args, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(args, long);
+    va_end(args);
+    if (number == SYS_landlock_create_ruleset) {
+        errno = ENOSYS;
+        return -1;
+    }
+    long (*call)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    return call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+"""
+
+
+def test_missing_landlock_is_logged_and_tolerated(make_stack, monkeypatch, tmp_path):
+    needs.landlock()
+    preload(monkeypatch, tmp_path, NO_LANDLOCK)
+    stack = make_stack(binary=PLAIN_BINARY, config={"workers": 1})
+    assert stack.task("t").status == 200
+    said = [line for line in stack.daemon.log().splitlines() if "Landlock" in line]
+    assert len(said) == 1 and said[0].endswith("warn worker 0: running without Landlock: Function not implemented")
+    assert status_of(stack.daemon.workers()[0])["Seccomp_filters"] == "2"
 
 
 # Names
