@@ -56,7 +56,7 @@ class Query:
     headers: dict  # names in lower case
     task_id: str
     at: float
-    answer: str = "no answer yet, or none as a switch wanted it"
+    answer: str = "no answer yet, or none because of a switch"
 
     def __str__(self):
         clock = time.strftime("%H:%M:%S", time.localtime(self.at))
