@@ -15,11 +15,11 @@ enum {
 
 #define KEPT_MS_TEXT "2592000000"
 
-/* KEYS: the owner. ARGV: the claiming team, the time to live in ms. Returns the owner, even if Redis is full or
- * read-only; nil if the team has just become it. */
+/* KEYS: the owner. ARGV: the claiming team, the time to live in ms. Returns the owner; nil if the team has just become
+ * it; 0 if there is none and Redis cannot store one, because it is full or read-only. */
 static const char claim_script[] =
     "local owner=redis.call('GET',KEYS[1]) "
-    "if not owner then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return false end "
+    "if not owner then return redis.pcall('SET',KEYS[1],ARGV[1],'PX',ARGV[2]).err and 0 end "
     "if owner==ARGV[1] then redis.pcall('PEXPIRE',KEYS[1],ARGV[2]) end return owner";
 
 /* The owner of one task. */
@@ -112,7 +112,7 @@ static void decide(struct claim *claim, const struct team *owner, enum claim_eve
     claim->event = claim->granted ? event : CLAIM_REFUSED;
 }
 
-/* Without Redis: the first team in this worker. */
+/* Redis has no owner and stores none: the first team in this worker. */
 static void decide_here(struct claim *claim)
 {
     const struct owner *owner = recall(claim);
@@ -120,6 +120,15 @@ static void decide_here(struct claim *claim)
         decide(claim, owner->team, CLAIM_NO_EVENT);
     else
         decide(claim, remember(claim, claim->team, false)->team, CLAIM_TAKEN);
+}
+
+/* Without Redis, or if it does not answer. The latter must not give the task to another team than its owner. */
+static void decide_alone(struct claim *claim)
+{
+    claim->undecided = claim->ownership->conf->redis.address != NULL && recall(claim) == NULL;
+    claim->granted = false;
+    if (!claim->undecided)
+        decide_here(claim);
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)
@@ -131,8 +140,10 @@ static void on_owner(void *user, const struct redis_reply *reply)
         decide(claim, remember(claim, claim->team, true)->team, CLAIM_TAKEN);
     else if (reply->result == REDIS_FOUND && reply->value != NULL)
         decide(claim, remember(claim, teams_by_name(teams, reply->value), true)->team, CLAIM_CONFIRMED);
-    else
+    else if (reply->result == REDIS_FOUND)
         decide_here(claim);
+    else
+        decide_alone(claim);
     claim->on_claimed(claim);
 }
 
@@ -182,7 +193,7 @@ bool ownership_claim(struct ownership *ownership, struct claim *claim, const str
     if (is_settled(owner, team))
         decide(claim, owner->team, CLAIM_NO_EVENT);
     else if ((claim->command = ask_redis(claim)) == NULL)
-        decide_here(claim);
+        decide_alone(claim);
     return claim->command != NULL;
 }
 

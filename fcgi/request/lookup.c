@@ -280,6 +280,11 @@ static int64_t concealed_pause_ms(const struct lookup *l, enum problem problem)
 static bool conceal(struct lookup *l)
 {
     enum problem problem = l->problem != PROBLEM_NONE ? l->problem : PROBLEM_TASK_NOT_FOUND;
+    if (l->claim.undecided) {
+        stat_inc(STAT_OVERLOADED);
+        problem = PROBLEM_OVERLOADED;
+        l->retry_after_ms = RETRY_MS;
+    }
     int64_t pause_ms = concealed_pause_ms(l, problem);
     lose(l, problem);
     l->retry_after_ms = pause_ms;

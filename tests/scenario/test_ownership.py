@@ -113,6 +113,7 @@ def test_full_redis_still_knows_the_owner(make_stack):
     stack.wait_metric("redis_up", 1)
     assert refusal(ask(stack, "t", "film")) == NOT_THERE
     assert ask(stack, "t", "web").status == 200
+    assert (ask(stack, "new", "film").status, ask(stack, "new", "web").status) == (200, 404)
 
 
 def test_one_of_many_concurrent_teams_becomes_the_owner(make_stack):
@@ -242,16 +243,29 @@ def test_stale_answers_respect_ownership(make_stack):
     assert refusal(ask(stack, "t", "film")) == (502, "upstream_error")  # as for a missing task
 
 
-def test_worker_uses_the_owners_it_knows_without_redis(make_stack):
-    stack = owning_stack(make_stack)
-    ask(stack, "t", "web")
+def test_worker_uses_only_the_owners_it_knows_while_redis_is_unavailable(make_stack):
+    stack = owning_stack(make_stack, workers=2)
+    given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
+    stack.ask_worker(NATIVE + "t", 0, **given["web"])
     stack.redis.stop()
     stack.wait_metric("redis_up", lambda up: up == 0)
-    assert (ask(stack, "t", "web").status, ask(stack, "t", "film").status) == (200, 404)
-    assert (ask(stack, "new", "film").status, ask(stack, "new", "web").status) == (200, 404)
+    assert [stack.ask_worker(NATIVE + "t", 0, **given[team]).status for team in ("web", "film")] == [200, 404]
+    for team in ("film", "web"):  # worker 1 does not know that the task is web's
+        answer = stack.ask_worker(NATIVE + "t", 1, **given[team])
+        assert refusal(answer) == (503, "overloaded") and answer.headers["retry-after"] == "1"
+    assert refusal(stack.ask_worker(NATIVE + "missing", 1, **given["web"])) == NOT_THERE
     stack.redis.start()
+    stack.wait_metric("redis_up", 2)
+    assert stack.ask_worker(NATIVE + "t", 1, **given["web"]).status == 200  # Redis has lost the owner, too
+
+
+def test_redis_that_does_not_answer_gives_no_team_the_task(make_stack):
+    stack = owning_stack(make_stack)
+    ask(stack, "t", "web")
+    stack.daemon.reload()
     stack.wait_metric("redis_up", 1)
-    assert (ask(stack, "new", "web").status, ask(stack, "new", "film").status) == (200, 404)  # Redis did not know the owner
+    stack.redis.cli("CLIENT", "PAUSE", "60000", "ALL")
+    assert refusal(ask(stack, "t", "film")) == (503, "overloaded")
 
 
 def test_ownership_requires_teams(make_stack):
