@@ -10,9 +10,10 @@ enum { WINDOW_MS = 60000 };
 #define WINDOW_TEXT "60000"
 
 /* KEYS: the counter. ARGV: the window in ms. Returns "COUNT MS" with the milliseconds left in the window. */
-static const char charge_script[] = "local n=redis.call('INCR',KEYS[1]) local ms=redis.call('PTTL',KEYS[1]) "
-                                    "if ms<0 then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
-                                    "return n..' '..ms";
+static const char charge_script[] =
+    "local n=redis.call('INCR',KEYS[1]) local ms=redis.call('PTTL',KEYS[1]) "
+    "if ms<0 or ms>tonumber(ARGV[1]) then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
+    "return n..' '..ms";
 
 /* KEYS: the counter. */
 static const char give_back_script[] = "if redis.call('EXISTS',KEYS[1])==1 then "
@@ -79,20 +80,22 @@ static bool is_limited(const struct quota *a)
     return a != NULL && a->team->queries_per_minute > 0;
 }
 
-bool quota_is_spent(const struct quota *a, int64_t now_ms)
-{
-    return is_limited(a) && now_ms < a->window_ends_ms && a->queries >= a->team->queries_per_minute;
-}
-
+/* A window that ends too late was opened before the clock stepped back. */
 int64_t quota_left_ms(const struct quota *a, int64_t now_ms)
 {
-    return a != NULL && a->window_ends_ms > now_ms ? a->window_ends_ms - now_ms : 0;
+    int64_t left_ms = a != NULL ? a->window_ends_ms - now_ms : 0;
+    return left_ms > 0 && left_ms <= WINDOW_MS ? left_ms : 0;
+}
+
+bool quota_is_spent(const struct quota *a, int64_t now_ms)
+{
+    return is_limited(a) && quota_left_ms(a, now_ms) > 0 && a->queries >= a->team->queries_per_minute;
 }
 
 static void count_here(struct quota *a)
 {
     int64_t now = wall_ms();
-    if (now >= a->window_ends_ms) {
+    if (quota_left_ms(a, now) == 0) {
         a->window_ends_ms = now + WINDOW_MS;
         a->queries = 0;
     }

@@ -10,12 +10,7 @@
 #include "lib/log.h"
 #include "lib/stats.h"
 
-enum {
-    CLOCKS_APART_MS = 5000,
-    VALUE_MAX = 16 * 1024 * 1024,
-    RENEW_MS = 1000,
-    RETRY_AFTER_MAX_MS = 5 * 60 * 1000
-};
+enum { VALUE_MAX = 16 * 1024 * 1024, RENEW_MS = 1000, RETRY_AFTER_MAX_MS = 5 * 60 * 1000 };
 
 #define LEASE_MS "3000"
 
@@ -69,7 +64,7 @@ static struct snapshot *read_value(struct lease *s, const struct task *task, con
     const char *why = "a value of another type";
     struct snapshot *snapshot =
         reply->value ? snapshot_decode(reply->value, reply->len, provider->digest, &rules, &why) : NULL;
-    if (snapshot != NULL && snapshot->fetched_ms > wall_ms() + CLOCKS_APART_MS) {
+    if (snapshot != NULL && snapshot_is_ahead(snapshot, wall_ms())) {
         snapshot_unref(snapshot);
         snapshot = NULL;
         why = "values from the future (do the hosts' clocks agree?)";

@@ -18,6 +18,7 @@ struct entry {
     int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
     enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
+    int64_t quiet_ms;          /* its length, in case the clock steps back */
     int times_missing;         /* how often in a row the upstream has reported the task missing */
     size_t bytes;              /* counted in the store */
     struct entry *prev, *next; /* in the store */
@@ -82,6 +83,13 @@ static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snap
     snapshot_unref(old);
 }
 
+/* How long no query may be sent because of the problem. */
+static int64_t quiet_left_ms(const struct entry *e, int64_t now_ms)
+{
+    int64_t left_ms = e->quiet_until_ms - now_ms;
+    return left_ms > 0 && left_ms <= e->quiet_ms ? left_ms : 0;
+}
+
 static struct entry *find(struct cache *c, const char *key, size_t key_len)
 {
     struct entry *e;
@@ -110,7 +118,7 @@ static struct entry *look_up(struct cache *c, const char *key, size_t key_len, i
         return NULL;
     if (e->snapshot != NULL && now_ms >= e->snapshot->keep_until_ms)
         set_snapshot(c, e, NULL);
-    if (e->snapshot == NULL && now_ms >= e->quiet_until_ms) {
+    if (e->snapshot == NULL && quiet_left_ms(e, now_ms) == 0) {
         drop(c, e);
         return NULL;
     }
@@ -137,24 +145,24 @@ struct cache_look cache_look(struct cache *c, const struct task *task, int64_t n
     if (e == NULL)
         return look;
     look.snapshot = e->snapshot;
-    if (now_ms < e->fresh_until_ms) {
+    if (now_ms < e->fresh_until_ms && snapshot_is_fresh(e->snapshot, now_ms)) {
         look.left_ms = e->fresh_until_ms - now_ms;
         return look;
     }
     look.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
-    if (now_ms < e->quiet_until_ms) {
+    look.left_ms = quiet_left_ms(e, now_ms);
+    if (look.left_ms > 0)
         look.problem = e->problem;
-        look.left_ms = e->quiet_until_ms - now_ms;
-    }
     return look;
 }
 
 /* ---- keeping ---- */
 
-static void set_problem(struct entry *e, enum problem problem, int64_t quiet_until_ms)
+static void set_problem(struct entry *e, enum problem problem, int64_t now_ms, int64_t quiet_ms)
 {
     e->problem = problem;
-    e->quiet_until_ms = quiet_until_ms;
+    e->quiet_until_ms = now_ms + quiet_ms;
+    e->quiet_ms = quiet_ms;
     if (problem != PROBLEM_TASK_NOT_FOUND)
         e->times_missing = 0;
 }
@@ -163,7 +171,7 @@ void cache_keep(struct cache *c, const struct task *task, struct snapshot *snaps
 {
     struct entry *e = find_or_add(c, task);
     set_snapshot(c, e, snapshot);
-    set_problem(e, PROBLEM_NONE, 0);
+    set_problem(e, PROBLEM_NONE, 0, 0);
     push_out(c);
 }
 
@@ -185,7 +193,7 @@ bool cache_keep_missing(struct cache *c, const struct task *task, struct snapsho
         return false;
     e = find_or_add(c, task);
     set_snapshot(c, e, NULL);
-    set_problem(e, PROBLEM_TASK_NOT_FOUND, now_ms + c->conf->missing_ttl_ms);
+    set_problem(e, PROBLEM_TASK_NOT_FOUND, now_ms, c->conf->missing_ttl_ms);
     push_out(c);
     return true;
 }
@@ -210,7 +218,7 @@ int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snap
         last ? snapshot_interval_ms(last->created_ms, &rules, now_ms) : task->route->provider->poll.min_ms;
     if (retry_after_ms > pause_ms)
         pause_ms = retry_after_ms;
-    set_problem(e, problem, now_ms + pause_ms);
+    set_problem(e, problem, now_ms, pause_ms);
     push_out(c);
     return pause_ms;
 }
@@ -227,7 +235,7 @@ void cache_hear_failure(struct cache *c, const char *key, size_t key_len, enum p
 {
     struct entry *e = running(c, key, key_len, now_ms);
     if (e != NULL && now_ms >= e->fresh_until_ms)
-        set_problem(e, problem, now_ms + pause_ms);
+        set_problem(e, problem, now_ms, pause_ms);
 }
 
 void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now_ms)

@@ -102,7 +102,7 @@ void snapshot_unref(struct snapshot *s)
 
 bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms)
 {
-    return now_ms < s->fresh_until_ms;
+    return now_ms < s->fresh_until_ms && (state_ended(s->state) || !snapshot_is_ahead(s, now_ms));
 }
 
 size_t snapshot_bytes(const struct snapshot *s)

@@ -52,6 +52,14 @@ int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *ru
 
 bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms);
 
+/* Whether a snapshot comes from the future: the clock has stepped back, or the clock of another host is fast. */
+enum { SNAPSHOT_CLOCKS_APART_MS = 5000 };
+
+static inline bool snapshot_is_ahead(const struct snapshot *s, int64_t now_ms)
+{
+    return s->fetched_ms > now_ms + SNAPSHOT_CLOCKS_APART_MS;
+}
+
 /* The approximate memory that it takes. */
 size_t snapshot_bytes(const struct snapshot *s);
 

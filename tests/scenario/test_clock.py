@@ -2,6 +2,10 @@
 
 import pytest
 
+from teaming import bearer, refusal, teams_stack
+from watching import NATIVE, Stream
+
+HOUR = 3600
 PATH = "/sora/v1/videos/t"
 
 
@@ -49,3 +53,48 @@ def test_redis_uses_the_same_clock(clocked):
     assert int(clocked.redis.cli("PTTL", key)) == left_ms - 60_000
     clocked.clock.step((left_ms + 1) / 1000 - 60)
     assert clocked.redis.stored() == []
+
+
+# A wall clock that is set back
+
+
+def test_running_task_is_queried_again_after_the_clock_was_set_back(clocked):
+    clocked.clock.freeze()
+    clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    assert [clocked.task("t").headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
+    clocked.clock.set_back(HOUR)
+    assert told(clocked.task("t")) == ("MISS", "0", "30")
+    assert told(clocked.task("t")) == ("HIT", "0", "30")
+    clocked.clock.step(31)
+    assert clocked.task("t").headers["x-cache"] == "MISS"
+
+
+def test_stream_gets_news_after_the_clock_was_set_back(clocked):
+    clocked.clock.freeze()
+    clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    with Stream(clocked, NATIVE + "t") as stream:
+        assert stream.next().data["data"]["progress"] == "7%"
+        clocked.clock.set_back(HOUR)
+        clocked.standin.switch("t", state="SUCCESS", progress="100%")
+        clocked.clock.step(31)
+        assert [event.data["data"]["status"] for event in stream.rest()] == ["SUCCESS"]
+
+
+def test_failed_task_is_queried_again_after_the_clock_was_set_back(clocked):
+    clocked.clock.freeze()
+    clocked.standin.switch("t", status=500)
+    assert clocked.task("t").status == 502
+    clocked.clock.set_back(HOUR)
+    clocked.standin.clear()
+    assert clocked.task("t").status == 200
+
+
+@pytest.mark.parametrize("redis", [True, False], ids=["redis", "no-redis"])
+def test_budget_is_renewed_after_the_clock_was_set_back(make_frozen, redis):
+    stack = teams_stack(make_frozen, {"web": {"queries_per_minute": 1}}, config={"workers": 1}, redis=redis)
+    assert stack.get(NATIVE + "a", bearer("web")).status == 200
+    assert refusal(stack.get(NATIVE + "b", bearer("web"))) == (429, "rate_limited")
+    stack.clock.set_back(HOUR)
+    stack.get(NATIVE + "c", bearer("web"))
+    stack.clock.step(61)
+    assert stack.get(NATIVE + "d", bearer("web")).status == 200
