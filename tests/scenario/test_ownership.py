@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import threading
 
 import pytest
 
@@ -404,3 +405,23 @@ def test_recorded_answers_name_their_task(provider):
             for segment in pointer.split("/")[1:]:
                 document = document[segment]
             assert str(document).endswith(expected["task"].rpartition("/")[2]), file.name
+
+
+def test_no_claim_fails_during_a_reload(make_stack):
+    """A worker that has just started asks Redis as soon as it is connected."""
+    stack = owning_stack(make_stack, workers=2)
+    stop, statuses = threading.Event(), []
+
+    def claim_new_tasks(name):
+        while not stop.is_set():
+            statuses.append(ask(stack, f"{name}_{len(statuses)}", "web").status)
+
+    asking = [stack.background(claim_new_tasks, name) for name in "abc"]
+    for _ in range(3):
+        asked = len(statuses)
+        stack.daemon.reload()
+        stack.wait_until(lambda: len(statuses) > asked + 20, what="claims after the reload")
+    stop.set()
+    for future in asking:
+        future.result()
+    assert set(statuses) == {200}
