@@ -486,6 +486,26 @@ void conf_free(struct conf *conf)
     free(conf);
 }
 
+static bool has_route(const struct conf *conf, const struct conf_upstream *upstream)
+{
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        if (conf_route(conf, i)->upstream == upstream)
+            return true;
+    }
+    return false;
+}
+
+void conf_wipe_unused(struct conf *conf)
+{
+    files_wipe_secrets(conf->files);
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        const struct conf_upstream *upstream = conf_upstream(conf, i);
+        const struct secret *keys = conf_keys(upstream);
+        for (size_t k = 0; k < upstream->keys.n && !has_route(conf, upstream); k++)
+            explicit_bzero(keys[k].text, strlen(keys[k].text));
+    }
+}
+
 static int is_provider_file(const struct dirent *entry)
 {
     size_t len = strlen(entry->d_name);

@@ -121,6 +121,9 @@ extern const struct table conf_table; /* of the file, for the manual */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
+/* Wipes the secrets that a worker does not use: the files' content, and the keys of upstreams without a route. */
+void conf_wipe_unused(struct conf *conf);
+
 /* Reads every file of providers_dir, even if no route names it; an error (allocated), or NULL. */
 char *conf_check_providers(const struct conf *conf);
 

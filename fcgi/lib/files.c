@@ -240,6 +240,14 @@ char *secret_read(struct files *files, const char *path, size_t min_len, char **
     return *ret_why == NULL ? vault_strndup(file->data, len) : NULL;
 }
 
+void files_wipe_secrets(struct files *files)
+{
+    for (size_t i = 0; i < files->n; i++) {
+        if (files->items[i]->kind == FILE_SECRET)
+            explicit_bzero(files->items[i]->data, files->items[i]->len);
+    }
+}
+
 void key_mark(const char *key, char out[static KEY_MARK_SIZE])
 {
     unsigned char digest[32];

@@ -51,6 +51,9 @@ struct secret {
 /* The mark of a key, which identifies it in logs and Redis: the first digits of its SHA-256. */
 void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 
+/* Wipes the content of the secret files, when all secrets have been read from it. */
+void files_wipe_secrets(struct files *files);
+
 /* A new set with the plain files of `files`; the others will be read from the disk again. */
 struct files *files_renew(const struct files *files);
 

@@ -243,6 +243,8 @@ static struct conf *load_inherited(const char *path)
     struct conf *conf = conf_load(path, files, &error);
     if (conf == NULL)
         log_error("%s", error);
+    else
+        conf_wipe_unused(conf);
     free(error);
     return conf;
 }

@@ -222,6 +222,24 @@ def test_key_is_only_in_locked_memory_and_replaced_keys_are_wiped(make_stack):
         assert {(key, locked) for key, locked, _ in found} == {(new, True)}, found
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the processes")
+def test_worker_has_no_key_of_an_upstream_without_a_route(make_stack):
+    stack = make_stack(binary=PLAIN_BINARY, redis=False, daemon=False, nginx=False)
+    unused = "sk-unused-canary-0123456789abcdef"
+    stack.write_key(unused, file=stack.folder / "unused-key")
+    upstream = {"base_url": "https://unused.example", "key_files": [str(stack.folder / "unused-key")]}
+    stack.configure(upstreams={"unused": upstream})
+    stack.daemon.start()
+    assert stack.ask_worker("/sora/v1/videos/t").status == 200
+
+    def holds(pid, key):
+        return any(key.encode() in data for _, _, data in memory(pid))
+
+    assert holds(stack.daemon.pid, unused)
+    for pid in stack.daemon.workers():
+        assert holds(pid, stack.key) and not holds(pid, unused)
+
+
 # The key file
 
 
