@@ -9,9 +9,10 @@ enum { WINDOW_MS = 60000 };
 
 #define WINDOW_TEXT "60000"
 
-/* KEYS: the counter. ARGV: the window in ms. Returns "COUNT MS" with the milliseconds left in the window. */
+/* KEYS: the counter. ARGV: the window in ms, the number of queries. Returns "COUNT MS" with the milliseconds left in
+ * the window. */
 static const char charge_script[] =
-    "local n=redis.call('INCR',KEYS[1]) local ms=redis.call('PTTL',KEYS[1]) "
+    "local n for _=1,ARGV[2] do n=redis.call('INCR',KEYS[1]) end local ms=redis.call('PTTL',KEYS[1]) "
     "if ms<0 or ms>tonumber(ARGV[1]) then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
     "return n..' '..ms";
 
@@ -92,14 +93,14 @@ bool quota_is_spent(const struct quota *a, int64_t now_ms)
     return is_limited(a) && quota_left_ms(a, now_ms) > 0 && a->queries >= a->team->queries_per_minute;
 }
 
-static void count_here(struct quota *a)
+static void count_here(struct quota *a, int64_t n)
 {
     int64_t now = wall_ms();
     if (quota_left_ms(a, now) == 0) {
         a->window_ends_ms = now + WINDOW_MS;
         a->queries = 0;
     }
-    a->queries++;
+    a->queries += n;
 }
 
 /* Parses "COUNT MS"; false if it is malformed. */
@@ -119,13 +120,15 @@ static bool is_within(const struct quota *a)
     return a->queries <= a->team->queries_per_minute;
 }
 
-static struct redis_command *send_script(struct quota *a, const char *script, redis_callback *on_reply,
-                                         void *user)
+static struct redis_command *send_script(struct quota *a, const char *script, int64_t n,
+                                         redis_callback *on_reply, void *user)
 {
+    char *count = xasprintf("%lld", (long long)n);
     char *key = xasprintf("%s#queries:%s", a->quotas->conf->redis.prefix, a->team->name);
-    const char *const words[] = {script, "1", key, WINDOW_TEXT, NULL};
+    const char *const words[] = {script, "1", key, WINDOW_TEXT, count, NULL};
     struct redis_command *command = redis_send(a->quotas->redis, REDIS_EVAL, words, on_reply, user);
     free(key);
+    free(count);
     return command;
 }
 
@@ -134,20 +137,21 @@ static void on_count(void *user, const struct redis_reply *reply)
     struct charge *charge = user;
     charge->command = NULL;
     if (!take_count(charge->quota, reply))
-        count_here(charge->quota);
+        count_here(charge->quota, charge->n);
     charge->granted = is_within(charge->quota);
     charge->on_charged(charge);
 }
 
-bool quota_charge(struct quota *a, struct charge *charge, void (*on_charged)(struct charge *charge))
+bool quota_charge(struct quota *a, int64_t n, struct charge *charge,
+                  void (*on_charged)(struct charge *charge))
 {
-    *charge = (struct charge){.quota = a, .granted = true, .on_charged = on_charged};
+    *charge = (struct charge){.quota = a, .n = n, .granted = true, .on_charged = on_charged};
     if (!is_limited(a))
         return false;
-    charge->command = send_script(a, charge_script, on_count, charge);
+    charge->command = send_script(a, charge_script, n, on_count, charge);
     if (charge->command != NULL)
         return true;
-    count_here(a);
+    count_here(a, n);
     charge->granted = is_within(a);
     return false;
 }
@@ -163,8 +167,8 @@ void quota_charge_again(struct quota *a)
 {
     if (!is_limited(a))
         return;
-    count_here(a);
-    send_script(a, charge_script, NULL, NULL);
+    count_here(a, 1);
+    send_script(a, charge_script, 1, NULL, NULL);
 }
 
 void quota_give_back(struct quota *a)
@@ -172,7 +176,7 @@ void quota_give_back(struct quota *a)
     if (!is_limited(a) || a->queries == 0)
         return;
     a->queries--;
-    send_script(a, give_back_script, NULL, NULL);
+    send_script(a, give_back_script, 1, NULL, NULL);
 }
 
 /* ---- waiting ---- */

@@ -47,17 +47,19 @@ void quota_add(struct quota *quota, enum quota_use use, int64_t n);
 bool quota_is_spent(const struct quota *quota, int64_t now_ms);
 int64_t quota_left_ms(const struct quota *quota, int64_t now_ms);
 
-/* The charge for one query; embedded in the object that makes the query. */
+/* The charge for queries; embedded in the object that makes them. */
 struct charge {
     struct quota *quota;           /* (ref) */
+    int64_t n;                     /* queries */
     struct redis_command *command; /* under way, or NULL */
-    bool granted;                  /* the query may be sent */
+    bool granted;                  /* the queries may be sent */
     void (*on_charged)(struct charge *charge);
 };
 
-/* Counts a query. False: `granted` is set already; true: on_charged will be called once, later, when it is
+/* Counts `n` queries. False: `granted` is set already; true: on_charged will be called once, later, when it is
  * set. */
-bool quota_charge(struct quota *quota, struct charge *charge, void (*on_charged)(struct charge *charge));
+bool quota_charge(struct quota *quota, int64_t n, struct charge *charge,
+                  void (*on_charged)(struct charge *charge));
 void quota_cancel(struct charge *charge);
 
 /* Count a further query even if none is left; and take back the charge for a query that was not sent. */

@@ -240,7 +240,7 @@ static enum step charge(struct fetch *f)
     if (!find_payer(f, now))
         return pause_before(f, refuse_query(f, now), 0);
     f->step = READ_CHARGE;
-    return quota_charge(f->payer, &f->charge, on_charged) ? WAIT : READ_CHARGE;
+    return quota_charge(f->payer, 1, &f->charge, on_charged) ? WAIT : READ_CHARGE;
 }
 
 static enum step read_charge(struct fetch *f)
@@ -248,6 +248,7 @@ static enum step read_charge(struct fetch *f)
     if (!f->charge.granted)
         return CHARGE;
     f->result.query = ++f->fetches->n_sent;
+    f->result.charged = 1;
     return ASK_UPSTREAM;
 }
 
@@ -259,6 +260,7 @@ static bool pay(void *ctx, bool required)
     if (!required && !find_payer(f, wall_ms()))
         return false;
     quota_charge_again(f->payer);
+    f->result.charged++;
     return true;
 }
 

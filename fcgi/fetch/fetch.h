@@ -26,6 +26,7 @@ struct fetch_result {
     int64_t retry_after_ms; /* with a problem; 0: unknown */
     struct quota *refused;  /* with a problem that concerns only this team, whose share was used up */
     uint64_t query;         /* the number of the query that was sent for it; 0: none was */
+    int64_t charged;        /* queries that were charged for it */
 };
 
 /* Embedded in an object that waits for a fetch. */

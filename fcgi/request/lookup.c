@@ -192,7 +192,7 @@ static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *r
     l->stored = result->stored;
     l->problem = result->problem;
     l->doubted = result->doubted;
-    l->paid &= result->query != 0;
+    l->paid = l->pays ? result->charged : 0;
     l->retry_after_ms = result->retry_after_ms;
     if (result->last != NULL) {
         snapshot_unref(l->last);
@@ -214,7 +214,7 @@ bool lookup_fetch(struct lookup *l)
         stat_inc(STAT_SPARED);
         return true;
     case FETCH_STARTED:
-        l->paid = true;
+        l->pays = true;
         return true;
     case FETCH_REFUSED:
         stat_inc(STAT_OVERLOADED);
@@ -239,7 +239,7 @@ int64_t lookups_timeout_ms(const struct lookups *ls)
 /* ---- owners ----
  *
  * A task of another team and one that does not exist get the same answer, whatever the cache knows of them, and
- * each such answer costs a query. */
+ * each such answer costs as many queries: as if the task had been asked for with every key. */
 
 static void limit(struct lookup *l)
 {
@@ -256,14 +256,15 @@ static void on_charged(struct charge *charge)
     end_wait(l->lookups);
 }
 
-/* Charges the answer, unless its query was charged. Returns true if the charge is decided later. */
+/* Charges the answer for the queries that were not charged yet. Returns true if the charge is decided later. */
 static bool charge_answer(struct lookup *l)
 {
     struct quota *payer = l->waiter.payer;
+    int64_t n = task_queries_max(&l->task) - l->paid;
     bool spent = quota_is_spent(payer, wall_ms());
-    if (!l->paid && !spent && quota_charge(payer, &l->charge, on_charged))
+    if (n > 0 && !spent && quota_charge(payer, n, &l->charge, on_charged))
         return true;
-    if (!l->paid && (spent || !l->charge.granted))
+    if (n > 0 && (spent || !l->charge.granted))
         limit(l);
     return false;
 }

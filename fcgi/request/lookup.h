@@ -27,7 +27,8 @@ struct lookup {
     const struct team *team; /* (ref) the requesting team; NULL: none */
     struct claim claim;
     bool granted; /* the team may read the task */
-    bool paid;    /* the team was charged for the query */
+    bool pays;    /* its team is charged for the fetch */
+    int64_t paid; /* queries that the team was charged for the result */
     struct charge charge;
 };
 

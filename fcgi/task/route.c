@@ -143,10 +143,19 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
     return n;
 }
 
+static bool takes_two_queries(const struct task *task)
+{
+    return task->route->provider->result.path != NULL;
+}
+
 int64_t task_timeout_ms(const struct task *task)
 {
-    bool two_queries = task->route->provider->result.path != NULL;
-    return task->route->upstream->timeout_ms * (two_queries ? 2 : 1);
+    return task->route->upstream->timeout_ms * (takes_two_queries(task) ? 2 : 1);
+}
+
+int64_t task_queries_max(const struct task *task)
+{
+    return (int64_t)task->route->upstream->keys.n + takes_two_queries(task);
 }
 
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf)

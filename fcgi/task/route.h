@@ -59,6 +59,9 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
 /* How long the upstream may take to answer: a second query may follow the first. */
 int64_t task_timeout_ms(const struct task *task);
 
+/* The most queries that it takes to find a task: one with each key, and a second one for its result. */
+int64_t task_queries_max(const struct task *task);
+
 /* How long snapshots of the task are fresh and kept. */
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);
 

@@ -201,6 +201,31 @@ def test_budget_does_not_tell_a_foreign_task_from_a_missing_one(make_stack, path
     assert codes == 3 * ["task_not_found"] + 2 * ["rate_limited"]
 
 
+@pytest.mark.parametrize("path, keys", [(NATIVE, 3), ("/v1/tasks/fal/fal-ai/pika/", 1)], ids=["keys", "second-query"])
+def test_number_of_queries_does_not_tell_a_foreign_task_from_a_missing_one(make_stack, path, keys):
+    """A missing task is queried with each key; a task that has ended may need a second query."""
+    teams = {"web": {"providers": ["sora", "fal"]}, "film": {"providers": ["sora", "fal"], "queries_per_minute": 7}}
+    stack = owning_stack(make_stack, clock=True, teams=teams, every_provider=True)
+    files = [stack.folder / f"key-{number}" for number in range(keys)]
+    stack.standin.keys = {f"{stack.key}-{file.name}" for file in files}
+    for file in files:
+        stack.write_key(f"{stack.key}-{file.name}", file=file)
+    stack.configure(upstreams={"main": {"key_files": [str(file) for file in files]}})
+    stack.daemon.reload()
+    stack.wait_metric("redis_up", 1)
+    run(stack)
+    stack.clock.freeze()
+    assert stack.get(path + "foreign", bearer("web")).status == 200
+    stack.clock.step(61)
+    stack.standin.switch(state="SUCCESS")
+    given = {}
+    for task in ("missing", "foreign"):
+        given[task] = [seen(stack.get(path + task, bearer("film"))) for _ in range(8)]
+        stack.clock.step(61)
+    assert given["foreign"] == given["missing"]
+    assert [status for status, _, _ in given["missing"]][:3] == [404, 404, 404 if keys == 1 else 429]
+
+
 def test_budget_of_all_workers_counts_for_foreign_tasks(make_stack):
     stack = owning_stack(make_stack, workers=2, teams={"film": {"queries_per_minute": 2}})
     given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
