@@ -74,6 +74,11 @@ void quota_add(struct quota *a, enum quota_use use, int64_t n)
         a->used[use] += n;
 }
 
+int64_t *quota_counter(struct quota *a, enum quota_use use)
+{
+    return a ? &a->used[use] : NULL;
+}
+
 /* ---- queries ---- */
 
 static bool is_limited(const struct quota *a)

@@ -32,13 +32,16 @@ static inline bool quota_may_take(int64_t own, int64_t n, int64_t left, bool sha
 }
 
 /* Things that a team has in this worker. */
-enum quota_use { QUOTA_FETCHES, QUOTA_WAITERS, QUOTA_USES };
+enum quota_use { QUOTA_FETCHES, QUOTA_WAITERS, QUOTA_UNSENT_BYTES, QUOTA_USES };
 
 /* Whether the team may have `n` more while `left` are free. Without a quota (NULL), only those count. */
 bool quota_has_room(const struct quota *quota, enum quota_use use, int64_t n, int64_t left);
 
 /* Counts `n` more, or fewer if it is negative. NULL is allowed. */
 void quota_add(struct quota *quota, enum quota_use use, int64_t n);
+
+/* (ref) the counter itself, for a module below this one; NULL without a quota. */
+int64_t *quota_counter(struct quota *quota, enum quota_use use);
 
 /* ---- queries ---- */
 

@@ -158,6 +158,9 @@ static const struct field limits_fields[] = {
           "tasks that the held requests and event streams of one worker wait for", .min = 1, .max = 1000000),
     FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks that one worker fetches at the same time",
           .min = 1, .max = 1000000),
+    FIELD("unsent", S_SIZE, LIMITS, unsent, "\"64MiB\"",
+          "memory of one worker for answers that slow clients have not read", .min = MIB,
+          .max = 1024 * 1024 * MIB),
 };
 static const struct table limits_table = TABLE(LIMITS, limits_fields);
 

@@ -68,6 +68,7 @@ struct conf_cache {
 struct conf_limits {
     int64_t waiters;
     int64_t fetches;
+    int64_t unsent; /* bytes */
 };
 
 enum access_mode {

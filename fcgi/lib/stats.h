@@ -19,6 +19,7 @@
     X(CONNECTIONS, gauge, "connections", "", "FastCGI connections open")                                     \
     X(CONNECTIONS_REFUSED, counter, "connections_refused_total", "",                                         \
       "FastCGI connections closed for a malformed, oversized, half-sent or never-read exchange")             \
+    X(UNSENT_BYTES, gauge, "unsent_bytes", "", "Memory for answers that clients have not read yet")          \
     X(REQUESTS, counter, "requests_received_total", "",                                                      \
       "FastCGI requests received, including those for status pages")                                         \
     X(REQUESTS_GONE, counter, "requests_gone_total", "",                                                     \

@@ -27,12 +27,13 @@
 #include "lib/stats.h"
 
 enum {
-    LOOK_FIRST_MS = 2,      /* the first pause before a partial request is checked again */
-    LOOK_MAX_MS = 250,      /* the longest such pause */
-    PARTIAL_MAX_MS = 60000, /* a request that is still incomplete after this is dropped */
-    LINGER_MS = 300,        /* draining: idle connections are closed after this */
-    WRITE_MAX_MS = 60000,   /* a connection that accepts no data for this long is closed */
-    WRITE_PIECE = 8000,     /* fits one record of libfcgi with its header */
+    LOOK_FIRST_MS = 2,             /* the first pause before a partial request is checked again */
+    LOOK_MAX_MS = 250,             /* the longest such pause */
+    PARTIAL_MAX_MS = 60000,        /* a request that is still incomplete after this is dropped */
+    LINGER_MS = 300,               /* draining: idle connections are closed after this */
+    WRITE_MAX_MS = 60000,          /* a connection that accepts no data for this long is closed, */
+    UNSENT_MAX_MS = 120000,        /* and one that has unread data for this long */
+    WRITE_PIECE = FCGI_RECORD_MAX, /* fits one record of libfcgi with its header */
     ANSWER_MAX = 64 * 1024 * 1024,
     STREAM_PENDING_MAX = 256 * 1024, /* unread bytes at which a slow stream is closed */
     ACCEPT_BATCH = 64,               /* connections accepted in one loop iteration */
@@ -46,12 +47,15 @@ struct fcgi_request {
     struct fcgi_request *prev, *next;
     enum connection_state state;
     int fd;
-    bool refused;        /* over max_connections: gets one answer, then is closed */
-    int events;          /* that the poll handle waits for */
-    uint64_t since_ms;   /* loop time at which PARTIAL began */
-    struct backoff look; /* the pauses of PARTIAL */
-    struct buf pending;  /* BUSY: the request body; WRITING, STREAMING: data to be written */
-    size_t pending_at;   /* how many of these bytes are written */
+    bool refused;             /* over max_connections: gets one answer, then is closed */
+    int events;               /* that the poll handle waits for */
+    uint64_t since_ms;        /* loop time at which PARTIAL began */
+    struct backoff look;      /* the pauses of PARTIAL */
+    struct buf pending;       /* BUSY: the request body; WRITING, STREAMING: data to be written */
+    size_t pending_at;        /* how many of these bytes are written */
+    int64_t unsent;           /* the memory for this data, as counted */
+    int64_t *account;         /* (ref) a counter that it is counted in, too, or NULL */
+    uint64_t unsent_since_ms; /* loop time at which the socket was full for the first time; 0: it was not */
     void (*on_gone)(void *user);
     void *user;
     int open_handles;
@@ -102,9 +106,26 @@ static void on_connection_closed(uv_handle_t *handle)
     if (--c->open_handles > 0)
         return;
     DL_DELETE(s->connections, c);
-    buf_done(&c->pending);
     free(c);
     free_server_when_closed(s);
+}
+
+/* Counts the memory for data that is to be written. */
+static void count_unsent(struct fcgi_request *c)
+{
+    int64_t now = c->state == WRITING || c->state == STREAMING ? (int64_t)c->pending.cap : 0;
+    stat_add(STAT_UNSENT_BYTES, now - c->unsent);
+    if (c->account != NULL)
+        *c->account += now - c->unsent;
+    c->unsent = now;
+}
+
+static void drop_pending(struct fcgi_request *c)
+{
+    buf_done(&c->pending);
+    c->pending_at = 0;
+    c->unsent_since_ms = 0;
+    count_unsent(c);
 }
 
 /* Closes the connection in any state. If it has a request under way, on_gone tells the request's owner. */
@@ -121,6 +142,7 @@ static void close_connection(struct fcgi_request *c, const char *why)
     if (c->state == BUSY || c->state == STREAMING || c->state == WRITING)
         FCGX_Free(&c->fcgx, 0);
     c->state = CLOSING;
+    drop_pending(c);
     uv_poll_stop(&c->poll);
     uv_close((uv_handle_t *)&c->poll, on_connection_closed);
     uv_close((uv_handle_t *)&c->timer, on_connection_closed);
@@ -209,6 +231,7 @@ static void take_request(struct fcgi_request *c)
     }
     c->state = BUSY;
     c->on_gone = NULL;
+    c->account = NULL;
     uv_timer_stop(&c->timer);
     read_off_stdin(c);
     stat_inc(STAT_REQUESTS);
@@ -270,7 +293,7 @@ static void end_request(struct fcgi_request *c, bool failed)
     if (!keep)
         return close_connection(c, NULL);
     uv_timer_stop(&c->timer);
-    buf_done(&c->pending);
+    drop_pending(c);
     wait_for(c, UV_READABLE);
 }
 
@@ -290,6 +313,16 @@ static bool write_pending(struct fcgi_request *c)
 
 static void on_write_timeout(uv_timer_t *timer);
 
+static void wait_for_room(struct fcgi_request *c)
+{
+    uint64_t now = uv_now(c->server->loop), since_ms = c->unsent_since_ms ? c->unsent_since_ms : now;
+    uint64_t left_ms = since_ms + UNSENT_MAX_MS > now ? since_ms + UNSENT_MAX_MS - now : 0;
+    c->unsent_since_ms = since_ms;
+    count_unsent(c);
+    uv_timer_start(&c->timer, on_write_timeout, left_ms < WRITE_MAX_MS ? left_ms : WRITE_MAX_MS, 0);
+    wait_for(c, UV_WRITABLE | UV_DISCONNECT);
+}
+
 /* Continues an answer or a stream, and waits while the socket has no room. */
 static void continue_writing(struct fcgi_request *c)
 {
@@ -298,21 +331,19 @@ static void continue_writing(struct fcgi_request *c)
         return end_request(c, !good);
     if (!good)
         return close_connection(c, "the web server does not read its stream");
-    if (all) {
-        buf_reset(&c->pending);
-        c->pending_at = 0;
-        uv_timer_stop(&c->timer);
-        return wait_for(c, UV_DISCONNECT);
-    }
-    uv_timer_start(&c->timer, on_write_timeout, WRITE_MAX_MS, 0);
-    wait_for(c, UV_WRITABLE | UV_DISCONNECT);
+    if (!all)
+        return wait_for_room(c);
+    drop_pending(c);
+    uv_timer_stop(&c->timer);
+    wait_for(c, UV_DISCONNECT);
 }
 
 /* Tries once more: the web server may have read while this process was descheduled. */
 static void on_write_timeout(uv_timer_t *timer)
 {
     struct fcgi_request *c = timer->data;
-    if (has_room(c->fd))
+    bool late = uv_now(c->server->loop) >= c->unsent_since_ms + UNSENT_MAX_MS;
+    if (!late && has_room(c->fd))
         continue_writing(c);
     else
         close_connection(c, "the web server does not read its answer");
@@ -355,15 +386,16 @@ void fcgi_stream(struct fcgi_request *c, const char *head, size_t head_len)
     buf_add(&c->pending, head, head_len);
 }
 
-bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len)
+bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len, bool may_keep)
 {
     size_t unread = c->pending.len - c->pending_at;
-    if (unread > STREAM_PENDING_MAX) {
+    if (unread > STREAM_PENDING_MAX || (!may_keep && c->unsent_since_ms != 0)) {
         c->on_gone = NULL;
         close_connection(c, "a stream is read too slowly");
         return false;
     }
-    memmove(c->pending.data, c->pending.data + c->pending_at, unread);
+    if (unread > 0)
+        memmove(c->pending.data, c->pending.data + c->pending_at, unread);
     c->pending.len = unread;
     c->pending_at = 0;
     buf_add(&c->pending, data, len);
@@ -417,6 +449,11 @@ bool fcgi_can_stream(const struct fcgi_request *c)
 bool fcgi_is_refused(const struct fcgi_request *c)
 {
     return c->refused;
+}
+
+void fcgi_account(struct fcgi_request *c, int64_t *unsent_bytes)
+{
+    c->account = unsent_bytes;
 }
 
 void fcgi_on_gone(struct fcgi_request *c, void (*on_gone)(void *user), void *user)

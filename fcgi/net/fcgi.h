@@ -56,8 +56,15 @@ const char *fcgi_body(const struct fcgi_request *request, size_t *ret_len);
  * that the request must not be used. */
 void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), void *user);
 
-/* Sends the answer: CGI header lines with an empty line at the end, and a body. Both are copied if the socket
- * does not take them at once. The request must not be used afterwards. */
+/* The longest answer that is sent without being kept. */
+enum { FCGI_RECORD_MAX = 8000 };
+
+/* Sets a counter (ref) of the bytes that are kept for this request because the web server has not read them.
+ * It outlives the request. NULL: there is none. All of them are counted in STAT_UNSENT_BYTES. */
+void fcgi_account(struct fcgi_request *request, int64_t *unsent_bytes);
+
+/* Sends the answer: CGI header lines with an empty line at the end, and a body. Longer ones are copied, and
+ * kept until they are sent, at most for two minutes. The request must not be used afterwards. */
 void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const char *body,
                size_t body_len);
 
@@ -68,9 +75,9 @@ bool fcgi_can_stream(const struct fcgi_request *request);
 void fcgi_stream(struct fcgi_request *request, const char *head, size_t head_len);
 
 /* Sends the next bytes of a stream. Returns false if the web server has closed the connection, or reads so
- * slowly that the connection was closed here; then the request must not be used, and on_gone is not
- * called. */
-MUST_CHECK bool fcgi_stream_send(struct fcgi_request *request, const char *data, size_t len);
+ * slowly that the connection was closed here; then the request must not be used, and on_gone is not called.
+ * Without `may_keep`, it is closed if earlier bytes are still unread. */
+MUST_CHECK bool fcgi_stream_send(struct fcgi_request *request, const char *data, size_t len, bool may_keep);
 
 /* Ends the stream. The request must not be used afterwards. */
 void fcgi_stream_end(struct fcgi_request *request);

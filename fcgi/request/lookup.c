@@ -340,25 +340,35 @@ static void take_news(struct lookup *l, struct snapshot *snapshot)
     drop_foreign(l);
 }
 
-/* Whether a request may be answered because of this news. */
-static bool matters(const struct lookup *l, const struct snapshot *snapshot)
+static bool is_running(const struct lookup *l)
 {
-    const struct snapshot *known = l->snapshot;
-    if (!is_list(l->lookups) || snapshot == NULL || state_ended(snapshot->state) || known == NULL)
+    return l->snapshot != NULL && !state_ended(l->snapshot->state);
+}
+
+/* Whether the request may be answered now that a lookup has a new result. */
+static bool can_end(const struct lookups *ls)
+{
+    if (!is_list(ls) || ls->every_change)
         return true;
-    return l->lookups->every_change &&
-           strcmp(known->views[VIEW_UNIFIED].etag, snapshot->views[VIEW_UNIFIED].etag) != 0;
+    for (size_t i = 0; i < ls->n; i++) {
+        if (is_running(&ls->items[i]))
+            return false;
+    }
+    return true;
 }
 
 static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
 {
     struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
-    bool wakes = matters(l, snapshot);
+    char etag[ETAG_SIZE] = "";
+    if (l->snapshot != NULL)
+        memcpy(etag, l->snapshot->views[VIEW_UNIFIED].etag, ETAG_SIZE);
     if (snapshot != NULL)
         take_news(l, snapshot);
     else
         lose(l, PROBLEM_TASK_NOT_FOUND);
-    if (wakes || l->snapshot == NULL)
+    bool same = l->snapshot != NULL && strcmp(l->snapshot->views[VIEW_UNIFIED].etag, etag) == 0;
+    if (can_end(l->lookups) && !(same && is_list(l->lookups)))
         l->lookups->parts->on_news(l->lookups);
 }
 

@@ -49,7 +49,7 @@ struct lookups {
     struct lookup *items;
     size_t n;
     size_t n_missing;     /* results of lookup_fetch or lookup_claim that come later */
-    bool every_change;    /* on_news is called for each change of a list; false: when a task has ended */
+    bool every_change;    /* on_news is called for each change of a list; false: when all tasks have ended */
     struct lookup only;   /* the one lookup of most requests */
     unsigned char *order; /* of a list: the item at each of its n_asked places; a task may be named twice */
     size_t n_asked;

@@ -412,42 +412,61 @@ static enum step hold(struct request *r)
     return WAIT;
 }
 
+/* ---- answers that clients do not read ---- */
+
+static bool may_keep(const struct request *r, size_t len)
+{
+    int64_t left = r->requests->parts.conf->limits.unsent - stat_get(STAT_UNSENT_BYTES);
+    return quota_has_room(r->slot.quota, QUOTA_UNSENT_BYTES, (int64_t)len, left);
+}
+
+/* Replaces an answer that the client's team may leave unread, but for which there is no room. */
+static void check_room(struct request *r, struct answer *answer)
+{
+    fcgi_account(r->client, quota_counter(r->slot.quota, QUOTA_UNSENT_BYTES));
+    if (answer->body_len <= FCGI_RECORD_MAX || may_keep(r, answer->body_len))
+        return;
+    answer_done(answer);
+    refuse_overload(r);
+    r->facts.source = SOURCE_NONE;
+    answer_problem(answer, &r->facts);
+}
+
 /* ---- the text of event streams (WHATWG HTML, text/event-stream) ---- */
 
-/* These three return false if the client has left or reads too slowly; then `client` must not be used any
- * more. */
-static bool stream_send(struct fcgi_request *client, struct buf *text)
+/* These return false if the client has left or reads too slowly; then it must not be used any more. */
+static bool stream_send(struct request *r, struct buf *text)
 {
-    bool open = fcgi_stream_send(client, text->data, text->len);
+    bool open = fcgi_stream_send(r->client, text->data, text->len, may_keep(r, text->len));
     buf_done(text);
     return open;
 }
 
 /* A view contains no line breaks, so it fits into one data line. */
-static bool stream_send_view(struct fcgi_request *client, const struct view_bytes *view)
+static bool stream_send_view(struct request *r, const struct view_bytes *view)
 {
     struct buf text;
     buf_init(&text, EVENT_MAX);
     buf_addf(&text, "event: status\nid: %.*s\ndata: ", EVENT_ID_LEN, view->etag + 1);
     buf_add(&text, view->data, view->len);
     buf_puts(&text, "\n\n");
-    return stream_send(client, &text);
+    return stream_send(r, &text);
 }
 
-static bool stream_send_problem(struct fcgi_request *client, enum problem problem, const char *request_id)
+static bool stream_send_problem(struct request *r, enum problem problem)
 {
     struct buf text;
     buf_init(&text, EVENT_MAX);
     buf_puts(&text, "event: problem\ndata: ");
-    problem_body(problem, request_id, &text);
+    problem_body(problem, r->id, &text);
     buf_puts(&text, "\n\n");
-    return stream_send(client, &text);
+    return stream_send(r, &text);
 }
 
-static bool stream_send_heartbeat(struct fcgi_request *client)
+static bool stream_send_heartbeat(struct request *r)
 {
     static const char comment[] = ": still here\n\n";
-    return fcgi_stream_send(client, comment, strlen(comment));
+    return fcgi_stream_send(r->client, comment, strlen(comment), may_keep(r, strlen(comment)));
 }
 
 /* ---- stream ---- */
@@ -472,7 +491,7 @@ static void on_heartbeat(uv_timer_t *timer)
 {
     struct request *r = CONTAINER_OF(timer, struct request, timer);
     if (!link_has_expired(r)) {
-        if (stream_send_heartbeat(r->client))
+        if (stream_send_heartbeat(r))
             return start_heartbeat(r);
         r->client = NULL;
     }
@@ -483,6 +502,7 @@ static void begin_stream(struct request *r)
 {
     struct buf head;
     answer_stream_head(&r->facts, &head);
+    fcgi_account(r->client, quota_counter(r->slot.quota, QUOTA_UNSENT_BYTES));
     fcgi_stream(r->client, head.data, head.len);
     buf_done(&head);
     r->stream.open = true;
@@ -507,9 +527,9 @@ static bool send_news(struct request *r)
 {
     const struct snapshot *snapshot = r->lookups.only.snapshot; /* NULL: the task does not exist any more */
     const struct view_bytes *view = snapshot ? &snapshot->views[r->asked.view] : NULL;
-    bool sent = view == NULL ? stream_send_problem(r->client, r->lookups.only.problem, r->id)
-                : strcmp(view->etag, r->stream.last_etag) == 0 ? stream_send_heartbeat(r->client)
-                                                               : stream_send_view(r->client, view);
+    bool sent = view == NULL ? stream_send_problem(r, r->lookups.only.problem)
+                : strcmp(view->etag, r->stream.last_etag) == 0 ? stream_send_heartbeat(r)
+                                                               : stream_send_view(r, view);
     if (!sent)
         r->client = NULL;
     if (!sent || view == NULL)
@@ -534,7 +554,7 @@ static enum step stream(struct request *r)
     if (r->client == NULL)
         return RESPOND;
     if (r->stream.open && link_has_expired(r)) {
-        if (!stream_send_problem(r->client, PROBLEM_LINK_EXPIRED, r->id))
+        if (!stream_send_problem(r, PROBLEM_LINK_EXPIRED))
             r->client = NULL;
         return RESPOND;
     }
@@ -595,6 +615,7 @@ static void give_answer(struct request *r)
         r->facts.now_ms = wall_ms();
     r->facts.waited_s = r->asked.wait_s;
     make_answer(r, &answer);
+    check_room(r, &answer);
     count(r, answer.status, answer.source);
     fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
     answer_done(&answer);

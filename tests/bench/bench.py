@@ -15,6 +15,7 @@ import held
 import herd
 import hits
 import hosts
+import isolation
 import memory
 import polled
 import reload
@@ -38,6 +39,9 @@ FIGURES = {
     "polled": lambda: polled.measure(seconds(30, 30)),
     "fanout": lambda: fanout.measure(seconds(20, 20)),
     "held": held.measure,
+    "shares": isolation.shares,
+    "lists": isolation.lists,
+    "readers": isolation.readers,
     "hosts": lambda: hosts.measure(seconds(15, 15)),
     "frozen": lambda: frozen.measure(seconds(20, 20)),
     "reload": lambda: reload.measure(90),

@@ -10,6 +10,7 @@ import pytest
 import fastcgi
 from fastcgi import Connection, request, task_params
 from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
+from teaming import bearer, teams_stack
 
 MANY = 300_000  # bytes: more than any socket buffers
 
@@ -74,6 +75,76 @@ def test_client_that_does_not_read_does_not_delay_the_exit(make_stack):
         slow.send(request(task_params("/sora/v1/videos/large")))
         slow.socket.recv(1, socket.MSG_PEEK)
         assert stack.daemon.term() == 0
+
+
+# Answers that are not read
+
+
+LIST = "/v1/tasks?ids=" + ",".join(f"sora/task_{number}" for number in range(100))
+MIB = 1024 * 1024
+
+
+SMALL = {"workers": 1, "limits": {"unsent": "2MiB"}}
+
+
+def talkative(stack):
+    """Lists have 600 KB, and the stack keeps 2 MiB of them."""
+    data = {"status": "FAILURE", "fail_reason": 6000 * "x"}
+    stack.standin.switch(raw=json.dumps({"code": "success", "message": "", "data": data}))
+    return stack
+
+
+def unread(stack, opened, **params):
+    """A connection whose answer has begun."""
+    connection = opened.enter_context(Connection(stack.worker_socket(0)))
+    connection.send(request(task_params(LIST, **params)))
+    connection.socket.recv(1, socket.MSG_PEEK)
+    return connection
+
+
+def test_unread_answers_are_counted_and_limited(make_stack):
+    stack = talkative(make_stack(nginx=False, redis=False, config=SMALL))
+    assert len(stack.ask_worker(LIST).body) > 600_000
+    with contextlib.ExitStack() as opened:
+        slow = [unread(stack, opened) for _ in range(3)]
+        assert metric(stack, "unsent_bytes") > 3 * 300_000
+        late = [unread(stack, opened) for _ in range(5)]
+        answers = [connection.read_answer() for connection in late]
+        assert answers[-1][0] == 503
+        assert_overloaded(answers[-1])
+        assert metric(stack, "unsent_bytes") <= 2 * MIB
+        assert stack.ask_worker("/sora/v1/videos/task_1").status == 200
+        assert len(slow[0].read_answer()[2]) > 600_000
+        slow[1].close()
+        stack.wait_until(lambda: stack.ask_worker(LIST).status == 200, what="room")
+    wait_metric(stack, "unsent_bytes", lambda now: now == 0)
+
+
+def test_unread_answers_of_one_team_leave_room_for_others(make_stack):
+    stack = talkative(teams_stack(make_stack, redis=False, config=SMALL))
+    film, web = ({"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("film", "web"))
+    assert stack.ask_worker(LIST, **film).status == 200
+    with contextlib.ExitStack() as opened:
+        for _ in range(8):
+            unread(stack, opened, **film)
+        assert stack.ask_worker(LIST, **film).status == 503
+        assert stack.ask_worker(LIST, **web).status == 200
+
+
+def test_answer_that_is_read_in_drops_is_given_up(make_frozen):
+    stack = talkative(make_frozen(nginx=False, redis=False, config=SMALL))
+    assert stack.ask_worker(LIST).status == 200
+    with contextlib.ExitStack() as opened:
+        slow = unread(stack, opened)
+        wait_metric(stack, "unsent_bytes", lambda now: now > 0)
+        for _ in range(2):
+            stack.clock.step(50)
+            slow.socket.recv(100_000)
+            wait_metric(stack, "connections_refused_total", lambda refused: refused == 0)
+        assert metric(stack, "unsent_bytes") > 0
+        stack.clock.step(20)
+        wait_metric(stack, "connections_refused_total", lambda refused: refused == 1)
+        assert metric(stack, "unsent_bytes") == 0
 
 
 # Out of descriptors
