@@ -275,8 +275,16 @@ static void on_attempt_end(void *ctx, const struct attempt_end *end)
     run(f);
 }
 
+/* The fetch may wait in the queue of the team that began it, and must not delay another one. */
+static void use_share_of(struct fetch *f, const struct quota *quota)
+{
+    if (f->attempt != NULL)
+        attempt_join(f->attempt, quota_team(quota));
+}
+
 static enum step ask_upstream(struct fetch *f)
 {
+    const struct fetch_waiter *waiter;
     const struct attempt_order order = {.upstreams = f->fetches->parts.upstreams,
                                         .cache = &f->fetches->parts.conf->cache,
                                         .task = &f->task,
@@ -286,6 +294,10 @@ static enum step ask_upstream(struct fetch *f)
                                         .on_end = on_attempt_end,
                                         .ctx = f};
     f->attempt = attempt_start(&order);
+    DL_FOREACH(f->waiters, waiter)
+    {
+        use_share_of(f, waiter->payer);
+    }
     f->asked = true;
     f->step = READ_UPSTREAM;
     return WAIT;
@@ -438,8 +450,11 @@ static void begin(struct fetches *fs, const struct task *task, bool anew, struct
 
 enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool anew, struct quota *payer)
 {
-    if (find(fs, task->key, task->key_len) != NULL)
+    struct fetch *f = find(fs, task->key, task->key_len);
+    if (f != NULL) {
+        use_share_of(f, payer);
         return FETCH_COLLAPSED;
+    }
     int64_t left = fs->parts.conf->limits.fetches - (int64_t)HASH_COUNT(fs->table);
     if (!quota_has_room(payer, QUOTA_FETCHES, 1, left))
         return FETCH_REFUSED;

@@ -34,4 +34,7 @@ struct attempt_order {
 struct attempt *attempt_start(const struct attempt_order *order);
 void attempt_cancel(struct attempt *attempt);
 
+/* Another team waits for the task, too: its share is used while the queries of the first team wait longer. */
+void attempt_join(struct attempt *attempt, const struct team *team);
+
 #endif

@@ -296,14 +296,19 @@ static void start_next(struct origin *origin)
     set_timer(origin);
 }
 
+static struct share *share_of(const struct origin *origin, const struct team *team)
+{
+    size_t index = team ? (size_t)(team - teams_at(origin->upstreams->conf->teams, 0)) + 1 : 0;
+    return &origin->shares[index];
+}
+
 struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_query *query,
                                    upstream_callback *on_answer, void *user)
 {
     struct origin *origin = &u->origins[query->route->upstream - conf_upstream(u->conf, 0)];
-    size_t index = query->team ? (size_t)(query->team - teams_at(u->conf->teams, 0)) + 1 : 0;
     struct upstream_call *call = xcalloc(1, sizeof(*call));
     *call = (struct upstream_call){.origin = origin,
-                                   .share = &origin->shares[index],
+                                   .share = share_of(origin, query->team),
                                    .seen = query->seen,
                                    .route = query->route,
                                    .turn = query->turn,
@@ -319,6 +324,19 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_qu
         set_timer(origin);
     }
     return call;
+}
+
+bool upstream_join(struct upstream_call *call, const struct team *team)
+{
+    struct share *share = share_of(call->origin, team);
+    if (call->list != &call->origin->queue || share->queued >= call->share->queued ||
+        share->breaker.state != BREAKER_CLOSED)
+        return false;
+    call->share->queued--;
+    share->queued++;
+    call->share = share;
+    start_next(call->origin);
+    return true;
 }
 
 void upstream_cancel(struct upstream_call *call)

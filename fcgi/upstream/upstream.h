@@ -40,6 +40,10 @@ struct upstream_call *upstream_get(struct upstreams *upstreams, const struct ups
                                    upstream_callback *on_answer, void *user);
 void upstream_cancel(struct upstream_call *call);
 
+/* Another team needs the answer, too. A query that waits for its turn uses that team's share from now on if fewer
+ * queries wait there. Returns true if it does. */
+bool upstream_join(struct upstream_call *call, const struct team *team);
+
 /* ---- in the callback ---- */
 
 /* Counts the outcome of a query, reports it to the breaker and the key pool, and logs a new error. `why` has

@@ -124,6 +124,39 @@ def test_one_team_leaves_queries_in_flight_to_others(make_stack):
     assert stack.standin.counts()["peak"] <= 8
 
 
+@contextlib.contextmanager
+def full_share(stack):
+    """Queries of "film" occupy its share of 8 in flight, and more of them wait in its queue."""
+    with contextlib.ExitStack() as held:
+        for number in range(30):
+            held.enter_context(stack.standin.hold(f"many_{number}"))
+        asks = ask_many(stack, 30, "film")
+        stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 6, what="6 queries")
+        stack.wait_metric("fetches", 30)
+        yield
+    assert {ask.result().status for ask in asks} == {200}
+
+
+def test_query_that_another_team_waits_for_does_not_stay_in_a_queue(make_stack):
+    stack = shared_stack(make_stack, max_in_flight=8)
+    with full_share(stack):
+        film = stack.background(ask, stack, "t", "film")
+        stack.wait_metric("fetches", 31)
+        assert ask(stack, "t", "web").headers["x-cache"] == "COLLAPSED"
+        assert film.result().status == 200
+
+
+def test_query_that_another_team_waits_for_does_not_enter_a_queue(make_stack):
+    stack = shared_stack(make_stack, redis=True, max_in_flight=8)
+    with full_share(stack):
+        with paused(stack.redis):
+            asks = [stack.background(ask, stack, "t", "film")]
+            stack.wait_metric("fetches", 31)
+            asks.append(stack.background(ask, stack, "t", "web"))
+            stack.wait_metric("waiters", 32)
+        assert [asked.result().status for asked in asks] == [200, 200]
+
+
 def test_one_team_leaves_fetches_to_others(make_stack):
     stack = shared_stack(make_stack, limits={"fetches": 8})
     with stack.standin.hold("many_0"), contextlib.ExitStack() as held:
