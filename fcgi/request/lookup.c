@@ -346,15 +346,13 @@ static bool is_running(const struct lookup *l)
 }
 
 /* Whether the request may be answered now that a lookup has a new result. */
-static bool can_end(const struct lookups *ls)
+static bool can_end(struct lookups *ls)
 {
     if (!is_list(ls) || ls->every_change)
         return true;
-    for (size_t i = 0; i < ls->n; i++) {
-        if (is_running(&ls->items[i]))
-            return false;
-    }
-    return true;
+    while (ls->n_ended < ls->n && !is_running(&ls->items[ls->n_ended]))
+        ls->n_ended++;
+    return ls->n_ended == ls->n;
 }
 
 static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)

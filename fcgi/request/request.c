@@ -108,7 +108,7 @@ static void on_turn(uv_idle_t *turn)
     struct request *r;
     size_t n = 0;
     while ((r = rs->due) != NULL && n < TURN_TASKS) {
-        n += r->lookups.n;
+        n += r->asked.kind == ROUTE_MANY ? ROUTE_IDS_MAX : 1;
         run(r);
     }
     if (rs->due == NULL)

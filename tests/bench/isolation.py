@@ -108,13 +108,16 @@ def hold_lists(connections, prefix: str) -> None:
 
 def probe(socket: str, seconds: float) -> None:
     """CLIENTS ask for a hit each PERIOD; prints the milliseconds from when each was due until its answer had come."""
-    start = time.monotonic() + 1  # until all are connected
+    ready = threading.Barrier(CLIENTS)
 
     def ask(client):
         milliseconds = []
         with fastcgi.Connection(socket) as connection:
+            connection.ask(fastcgi.task_params(PAGE))
+            ready.wait()
+            start = time.monotonic() + client / CLIENTS * PERIOD
             for number in range(int(seconds / PERIOD)):
-                due = start + (number + client / CLIENTS) * PERIOD
+                due = start + number * PERIOD
                 time.sleep(max(0, due - time.monotonic()))
                 connection.ask(fastcgi.task_params(PAGE))
                 milliseconds.append(1000 * (time.monotonic() - due))
