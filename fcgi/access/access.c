@@ -50,8 +50,8 @@ static struct token find_token(const struct credentials *given, const struct tas
 
 /* ---- links ---- */
 
-static enum problem take_link(const struct conf *conf, const struct link *link, const struct task *task,
-                              int64_t now_s, struct caller *ret_caller)
+static enum problem verify_link(const struct conf *conf, const struct link *link, const struct task *task,
+                                int64_t now_s, struct caller *ret_caller)
 {
     const struct team *team = teams_by_name(conf->teams, link->team);
     if (team == NULL || task == NULL || !route_is_named(conf, task->route))
@@ -63,10 +63,10 @@ static enum problem take_link(const struct conf *conf, const struct link *link, 
     return problem;
 }
 
-/* ---- who ---- */
+/* ---- authentication ---- */
 
 /* The team given by its token or by the web server; PROBLEM_NO_CREDENTIAL if neither is present. */
-static enum problem take_name(const struct conf *conf, const struct credentials *given,
+static enum problem find_team(const struct conf *conf, const struct credentials *given,
                               const struct task *task, const struct team **ret_team)
 {
     if (conf->access.mode == ACCESS_NGINX) {
@@ -80,27 +80,27 @@ static enum problem take_name(const struct conf *conf, const struct credentials 
     return *ret_team != NULL ? PROBLEM_NONE : PROBLEM_WRONG_TOKEN;
 }
 
-enum problem access_who(const struct conf *conf, const struct credentials *given, const struct task *task,
-                        int64_t now_s, struct caller *ret_caller)
+enum problem access_authenticate(const struct conf *conf, const struct credentials *given,
+                                 const struct task *task, int64_t now_s, struct caller *ret_caller)
 {
     struct link link;
     *ret_caller = (struct caller){.until_ms = INT64_MAX};
     if (conf->access.mode == ACCESS_OPEN)
         return PROBLEM_NONE;
-    enum problem problem = take_name(conf, given, task, &ret_caller->team);
+    enum problem problem = find_team(conf, given, task, &ret_caller->team);
     if (problem == PROBLEM_NO_CREDENTIAL) {
         problem = link_read(given->query, &link);
         if (problem == PROBLEM_NONE)
-            problem = take_link(conf, &link, task, now_s, ret_caller);
+            problem = verify_link(conf, &link, task, now_s, ret_caller);
     }
     if (problem == PROBLEM_NO_CREDENTIAL && conf->access.mode == ACCESS_NGINX)
         problem = PROBLEM_NO_TEAM;
     if (problem == PROBLEM_NONE && task != NULL)
-        problem = access_may(ret_caller->team, task);
+        problem = access_authorize(ret_caller->team, task);
     return problem;
 }
 
-enum problem access_may(const struct team *team, const struct task *task)
+enum problem access_authorize(const struct team *team, const struct task *task)
 {
     return team == NULL || team_may_use(team, task->route->provider) ? PROBLEM_NONE : PROBLEM_FORBIDDEN;
 }

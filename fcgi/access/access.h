@@ -27,12 +27,12 @@ struct caller {
 };
 
 /* Determines who asks, or returns why access is denied. Without a `task`, it refuses links; the caller then
- * asks access_may for each task. */
-enum problem access_who(const struct conf *conf, const struct credentials *given, const struct task *task,
-                        int64_t now_s, struct caller *ret_caller);
+ * asks access_authorize for each task. */
+enum problem access_authenticate(const struct conf *conf, const struct credentials *given,
+                                 const struct task *task, int64_t now_s, struct caller *ret_caller);
 
 /* Whether the team (NULL: everybody) may read the task. */
-enum problem access_may(const struct team *team, const struct task *task);
+enum problem access_authorize(const struct team *team, const struct task *task);
 
 /* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team
  * is unknown, of any team that may read the task. `task` may be NULL, too. */

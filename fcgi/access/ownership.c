@@ -147,7 +147,7 @@ static void on_owner(void *user, const struct redis_reply *reply)
     claim->on_claimed(claim);
 }
 
-static struct redis_command *ask_redis(struct claim *claim)
+static struct redis_command *send_claim(struct claim *claim)
 {
     struct ownership *ownership = claim->ownership;
     char owner[OWNER_KEY_SIZE];
@@ -159,7 +159,7 @@ static struct redis_command *ask_redis(struct claim *claim)
     return command;
 }
 
-/* Whether the cache decides. The owner asks Redis once a day, which renews its claim. */
+/* Whether the cache decides. The owner queries Redis once a day, which renews its claim. */
 static bool is_settled(const struct owner *owner, const struct team *team)
 {
     return owner != NULL && owner->sure &&
@@ -192,7 +192,7 @@ bool ownership_claim(struct ownership *ownership, struct claim *claim, const str
     const struct owner *owner = recall(claim);
     if (is_settled(owner, team))
         decide(claim, owner->team, CLAIM_NO_EVENT);
-    else if ((claim->command = ask_redis(claim)) == NULL)
+    else if ((claim->command = send_claim(claim)) == NULL)
         decide_alone(claim);
     return claim->command != NULL;
 }

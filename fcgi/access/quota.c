@@ -186,7 +186,7 @@ void quota_give_back(struct quota *a)
 
 /* ---- waiting ---- */
 
-bool slot_take(struct slot *slot, int64_t n)
+bool wait_slot_take(struct wait_slot *slot, int64_t n)
 {
     struct quota *a = slot->quota;
     if (slot->taken > 0 || a == NULL)
@@ -198,7 +198,7 @@ bool slot_take(struct slot *slot, int64_t n)
     return true;
 }
 
-void slot_leave(struct slot *slot)
+void wait_slot_release(struct wait_slot *slot)
 {
     if (slot->taken > 0)
         slot->quota->waiting -= slot->taken;

@@ -72,14 +72,14 @@ void quota_give_back(struct quota *quota);
 /* ---- waiting ---- */
 
 /* Embedded in an object that may wait; zeroed except for the quota. */
-struct slot {
+struct wait_slot {
     struct quota *quota; /* (ref) NULL: no limit */
     int64_t taken;       /* tasks that the object waits for */
 };
 
 /* Returns false if the team may not wait for `n` more tasks. No effect if the object already waits. */
-MUST_CHECK bool slot_take(struct slot *slot, int64_t n);
-void slot_leave(struct slot *slot);
+MUST_CHECK bool wait_slot_take(struct wait_slot *slot, int64_t n);
+void wait_slot_release(struct wait_slot *slot);
 
 /* The team's limits; 0: none. */
 int64_t quota_queries_limit(const struct quota *quota);

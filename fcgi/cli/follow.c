@@ -337,13 +337,13 @@ static void ask(struct follow *f)
         headers_add(&headers, "If-None-Match", f->etag);
     if (f->token != NULL)
         headers_add_template(&headers, "Authorization", "Bearer {key}", f->token, NULL, 0);
-    const struct http_question question = {.url = f->url,
-                                           .headers = headers.lines,
-                                           .allowed = ADDRESS_ANY,
-                                           .timeout_ms = ANSWER_MS,
-                                           .connect_timeout_ms = CONNECT_MS,
-                                           .max_body = ANSWER_MAX};
-    f->call = http_get(f->http, &question, on_answer, f);
+    const struct http_request request = {.url = f->url,
+                                         .headers = headers.lines,
+                                         .allowed = ADDRESS_ANY,
+                                         .timeout_ms = ANSWER_MS,
+                                         .connect_timeout_ms = CONNECT_MS,
+                                         .max_body = ANSWER_MAX};
+    f->call = http_get(f->http, &request, on_answer, f);
     headers_done(&headers);
 }
 

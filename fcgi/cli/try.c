@@ -89,8 +89,8 @@ int try_answer(const char *provider_path, const char *answer_path, const char *r
     if (ok) {
         struct view view;
         make_id(provider, id);
-        const struct view_question question = {.provider = provider, .task_id = id};
-        enum outcome outcome = view_read(&question, &answer, result_path ? &result : NULL, &view);
+        const struct view_input input = {.provider = provider, .task_id = id};
+        enum outcome outcome = view_read(&input, &answer, result_path ? &result : NULL, &view);
         print_outcome(outcome, &view);
         view_done(&view);
     }

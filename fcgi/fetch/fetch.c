@@ -1,14 +1,16 @@
 /* fetch: see fetch.h. The steps of one fetch:
  *
- *     ask_redis --> read_redis --> charge --> ask_upstream --> read_upstream --> keep --> deliver
- *       ^    |       | | |         ^    |                             |          ^          ^
- *       |    '-away--|-|-|---------'    '--no query left--------------|----------|----------|
- *       |            | | |                                            '--problem-|----------|
- *       |            | | '--a fresh snapshot-------------------------------------'          |
- *       '---news-----' '--another worker asks--> await_news --> read_news ----a problem-----'
+ *     look_in_redis --> read_redis --> charge --> query_upstream --> read_upstream --> keep --> deliver
+ *       ^      |            | | |        ^    |                              |           ^          ^
+ *       |      '-no Redis---|-|-|--------'    '--no query left---------------|-----------|----------|
+ *       |                   | | |                                            '--problem--|----------|
+ *       |                   | | '--a fresh snapshot--------------------------------------'          |
+ *       |                   | '--another worker queries--> await_notification --.                   |
+ *       |                   '--a notification came--> read_notification <-------'                   |
+ *       '---a new snapshot------------------------------------|   '-----------a problem-------------'
  *
- * While another worker queries the upstream, the fetch waits for its news. After news of a new snapshot, the
- * fetch reads Redis again; news of a problem ends it.
+ * While another worker queries the upstream, the fetch waits for its notification. After that of a new snapshot,
+ * or after a pause without one, the fetch reads Redis again; that of a problem ends it.
  *
  * Each step does one thing and returns the next one. Only run() changes the step; a callback stores its
  * result and calls run(), which continues with the step set before the WAIT. */
@@ -24,17 +26,17 @@
 #include "lib/trace.h"
 #include "upstream/attempt.h"
 
-enum { LOOK_AGAIN_FIRST_MS = 100, LOOK_AGAIN_MAX_MS = 1000 };
+enum { REREAD_FIRST_MS = 100, REREAD_MAX_MS = 1000 };
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
-    X(ASK_REDIS, ask_redis)                                                                                  \
+    X(LOOK_IN_REDIS, look_in_redis)                                                                          \
     X(READ_REDIS, read_redis)                                                                                \
-    X(AWAIT_NEWS, await_news)                                                                                \
-    X(READ_NEWS, read_news)                                                                                  \
+    X(AWAIT_NOTIFICATION, await_notification)                                                                \
+    X(READ_NOTIFICATION, read_notification)                                                                  \
     X(CHARGE, charge)                                                                                        \
     X(READ_CHARGE, read_charge)                                                                              \
-    X(ASK_UPSTREAM, ask_upstream)                                                                            \
+    X(QUERY_UPSTREAM, query_upstream)                                                                        \
     X(READ_UPSTREAM, read_upstream)                                                                          \
     X(KEEP, keep)                                                                                            \
     X(DELIVER, deliver)
@@ -53,8 +55,8 @@ struct fetches {
     struct fetches_listener listener; /* all NULL: none */
 };
 
-/* What another worker, which holds the lease, has reported since the last look at Redis. */
-struct heard {
+/* What the worker that holds the lease has reported since the last lookup in Redis. */
+struct received {
     bool any;
     enum problem problem;   /* why that worker failed, or NONE */
     int64_t retry_after_ms; /* no query before that time; 0: unknown */
@@ -65,24 +67,24 @@ struct fetch {
     struct task task;
     UT_hash_handle hh;
     struct fetch_waiter *waiters;
-    enum step step;             /* the next one to run */
-    bool anew;                  /* accept only an ended task or the answer to a query sent from now on */
-    struct quota *payer;        /* (ref) the quota to charge; NULL: none */
-    struct quota *owner;        /* (ref) the quota whose share of the fetches it uses; NULL: none */
-    struct trace trace;         /* of the request that the fetch was begun for, if any */
-    struct charge charge;       /* for the next query */
-    struct lease_look look;     /* the reply from Redis, and the lease */
-    bool awaits_news;           /* the fetch is in a pause of AWAIT_NEWS */
-    struct heard heard;         /* the news */
-    bool looked_again;          /* because of news that came before the reply */
-    struct backoff look_again;  /* the pauses of AWAIT_NEWS */
-    int64_t awaited_ms;         /* the sum of these pauses */
-    uv_timer_t timer;           /* for pauses; its loop is NULL until it is first used */
-    bool asked;                 /* an attempt was made; other workers should get its result */
-    struct attempt *attempt;    /* under way, or NULL */
-    struct attempt_end end;     /* in READ_UPSTREAM, except for the snapshot */
-    bool fresh;                 /* the last snapshot is fresh, and not outdated */
-    struct fetch_result result; /* so far; `last` is the newest snapshot known, or NULL */
+    enum step step;              /* the next one to run */
+    bool revalidate;             /* accept only an ended task or the answer to a query sent from now on */
+    struct quota *payer;         /* (ref) the quota to charge; NULL: none */
+    struct quota *owner;         /* (ref) the quota whose share of the fetches it uses; NULL: none */
+    struct trace trace;          /* of the request that the fetch was begun for, if any */
+    struct charge charge;        /* for the next query */
+    struct lease_lookup lookup;  /* the reply from Redis, and the lease */
+    bool awaits_notification;    /* the fetch is in a pause of AWAIT_NOTIFICATION */
+    struct received received;    /* the last notification */
+    bool reread;                 /* because of a notification that came before the reply */
+    struct backoff reread_pause; /* the pauses of AWAIT_NOTIFICATION */
+    int64_t awaited_ms;          /* the sum of these pauses */
+    uv_timer_t timer;            /* for pauses; its loop is NULL until it is first used */
+    bool queried;                /* an attempt was made, and other workers should get its result */
+    struct attempt *attempt;     /* under way, or NULL */
+    struct attempt_end end;      /* in READ_UPSTREAM, except for the snapshot */
+    bool fresh;                  /* the last snapshot is fresh, and not outdated */
+    struct fetch_result result;  /* so far; `last` is the newest snapshot known, or NULL */
 };
 
 static void run(struct fetch *f);
@@ -94,7 +96,7 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
     return DELIVER;
 }
 
-static enum step take_missing(struct fetch *f)
+static enum step note_missing(struct fetch *f)
 {
     f->result.doubted = !cache_keep_missing(f->fetches->cache, &f->task, f->result.last, wall_ms());
     if (!f->result.doubted && f->result.last != NULL)
@@ -104,29 +106,29 @@ static enum step take_missing(struct fetch *f)
 
 /* ---- Redis ---- */
 
-static void on_looked(struct lease_look *look)
+static void on_lookup_done(struct lease_lookup *lookup)
 {
-    run(CONTAINER_OF(look, struct fetch, look));
+    run(CONTAINER_OF(lookup, struct fetch, lookup));
 }
 
-static enum step ask_redis(struct fetch *f)
+static enum step look_in_redis(struct fetch *f)
 {
-    f->heard.any = false;
-    if (!lease_look(f->fetches->parts.lease, &f->look, &f->task, on_looked))
+    f->received.any = false;
+    if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, on_lookup_done))
         return CHARGE;
     f->step = READ_REDIS;
     return WAIT;
 }
 
-/* Whether the newest known snapshot makes a query unnecessary. With `anew`, only that of an ended task does:
+/* Whether the newest known snapshot makes a query unnecessary. With `revalidate`, only that of an ended task does:
  * when another worker sent its query is unknown. */
 static bool is_enough(const struct fetch *f)
 {
-    return f->result.last != NULL && f->fresh && (!f->anew || state_ended(f->result.last->state));
+    return f->result.last != NULL && f->fresh && (!f->revalidate || state_ended(f->result.last->state));
 }
 
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
- * a running one, even if the hosts' clocks differ; after news from another worker, so does any snapshot. */
+ * a running one, even if the hosts' clocks differ; after a notification, so does any snapshot. */
 static bool is_newer(const struct fetch *f, const struct snapshot *found)
 {
     const struct snapshot *last = f->result.last;
@@ -139,8 +141,8 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
 
 static enum step read_redis(struct fetch *f)
 {
-    struct snapshot *found = f->look.found;
-    f->look.found = NULL;
+    struct snapshot *found = f->lookup.found;
+    f->lookup.found = NULL;
     if (found != NULL && is_newer(f, found)) {
         snapshot_unref(f->result.last);
         f->result.last = snapshot_ref(found);
@@ -154,17 +156,17 @@ static enum step read_redis(struct fetch *f)
         f->result.from_redis = true;
         return KEEP;
     }
-    if (f->heard.any && (f->heard.problem != PROBLEM_NONE || !f->looked_again)) {
-        f->looked_again = true; /* once: a flood of news must not keep the fetch from going on */
-        return READ_NEWS;
+    if (f->received.any && (f->received.problem != PROBLEM_NONE || !f->reread)) {
+        f->reread = true; /* once: a flood of notifications must not keep the fetch from going on */
+        return READ_NOTIFICATION;
     }
-    return f->look.turn == LEASE_THEIRS ? AWAIT_NEWS : CHARGE;
+    return f->lookup.holder == LEASE_THEIRS ? AWAIT_NOTIFICATION : CHARGE;
 }
 
 static void on_pause_over(uv_timer_t *timer)
 {
     struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
-    f->awaits_news = false;
+    f->awaits_notification = false;
     run(f);
 }
 
@@ -177,29 +179,29 @@ static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
     return WAIT;
 }
 
-/* If the news has not come within the time that one attempt may take, the lease holder is assumed to be
+/* If no notification has come within the time that one attempt may take, the lease holder is assumed to be
  * dead. */
-static enum step await_news(struct fetch *f)
+static enum step await_notification(struct fetch *f)
 {
-    int64_t left_ms = task_timeout_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->look_again);
+    int64_t left_ms = task_timeout_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->reread_pause);
     if (left_ms <= 0)
         return CHARGE;
     pause_ms = pause_ms < left_ms ? pause_ms : left_ms;
     f->awaited_ms += pause_ms;
-    f->awaits_news = true;
-    return pause_before(f, ASK_REDIS, pause_ms);
+    f->awaits_notification = true;
+    return pause_before(f, LOOK_IN_REDIS, pause_ms);
 }
 
-static enum step read_news(struct fetch *f)
+static enum step read_notification(struct fetch *f)
 {
-    lease_leave(&f->look); /* Redis may have granted the lease to this worker just after the news */
-    switch (f->heard.problem) {
+    lease_abandon(&f->lookup); /* Redis may have granted this worker the lease just after the notification */
+    switch (f->received.problem) {
     case PROBLEM_NONE:
-        return ASK_REDIS;
+        return LOOK_IN_REDIS;
     case PROBLEM_TASK_NOT_FOUND:
-        return take_missing(f);
+        return note_missing(f);
     default:
-        return fail(f, f->heard.problem, f->heard.retry_after_ms);
+        return fail(f, f->received.problem, f->received.retry_after_ms);
     }
 }
 
@@ -228,7 +230,7 @@ static bool find_payer(struct fetch *f, int64_t now_ms)
 
 static enum step refuse_query(struct fetch *f, int64_t now_ms)
 {
-    f->asked = false; /* other teams may have a query left */
+    f->queried = false; /* other teams may have a query left */
     stat_inc(STAT_LIMITED_QUERIES);
     return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->payer, now_ms));
 }
@@ -249,7 +251,7 @@ static enum step read_charge(struct fetch *f)
         return CHARGE;
     f->result.query = ++f->fetches->n_sent;
     f->result.charged = 1;
-    return ASK_UPSTREAM;
+    return QUERY_UPSTREAM;
 }
 
 /* ---- the upstream ---- */
@@ -270,7 +272,7 @@ static void on_attempt_end(void *ctx, const struct attempt_end *end)
     f->attempt = NULL;
     f->end = *end;
     f->result.snapshot = end->snapshot ? snapshot_ref(end->snapshot) : NULL;
-    if (!end->asked)
+    if (!end->sent)
         quota_give_back(f->payer);
     run(f);
 }
@@ -282,7 +284,7 @@ static void use_share_of(struct fetch *f, const struct quota *quota)
         attempt_join(f->attempt, quota_team(quota));
 }
 
-static enum step ask_upstream(struct fetch *f)
+static enum step query_upstream(struct fetch *f)
 {
     const struct fetch_waiter *waiter;
     const struct attempt_order order = {.upstreams = f->fetches->parts.upstreams,
@@ -298,7 +300,7 @@ static enum step ask_upstream(struct fetch *f)
     {
         use_share_of(f, waiter->payer);
     }
-    f->asked = true;
+    f->queried = true;
     f->step = READ_UPSTREAM;
     return WAIT;
 }
@@ -309,12 +311,12 @@ static enum step read_upstream(struct fetch *f)
     if (outcome == OUTCOME_OK)
         return KEEP;
     if (outcome == OUTCOME_MISSING)
-        return take_missing(f);
+        return note_missing(f);
     if (outcome == OUTCOME_OVER_QUOTA)
         return refuse_query(f, wall_ms());
     if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
         f->result.refused = f->payer;
-        f->asked = f->payer == NULL;
+        f->queried = f->payer == NULL;
     }
     return fail(f, outcome_row(outcome)->problem, f->end.retry_after_ms);
 }
@@ -349,13 +351,13 @@ static int64_t note_failure(struct fetch *f)
 
 /* Releases the lease. If this worker has queried the upstream, other workers get the result. A snapshot with
  * an unlisted status is not stored. */
-static void tell_others(struct fetch *f, int64_t pause_ms)
+static void publish(struct fetch *f, int64_t pause_ms)
 {
     bool stored = f->result.snapshot != NULL && f->result.snapshot->known;
-    if (f->asked)
-        lease_tell(&f->look, stored ? f->result.snapshot : NULL, f->result.problem, pause_ms);
+    if (f->queried)
+        lease_publish(&f->lookup, stored ? f->result.snapshot : NULL, f->result.problem, pause_ms);
     else
-        lease_leave(&f->look);
+        lease_abandon(&f->lookup);
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -388,7 +390,7 @@ static enum step deliver(struct fetch *f)
 {
     const struct fetches_listener *listener = &f->fetches->listener;
     struct fetch_waiter *waiter;
-    tell_others(f, note_failure(f));
+    publish(f, note_failure(f));
     HASH_DEL(f->fetches->table, f);
     quota_add(f->owner, QUOTA_FETCHES, -1);
     while ((waiter = f->waiters) != NULL) {
@@ -426,19 +428,19 @@ static struct fetch *find(struct fetches *fs, const char *key, size_t key_len)
     return f;
 }
 
-/* In the present trace. */
-static void begin(struct fetches *fs, const struct task *task, bool anew, struct quota *payer)
+/* The fetch belongs to the current trace. */
+static void begin(struct fetches *fs, const struct task *task, bool revalidate, struct quota *payer)
 {
     struct fetch *f = xcalloc(1, sizeof(*f));
     *f = (struct fetch){.fetches = fs,
                         .task = *task,
-                        .step = ASK_REDIS,
-                        .anew = anew,
+                        .step = LOOK_IN_REDIS,
+                        .revalidate = revalidate,
                         .payer = payer,
                         .owner = payer,
                         .trace = trace_now(),
-                        .look_again = {.first_ms = LOOK_AGAIN_FIRST_MS, .max_ms = LOOK_AGAIN_MAX_MS}};
-    const struct cache_look known = cache_look(fs->cache, task, wall_ms());
+                        .reread_pause = {.first_ms = REREAD_FIRST_MS, .max_ms = REREAD_MAX_MS}};
+    const struct cache_result known = cache_get(fs->cache, task, wall_ms());
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
     f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
@@ -448,7 +450,8 @@ static void begin(struct fetches *fs, const struct task *task, bool anew, struct
     run(f);
 }
 
-enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool anew, struct quota *payer)
+enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool revalidate,
+                                  struct quota *payer)
 {
     struct fetch *f = find(fs, task->key, task->key_len);
     if (f != NULL) {
@@ -458,7 +461,7 @@ enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, b
     int64_t left = fs->parts.conf->limits.fetches - (int64_t)HASH_COUNT(fs->table);
     if (!quota_has_room(payer, QUOTA_FETCHES, 1, left))
         return FETCH_REFUSED;
-    begin(fs, task, anew, payer);
+    begin(fs, task, revalidate, payer);
     return FETCH_STARTED;
 }
 
@@ -485,7 +488,7 @@ void fetches_leave(struct fetch_waiter *waiter)
     waiter->fetch = NULL;
 }
 
-/* ---- news ---- */
+/* ---- notifications ---- */
 
 void fetches_listen(struct fetches *fs, struct fetches_listener listener)
 {
@@ -493,37 +496,36 @@ void fetches_listen(struct fetches *fs, struct fetches_listener listener)
 }
 
 /* The fetch may end during this call. */
-static void hear(struct fetch *f, const struct news *news)
+static void take_notification(struct fetch *f, const struct notification *n)
 {
-    f->heard = (struct heard){true, news->problem, news->retry_after_ms};
-    if (!f->awaits_news)
+    f->received = (struct received){true, n->problem, n->retry_after_ms};
+    if (!f->awaits_notification)
         return; /* read_redis handles it */
     uv_timer_stop(&f->timer);
-    f->awaits_news = false;
-    f->step = READ_NEWS;
+    f->awaits_notification = false;
+    f->step = READ_NOTIFICATION;
     run(f);
 }
 
 /* A failure in another worker applies to this one, too. If another worker has a new snapshot, the one in the
  * cache is outdated, unless the listener fetches the new one at once. */
-static void on_news(void *ctx, const struct news *news)
+static void on_notification(void *ctx, const struct notification *n)
 {
     struct fetches *fs = ctx;
-    struct fetch *f = find(fs, news->key, news->key_len);
+    struct fetch *f = find(fs, n->key, n->key_len);
     if (f != NULL)
-        return hear(f, news);
-    if (problem_is_excusable(news->problem) || news->problem == PROBLEM_TASK_NOT_FOUND)
-        cache_hear_failure(fs->cache, news->key, news->key_len, news->problem, news->retry_after_ms,
-                           wall_ms());
-    if (news->problem != PROBLEM_NONE)
+        return take_notification(f, n);
+    if (problem_is_excusable(n->problem) || n->problem == PROBLEM_TASK_NOT_FOUND)
+        cache_keep_remote_failure(fs->cache, n->key, n->key_len, n->problem, n->retry_after_ms, wall_ms());
+    if (n->problem != PROBLEM_NONE)
         return;
-    if (fs->listener.on_news == NULL || !fs->listener.on_news(fs->listener.ctx, news))
-        cache_outdate(fs->cache, news->key, news->key_len, wall_ms());
+    if (fs->listener.on_notification == NULL || !fs->listener.on_notification(fs->listener.ctx, n))
+        cache_outdate(fs->cache, n->key, n->key_len, wall_ms());
 }
 
-void fetches_hear(struct fetches *fs)
+void fetches_subscribe(struct fetches *fs)
 {
-    lease_listen(fs->parts.lease, on_news, fs);
+    lease_subscribe(fs->parts.lease, on_notification, fs);
 }
 
 /* ---- the fetches of a worker ---- */
@@ -543,7 +545,7 @@ void fetches_free(struct fetches *fs)
     HASH_ITER(hh, fs->table, f, next)
     {
         HASH_DEL(fs->table, f);
-        tell_others(f, 0);
+        publish(f, 0);
         if (f->attempt != NULL)
             attempt_cancel(f->attempt);
         fetch_free(f);

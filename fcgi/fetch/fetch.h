@@ -58,14 +58,14 @@ struct fetches_listener {
     /* Called at the end of every fetch, after its waiters. */
     void (*on_fetched)(void *ctx, const struct fetch_result *result);
     /* Another worker has stored a new snapshot in Redis. Returns whether the listener fetches it. */
-    bool (*on_news)(void *ctx, const struct news *news);
+    bool (*on_notification)(void *ctx, const struct notification *notification);
     void *ctx;
 };
 
 void fetches_listen(struct fetches *fetches, struct fetches_listener listener);
 
-/* Starts to receive news from other workers through Redis. */
-void fetches_hear(struct fetches *fetches);
+/* Subscribes to the notifications of other workers through Redis. */
+void fetches_subscribe(struct fetches *fetches);
 
 enum fetches_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
 
@@ -73,9 +73,9 @@ enum fetches_join { FETCH_STARTED, FETCH_COLLAPSED, FETCH_REFUSED };
  * reached, and no callback follows; otherwise exactly one does, later. */
 enum fetches_join fetches_join(struct fetches *fetches, const struct task *task, struct fetch_waiter *waiter);
 
-/* Starts a fetch of a task without waiting for it, unless one is under way. With `anew`, only an ended task
+/* Starts a fetch of a task without waiting for it, unless one is under way. With `revalidate`, only an ended task
  * or the answer to a query sent from now on is accepted. The query is charged to `payer` (NULL: no quota). */
-enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, bool anew,
+enum fetches_join fetches_refresh(struct fetches *fetches, const struct task *task, bool revalidate,
                                   struct quota *payer);
 
 /* The number of the last query that was sent to an upstream. */

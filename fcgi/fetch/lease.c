@@ -18,29 +18,29 @@ enum { VALUE_MAX = 16 * 1024 * 1024, RENEW_MS = 1000, RETRY_AFTER_MAX_MS = 5 * 6
 static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
-/* KEYS: the lease, the snapshot. ARGV: the token, the channel, the news and, if there is a snapshot, its
+/* KEYS: the lease, the snapshot. ARGV: the token, the channel, the notification and, if there is a snapshot, its
  * value and its time to live. The snapshot of a worker whose lease has expired is not stored. */
-static const char tell_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) "
-                                  "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
-                                  "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
+static const char publish_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) "
+                                     "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
+                                     "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
 
 /* KEYS: the snapshot. */
 static const char remove_script[] = "return redis.call('DEL',KEYS[1])";
 
 /* KEYS: the lease. ARGV: the token. */
-static const char leave_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
-                                   "return redis.call('DEL',KEYS[1]) end return 0";
+static const char release_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
+                                     "return redis.call('DEL',KEYS[1]) end return 0";
 
 struct lease {
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
-    struct redis *listener;  /* NULL: this worker receives no news */
-    lease_news *on_news;
+    struct redis *listener;  /* NULL: this worker receives no notifications */
+    lease_callback *on_notification;
     void *ctx;
     char *channel;
-    char sender[17];             /* identifies this worker in news; the prefix of its tokens */
+    char sender[17];             /* identifies this worker in notifications; the prefix of its tokens */
     unsigned long long n_tokens; /* so far */
-    struct lease_look *held;     /* the looks that hold a lease */
+    struct lease_lookup *held;   /* the lookups that hold a lease */
     uv_timer_t renew_timer;
     struct log_once bad_values; /* reasons why values were not used */
 };
@@ -54,7 +54,7 @@ static char *key_of(const struct lease *s, const struct task *task, const char *
     return xasprintf("%s%s%s", s->conf->redis.prefix, task->key, suffix);
 }
 
-/* ---- looking ---- */
+/* ---- lookups ---- */
 
 /* The snapshot in a reply. NULL if the value cannot be used, which is logged once. */
 static struct snapshot *read_value(struct lease *s, const struct task *task, const struct redis_reply *reply)
@@ -77,86 +77,86 @@ static struct snapshot *read_value(struct lease *s, const struct task *task, con
 
 static void on_value(void *user, const struct redis_reply *reply)
 {
-    struct lease_look *look = user;
-    look->get = NULL;
+    struct lease_lookup *lookup = user;
+    lookup->get = NULL;
     if (reply->result == REDIS_FOUND)
-        look->found = read_value(look->lease, look->task, reply);
+        lookup->found = read_value(lookup->lease, lookup->task, reply);
 }
 
-static void hold(struct lease_look *look)
+static void hold(struct lease_lookup *lookup)
 {
-    struct lease *s = look->lease;
-    look->held = true;
+    struct lease *s = lookup->lease;
+    lookup->held = true;
     if (s->held == NULL)
         uv_timer_start(&s->renew_timer, on_renew, RENEW_MS, RENEW_MS);
-    DL_APPEND(s->held, look);
+    DL_APPEND(s->held, lookup);
 }
 
-/* The second of the two replies: the look is complete. */
+/* The second of the two replies: the lookup is complete. */
 static void on_lease(void *user, const struct redis_reply *reply)
 {
-    static const enum lease_turn turns[] = {
-        [REDIS_FOUND] = LEASE_OURS, [REDIS_NOTHING] = LEASE_THEIRS, [REDIS_AWAY] = LEASE_AWAY};
-    struct lease_look *look = user;
-    look->take = NULL;
-    look->turn = turns[reply->result];
-    if (look->turn == LEASE_OURS)
-        hold(look);
-    if (look->turn == LEASE_THEIRS)
+    static const enum lease_holder holders[] = {
+        [REDIS_FOUND] = LEASE_OURS, [REDIS_NOTHING] = LEASE_THEIRS, [REDIS_UNAVAILABLE] = LEASE_UNAVAILABLE};
+    struct lease_lookup *lookup = user;
+    lookup->acquire = NULL;
+    lookup->holder = holders[reply->result];
+    if (lookup->holder == LEASE_OURS)
+        hold(lookup);
+    if (lookup->holder == LEASE_THEIRS)
         stat_inc(STAT_LEASES_REFUSED);
-    look->on_looked(look);
+    lookup->on_lookup_done(lookup);
 }
 
-bool lease_look(struct lease *s, struct lease_look *look, const struct task *task,
-                void (*on_looked)(struct lease_look *look))
+bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct task *task,
+                  void (*on_lookup_done)(struct lease_lookup *lookup))
 {
     if (s->conf->redis.address == NULL)
         return false;
-    *look = (struct lease_look){.lease = s, .task = task, .on_looked = on_looked};
-    snprintf(look->token, sizeof(look->token), "%s-%llu", s->sender, ++s->n_tokens);
+    *lookup = (struct lease_lookup){.lease = s, .task = task, .on_lookup_done = on_lookup_done};
+    snprintf(lookup->token, sizeof(lookup->token), "%s-%llu", s->sender, ++s->n_tokens);
     char *key = key_of(s, task, ""), *lease_key = key_of(s, task, "#lease");
-    const char *const get[] = {key, NULL}, *const take[] = {lease_key, look->token, "NX",
-                                                            "PX",      LEASE_MS,    NULL};
-    look->get = redis_send(s->redis, REDIS_GET, get, on_value, look);
-    if (look->get != NULL)
-        look->take = redis_send(s->redis, REDIS_SET, take, on_lease, look);
+    const char *const get[] = {key, NULL}, *const acquire[] = {lease_key, lookup->token, "NX",
+                                                               "PX",      LEASE_MS,      NULL};
+    lookup->get = redis_send(s->redis, REDIS_GET, get, on_value, lookup);
+    if (lookup->get != NULL)
+        lookup->acquire = redis_send(s->redis, REDIS_SET, acquire, on_lease, lookup);
     free(key);
     free(lease_key);
-    if (look->get != NULL && look->take == NULL) {
-        redis_cancel(look->get);
-        look->get = NULL;
+    if (lookup->get != NULL && lookup->acquire == NULL) {
+        redis_cancel(lookup->get);
+        lookup->get = NULL;
     }
-    return look->take != NULL;
+    return lookup->acquire != NULL;
 }
 
-/* ---- holding ---- */
+/* ---- leases held by this worker ---- */
 
 /* Runs a script about the lease. */
-static void send_script(const struct lease_look *look, const char *script)
+static void send_script(const struct lease_lookup *lookup, const char *script)
 {
-    char *key = key_of(look->lease, look->task, "#lease");
-    const char *const words[] = {script, "1", key, look->token, LEASE_MS, NULL};
-    redis_send(look->lease->redis, REDIS_EVAL, words, NULL, NULL);
+    char *key = key_of(lookup->lease, lookup->task, "#lease");
+    const char *const words[] = {script, "1", key, lookup->token, LEASE_MS, NULL};
+    redis_send(lookup->lease->redis, REDIS_EVAL, words, NULL, NULL);
     free(key);
 }
 
 static void on_renew(uv_timer_t *timer)
 {
     const struct lease *s = timer->data;
-    const struct lease_look *look;
-    DL_FOREACH(s->held, look)
+    const struct lease_lookup *lookup;
+    DL_FOREACH(s->held, lookup)
     {
-        send_script(look, renew_script);
+        send_script(lookup, renew_script);
     }
 }
 
-static bool let_go(struct lease_look *look)
+static bool let_go(struct lease_lookup *lookup)
 {
-    struct lease *s = look->lease;
-    if (!look->held)
+    struct lease *s = lookup->lease;
+    if (!lookup->held)
         return false;
-    look->held = false;
-    DL_DELETE(s->held, look); // NOLINT(clang-analyzer-core.NullDereference): it is in the list
+    lookup->held = false;
+    DL_DELETE(s->held, lookup); // NOLINT(clang-analyzer-core.NullDereference): it is in the list
     if (s->held == NULL)
         uv_timer_stop(&s->renew_timer);
     return true;
@@ -171,26 +171,26 @@ static int64_t ttl_of(const struct lease *s, const struct snapshot *snapshot)
                                         : s->conf->cache.stale_for_ms;
 }
 
-void lease_tell(struct lease_look *look, const struct snapshot *snapshot, enum problem problem,
-                int64_t retry_after_ms)
+void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot, enum problem problem,
+                   int64_t retry_after_ms)
 {
-    const struct lease *s = look->lease;
+    const struct lease *s = lookup->lease;
     struct buf value;
-    if (!let_go(look))
+    if (!let_go(lookup))
         return;
     int64_t ttl_ms = ttl_of(s, snapshot);
     buf_init(&value, VALUE_MAX);
     if (ttl_ms > 0)
-        snapshot_encode(snapshot, look->task->route->provider->digest, &value);
-    char *key = key_of(s, look->task, ""), *lease_key = key_of(s, look->task, "#lease");
+        snapshot_encode(snapshot, lookup->task->route->provider->digest, &value);
+    char *key = key_of(s, lookup->task, ""), *lease_key = key_of(s, lookup->task, "#lease");
     char *ttl = xasprintf("%lld", (long long)ttl_ms);
-    char *news = xasprintf("%s %s %lld %s", s->sender, problem_code(problem), (long long)retry_after_ms,
-                           look->task->key);
+    char *message = xasprintf("%s %s %lld %s", s->sender, problem_code(problem), (long long)retry_after_ms,
+                              lookup->task->key);
     const char *stored = value.failed ? NULL : value.data; /* NULL: the arguments end there */
-    const char *const words[] = {tell_script, "2",  lease_key, key, look->token,
-                                 s->channel,  news, stored,    ttl, NULL};
+    const char *const words[] = {publish_script, "2",     lease_key, key, lookup->token,
+                                 s->channel,     message, stored,    ttl, NULL};
     redis_send(s->redis, REDIS_EVAL, words, NULL, NULL);
-    free(news);
+    free(message);
     free(ttl);
     free(lease_key);
     free(key);
@@ -207,22 +207,22 @@ void lease_remove(struct lease *s, const struct task *task)
     free(key);
 }
 
-void lease_leave(struct lease_look *look)
+void lease_abandon(struct lease_lookup *lookup)
 {
-    if (look->get != NULL)
-        redis_cancel(look->get);
-    if (look->take != NULL) {
-        redis_cancel(look->take);
-        hold(look); /* the lease may still be granted */
+    if (lookup->get != NULL)
+        redis_cancel(lookup->get);
+    if (lookup->acquire != NULL) {
+        redis_cancel(lookup->acquire);
+        hold(lookup); /* the lease may still be granted */
     }
-    look->get = look->take = NULL;
-    snapshot_unref(look->found);
-    look->found = NULL;
-    if (let_go(look))
-        send_script(look, leave_script);
+    lookup->get = lookup->acquire = NULL;
+    snapshot_unref(lookup->found);
+    lookup->found = NULL;
+    if (let_go(lookup))
+        send_script(lookup, release_script);
 }
 
-/* ---- news ---- */
+/* ---- notifications ---- */
 
 /* Accepts only problems that a query to the upstream can cause. */
 static bool read_code(const char *code, enum problem *ret_problem)
@@ -241,24 +241,24 @@ static void on_message(void *ctx, const char *text)
 {
     struct lease *s = ctx;
     char sender[sizeof(s->sender)], code[40];
-    struct news news;
+    struct notification n;
     long long ms;
     int key_at = 0;
     if (sscanf(text, "%16[^ ] %39[^ ] %15lld %n", sender, code, &ms, &key_at) != 3 || ms < 0 ||
-        text[key_at] == '\0' || !read_code(code, &news.problem) || strcmp(sender, s->sender) == 0)
+        text[key_at] == '\0' || !read_code(code, &n.problem) || strcmp(sender, s->sender) == 0)
         return;
-    news.retry_after_ms = ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
-    news.key = text + key_at;
-    news.key_len = strlen(news.key);
+    n.retry_after_ms = ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
+    n.key = text + key_at;
+    n.key_len = strlen(n.key);
     stat_inc(STAT_REDIS_NEWS);
-    s->on_news(s->ctx, &news);
+    s->on_notification(s->ctx, &n);
 }
 
-void lease_listen(struct lease *s, lease_news *on_news, void *ctx)
+void lease_subscribe(struct lease *s, lease_callback *on_notification, void *ctx)
 {
-    s->on_news = on_news;
+    s->on_notification = on_notification;
     s->ctx = ctx;
-    s->listener = redis_listen(s->redis, s->channel, on_message, s);
+    s->listener = redis_subscribe(s->redis, s->channel, on_message, s);
 }
 
 /* ---- the lease ---- */

@@ -2,8 +2,8 @@
  * which worker queries the upstream.
  *
  * A worker that finds no fresh snapshot acquires the task's lease, queries the upstream and publishes the
- * result. A worker that does not get the lease waits for this news, and checks Redis again at intervals,
- * because news can get lost. A lease expires within seconds unless its holder renews it.
+ * result. A worker that does not get the lease waits for the notification, and checks Redis again at intervals,
+ * because notifications can get lost. A lease expires within seconds unless its holder renews it.
  *
  *     KEY         the snapshot            (the task's key, behind the prefix)
  *     KEY#lease   the token of its holder  PX 3000
@@ -16,15 +16,15 @@
 
 struct lease;
 
-/* News of a task from another worker. */
-struct news {
+/* A notification from another worker about a task. */
+struct notification {
     const char *key; /* (ref) the task's key, during the callback */
     size_t key_len;
     enum problem problem;   /* NONE: there is a new snapshot; otherwise why that worker failed */
     int64_t retry_after_ms; /* with a problem: the task should not be queried earlier; 0: unknown */
 };
 
-typedef void lease_news(void *ctx, const struct news *news);
+typedef void lease_callback(void *ctx, const struct notification *n);
 
 /* All (ref), and outlive the lease. */
 struct lease *lease_new(uv_loop_t *loop, const struct conf *conf, struct redis *redis);
@@ -32,44 +32,44 @@ struct lease *lease_new(uv_loop_t *loop, const struct conf *conf, struct redis *
 /* Freed when the loop has run the closing callbacks. NULL is allowed. */
 void lease_free(struct lease *lease);
 
-/* Starts to receive news; `on_news` is not called for news that this worker has sent. */
-void lease_listen(struct lease *lease, lease_news *on_news, void *ctx);
+/* Subscribes to notifications; `on_notification` is not called for those that this worker has sent. */
+void lease_subscribe(struct lease *lease, lease_callback *on_notification, void *ctx);
 
 /* Which worker queries the upstream. */
-enum lease_turn {
-    LEASE_AWAY,  /* Redis is unavailable: query without a lease */
-    LEASE_OURS,  /* this worker holds the lease: query, then call lease_tell */
-    LEASE_THEIRS /* another worker holds the lease */
+enum lease_holder {
+    LEASE_UNAVAILABLE, /* Redis is unavailable: query without a lease */
+    LEASE_OURS,        /* this worker holds the lease: query, then call lease_publish */
+    LEASE_THEIRS       /* another worker holds the lease */
 };
 
 /* One lookup of a task in Redis; embedded in the fetch. */
-struct lease_look {
+struct lease_lookup {
     struct lease *lease;     /* (ref) NULL: never used */
     const struct task *task; /* (ref) */
-    struct lease_look *prev, *next;
-    struct redis_command *get, *take; /* under way, or NULL */
-    char token[40];                   /* of the lease; "": not requested */
-    bool held;                        /* this worker holds the lease */
-    struct snapshot *found;           /* fresh or not, or NULL; the caller takes the reference */
-    enum lease_turn turn;
-    void (*on_looked)(struct lease_look *look);
+    struct lease_lookup *prev, *next;
+    struct redis_command *get, *acquire; /* under way, or NULL */
+    char token[40];                      /* of the lease; "": not requested */
+    bool held;                           /* this worker holds the lease */
+    struct snapshot *found;              /* fresh or not, or NULL; the caller takes the reference */
+    enum lease_holder holder;
+    void (*on_lookup_done)(struct lease_lookup *lookup);
 };
 
-/* Gets the snapshot, and takes the lease if it is free. Returns false if Redis is unavailable: no callback
- * follows. Otherwise exactly one does, later. The task must outlive the look. */
-bool lease_look(struct lease *lease, struct lease_look *look, const struct task *task,
-                void (*on_looked)(struct lease_look *look));
+/* Gets the snapshot, and acquires the lease if it is free. Returns false if Redis is unavailable: no callback
+ * follows. Otherwise exactly one does, later. The task must outlive the lookup. */
+bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct task *task,
+                  void (*on_lookup_done)(struct lease_lookup *lookup));
 
-/* Ends a look after a query to the upstream: releases the lease and publishes the result. The result is a
+/* Ends a lookup after a query to the upstream: releases the lease and publishes the result. The result is a
  * snapshot, which is stored; or NULL with a problem; or neither, after which other workers may query. Does
  * nothing if this worker does not hold the lease. */
-void lease_tell(struct lease_look *look, const struct snapshot *snapshot, enum problem problem,
-                int64_t retry_after_ms);
+void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot, enum problem problem,
+                   int64_t retry_after_ms);
 
 /* Removes the snapshot of a task that does not exist any more. */
 void lease_remove(struct lease *lease, const struct task *task);
 
-/* Ends a look at any point without a result; releases the lease. */
-void lease_leave(struct lease_look *look);
+/* Ends a lookup at any point without a result; releases the lease. */
+void lease_abandon(struct lease_lookup *lookup);
 
 #endif

@@ -1,7 +1,7 @@
 /* poller: see poller.h. An entry has two due times, one for its watchers and one for its hint, and one timer
  * for both:
  *
- *     poller_join --> watch_due: no longer fresh --> fetches_refresh --> on_fetched --> the watchers' on_news
+ *     poller_join --> watch_due: no longer fresh --> fetches_refresh --> on_fetched --> the watchers' on_change
  *                      ^-------------------------------------------------'  |
  *     poller_hint --> hint_due: now --------------> fetches_refresh -------' '--> satisfied, or due again */
 #include "fetch/poller.h"
@@ -31,9 +31,9 @@ struct poll_entry {
     struct poller *poller; /* (ref) */
     struct task task;
     struct watcher *watchers;
-    struct watcher *untold; /* the next one to call, while the watchers are called */
+    struct watcher *next_watcher; /* the next one to call, while the watchers are called */
     int64_t n_watchers;
-    bool telling;          /* the watchers are being called: the entry must not be freed */
+    bool notifying;        /* the watchers are being called: the entry must not be freed */
     int64_t created_ms;    /* of the task, for its interval */
     uint64_t watch_due_ms; /* loop time of the next poll for the watchers */
     uint64_t
@@ -50,7 +50,7 @@ struct poller {
     struct poller_parts parts;
     struct poll_entry *table;
     size_t n_hints; /* entries with a hint, satisfied or not */
-    size_t n_unmet;
+    size_t n_unsatisfied;
     bool draining;
     uv_timer_t report_timer; /* active while there are entries */
 };
@@ -62,9 +62,9 @@ static struct poll_entry *find(struct poller *p, const char *key, size_t key_len
     return e;
 }
 
-static struct cache_look look_up(const struct poll_entry *e)
+static struct cache_result cached(const struct poll_entry *e)
 {
-    return cache_look(fetches_cache(e->poller->parts.fetches), &e->task, wall_ms());
+    return cache_get(fetches_cache(e->poller->parts.fetches), &e->task, wall_ms());
 }
 
 /* ---- the timer ---- */
@@ -101,7 +101,7 @@ static void settle(struct poll_entry *e)
 {
     uint64_t due_ms = e->watch_due_ms < e->hint_due_ms ? e->watch_due_ms : e->hint_due_ms;
     uint64_t now = uv_now(e->poller->parts.loop);
-    if (e->telling)
+    if (e->notifying)
         return;
     if (due_ms == never)
         entry_free(e);
@@ -131,7 +131,7 @@ static void poll_for_watchers(struct poll_entry *e)
 {
     struct quota *payer = NULL;
     int64_t wait_ms =
-        look_up(e).left_ms; /* 0, unless another request has just fetched the task, or failed to */
+        cached(e).left_ms; /* 0, unless another request has just fetched the task, or failed to */
     if (wait_ms == 0)
         wait_ms = find_payer(e, &payer);
     if (wait_ms == 0) { /* on_fetched sets the next due time; this one is a safeguard */
@@ -151,7 +151,7 @@ static int64_t longer(int64_t a_ms, int64_t b_ms)
 static int64_t pause_after(const struct poll_entry *e, const struct fetch_result *result)
 {
     const struct snapshot_rules rules = task_rules(&e->task, &e->poller->parts.conf->cache);
-    int64_t left_ms = look_up(e).left_ms;
+    int64_t left_ms = cached(e).left_ms;
     if (result->problem == PROBLEM_RATE_LIMITED)
         return result->retry_after_ms;
     if (result->snapshot != NULL && left_ms > 0)
@@ -183,12 +183,12 @@ static void end_hint(struct poll_entry *e)
 {
     struct poller *p = e->poller;
     e->hinted = false;
-    p->n_unmet--;
-    if (p->draining && p->n_unmet == 0 && p->parts.on_idle != NULL)
+    p->n_unsatisfied--;
+    if (p->draining && p->n_unsatisfied == 0 && p->parts.on_idle != NULL)
         p->parts.on_idle(p->parts.ctx);
 }
 
-static bool meets_hint(const struct poll_entry *e, const struct fetch_result *result)
+static bool satisfies_hint(const struct poll_entry *e, const struct fetch_result *result)
 {
     if (result->snapshot != NULL && state_ended(result->snapshot->state))
         return true;
@@ -202,7 +202,7 @@ static int64_t pause_after_failure(struct poll_entry *e, const struct fetch_resu
     int64_t pause_ms = backoff_next(&e->hint_pause);
     if (e->poller->draining)
         return pause_ms;
-    return longer(longer(pause_ms, look_up(e).left_ms), result->retry_after_ms);
+    return longer(longer(pause_ms, cached(e).left_ms), result->retry_after_ms);
 }
 
 /* A query that was under way when the hint came may have been answered before the change. Its answer does not
@@ -212,7 +212,7 @@ static void follow_hint(struct poll_entry *e, const struct fetch_result *result)
     bool failed = result->snapshot == NULL;
     if (!e->hinted)
         return;
-    if (meets_hint(e, result)) {
+    if (satisfies_hint(e, result)) {
         end_hint(e);
     } else if (failed && --e->hint_tries == 0) {
         stat_inc(STAT_HOOKS_DROPPED);
@@ -246,7 +246,7 @@ static void on_report_time(uv_timer_t *timer)
         if (e->watchers != NULL)
             top_tasks_offer(&list, e->task.route->provider->name, task_id(&e->task), e->n_watchers);
     }
-    stats_tell_watched(&list);
+    stats_publish_watched(&list);
     if (p->table == NULL)
         uv_timer_stop(timer);
 }
@@ -274,10 +274,10 @@ static struct poll_entry *find_or_add(struct poller *p, const struct task *task)
 
 static void start_watching(struct poll_entry *e, const struct snapshot *known)
 {
-    const struct cache_look look = look_up(e);
+    const struct cache_result now = cached(e);
     stat_inc(STAT_WATCHED);
     e->created_ms = known->created_ms;
-    set_watch_due(e, look.snapshot ? look.left_ms : known->fresh_until_ms - wall_ms());
+    set_watch_due(e, now.snapshot ? now.left_ms : known->fresh_until_ms - wall_ms());
     settle(e);
 }
 
@@ -297,8 +297,8 @@ void poller_leave(struct watcher *watcher)
     if (e == NULL)
         return;
     watcher->entry = NULL;
-    if (e->untold == watcher)
-        e->untold = watcher->next;
+    if (e->next_watcher == watcher)
+        e->next_watcher = watcher->next;
     DL_DELETE(e->watchers, watcher);
     if (--e->n_watchers > 0)
         return;
@@ -311,13 +311,13 @@ void poller_leave(struct watcher *watcher)
 
 static bool has_ended(const struct poll_entry *e)
 {
-    const struct snapshot *known = look_up(e).snapshot;
+    const struct snapshot *known = cached(e).snapshot;
     return known != NULL && state_ended(known->state);
 }
 
 static void set_hint(struct poll_entry *e)
 {
-    e->poller->n_unmet += !e->hinted;
+    e->poller->n_unsatisfied += !e->hinted;
     e->hinted = true;
     e->hint_number = fetches_sent(e->poller->parts.fetches);
     e->hint_tries = HINT_TRIES;
@@ -356,22 +356,22 @@ void poller_drain(struct poller *p)
 
 bool poller_is_busy(const struct poller *p)
 {
-    return p->n_unmet > 0;
+    return p->n_unsatisfied > 0;
 }
 
-/* ---- news ---- */
+/* ---- results of fetches ---- */
 
 /* A callback may remove its watcher and others. */
-static void tell(struct poll_entry *e, struct snapshot *snapshot)
+static void notify_watchers(struct poll_entry *e, struct snapshot *snapshot)
 {
     struct watcher *watcher;
-    e->telling = true;
-    e->untold = e->watchers;
-    while ((watcher = e->untold) != NULL) {
-        e->untold = watcher->next;
-        watcher->on_news(watcher, snapshot);
+    e->notifying = true;
+    e->next_watcher = e->watchers;
+    while ((watcher = e->next_watcher) != NULL) {
+        e->next_watcher = watcher->next;
+        watcher->on_change(watcher, snapshot);
     }
-    e->telling = false;
+    e->notifying = false;
 }
 
 /* Lets a watcher of another team pay for the next poll, if there is one. */
@@ -398,7 +398,7 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     if (result->snapshot != NULL)
         e->created_ms = result->snapshot->created_ms;
     if (result->snapshot != NULL || (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted))
-        tell(e, result->snapshot);
+        notify_watchers(e, result->snapshot);
     follow_hint(e, result);
     if (result->refused != NULL)
         change_payer(e, result->refused);
@@ -409,10 +409,10 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
 
 /* Another worker has stored a new snapshot in Redis. If it cannot be read there, a watcher is charged for a
  * query. */
-static bool on_news(void *ctx, const struct news *news)
+static bool on_notification(void *ctx, const struct notification *n)
 {
     struct poller *p = ctx;
-    struct poll_entry *e = find(p, news->key, news->key_len);
+    struct poll_entry *e = find(p, n->key, n->key_len);
     struct quota *payer = NULL;
     if (e == NULL || e->watchers == NULL)
         return false;
@@ -429,8 +429,9 @@ struct poller *poller_new(struct poller_parts parts)
     p->parts = parts;
     uv_timer_init(parts.loop, &p->report_timer);
     uv_unref((uv_handle_t *)&p->report_timer); /* it does not keep the loop running */
-    fetches_listen(parts.fetches,
-                   (struct fetches_listener){.on_fetched = on_fetched, .on_news = on_news, .ctx = p});
+    fetches_listen(
+        parts.fetches,
+        (struct fetches_listener){.on_fetched = on_fetched, .on_notification = on_notification, .ctx = p});
     return p;
 }
 

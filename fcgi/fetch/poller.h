@@ -25,7 +25,7 @@ struct watcher {
     struct quota *payer; /* (ref) the quota to charge; NULL: none */
     /* Called with each new snapshot; NULL: the task does not exist any more. The callback may remove this
      * watcher and others. */
-    void (*on_news)(struct watcher *watcher, struct snapshot *snapshot);
+    void (*on_change)(struct watcher *watcher, struct snapshot *snapshot);
 };
 
 /* All (ref), and outlive the poller. `on_idle` may be NULL. */

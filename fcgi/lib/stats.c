@@ -12,7 +12,7 @@
 
 #include "lib/buf.h"
 
-/* ---- one sheet ---- */
+/* ---- the counters of one process ---- */
 
 void shm_counters_reset(struct shm_counters *s)
 {
@@ -150,7 +150,7 @@ static void open_own(void)
     }
 }
 
-static int map_sheets(int fd, int slot)
+static int map_slots(int fd, int slot)
 {
     size_t size = (size_t)SLOT_SIZE * (slot == STATS_MASTER_SLOT ? STATS_SLOTS : 1);
     void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)SLOT_SIZE * slot);
@@ -163,7 +163,7 @@ static int map_sheets(int fd, int slot)
 
 int stats_attach(int fd, int slot)
 {
-    int result = slot < 0 || slot >= STATS_SLOTS ? -EINVAL : map_sheets(fd, slot);
+    int result = slot < 0 || slot >= STATS_SLOTS ? -EINVAL : map_slots(fd, slot);
     if (result == 0)
         open_own();
     return result;
@@ -188,7 +188,7 @@ int stats_adopt(int fd)
         pread(fd, &layout, sizeof(layout), offsetof(struct shm_counters, layout)) != sizeof(layout) ||
         layout != SHM_COUNTERS_LAYOUT || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         return -EINVAL;
-    int result = map_sheets(fd, STATS_MASTER_SLOT);
+    int result = map_slots(fd, STATS_MASTER_SLOT);
     if (result == 0)
         keep_totals();
     return result;
@@ -265,7 +265,7 @@ void series_observe(int64_t *series, int64_t ns)
 
 /* ---- sums ---- */
 
-static struct shm_counters *slot_sheet(int slot)
+static struct shm_counters *counters_of(int slot)
 {
     return (struct shm_counters *)(void *)(page + (size_t)SLOT_SIZE * (size_t)slot);
 }
@@ -277,27 +277,27 @@ void stats_beat(void)
 
 int64_t stats_beats(int slot)
 {
-    return __atomic_load_n(&slot_sheet(slot)->beats, __ATOMIC_RELAXED);
+    return __atomic_load_n(&counters_of(slot)->beats, __ATOMIC_RELAXED);
 }
 
 void stats_fold(int slot)
 {
-    shm_counters_fold(own, slot_sheet(slot), SHM_COUNTERS_TOTALS);
-    shm_counters_reset(slot_sheet(slot));
+    shm_counters_fold(own, counters_of(slot), SHM_COUNTERS_TOTALS);
+    shm_counters_reset(counters_of(slot));
 }
 
 void stats_sum_of(int slot, struct shm_counters *ret)
 {
     shm_counters_reset(ret);
     if (page != NULL)
-        shm_counters_fold(ret, slot_sheet(slot), SHM_COUNTERS_ALL);
+        shm_counters_fold(ret, counters_of(slot), SHM_COUNTERS_ALL);
 }
 
 void stats_sum(struct shm_counters *ret)
 {
     shm_counters_reset(ret);
     for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++)
-        shm_counters_fold(ret, slot_sheet(slot), SHM_COUNTERS_ALL);
+        shm_counters_fold(ret, counters_of(slot), SHM_COUNTERS_ALL);
 }
 
 int64_t stat_read(const struct shm_counters *sum, enum stat_id which)
@@ -348,18 +348,18 @@ void top_tasks_merge(struct top_tasks_list *list, const struct top_tasks_list *o
 
 void top_tasks_write(struct top_tasks_board *board, const struct top_tasks_list *list)
 {
-    __atomic_store_n(&board->turn, board->turn | 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&board->version, board->version | 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     board->list = *list;
-    __atomic_store_n(&board->turn, board->turn + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&board->version, board->version + 1, __ATOMIC_RELEASE);
 }
 
 bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *ret_list)
 {
-    uint32_t turn = __atomic_load_n(&board->turn, __ATOMIC_ACQUIRE);
+    uint32_t version = __atomic_load_n(&board->version, __ATOMIC_ACQUIRE);
     *ret_list = board->list;
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (turn % 2 != 0 || turn != __atomic_load_n(&board->turn, __ATOMIC_RELAXED))
+    if (version % 2 != 0 || version != __atomic_load_n(&board->version, __ATOMIC_RELAXED))
         return false;
     if (ret_list->n > TOP_TASKS_MAX)
         ret_list->n = TOP_TASKS_MAX;
@@ -368,7 +368,7 @@ bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *
     return true;
 }
 
-void stats_tell_watched(const struct top_tasks_list *list)
+void stats_publish_watched(const struct top_tasks_list *list)
 {
     top_tasks_write(&own->board, list);
 }
@@ -378,7 +378,7 @@ void stats_watched(struct top_tasks_list *ret)
     struct top_tasks_list list;
     *ret = (struct top_tasks_list){0};
     for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++) {
-        if (top_tasks_read(&slot_sheet(slot)->board, &list))
+        if (top_tasks_read(&counters_of(slot)->board, &list))
             top_tasks_merge(ret, &list);
     }
 }

@@ -1,14 +1,15 @@
 /* stats: counters, gauges and histograms, defined in two tables with their help texts.
  *
- * The master allocates the page of counters in shared memory. It has one sheet for each worker process, which only that
- * process writes. The master adds up the sheets. It adds the sheet of a worker that has exited to its own, so that totals
- * never decrease.
+ * The master allocates a page of counters in shared memory: one slot for itself and one for each worker process. Only
+ * that process writes its slot; the master adds up all of them. It adds the slot of a worker that has exited to its own,
+ * so totals never decrease.
  *
  * A series has a key, the metric's name and labels as Prometheus writes them, and one value, or several in a row for a
- * histogram. The writer of a sheet only adds series. The key identifies a value, not its index, so sheets of processes with
- * other routes or another version of the program can be added up. A reader validates everything that it reads from a sheet.
+ * histogram. The writer of a slot only adds series. A value is identified by its key, not by its index, so slots of
+ * processes with other routes or another version of the program can be added up. A reader validates everything that it
+ * reads from a slot.
  *
- * A sheet also has a board with the tasks that have the most watchers. It is written and read without locks. */
+ * A slot also holds the tasks with the most watchers, which are written and read without locks. */
 #ifndef STATS_H
 #define STATS_H
 
@@ -126,7 +127,7 @@ struct top_tasks_list {
 };
 
 struct top_tasks_board {
-    uint32_t turn; /* odd during a write */
+    uint32_t version; /* odd during a write */
     struct top_tasks_list list;
 };
 
@@ -139,7 +140,7 @@ void top_tasks_write(struct top_tasks_board *board, const struct top_tasks_list 
 /* Returns false if the board is being written. Invalid content is truncated. */
 bool top_tasks_read(const struct top_tasks_board *board, struct top_tasks_list *ret_list);
 
-/* ---- a sheet ---- */
+/* ---- the counters of one process ---- */
 
 enum { SHM_COUNTERS_VALUES = 2048, SHM_COUNTERS_KEY = 248 };
 
@@ -156,14 +157,14 @@ struct shm_counters {
 #define SHM_COUNTERS_LAYOUT ((uint32_t)(0x10000000u + sizeof(struct shm_counters)))
 
 /* Removes all series. Memory after the values in use may contain anything. */
-void shm_counters_reset(struct shm_counters *sheet);
+void shm_counters_reset(struct shm_counters *counters);
 
 /* The index of a series' first value; creates the series if needed. `guess` is the index to check first.
- * SHM_COUNTERS_VALUES if the sheet is full or the key is too long. */
-size_t shm_counters_series(struct shm_counters *sheet, const char *key, size_t width, size_t guess);
+ * SHM_COUNTERS_VALUES if the slot is full or the key is too long. */
+size_t shm_counters_series(struct shm_counters *counters, const char *key, size_t width, size_t guess);
 
 /* The number of values of the series at that index. */
-size_t shm_counters_width(const struct shm_counters *sheet, size_t at);
+size_t shm_counters_width(const struct shm_counters *counters, size_t at);
 
 /* Whether a key belongs to the metric. */
 bool shm_counters_key_is(const char *key, const char *metric);
@@ -173,19 +174,19 @@ enum shm_counters_part {
     SHM_COUNTERS_TOTALS /* counters, whose names end in "_total", and histograms */
 };
 
-/* Adds the values of another sheet to those with the same keys. */
+/* Adds the values of another slot to those with the same keys. */
 void shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
                        enum shm_counters_part part);
 
-/* Each sheet has one writer, so a relaxed atomic store is enough. */
-static inline void shm_counters_add(struct shm_counters *sheet, size_t at, int64_t n)
+/* Each slot has one writer, so a relaxed atomic store is enough. */
+static inline void shm_counters_add(struct shm_counters *counters, size_t at, int64_t n)
 {
-    __atomic_store_n(&sheet->values[at], sheet->values[at] + n, __ATOMIC_RELAXED);
+    __atomic_store_n(&counters->values[at], counters->values[at] + n, __ATOMIC_RELAXED);
 }
 
 /* ---- the page ---- */
 
-/* Sheets of the page: the master's, and those of two generations of workers during a reload. */
+/* Slots of the page: one for the master, and enough for two generations of workers during a reload. */
 enum { STATS_SLOTS = 256, STATS_MASTER_SLOT = 0 };
 
 /* Creates the page; returns a file descriptor to pass to workers, or a negative errno. */
@@ -207,7 +208,7 @@ void stats_beat(void);
 int64_t stats_beats(int slot);
 
 /* A series of a family: stat_series(FAMILY_X, "label", value, "label", value), or (FAMILY_X, NULL) without
- * labels. The lookup compares text, so frequent callers keep the pointer. If the sheet is full, updates are
+ * labels. The lookup compares text, so frequent callers keep the pointer. If the slot is full, updates are
  * lost and counted in STAT_SERIES_LOST. */
 #define stat_series(family, ...) stat_series_of(family, (const char *const[]){__VA_ARGS__, NULL})
 int64_t *stat_series_of(enum family_id family, const char *const *labels) NEVER_NULL;
@@ -225,7 +226,7 @@ int64_t stat_read(const struct shm_counters *sum, enum stat_id which);
 int64_t series_read_of(const struct shm_counters *sum, enum family_id family, const char *const *labels);
 
 /* Publishes this process's most watched tasks; returns those of all processes. */
-void stats_tell_watched(const struct top_tasks_list *list);
+void stats_publish_watched(const struct top_tasks_list *list);
 void stats_watched(struct top_tasks_list *ret);
 
 static inline void series_set(int64_t *series, int64_t value)

@@ -27,8 +27,8 @@
 #include "lib/stats.h"
 
 enum {
-    LOOK_FIRST_MS = 2,             /* the first pause before a partial request is checked again */
-    LOOK_MAX_MS = 250,             /* the longest such pause */
+    RECHECK_FIRST_MS = 2,             /* the first pause before a partial request is checked again */
+    RECHECK_MAX_MS = 250,             /* the longest such pause */
     PARTIAL_MAX_MS = 60000,        /* a request that is still incomplete after this is dropped */
     LINGER_MS = 300,               /* draining: idle connections are closed after this */
     WRITE_MAX_MS = 60000,          /* a connection that accepts no data for this long is closed, */
@@ -50,7 +50,7 @@ struct fcgi_request {
     bool refused;             /* over max_connections: gets one answer, then is closed */
     int events;               /* that the poll handle waits for */
     uint64_t since_ms;        /* loop time at which PARTIAL began */
-    struct backoff look;      /* the pauses of PARTIAL */
+    struct backoff recheck;      /* the pauses of PARTIAL */
     struct buf pending;       /* BUSY: the request body; WRITING, STREAMING: data to be written */
     size_t pending_at;        /* how many of these bytes are written */
     int64_t unsent;           /* the memory for this data, as counted */
@@ -81,7 +81,7 @@ struct fcgi_server {
     bool freed;   /* the memory is released with the last handle */
 };
 
-static void look(struct fcgi_request *c);
+static void check_socket(struct fcgi_request *c);
 
 /* ---- opening and closing ---- */
 
@@ -190,9 +190,9 @@ static void open_connection(struct fcgi_server *s, int fd)
 
 /* ---- reading ---- */
 
-static void on_look_again(uv_timer_t *timer)
+static void on_recheck(uv_timer_t *timer)
 {
-    look(timer->data);
+    check_socket(timer->data);
 }
 
 static void wait_for_the_rest(struct fcgi_request *c)
@@ -201,16 +201,16 @@ static void wait_for_the_rest(struct fcgi_request *c)
     if (c->state == IDLE) {
         c->state = PARTIAL;
         c->since_ms = now;
-        c->look = (struct backoff){.first_ms = LOOK_FIRST_MS, .max_ms = LOOK_MAX_MS};
+        c->recheck = (struct backoff){.first_ms = RECHECK_FIRST_MS, .max_ms = RECHECK_MAX_MS};
         wait_for(c, UV_DISCONNECT);
     }
     if (now - c->since_ms > PARTIAL_MAX_MS)
         return close_connection(c, "a request stayed incomplete");
-    uv_timer_start(&c->timer, on_look_again, (uint64_t)backoff_next(&c->look), 0);
+    uv_timer_start(&c->timer, on_recheck, (uint64_t)backoff_next(&c->recheck), 0);
 }
 
 /* Reads the body whatever the method: an unread rest would be parsed as the next request. */
-static void read_off_stdin(struct fcgi_request *c)
+static void read_body(struct fcgi_request *c)
 {
     char piece[4096];
     int n;
@@ -233,14 +233,14 @@ static void take_request(struct fcgi_request *c)
     c->on_gone = NULL;
     c->account = NULL;
     uv_timer_stop(&c->timer);
-    read_off_stdin(c);
+    read_body(c);
     stat_inc(STAT_REQUESTS);
     c->server->handlers.on_request(c->server->handlers.ctx, c);
 }
 
 /* The socket is readable while a request is under way: the web server has closed the connection, or has sent
  * data too early. */
-static void look_for_end(struct fcgi_request *c)
+static void check_for_end(struct fcgi_request *c)
 {
     char byte;
     ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -251,7 +251,7 @@ static void look_for_end(struct fcgi_request *c)
 }
 
 /* Checks the data in the socket without consuming it. */
-static void look(struct fcgi_request *c)
+static void check_socket(struct fcgi_request *c)
 {
     static unsigned char peeked[FCGI_PARSE_MAX + 1];
     ssize_t n = recv(c->fd, peeked, sizeof(peeked), MSG_PEEK | MSG_DONTWAIT);
@@ -420,9 +420,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     if (status < 0 || (events & UV_DISCONNECT))
         close_connection(c, NULL);
     else if (c->state == IDLE)
-        look(c);
+        check_socket(c);
     else if (c->state == BUSY)
-        look_for_end(c);
+        check_for_end(c);
     else if (c->state == WRITING || c->state == STREAMING)
         continue_writing(c);
 }
@@ -565,7 +565,7 @@ static void on_linger_over(uv_timer_t *timer)
 {
     struct fcgi_request *c = timer->data;
     if (c->state == IDLE)
-        look(c); /* a request that has arrived is still served */
+        check_socket(c); /* a request that has arrived is still served */
     if (c->state == IDLE)
         close_connection(c, NULL);
 }

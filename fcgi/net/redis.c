@@ -198,7 +198,7 @@ static void go_up(struct redis *r)
     r->reason[0] = '\0';
 }
 
-/* Closes the connection. The commands under way end with REDIS_AWAY. */
+/* Closes the connection. The commands under way end with REDIS_UNAVAILABLE. */
 static void drop(struct redis *r, const char *reason)
 {
     redisAsyncContext *context = r->context;
@@ -291,7 +291,7 @@ static void complain(struct redis *r, int verb, const char *error)
 }
 
 /* hiredis calls this for the reply to SUBSCRIBE, for each message, and when the connection ends. */
-static void on_heard(redisAsyncContext *context, void *reply_, void *data)
+static void on_subscription(redisAsyncContext *context, void *reply_, void *data)
 {
     (void)context;
     const redisReply *reply = reply_;
@@ -307,7 +307,7 @@ static void on_heard(redisAsyncContext *context, void *reply_, void *data)
 
 static void subscribe(struct redis *r)
 {
-    if (redisAsyncCommand(r->context, on_heard, r, "SUBSCRIBE %s", r->channel) != REDIS_OK)
+    if (redisAsyncCommand(r->context, on_subscription, r, "SUBSCRIBE %s", r->channel) != REDIS_OK)
         drop(r, "connection lost");
 }
 
@@ -342,7 +342,7 @@ static struct redis_reply judge(struct redis *r, int verb, const redisReply *rep
     stat_inc(STAT_REDIS_FAILURES);
     if (reply != NULL && !r->freed)
         complain(r, verb, type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
-    return (struct redis_reply){.result = REDIS_AWAY};
+    return (struct redis_reply){.result = REDIS_UNAVAILABLE};
 }
 
 static void on_reply(redisAsyncContext *context, void *reply_, void *data)
@@ -484,7 +484,8 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
     return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
 }
 
-struct redis *redis_listen(struct redis *commands, const char *channel, redis_message *on_message, void *ctx)
+struct redis *redis_subscribe(struct redis *commands, const char *channel, redis_message *on_message,
+                              void *ctx)
 {
     return begin(commands->loop, (struct redis){.conf = commands->conf,
                                                 .commands = commands,

@@ -16,9 +16,9 @@ struct redis_command; /* one command under way */
 enum redis_verb { REDIS_GET, REDIS_SET, REDIS_EVAL, REDIS_VERBS };
 
 enum redis_result {
-    REDIS_FOUND,   /* a value, a number, "OK" */
-    REDIS_NOTHING, /* no such key; SET NX found the key set */
-    REDIS_AWAY     /* no reply in time, or an error: nothing is known about the key */
+    REDIS_FOUND,      /* a value, a number, "OK" */
+    REDIS_NOTHING,    /* no such key; SET NX found the key set */
+    REDIS_UNAVAILABLE /* no reply in time, or an error: nothing is known about the key */
 };
 
 struct redis_reply {
@@ -37,7 +37,8 @@ typedef void redis_message(void *ctx, const char *text);
 
 /* Opens a second connection, which receives the messages published on `channel` (all (ref)). Its failures are
  * logged only while the first connection, `commands`, is up. */
-struct redis *redis_listen(struct redis *commands, const char *channel, redis_message *on_message, void *ctx);
+struct redis *redis_subscribe(struct redis *commands, const char *channel, redis_message *on_message,
+                              void *ctx);
 
 /* Pending commands get no callback. Freed when the loop has run the closing callbacks. NULL is allowed. */
 void redis_free(struct redis *redis);

@@ -246,9 +246,9 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
 
 /* Facts about all tasks of a list. */
 struct list_facts {
-    int64_t news_ms; /* when a running task can have changed; 0: none is running */
-    int64_t ttl_ms;  /* the shortest freshness */
-    int64_t age_ms;  /* of the oldest */
+    int64_t change_ms; /* when a running task can have changed; 0: none is running */
+    int64_t ttl_ms;    /* the shortest freshness */
+    int64_t age_ms;    /* of the oldest */
 };
 
 static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item *items, size_t n)
@@ -259,8 +259,8 @@ static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item 
         if (s == NULL)
             continue;
         int64_t left_ms = s->fresh_until_ms > now_ms ? s->fresh_until_ms - now_ms : 1;
-        if (!state_ended(s->state) && (list.news_ms == 0 || left_ms < list.news_ms))
-            list.news_ms = left_ms;
+        if (!state_ended(s->state) && (list.change_ms == 0 || left_ms < list.change_ms))
+            list.change_ms = left_ms;
         if (left_ms < list.ttl_ms)
             list.ttl_ms = left_ms;
         if (now_ms - s->fetched_ms > list.age_ms)
@@ -312,8 +312,8 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     begin(a, facts, unchanged ? 304 : 200);
     add_cache_status(a, facts, list.ttl_ms);
     add_number(&a->head, "Age: ", seconds_down(list.age_ms), "\r\nCache-Control: private, no-cache\r\n");
-    if (list.news_ms > 0)
-        add_number(&a->head, "Retry-After: ", seconds_up(list.news_ms), "\r\n");
+    if (list.change_ms > 0)
+        add_number(&a->head, "Retry-After: ", seconds_up(list.change_ms), "\r\n");
     add_etag(&a->head, etag);
     add_readers(&a->head, facts);
     if (unchanged) {

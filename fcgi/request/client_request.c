@@ -214,8 +214,8 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
 }
 
 /* Reads the client's credentials. The access mode "open" needs none. */
-static void read_asker(const struct conf *conf, const struct fcgi_request *client, const struct task *task,
-                       struct client_request *asked)
+static void read_credentials(const struct conf *conf, const struct fcgi_request *client,
+                             const struct task *task, struct client_request *asked)
 {
     const char *query = asked->uri ? strchr(asked->uri, '?') : NULL;
     const char *origin = fcgi_param(client, "HTTP_ORIGIN");
@@ -254,7 +254,7 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
     bool unified =
         asked->kind != ROUTE_NATIVE || client_request_prefers_unified(fcgi_param(client, "HTTP_PREFER"));
     asked->view = unified ? VIEW_UNIFIED : VIEW_NATIVE;
-    read_asker(conf, client, ret_task->route ? ret_task : NULL, asked);
+    read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
     if (!asked->head_only && !asked->preflight && !is_method(method, "GET"))

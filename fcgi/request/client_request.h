@@ -16,7 +16,7 @@ struct client_request {
     enum view_kind view;
     const struct conf_route
         *hook;                 /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET: the provider's route */
-    int wait_s;                /* how long the client wants to wait for news; 0: not at all */
+    int wait_s;                /* how long the client wants to wait for a change; 0: not at all */
     bool stream;               /* the client wants server-sent events */
     const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
     const char *if_none_match; /* (ref) */

@@ -37,9 +37,9 @@ bool lookups_take_ids(struct lookups *ls, const char *uri)
     int n = route_ids(ls->parts->conf, uri, tasks, problems);
     if (n > 0) {
         ls->n = 0;
-        ls->n_asked = (size_t)n;
-        ls->items = xcalloc(ls->n_asked, sizeof(*ls->items));
-        ls->order = xcalloc(ls->n_asked, 1);
+        ls->n_listed = (size_t)n;
+        ls->items = xcalloc(ls->n_listed, sizeof(*ls->items));
+        ls->order = xcalloc(ls->n_listed, 1);
     }
     for (int i = 0; i < n; i++) {
         size_t at = problems[i] == PROBLEM_NONE ? find_task(ls, &tasks[i]) : ls->n;
@@ -74,7 +74,7 @@ void lookups_forget(struct lookups *ls)
         forget(&ls->items[i], PROBLEM_NONE);
 }
 
-void lookups_judge(struct lookups *ls, const struct team *team, struct quota *quota)
+void lookups_authorize(struct lookups *ls, const struct team *team, struct quota *quota)
 {
     for (size_t i = 0; i < ls->n; i++) {
         struct lookup *l = &ls->items[i];
@@ -82,7 +82,7 @@ void lookups_judge(struct lookups *ls, const struct team *team, struct quota *qu
         l->granted = ls->parts->conf->access.ownership == OWNERSHIP_NONE;
         l->waiter.payer = l->watcher.payer = quota;
         if (l->problem == PROBLEM_NONE)
-            l->problem = access_may(team, &l->task);
+            l->problem = access_authorize(team, &l->task);
     }
 }
 
@@ -108,23 +108,24 @@ static void drop_foreign(struct lookup *l)
 /* A fresh snapshot or a known problem; otherwise, the last snapshot. */
 static bool take_cached(struct lookup *l)
 {
-    const struct cache_look look = cache_look(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
-    bool fresh = look.problem == PROBLEM_NONE && look.left_ms > 0;
+    const struct cache_result cached =
+        cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
+    bool fresh = cached.problem == PROBLEM_NONE && cached.left_ms > 0;
     l->source = SOURCE_MEMORY;
-    l->ttl_ms = look.left_ms;
-    l->problem = look.problem;
+    l->ttl_ms = cached.left_ms;
+    l->problem = cached.problem;
     if (fresh)
-        l->snapshot = snapshot_ref(look.snapshot);
-    else if (look.snapshot != NULL)
-        l->last = snapshot_ref(look.snapshot);
-    l->doubted = look.problem != PROBLEM_NONE && look.snapshot != NULL;
-    if (l->doubted || (look.problem != PROBLEM_NONE && look.problem != PROBLEM_TASK_NOT_FOUND))
-        l->retry_after_ms = look.left_ms;
-    if (look.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
+        l->snapshot = snapshot_ref(cached.snapshot);
+    else if (cached.snapshot != NULL)
+        l->last = snapshot_ref(cached.snapshot);
+    l->doubted = cached.problem != PROBLEM_NONE && cached.snapshot != NULL;
+    if (l->doubted || (cached.problem != PROBLEM_NONE && cached.problem != PROBLEM_TASK_NOT_FOUND))
+        l->retry_after_ms = cached.left_ms;
+    if (cached.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
         stat_inc(STAT_HITS_MEMORY);
         stat_inc(STAT_SPARED);
     }
-    return look.left_ms > 0;
+    return cached.left_ms > 0;
 }
 
 bool lookup_in_memory(struct lookup *l)
@@ -135,7 +136,7 @@ bool lookup_in_memory(struct lookup *l)
 /* Whether the last poll failed. Its problem expires before the next poll has an answer. */
 static bool is_failing(const struct lookup *l)
 {
-    return cache_look(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms()).failing;
+    return cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms()).failing;
 }
 
 static void serve_stale(struct lookup *l)
@@ -179,7 +180,7 @@ bool lookup_excuse(struct lookup *l)
 static void end_wait(struct lookups *ls)
 {
     if (--ls->n_missing == 0)
-        ls->parts->on_news(ls);
+        ls->parts->on_update(ls);
 }
 
 static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *result)
@@ -330,7 +331,7 @@ bool lookup_audit(struct lookup *l)
 
 /* ---- watching ---- */
 
-static void take_news(struct lookup *l, struct snapshot *snapshot)
+static void take_snapshot(struct lookup *l, struct snapshot *snapshot)
 {
     snapshot_ref(snapshot); /* before the old one is released: they may be the same */
     forget(l, PROBLEM_NONE);
@@ -355,19 +356,19 @@ static bool can_end(struct lookups *ls)
     return ls->n_ended == ls->n;
 }
 
-static void on_watch_news(struct watcher *watcher, struct snapshot *snapshot)
+static void on_watched_change(struct watcher *watcher, struct snapshot *snapshot)
 {
     struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
     char etag[ETAG_SIZE] = "";
     if (l->snapshot != NULL)
         memcpy(etag, l->snapshot->views[VIEW_UNIFIED].etag, ETAG_SIZE);
     if (snapshot != NULL)
-        take_news(l, snapshot);
+        take_snapshot(l, snapshot);
     else
         lose(l, PROBLEM_TASK_NOT_FOUND);
     bool same = l->snapshot != NULL && strcmp(l->snapshot->views[VIEW_UNIFIED].etag, etag) == 0;
     if (can_end(l->lookups) && !(same && is_list(l->lookups)))
-        l->lookups->parts->on_news(l->lookups);
+        l->lookups->parts->on_update(l->lookups);
 }
 
 bool lookup_watch(struct lookup *l)
@@ -376,13 +377,13 @@ bool lookup_watch(struct lookup *l)
     if (l->snapshot == NULL)
         return false;
     if (l->watcher.entry == NULL) {
-        struct snapshot *newest = cache_look(fetches_cache(parts->fetches), &l->task, wall_ms()).snapshot;
+        struct snapshot *newest = cache_get(fetches_cache(parts->fetches), &l->task, wall_ms()).snapshot;
         if (newest != NULL && newest != l->snapshot)
-            take_news(l, newest);
+            take_snapshot(l, newest);
     }
     if (l->snapshot == NULL || state_ended(l->snapshot->state))
         return false;
-    l->watcher.on_news = on_watch_news;
+    l->watcher.on_change = on_watched_change;
     if (l->watcher.entry == NULL)
         poller_join(parts->poller, &l->task, l->snapshot, &l->watcher);
     return true;
@@ -422,7 +423,7 @@ void lookups_done(struct lookups *ls)
 
 static void list_items(const struct lookups *ls, struct answer_item *items)
 {
-    for (size_t i = 0; i < ls->n_asked; i++) {
+    for (size_t i = 0; i < ls->n_listed; i++) {
         const struct lookup *l = &ls->items[ls->order[i]];
         items[i] = (struct answer_item){.snapshot = l->snapshot, .problem = l->problem};
     }
@@ -458,7 +459,7 @@ void lookups_answer(const struct lookups *ls, enum view_kind view, const struct 
         facts.stored |= ls->items[i].stored;
     }
     list_items(ls, items);
-    answer_many(answer, &facts, items, ls->n_asked);
+    answer_many(answer, &facts, items, ls->n_listed);
 }
 
 bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char *if_none_match)
@@ -470,6 +471,6 @@ bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char
     if (!is_list(ls))
         return answer_etag_matches(if_none_match, ls->only.snapshot->views[view].etag);
     list_items(ls, items);
-    answer_list_etag(items, ls->n_asked, etag);
+    answer_list_etag(items, ls->n_listed, etag);
     return answer_etag_matches(if_none_match, etag);
 }

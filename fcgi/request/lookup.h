@@ -39,7 +39,7 @@ struct lookups_parts {
     struct ownership *ownership;
     struct poller *poller;
     /* The last of n_missing results has come, or a watched task has changed or does not exist any more. */
-    void (*on_news)(struct lookups *lookups);
+    void (*on_update)(struct lookups *lookups);
 };
 
 /* The lookups of one request; embedded in it. */
@@ -49,11 +49,11 @@ struct lookups {
     struct lookup *items;
     size_t n;
     size_t n_missing;     /* results of lookup_fetch or lookup_claim that come later */
-    bool every_change;    /* on_news is called for each change of a list; false: when all tasks have ended */
+    bool every_change;    /* on_update is called for each change of a list; false: when all tasks have ended */
     size_t n_ended;       /* the first items, which are known to have ended */
     struct lookup only;   /* the one lookup of most requests */
-    unsigned char *order; /* of a list: the item at each of its n_asked places; a task may be named twice */
-    size_t n_asked;
+    unsigned char *order; /* of a list: the item at each of its n_listed places; a task may be named twice */
+    size_t n_listed;
 };
 
 /* One lookup, whose task the caller sets in `only`. All (ref), and outlive the lookups. */
@@ -66,7 +66,7 @@ void lookups_done(struct lookups *lookups);
 MUST_CHECK bool lookups_take_ids(struct lookups *lookups, const char *uri);
 
 /* Sets the team and the quota (either may be NULL). Tasks that the team may not read get a problem. */
-void lookups_judge(struct lookups *lookups, const struct team *team, struct quota *quota);
+void lookups_authorize(struct lookups *lookups, const struct team *team, struct quota *quota);
 
 /* Calls one of the functions below for each lookup. Returns how many of them returned true. */
 size_t lookups_each(struct lookups *lookups, bool (*step)(struct lookup *lookup));
@@ -86,7 +86,7 @@ bool lookup_claim(struct lookup *lookup);
 /* Logs the decision, if the configuration wants an audit. */
 bool lookup_audit(struct lookup *lookup);
 
-/* Takes the newest snapshot in the cache and watches the task from then on: changes call on_news.
+/* Takes the newest snapshot in the cache and watches the task from then on: changes call on_update.
  * Returns false if the task cannot change any more. */
 bool lookup_watch(struct lookup *lookup);
 

@@ -2,11 +2,11 @@
  *
  *     route -> authorize -> look_in_memory -> join_fetches -> claim -> audit -> hold -> respond
  *       |  '-- take_hint -------- '-- all fresh --------------^ |                ^--'     ^
- *       |          |                                            |                '-> stream -- news --> stream ...
+ *       |          |                                            |                '-> stream -- change --> stream ...
  *       '----------'-- refused ---------------------------------'-------------------------'
  *
  * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
- * wait is held until there is news; a stream sends each change. A step that refuses the request sets the
+ * wait is held until one of its tasks changes; a stream sends each change. A step that refuses the request sets the
  * problem and returns RESPOND. Only run() changes the step and frees the request. */
 #include "request/request.h"
 
@@ -23,7 +23,7 @@
 #include "request/client_request.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
-enum { TURN_TASKS = 500 };             /* of the requests that one loop iteration runs */
+enum { DUE_TASKS_MAX = 500 };          /* in the due requests that one loop iteration runs */
 enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
 
 /* X(step, its function) */
@@ -62,12 +62,12 @@ struct request {
     bool waits;     /* it is in the list, and has a timer */
     bool waited;    /* it has been in the list */
     struct client_request asked;
-    struct slot slot; /* of the team's limit of waiting requests */
+    struct wait_slot wait_slot; /* of the team's limit of waiting requests */
     struct lookups lookups;
     int64_t until_ms;  /* wall time: when the client's link expires */
     uint64_t begun_ms; /* loop time */
     int64_t begun_ns;  /* wall time */
-    bool held;         /* it waits for news */
+    bool held;         /* it waits for a change */
     bool time_over;    /* the deadline has passed: answer with the current results */
     struct stream stream;
     uv_timer_t timer; /* the deadline, or the heartbeat */
@@ -84,35 +84,35 @@ struct requests {
     struct request *waiting;
     int64_t n_waiting;   /* tasks that they wait for */
     struct request *due; /* requests that the next loop iterations run */
-    uv_idle_t turn;      /* active while there are any */
+    uv_idle_t idle;      /* active while there are any */
     bool leaving;        /* no request is held any more */
 };
 
 static void run(struct request *r);
 
-/* ---- turns ----
+/* ---- due requests ----
  *
- * Requests for many tasks, and those that are held, run in the next loop iteration, each once however much news
- * has come. One iteration runs only some of them, so that others are answered in between. */
+ * Requests for many tasks, and those that are held, run in the next loop iteration, each once however many
+ * changes have come. One iteration runs only some of them, so that others are answered in between. */
 
-static void leave_turn(struct request *r)
+static void leave_due(struct request *r)
 {
     if (r->due)
         DL_DELETE2(r->requests->due, r, due_prev, due_next);
     r->due = false;
 }
 
-static void on_turn(uv_idle_t *turn)
+static void on_loop_idle(uv_idle_t *idle)
 {
-    struct requests *rs = CONTAINER_OF(turn, struct requests, turn);
+    struct requests *rs = CONTAINER_OF(idle, struct requests, idle);
     struct request *r;
     size_t n = 0;
-    while ((r = rs->due) != NULL && n < TURN_TASKS) {
+    while ((r = rs->due) != NULL && n < DUE_TASKS_MAX) {
         n += r->asked.kind == ROUTE_MANY ? ROUTE_IDS_MAX : 1;
         run(r);
     }
     if (rs->due == NULL)
-        uv_idle_stop(turn);
+        uv_idle_stop(idle);
 }
 
 static void run_later(struct request *r)
@@ -122,7 +122,7 @@ static void run_later(struct request *r)
         return;
     r->due = true;
     DL_APPEND2(rs->due, r, due_prev, due_next);
-    uv_idle_start(&rs->turn, on_turn);
+    uv_idle_start(&rs->idle, on_loop_idle);
 }
 
 static void on_gone(void *user)
@@ -214,8 +214,8 @@ void requests_take_hint(struct requests *rs, const char *key)
     struct task task;
     if (!task_from_key(rs->parts.conf, key, &task))
         return;
-    struct cache_look look = cache_look(fetches_cache(rs->parts.fetches), &task, wall_ms());
-    if (look.snapshot != NULL || look.problem != PROBLEM_NONE)
+    struct cache_result cached = cache_get(fetches_cache(rs->parts.fetches), &task, wall_ms());
+    if (cached.snapshot != NULL || cached.problem != PROBLEM_NONE)
         poller_hint(rs->poller, &task);
 }
 
@@ -236,13 +236,13 @@ static enum step authorize(struct request *r)
     struct caller caller;
     if (r->asked.preflight)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
-    enum problem problem = access_who(conf, &r->asked.given, task, r->facts.now_ms / 1000, &caller);
+    enum problem problem = access_authenticate(conf, &r->asked.given, task, r->facts.now_ms / 1000, &caller);
     if (problem == PROBLEM_WRONG_TOKEN)
         return refuse_credential(r, CREDENTIAL_TOKEN, problem);
     if (problem == PROBLEM_WRONG_LINK)
         return refuse_credential(r, CREDENTIAL_LINK, problem);
     if (problem == PROBLEM_FORBIDDEN) {
-        lookups_judge(&r->lookups, caller.team, NULL);
+        lookups_authorize(&r->lookups, caller.team, NULL);
         lookups_each(&r->lookups, lookup_audit);
     }
     if (problem != PROBLEM_NONE)
@@ -252,9 +252,9 @@ static enum step authorize(struct request *r)
     r->until_ms = caller.until_ms;
     limit_wait(r);
     r->facts.team = caller.team ? caller.team->name : NULL;
-    r->slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
-    r->facts.limit = quota_queries_limit(r->slot.quota);
-    lookups_judge(&r->lookups, caller.team, r->slot.quota);
+    r->wait_slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
+    r->facts.limit = quota_queries_limit(r->wait_slot.quota);
+    lookups_authorize(&r->lookups, caller.team, r->wait_slot.quota);
     return LOOK_IN_MEMORY;
 }
 
@@ -270,7 +270,7 @@ static enum step look_in_memory(struct request *r)
 static void count_waiting(struct request *r, int64_t n)
 {
     r->requests->n_waiting += n;
-    quota_add(r->slot.quota, QUOTA_WAITERS, n);
+    quota_add(r->wait_slot.quota, QUOTA_WAITERS, n);
 }
 
 static void start_waiting(struct request *r)
@@ -289,7 +289,7 @@ static void start_waiting(struct request *r)
 static void stop_waiting(struct request *r)
 {
     lookups_leave(&r->lookups);
-    slot_leave(&r->slot);
+    wait_slot_release(&r->wait_slot);
     if (!r->waits)
         return;
     r->waits = false;
@@ -302,7 +302,7 @@ static void stop_waiting(struct request *r)
 static bool too_many_wait(const struct request *r)
 {
     int64_t left = r->requests->parts.conf->limits.waiters - r->requests->n_waiting;
-    return !r->waits && !quota_has_room(r->slot.quota, QUOTA_WAITERS, (int64_t)r->lookups.n, left);
+    return !r->waits && !quota_has_room(r->wait_slot.quota, QUOTA_WAITERS, (int64_t)r->lookups.n, left);
 }
 
 /* The team is at its limit. No cached view is served, because clients would then poll without a pause. */
@@ -310,12 +310,12 @@ static enum step refuse_watcher(struct request *r)
 {
     stat_inc(STAT_LIMITED_WATCHERS);
     lookups_forget(&r->lookups);
-    r->facts.limit = quota_watchers_limit(r->slot.quota);
+    r->facts.limit = quota_watchers_limit(r->wait_slot.quota);
     r->facts.retry_after_ms = RETRY_MS;
     return refuse(r, PROBLEM_TOO_MANY_WATCHERS);
 }
 
-static void on_news(struct lookups *lookups)
+static void on_update(struct lookups *lookups)
 {
     struct request *r = CONTAINER_OF(lookups, struct request, lookups);
     if (r->held || r->stream.open || r->asked.kind == ROUTE_MANY)
@@ -402,7 +402,7 @@ static enum step hold(struct request *r)
         r->asked.wait_s = 0; /* the wait was not granted */
         return RESPOND;
     }
-    if (!slot_take(&r->slot, (int64_t)r->lookups.n))
+    if (!wait_slot_take(&r->wait_slot, (int64_t)r->lookups.n))
         return refuse_watcher(r);
     start_waiting(r);
     if (!r->held)
@@ -417,13 +417,13 @@ static enum step hold(struct request *r)
 static bool may_keep(const struct request *r, size_t len)
 {
     int64_t left = r->requests->parts.conf->limits.unsent - stat_get(STAT_UNSENT_BYTES);
-    return quota_has_room(r->slot.quota, QUOTA_UNSENT_BYTES, (int64_t)len, left);
+    return quota_has_room(r->wait_slot.quota, QUOTA_UNSENT_BYTES, (int64_t)len, left);
 }
 
 /* Replaces an answer that the client's team may leave unread, but for which there is no room. */
 static void check_room(struct request *r, struct answer *answer)
 {
-    fcgi_account(r->client, quota_counter(r->slot.quota, QUOTA_UNSENT_BYTES));
+    fcgi_account(r->client, quota_counter(r->wait_slot.quota, QUOTA_UNSENT_BYTES));
     if (answer->body_len <= FCGI_RECORD_MAX || may_keep(r, answer->body_len))
         return;
     answer_done(answer);
@@ -502,7 +502,7 @@ static void begin_stream(struct request *r)
 {
     struct buf head;
     answer_stream_head(&r->facts, &head);
-    fcgi_account(r->client, quota_counter(r->slot.quota, QUOTA_UNSENT_BYTES));
+    fcgi_account(r->client, quota_counter(r->wait_slot.quota, QUOTA_UNSENT_BYTES));
     fcgi_stream(r->client, head.data, head.len);
     buf_done(&head);
     r->stream.open = true;
@@ -523,7 +523,7 @@ static void end_stream(struct request *r)
 
 /* Instead of a view that the client already has, it sends a comment, because nginx sends a head only together
  * with data. Returns false if the stream is over. */
-static bool send_news(struct request *r)
+static bool send_update(struct request *r)
 {
     const struct snapshot *snapshot = r->lookups.only.snapshot; /* NULL: the task does not exist any more */
     const struct view_bytes *view = snapshot ? &snapshot->views[r->asked.view] : NULL;
@@ -569,11 +569,11 @@ static enum step stream(struct request *r)
             lookups_forget(&r->lookups);
             return refuse_overload(r);
         }
-        if (!slot_take(&r->slot, (int64_t)r->lookups.n))
+        if (!wait_slot_take(&r->wait_slot, (int64_t)r->lookups.n))
             return refuse_watcher(r);
         begin_stream(r);
     }
-    if (!send_news(r) || r->requests->leaving)
+    if (!send_update(r) || r->requests->leaving)
         return RESPOND;
     r->step = STREAM;
     return WAIT;
@@ -644,7 +644,7 @@ static void on_closed(uv_handle_t *handle)
 
 static void request_free(struct request *r)
 {
-    leave_turn(r);
+    leave_due(r);
     stop_waiting(r);
     end_stream(r);
     lookups_done(&r->lookups);
@@ -659,7 +659,7 @@ static void run(struct request *r)
     static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
     static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
     const struct trace *outer = trace_enter(&r->asked.trace);
-    leave_turn(r);
+    leave_due(r);
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);
@@ -699,10 +699,10 @@ struct requests *requests_new(struct requests_parts parts)
                                          .fetches = parts.fetches,
                                          .ownership = parts.ownership,
                                          .poller = rs->poller,
-                                         .on_news = on_news};
+                                         .on_update = on_update};
     rs->metrics = request_metrics_new(parts.conf);
     rs->throttle = throttle_new();
-    uv_idle_init(parts.loop, &rs->turn);
+    uv_idle_init(parts.loop, &rs->idle);
     return rs;
 }
 
@@ -733,9 +733,9 @@ static void drop(struct request *r)
     request_free(r);
 }
 
-static void on_turn_closed(uv_handle_t *handle)
+static void on_idle_closed(uv_handle_t *handle)
 {
-    free(CONTAINER_OF((uv_idle_t *)handle, struct requests, turn));
+    free(CONTAINER_OF((uv_idle_t *)handle, struct requests, idle));
 }
 
 void requests_free(struct requests *rs)
@@ -749,5 +749,5 @@ void requests_free(struct requests *rs)
     request_metrics_free(rs->metrics);
     throttle_free(rs->throttle);
     poller_free(rs->poller);
-    uv_close((uv_handle_t *)&rs->turn, on_turn_closed);
+    uv_close((uv_handle_t *)&rs->idle, on_idle_closed);
 }

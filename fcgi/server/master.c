@@ -33,8 +33,8 @@
 /* Environment variable for the next program in an upgrade: the descriptor of the page of counters. */
 static const char handed_over[] = "TASKPROXY_COUNTERS";
 
-/* Secrets that keep changing are reloaded after LOOKS_MAX looks. */
-enum { TICK_MS = 500, CHECK_MAX_TICKS = 60, LOOKS_MAX = 10 };
+/* Secrets that keep changing are reloaded after CHANGES_MAX ticks. */
+enum { TICK_MS = 500, CHECK_MAX_TICKS = 60, CHANGES_MAX = 10 };
 
 struct master {
     uv_loop_t loop;
@@ -47,8 +47,8 @@ struct master {
     struct notify notify;
     struct status_server *status_server;
     uint64_t stamp_reported;  /* files_stamp of the secrets when they were loaded, or refused */
-    uint64_t stamp_looked;    /* at the last look */
-    int looks;                /* consecutive looks at which they had changed again */
+    uint64_t stamp_seen;      /* at the last tick */
+    int changes;              /* consecutive ticks in which they changed again */
     struct log_once refusals; /* why changed secrets were refused */
     bool reload_wanted;       /* HUP came */
     bool secrets_wanted;      /* secrets have changed */
@@ -92,7 +92,7 @@ char *master_refuses(const struct conf *conf)
 /* Watches the secrets for changes since this configuration has read them. */
 static void watch_secrets(struct master *m)
 {
-    m->stamp_reported = m->stamp_looked = files_stamp(m->conf->files, false);
+    m->stamp_reported = m->stamp_seen = files_stamp(m->conf->files, false);
 }
 
 /* Opens the sockets of `conf` and starts its workers. Returns an error (allocated), or NULL. */
@@ -275,14 +275,14 @@ static void start_reload(struct master *m)
 
 /* Compares the stamps of the files at each tick: that finds every change, on every file system, and costs one
  * stat(2) per file. Changes are reported together, once the files no longer change. */
-static void look_at_secrets(struct master *m)
+static void check_secrets(struct master *m)
 {
     uint64_t now = files_stamp(m->conf->files, true);
-    m->looks = now == m->stamp_looked ? 0 : m->looks + 1;
-    m->stamp_looked = now;
-    if (now == m->stamp_reported || (m->looks > 0 && m->looks < LOOKS_MAX))
+    m->changes = now == m->stamp_seen ? 0 : m->changes + 1;
+    m->stamp_seen = now;
+    if (now == m->stamp_reported || (m->changes > 0 && m->changes < CHANGES_MAX))
         return;
-    m->looks = 0;
+    m->changes = 0;
     m->stamp_reported = now;
     m->secrets_wanted = true;
     start_reload(m);
@@ -294,7 +294,7 @@ static void on_tick(uv_timer_t *timer)
     log_tick();
     if (m->check_pid != 0 && --m->check_ticks == 0)
         kill(m->check_pid, SIGKILL);
-    look_at_secrets(m);
+    check_secrets(m);
 }
 
 /* ---- stopping ---- */

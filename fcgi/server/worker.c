@@ -308,7 +308,7 @@ int worker_main(int index, int slot, const char *path)
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
     start_beating(&w);
-    fetches_hear(w.fetches);
+    fetches_subscribe(w.fetches);
     enter_sandbox(w.conf);
     report_ready();
     return run(&w);

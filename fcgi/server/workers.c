@@ -26,7 +26,7 @@ enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY
 
 /* Missed heartbeats before a worker counts as hung; and by which factor more of them are tolerated before a
  * worker that is starting or leaving is killed, because its loop may be blocked for long. */
-enum { HUNG_LOOKS = 3, PATIENCE = 3 };
+enum { HUNG_BEATS = 3, PATIENCE = 3 };
 
 enum { SPAWN_FDS_MAX = 8 };
 
@@ -43,9 +43,9 @@ struct child {
     int generation; /* of its configuration; 0: adopted */
     bool ready;
     bool leaving;    /* it was sent TERM */
-    int drain_looks; /* looks until a leaving worker is killed; 0: unknown */
-    int64_t beats;   /* its heartbeats at the last look */
-    int silent;      /* looks without a heartbeat; not a time, which would include a suspended machine's */
+    int drain_beats; /* checks until a leaving worker is killed; 0: unknown */
+    int64_t beats;   /* its heartbeats at the last check */
+    int missed;      /* heartbeats missed in a row; not a time, which would include a suspended machine's */
     uint64_t started_ms; /* loop time, which the next program continues */
     int control;         /* descriptor; while it is open, the worker has a master */
     uv_poll_t poll;      /* of the control descriptor */
@@ -72,9 +72,9 @@ struct workers {
     struct child *children;
     bool slots[STATS_SLOTS];
     bool stopping;
-    int hung_looks;  /* a worker that is silent for so many looks is killed */
-    int drain_looks; /* a worker that takes so many to leave is killed */
-    uv_timer_t look; /* at all workers, once a heartbeat */
+    int hung_beats;         /* a worker that misses so many heartbeats is killed */
+    int drain_beats;        /* a worker that takes longer to leave is killed */
+    uv_timer_t check_timer; /* checks all workers, once a heartbeat */
     int open_handles;
 };
 
@@ -89,7 +89,7 @@ bool workers_is_empty(const struct workers *workers)
 
 static bool is_hung(const struct child *child)
 {
-    return child->silent >= HUNG_LOOKS;
+    return child->missed >= HUNG_BEATS;
 }
 
 static enum worker_state state_of(const struct child *child)
@@ -215,12 +215,12 @@ static void pause_place(struct place *place)
 
 /* ---- leaving ---- */
 
-static void tell_to_leave(struct child *child)
+static void terminate(struct child *child)
 {
     if (child->leaving)
         return;
-    if (child->drain_looks == 0)
-        child->drain_looks = child->workers->drain_looks;
+    if (child->drain_beats == 0)
+        child->drain_beats = child->workers->drain_beats;
     child->leaving = true;
     kill(child->pid, SIGTERM);
 }
@@ -232,7 +232,7 @@ static void retire_old_workers(struct workers *workers)
     DL_FOREACH(workers->children, child)
     {
         if (child->generation != workers->generation)
-            tell_to_leave(child);
+            terminate(child);
     }
     for (int i = workers->n_wanted; i < WORKERS_MAX; i++) {
         sockets_release(workers->parts.sockets, workers->places[i].fd);
@@ -245,7 +245,7 @@ void workers_stop(struct workers *workers)
     struct child *child;
     workers->stopping = true;
     DL_FOREACH(workers->children, child)
-    tell_to_leave(child);
+    terminate(child);
     for (int i = 0; i < WORKERS_MAX; i++)
         uv_timer_stop(&workers->places[i].timer);
 }
@@ -407,41 +407,41 @@ static void adopt_all(struct workers *workers)
 
 static void kill_hung(const struct child *child)
 {
-    log_error("worker %d unresponsive for %d s; killed", child->index, child->silent * WORKER_BEAT_MS / 1000);
+    log_error("worker %d unresponsive for %d s; killed", child->index, child->missed * WORKER_BEAT_MS / 1000);
     stat_inc(STAT_WORKER_HANGS);
     kill(child->pid, SIGKILL);
 }
 
 /* Returns whether the worker has just hung or recovered. */
-static bool look_at_beats(struct child *child)
+static bool check_beats(struct child *child)
 {
     bool was_hung = is_hung(child), at_work = child->ready && !child->leaving;
     int64_t beats = stats_beats(child->slot);
-    child->silent = beats == child->beats ? child->silent + 1 : 0;
+    child->missed = beats == child->beats ? child->missed + 1 : 0;
     child->beats = beats;
-    if (child->silent > 0 && child->silent % (child->workers->hung_looks * (at_work ? 1 : PATIENCE)) == 0)
+    if (child->missed > 0 && child->missed % (child->workers->hung_beats * (at_work ? 1 : PATIENCE)) == 0)
         kill_hung(child);
     return is_hung(child) != was_hung;
 }
 
-static void look_at_leaving(struct child *child)
+static void check_leaving(struct child *child)
 {
-    if (--child->drain_looks > 0)
+    if (--child->drain_beats > 0)
         return;
     log_error("worker %d did not exit in time; killed", child->index);
     kill(child->pid, SIGKILL);
 }
 
-static void on_look(uv_timer_t *timer)
+static void on_check(uv_timer_t *timer)
 {
-    struct workers *workers = CONTAINER_OF(timer, struct workers, look);
+    struct workers *workers = CONTAINER_OF(timer, struct workers, check_timer);
     struct child *child;
     bool changed = false;
     DL_FOREACH(workers->children, child)
     {
-        changed |= child->slot >= 0 && look_at_beats(child);
+        changed |= child->slot >= 0 && check_beats(child);
         if (child->leaving)
-            look_at_leaving(child);
+            check_leaving(child);
     }
     if (changed)
         workers->parts.on_change(workers->parts.ctx);
@@ -548,7 +548,7 @@ static void start_worker(struct place *place)
                                       .index = place->index,
                                       .slot = slot,
                                       .generation = workers->generation,
-                                      .drain_looks = workers->drain_looks,
+                                      .drain_beats = workers->drain_beats,
                                       .started_ms = uv_now(workers->parts.loop),
                                       .control = pair[0]});
     stat_inc(STAT_WORKER_STARTS);
@@ -559,10 +559,10 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
     files_image_done(&workers->files);
     workers->files = files;
     workers->n_wanted = (int)conf->workers;
-    workers->hung_looks = (int)(conf->hung_after_ms / WORKER_BEAT_MS);
-    workers->drain_looks = (int)((conf->drain_ms + WORKERS_GRACE_MS) / WORKER_BEAT_MS) + 1;
+    workers->hung_beats = (int)(conf->hung_after_ms / WORKER_BEAT_MS);
+    workers->drain_beats = (int)((conf->drain_ms + WORKERS_GRACE_MS) / WORKER_BEAT_MS) + 1;
     workers->generation++;
-    uv_timer_start(&workers->look, on_look, WORKER_BEAT_MS, WORKER_BEAT_MS);
+    uv_timer_start(&workers->check_timer, on_check, WORKER_BEAT_MS, WORKER_BEAT_MS);
     for (int i = 0; i < WORKERS_MAX; i++) {
         struct place *place = &workers->places[i];
         uv_timer_stop(&place->timer);
@@ -597,8 +597,8 @@ struct workers *workers_new(struct workers_parts parts)
     workers->program = xstrndup(program, len > 0 ? (size_t)len : 0);
     workers->files.fd = -1;
     init_places(workers);
-    uv_timer_init(parts.loop, &workers->look);
-    workers->look.data = workers;
+    uv_timer_init(parts.loop, &workers->check_timer);
+    workers->check_timer.data = workers;
     workers->open_handles = WORKERS_MAX + 1;
     adopt_all(workers);
     return workers;
@@ -622,5 +622,5 @@ void workers_free(struct workers *workers)
         remove_child(workers->children);
     for (int i = 0; i < WORKERS_MAX; i++)
         uv_close((uv_handle_t *)&workers->places[i].timer, on_handle_closed);
-    uv_close((uv_handle_t *)&workers->look, on_handle_closed);
+    uv_close((uv_handle_t *)&workers->check_timer, on_handle_closed);
 }

@@ -111,7 +111,7 @@ static struct entry *find_or_add(struct cache *c, const struct task *task)
 }
 
 /* Finds an entry, drops its snapshot or the entry if they have expired, and marks it as used. */
-static struct entry *look_up(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
+static struct entry *find_live(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
 {
     struct entry *e = find(c, key, key_len);
     if (e == NULL)
@@ -136,24 +136,24 @@ static void push_out(struct cache *c)
         drop(c, c->unknown.oldest);
 }
 
-/* ---- looking ---- */
+/* ---- lookups ---- */
 
-struct cache_look cache_look(struct cache *c, const struct task *task, int64_t now_ms)
+struct cache_result cache_get(struct cache *c, const struct task *task, int64_t now_ms)
 {
-    struct cache_look look = {0};
-    const struct entry *e = look_up(c, task->key, task->key_len, now_ms);
+    struct cache_result cached = {0};
+    const struct entry *e = find_live(c, task->key, task->key_len, now_ms);
     if (e == NULL)
-        return look;
-    look.snapshot = e->snapshot;
+        return cached;
+    cached.snapshot = e->snapshot;
     if (now_ms < e->fresh_until_ms && snapshot_is_fresh(e->snapshot, now_ms)) {
-        look.left_ms = e->fresh_until_ms - now_ms;
-        return look;
+        cached.left_ms = e->fresh_until_ms - now_ms;
+        return cached;
     }
-    look.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
-    look.left_ms = quiet_left_ms(e, now_ms);
-    if (look.left_ms > 0)
-        look.problem = e->problem;
-    return look;
+    cached.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
+    cached.left_ms = quiet_left_ms(e, now_ms);
+    if (cached.left_ms > 0)
+        cached.problem = e->problem;
+    return cached;
 }
 
 /* ---- keeping ---- */
@@ -226,12 +226,12 @@ int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snap
 /* The entry of a running task that has a snapshot, or NULL. */
 static struct entry *running(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
 {
-    struct entry *e = look_up(c, key, key_len, now_ms);
+    struct entry *e = find_live(c, key, key_len, now_ms);
     return e != NULL && e->snapshot != NULL && !state_ended(e->snapshot->state) ? e : NULL;
 }
 
-void cache_hear_failure(struct cache *c, const char *key, size_t key_len, enum problem problem,
-                        int64_t pause_ms, int64_t now_ms)
+void cache_keep_remote_failure(struct cache *c, const char *key, size_t key_len, enum problem problem,
+                               int64_t pause_ms, int64_t now_ms)
 {
     struct entry *e = running(c, key, key_len, now_ms);
     if (e != NULL && now_ms >= e->fresh_until_ms)

@@ -21,14 +21,14 @@ void cache_free(struct cache *cache); /* NULL is allowed */
 /* The content of an entry. While there is a problem, the task should not be queried. TASK_NOT_FOUND without a
  * snapshot means that the task does not exist; any other problem, that the last query failed. The snapshot,
  * if there is one, may be served in place of the problem. */
-struct cache_look {
+struct cache_result {
     struct snapshot *snapshot; /* (ref) until the next call; NULL: none */
     enum problem problem;
     int64_t left_ms; /* until the snapshot is stale, or the problem expires; 0: query the task now */
     bool failing;    /* the snapshot is stale, and the last query failed, even if its problem has expired */
 };
 
-struct cache_look cache_look(struct cache *cache, const struct task *task, int64_t now_ms);
+struct cache_result cache_get(struct cache *cache, const struct task *task, int64_t now_ms);
 
 /* Replaces the entry. The cache takes its own reference to the snapshot. */
 void cache_keep(struct cache *cache, const struct task *task, struct snapshot *snapshot);
@@ -45,8 +45,8 @@ int64_t cache_keep_failure(struct cache *cache, const struct task *task, struct 
 
 /* Records that a query of another worker has failed: for `pause_ms`, a stale snapshot may be served. By the
  * task's key. */
-void cache_hear_failure(struct cache *cache, const char *key, size_t key_len, enum problem problem,
-                        int64_t pause_ms, int64_t now_ms);
+void cache_keep_remote_failure(struct cache *cache, const char *key, size_t key_len, enum problem problem,
+                               int64_t pause_ms, int64_t now_ms);
 
 /* Records that another worker has a newer snapshot: that of a running task becomes stale. By the task's
  * key. */

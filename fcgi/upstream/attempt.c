@@ -14,7 +14,7 @@ enum { TARGET_MAX = 4096, NO_DESCRIPTORS_MS = 1000 };
 
 struct attempt {
     struct attempt_order order;
-    struct key_turn turn;       /* the keys tried so far */
+    struct key_choice choice;   /* the keys tried so far */
     struct upstream_call *call; /* under way, or NULL */
     struct buf first;           /* the first answer, while the second query is made */
     int first_status;           /* its HTTP status */
@@ -41,7 +41,7 @@ static void send_query(struct attempt *a)
                                          .team = a->order.team,
                                          .seen = a->order.last != NULL,
                                          .target = target.data,
-                                         .turn = &a->turn};
+                                         .choice = &a->choice};
     a->call = upstream_get(a->order.upstreams, &query, on_answer, a);
     buf_done(&target);
 }
@@ -60,7 +60,7 @@ static struct snapshot *make_snapshot(const struct attempt *a, const struct http
                              .fetched_ms = now,
                              .urls_expire_at = view->urls_expire_at,
                              .retry_after_ms = answer->retry_after_ms};
-    memcpy(draft.key, a->turn.owner, sizeof(draft.key));
+    memcpy(draft.key, a->choice.owner, sizeof(draft.key));
     if (draft.created_ms == 0)
         draft.created_ms = last ? last->created_ms : now;
     memcpy(draft.identity, view->identity[0] || !last ? view->identity : last->identity, IDENTITY_SIZE);
@@ -76,11 +76,11 @@ static enum outcome read_view(const struct attempt *a, const struct upstream_cal
     const struct view_answer first = {
         .http_status = a->first_status, .body = a->first.data, .len = a->first.len};
     const struct view_answer now = {.http_status = answer->status, .body = answer->body, .len = answer->len};
-    const struct view_question question = {
+    const struct view_input input = {
         .provider = a->order.task->route->provider, .task_id = task_id(a->order.task), .secrets = &secrets};
     upstream_secrets(call, &secrets);
     bool second = a->result_path.len > 0;
-    return view_read(&question, second ? &first : &now, second ? &now : NULL, view);
+    return view_read(&input, second ? &first : &now, second ? &now : NULL, view);
 }
 
 static void keep_first_half(struct attempt *a, const struct http_answer *answer, const struct view *view)
@@ -107,7 +107,7 @@ static void read_answer(struct attempt *a, struct upstream_call *call, const str
 
 /* ---- after an answer ---- */
 
-/* Whether another key may give a better answer to the question. */
+/* Whether another key may give a better answer. */
 static bool depends_on_key(enum outcome outcome)
 {
     return outcome == OUTCOME_NO_KEY || outcome_row(outcome)->key > KEY_GOOD;
@@ -160,7 +160,7 @@ static bool has_reached_upstream(const struct http_answer *answer)
 static void on_answer(void *user, struct upstream_call *call, const struct http_answer *answer)
 {
     struct attempt *a = user;
-    struct attempt_end end = {.outcome = answer->outcome, .asked = has_reached_upstream(answer)};
+    struct attempt_end end = {.outcome = answer->outcome, .sent = has_reached_upstream(answer)};
     a->call = NULL;
     if (answer->outcome == OUTCOME_OK)
         read_answer(a, call, answer, &end);
@@ -183,7 +183,7 @@ struct attempt *attempt_start(const struct attempt_order *order)
     buf_init(&a->first, (size_t)upstream_of(a)->max_body);
     buf_init(&a->result_path, TARGET_MAX);
     if (order->last != NULL)
-        memcpy(a->turn.owner, order->last->key, sizeof(a->turn.owner));
+        memcpy(a->choice.owner, order->last->key, sizeof(a->choice.owner));
     send_query(a);
     return a;
 }

@@ -14,7 +14,7 @@ struct attempt_end {
     enum outcome outcome;
     struct snapshot *snapshot; /* OUTCOME_OK; (ref) during the callback */
     int64_t retry_after_ms;    /* 0: unknown */
-    bool asked;                /* false: the last query was not sent, so it is not charged */
+    bool sent;                 /* false: the last query was not sent, so it is not charged */
 };
 
 struct attempt_order {

@@ -43,9 +43,9 @@ struct breaker {
 /* `max_pause_ms` is the longest pause between probes. */
 void breaker_init(struct breaker *breaker, int64_t max_failures, int64_t max_pause_ms);
 
-/* Asks for permission to send one query for a task, which was `seen` before or not. 0: granted, and
- * breaker_learn must follow; otherwise the milliseconds until it is worth asking again. */
-int64_t breaker_ask(struct breaker *breaker, struct bucket *bucket, bool seen, int64_t now_ms);
+/* Requests permission to send one query for a task, which was `seen` before or not. 0: granted, and
+ * breaker_learn must follow; otherwise the milliseconds until a retry makes sense. */
+int64_t breaker_try(struct breaker *breaker, struct bucket *bucket, bool seen, int64_t now_ms);
 
 /* Reports how a query ended; `random` (0 to 1) adds jitter to the pauses. Returns true if the breaker has
  * opened or closed. */

@@ -241,7 +241,7 @@ static bool is_lost(const struct http_call *call, CURLcode code)
 }
 
 /* Repeats the query once, on a new connection. False: it has failed. */
-static bool ask_again(struct http_call *call, CURLcode code)
+static bool repeat_lost(struct http_call *call, CURLcode code)
 {
     if (call->again || !is_lost(call, code))
         return false;
@@ -260,7 +260,7 @@ static void read_finished(struct http *h)
         struct http_call *call = NULL;
         CURLcode code = message->data.result;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &call);
-        if (!ask_again(call, code))
+        if (!repeat_lost(call, code))
             finish(call, code);
     }
 }
@@ -273,7 +273,7 @@ static struct curl_slist *list_of(const char *const *headers)
     return list;
 }
 
-static void set_options(struct http_call *call, const struct http_question *q)
+static void set_options(struct http_call *call, const struct http_request *q)
 {
     CURL *easy = call->easy;
     bool tls = strncmp(q->url, "https:", 6) == 0;
@@ -308,8 +308,7 @@ static void set_options(struct http_call *call, const struct http_question *q)
     curl_easy_setopt(easy, CURLOPT_PIPEWAIT, q->multiplexes ? 1L : 0L);
 }
 
-struct http_call *http_get(struct http *h, const struct http_question *q, http_callback *on_answer,
-                           void *user)
+struct http_call *http_get(struct http *h, const struct http_request *q, http_callback *on_answer, void *user)
 {
     struct http_call *call = xcalloc(1, sizeof(*call));
     *call = (struct http_call){.http = h,

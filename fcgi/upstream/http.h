@@ -13,7 +13,7 @@ struct http;
 struct http_call; /* one query under way */
 
 /* All (ref) during http_get; the certificates until the query ends. */
-struct http_question {
+struct http_request {
     const char *url;
     const char *const *headers; /* lines, "Name: value", and NULL; wiped by their owner */
     const char *ca;             /* trusted certificates, PEM; NULL: the system's */
@@ -45,7 +45,7 @@ struct http *http_new(uv_loop_t *loop);
 void http_free(struct http *http);
 
 /* Exactly one callback comes, later, unless the call is cancelled. */
-struct http_call *http_get(struct http *http, const struct http_question *question, http_callback *on_answer,
+struct http_call *http_get(struct http *http, const struct http_request *request, http_callback *on_answer,
                            void *user);
 void http_cancel(struct http_call *call);
 

@@ -31,22 +31,22 @@ static bool is_usable(const struct pool_key *key, int64_t now_ms)
 }
 
 /* The key that answered for the task last; pool->n: the pool has no such key. */
-static size_t owner_of(const struct keypool *pool, const struct key_turn *turn)
+static size_t owner_of(const struct keypool *pool, const struct key_choice *choice)
 {
     size_t i = 0;
-    while (i < pool->n && strcmp(pool->keys[i].mark, turn->owner) != 0)
+    while (i < pool->n && strcmp(pool->keys[i].mark, choice->owner) != 0)
         i++;
     return i;
 }
 
 /* The owner; else the next key in turn that is not doubted; else the next key in turn; pool->n: none. */
-static size_t choose(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms)
+static size_t choose(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms)
 {
-    size_t owner = owner_of(pool, turn), chosen = pool->n;
+    size_t owner = owner_of(pool, choice), chosen = pool->n;
     for (size_t k = 0; k < pool->n; k++) {
         size_t i = (pool->next + k) % pool->n;
         const struct pool_key *key = &pool->keys[i];
-        if (has_bit(turn->tried, i) || !is_usable(key, now_ms))
+        if (has_bit(choice->tried, i) || !is_usable(key, now_ms))
             continue;
         if (i == owner)
             return i;
@@ -58,27 +58,27 @@ static size_t choose(const struct keypool *pool, const struct key_turn *turn, in
     return chosen;
 }
 
-bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms)
+bool keypool_take(struct keypool *pool, struct key_choice *choice, int64_t now_ms)
 {
-    if (turn->stays)
+    if (choice->stays)
         return true;
-    size_t i = choose(pool, turn, now_ms);
+    size_t i = choose(pool, choice, now_ms);
     if (i == pool->n)
         return false;
     struct pool_key *key = &pool->keys[i];
-    turn->probes = key->aside;
-    if (turn->probes) /* one query at a time */
+    choice->probes = key->aside;
+    if (choice->probes) /* one query at a time */
         key->aside_until_ms = now_ms + key->pause.last_ms;
-    if (i != owner_of(pool, turn))
+    if (i != owner_of(pool, choice))
         pool->next = (i + 1) % pool->n;
-    turn->key = i;
-    turn->tried |= (uint64_t)1 << i;
+    choice->key = i;
+    choice->tried |= (uint64_t)1 << i;
     return true;
 }
 
-bool keypool_has(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms)
+bool keypool_has(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms)
 {
-    return !turn->stays && choose(pool, turn, now_ms) < pool->n;
+    return !choice->stays && choose(pool, choice, now_ms) < pool->n;
 }
 
 /* Queries that were under way when the key was suspended show nothing new; the probe does. */
@@ -110,22 +110,22 @@ static void let_rest(struct pool_key *key, int64_t rest_ms, int64_t now_ms)
     key->rests_until_ms = now_ms + (rest_ms < REST_MOST_MS ? rest_ms : REST_MOST_MS);
 }
 
-bool keypool_learn(struct keypool *pool, struct key_turn *turn, enum key_lesson lesson, int64_t rest_ms,
+bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_lesson lesson, int64_t rest_ms,
                    int64_t now_ms)
 {
-    struct pool_key *key = &pool->keys[turn->key];
+    struct pool_key *key = &pool->keys[choice->key];
     switch (lesson) {
     case KEY_NOTHING:
         return false;
     case KEY_GOOD:
-        turn->stays = true;
-        memcpy(turn->owner, key->mark, sizeof(turn->owner));
+        choice->stays = true;
+        memcpy(choice->owner, key->mark, sizeof(choice->owner));
         return bring_back(key);
     case KEY_MISSING:
-        turn->missing |= (uint64_t)1 << turn->key;
+        choice->missing |= (uint64_t)1 << choice->key;
         return bring_back(key);
     case KEY_REFUSED:
-        return note_refusal(key, turn->probes, now_ms);
+        return note_refusal(key, choice->probes, now_ms);
     case KEY_DOUBTED:
         key->doubted_until_ms = now_ms + DOUBT_MS;
         return false;
@@ -141,12 +141,12 @@ static int64_t sooner(int64_t a, int64_t b)
     return a == 0 || b < a ? b : a;
 }
 
-enum outcome keypool_outcome(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms,
+enum outcome keypool_outcome(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms,
                              int64_t *ret_retry_after_ms)
 {
-    size_t owner = owner_of(pool, turn);
+    size_t owner = owner_of(pool, choice);
     int64_t rests_ms = 0, aside_ms = 0;
-    bool missing = owner < pool->n ? has_bit(turn->missing, owner) : turn->missing != 0;
+    bool missing = owner < pool->n ? has_bit(choice->missing, owner) : choice->missing != 0;
     for (size_t i = 0; i < pool->n; i++) {
         const struct pool_key *key = &pool->keys[i];
         if (owner < pool->n && owner != i)

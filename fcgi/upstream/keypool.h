@@ -30,7 +30,7 @@ struct keypool {
 };
 
 /* The keys that the queries about one task have tried. Starts all zero, or with the owner set. */
-struct key_turn {
+struct key_choice {
     char owner[KEY_MARK_SIZE]; /* the mark of the key that answered for the task last; "": unknown */
     size_t key;                /* the key taken last */
     bool probes;               /* that key was suspended */
@@ -43,19 +43,19 @@ struct key_turn {
 void keypool_init(struct keypool *pool, const struct secret *keys, size_t n);
 
 /* Takes the next key for a task, beginning with the owner. Returns false if every usable key was tried. */
-bool keypool_take(struct keypool *pool, struct key_turn *turn, int64_t now_ms);
+bool keypool_take(struct keypool *pool, struct key_choice *choice, int64_t now_ms);
 
 /* Whether keypool_take would find a key. */
-bool keypool_has(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms);
+bool keypool_has(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms);
 
 /* Reports how the query with the taken key ended; `rest_ms` is used with KEY_BUSY. Returns true if the key
  * was suspended or recovered. */
-bool keypool_learn(struct keypool *pool, struct key_turn *turn, enum key_lesson lesson, int64_t rest_ms,
+bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_lesson lesson, int64_t rest_ms,
                    int64_t now_ms);
 
 /* The outcome for the task when no key is left: MISSING, REFUSED or BUSY, and after which time it may change
  * (0: unknown). */
-enum outcome keypool_outcome(const struct keypool *pool, const struct key_turn *turn, int64_t now_ms,
+enum outcome keypool_outcome(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms,
                              int64_t *ret_retry_after_ms);
 
 #endif

@@ -46,7 +46,7 @@ enum key_lesson { KEY_NOTHING, KEY_GOOD, KEY_MISSING, KEY_REFUSED, KEY_DOUBTED, 
     X(TIMEOUT, "timeout", FAILED, UPSTREAM_TIMEOUT, FAILED, NOTHING, "did not answer in time")               \
     X(UNREACHABLE, "unreachable", FAILED, UNREACHABLE, FAILED, NOTHING, "could not be reached{why}")         \
     X(NO_DESCRIPTORS, "no_descriptors", FAILED, OVERLOADED, NOTHING, NOTHING,                                \
-      "could not be asked: this process has no file descriptor left")                                        \
+      "could not be queried: this process has no file descriptor left")                                      \
     X(CANCELLED, "cancelled", SENT, NONE, NOTHING, NOTHING, NULL) /* by us, as the worker exits */           \
     /* No query was sent. */                                                                                 \
     X(NO_KEY, "no_key", UNSENT, UPSTREAM_AUTH, NOTHING, NOTHING, NULL)                                       \

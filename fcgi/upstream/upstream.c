@@ -41,7 +41,7 @@ struct origin {
     int64_t in_flight;
     bool multiplexes;              /* its last answer came over HTTP/2 */
     struct upstream_call *running; /* queries under way, the oldest first */
-    struct upstream_call *queue;   /* queries that wait for their turn, the oldest first */
+    struct upstream_call *queue;   /* queries that wait to be sent, the oldest first */
     struct upstream_call *refused; /* queries that are not sent; their callbacks are due */
     uv_timer_t timer;              /* for the refused queries, or the time-out of the oldest query */
     int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires; 0: never */
@@ -59,7 +59,7 @@ struct upstream_call {
     struct upstream_call *prev, *next;
     struct upstream_call **list;    /* the list it is in */
     const struct conf_route *route; /* (ref) */
-    struct key_turn *turn;          /* (ref) the caller's */
+    struct key_choice *choice;      /* (ref) the caller's */
     char *url;
     struct http_answer refusal; /* if it is not sent */
     int64_t begun_ms;           /* loop time */
@@ -167,7 +167,7 @@ static void add_template(struct headers *headers, const struct upstream_call *ca
                          const char *value)
 {
     struct origin *origin = call->origin;
-    size_t key = call->turn->key;
+    size_t key = call->choice->key;
     headers_add_template(headers, name, value, conf_keys(origin->conf)[key].text, &origin->tokens[key],
                          wall_ms() / 1000);
 }
@@ -196,15 +196,15 @@ static void send_query(struct upstream_call *call)
     const struct conf_upstream *conf = origin->conf;
     struct headers headers;
     make_headers(call, &headers);
-    const struct http_question question = {.url = call->url,
-                                           .headers = headers.lines,
-                                           .ca = conf->ca ? conf->ca->data : NULL,
-                                           .ca_len = conf->ca ? conf->ca->len : 0,
-                                           .allowed = conf->allowed,
-                                           .connect_timeout_ms = conf->connect_timeout_ms,
-                                           .max_body = conf->max_body,
-                                           .multiplexes = origin->multiplexes};
-    call->http = http_get(origin->upstreams->http, &question, on_http_answer, call);
+    const struct http_request request = {.url = call->url,
+                                         .headers = headers.lines,
+                                         .ca = conf->ca ? conf->ca->data : NULL,
+                                         .ca_len = conf->ca ? conf->ca->len : 0,
+                                         .allowed = conf->allowed,
+                                         .connect_timeout_ms = conf->connect_timeout_ms,
+                                         .max_body = conf->max_body,
+                                         .multiplexes = origin->multiplexes};
+    call->http = http_get(origin->upstreams->http, &request, on_http_answer, call);
     headers_done(&headers);
     origin->in_flight++;
     call->share->in_flight++;
@@ -227,9 +227,10 @@ static void start(struct upstream_call *call)
 {
     struct origin *origin = call->origin;
     int64_t held_ms;
-    if (!keypool_take(&origin->pool, call->turn, now_ms(origin)))
+    if (!keypool_take(&origin->pool, call->choice, now_ms(origin)))
         refuse(call, OUTCOME_NO_KEY, 0);
-    else if ((held_ms = breaker_ask(&call->share->breaker, &origin->bucket, call->seen, now_ms(origin))) > 0)
+    else if ((held_ms = breaker_try(&call->share->breaker, &origin->bucket, call->seen, now_ms(origin))) >
+             0)
         refuse(call, OUTCOME_HELD, held_ms);
     else
         send_query(call);
@@ -311,7 +312,7 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_qu
                                    .share = share_of(origin, query->team),
                                    .seen = query->seen,
                                    .route = query->route,
-                                   .turn = query->turn,
+                                   .choice = query->choice,
                                    .url = xasprintf("%s%s", origin->conf->base_url, query->target),
                                    .begun_ms = now_ms(origin),
                                    .trace = trace_now(),
@@ -357,9 +358,9 @@ static bool teach_pool(struct upstream_call *call, const struct http_answer *ans
 {
     struct origin *origin = call->origin;
     enum key_lesson lesson = outcome_row(outcome)->key;
-    size_t key = call->turn->key;
+    size_t key = call->choice->key;
     int64_t rest_ms = answer ? answer->retry_after_ms : 0;
-    bool changed = keypool_learn(&origin->pool, call->turn, lesson, rest_ms, now_ms(origin));
+    bool changed = keypool_learn(&origin->pool, call->choice, lesson, rest_ms, now_ms(origin));
     series_set(origin->stats.keys[key].aside, origin->pool.keys[key].aside);
     if (lesson == KEY_REFUSED || lesson == KEY_DOUBTED)
         series_add(origin->stats.keys[key].refusals, 1);
@@ -372,8 +373,8 @@ static void report(struct upstream_call *call, const struct http_answer *answer,
 {
     struct origin *origin = call->origin;
     const struct outcome_details details = {.status = answer->status,
-                                            .key = conf_key_name(origin->conf, call->turn->key),
-                                            .pause_ms = origin->pool.keys[call->turn->key].rests_until_ms -
+                                            .key = conf_key_name(origin->conf, call->choice->key),
+                                            .pause_ms = origin->pool.keys[call->choice->key].rests_until_ms -
                                                         now_ms(origin),
                                             .why = why};
     struct buf error;
@@ -440,16 +441,16 @@ void upstream_learn(struct upstream_call *call, const struct http_answer *answer
     if (answer != NULL)
         report(call, answer, outcome, why);
     if (key_changed)
-        log_key_change(call->origin, call->turn->key);
+        log_key_change(call->origin, call->choice->key);
     teach_breaker(call, outcome);
 }
 
 bool upstream_has_key(struct upstream_call *call, enum outcome *ret_outcome, int64_t *ret_retry_after_ms)
 {
     const struct origin *origin = call->origin;
-    if (keypool_has(&origin->pool, call->turn, now_ms(origin)))
+    if (keypool_has(&origin->pool, call->choice, now_ms(origin)))
         return true;
-    *ret_outcome = keypool_outcome(&origin->pool, call->turn, now_ms(origin), ret_retry_after_ms);
+    *ret_outcome = keypool_outcome(&origin->pool, call->choice, now_ms(origin), ret_retry_after_ms);
     return false;
 }
 

@@ -31,10 +31,10 @@ struct upstream_query {
     const struct team *team;        /* (ref) the team whose share it uses; NULL: no team */
     bool seen;                      /* the upstream has answered for this task before */
     const char *target;             /* (ref) during the call: a path and query string */
-    struct key_turn *turn;          /* (ref) until the callback */
+    struct key_choice *choice;      /* (ref) until the callback */
 };
 
-/* Sends a query to the route's upstream, with the next key of the turn. The query belongs to the current
+/* Sends a query to the route's upstream, with the next key of the choice. The query belongs to the current
  * trace. Exactly one callback comes, later, unless the call is cancelled. */
 struct upstream_call *upstream_get(struct upstreams *upstreams, const struct upstream_query *query,
                                    upstream_callback *on_answer, void *user);

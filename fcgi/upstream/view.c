@@ -324,7 +324,7 @@ static enum outcome classify(const struct provider *p, const struct condition *o
 }
 
 /* The status value for the log, without secrets: a hostile upstream could send our key as a status. */
-static void write_status(const struct view_question *q, struct json_object *value, struct view *view)
+static void write_status(const struct view_input *q, struct json_object *value, struct view *view)
 {
     struct buf text;
     bool string = json_object_is_type(value, json_type_string);
@@ -335,7 +335,7 @@ static void write_status(const struct view_question *q, struct json_object *valu
     buf_done(&text);
 }
 
-static bool read_state(const struct view_question *q, int http_status, struct json_object *doc,
+static bool read_state(const struct view_input *q, int http_status, struct json_object *doc,
                        struct view *view)
 {
     const struct provider *p = q->provider;
@@ -367,7 +367,7 @@ static bool read_state(const struct view_question *q, int http_status, struct js
 
 /* What the two views are written with. */
 struct writer {
-    const struct view_question *q;
+    const struct view_input *q;
     struct json_object *doc;
     struct view *view;
     struct buf *out;
@@ -659,7 +659,7 @@ static const char *scalar_text(struct json_object *value)
 
 /* Writes the path of the second query, with variables of the task and members of the first answer filled
  * in. */
-static bool write_result_path(const struct view_question *q, struct json_object *doc, struct buf *out)
+static bool write_result_path(const struct view_input *q, struct json_object *doc, struct buf *out)
 {
     const struct provider *p = q->provider;
     for (const char *at = p->result.path; *at != '\0';) {
@@ -686,7 +686,7 @@ static bool write_result_path(const struct view_question *q, struct json_object 
 }
 
 /* The second answer becomes a member of the first. */
-static enum outcome join_result(const struct view_question *q, struct json_object *doc,
+static enum outcome join_result(const struct view_input *q, struct json_object *doc,
                                 const struct view_answer *result, struct view *view)
 {
     const struct result_query *query = &q->provider->result;
@@ -705,7 +705,7 @@ static enum outcome join_result(const struct view_question *q, struct json_objec
     return outcome;
 }
 
-static enum outcome read_result(const struct view_question *q, struct json_object *doc,
+static enum outcome read_result(const struct view_input *q, struct json_object *doc,
                                 const struct view_answer *result, struct view *view)
 {
     if (q->provider->result.path == NULL || view->state != STATE_SUCCEEDED)
@@ -743,7 +743,7 @@ static void write_identity(const struct provider *p, struct json_object *doc, ch
 
 /* ---- the views ---- */
 
-static enum outcome make_views(const struct view_question *q, struct json_object *doc, struct view *view)
+static enum outcome make_views(const struct view_input *q, struct json_object *doc, struct view *view)
 {
     const struct list *kept = &q->provider->keep_paths;
     struct writer w = {.q = q, .doc = doc, .view = view, .out = &view->views[VIEW_NATIVE]};
@@ -759,7 +759,7 @@ static enum outcome make_views(const struct view_question *q, struct json_object
     return OUTCOME_INVALID;
 }
 
-enum outcome view_read(const struct view_question *q, const struct view_answer *answer,
+enum outcome view_read(const struct view_input *q, const struct view_answer *answer,
                        const struct view_answer *result, struct view *view)
 {
     *view = (struct view){.state = STATE_NONE};

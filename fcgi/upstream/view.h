@@ -22,7 +22,7 @@ struct view {
 };
 
 /* The queried task, and the secrets that must not appear in its views. */
-struct view_question {
+struct view_input {
     const struct provider *provider;
     const char *task_id;
     const struct secrets *secrets; /* may be NULL */
@@ -37,7 +37,7 @@ struct view_answer {
 /* Reads an answer: OK, PARTIAL, MISSING, REFUSED, FORBIDDEN, BUSY, ERROR, SERVER_ERROR or INVALID. Fills
  * `view`, which view_done() frees whatever is returned. `result` is the answer to the second query, or NULL
  * before there is one. */
-enum outcome view_read(const struct view_question *question, const struct view_answer *answer,
+enum outcome view_read(const struct view_input *input, const struct view_answer *answer,
                        const struct view_answer *result, struct view *view);
 void view_done(struct view *view);
 

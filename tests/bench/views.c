@@ -34,12 +34,12 @@ static double parse_alone(const struct file *body)
 static double make_views(const struct provider *provider, const struct file *body)
 {
     const struct secrets secrets = {.items = {"sk-0123456789abcdef"}};
-    const struct view_question question = {.provider = provider, .task_id = "task", .secrets = &secrets};
+    const struct view_input input = {.provider = provider, .task_id = "task", .secrets = &secrets};
     const struct view_answer answer = {.http_status = 200, .body = body->data, .len = body->len};
     double start = now_us();
     for (int i = 0; i < BATCH; i++) {
         struct view view;
-        if (view_read(&question, &answer, NULL, &view) != OUTCOME_OK)
+        if (view_read(&input, &answer, NULL, &view) != OUTCOME_OK)
             exit(EXIT_FAILURE);
         view_done(&view);
     }

@@ -45,14 +45,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const char *body = (const char *)data + 2, *end = (const char *)data + size;
     const char *second = memchr(body, '\0', size - 2);
-    const struct view_question question = {
+    const struct view_input input = {
         .provider = providers[data[0] % n_providers], .task_id = "a/b/c/d", .secrets = &secrets};
     const struct view_answer answer = {statuses[data[1] % NELEMS(statuses)], body,
                                        (size_t)((second ? second : end) - body)};
     struct view_answer result = {.http_status = 200, .body = second ? second + 1 : end};
     result.len = (size_t)(end - result.body);
     struct view view;
-    enum outcome outcome = view_read(&question, &answer, second ? &result : NULL, &view);
+    enum outcome outcome = view_read(&input, &answer, second ? &result : NULL, &view);
     PROMISE(outcome != OUTCOME_PARTIAL || (second == NULL && view.result_path.data[0] == '/'));
     PROMISE(strstr(view.status, "canary-key") == NULL);
     PROMISE(strspn(view.identity, "0123456789abcdef") == (view.identity[0] ? IDENTITY_SIZE - 1 : 0));

@@ -124,7 +124,7 @@ def test_notification_before_the_reply_of_redis_is_not_lost(make_stack, stack):
             assert first.result().status == 200
             other.wait_metric("redis_news_total", 1)
         assert second.result().status == 200
-        assert "read_redis -> await_news" not in other.daemon.log()
+        assert "read_redis -> await_notification" not in other.daemon.log()
         assert stack.standin.count("t") == 1
         other.daemon.stop()
 

@@ -76,7 +76,7 @@ def test_request_can_be_traced_through_the_log(traced):
     traced.wait_log(f"request {request_id}: answered with 200")
     told = [entry["message"] for entry in lines(traced, TRACE)]
     assert f"request {request_id}: route -> authorize" in told
-    assert "fetch main:sora:t: ask_upstream -> wait" in told
+    assert "fetch main:sora:t: query_upstream -> wait" in told
     assert traced.task("u").status == 200
     assert [entry["message"] for entry in lines(traced, TRACE)][:len(told)] == told
     assert not [entry for entry in lines(traced, TRACE) if "main:sora:u" in entry["message"]]

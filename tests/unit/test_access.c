@@ -97,7 +97,7 @@ static void assert_team(const struct conf *conf, const struct credentials *given
 {
     const struct task task = task_of(conf, route);
     struct caller caller;
-    enum problem problem = access_who(conf, given, &task, NOW, &caller);
+    enum problem problem = access_authenticate(conf, given, &task, NOW, &caller);
     if (problem != PROBLEM_NONE)
         fail_msg("%s", problem_code(problem));
     assert_string_equal(caller.team->name, name);
@@ -108,7 +108,7 @@ static void assert_problem(const struct conf *conf, const struct credentials *gi
 {
     const struct task task = task_of(conf, route);
     struct caller caller;
-    assert_int_equal(access_who(conf, given, &task, NOW, &caller), expected);
+    assert_int_equal(access_authenticate(conf, given, &task, NOW, &caller), expected);
 }
 
 TEST(mode_open_ignores_credentials)
@@ -116,10 +116,10 @@ TEST(mode_open_ignores_credentials)
     const struct task task = task_of(open_conf, SORA);
     struct caller caller;
     const struct credentials none = {0}, wrong = {.authorization = "Bearer x", .query = "team=web"};
-    assert_int_equal(access_who(open_conf, &none, &task, NOW, &caller), PROBLEM_NONE);
-    assert_int_equal(access_who(open_conf, &wrong, NULL, NOW, &caller), PROBLEM_NONE);
+    assert_int_equal(access_authenticate(open_conf, &none, &task, NOW, &caller), PROBLEM_NONE);
+    assert_int_equal(access_authenticate(open_conf, &wrong, NULL, NOW, &caller), PROBLEM_NONE);
     assert_null(caller.team);
-    assert_int_equal(access_may(caller.team, &task), PROBLEM_NONE);
+    assert_int_equal(access_authorize(caller.team, &task), PROBLEM_NONE);
 }
 
 TEST(token_is_read_where_the_providers_clients_put_their_key)
@@ -183,9 +183,9 @@ TEST(team_may_use_its_providers_only)
     assert_team(teams_conf, &film, FAL, "film");
     assert_problem(teams_conf, &film, SORA, PROBLEM_FORBIDDEN);
     assert_problem(nginx_conf, &(struct credentials){.team = "film"}, SORA, PROBLEM_FORBIDDEN);
-    assert_int_equal(access_who(teams_conf, &film, NULL, NOW, &caller), PROBLEM_NONE);
-    assert_int_equal(access_may(caller.team, &sora), PROBLEM_FORBIDDEN);
-    assert_int_equal(access_may(caller.team, &fal), PROBLEM_NONE);
+    assert_int_equal(access_authenticate(teams_conf, &film, NULL, NOW, &caller), PROBLEM_NONE);
+    assert_int_equal(access_authorize(caller.team, &sora), PROBLEM_FORBIDDEN);
+    assert_int_equal(access_authorize(caller.team, &fal), PROBLEM_NONE);
 }
 
 /* The query string of a link of team web for this task. */
@@ -214,12 +214,13 @@ TEST(access_by_link_ends_with_it)
     const struct task task = task_of(teams_conf, SORA);
     char *query = link_query("sora", "abc", NOW + 60);
     struct caller caller;
-    assert_int_equal(access_who(teams_conf, &(struct credentials){.query = query}, &task, NOW, &caller),
-                     PROBLEM_NONE);
-    assert_int_equal(caller.until_ms, (NOW + 60) * 1000LL);
     assert_int_equal(
-        access_who(teams_conf, &(struct credentials){.key_header = "Bearer tp-web"}, &task, NOW, &caller),
+        access_authenticate(teams_conf, &(struct credentials){.query = query}, &task, NOW, &caller),
         PROBLEM_NONE);
+    assert_int_equal(caller.until_ms, (NOW + 60) * 1000LL);
+    assert_int_equal(access_authenticate(teams_conf, &(struct credentials){.key_header = "Bearer tp-web"},
+                                         &task, NOW, &caller),
+                     PROBLEM_NONE);
     assert_int_equal(caller.until_ms, INT64_MAX);
     free(query);
 }
@@ -228,8 +229,9 @@ TEST(link_is_not_valid_for_a_list)
 {
     char *query = link_query("sora", "abc", NOW + 60);
     struct caller caller;
-    assert_int_equal(access_who(teams_conf, &(struct credentials){.query = query}, NULL, NOW, &caller),
-                     PROBLEM_WRONG_LINK);
+    assert_int_equal(
+        access_authenticate(teams_conf, &(struct credentials){.query = query}, NULL, NOW, &caller),
+        PROBLEM_WRONG_LINK);
     free(query);
 }
 

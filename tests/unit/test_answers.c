@@ -125,19 +125,19 @@ static void becomes_what_is_expected(void **state)
     assert_non_null(expect_file);
     struct json_object *expect = json_tokener_parse(expect_file->data);
     struct provider *provider = provider_of(files, recorded);
-    const struct view_question question = {
+    const struct view_input input = {
         .provider = provider, .task_id = json_object_get_string(expected(expect, "task")), .secrets = NULL};
     const struct view_answer answer = answer_of(first);
     struct view_answer result;
     struct view view;
 
-    assert_true(pattern_takes_id(&provider->path, question.task_id));
-    enum outcome outcome = view_read(&question, &answer, NULL, &view);
+    assert_true(pattern_takes_id(&provider->path, input.task_id));
+    enum outcome outcome = view_read(&input, &answer, NULL, &view);
     assert_int_equal(outcome == OUTCOME_PARTIAL, second != NULL);
     if (second != NULL) {
         view_done(&view);
         result = answer_of(second);
-        outcome = view_read(&question, &answer, &result, &view);
+        outcome = view_read(&input, &answer, &result, &view);
     }
     assert_string_equal(outcome_row(outcome)->label, json_object_get_string(expected(expect, "outcome")));
     if (outcome == OUTCOME_OK)

@@ -25,12 +25,12 @@ static struct bucket bucket_with(int64_t per_second, bool shared)
 
 static int64_t ask(struct breaker *s, int64_t at_ms)
 {
-    return breaker_ask(s, &no_limit, true, at_ms);
+    return breaker_try(s, &no_limit, true, at_ms);
 }
 
 static int64_t ask_unseen(struct breaker *s, int64_t at_ms)
 {
-    return breaker_ask(s, &no_limit, false, at_ms);
+    return breaker_try(s, &no_limit, false, at_ms);
 }
 
 static bool learn(struct breaker *s, enum breaker_lesson lesson, double random, int64_t at_ms)
@@ -155,7 +155,7 @@ TEST(bucket_limits_queries_per_second)
     struct bucket b = bucket_with(5, false);
     int granted = 0;
     for (int64_t at = now; at < now + 10000; at += 10)
-        granted += breaker_ask(&s, &b, true, at) == 0;
+        granted += breaker_try(&s, &b, true, at) == 0;
     assert_in_range(granted, 50, 55);
 }
 
@@ -164,10 +164,10 @@ TEST(bucket_holds_at_most_one_second)
     struct breaker s = breaker_with(0, 10000);
     struct bucket b = bucket_with(5, false);
     for (int i = 0; i < 5; i++)
-        assert_int_equal(breaker_ask(&s, &b, true, now + 3600000), 0);
-    int64_t wait_ms = breaker_ask(&s, &b, true, now + 3600000);
+        assert_int_equal(breaker_try(&s, &b, true, now + 3600000), 0);
+    int64_t wait_ms = breaker_try(&s, &b, true, now + 3600000);
     assert_in_range(wait_ms, 1, 201);
-    assert_int_equal(breaker_ask(&s, &b, true, now + 3600000 + wait_ms), 0);
+    assert_int_equal(breaker_try(&s, &b, true, now + 3600000 + wait_ms), 0);
 }
 
 TEST(shared_bucket_keeps_tokens_for_other_teams)
@@ -176,12 +176,12 @@ TEST(shared_bucket_keeps_tokens_for_other_teams)
     struct bucket b = bucket_with(20, true);
     int granted = 0;
     for (int64_t at = now; at < now + 10000; at += 10)
-        granted += breaker_ask(&greedy, &b, true, at) == 0;
+        granted += breaker_try(&greedy, &b, true, at) == 0;
     assert_in_range(granted, 195, 220);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(breaker_ask(&modest, &b, true, now + 10000), 0);
+        assert_int_equal(breaker_try(&modest, &b, true, now + 10000), 0);
     int64_t at = now + 10000, wait_ms;
-    while ((wait_ms = breaker_ask(&greedy, &b, true, at)) > 0)
+    while ((wait_ms = breaker_try(&greedy, &b, true, at)) > 0)
         at += wait_ms;
     assert_in_range(at, now + 10001, now + 11000);
 }

@@ -52,10 +52,10 @@ static struct task numbered_task(const char *prefix, int number)
 
 static void assert_nothing_known(const struct task *of, int64_t at_ms)
 {
-    struct cache_look look = cache_look(cache, of, at_ms);
-    assert_null(look.snapshot);
-    assert_int_equal(look.problem, PROBLEM_NONE);
-    assert_int_equal(look.left_ms, 0);
+    struct cache_result cached = cache_get(cache, of, at_ms);
+    assert_null(cached.snapshot);
+    assert_int_equal(cached.problem, PROBLEM_NONE);
+    assert_int_equal(cached.left_ms, 0);
 }
 
 /* A snapshot of a task that has just started: fresh for 2 s. */
@@ -78,12 +78,12 @@ TEST(new_cache_is_empty)
 TEST(snapshot_is_fresh_then_stale_then_gone)
 {
     cache_keep(cache, &task, snapshot);
-    struct cache_look look = cache_look(cache, &task, now + 4000);
-    assert_ptr_equal(look.snapshot, snapshot);
-    assert_int_equal(look.left_ms, 6000);
-    look = cache_look(cache, &task, now + 10000);
-    assert_ptr_equal(look.snapshot, snapshot);
-    assert_int_equal(look.left_ms, 0);
+    struct cache_result cached = cache_get(cache, &task, now + 4000);
+    assert_ptr_equal(cached.snapshot, snapshot);
+    assert_int_equal(cached.left_ms, 6000);
+    cached = cache_get(cache, &task, now + 10000);
+    assert_ptr_equal(cached.snapshot, snapshot);
+    assert_int_equal(cached.left_ms, 0);
     assert_nothing_known(&other, now);
     assert_nothing_known(&task, now + 70000);
 }
@@ -91,9 +91,9 @@ TEST(snapshot_is_fresh_then_stale_then_gone)
 TEST(unseen_task_is_missing_at_once_and_for_missing_ttl)
 {
     assert_true(cache_keep_missing(cache, &task, NULL, now));
-    struct cache_look look = cache_look(cache, &task, now + 1000);
-    assert_int_equal(look.problem, PROBLEM_TASK_NOT_FOUND);
-    assert_int_equal(look.left_ms, 4000);
+    struct cache_result cached = cache_get(cache, &task, now + 1000);
+    assert_int_equal(cached.problem, PROBLEM_TASK_NOT_FOUND);
+    assert_int_equal(cached.left_ms, 4000);
     assert_nothing_known(&task, now + 5000);
     assert_nothing_known(&other, now);
 }
@@ -103,11 +103,11 @@ TEST(seen_task_is_missing_after_three_reports)
     cache_keep(cache, &task, snapshot);
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
-    assert_ptr_equal(cache_look(cache, &task, now).snapshot, snapshot);
+    assert_ptr_equal(cache_get(cache, &task, now).snapshot, snapshot);
     assert_true(cache_keep_missing(cache, &task, snapshot, now));
-    struct cache_look look = cache_look(cache, &task, now);
-    assert_null(look.snapshot);
-    assert_int_equal(look.problem, PROBLEM_TASK_NOT_FOUND);
+    struct cache_result cached = cache_get(cache, &task, now);
+    assert_null(cached.snapshot);
+    assert_int_equal(cached.problem, PROBLEM_TASK_NOT_FOUND);
 }
 
 TEST(task_seen_by_another_worker_needs_three_reports_too)
@@ -133,9 +133,9 @@ TEST(missing_task_that_appears_is_found)
 {
     cache_keep_missing(cache, &task, NULL, now);
     cache_keep(cache, &task, snapshot);
-    struct cache_look look = cache_look(cache, &task, now);
-    assert_int_equal(look.problem, PROBLEM_NONE);
-    assert_ptr_equal(look.snapshot, snapshot);
+    struct cache_result cached = cache_get(cache, &task, now);
+    assert_int_equal(cached.problem, PROBLEM_NONE);
+    assert_ptr_equal(cached.snapshot, snapshot);
 }
 
 TEST(stale_snapshot_is_served_until_the_retry_time_after_a_failure)
@@ -143,21 +143,21 @@ TEST(stale_snapshot_is_served_until_the_retry_time_after_a_failure)
     cache_keep(cache, &task, snapshot);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0,
                        now); /* the interval is 12 s by now */
-    assert_int_equal(cache_look(cache, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
-    struct cache_look look = cache_look(cache, &task, now + 11000);
-    assert_int_equal(look.problem, PROBLEM_UPSTREAM_TIMEOUT);
-    assert_int_equal(look.left_ms, 1000);
-    assert_ptr_equal(look.snapshot, snapshot);
-    assert_int_equal(cache_look(cache, &task, now + 12000).problem, PROBLEM_NONE);
+    assert_int_equal(cache_get(cache, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
+    struct cache_result cached = cache_get(cache, &task, now + 11000);
+    assert_int_equal(cached.problem, PROBLEM_UPSTREAM_TIMEOUT);
+    assert_int_equal(cached.left_ms, 1000);
+    assert_ptr_equal(cached.snapshot, snapshot);
+    assert_int_equal(cache_get(cache, &task, now + 12000).problem, PROBLEM_NONE);
 }
 
 TEST(failing_task_without_a_snapshot_waits_for_its_minimum_interval)
 {
     assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 0, now), 2000);
-    struct cache_look look = cache_look(cache, &task, now + 500);
-    assert_null(look.snapshot);
-    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
-    assert_int_equal(look.left_ms, 1500);
+    struct cache_result cached = cache_get(cache, &task, now + 500);
+    assert_null(cached.snapshot);
+    assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(cached.left_ms, 1500);
     assert_nothing_known(&task, now + 2000);
     assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 12000, now), 12000);
     assert_nothing_known(&other, now);
@@ -174,11 +174,11 @@ TEST(failure_outlives_an_expired_snapshot)
 {
     cache_keep(cache, &task, snapshot);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 0, now + 65000);
-    assert_ptr_equal(cache_look(cache, &task, now + 69000).snapshot, snapshot);
-    struct cache_look look = cache_look(cache, &task, now + 71000);
-    assert_null(look.snapshot);
-    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
-    assert_int_equal(look.left_ms, 6000);
+    assert_ptr_equal(cache_get(cache, &task, now + 69000).snapshot, snapshot);
+    struct cache_result cached = cache_get(cache, &task, now + 71000);
+    assert_null(cached.snapshot);
+    assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(cached.left_ms, 6000);
     assert_int_equal(cache_usage(cache).entries, 0);
     assert_nothing_known(&task, now + 77000);
 }
@@ -187,13 +187,13 @@ TEST(new_snapshot_clears_a_failure)
 {
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, now);
     cache_keep(cache, &task, snapshot);
-    assert_int_equal(cache_look(cache, &task, now + 11000).problem, PROBLEM_NONE);
+    assert_int_equal(cache_get(cache, &task, now + 11000).problem, PROBLEM_NONE);
 }
 
 TEST(retry_after_extends_the_interval)
 {
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UNAVAILABLE, 60000, now);
-    assert_int_equal(cache_look(cache, &task, now + 50000).left_ms, 10000);
+    assert_int_equal(cache_get(cache, &task, now + 50000).left_ms, 10000);
 }
 
 TEST(only_a_running_snapshot_can_be_outdated)
@@ -202,14 +202,14 @@ TEST(only_a_running_snapshot_can_be_outdated)
     struct snapshot *running = new_running();
     cache_keep(cache, &task, snapshot);
     cache_outdate(cache, key, strlen(key), now + 1000);
-    assert_int_equal(cache_look(cache, &task, now + 1000).left_ms, 9000); /* it has ended */
+    assert_int_equal(cache_get(cache, &task, now + 1000).left_ms, 9000); /* it has ended */
     cache_keep(cache, &task, running);
     cache_outdate(cache, unknown, strlen(unknown), now + 1000);
-    assert_int_equal(cache_look(cache, &task, now + 1000).left_ms, 1000);
+    assert_int_equal(cache_get(cache, &task, now + 1000).left_ms, 1000);
     cache_outdate(cache, key, strlen(key), now + 1000);
-    struct cache_look look = cache_look(cache, &task, now + 1000);
-    assert_int_equal(look.left_ms, 0);
-    assert_ptr_equal(look.snapshot, running);
+    struct cache_result cached = cache_get(cache, &task, now + 1000);
+    assert_int_equal(cached.left_ms, 0);
+    assert_ptr_equal(cached.snapshot, running);
     snapshot_unref(running);
 }
 
@@ -230,13 +230,13 @@ TEST(failure_of_another_worker_applies_to_stale_snapshots)
     static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
     cache_keep(cache, &task, running);
-    cache_hear_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
-    assert_int_equal(cache_look(cache, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
-    cache_hear_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
-    struct cache_look look = cache_look(cache, &task, now + 3000);
-    assert_int_equal(look.problem, PROBLEM_UPSTREAM_ERROR);
-    assert_int_equal(look.left_ms, 6000);
-    cache_hear_failure(cache, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
+    cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
+    assert_int_equal(cache_get(cache, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
+    cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
+    struct cache_result cached = cache_get(cache, &task, now + 3000);
+    assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
+    assert_int_equal(cached.left_ms, 6000);
+    cache_keep_remote_failure(cache, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
     assert_nothing_known(&other, now);
     snapshot_unref(running);
 }
@@ -249,7 +249,7 @@ TEST(guessed_ids_cannot_push_out_results)
         cache_keep_missing(cache, &guessed, NULL, now);
         cache_keep_failure(cache, &failing, NULL, PROBLEM_UPSTREAM_ERROR, 0, now);
     }
-    assert_ptr_equal(cache_look(cache, &task, now).snapshot, snapshot);
+    assert_ptr_equal(cache_get(cache, &task, now).snapshot, snapshot);
     assert_int_equal(cache_usage(cache).evictions, 0);
     assert_int_equal(cache_usage(cache).entries, 1);
 }
@@ -290,10 +290,10 @@ TEST(newer_snapshot_replaces_the_older_one)
     assert_int_equal(cache_usage(cache).entries, 1);
     assert_int_equal(cache_usage(cache).bytes, small + 2 * 990);
     assert_true(small > sizeof(struct snapshot));
-    struct snapshot *s = cache_look(cache, &task, now).snapshot;
+    struct snapshot *s = cache_get(cache, &task, now).snapshot;
     assert_int_equal(s->views[0].len, 1000);
     cache_keep(cache, &task, s);
-    assert_ptr_equal(cache_look(cache, &task, now).snapshot, s);
+    assert_ptr_equal(cache_get(cache, &task, now).snapshot, s);
     assert_int_equal(s->refs, 1);
 }
 
@@ -301,13 +301,13 @@ TEST(least_recently_used_is_evicted_first)
 {
     keep(&task, 1000);
     keep(&other, 1000);
-    cache_look(cache, &task, now);
+    cache_get(cache, &task, now);
     for (int i = 0; cache_usage(cache).evictions == 0; i++) {
         struct task further = numbered_task("task", i);
         keep(&further, 1000);
     }
     assert_nothing_known(&other, now);
-    assert_non_null(cache_look(cache, &task, now).snapshot);
+    assert_non_null(cache_get(cache, &task, now).snapshot);
 }
 
 TEST(memory_limit_is_never_exceeded_and_accounting_balances)
@@ -322,7 +322,7 @@ TEST(memory_limit_is_never_exceeded_and_accounting_balances)
     assert_true(cache_usage(cache).evictions > 0);
     for (int i = 0; i < 1000; i++) {
         struct task any = numbered_task("task", i);
-        cache_look(cache, &any, now + 70000);
+        cache_get(cache, &any, now + 70000);
     }
     assert_int_equal(cache_usage(cache).entries, 0);
     assert_int_equal(cache_usage(cache).bytes, 0);
@@ -335,13 +335,13 @@ TEST(oversized_snapshot_is_not_cached)
     assert_nothing_known(&task, now);
     assert_int_equal(cache_usage(cache).entries, 0);
     keep(&other, 10);
-    assert_non_null(cache_look(cache, &other, now).snapshot);
+    assert_non_null(cache_get(cache, &other, now).snapshot);
 }
 
 TEST(referenced_snapshot_outlives_its_eviction)
 {
     keep(&task, 10);
-    struct snapshot *s = snapshot_ref(cache_look(cache, &task, now).snapshot);
+    struct snapshot *s = snapshot_ref(cache_get(cache, &task, now).snapshot);
     keep(&task, 20);
     assert_int_equal(s->refs, 1);
     assert_int_equal(s->views[0].len, 10);

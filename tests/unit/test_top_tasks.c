@@ -55,7 +55,7 @@ TEST(board_round_trips)
 
 TEST(board_being_written_is_not_read)
 {
-    struct top_tasks_board board = {.turn = 7};
+    struct top_tasks_board board = {.version = 7};
     struct top_tasks_list read;
     assert_false(top_tasks_read(&board, &read));
     top_tasks_write(&board, &(struct top_tasks_list){0}); /* after a writer that died halfway */
@@ -67,7 +67,7 @@ TEST(corrupt_board_is_harmless)
     struct top_tasks_board board;
     struct top_tasks_list read;
     memset(&board, 'x', sizeof(board));
-    board.turn = 2;
+    board.version = 2;
     assert_true(top_tasks_read(&board, &read));
     assert_int_equal(read.n, TOP_TASKS_MAX);
     assert_int_equal(strlen(read.tasks[0].name), TOP_TASKS_NAME - 1);

@@ -40,9 +40,9 @@ static struct provider *load(const char *members)
 
 static enum outcome read_bytes(struct trial *t, int http_status, const char *body, size_t len)
 {
-    const struct view_question question = {.provider = t->provider, .task_id = "x1", .secrets = &key};
+    const struct view_input input = {.provider = t->provider, .task_id = "x1", .secrets = &key};
     const struct view_answer answer = {.http_status = http_status, .body = body, .len = len};
-    t->outcome = view_read(&question, &answer, NULL, &t->view);
+    t->outcome = view_read(&input, &answer, NULL, &t->view);
     return t->outcome;
 }
 
@@ -589,11 +589,11 @@ TEST(second_answer_completes_or_fails_the_first)
                  {302, "", OUTCOME_INVALID, 0, NULL}};
     static const char first[] = "{\"s\":\"S\",\"f\":\"F1\",\"r\":\"replaced\"}";
     struct trial t = {.provider = load(SECOND)};
-    const struct view_question question = {.provider = t.provider, .task_id = "x1", .secrets = &key};
+    const struct view_input input = {.provider = t.provider, .task_id = "x1", .secrets = &key};
     const struct view_answer answer = {.http_status = 200, .body = first, .len = sizeof(first) - 1};
     for (size_t i = 0; i < NELEMS(cases); i++) {
         const struct view_answer result = {cases[i].http_status, cases[i].body, strlen(cases[i].body)};
-        assert_int_equal(view_read(&question, &answer, &result, &t.view), cases[i].outcome);
+        assert_int_equal(view_read(&input, &answer, &result, &t.view), cases[i].outcome);
         if (cases[i].native != NULL) {
             assert_int_equal(t.view.state, cases[i].state);
             assert_string_equal(native_of(&t), cases[i].native);
