@@ -484,14 +484,13 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
     return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
 }
 
-struct redis *redis_subscribe(struct redis *commands, const char *channel, redis_message *on_message,
-                              void *ctx)
+struct redis *redis_subscribe(struct redis *first, const char *channel, redis_message *on_message, void *ctx)
 {
-    return begin(commands->loop, (struct redis){.conf = commands->conf,
-                                                .commands = commands,
-                                                .channel = channel,
-                                                .on_message = on_message,
-                                                .ctx = ctx});
+    return begin(first->loop, (struct redis){.conf = first->conf,
+                                             .commands = first,
+                                             .channel = channel,
+                                             .on_message = on_message,
+                                             .ctx = ctx});
 }
 
 static void on_timer_closed(uv_handle_t *handle)

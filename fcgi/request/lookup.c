@@ -108,24 +108,23 @@ static void drop_foreign(struct lookup *l)
 /* A fresh snapshot or a known problem; otherwise, the last snapshot. */
 static bool take_cached(struct lookup *l)
 {
-    const struct cache_result cached =
-        cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
-    bool fresh = cached.problem == PROBLEM_NONE && cached.left_ms > 0;
+    const struct cache_result got = cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
+    bool fresh = got.problem == PROBLEM_NONE && got.left_ms > 0;
     l->source = SOURCE_MEMORY;
-    l->ttl_ms = cached.left_ms;
-    l->problem = cached.problem;
+    l->ttl_ms = got.left_ms;
+    l->problem = got.problem;
     if (fresh)
-        l->snapshot = snapshot_ref(cached.snapshot);
-    else if (cached.snapshot != NULL)
-        l->last = snapshot_ref(cached.snapshot);
-    l->doubted = cached.problem != PROBLEM_NONE && cached.snapshot != NULL;
-    if (l->doubted || (cached.problem != PROBLEM_NONE && cached.problem != PROBLEM_TASK_NOT_FOUND))
-        l->retry_after_ms = cached.left_ms;
-    if (cached.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
+        l->snapshot = snapshot_ref(got.snapshot);
+    else if (got.snapshot != NULL)
+        l->last = snapshot_ref(got.snapshot);
+    l->doubted = got.problem != PROBLEM_NONE && got.snapshot != NULL;
+    if (l->doubted || (got.problem != PROBLEM_NONE && got.problem != PROBLEM_TASK_NOT_FOUND))
+        l->retry_after_ms = got.left_ms;
+    if (got.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
         stat_inc(STAT_HITS_MEMORY);
         stat_inc(STAT_SPARED);
     }
-    return cached.left_ms > 0;
+    return got.left_ms > 0;
 }
 
 bool lookup_in_memory(struct lookup *l)
