@@ -429,9 +429,7 @@ struct poller *poller_new(struct poller_parts parts)
     p->parts = parts;
     uv_timer_init(parts.loop, &p->report_timer);
     uv_unref((uv_handle_t *)&p->report_timer); /* it does not keep the loop running */
-    fetches_listen(
-        parts.fetches,
-        (struct fetches_listener){.on_fetched = on_fetched, .on_notification = on_notification, .ctx = p});
+    fetches_listen(parts.fetches, (struct fetches_listener){on_fetched, on_notification, p});
     return p;
 }
 
