@@ -27,8 +27,8 @@
 #include "lib/stats.h"
 
 enum {
-    RECHECK_FIRST_MS = 2,             /* the first pause before a partial request is checked again */
-    RECHECK_MAX_MS = 250,             /* the longest such pause */
+    RECHECK_FIRST_MS = 2,          /* the first pause before a partial request is checked again */
+    RECHECK_MAX_MS = 250,          /* the longest such pause */
     PARTIAL_MAX_MS = 60000,        /* a request that is still incomplete after this is dropped */
     LINGER_MS = 300,               /* draining: idle connections are closed after this */
     WRITE_MAX_MS = 60000,          /* a connection that accepts no data for this long is closed, */
@@ -50,7 +50,7 @@ struct fcgi_request {
     bool refused;             /* over max_connections: gets one answer, then is closed */
     int events;               /* that the poll handle waits for */
     uint64_t since_ms;        /* loop time at which PARTIAL began */
-    struct backoff recheck;      /* the pauses of PARTIAL */
+    struct backoff recheck;   /* the pauses of PARTIAL */
     struct buf pending;       /* BUSY: the request body; WRITING, STREAMING: data to be written */
     size_t pending_at;        /* how many of these bytes are written */
     int64_t unsent;           /* the memory for this data, as counted */

@@ -229,8 +229,7 @@ static void start(struct upstream_call *call)
     int64_t held_ms;
     if (!keypool_take(&origin->pool, call->choice, now_ms(origin)))
         refuse(call, OUTCOME_NO_KEY, 0);
-    else if ((held_ms = breaker_try(&call->share->breaker, &origin->bucket, call->seen, now_ms(origin))) >
-             0)
+    else if ((held_ms = breaker_try(&call->share->breaker, &origin->bucket, call->seen, now_ms(origin))) > 0)
         refuse(call, OUTCOME_HELD, held_ms);
     else
         send_query(call);
