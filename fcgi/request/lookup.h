@@ -48,10 +48,10 @@ struct lookups {
     const char *request_id;            /* (ref) */
     struct lookup *items;
     size_t n;
-    size_t n_missing;     /* results of lookup_fetch or lookup_claim that come later */
-    bool every_change;    /* on_update is called for each change of a list; false: when all tasks have ended */
-    size_t n_ended;       /* the first items, which are known to have ended */
-    struct lookup only;   /* the one lookup of most requests */
+    size_t n_missing;   /* results of lookup_fetch or lookup_claim that come later */
+    bool every_change;  /* on_update is called for each change of a list; false: when all tasks have ended */
+    size_t n_ended;     /* the first items, which are known to have ended */
+    struct lookup only; /* the one lookup of most requests */
     unsigned char *order; /* of a list: the item at each of its n_listed places; a task may be named twice */
     size_t n_listed;
 };
