@@ -23,7 +23,7 @@
 #include "request/client_request.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
-enum { DUE_TASKS_MAX = 500 };          /* in the due requests that one loop iteration runs */
+enum { DUE_TASKS_MAX = 100 };          /* in the due requests that one loop iteration runs */
 enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
 
 /* X(step, its function) */
