@@ -26,12 +26,12 @@ struct caller {
     int64_t until_ms;        /* since 1970: the expiry of its link; INT64_MAX: it has none */
 };
 
-/* Determines who asks, or returns why access is denied. Without a `task`, it refuses links; the caller then
- * asks access_authorize for each task. */
+/* Identifies the client and its team, or returns why access is denied. Without a `task`, it refuses links; the caller then
+ * calls access_authorize for each task. */
 enum problem access_authenticate(const struct conf *conf, const struct credentials *given,
                                  const struct task *task, int64_t now_s, struct caller *ret_caller);
 
-/* Whether the team (NULL: everybody) may read the task. */
+/* Whether the team may read the task. NULL, in the mode "open", may read every task. */
 enum problem access_authorize(const struct team *team, const struct task *task);
 
 /* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team

@@ -167,7 +167,7 @@ static const struct table limits_table = TABLE(LIMITS, limits_fields);
 #define ACCESS struct conf_access
 static const struct field access_fields[] = {
     FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"",
-          "open: everybody that the web server admits; teams: by token or link; nginx: nginx names the team",
+          "open: any client that the web server admits; teams: by token or link; nginx: nginx names the team",
           .words = "open|teams|nginx"),
     FIELD("teams_file", S_PATH, ACCESS, teams_file, "null",
           "the teams file; required unless the mode is open", ),

@@ -71,7 +71,7 @@ void lookups_authorize(struct lookups *lookups, const struct team *team, struct 
 /* Calls one of the functions below for each lookup. Returns how many of them returned true. */
 size_t lookups_each(struct lookups *lookups, bool (*step)(struct lookup *lookup));
 
-/* Looks in the cache. Returns true if it has the answer, or a problem because of which no query should be
+/* Looks the task up in the cache. Returns true if it has the answer, or a problem because of which no query should be
  * sent. */
 bool lookup_in_memory(struct lookup *lookup);
 
@@ -94,7 +94,7 @@ bool lookup_watch(struct lookup *lookup);
  * too old. */
 bool lookup_excuse(struct lookup *lookup);
 
-/* Looks in the cache again: the task may have changed, or fetches of it may have failed. */
+/* Looks the task up in the cache again: it may have changed, or fetches of it may have failed. */
 bool lookup_again(struct lookup *lookup);
 
 /* Forgets the results. */
