@@ -1,9 +1,10 @@
 /* request: see request.h. The steps of one request:
  *
  *     route -> authorize -> look_in_memory -> join_fetches -> claim -> audit -> hold -> respond
- *       |  '-- take_hint -------- '-- all fresh --------------^ |                ^--'     ^
- *       |          |                                            |                '-> stream -- change --> stream ...
- *       '----------'-- refused ---------------------------------'-------------------------'
+ *       |  |       |            ^    '-- all fresh -----------^ |                ^--'     ^
+ *       |  |       '- take_ids -'                               |                '-> stream -- change --> stream ...
+ *       |  '-- take_hint --.                                    |                         |
+ *       '----- refused ----'------------------------------------'-------------------------'
  *
  * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
  * wait is held until one of its tasks changes; a stream sends each change. A step that refuses the request sets the
@@ -29,9 +30,9 @@ enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
     X(ROUTE, route)                                                                                          \
-    X(TAKE_IDS, take_ids)                                                                                    \
     X(TAKE_HINT, take_hint)                                                                                  \
     X(AUTHORIZE, authorize)                                                                                  \
+    X(TAKE_IDS, take_ids)                                                                                    \
     X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
     X(JOIN_FETCHES, join_fetches)                                                                            \
     X(CLAIM, claim)                                                                                          \
@@ -175,22 +176,7 @@ static enum step route(struct request *r)
         return refuse_credential(r, CREDENTIAL_HOOK, problem);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    if (r->asked.kind == ROUTE_HOOK)
-        return TAKE_HINT;
-    if (r->asked.kind != ROUTE_MANY)
-        return AUTHORIZE;
-    r->step = TAKE_IDS;
-    r->waited = true;
-    fcgi_on_gone(r->client, on_gone, r);
-    run_later(r);
-    return WAIT;
-}
-
-static enum step take_ids(struct request *r)
-{
-    if (r->client == NULL)
-        return RESPOND;
-    return lookups_take_ids(&r->lookups, r->asked.uri) ? AUTHORIZE : refuse(r, PROBLEM_BAD_IDS);
+    return r->asked.kind == ROUTE_HOOK ? TAKE_HINT : AUTHORIZE;
 }
 
 /* ---- take_hint: a webhook with the right secret ---- */
@@ -229,6 +215,21 @@ static void limit_wait(struct request *r)
         r->asked.wait_s = left_s > 0 ? (int)left_s : 0;
 }
 
+static enum step authorize_lookups(struct request *r)
+{
+    lookups_authorize(&r->lookups, quota_team(r->wait_slot.quota), r->wait_slot.quota);
+    return LOOK_IN_MEMORY;
+}
+
+static enum step defer_list(struct request *r)
+{
+    r->step = TAKE_IDS;
+    r->waited = true;
+    fcgi_on_gone(r->client, on_gone, r);
+    run_later(r);
+    return WAIT;
+}
+
 static enum step authorize(struct request *r)
 {
     const struct conf *conf = r->requests->parts.conf;
@@ -254,8 +255,16 @@ static enum step authorize(struct request *r)
     r->facts.team = caller.team ? caller.team->name : NULL;
     r->wait_slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
     r->facts.limit = quota_queries_limit(r->wait_slot.quota);
-    lookups_authorize(&r->lookups, caller.team, r->wait_slot.quota);
-    return LOOK_IN_MEMORY;
+    return r->asked.kind == ROUTE_MANY ? defer_list(r) : authorize_lookups(r);
+}
+
+/* ---- take_ids: a list, which is read only for an authorized client ---- */
+
+static enum step take_ids(struct request *r)
+{
+    if (r->client == NULL)
+        return RESPOND;
+    return lookups_take_ids(&r->lookups, r->asked.uri) ? authorize_lookups(r) : refuse(r, PROBLEM_BAD_IDS);
 }
 
 /* ---- look_in_memory ---- */

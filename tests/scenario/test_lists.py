@@ -1,11 +1,16 @@
 """Lists of tasks (/v1/tasks?ids=): each task is looked up once, limits count tasks, and news wakes a request only when it can be
 answered."""
 
+import contextlib
+import os
+import signal
+
 import pytest
 
 from fastcgi import Connection, request, task_params
+from helpers import worker_pid
 from teaming import bearer, refusal, teams_stack
-from watching import end, hold, quick, run, wait_queries
+from watching import NATIVE, end, hold, quick, run, wait_queries
 
 HITS = {"level": "memory"}
 
@@ -85,3 +90,27 @@ def test_lists_whose_client_has_left_are_dropped(make_stack):
             connection.send(request(task_params(ids(*numbered(100)) + "&wait=60")))
     stack.wait_metric("requests_gone_total", gone + 20)
     stack.wait_metric("watched_tasks", lambda watched: watched == 0)
+
+
+def test_other_requests_are_answered_between_new_lists(make_stack):
+    """All come at once; a worker accepts some connections in each loop iteration."""
+    stack = make_stack(redis=False, config={"workers": 1, "log_level": "debug"})
+    stack.standin.switch(state="SUCCESS")
+    many = ids(*numbered(100))
+    assert stack.get(many).status == 200
+    os.kill(worker_pid(stack, 0), signal.SIGSTOP)
+    with contextlib.ExitStack() as connections:
+        asked = [connections.enter_context(Connection(stack.worker_socket(0))) for _ in range(257)]
+        for connection in asked[:-1]:
+            connection.send(request(task_params(many, REQUEST_ID="list")))
+        asked[-1].send(request(task_params(NATIVE + "t0", REQUEST_ID="single")))
+        os.kill(worker_pid(stack, 0), signal.SIGCONT)
+        assert {connection.read_answer()[0] for connection in asked} == {200}
+    before, _, _ = stack.daemon.log().partition("request single: ")
+    assert before.count("request list: answered") < 100
+
+
+def test_ids_are_read_only_for_a_team(make_stack):
+    stack = teams_stack(make_stack, redis=False, config={"workers": 1})
+    assert refusal(stack.get("/v1/tasks?ids=")) == (401, "unauthorized")
+    assert refusal(stack.get("/v1/tasks?ids=", bearer("web"))) == (400, "bad_request")
