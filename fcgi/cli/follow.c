@@ -1,9 +1,9 @@
 /* follow: see follow.h.
  *
- *     ask --> on_answer --> 200: show the view; when the task has ended: finish
- *      ^          |  '----> 304: nothing new
- *      |          '-------> failure: retry, unless it has lasted too long
- *      '--- after a pause
+ *     query_task --> on_answer --> 200: show the view; when the task has ended: finish
+ *          ^             |  '----> 304: nothing new
+ *          |             '-------> failure: retry, unless it has lasted too long
+ *          '--- after a pause
  *
  * Every query after the first has the ETag of the last view, and the server holds it until the view differs.
  *
@@ -328,7 +328,7 @@ static void on_answer(void *user, const struct http_answer *answer)
 
 /* ---- queries ---- */
 
-static void ask(struct follow *f)
+static void query_task(struct follow *f)
 {
     struct headers headers;
     headers_init(&headers);
@@ -349,7 +349,7 @@ static void ask(struct follow *f)
 
 static void on_next(uv_timer_t *timer)
 {
-    ask(CONTAINER_OF(timer, struct follow, next));
+    query_task(CONTAINER_OF(timer, struct follow, next));
 }
 
 static void start(struct follow *f)
@@ -376,7 +376,7 @@ static void start(struct follow *f)
 static enum follow_end run(struct follow *f)
 {
     start(f);
-    ask(f);
+    query_task(f);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&f->loop) != 0)
         abort(); /* finish has left a handle open */

@@ -232,8 +232,7 @@ static const struct field provider_fields[] = {
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "members that the native view keeps", ),
     FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "where the unified view's members come from",
           .table = &unified_table),
-    FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often to ask for a running task",
-          .table = &poll_table),
+    FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often to query a running task", .table = &poll_table),
 };
 const struct table provider_table = TABLE(PROVIDER, provider_fields);
 

@@ -96,7 +96,7 @@ static void run(struct request *r);
  * Requests for many tasks, and those that are held, run in the next loop iteration, each once however many
  * changes have come. One iteration runs only some of them, so that others are answered in between. */
 
-static void leave_due(struct request *r)
+static void unschedule(struct request *r)
 {
     if (r->due)
         DL_DELETE2(r->requests->due, r, due_prev, due_next);
@@ -653,7 +653,7 @@ static void on_closed(uv_handle_t *handle)
 
 static void request_free(struct request *r)
 {
-    leave_due(r);
+    unschedule(r);
     stop_waiting(r);
     end_stream(r);
     lookups_done(&r->lookups);
@@ -668,7 +668,7 @@ static void run(struct request *r)
     static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
     static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
     const struct trace *outer = trace_enter(&r->asked.trace);
-    leave_due(r);
+    unschedule(r);
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
         enum step next = steps[step](r);

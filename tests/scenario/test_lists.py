@@ -1,4 +1,4 @@
-"""Lists of tasks (/v1/tasks?ids=): each task is looked up once, limits count tasks, and news wakes a request only when it can be
+"""Lists of tasks (/v1/tasks?ids=): each task is looked up once, limits count tasks, and a change wakes a request only when it can be
 answered."""
 
 import contextlib
