@@ -161,7 +161,8 @@ def test_held_client_that_disconnects_is_dropped_and_its_query_continues(stack, 
     wait_metric(stack, "connections", lambda now: now == before)
 
 
-@pytest.mark.parametrize("more", [record(ABORT_REQUEST), GOOD_REQUEST, values("FCGI_MAX_CONNS"), b"\xff" * 70_000])
+@pytest.mark.parametrize("more", [record(ABORT_REQUEST), GOOD_REQUEST, values("FCGI_MAX_CONNS"), b"\xff" * 70_000],
+                         ids=["abort", "request", "management", "garbage"])
 def test_pipelined_request_waits_for_the_held_answer(stack, worker, more):
     task_id = f"busy_{len(more)}"
     with Connection(worker) as connection:
