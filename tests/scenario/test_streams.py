@@ -209,7 +209,7 @@ def test_stalled_stream_is_dropped_and_the_others_continue(make_stack):
         for progress in range(1, 100):
             show(progress)
             assert reader.next().data["data"]["progress"] == f"{progress}%"
-            if metric(stack, "connections_refused_total") == refused + 1:
+            if metric(stack, "connections_refused_total") > refused:
                 break
         stack.wait_metric("streams", lambda open_now: open_now == 1)  # the refusal is counted first
         assert 200_000 < progress * len(padding) < 2_000_000  # the worker buffers only a part of it
