@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import re
 import threading
 
@@ -157,6 +158,31 @@ def test_foreign_task_cannot_be_told_from_a_missing_one(make_stack, path, method
     missing = [*answers_for("missing")]
     assert [*answers_for("foreign")] == missing and missing[0] == missing[1] == missing[2]
     assert missing[0][0] == (200 if "ids" in PATHS[path] else 404)
+
+
+def test_random_requests_do_not_tell_a_foreign_task_from_a_missing_one(make_stack):
+    """The same requests for both, with pauses between them; sometimes the upstream has forgotten the other team's task."""
+    choose = random.Random(12)
+    stack = owning_stack(make_stack, clock=True, teams={"film": {"queries_per_minute": 3}})
+    stack.clock.freeze()
+    headers = [{}, {}, {"If-None-Match": "*"}, {"Accept": "text/event-stream"}, {"Prefer": "wait=5, view=unified"}]
+    for number in range(20):
+        foreign, missing = f"foreign_{number}", f"missing_{number}"
+        stack.standin.switch(foreign, state=choose.choice(["SUCCESS", "IN_PROGRESS", "FAILURE", "NEW"]))
+        assert ask(stack, foreign, "web").status == 200
+        if choose.random() < 0.3:
+            stack.standin.switch(foreign, status=404)
+        age = choose.choice([0, 1, 30, 70, 700])
+        requests = [(choose.choice(list(PATHS.values())), choose.choice(["GET", "GET", "HEAD", "OPTIONS"]), choose.choice(headers),
+                     choose.choice([0, 0, 1, 5, 31])) for _ in range(8)]
+        given = {}
+        for task in choose.sample([foreign, missing], 2):
+            stack.clock.step(61 + age)
+            given[task] = []
+            for path, method, more, pause in requests:
+                stack.clock.step(pause)
+                given[task].append(seen(stack.get(path.format(task), {**bearer("film"), **more}, method)))
+        assert given[foreign] == given[missing], requests
 
 
 def test_concurrent_requests_do_not_tell_a_foreign_task_from_a_missing_one(make_stack):
