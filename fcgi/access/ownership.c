@@ -112,23 +112,17 @@ static void decide(struct claim *claim, const struct team *owner, enum claim_eve
     claim->event = claim->granted ? event : CLAIM_REFUSED;
 }
 
-/* Redis has no owner and stores none: the first team in this worker. */
-static void decide_here(struct claim *claim)
-{
-    const struct owner *owner = recall(claim);
-    if (owner != NULL)
-        decide(claim, owner->team, CLAIM_NO_EVENT);
-    else
-        decide(claim, remember(claim, claim->team, false)->team, CLAIM_TAKEN);
-}
-
-/* Without Redis, or if it does not answer. The latter must not give the task to another team than its owner. */
+/* Without an answer from Redis, or if Redis is full: the owner that this worker knows. If it knows none, the first
+ * team becomes the owner only where no Redis is configured; otherwise, another worker may know a different one. */
 static void decide_alone(struct claim *claim)
 {
-    claim->undecided = claim->ownership->conf->redis.address != NULL && recall(claim) == NULL;
+    const struct owner *owner = recall(claim);
+    claim->undecided = owner == NULL && claim->ownership->conf->redis.address != NULL;
     claim->granted = false;
-    if (!claim->undecided)
-        decide_here(claim);
+    if (owner != NULL)
+        decide(claim, owner->team, CLAIM_NO_EVENT);
+    else if (!claim->undecided)
+        decide(claim, remember(claim, claim->team, false)->team, CLAIM_TAKEN);
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)
@@ -140,9 +134,7 @@ static void on_owner(void *user, const struct redis_reply *reply)
         decide(claim, remember(claim, claim->team, true)->team, CLAIM_TAKEN);
     else if (reply->result == REDIS_FOUND && reply->value != NULL)
         decide(claim, remember(claim, teams_by_name(teams, reply->value), true)->team, CLAIM_CONFIRMED);
-    else if (reply->result == REDIS_FOUND)
-        decide_here(claim);
-    else
+    else /* unavailable, or full */
         decide_alone(claim);
     claim->on_claimed(claim);
 }

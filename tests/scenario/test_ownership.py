@@ -107,7 +107,7 @@ def test_workers_agree_on_the_owner_even_after_a_reload(make_stack):
     assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
 
 
-def test_full_redis_still_knows_the_owner(make_stack):
+def test_full_redis_still_knows_the_owner_and_gives_no_new_task_away(make_stack):
     stack = owning_stack(make_stack)
     assert ask(stack, "t", "web").status == 200
     stack.redis.cli("CONFIG", "SET", "maxmemory", "1")
@@ -115,7 +115,10 @@ def test_full_redis_still_knows_the_owner(make_stack):
     stack.wait_metric("redis_up", 1)
     assert refusal(ask(stack, "t", "film")) == NOT_THERE
     assert ask(stack, "t", "web").status == 200
-    assert (ask(stack, "new", "film").status, ask(stack, "new", "web").status) == (200, 404)
+    assert {refusal(ask(stack, "new", team)) for team in ("film", "web")} == {(503, "overloaded")}
+    stack.redis.cli("CONFIG", "SET", "maxmemory", "0")
+    stack.wait_until(lambda: ask(stack, "new", "film").status == 200, what="the first team's claim")
+    assert refusal(ask(stack, "new", "web")) == NOT_THERE
 
 
 def test_one_of_many_concurrent_teams_becomes_the_owner(make_stack):
