@@ -145,6 +145,7 @@ static enum step refuse_overload(struct request *r)
 {
     stat_inc(STAT_OVERLOADED);
     r->facts.retry_after_ms = RETRY_MS;
+    r->asked.wait_s = 0; /* the wait was not granted, even if a stale view is served */
     return refuse(r, PROBLEM_OVERLOADED);
 }
 

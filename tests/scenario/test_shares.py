@@ -186,6 +186,20 @@ def test_one_team_leaves_held_requests_to_others(make_stack):
     assert {ask.result().status for ask in held} == {200}
 
 
+def test_stale_view_over_the_share_of_held_requests_has_no_wait(make_frozen):
+    stack = shared_stack(make_frozen, limits={"waiters": 8})
+    assert ask(stack, "t", "film").status == 200
+    held = hold(stack, *6 * [("t?wait=60", bearer("film"))])
+    with stack.standin.hold("t") as barrier:
+        stack.clock.step(1)  # the poll interval is over, and the next poll is under way
+        barrier.wait_arrived(1)
+        answer = stack.task("t?wait=60", bearer("film"))
+        assert (answer.status, answer.headers["x-cache"], answer.headers.get("preference-applied")) == (200, "STALE", None)
+    end(stack)
+    stack.clock.run()
+    assert {ask.result().status for ask in held} == {200}
+
+
 def test_single_team_uses_all_queries_in_flight(make_stack):
     stack = teams_stack(make_stack, {"film": None}, redis=False, **quick(upstreams={"main": {"max_in_flight": 8}}))
     with stack.standin.hold() as barrier:
