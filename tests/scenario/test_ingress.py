@@ -110,12 +110,13 @@ def on_status_server(stack, path: str) -> int:
     return status
 
 
+@pytest.mark.parametrize("path", ["/sora/v1/videos/t", "/status"])
 @pytest.mark.parametrize("host", ["unknown.example", "127.0.0.1.unknown.example", "192.0.2.1", "[::1]"])
-def test_request_for_an_unknown_host_is_closed_without_an_answer(stack, host):
+def test_request_for_an_unknown_host_is_closed_without_an_answer(stack, host, path):
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
-        client.connect(stack.nginx.socket)
-        client.sendall(f"GET /sora/v1/videos/t HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        client.connect(stack.nginx.status_socket if path == "/status" else stack.nginx.socket)
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert client.recv(1) == b""
 
 
