@@ -51,7 +51,6 @@ struct master {
     int changes;              /* consecutive ticks in which they changed again */
     struct log_once refusals; /* why changed secrets were refused */
     bool reload_wanted;       /* HUP came */
-    bool secrets_wanted;      /* secrets have changed */
     int check_pid;            /* of the installed program, which checks the configuration; 0: none */
     bool stopping;
     int check_ticks; /* after so many ticks, that program is killed */
@@ -93,6 +92,7 @@ char *master_refuses(const struct conf *conf)
 static void watch_secrets(struct master *m)
 {
     m->stamp_reported = m->stamp_seen = files_stamp(m->conf->files, false);
+    log_once_reset(&m->refusals); /* these secrets are accepted */
 }
 
 /* Opens the sockets of `conf` and starts its workers. Returns an error (allocated), or NULL. */
@@ -231,11 +231,12 @@ static void reload_secrets(struct master *m)
     if (conf == NULL)
         return refuse_secrets(m, error);
     size_t n = files_changed(m->conf->files, conf->files, &first);
-    if (n == 0 && m->refusals.n > 0)
-        log_info("the secrets are unchanged again");
-    log_once_reset(&m->refusals);
-    if (n == 0)
+    if (n == 0) {
+        if (m->refusals.n > 0)
+            log_info("the secrets are unchanged again");
+        log_once_reset(&m->refusals);
         return conf_free(conf);
+    }
     log_info("%s has changed%s: starting new workers", first, n > 1 ? ", and others" : "");
     error = apply(m, conf);
     if (error != NULL)
@@ -260,32 +261,27 @@ static void reload_or_upgrade(struct master *m)
         reload(m);
 }
 
-/* Starts the reload or the rotation that is wanted, or leaves it to the end of the one under way. */
+/* Starts the reload that is wanted, or leaves it to the end of the one under way. */
 static void start_reload(struct master *m)
 {
     if (m->reload_wanted && may_reload(m)) {
         m->reload_wanted = false;
         reload_or_upgrade(m);
     }
-    if (m->secrets_wanted && may_reload(m)) {
-        m->secrets_wanted = false;
-        reload_secrets(m);
-    }
 }
 
 /* Compares the stamps of the files at each tick: that finds every change, on every file system, and costs one
- * stat(2) per file. Changes are reported together, once the files no longer change. */
+ * stat(2) per file. Changes are reported together, once the files no longer change and no reload is under way. */
 static void check_secrets(struct master *m)
 {
     uint64_t now = files_stamp(m->conf->files, true);
     m->changes = now == m->stamp_seen ? 0 : m->changes + 1;
     m->stamp_seen = now;
-    if (now == m->stamp_reported || (m->changes > 0 && m->changes < CHANGES_MAX))
+    if (now == m->stamp_reported || (m->changes > 0 && m->changes < CHANGES_MAX) || !may_reload(m))
         return;
     m->changes = 0;
     m->stamp_reported = now;
-    m->secrets_wanted = true;
-    start_reload(m);
+    reload_secrets(m);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -423,7 +419,7 @@ static bool open_everything(struct master *m, char **ret_error)
                                                     .on_change = on_workers_change,
                                                     .ctx = m});
     m->status_server = status_server_open(&m->loop, m->sockets, m->workers, m->conf, ret_error);
-    return m->status_server != NULL && workers_open_sockets(m->workers, m->conf, ret_error) == 0;
+    return m->status_server != NULL;
 }
 
 static void init(struct master *m)

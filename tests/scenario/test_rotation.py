@@ -199,6 +199,16 @@ def test_removed_and_restored_key_file_changes_nothing(rotating):
     assert rotations(rotating) == 0
 
 
+def test_refused_key_is_logged_again_after_a_reload_with_a_good_one(rotating):
+    for refused in (1, 2):
+        put(rotating.key_file, "two words")
+        rotating.wait_metric("rotations_total", refused, result="refused")
+        assert rotating.daemon.log().count(NOT_TAKEN) == refused
+        rotating.write_key(NEW)
+        rotating.daemon.reload()  # before the change of the file is noticed
+        assert key_in_use(rotating) == NEW
+
+
 def test_rotation_does_not_reload_the_rest_of_the_configuration(rotating):
     rotating.daemon.config_file.write_text("no configuration")
     (rotating.providers_dir / "sora.json").write_text("no provider")
