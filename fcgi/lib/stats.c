@@ -289,7 +289,7 @@ void stats_fold(int slot)
 void stats_sum_of(int slot, struct shm_counters *ret)
 {
     shm_counters_reset(ret);
-    if (page != NULL)
+    if (page != NULL && slot >= 0)
         shm_counters_fold(ret, counters_of(slot), SHM_COUNTERS_ALL);
 }
 

@@ -216,7 +216,7 @@ int64_t *stat_series_of(enum family_id family, const char *const *labels) NEVER_
 /* For the master: adds the slot's totals to its own and drops its gauges; the slot can be used again. */
 void stats_fold(int slot);
 
-/* The sums over all slots, or the values of one; `ret` may be uninitialized. */
+/* The sums over all slots, or the values of one (-1: zeros); `ret` may be uninitialized. */
 void stats_sum(struct shm_counters *ret);
 void stats_sum_of(int slot, struct shm_counters *ret);
 
