@@ -112,9 +112,9 @@ static int print(void (*write)(const struct conf *, struct buf *), const struct 
     struct buf out;
     buf_init(&out, 16 * 1024 * 1024);
     write(conf, &out);
-    int result = fwrite(out.data, 1, out.len, stdout) == out.len ? EXIT_SUCCESS : EXIT_FAILURE;
+    bool whole = fwrite(out.data, 1, out.len, stdout) == out.len && fflush(stdout) == 0;
     buf_done(&out);
-    return result;
+    return whole ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* For conf/man/keys.awk, which makes the reference in taskproxy.json(5). Needs no configuration. */

@@ -24,8 +24,8 @@
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_AUDIT };
 enum log_format { LOG_TEXT, LOG_JSON };
 
-/* The longest time between two calls of log_tick; the longest line, which a pipe takes atomically. */
-enum { LOG_TICK_MS = 1000, LOG_LINE_MAX = 4096 };
+/* The longest line, which a pipe takes atomically. */
+enum { LOG_LINE_MAX = 4096 };
 
 enum { LOG_MESSAGE_MAX = 1800 }; /* a longer message is cut */
 
