@@ -223,15 +223,16 @@ static void refuse(struct upstream_call *call, enum outcome outcome, int64_t ret
     set_timer(call->origin);
 }
 
+/* Takes the key last: a query that is not sent must not use up the probe of a suspended key. */
 static void start(struct upstream_call *call)
 {
     struct origin *origin = call->origin;
     int64_t held_ms;
-    if (!keypool_take(&origin->pool, call->choice, now_ms(origin)))
+    if (!call->choice->stays && !keypool_has(&origin->pool, call->choice, now_ms(origin)))
         refuse(call, OUTCOME_NO_KEY, 0);
     else if ((held_ms = breaker_try(&call->share->breaker, &origin->bucket, call->seen, now_ms(origin))) > 0)
         refuse(call, OUTCOME_HELD, held_ms);
-    else
+    else if (keypool_take(&origin->pool, call->choice, now_ms(origin)))
         send_query(call);
 }
 

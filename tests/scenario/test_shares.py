@@ -101,6 +101,22 @@ def test_refused_fetch_is_repeated_for_a_waiting_team(make_stack):
     assert stack.standin.count("t") == 1
 
 
+def test_query_that_is_not_sent_leaves_the_probe_of_a_key_to_other_teams(make_frozen):
+    stack = shared_stack(make_frozen, breaker_failures=1, breaker_pause="1h")
+    for number, seconds in enumerate((1, 1, 2, 0)):  # the last pause of the breaker is longer than that of the key
+        fail(stack, [f"bad_{number}"], reset=True)
+        assert ask(stack, f"bad_{number}", "film").status == 502
+        stack.clock.step(seconds)
+    stack.standin.keys = set()
+    assert {refusal(ask(stack, f"refused_{number}", "web")) for number in range(3)} == {(502, "upstream_auth")}
+    assert stack.metric("keys_set_aside") == 1
+    stack.standin.keys = {stack.key}
+    stack.clock.step(1)
+    assert refusal(ask(stack, "t", "film")) == UNAVAILABLE
+    assert ask(stack, "t", "web").status == 200
+    assert stack.metric("keys_set_aside") == 0
+
+
 @contextlib.contextmanager
 def paused(process):
     process.freeze()
