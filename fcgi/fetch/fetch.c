@@ -71,6 +71,7 @@ struct fetch {
     bool revalidate;             /* accept only an ended task or the answer to a query sent from now on */
     struct quota *payer;         /* (ref) the quota to charge; NULL: none */
     struct quota *owner;         /* (ref) the quota whose share of the fetches it uses; NULL: none */
+    struct quota *sharer;        /* (ref) the quota whose share of the queries the attempt uses; NULL: none */
     struct trace trace;          /* of the request that the fetch was begun for, if any */
     struct charge charge;        /* for the next query */
     struct lease_lookup lookup;  /* the reply from Redis, and the lease */
@@ -278,10 +279,10 @@ static void on_attempt_end(void *ctx, const struct attempt_end *end)
 }
 
 /* The fetch may wait in the queue of the team that began it, and must not delay another one. */
-static void use_share_of(struct fetch *f, const struct quota *quota)
+static void use_share_of(struct fetch *f, struct quota *quota)
 {
-    if (f->attempt != NULL)
-        attempt_join(f->attempt, quota_team(quota));
+    if (f->attempt != NULL && attempt_join(f->attempt, quota_team(quota)))
+        f->sharer = quota;
 }
 
 static enum step query_upstream(struct fetch *f)
@@ -296,6 +297,7 @@ static enum step query_upstream(struct fetch *f)
                                         .on_end = on_attempt_end,
                                         .ctx = f};
     f->attempt = attempt_start(&order);
+    f->sharer = f->payer;
     DL_FOREACH(f->waiters, waiter)
     {
         use_share_of(f, waiter->payer);
@@ -315,8 +317,8 @@ static enum step read_upstream(struct fetch *f)
     if (outcome == OUTCOME_OVER_QUOTA)
         return refuse_query(f, wall_ms());
     if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
-        f->result.refused = f->payer;
-        f->queried = f->payer == NULL;
+        f->result.refused = f->sharer;
+        f->queried = f->sharer == NULL;
     }
     return fail(f, outcome_row(outcome)->problem, f->end.retry_after_ms);
 }

@@ -188,10 +188,12 @@ struct attempt *attempt_start(const struct attempt_order *order)
     return a;
 }
 
-void attempt_join(struct attempt *a, const struct team *team)
+bool attempt_join(struct attempt *a, const struct team *team)
 {
-    if (upstream_join(a->call, team))
-        a->order.team = team;
+    if (!upstream_join(a->call, team))
+        return false;
+    a->order.team = team;
+    return true;
 }
 
 void attempt_cancel(struct attempt *a)

@@ -34,7 +34,8 @@ struct attempt_order {
 struct attempt *attempt_start(const struct attempt_order *order);
 void attempt_cancel(struct attempt *attempt);
 
-/* Another team waits for the task, too: its share is used while the queries of the first team wait longer. */
-void attempt_join(struct attempt *attempt, const struct team *team);
+/* Another team waits for the task, too: its share is used from now on if fewer queries wait there. Returns true if
+ * it is. */
+bool attempt_join(struct attempt *attempt, const struct team *team);
 
 #endif

@@ -173,6 +173,21 @@ def test_query_that_another_team_waits_for_does_not_enter_a_queue(make_stack):
         assert [asked.result().status for asked in asks] == [200, 200]
 
 
+def test_refusal_of_a_team_that_joined_a_query_does_not_apply_to_the_first_team(make_frozen):
+    stack = shared_stack(make_frozen, max_in_flight=8, queries_per_second=32)
+    assert {answer.result().status for answer in ask_many(stack, 30, "web", "web")} == {200, 503}  # all that it may send
+    with contextlib.ExitStack() as held:
+        for number in range(6):
+            held.enter_context(stack.standin.hold(f"many_{number}"))
+        asks = ask_many(stack, 6, "film")
+        stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 6, what="6 queries")
+        asks += [stack.background(ask, stack, "t", "film")]
+        stack.wait_metric("fetches", 7)
+        assert refusal(ask(stack, "t", "web")) == UNAVAILABLE
+        stack.clock.step(1)
+    assert {asked.result().status for asked in asks} == {200}
+
+
 def test_one_team_leaves_fetches_to_others(make_stack):
     stack = shared_stack(make_stack, limits={"fetches": 8})
     with stack.standin.hold("many_0"), contextlib.ExitStack() as held:
