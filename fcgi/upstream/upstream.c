@@ -42,9 +42,8 @@ struct origin {
     bool multiplexes;              /* its last answer came over HTTP/2 */
     struct upstream_call *running; /* queries under way, the oldest first */
     struct upstream_call *queue;   /* queries that wait to be sent, the oldest first */
-    struct upstream_call *refused; /* queries that are not sent; their callbacks are due */
-    uv_timer_t timer;              /* for the refused queries, or the time-out of the oldest query */
-    int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires; 0: never */
+    uv_timer_t timer;              /* for the time-out of the oldest query */
+    int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires */
     struct bucket bucket;          /* in loop time */
     struct error_notes notes;      /* in loop time */
     struct keypool pool;           /* in loop time */
@@ -77,12 +76,15 @@ struct upstreams {
     bool shared;             /* there are several teams */
     struct http *http;
     struct origin *origins;           /* as many as conf->upstreams */
+    struct upstream_call *refused;    /* queries that are not sent; their callbacks are due */
+    uv_timer_t refusals;              /* for their callbacks */
     struct log_once unknown_statuses; /* values that were logged */
     size_t open_timers;
 };
 
 static void start_next(struct origin *origin);
 static void on_timer(uv_timer_t *timer);
+static void on_refusals(uv_timer_t *timer);
 
 static int64_t now_ms(const struct origin *origin)
 {
@@ -141,17 +143,15 @@ static int64_t left_ms(const struct upstream_call *call)
 static void set_timer(struct origin *origin)
 {
     const struct upstream_call *oldest = origin->running, *queued = origin->queue;
-    int64_t pause_ms = 0;
     if (oldest == NULL || (queued != NULL && queued->begun_ms < oldest->begun_ms))
         oldest = queued;
-    if (origin->refused == NULL && oldest == NULL)
+    if (oldest == NULL)
         return;
-    if (origin->refused == NULL)
-        pause_ms = left_ms(oldest) > 1 ? left_ms(oldest) : 1;
+    int64_t pause_ms = left_ms(oldest) > 1 ? left_ms(oldest) : 1;
     if (uv_is_active((uv_handle_t *)&origin->timer) &&
         (int64_t)uv_timer_get_due_in(&origin->timer) <= pause_ms)
         return;
-    origin->polled_from_ms = pause_ms > 0 ? now_ms(origin) : 0;
+    origin->polled_from_ms = now_ms(origin);
     uv_timer_start(&origin->timer, on_timer, (uint64_t)pause_ms, 0);
 }
 
@@ -218,9 +218,20 @@ static void send_query(struct upstream_call *call)
 /* The callback comes later, never from within upstream_get. */
 static void refuse(struct upstream_call *call, enum outcome outcome, int64_t retry_after_ms)
 {
+    struct upstreams *u = call->origin->upstreams;
     call->refusal = (struct http_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
-    enter_list(call, &call->origin->refused);
-    set_timer(call->origin);
+    enter_list(call, &u->refused);
+    uv_timer_start(&u->refusals, on_refusals, 0, 0);
+}
+
+static void on_refusals(uv_timer_t *timer)
+{
+    struct upstreams *u = CONTAINER_OF(timer, struct upstreams, refusals);
+    struct upstream_call *call;
+    while ((call = u->refused) != NULL) {
+        call->on_answer(call->user, call, &call->refusal);
+        call_free(call);
+    }
 }
 
 /* Takes the key last: a query that is not sent must not use up the probe of a suspended key. */
@@ -268,14 +279,10 @@ static void refuse_late(struct origin *origin)
 
 static void on_timer(uv_timer_t *timer)
 {
-    struct origin *origin = timer->data;
+    struct origin *origin = CONTAINER_OF(timer, struct origin, timer);
     const int64_t polled_from_ms = origin->polled_from_ms;
     struct upstream_call *call;
     refuse_late(origin);
-    while ((call = origin->refused) != NULL) {
-        call->on_answer(call->user, call, &call->refusal);
-        call_free(call);
-    }
     while ((call = origin->running) != NULL && call->begun_ms + origin->conf->timeout_ms <= polled_from_ms)
         time_out(call);
     set_timer(origin);
@@ -491,7 +498,7 @@ static void origin_init(struct origin *origin, struct upstreams *u, const struct
     origin->conf = conf;
     origin->tokens = xcalloc(conf->keys.n, sizeof(*origin->tokens));
     uv_timer_init(u->loop, &origin->timer);
-    origin->timer.data = origin;
+    origin->timer.data = u;
     keypool_init(&origin->pool, conf_keys(conf), conf->keys.n);
     bucket_init(&origin->bucket, conf->queries_per_second, u->shared, now_ms(origin));
     upstream_stats_init(&origin->stats, conf, &origin->pool);
@@ -514,7 +521,9 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
     *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
     u->n_shares = 1 + (conf->teams ? conf->teams->list.n : 0);
     u->shared = u->n_shares > 2;
-    u->open_timers = conf->upstreams.n;
+    u->open_timers = conf->upstreams.n + 1;
+    uv_timer_init(loop, &u->refusals);
+    u->refusals.data = u;
     u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));
     for (size_t i = 0; i < conf->upstreams.n; i++)
         origin_init(&u->origins[i], u, conf_upstream(conf, i));
@@ -529,11 +538,11 @@ void upstreams_refresh_stats(struct upstreams *u)
 
 static void on_timer_closed(uv_handle_t *handle)
 {
-    struct origin *origin = handle->data;
-    struct upstreams *u = origin->upstreams;
-    origin_done(origin);
+    struct upstreams *u = handle->data;
     if (--u->open_timers > 0)
         return;
+    for (size_t i = 0; i < u->conf->upstreams.n; i++)
+        origin_done(&u->origins[i]);
     free(u->origins);
     free(u);
 }
@@ -551,8 +560,9 @@ void upstreams_free(struct upstreams *u)
     for (size_t i = 0; i < u->conf->upstreams.n; i++) {
         cancel_all(&u->origins[i].running);
         cancel_all(&u->origins[i].queue);
-        cancel_all(&u->origins[i].refused);
         uv_close((uv_handle_t *)&u->origins[i].timer, on_timer_closed);
     }
+    cancel_all(&u->refused);
+    uv_close((uv_handle_t *)&u->refusals, on_timer_closed);
     http_free(u->http);
 }
