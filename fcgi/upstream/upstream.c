@@ -288,16 +288,33 @@ static void on_timer(uv_timer_t *timer)
     set_timer(origin);
 }
 
+/* Whether a query of the queue may run now. Looks at the shares: a team at its limit may have thousands of queries
+ * in the queue. */
+static bool can_start(const struct origin *origin)
+{
+    for (size_t i = 0; i < origin->upstreams->n_shares; i++) {
+        if (origin->shares[i].queued > 0 && has_room(origin, &origin->shares[i]))
+            return true;
+    }
+    return false;
+}
+
+/* The oldest query of the queue that may run now, or NULL. */
+static struct upstream_call *find_next(const struct origin *origin)
+{
+    struct upstream_call *call = origin->queue;
+    if (call == NULL || !can_start(origin))
+        return NULL;
+    while (call != NULL && !has_room(origin, call->share))
+        call = call->next;
+    return call;
+}
+
 static void start_next(struct origin *origin)
 {
-    struct upstream_call *call, *next;
+    struct upstream_call *call;
     refuse_late(origin);
-    DL_FOREACH_SAFE(origin->queue, call, next)
-    {
-        if (origin->in_flight >= origin->conf->max_in_flight)
-            break;
-        if (!has_room(origin, call->share))
-            continue;
+    while ((call = find_next(origin)) != NULL) {
         leave_queue(call);
         start(call);
     }
