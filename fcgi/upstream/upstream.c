@@ -28,7 +28,7 @@ struct share {
     const struct team *team; /* (ref) NULL: queries for no team */
     int64_t in_flight;
     int64_t queued;
-    char *last_failed;      /* the URL whose answer was a 5xx last, or NULL */
+    char *last_failed;      /* the URL of the seen task whose answer was a 5xx last, or NULL */
     struct breaker breaker; /* in loop time */
 };
 
@@ -427,10 +427,12 @@ static void log_key_change(const struct origin *origin, size_t key)
 static bool concerns_task(struct upstream_call *call)
 {
     struct share *share = call->share;
+    if (!call->seen)
+        return true;
     bool same_task = share->last_failed != NULL && strcmp(share->last_failed, call->url) == 0;
     free(share->last_failed);
     share->last_failed = xstrdup(call->url);
-    return same_task || !call->seen;
+    return same_task;
 }
 
 static void teach_breaker(struct upstream_call *call, enum outcome outcome)

@@ -64,6 +64,18 @@ def test_breaker_opened_by_one_team_is_closed_for_others(make_stack, failure):
     assert "for team web" not in stack.daemon.log()
 
 
+def test_task_that_fails_beside_unseen_ones_does_not_open_the_breaker(make_frozen):
+    stack = shared_stack(make_frozen, breaker_failures=3)
+    assert ask(stack, "known", "web").status == 200
+    fail(stack, ["known", *(f"bad_{number}" for number in range(10))])
+    for number in range(10):
+        stack.clock.step(1)
+        assert ask(stack, "known", "web").headers["x-cache"] == "STALE"
+        assert ask(stack, f"bad_{number}", "web").status == 502
+    assert stack.standin.count("known") == 11
+    assert stack.metric("upstream_breaker_open") == 0
+
+
 def test_known_task_is_probed_beside_an_unseen_one(make_stack):
     stack = shared_stack(make_stack, breaker_failures=3, breaker_pause="500ms")
     assert ask(stack, "known", "web").status == 200
