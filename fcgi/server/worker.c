@@ -243,8 +243,6 @@ static struct conf *load_inherited(const char *path)
     struct conf *conf = conf_load(path, files, &error);
     if (conf == NULL)
         log_error("%s", error);
-    else
-        conf_wipe_unused(conf);
     free(error);
     return conf;
 }
@@ -298,6 +296,7 @@ int worker_main(int index, int slot, const char *path)
         return EXIT_FAILURE;
     }
     make_parts(&w);
+    conf_wipe_unused(w.conf); /* after make_parts, which names each key's metrics by a digest of the key */
     /* libfcgi installs a handler for SIGTERM, too, which would swallow one that comes before ours replaces it. */
     mask_terminate(SIG_BLOCK);
     w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));

@@ -1,5 +1,6 @@
 """The counts of /metrics match the clients' requests and the upstream's queries, even when workers exit and start."""
 
+import hashlib
 import os
 import re
 import signal
@@ -154,6 +155,16 @@ def test_labels_contain_no_task_or_secret(running):
     for word in ("task_0", "missing_0", "broken_0", "slow_0", "bad*id", running.key):
         assert word not in text
     assert re.search(r'key="key",digest="[0-9a-f]{8}"', text)
+
+
+def test_key_of_an_upstream_without_a_route_has_its_own_digest(make_stack):
+    stack = make_stack(daemon=False)
+    unused = "sk-of-an-upstream-without-a-route"
+    stack.write_key(unused, file=stack.folder / "unused-key")
+    stack.configure(upstreams={"unused": {"base_url": "https://unused.example", "key_files": [str(stack.folder / "unused-key")]}})
+    stack.daemon.start()
+    digest = hashlib.sha256(unused.encode()).hexdigest()[:8]
+    assert re.findall(r'keys_set_aside{upstream="unused",key="unused-key",digest="(.*)"}', texts(stack)) == [digest]
 
 
 def test_number_of_labels_is_bounded_whatever_clients_request(running):
