@@ -34,11 +34,9 @@ static bool read_answer(struct files *files, const char *path, struct view_answe
 static void make_id(const struct provider *provider, char id[static TASK_ID_MAX])
 {
     id[0] = '\0';
-    for (size_t i = 0; i < provider->path.n_parts; i++) {
-        const struct grammar *grammar = provider->path.parts[i].grammar;
+    for (size_t i = 0; i < provider->path.n_variables; i++) {
         size_t used = strlen(id);
-        if (grammar != NULL)
-            snprintf(id + used, TASK_ID_MAX - used, "%s%s", used ? "/" : "", grammar->name);
+        snprintf(id + used, TASK_ID_MAX - used, "%s%s", used ? "/" : "", provider->path.variables[i]->name);
     }
 }
 
