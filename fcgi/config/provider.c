@@ -1,7 +1,6 @@
 /* provider: see provider.h. */
 #include "config/provider.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
