@@ -26,8 +26,7 @@ static const char claim_script[] =
 struct owner {
     char key[OWNER_KEY_SIZE]; /* "ACCOUNT:IDENTITY" */
     const struct team *team;  /* (ref) NULL: a team that is not in the file any more */
-    bool sure;                /* confirmed by Redis; false: Redis was unavailable */
-    int64_t confirmed_ms;     /* when it was (monotonic) */
+    int64_t confirmed_ms;     /* when it was last set (monotonic) */
     UT_hash_handle hh;
 };
 
@@ -87,7 +86,7 @@ static struct owner *recall(const struct claim *claim)
     return owner;
 }
 
-static struct owner *remember(const struct claim *claim, const struct team *team, bool sure)
+static struct owner *remember(const struct claim *claim, const struct team *team)
 {
     struct ownership *ownership = claim->ownership;
     struct owner *owner = recall(claim);
@@ -99,7 +98,6 @@ static struct owner *remember(const struct claim *claim, const struct team *team
         HASH_ADD_STR(ownership->table, key, owner);
     }
     owner->team = team;
-    owner->sure = sure;
     owner->confirmed_ms = steady_ms();
     return owner;
 }
@@ -122,7 +120,7 @@ static void decide_alone(struct claim *claim)
     if (owner != NULL)
         decide(claim, owner->team, CLAIM_NO_EVENT);
     else if (!claim->undecided)
-        decide(claim, remember(claim, claim->team, false)->team, CLAIM_TAKEN);
+        decide(claim, remember(claim, claim->team)->team, CLAIM_TAKEN);
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)
@@ -131,9 +129,9 @@ static void on_owner(void *user, const struct redis_reply *reply)
     const struct teams *teams = claim->ownership->conf->teams;
     claim->command = NULL;
     if (reply->result == REDIS_NOTHING)
-        decide(claim, remember(claim, claim->team, true)->team, CLAIM_TAKEN);
+        decide(claim, remember(claim, claim->team)->team, CLAIM_TAKEN);
     else if (reply->result == REDIS_FOUND && reply->value != NULL)
-        decide(claim, remember(claim, teams_by_name(teams, reply->value), true)->team, CLAIM_CONFIRMED);
+        decide(claim, remember(claim, teams_by_name(teams, reply->value))->team, CLAIM_CONFIRMED);
     else /* unavailable, or full */
         decide_alone(claim);
     claim->on_claimed(claim);
@@ -154,8 +152,7 @@ static struct redis_command *send_claim(struct claim *claim)
 /* Whether the cache decides. The owner queries Redis once a day, which renews its claim. */
 static bool is_settled(const struct owner *owner, const struct team *team)
 {
-    return owner != NULL && owner->sure &&
-           (owner->team != team || steady_ms() - owner->confirmed_ms < RENEW_MS);
+    return owner != NULL && (owner->team != team || steady_ms() - owner->confirmed_ms < RENEW_MS);
 }
 
 /* The provider's file names a member that this answer does not have. */

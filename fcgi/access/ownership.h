@@ -4,8 +4,8 @@
  * request spells its id, and whichever route it takes, the task has one owner.
  *
  * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
- * is unavailable it uses its cache, and claims on other tasks remain undecided. Without Redis in the configuration, or
- * if Redis is full, a task without an owner belongs to the first team in that worker.
+ * is unavailable or full, claims on tasks whose owners are unknown remain undecided. Without Redis in the configuration,
+ * a task belongs to the first team in that worker.
  *
  *     ACCOUNT:IDENTITY#owner     the team's name (behind the prefix)     PX 30 days, renewed while the team uses the task
  */
@@ -31,7 +31,7 @@ struct claim {
     char identity[IDENTITY_SIZE];  /* of the task; "": it was not claimed, or has none */
     struct redis_command *command; /* under way, or NULL */
     bool granted;                  /* the task is the team's */
-    bool undecided;                /* not granted, because Redis does not answer */
+    bool undecided;                /* not granted, because Redis is unavailable or full */
     enum claim_event event;        /* for the audit; a claim that the cache grants is none */
     void (*on_claimed)(struct claim *claim);
 };
