@@ -148,7 +148,7 @@ static bool is_secret(const char *secret, const char *given, size_t given_len)
 static const struct conf_route *find_hook(const struct conf *conf, const char *uri)
 {
     const struct conf_route *found = NULL;
-    if (strncmp(uri, prefix, strlen(prefix)) != 0)
+    if (!client_request_is_hook(uri))
         return NULL;
     const char *name = uri + strlen(prefix);
     size_t name_len = strcspn(name, "/?#");
