@@ -1,7 +1,6 @@
 /* answer: see answer.h. */
 #include "request/answer.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
