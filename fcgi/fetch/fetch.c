@@ -273,8 +273,10 @@ static void on_attempt_end(void *ctx, const struct attempt_end *end)
     f->attempt = NULL;
     f->end = *end;
     f->result.snapshot = end->snapshot ? snapshot_ref(end->snapshot) : NULL;
-    if (!end->sent)
+    if (!end->sent) {
         quota_give_back(f->payer);
+        f->result.charged--;
+    }
     run(f);
 }
 

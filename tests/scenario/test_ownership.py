@@ -19,9 +19,9 @@ NOT_THERE = (404, "task_not_found")
 PROVIDERS = ROOT / "conf" / "providers"
 
 
-def owning_stack(make_stack, workers=1, redis=True, **settings):
-    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=redis, **settings,
-                        config={"workers": workers, "redis": {"timeout": "500ms"}} if redis else {"workers": workers})
+def owning_stack(make_stack, workers=1, redis=True, config=None, **settings):
+    ours = {"workers": workers, "redis": {"timeout": "500ms"}} if redis else {"workers": workers}
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=redis, config=merged(ours, config or {}), **settings)
     stack.standin.switch(state="SUCCESS")
     if redis:
         stack.wait_metric("redis_up", workers)
@@ -263,6 +263,24 @@ def test_budget_of_all_workers_counts_for_foreign_tasks(make_stack):
     assert refusal(stack.ask_worker(NATIVE + "foreign", 1, **given["film"])) == NOT_THERE  # worker 1 has its count
     assert [stack.ask_worker(NATIVE + "foreign", 0, **given["film"]).status for _ in range(2)] == [404, 429]
     assert stack.ask_worker(NATIVE + "foreign", 1, **given["film"]).status == 429
+
+
+def charged(stack, team):
+    """Queries that the team was charged, once the workers have sent everything to Redis."""
+    stack.daemon.stop()
+    return int(stack.redis.cli("GET", f"taskproxy:#queries:{team}"))
+
+
+def test_concealed_answer_costs_the_same_if_its_query_was_not_sent(make_stack):
+    """The second query times out in the queue."""
+    stack = owning_stack(make_stack, teams={"film": {"queries_per_minute": 9}},
+                         config={"upstreams": {"main": {"max_in_flight": 1, "timeout": "1s"}}})
+    with stack.standin.hold() as barrier:
+        asked = stack.background(stack.get, "/v1/tasks?ids=sora/a,sora/b", bearer("film"))
+        barrier.wait_arrived(1)
+        assert [task["status"] for task in asked.result().json()["tasks"]] == [504, 504]
+    assert stack.standin.count() == 1
+    assert charged(stack, "film") == 2
 
 
 def test_missing_task_gets_no_owner(make_stack):
