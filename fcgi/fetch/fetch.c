@@ -475,6 +475,7 @@ enum fetches_join fetches_join(struct fetches *fs, const struct task *task, stru
     if (how == FETCH_REFUSED)
         return how;
     waiter->fetch = find(fs, task->key, task->key_len);
+    waiter->started = how == FETCH_STARTED;
     DL_APPEND(waiter->fetch->waiters, waiter);
     return how;
 }

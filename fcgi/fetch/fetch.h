@@ -34,6 +34,7 @@ struct fetch_waiter {
     struct fetch *fetch; /* (ref) NULL: does not wait */
     struct fetch_waiter *prev, *next;
     struct quota *payer; /* (ref) the quota that may be charged; NULL: none */
+    bool started;        /* the fetch was started for this waiter */
     void (*on_fetched)(struct fetch_waiter *waiter, const struct fetch_result *result);
 };
 

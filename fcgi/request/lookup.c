@@ -192,7 +192,7 @@ static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *r
     l->stored = result->stored;
     l->problem = result->problem;
     l->doubted = result->doubted;
-    l->paid = l->pays ? result->charged : 0;
+    l->paid = waiter->started ? result->charged : 0;
     l->retry_after_ms = result->retry_after_ms;
     if (result->last != NULL) {
         snapshot_unref(l->last);
@@ -214,7 +214,6 @@ bool lookup_fetch(struct lookup *l)
         stat_inc(STAT_SPARED);
         return true;
     case FETCH_STARTED:
-        l->pays = true;
         return true;
     case FETCH_REFUSED:
         stat_inc(STAT_OVERLOADED);

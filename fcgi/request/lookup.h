@@ -27,7 +27,6 @@ struct lookup {
     const struct team *team; /* (ref) the requesting team; NULL: none */
     struct claim claim;
     bool granted; /* the team may read the task */
-    bool pays;    /* its team is charged for the fetch */
     int64_t paid; /* queries that the team was charged for the result */
     struct charge charge;
 };

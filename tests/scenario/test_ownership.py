@@ -283,6 +283,24 @@ def test_concealed_answer_costs_the_same_if_its_query_was_not_sent(make_stack):
     assert charged(stack, "film") == 2
 
 
+def test_concealed_answer_of_a_repeated_fetch_is_charged_once(make_stack):
+    """The fetch that "film" starts is refused by its breaker, and "web", which waits for it, gets its own."""
+    stack = owning_stack(make_stack, teams={"web": {"queries_per_minute": 9}}, config={
+        "redis": {"timeout": "10s"}, "upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}})
+    stack.standin.switch("bad", reset=True)
+    assert ask(stack, "bad", "film").status == 502
+    stack.wait_log("failed 1 times in a row for team film")
+    stack.redis.freeze()
+    film = stack.background(ask, stack, "missing", "film")
+    stack.wait_metric("fetches", 1)
+    web = stack.background(ask, stack, "missing", "web")
+    stack.wait_metric("waiters", 2)
+    stack.redis.thaw()
+    assert (film.result().status, refusal(web.result())) == (503, NOT_THERE)
+    assert stack.standin.count("missing") == 1
+    assert charged(stack, "web") == 1
+
+
 def test_missing_task_gets_no_owner(make_stack):
     stack = owning_stack(make_stack)
     assert refusal(ask(stack, "missing", "film")) == NOT_THERE
