@@ -417,8 +417,7 @@ static bool on_notification(void *ctx, const struct notification *n)
     if (e == NULL || e->watchers == NULL)
         return false;
     find_payer(e, &payer);
-    fetches_refresh(p->parts.fetches, &e->task, false, payer);
-    return true;
+    return fetches_refresh(p->parts.fetches, &e->task, false, payer) != FETCH_REFUSED;
 }
 
 /* ---- the poller ---- */

@@ -246,6 +246,24 @@ def test_notification_keeps_the_count_of_missing(make_frozen):
     assert stack.standin.count("t") == 4
 
 
+def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack):
+    stack = sharing(make_stack, providers=SLOW, config={"workers": 1, "limits": {"fetches": 1}})
+    run(stack)
+    watching = watch(stack, 0, "t")
+    with stack.standin.hold("other") as barrier:
+        other = ask(stack, 0, "other")
+        barrier.wait_arrived(1)
+        assert stack.task("t").headers["x-cache"] == "HIT"
+        heard = stack.metric("redis_news_total")
+        with Publisher(stack) as publisher:
+            publisher.publish(b"another none 0 " + key("t"))
+        stack.wait_metric("redis_news_total", heard + 1)
+        assert stack.task("t").headers["x-cache"] == "STALE"
+    assert other.result().status == 200
+    end(stack, "t")
+    assert status(stack.task("t")) == status(watching.result()) == "SUCCESS"
+
+
 @contextlib.contextmanager
 def flood(stack, text: bytes):
     """Publishes the notification continuously, as fast as Redis accepts it."""
