@@ -76,7 +76,7 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
         buf_puts(&a->head, "\r\n");
     }
     add_request(&a->head, facts);
-    if (facts->waited_s > 0)
+    if (facts->waited_s > 0 && status < 400) /* a problem is no reason to ask again at once */
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }
 

@@ -4,7 +4,7 @@ import pytest
 
 from shipped import PROVIDERS
 from teaming import bearer, link, refusal, teams_stack
-from watching import NATIVE, QUICK, UNIFIED, Stream, end, run, wait_queries
+from watching import NATIVE, QUICK, SLOW, UNIFIED, Stream, end, run, wait_queries
 
 LIMITED = (429, "rate_limited")
 COUNTER = "taskproxy:#queries:"  # and the team's name
@@ -265,6 +265,37 @@ def test_requests_over_the_watcher_limit_are_not_held(make_stack, more):
     other = hold(stack, "film")
     end(stack)
     assert {answer.result().status for answer in [*held, other]} == {200}
+
+
+def after_twenty_guesses(stack):
+    for number in range(20):
+        stack.task("t", {"Authorization": f"Bearer guess-{number}"})
+    return stack.task("t?wait=30", {"Authorization": "Bearer guess"})
+
+
+def over_the_queries(stack):
+    spend(stack, "ab")
+    return ask(stack, "c?wait=30")
+
+
+def over_the_watchers(stack):
+    spend(stack, "t")
+    hold(stack)
+    return ask(stack, "t?wait=30")
+
+
+@pytest.mark.parametrize("refused, status", [
+    (lambda stack: stack.task("t?wait=30"), 401), (lambda stack: ask(stack, "t?wait=30", "film"), 403),
+    (lambda stack: stack.task(f"u?wait=30&{link('sora/t')}"), 403), (lambda stack: ask(stack, "missing?wait=30"), 404),
+    (after_twenty_guesses, 429), (over_the_queries, 429), (over_the_watchers, 429),
+    (lambda stack: stack.get("/v1/tasks?ids=&wait=30", bearer("web")), 400),
+], ids=["token", "provider", "link", "missing", "throttled", "queries", "watchers", "ids"])
+def test_refusal_of_a_wait_has_no_preference_applied(make_stack, refused, status):
+    stack = teams_stack(make_stack, {"web": {"watchers": 1, "queries_per_minute": 2}, "film": {"providers": ["fal"]}},
+                        redis=False, every_provider=True, providers=SLOW, config={"workers": 1}, port=0)
+    run(stack)
+    answer = refused(stack)
+    assert (refusal(answer)[0], answer.headers.get("preference-applied")) == (status, None)
 
 
 def test_departed_watcher_frees_its_slot(make_stack):
