@@ -105,37 +105,38 @@ static void drop_foreign(struct lookup *l)
         lose(l, PROBLEM_TASK_NOT_FOUND);
 }
 
-/* A fresh snapshot or a known problem; otherwise, the last snapshot. */
-static bool take_cached(struct lookup *l)
+static struct cache_result cached(const struct lookup *l)
 {
-    const struct cache_result got = cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
-    bool fresh = got.problem == PROBLEM_NONE && got.left_ms > 0;
+    return cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
+}
+
+/* Takes a fresh snapshot or a known problem; otherwise, the last snapshot. */
+static void take(struct lookup *l, const struct cache_result *got)
+{
+    bool fresh = got->problem == PROBLEM_NONE && got->left_ms > 0;
     l->source = SOURCE_MEMORY;
-    l->ttl_ms = got.left_ms;
-    l->problem = got.problem;
+    l->ttl_ms = got->left_ms;
+    l->problem = got->problem;
     if (fresh)
-        l->snapshot = snapshot_ref(got.snapshot);
-    else if (got.snapshot != NULL)
-        l->last = snapshot_ref(got.snapshot);
-    l->doubted = got.problem != PROBLEM_NONE && got.snapshot != NULL;
-    if (l->doubted || (got.problem != PROBLEM_NONE && got.problem != PROBLEM_TASK_NOT_FOUND))
-        l->retry_after_ms = got.left_ms;
-    if (got.left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
+        l->snapshot = snapshot_ref(got->snapshot);
+    else if (got->snapshot != NULL)
+        l->last = snapshot_ref(got->snapshot);
+    l->doubted = got->problem != PROBLEM_NONE && got->snapshot != NULL;
+    if (l->doubted || (got->problem != PROBLEM_NONE && got->problem != PROBLEM_TASK_NOT_FOUND))
+        l->retry_after_ms = got->left_ms;
+    if (got->left_ms > 0 && !l->doubted) { /* a stale answer is counted when it is sent */
         stat_inc(STAT_HITS_MEMORY);
         stat_inc(STAT_SPARED);
     }
-    return got.left_ms > 0;
 }
 
 bool lookup_in_memory(struct lookup *l)
 {
-    return l->problem != PROBLEM_NONE || take_cached(l);
-}
-
-/* Whether the last poll failed. Its problem expires before the next poll has an answer. */
-static bool is_failing(const struct lookup *l)
-{
-    return cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms()).failing;
+    if (l->problem != PROBLEM_NONE)
+        return true;
+    const struct cache_result got = cached(l);
+    take(l, &got);
+    return got.left_ms > 0;
 }
 
 static void serve_stale(struct lookup *l)
@@ -146,19 +147,18 @@ static void serve_stale(struct lookup *l)
 
 bool lookup_again(struct lookup *l)
 {
-    struct snapshot *known = l->snapshot;
-    if (known == NULL)
+    if (l->snapshot == NULL)
         return false;
-    l->snapshot = NULL;
-    forget(l, PROBLEM_NONE);
-    if (take_cached(l)) {
-        snapshot_unref(known);
+    const struct cache_result got = cached(l);
+    if (got.left_ms > 0) {
+        forget(l, PROBLEM_NONE);
+        take(l, &got);
         drop_foreign(l);
         return true;
     }
-    forget(l, PROBLEM_NONE);
-    l->snapshot = known;
-    if (is_failing(l))
+    l->source = SOURCE_MEMORY;
+    l->problem = PROBLEM_NONE;
+    if (got.failing) /* the problem has expired, and the next poll has no answer yet */
         serve_stale(l);
     return false;
 }
@@ -375,7 +375,7 @@ bool lookup_watch(struct lookup *l)
     if (l->snapshot == NULL)
         return false;
     if (l->watcher.entry == NULL) {
-        struct snapshot *newest = cache_get(fetches_cache(parts->fetches), &l->task, wall_ms()).snapshot;
+        struct snapshot *newest = cached(l).snapshot;
         if (newest != NULL && newest != l->snapshot)
             take_snapshot(l, newest);
     }
