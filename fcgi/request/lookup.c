@@ -357,15 +357,13 @@ static bool can_end(struct lookups *ls)
 static void on_watched_change(struct watcher *watcher, struct snapshot *snapshot)
 {
     struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
-    char etag[ETAG_SIZE] = "";
-    if (l->snapshot != NULL)
-        memcpy(etag, l->snapshot->views[VIEW_UNIFIED].etag, ETAG_SIZE);
+    const char *etag = l->snapshot ? l->snapshot->views[VIEW_UNIFIED].etag : "";
+    bool same = snapshot != NULL && strcmp(snapshot->views[VIEW_UNIFIED].etag, etag) == 0;
     if (snapshot != NULL)
-        take_snapshot(l, snapshot);
+        take_snapshot(l, snapshot); /* or drops it as foreign */
     else
         lose(l, PROBLEM_TASK_NOT_FOUND);
-    bool same = l->snapshot != NULL && strcmp(l->snapshot->views[VIEW_UNIFIED].etag, etag) == 0;
-    if (can_end(l->lookups) && !(same && is_list(l->lookups)))
+    if (can_end(l->lookups) && !(same && l->snapshot != NULL && is_list(l->lookups)))
         l->lookups->parts->on_update(l->lookups);
 }
 
