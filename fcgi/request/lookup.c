@@ -59,6 +59,12 @@ size_t lookups_each(struct lookups *ls, bool (*step)(struct lookup *lookup))
     return n;
 }
 
+/* The requesting team; NULL: none. */
+static const struct team *team_of(const struct lookup *l)
+{
+    return quota_team(l->waiter.payer);
+}
+
 static void forget(struct lookup *l, enum problem problem)
 {
     snapshot_unref(l->snapshot);
@@ -74,15 +80,14 @@ void lookups_forget(struct lookups *ls)
         forget(&ls->items[i], PROBLEM_NONE);
 }
 
-void lookups_authorize(struct lookups *ls, const struct team *team, struct quota *quota)
+void lookups_authorize(struct lookups *ls, struct quota *quota)
 {
     for (size_t i = 0; i < ls->n; i++) {
         struct lookup *l = &ls->items[i];
-        l->team = team;
         l->granted = ls->parts->conf->access.ownership == OWNERSHIP_NONE;
         l->waiter.payer = l->watcher.payer = quota;
         if (l->problem == PROBLEM_NONE)
-            l->problem = access_authorize(team, &l->task);
+            l->problem = access_authorize(quota_team(quota), &l->task);
     }
 }
 
@@ -307,7 +312,7 @@ bool lookup_claim(struct lookup *l)
     if (l->granted || l->source == SOURCE_NONE)
         return false;
     if (known != NULL) {
-        if (ownership_claim(l->lookups->parts->ownership, &l->claim, &l->task, known, l->team, on_claimed))
+        if (ownership_claim(l->lookups->parts->ownership, &l->claim, &l->task, known, team_of(l), on_claimed))
             return true;
         l->granted = l->claim.granted;
     }
@@ -322,7 +327,7 @@ bool lookup_audit(struct lookup *l)
     if (!l->lookups->parts->conf->audit || event == CLAIM_NO_EVENT)
         return false;
     char *task = xasprintf("%s/%s", l->task.route->provider->name, task_id(&l->task));
-    log_audit(&(struct log_audit){events[event], l->team->name, l->lookups->request_id, task});
+    log_audit(&(struct log_audit){events[event], team_of(l)->name, l->lookups->request_id, task});
     free(task);
     return true;
 }

@@ -24,7 +24,6 @@ struct lookup {
     int64_t retry_after_ms; /* of the problem; 0: unknown */
     struct fetch_waiter waiter;
     struct watcher watcher;
-    const struct team *team; /* (ref) the requesting team; NULL: none */
     struct claim claim;
     bool granted; /* the team may read the task */
     int64_t paid; /* queries that the team was charged for the result */
@@ -64,8 +63,8 @@ void lookups_done(struct lookups *lookups);
 /* Replaces the one lookup by those of /v1/tasks?ids=. Returns false if the list is malformed. */
 MUST_CHECK bool lookups_take_ids(struct lookups *lookups, const char *uri);
 
-/* Sets the team and the quota (either may be NULL). Tasks that the team may not read get a problem. */
-void lookups_authorize(struct lookups *lookups, const struct team *team, struct quota *quota);
+/* Sets the quota of the requesting team (NULL: no team). Tasks that the team may not read get a problem. */
+void lookups_authorize(struct lookups *lookups, struct quota *quota);
 
 /* Calls one of the functions below for each lookup. Returns how many of them returned true. */
 size_t lookups_each(struct lookups *lookups, bool (*step)(struct lookup *lookup));

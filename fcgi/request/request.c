@@ -218,7 +218,7 @@ static void limit_wait(struct request *r)
 
 static enum step authorize_lookups(struct request *r)
 {
-    lookups_authorize(&r->lookups, quota_team(r->wait_slot.quota), r->wait_slot.quota);
+    lookups_authorize(&r->lookups, r->wait_slot.quota);
     return LOOK_IN_MEMORY;
 }
 
@@ -244,7 +244,7 @@ static enum step authorize(struct request *r)
     if (problem == PROBLEM_WRONG_LINK)
         return refuse_credential(r, CREDENTIAL_LINK, problem);
     if (problem == PROBLEM_FORBIDDEN) {
-        lookups_authorize(&r->lookups, caller.team, NULL);
+        lookups_authorize(&r->lookups, quotas_of(r->requests->parts.quotas, caller.team));
         lookups_each(&r->lookups, lookup_audit);
     }
     if (problem != PROBLEM_NONE)
