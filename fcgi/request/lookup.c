@@ -144,12 +144,6 @@ bool lookup_in_memory(struct lookup *l)
     return got.left_ms > 0;
 }
 
-static void serve_stale(struct lookup *l)
-{
-    l->source = SOURCE_STALE;
-    stat_inc(STAT_STALE);
-}
-
 bool lookup_again(struct lookup *l)
 {
     if (l->snapshot == NULL)
@@ -164,7 +158,7 @@ bool lookup_again(struct lookup *l)
     l->source = SOURCE_MEMORY;
     l->problem = PROBLEM_NONE;
     if (got.failing) /* the problem has expired, and the next poll has no answer yet */
-        serve_stale(l);
+        l->source = SOURCE_STALE;
     return false;
 }
 
@@ -175,7 +169,7 @@ bool lookup_excuse(struct lookup *l)
     if (!l->granted || !excusable || l->snapshot != NULL || last == NULL || wall_ms() >= last->keep_until_ms)
         return false;
     l->snapshot = snapshot_ref(l->last);
-    serve_stale(l);
+    l->source = SOURCE_STALE;
     return true;
 }
 
@@ -444,11 +438,20 @@ static void answer_one(const struct lookup *l, enum view_kind view, struct answe
         answer_problem(answer, facts);
 }
 
+static void count_stale(const struct lookups *ls)
+{
+    for (size_t i = 0; i < ls->n; i++) {
+        if (ls->items[i].source == SOURCE_STALE)
+            stat_inc(STAT_STALE);
+    }
+}
+
 void lookups_answer(const struct lookups *ls, enum view_kind view, const struct answer_facts *request,
                     struct answer *answer)
 {
     struct answer_item items[ROUTE_IDS_MAX];
     struct answer_facts facts = *request;
+    count_stale(ls);
     if (!is_list(ls))
         return answer_one(&ls->only, view, &facts, answer);
     facts.source = SOURCE_MEMORY;

@@ -517,6 +517,8 @@ static void begin_stream(struct request *r)
     buf_done(&head);
     r->stream.open = true;
     stat_inc(STAT_STREAMS);
+    if (r->lookups.only.source == SOURCE_STALE)
+        stat_inc(STAT_STALE);
     start_waiting(r);
     start_heartbeat(r);
 }

@@ -6,7 +6,7 @@ import pytest
 
 from stack import ROOT, Stack
 from watching import (
-    NATIVE, SLOW, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, both_views, end, hold, quick, run, status,
+    NATIVE, SLOW, UNIFIED, assert_not_asked_any_more, assert_one_query_an_interval, begin, both_views, end, hold, quick, run, status,
     wait_queries,
 )
 
@@ -206,6 +206,27 @@ def test_expired_wait_is_stale_from_the_first_failed_poll_until_the_next_success
         barrier.wait_arrived(1)
         stack.clock.step(15)
         assert held[1].result().headers["x-cache"] == "STALE"  # while the next poll waits for the upstream
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_stale_answer_is_counted_when_it_is_sent(make_frozen, ends):
+    """The request is held with a stale view; it ends with the task, or with the same view when the wait is over."""
+    stack = make_frozen(providers={"sora": {"poll": {"min": "2s", "max": "2s"}}}, config={"workers": 1}, redis=False)
+    run(stack, "7%", "old")
+    assert stack.task("old").status == 200
+    stack.standin.switch("old", status=500)
+    stack.clock.step(2)
+    assert stack.task("old").headers["x-cache"] == "STALE"
+    held, = hold(stack, ("old?wait=60", None))
+    assert stack.metric("stale_total") == 1
+    with begin(stack, NATIVE + "old"):
+        assert stack.metric("stale_total") == 2
+    if ends:
+        stack.standin.clear("old")
+        end(stack, "old")
+    stack.clock.step(5 if ends else 60)
+    assert (held.result().headers["x-cache"] == "STALE") == (not ends)
+    assert stack.metric("stale_total") == (2 if ends else 3)
 
 
 # Watchers
