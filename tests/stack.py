@@ -102,7 +102,8 @@ class Stack:
     upstream    {"base_url": …, "key_file": …, "ca_file": …} instead of the stand-in
     every_provider  True: a route for each shipped provider file, not only for sora
     http        more lines for nginx's http block
-    clock       True: the daemon, Redis and the stand-in use the stack's own `clock`, which starts at the system's time
+    clock       True: the daemon, Redis and the stand-in use the stack's own `clock`, which starts at the system's time; step it
+                with step()
     """
 
     def __init__(self, *, binary=None, config=None, providers=None, redis=True, standin=True, daemon=True, nginx=True,
@@ -274,6 +275,21 @@ class Stack:
     def ask_worker(self, target: str, index: int = 0, method: str = "GET", **params) -> Answer:
         """One request directly to a worker's socket, bypassing nginx."""
         return Answer(*fastcgi.ask(self.worker_socket(index), target, method, **params))
+
+    # Time
+
+    def step(self, seconds: float) -> None:
+        """Steps the clock when Redis has answered every command: a command that is still under way at the next step, too,
+        is late, and its worker drops the connection. Tests that need a late reply use clock.step()."""
+        if self._starts["redis"] and self.daemon.running:
+            wait_until(self._redis_has_answered, what="the replies from Redis")
+        self.clock.step(seconds)
+
+    def _redis_has_answered(self) -> bool:
+        """The duration of each answered command is recorded; a command that is not answered is a failure."""
+        metrics = Metrics(fastcgi.ask(self.status_socket, "/metrics")[2].decode())
+        ended = metrics.sum("redis_duration_seconds_count") + metrics.sum("redis_failures_total")
+        return ended >= metrics.sum("redis_commands_total")
 
     # Waiting
 

@@ -52,7 +52,7 @@ def step_until(stack, condition, what):
     """Steps the clock by a second at a time until condition() is true."""
 
     def step():
-        stack.clock.step(1)
+        stack.step(1)
         return condition()
 
     stack.wait_until(step, what=what)

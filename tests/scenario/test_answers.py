@@ -210,7 +210,7 @@ def test_ended_task_expires_one_minute_before_its_urls(make_frozen):
     stack.standin.switch("ended", state="SUCCESS", expires=stack.clock.time() + 1000)
     assert max_age(stack.task("ended")) == 940
     (key,) = stack.wait_until(stack.redis.stored, what="the result in Redis")
-    stack.clock.step(939)
+    stack.step(939)
     answer = stack.task("ended")
     assert (answer.headers["x-cache"], cache_status(answer)["ttl"]) == ("HIT", "1")
     assert (max_age(answer), answer.headers["age"]) == (940, "939")
@@ -224,7 +224,7 @@ def test_expiring_urls_are_refreshed_by_one_collapsed_query(make_frozen):
     assert max_age(old) == 2
     stack.wait_until(stack.redis.stored, what="the result in Redis")
     stack.standin.switch("ended", expires=stack.clock.time() + 86400)
-    stack.clock.step(2.001)
+    stack.step(2.001)
     assert stack.redis.stored() == []
     with stack.standin.hold("ended") as barrier:
         asks = [stack.background(stack.task, "ended") for _ in range(10)]
@@ -253,10 +253,10 @@ def test_task_is_queried_once_per_poll_interval(make_frozen):
     stack = make_frozen(providers=polled_every("10s"))
     stack.standin.switch("t", state="IN_PROGRESS")
     stack.task("t")
-    stack.clock.step(9.999)
+    stack.step(9.999)
     assert {stack.task("t").headers["x-cache"] for _ in range(5)} == {"HIT"}
     assert stack.standin.count("t") == 1
-    stack.clock.step(0.001)
+    stack.step(0.001)
     assert [stack.task("t").headers["x-cache"] for _ in range(3)] == ["MISS", "HIT", "HIT"]
     assert stack.standin.count("t") == 2
 
@@ -274,7 +274,7 @@ def test_retry_after_from_the_upstream_extends_the_poll_interval(make_frozen):
     stack = make_frozen(providers=polled_every("100ms"))
     stack.standin.switch("t", state="IN_PROGRESS", headers={"Retry-After": "20"})
     assert stack.task("t").headers["retry-after"] == "20"
-    stack.clock.step(19)
+    stack.step(19)
     assert cache_status(stack.task("t"))["ttl"] == "1"
 
 
@@ -296,7 +296,7 @@ def test_unknown_status_is_served_as_running_counted_logged_and_not_stored(stack
 def test_missing_task_is_remembered_for_missing_ttl_in_memory_only(make_frozen):
     stack = make_frozen(config={"workers": 1, "cache": {"missing_ttl": "10s"}})
     first = stack.task("missing")
-    stack.clock.step(9.999)
+    stack.step(9.999)
     second = stack.task("missing")
     for answer in (first, second):
         assert (answer.status, answer.json()["code"]) == (404, "task_not_found")
@@ -305,6 +305,6 @@ def test_missing_task_is_remembered_for_missing_ttl_in_memory_only(make_frozen):
     assert stack.redis.stored() == []
     stack.task("there")
     assert stack.metric("cache_entries") == 1  # missing tasks are stored separately
-    stack.clock.step(0.001)
+    stack.step(0.001)
     assert stack.task("missing").headers["x-cache"] == "MISS"
     assert stack.standin.count("missing") == 2

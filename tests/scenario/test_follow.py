@@ -155,7 +155,7 @@ def test_unreachable_server_is_retried_only_for_a_while(make_stack):
         pass
     with follower(bare, "sora/t", "--url", gone.url) as process:
         first = process.stderr.readline()
-        bare.clock.step(5)
+        bare.step(5)
         assert process.wait(10) == UNREACHED
         last = process.stderr.read()
     assert first == f"{last.strip()}; trying again\n" and re.fullmatch("taskproxy: .+\n", last)  # libcurl's message
@@ -170,7 +170,7 @@ def test_progress_bar_is_redrawn_on_a_terminal(make_stack):
     with Terminal(served, "sora/t", *base_url(served)) as terminal:
         bar = terminal.wait(r"\r\x1b\[Ksora/t running 50 %  0:0\d  \[(#+)(\.+)\]")
         assert len(bar[1]) == len(bar[2]) == 20
-        served.clock.step(5)
+        served.step(5)
         terminal.wait(r"\r\x1b\[Ksora/t running 50 %  0:(0[5-9]|1\d)")  # although the view is the same
         end(served, "t")
         terminal.wait(r"\r\x1b\[Ksora/t succeeded\r\nhttps://\S+\r\n")

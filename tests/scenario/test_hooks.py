@@ -240,11 +240,11 @@ def test_hooks_poll_a_task_at_most_once_per_interval(make_hooked):
     for polls in (1, 2):
         stack.wait_metric("fetches", 0)
         hook(stack, "t")
-        stack.clock.step(4.9)
+        stack.step(4.9)
         for _ in range(2):  # the worker's timers run between two answers
             assert stack.ask_worker("/nothing").status == 404
         assert stack.standin.count("t") == polls
-        stack.clock.step(0.1)
+        stack.step(0.1)
         stack.standin.wait_count(polls + 1, "t")
     assert taken(stack)["collapsed"] == 2
 

@@ -52,7 +52,7 @@ def test_workers_share_a_running_task_while_fresh_and_serve_it_stale_later(make_
 
     restart_daemon(stack)  # only Redis has the snapshot now, and it becomes stale
     stack.standin.switch(status=500)
-    stack.clock.step(3600)
+    stack.step(3600)
     stack.wait_metric("redis_up", 2)
     stale = stack.ask_worker("/sora/v1/videos/task_1")
     assert (stale.status, stale.headers["x-cache"], stale.body) == (200, "STALE", first.body)
@@ -92,7 +92,7 @@ def test_unusable_value_is_logged_once_and_replaced(make_stack):
 def test_ended_value_replaces_a_running_snapshot_with_a_later_time(make_stack, tmp_path):
     """The clock of the host with the running snapshot is an hour ahead of the one that has stored the end."""
     stack = hooked_maker(make_stack, tmp_path)(clock=True)
-    stack.clock.step(3600)
+    stack.step(3600)
     other = second_host(make_stack, stack, providers=SLOW)
     stack.standin.switch("t", state="SUCCESS")
     assert status(other.ask_worker(NATIVE + "t")) == "SUCCESS"

@@ -99,7 +99,7 @@ def test_lease_is_renewed_while_its_holder_queries(make_stack):
         asks = ask_both(stack, "t", barrier)
         stack.clock.freeze()
         for _ in range(4):  # the first lease would expire after three
-            stack.clock.step(1)
+            stack.step(1)
             stack.wait_until(lambda: left_ms(stack) == 3000, what="a renewal")
         assert not any(answer.done() for answer in asks)
         assert stack.standin.count("t") == 1
@@ -114,7 +114,7 @@ def test_waiter_queries_when_the_lease_of_a_dead_holder_expires(make_stack):
         os.kill(worker_pid(stack, 0), signal.SIGKILL)
         assert holder.exception() is not None
         assert left_ms(stack) > 0
-        stack.clock.step(3)
+        stack.step(3)
         barrier.wait_arrived(2)
     assert waiter.result().status == 200
     assert stack.standin.count("t") == 2

@@ -133,7 +133,7 @@ def test_query_outcomes_are_counted(make_stack):
         answer = stack.background(stack.task, f"task_{outcome}")
         if outcome == "timeout":
             stack.standin.wait_count(1, f"task_{outcome}")
-            stack.clock.step(3)
+            stack.step(3)
         answer.result()
         assert stack.metric("upstream_outcomes_total", upstream="main", outcome=outcome) >= 1, outcome
     assert stack.metric("upstream_outcomes_total") == stack.metric("upstream_requests_total")
@@ -214,7 +214,7 @@ def test_held_requests_have_their_own_histogram(make_frozen):
     stack.standin.switch(state="IN_PROGRESS")
     held = stack.background(stack.task, "task_1", {"Prefer": "wait=20"})
     stack.wait_metric("watched_tasks", 1)
-    stack.clock.step(20)
+    stack.step(20)
     assert held.result().status == 200
     assert stack.metric("request_duration_seconds_count", cache="held") == 1
     assert stack.metric("request_duration_seconds_sum", cache="held") == 20
@@ -226,7 +226,7 @@ def test_blocked_loop_shows_as_lag(make_frozen):
     before = stack.metric("loop_lag_seconds_sum")
     (worker,) = stack.daemon.workers()
     os.kill(worker, signal.SIGSTOP)
-    stack.clock.step(4)
+    stack.step(4)
     os.kill(worker, signal.SIGCONT)
     stack.wait_metric("loop_lag_seconds_sum", before + 2)
 

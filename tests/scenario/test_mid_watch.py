@@ -98,11 +98,11 @@ def test_retry_after_holds_back_all_queries_without_an_event(make_stack):
         stack.clock.freeze()
         stack.wait_metric("upstream_in_flight", lambda queries: queries == 0)  # a query for "other" may have been running
         asked = stack.standin.count()
-        stack.clock.step(28)
+        stack.step(28)
         assert stack.task("new").status == 503  # the worker has seen the time
         assert stack.standin.count() == asked
         stack.clock.run()
-        stack.clock.step(2)
+        stack.step(2)
         wait_queries(stack, 1, "busy")
         wait_queries(stack, 1, "other")
         end(stack)

@@ -235,13 +235,13 @@ def test_notification_keeps_the_count_of_missing(make_frozen):
     assert stack.task("t").status == 200
     stack.standin.switch("t", status=404)
     for _ in range(2):
-        stack.clock.step(2)
+        stack.step(2)
         assert stack.task("t").headers["x-cache"] == "STALE"
     heard = stack.metric("redis_news_total")
     with Publisher(stack) as publisher:
         publisher.publish(b"liar none 0 " + key("t"))
     stack.wait_metric("redis_news_total", heard + 1)
-    stack.clock.step(2)
+    stack.step(2)
     assert stack.task("t").json()["code"] == "task_not_found"
     assert stack.standin.count("t") == 4
 

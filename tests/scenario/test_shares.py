@@ -234,7 +234,7 @@ def test_stale_view_over_the_share_of_held_requests_has_no_wait(make_frozen):
     assert ask(stack, "t", "film").status == 200
     held = hold(stack, *6 * [("t?wait=60", bearer("film"))])
     with stack.standin.hold("t") as barrier:
-        stack.clock.step(1)  # the poll interval is over, and the next poll is under way
+        stack.step(1)  # the poll interval is over, and the next poll is under way
         barrier.wait_arrived(1)
         answer = stack.task("t?wait=60", bearer("film"))
         assert (answer.status, answer.headers["x-cache"], answer.headers.get("preference-applied")) == (200, "STALE", None)

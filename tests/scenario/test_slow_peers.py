@@ -138,11 +138,11 @@ def test_answer_that_is_read_in_drops_is_given_up(make_frozen):
         slow = unread(stack, opened)
         wait_metric(stack, "unsent_bytes", lambda now: now > 0)
         for _ in range(2):
-            stack.clock.step(50)
+            stack.step(50)
             slow.socket.recv(100_000)
             wait_metric(stack, "connections_refused_total", lambda refused: refused == 0)
         assert metric(stack, "unsent_bytes") > 0
-        stack.clock.step(20)
+        stack.step(20)
         wait_metric(stack, "connections_refused_total", lambda refused: refused == 1)
         assert metric(stack, "unsent_bytes") == 0
 

@@ -240,8 +240,8 @@ def test_idle_stream_sends_heartbeats(make_frozen):
     stack = make_frozen(providers={"sora": {"poll": {"min": "60s", "max": "60s"}}})
     run(stack, "7%", "quiet")
     with begin(stack, NATIVE + "quiet") as stream:
-        stack.clock.step(15)
+        stack.step(15)
         assert stream.next_line() == ": still here\n"
         end(stack, "quiet")
-        stack.clock.step(46)
+        stack.step(46)
         assert [event.type for event in stream.rest()] == ["status"]

@@ -100,7 +100,7 @@ def beat_until(stack, condition, what):
 
     def beat():
         beats = stack.metric("loop_lag_seconds_count")
-        stack.clock.step(1)
+        stack.step(1)
         stack.wait_metric("loop_lag_seconds_count", beats + 1)
         return condition()
 

@@ -73,7 +73,7 @@ def test_each_failure_has_its_code_and_stores_nothing(make_stack):
 
     for name in TROUBLES:
         stack.standin.clear(name)
-    stack.clock.step(3)  # past the minimum interval, within which a failed task is not queried again
+    stack.step(3)  # past the minimum interval, within which a failed task is not queried again
     assert {name: stack.task(name).status for name in TROUBLES} == dict.fromkeys(TROUBLES, 200)
     assert stack.metric("upstream_in_flight") == 0
 
@@ -122,7 +122,7 @@ def test_busy_upstream_is_left_alone_for_as_long_as_it_says(make_frozen):
         for task_id in ("busy", "another"):
             held = stack.task(task_id)
             assert (outcome(held), held.headers["retry-after"]) == ((503, "upstream_unavailable"), str(seconds))
-        stack.clock.step(1 if seconds != 19 else 18)
+        stack.step(1 if seconds != 19 else 18)
     assert stack.standin.count() == 1
     assert stack.task("busy").status == 200
 
@@ -137,7 +137,7 @@ def test_retry_after_may_be_a_date_or_rubbish_and_is_capped(make_frozen):
         answer = stack.ask_worker(f"{PATH}t{number}")
         assert outcome(answer) == (503, "upstream_unavailable")
         assert int(answer.headers["retry-after"]) in understood, given
-        stack.clock.step(int(answer.headers["retry-after"]))
+        stack.step(int(answer.headers["retry-after"]))
 
 
 def test_unreachable_upstream_is_an_error_until_it_returns(make_stack):
@@ -146,7 +146,7 @@ def test_unreachable_upstream_is_an_error_until_it_returns(make_stack):
     stack.standin.stop()
     assert {outcome(stack.task(task_id)) for task_id in ("one", "two")} == {ERROR}
     stack.standin.start()
-    stack.clock.step(3)
+    stack.step(3)
     assert stack.task("one").status == 200
 
 
@@ -216,7 +216,7 @@ def test_snapshot_is_not_served_after_stale_for(make_stack, place):
         stack.daemon.stop()
         stack.daemon.start()
     stack.standin.switch("t", status=500)
-    stack.clock.step(29 * 60)
+    stack.step(29 * 60)
     assert wait_outcome(stack, "t", "STALE").body == last.body
-    stack.clock.step(60)
+    stack.step(60)
     assert outcome(wait_outcome(stack, "t", "MISS")) == ERROR

@@ -65,10 +65,10 @@ def test_expired_wait_gets_the_current_view_or_304(make_frozen):
         *hold(stack, ("over?wait=20", None), ("over?wait=20", known)),
         *hold(stack, ("sora/over&wait=20", None), ("sora/over&wait=20", etag(stack, MANY + "sora/over")), path=MANY),
     ]
-    stack.clock.step(19.999)
+    stack.step(19.999)
     stack.task("over")  # the worker has seen the time by now
     assert not any(ask.done() for ask in asks)
-    stack.clock.step(0.001)
+    stack.step(0.001)
     assert [ask.result().status for ask in asks] == [200, 304, 200, 304]
     assert status(plain.result()) == "IN_PROGRESS" and tagged.result().body == b""
     assert {ask.result().headers["preference-applied"] for ask in (plain, tagged, listed)} == {"wait=20"}
@@ -197,14 +197,14 @@ def test_expired_wait_is_stale_from_the_first_failed_poll_until_the_next_success
     assert stack.task("old").status == 200
     held = hold(stack, ("old?wait=3", None), ("old?wait=20", None))
     stack.standin.switch("old", status=500)
-    stack.clock.step(2.5)
+    stack.step(2.5)
     stack.wait_until(lambda: stack.metrics().sum("upstream_failures_total") == 1, what="the first failed poll")
-    stack.clock.step(1)
+    stack.step(1)
     assert held[0].result().headers["x-cache"] == "STALE"  # during the pause after the failure
     with stack.standin.hold("old") as barrier:
-        stack.clock.step(2.5)
+        stack.step(2.5)
         barrier.wait_arrived(1)
-        stack.clock.step(15)
+        stack.step(15)
         assert held[1].result().headers["x-cache"] == "STALE"  # while the next poll waits for the upstream
 
 
