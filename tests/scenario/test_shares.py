@@ -95,9 +95,9 @@ def test_known_task_is_probed_beside_an_unseen_one(make_stack):
         stack.wait_log("recovered for team web")
 
 
-def test_refused_fetch_is_repeated_for_a_waiting_team(make_stack):
+def test_refused_fetch_is_repeated_for_a_waiting_team(make_frozen):
     """The breaker of the team that started the fetch does not apply to the other team."""
-    stack = shared_stack(make_stack, redis=True, breaker_failures=1, breaker_pause="1h")
+    stack = shared_stack(make_frozen, redis=True, breaker_failures=1, breaker_pause="1h")
     fail(stack, ["bad"], reset=True)
     assert ask(stack, "bad", "film").status == 502
     stack.wait_log("failed 1 times in a row for team film")
