@@ -10,7 +10,7 @@ import pytest
 from fastcgi import Connection, request, task_params
 from helpers import worker_pid
 from teaming import bearer, refusal, teams_stack
-from watching import NATIVE, end, hold, quick, run, wait_queries
+from watching import NATIVE, end, hold, quick, run
 
 HITS = {"level": "memory"}
 
@@ -67,15 +67,17 @@ def evaluations(stack) -> int:
     return stack.daemon.log().count(": hold -> ")
 
 
-@pytest.mark.parametrize("etag", [False, True], ids=["until the end", "until a change"])
-def test_news_that_answers_nothing_does_not_wake_the_request(make_stack, etag):
+@pytest.mark.parametrize("etag, progress", [(False, "7%"), (False, "50%"), (True, "7%")],
+                         ids=["until the end", "until the end, with a change", "until a change"])
+def test_news_that_answers_nothing_does_not_wake_the_request(make_stack, etag, progress):
     stack = make_stack(**quick(log_level="debug"), redis=False)
     run(stack)
     tag = stack.get(ids(*numbered(20))).headers["etag"]
     before = evaluations(stack)
     (held,) = hold(stack, (ids(*numbered(20)) + "&wait=60", {"If-None-Match": tag} if etag else None), path="")
-    for task in numbered(20):
-        wait_queries(stack, 3, task)
+    run(stack, progress)
+    for task, count in {task: stack.standin.count(task) + 3 for task in numbered(20)}.items():
+        stack.standin.wait_count(count, task)
     assert evaluations(stack) == before + 1
     end(stack)
     assert {task["status"] for task in held.result().json()["tasks"]} == {"succeeded"} if not etag else held.result().status == 200
