@@ -96,5 +96,7 @@ def test_budget_is_renewed_after_the_clock_was_set_back(make_frozen, redis):
     assert refusal(stack.get(NATIVE + "b", bearer("web"))) == (429, "rate_limited")
     stack.clock.set_back(HOUR)
     stack.get(NATIVE + "c", bearer("web"))
+    if redis:
+        assert 0 < int(stack.redis.cli("PTTL", "taskproxy:#queries:web")) <= 60_000
     stack.step(61)
     assert stack.get(NATIVE + "d", bearer("web")).status == 200
