@@ -20,8 +20,8 @@ PROVIDERS = ROOT / "conf" / "providers"
 
 
 def owning_stack(make_stack, workers=1, redis=True, config=None, **settings):
-    ours = {"workers": workers, "redis": {"timeout": "500ms"}} if redis else {"workers": workers}
-    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=redis, config=merged(ours, config or {}), **settings)
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=redis, **settings,
+                        config=merged({"workers": workers}, config or {}))
     stack.standin.switch(state="SUCCESS")
     if redis:
         stack.wait_metric("redis_up", workers)
@@ -498,7 +498,7 @@ def test_recorded_answers_name_their_task(provider):
 
 def test_no_claim_fails_during_a_reload(make_stack):
     """A worker that has just started asks Redis as soon as it is connected."""
-    stack = owning_stack(make_stack, workers=2)
+    stack = owning_stack(make_stack, workers=2, config={"redis": {"timeout": "10s"}})
     stop, statuses = threading.Event(), []
 
     def claim_new_tasks(name):
