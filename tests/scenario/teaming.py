@@ -46,6 +46,11 @@ def bearer(team: str) -> dict:
     return {"Authorization": f"Bearer {TOKENS[team]}"}
 
 
+def given(team: str) -> dict:
+    """The same for Stack.ask_worker()."""
+    return {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]}
+
+
 def in_seconds(seconds: int) -> int:
     return int(time.time()) + seconds
 

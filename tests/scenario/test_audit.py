@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from teaming import TOKENS, bearer, teams_stack
+from teaming import TOKENS, bearer, given, teams_stack
 from watching import NATIVE, QUICK, UNIFIED, begin, end, run
 
 LINE = re.compile(r"\S+Z audit worker (\d): (\w+) team=(\w+) request=(\w+) task=(\S+)")
@@ -28,10 +28,6 @@ def audit(stack) -> list:
     events = [LINE.fullmatch(line) for line in lines]
     assert all(events), lines
     return [event.groups() for event in events]
-
-
-def given(team) -> dict:
-    return {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]}
 
 
 def test_claims_first_reads_and_refusals_are_logged(make_stack):

@@ -3,7 +3,7 @@
 import pytest
 
 from shipped import PROVIDERS
-from teaming import bearer, link, refusal, teams_stack
+from teaming import bearer, given, link, refusal, teams_stack
 from watching import NATIVE, QUICK, SLOW, UNIFIED, Stream, end, run, wait_queries
 
 LIMITED = (429, "rate_limited")
@@ -68,10 +68,9 @@ def test_cache_hits_are_free(make_stack):
 
 def test_snapshot_fetched_by_another_worker_is_free(make_stack):
     stack = budget_stack(make_stack, workers=2)
-    headers = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
     for index in (0, 1):
         for task in "abc":
-            stack.wait_until(lambda: stack.ask_worker(NATIVE + task, index, **headers).status == 200, what=task)
+            stack.wait_until(lambda: stack.ask_worker(NATIVE + task, index, **given("web")).status == 200, what=task)
     assert stack.standin.count() == 3 and stack.redis.cli("GET", COUNTER + "web") == "3"
 
 

@@ -12,7 +12,7 @@ from helpers import use_documented_rights, wait_stored
 from parts import ROOT
 from recorded import ANSWERS, read_answer
 from stack import merged, read_json
-from teaming import bearer, refusal, teams_stack
+from teaming import bearer, given, refusal, teams_stack
 from watching import NATIVE, QUICK, UNIFIED, Stream, begin, hold, run
 
 NOT_THERE = (404, "task_not_found")
@@ -100,11 +100,10 @@ def test_claim_is_renewed_daily_not_at_every_request(make_stack):
 def test_workers_agree_on_the_owner_even_after_a_reload(make_stack):
     stack = owning_stack(make_stack, workers=4)
     ask(stack, "t", "film")
-    given = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
-    assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
+    assert {refusal(stack.ask_worker(NATIVE + "t", index, **given("web"))) for index in range(4)} == {NOT_THERE}
     stack.daemon.reload()
     stack.wait_metric("redis_up", 4)
-    assert {refusal(stack.ask_worker(NATIVE + "t", index, **given)) for index in range(4)} == {NOT_THERE}
+    assert {refusal(stack.ask_worker(NATIVE + "t", index, **given("web"))) for index in range(4)} == {NOT_THERE}
 
 
 def test_full_redis_still_knows_the_owner_and_gives_no_new_task_away(make_stack):
@@ -178,13 +177,13 @@ def test_random_requests_do_not_tell_a_foreign_task_from_a_missing_one(make_stac
         age = choose.choice([0, 1, 30, 70, 700])
         requests = [(choose.choice(list(PATHS.values())), choose.choice(["GET", "GET", "HEAD", "OPTIONS"]), choose.choice(headers),
                      choose.choice([0, 0, 1, 5, 31])) for _ in range(8)]
-        given = {}
+        by_task = {}
         for task in choose.sample([foreign, missing], 2):
-            given[task] = []
+            by_task[task] = []
             for path, method, more, pause in requests:
-                stack.step(pause if given[task] else 61 + age + pause)
-                given[task].append(seen(stack.get(path.format(task), {**bearer("film"), **more}, method)))
-        assert given[foreign] == given[missing], requests
+                stack.step(pause if by_task[task] else 61 + age + pause)
+                by_task[task].append(seen(stack.get(path.format(task), {**bearer("film"), **more}, method)))
+        assert by_task[foreign] == by_task[missing], requests
 
 
 def test_concurrent_requests_do_not_tell_a_foreign_task_from_a_missing_one(make_stack):
@@ -219,12 +218,12 @@ def test_budget_does_not_tell_a_foreign_task_from_a_missing_one(make_stack, path
     stack = owning_stack(make_stack, clock=True, teams={"film": {"queries_per_minute": 3}})
     stack.clock.freeze()
     assert ask(stack, "foreign", "web").status == 200
-    given = {}
+    by_task = {}
     for task in ("missing", "foreign"):
-        given[task] = [seen(stack.get(PATHS[path].format(task), bearer("film"))) for _ in range(5)]
+        by_task[task] = [seen(stack.get(PATHS[path].format(task), bearer("film"))) for _ in range(5)]
         stack.step(61)
-    assert given["foreign"] == given["missing"]
-    codes = [json.loads(body) for _, _, body in given["foreign"]]
+    assert by_task["foreign"] == by_task["missing"]
+    codes = [json.loads(body) for _, _, body in by_task["foreign"]]
     codes = [answer["tasks"][0]["code"] if "tasks" in answer else answer["code"] for answer in codes]
     assert codes == 3 * ["task_not_found"] + 2 * ["rate_limited"]
 
@@ -246,22 +245,21 @@ def test_number_of_queries_does_not_tell_a_foreign_task_from_a_missing_one(make_
     assert stack.get(path + "foreign", bearer("web")).status == 200
     stack.step(61)
     stack.standin.switch(state="SUCCESS")
-    given = {}
+    by_task = {}
     for task in ("missing", "foreign"):
-        given[task] = [seen(stack.get(path + task, bearer("film"))) for _ in range(8)]
+        by_task[task] = [seen(stack.get(path + task, bearer("film"))) for _ in range(8)]
         stack.step(61)
-    assert given["foreign"] == given["missing"]
-    assert [status for status, _, _ in given["missing"]][:3] == [404, 404, 404 if keys == 1 else 429]
+    assert by_task["foreign"] == by_task["missing"]
+    assert [status for status, _, _ in by_task["missing"]][:3] == [404, 404, 404 if keys == 1 else 429]
 
 
 def test_budget_of_all_workers_counts_for_foreign_tasks(make_stack):
     stack = owning_stack(make_stack, workers=2, teams={"film": {"queries_per_minute": 2}})
-    given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
     for index in (0, 1):
-        assert stack.ask_worker(NATIVE + "foreign", index, **given["web"]).status == 200
-    assert refusal(stack.ask_worker(NATIVE + "foreign", 1, **given["film"])) == NOT_THERE  # worker 1 has its count
-    assert [stack.ask_worker(NATIVE + "foreign", 0, **given["film"]).status for _ in range(2)] == [404, 429]
-    assert stack.ask_worker(NATIVE + "foreign", 1, **given["film"]).status == 429
+        assert stack.ask_worker(NATIVE + "foreign", index, **given("web")).status == 200
+    assert refusal(stack.ask_worker(NATIVE + "foreign", 1, **given("film"))) == NOT_THERE  # worker 1 has its count
+    assert [stack.ask_worker(NATIVE + "foreign", 0, **given("film")).status for _ in range(2)] == [404, 429]
+    assert stack.ask_worker(NATIVE + "foreign", 1, **given("film")).status == 429
 
 
 def charged(stack, team):
@@ -335,18 +333,17 @@ def test_stale_answers_respect_ownership(make_stack):
 
 def test_worker_uses_only_the_owners_it_knows_while_redis_is_unavailable(make_stack):
     stack = owning_stack(make_stack, workers=2)
-    given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
-    stack.ask_worker(NATIVE + "t", 0, **given["web"])
+    stack.ask_worker(NATIVE + "t", 0, **given("web"))
     stack.redis.stop()
     stack.wait_metric("redis_up", lambda up: up == 0)
-    assert [stack.ask_worker(NATIVE + "t", 0, **given[team]).status for team in ("web", "film")] == [200, 404]
+    assert [stack.ask_worker(NATIVE + "t", 0, **given(team)).status for team in ("web", "film")] == [200, 404]
     for team in ("film", "web"):  # worker 1 does not know that the task is web's
-        answer = stack.ask_worker(NATIVE + "t", 1, **given[team])
+        answer = stack.ask_worker(NATIVE + "t", 1, **given(team))
         assert refusal(answer) == (503, "overloaded") and answer.headers["retry-after"] == "1"
-    assert refusal(stack.ask_worker(NATIVE + "missing", 1, **given["web"])) == NOT_THERE
+    assert refusal(stack.ask_worker(NATIVE + "missing", 1, **given("web"))) == NOT_THERE
     stack.redis.start()
     stack.wait_metric("redis_up", 2)
-    assert stack.ask_worker(NATIVE + "t", 1, **given["web"]).status == 200  # Redis has lost the owner, too
+    assert stack.ask_worker(NATIVE + "t", 1, **given("web")).status == 200  # Redis has lost the owner, too
 
 
 def test_redis_that_does_not_answer_gives_no_team_the_task(make_stack):
@@ -423,12 +420,11 @@ def sora_answer(task_id, **data) -> str:
 def test_snapshot_from_redis_has_its_identity(make_stack):
     stack = owning_stack(make_stack, workers=2)
     stack.standin.switch("other-name", raw=sora_answer("t"))
-    given = {team: {"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("web", "film")}
-    assert stack.ask_worker(NATIVE + "other-name", 0, **given["web"]).status == 200
+    assert stack.ask_worker(NATIVE + "other-name", 0, **given("web")).status == 200
     wait_stored(stack, "other-name")
-    from_redis = stack.ask_worker(NATIVE + "other-name", 1, **given["web"])
+    from_redis = stack.ask_worker(NATIVE + "other-name", 1, **given("web"))
     assert from_redis.headers["cache-status"].endswith("detail=redis")
-    assert refusal(stack.ask_worker(NATIVE + "t", 1, **given["film"])) == NOT_THERE
+    assert refusal(stack.ask_worker(NATIVE + "t", 1, **given("film"))) == NOT_THERE
 
 
 def test_answer_without_identity_is_refused_unless_the_task_is_known(make_stack):

@@ -10,7 +10,7 @@ import pytest
 import fastcgi
 from fastcgi import Connection, request, task_params
 from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
-from teaming import bearer, teams_stack
+from teaming import given, teams_stack
 
 MANY = 300_000  # bytes: more than any socket buffers
 
@@ -122,13 +122,12 @@ def test_unread_answers_are_counted_and_limited(make_stack):
 
 def test_unread_answers_of_one_team_leave_room_for_others(make_stack):
     stack = talkative(teams_stack(make_stack, redis=False, config=SMALL))
-    film, web = ({"HTTP_AUTHORIZATION": bearer(team)["Authorization"]} for team in ("film", "web"))
-    assert stack.ask_worker(LIST, **film).status == 200
+    assert stack.ask_worker(LIST, **given("film")).status == 200
     with contextlib.ExitStack() as opened:
         for _ in range(8):
-            unread(stack, opened, **film)
-        assert stack.ask_worker(LIST, **film).status == 503
-        assert stack.ask_worker(LIST, **web).status == 200
+            unread(stack, opened, **given("film"))
+        assert stack.ask_worker(LIST, **given("film")).status == 503
+        assert stack.ask_worker(LIST, **given("web")).status == 200
 
 
 def test_answer_that_is_read_in_drops_is_given_up(make_frozen):

@@ -7,7 +7,7 @@ import pytest
 from recorded import expectation
 from shipped import PROVIDERS, cases, native_path, unified_path
 from stack import Stack
-from teaming import TEAMS, TOKENS, bearer, digest, one_stack, refusal, teams_stack, write_teams
+from teaming import TEAMS, TOKENS, bearer, digest, given, one_stack, refusal, teams_stack, write_teams
 from watching import NATIVE, UNIFIED
 
 UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
@@ -116,7 +116,7 @@ def test_team_named_by_nginx_gets_its_task(make_stack):
     stack = teams_stack(make_stack, mode="nginx", redis=False)
     assert stack.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web").status == 200
     for named in ({"TASKPROXY_TEAM": "nobody"}, {"TASKPROXY_TEAM": ""}, {}, {"TASKPROXY_TEAM": "WEB"}):
-        answer = stack.ask_worker(NATIVE + "t", HTTP_AUTHORIZATION=bearer("web")["Authorization"], **named)
+        answer = stack.ask_worker(NATIVE + "t", **given("web"), **named)
         assert refusal(answer) == FORBIDDEN and "www-authenticate" not in answer.headers
 
 
