@@ -153,12 +153,18 @@ def test_one_team_leaves_queries_in_flight_to_others(make_stack):
 
 
 @contextlib.contextmanager
-def full_share(stack):
-    """Queries of "film" occupy its share of 8 in flight, and more of them wait in its queue."""
+def held_queries(stack):
+    """Yields 30 requests of "film"; the upstream answers none of their queries before the end."""
     with contextlib.ExitStack() as held:
         for number in range(30):
             held.enter_context(stack.standin.hold(f"many_{number}"))
-        asks = ask_many(stack, 30, "film")
+        yield ask_many(stack, 30, "film")
+
+
+@contextlib.contextmanager
+def full_share(stack):
+    """Queries of "film" occupy its share of 8 in flight, and more of them wait in its queue."""
+    with held_queries(stack) as asks:
         stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 6, what="6 queries")
         stack.wait_metric("fetches", 30)
         yield
@@ -202,10 +208,7 @@ def test_refusal_of_a_team_that_joined_a_query_does_not_apply_to_the_first_team(
 
 def test_one_team_leaves_fetches_to_others(make_stack):
     stack = shared_stack(make_stack, limits={"fetches": 8})
-    with stack.standin.hold("many_0"), contextlib.ExitStack() as held:
-        for number in range(30):
-            held.enter_context(stack.standin.hold(f"many_{number}"))
-        asks = ask_many(stack, 30, "film")
+    with held_queries(stack) as asks:
         stack.wait_metric("overloaded_total", 24)
         assert stack.metric("fetches") == 6
         assert ask(stack, "t", "web").status == 200

@@ -198,7 +198,7 @@ def test_expired_wait_is_stale_from_the_first_failed_poll_until_the_next_success
     held = hold(stack, ("old?wait=3", None), ("old?wait=20", None))
     stack.standin.switch("old", status=500)
     stack.step(2.5)
-    stack.wait_until(lambda: stack.metrics().sum("upstream_failures_total") == 1, what="the first failed poll")
+    stack.wait_metric("upstream_failures_total", 1)
     stack.step(1)
     assert held[0].result().headers["x-cache"] == "STALE"  # during the pause after the failure
     with stack.standin.hold("old") as barrier:
