@@ -237,10 +237,6 @@ class Daemon(Process):
             raise AssertionError(f"the CGI program exited with status {done.returncode}:\n{done.stderr.decode(errors='replace')}")
         return Answer(*fastcgi.parse_answer(done.stdout))
 
-    def stderr(self) -> str:
-        """Everything that the daemon of this stack has written so far, across restarts."""
-        return self.log()
-
     def workers(self) -> list:
         """The pids of the master's live children, oldest first."""
         return children_of(self.pid)

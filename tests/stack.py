@@ -178,6 +178,8 @@ class Stack:
             troubles.append(trouble)
         self.standin.close()
         self.nginx.close()
+        if self.clock:
+            self.clock.close()
         self._last_lines, self.stopped = self.last_lines(), True
         shutil.rmtree(self.folder)
         return troubles

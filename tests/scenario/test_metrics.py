@@ -224,10 +224,7 @@ def test_blocked_loop_shows_as_lag(make_frozen):
     stack = make_frozen(config={"workers": 1})
     step_until(stack, lambda: stack.metric("loop_lag_seconds_count") >= 1, what="a heartbeat")
     before = stack.metric("loop_lag_seconds_sum")
-    (worker,) = stack.daemon.workers()
-    os.kill(worker, signal.SIGSTOP)
-    stack.step(4)
-    os.kill(worker, signal.SIGCONT)
+    stack.step(4)  # as if an iteration of the loop took so long
     stack.wait_metric("loop_lag_seconds_sum", before + 2)
 
 
