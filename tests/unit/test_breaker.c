@@ -46,6 +46,13 @@ static void fail_times(struct breaker *s, int times, int64_t at_ms)
     }
 }
 
+static struct breaker opened(void)
+{
+    struct breaker s = breaker_with(1, 10000);
+    fail_times(&s, 1, now);
+    return s;
+}
+
 TEST(without_limits_every_query_is_sent)
 {
     struct breaker s = breaker_with(0, 10000);
@@ -74,8 +81,7 @@ TEST(success_resets_the_failure_count)
 
 TEST(one_query_probes_after_the_pause)
 {
-    struct breaker s = breaker_with(1, 10000);
-    fail_times(&s, 1, now);
+    struct breaker s = opened();
     assert_int_equal(ask(&s, now + 500), 0);
     assert_in_range(ask(&s, now + 500), 1, 1000);
     assert_true(learn(&s, BREAKER_GOOD, 0, now + 600));
@@ -109,10 +115,10 @@ TEST(jitter_is_at_most_a_quarter_of_the_pause)
 
 TEST(inconclusive_probe_is_repeated)
 {
-    struct breaker s = breaker_with(1, 10000);
-    fail_times(&s, 1, now);
+    struct breaker s = opened();
     assert_int_equal(ask(&s, now + 500), 0);
     assert_false(learn(&s, BREAKER_NOTHING, 0, now + 500));
+    assert_int_equal(ask_unseen(&s, now + 501), 0);
     assert_int_equal(ask(&s, now + 501), 0);
 }
 
@@ -128,8 +134,7 @@ TEST(late_failures_do_not_extend_the_pause)
 
 TEST(seen_task_probes_beside_an_unseen_one)
 {
-    struct breaker s = breaker_with(1, 10000);
-    fail_times(&s, 1, now);
+    struct breaker s = opened();
     assert_int_equal(ask_unseen(&s, now + 500), 0);
     assert_in_range(ask_unseen(&s, now + 500), 1, 1000);
     assert_int_equal(ask(&s, now + 500), 0);
@@ -141,8 +146,7 @@ TEST(seen_task_probes_beside_an_unseen_one)
 
 TEST(inconclusive_probe_pauses_only_unseen_tasks)
 {
-    struct breaker s = breaker_with(1, 10000);
-    fail_times(&s, 1, now);
+    struct breaker s = opened();
     assert_int_equal(ask_unseen(&s, now + 500), 0);
     assert_false(breaker_learn(&s, BREAKER_NOTHING, false, 0, now + 510));
     assert_int_equal(ask_unseen(&s, now + 510), 1000);
