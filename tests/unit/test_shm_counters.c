@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/stats.h"
 
@@ -114,6 +115,18 @@ TEST(sheet_of_another_layout_is_not_read)
     assert_int_equal(total.n, 0);
 }
 
+TEST(sum_of_no_slot_is_zero)
+{
+    int fd = stats_create();
+    assert_int_equal(stats_attach(fd, STATS_MASTER_SLOT), 0);
+    stat_inc(STAT_REDIS_FAILURES);
+    stats_sum(&total);
+    assert_int_equal(stat_read(&total, STAT_REDIS_FAILURES), 1);
+    stats_sum_of(-1, &total);
+    assert_int_equal(stat_read(&total, STAT_REDIS_FAILURES), 0);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +137,7 @@ int main(void)
         cmocka_unit_test(overlong_key_is_rejected),
         cmocka_unit_test(corrupt_sheet_is_harmless),
         cmocka_unit_test(sheet_of_another_layout_is_not_read),
+        cmocka_unit_test(sum_of_no_slot_is_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
