@@ -69,7 +69,7 @@ def test_task_that_fails_beside_unseen_ones_does_not_open_the_breaker(make_froze
     assert ask(stack, "known", "web").status == 200
     fail(stack, ["known", *(f"bad_{number}" for number in range(10))])
     for number in range(10):
-        stack.clock.step(1)
+        stack.step(1)
         assert ask(stack, "known", "web").headers["x-cache"] == "STALE"
         assert ask(stack, f"bad_{number}", "web").status == 502
     assert stack.standin.count("known") == 11
@@ -118,12 +118,12 @@ def test_query_that_is_not_sent_leaves_the_probe_of_a_key_to_other_teams(make_fr
     for number, seconds in enumerate((1, 1, 2, 0)):  # the last pause of the breaker is longer than that of the key
         fail(stack, [f"bad_{number}"], reset=True)
         assert ask(stack, f"bad_{number}", "film").status == 502
-        stack.clock.step(seconds)
+        stack.step(seconds)
     stack.standin.keys = set()
     assert {refusal(ask(stack, f"refused_{number}", "web")) for number in range(3)} == {(502, "upstream_auth")}
     assert stack.metric("keys_set_aside") == 1
     stack.standin.keys = {stack.key}
-    stack.clock.step(1)
+    stack.step(1)
     assert refusal(ask(stack, "t", "film")) == UNAVAILABLE
     assert ask(stack, "t", "web").status == 200
     assert stack.metric("keys_set_aside") == 0
@@ -202,7 +202,7 @@ def test_refusal_of_a_team_that_joined_a_query_does_not_apply_to_the_first_team(
         asks += [stack.background(ask, stack, "t", "film")]
         stack.wait_metric("fetches", 7)
         assert refusal(ask(stack, "t", "web")) == UNAVAILABLE
-        stack.clock.step(1)
+        stack.step(1)
     assert {asked.result().status for asked in asks} == {200}
 
 

@@ -215,7 +215,7 @@ def test_stale_answer_is_counted_when_it_is_sent(make_frozen, ends):
     run(stack, "7%", "old")
     assert stack.task("old").status == 200
     stack.standin.switch("old", status=500)
-    stack.clock.step(2)
+    stack.step(2)
     assert stack.task("old").headers["x-cache"] == "STALE"
     held, = hold(stack, ("old?wait=60", None))
     assert stack.metric("stale_total") == 1
@@ -224,7 +224,7 @@ def test_stale_answer_is_counted_when_it_is_sent(make_frozen, ends):
     if ends:
         stack.standin.clear("old")
         end(stack, "old")
-    stack.clock.step(5 if ends else 60)
+    stack.step(5 if ends else 60)
     assert (held.result().headers["x-cache"] == "STALE") == (not ends)
     assert stack.metric("stale_total") == (2 if ends else 3)
 
