@@ -24,7 +24,7 @@
 #include "request/client_request.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
-enum { DUE_TASKS_MAX = 100 };          /* in the due requests that one loop iteration runs */
+enum { DUE_MAX = 1000 };               /* due requests for one task that one loop iteration runs */
 enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
 
 /* X(step, its function) */
@@ -94,7 +94,8 @@ static void run(struct request *r);
 /* ---- due requests ----
  *
  * Requests for many tasks, and those that are held, run in the next loop iteration, each once however many
- * changes have come. One iteration runs only some of them, so that others are answered in between. */
+ * changes have come. One iteration runs one list, or DUE_MAX requests for one task: hits are answered between
+ * lists, but the clients of one task get its news before those that were answered first come again. */
 
 static void unschedule(struct request *r)
 {
@@ -108,8 +109,8 @@ static void on_loop_idle(uv_idle_t *idle)
     struct requests *rs = CONTAINER_OF(idle, struct requests, idle);
     struct request *r;
     size_t n = 0;
-    while ((r = rs->due) != NULL && n < DUE_TASKS_MAX) {
-        n += r->asked.kind == ROUTE_MANY ? ROUTE_IDS_MAX : 1;
+    while ((r = rs->due) != NULL && n < DUE_MAX) {
+        n += r->asked.kind == ROUTE_MANY ? DUE_MAX : 1;
         run(r);
     }
     if (rs->due == NULL)
