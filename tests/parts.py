@@ -149,6 +149,9 @@ class Process:
                 self.thaw()
                 self.signal(self.stop_signal)
                 self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired as late:
+            states = {pid: process_state(pid) for pid in (self.pid, *children_of(self.pid))}
+            raise TimeoutError(f"{self.name} did not stop; it and its children: {states}\n{self.log()}") from late
         finally:
             self.kill()
 
