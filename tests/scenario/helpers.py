@@ -38,6 +38,11 @@ def wait_metric(stack, name, good):
     stack.wait_until(lambda: good(metric(stack, name)), what=name)
 
 
+def wait_connections(stack, count):
+    """Waits until this many FastCGI connections are open, besides the one that asks. The stack has no nginx."""
+    wait_metric(stack, "connections", lambda now: now == count + 1)
+
+
 def assert_served(stack, index=0):
     """Asserts that other clients get answers: on a new connection, and twice on a kept one."""
     assert stack.ask_worker(TASK, index).status == 200

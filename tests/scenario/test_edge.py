@@ -11,7 +11,7 @@ from fastcgi import (
     ABORT_REQUEST, AUTHORIZER, BEGIN_REQUEST, DATA, FILTER, GET_VALUES, PARAMS, STDIN, Connection,
     begin, pairs, record, request, stream, task_params,
 )
-from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
+from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_connections, wait_metric
 
 
 @pytest.fixture(scope="module")
@@ -134,22 +134,21 @@ def test_connection_is_kept_only_if_the_peer_asks_for_it(worker):
 
 def test_incomplete_request_does_not_affect_others(stack, worker):
     cuts = [GOOD_REQUEST[:at] for at in (1, 7, 8, 16, 20, 30, len(GOOD_REQUEST) - 9, len(GOOD_REQUEST) - 1)]
-    before = metric(stack, "connections")
     with contextlib.ExitStack() as opened:
         for cut in cuts * 10:
             opened.enter_context(Connection(worker)).send(cut)
-        wait_metric(stack, "connections", lambda now: now == before + 80)
+        wait_connections(stack, 80)
         assert_served(stack)
         late = opened.enter_context(Connection(worker))
         late.send(GOOD_REQUEST[:20])
         assert_served(stack)
         late.send(GOOD_REQUEST[20:])
         assert late.read_answer()[0] == 200
-    wait_metric(stack, "connections", lambda now: now == before)
+    wait_connections(stack, 0)
 
 
 def test_held_client_that_disconnects_is_dropped_and_its_query_continues(stack, worker):
-    gone, before = metric(stack, "requests_gone_total"), metric(stack, "connections")
+    gone = metric(stack, "requests_gone_total")
     with stack.standin.hold("left") as barrier:
         with Connection(worker) as connection:
             connection.send(request(task_params("/sora/v1/videos/left")))
@@ -158,7 +157,7 @@ def test_held_client_that_disconnects_is_dropped_and_its_query_continues(stack, 
         assert metric(stack, "waiters") == 0
     wait_metric(stack, "fetches", lambda now: now == 0)
     assert stack.ask_worker("/sora/v1/videos/left").headers["x-cache"] == "HIT"
-    wait_metric(stack, "connections", lambda now: now == before)
+    wait_connections(stack, 0)
 
 
 @pytest.mark.parametrize("more", [record(ABORT_REQUEST), GOOD_REQUEST, values("FCGI_MAX_CONNS"), b"\xff" * 70_000],
@@ -204,11 +203,10 @@ def mutations(count, seed):
 @pytest.mark.parametrize("index", [0, None], ids=["worker", "master"])
 def test_two_thousand_mutated_requests_are_harmless(stack, index):
     path = stack.status_socket if index is None else stack.worker_socket(index)
-    before = metric(stack, "connections")
     for data in mutations(2000, seed=20250222):
         with Connection(path) as connection, contextlib.suppress(BrokenPipeError):
             connection.send(data)
             connection.socket.shutdown(1)  # end of input: the connection ends with or without an answer
             connection.wait_closed()
-    wait_metric(stack, "connections", lambda now: now == before)
+    wait_connections(stack, 0)
     assert_served(stack)

@@ -9,7 +9,7 @@ import pytest
 
 import fastcgi
 from fastcgi import Connection, request, task_params
-from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_metric
+from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_connections, wait_metric
 from teaming import given, teams_stack
 
 MANY = 300_000  # bytes: more than any socket buffers
@@ -26,16 +26,15 @@ def worker(stack):
 
 
 def test_thousand_connections_come_and_go(stack, worker):
-    before = metric(stack, "connections")
     for _ in range(500):
         Connection(worker).close()
     with contextlib.ExitStack() as opened:
         connections = [opened.enter_context(Connection(worker)) for _ in range(500)]
-        wait_metric(stack, "connections", lambda now: now == before + 500)
+        wait_connections(stack, 500)
         for connection in connections:
             connection.send(GOOD_REQUEST)
         assert {connection.read_answer()[0] for connection in connections} == {200}
-    wait_metric(stack, "connections", lambda now: now == before)
+    wait_connections(stack, 0)
     assert_served(stack)
 
 
@@ -51,7 +50,6 @@ def large_task(stack, task_id):
 def test_client_that_does_not_read_blocks_no_other_and_gets_the_whole_answer_later(stack, worker):
     expected = large_task(stack, "large")
     asked = request(task_params("/sora/v1/videos/large"))
-    before = metric(stack, "connections")
     with contextlib.ExitStack() as opened:
         slow = [opened.enter_context(Connection(worker)) for _ in range(20)]
         for connection in slow:
@@ -64,7 +62,7 @@ def test_client_that_does_not_read_blocks_no_other_and_gets_the_whole_answer_lat
             assert (status, json.loads(body)) == (200, expected)
             assert int(headers["content-length"]) == len(body) > MANY
             assert connection.ask(task_params(TASK))[0] == 200
-    wait_metric(stack, "connections", lambda now: now == before)  # including those that never read
+    wait_connections(stack, 0)  # including those that never read
     assert_served(stack)
 
 
