@@ -4,6 +4,7 @@
 NO_SKIPS=1   skipped tests count as failed
 """
 
+import collections
 import os
 import re
 import subprocess
@@ -13,7 +14,6 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIO = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", "4", "-rfEsx", "--durations=15", "-p", "no:cacheprovider", "tests/scenario"]
-
 
 class Count(NamedTuple):
     """Numbers of tests by result."""
@@ -26,6 +26,9 @@ class Count(NamedTuple):
         return f"{self.passed} passed, {self.failed} failed" + (f", {self.skipped} skipped" if self.skipped else "")
 
 
+failures: list[str] = []  # the most telling lines of what failed, printed again at the end
+
+
 def main() -> int:
     return close([lint(), unit(), scenario()])
 
@@ -33,6 +36,7 @@ def main() -> int:
 def close(counts: list) -> int:
     """Prints the line with the totals; returns the exit status."""
     total = Count(*map(sum, zip(*counts)))
+    print("".join(f"\nfailed: {line}" for line in failures))
     if total.skipped and os.environ.get("NO_SKIPS", "0") != "0":
         print(f"\n{total.skipped} tests were skipped and count as failed (NO_SKIPS)", end="")
         total = Count(total.passed, total.failed + total.skipped)
@@ -66,12 +70,20 @@ def counted(command: list[str]) -> Count:
 def run(command: list[str]) -> tuple[int, str]:
     """Prints the output as it arrives; returns the status and the last lines."""
     print(f"== {' '.join(command[:1] if 'unit' in command[0] else command)}", flush=True)
-    lines: list[str] = []
+    lines: collections.deque[str] = collections.deque(maxlen=2000)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-            lines = [*lines[-2:], line]
-    return process.returncode, "".join(lines)
+            lines.append(line)
+    if process.returncode:
+        failures.extend(telling(lines))
+    return process.returncode, "".join([*lines][-3:])
+
+
+def telling(lines) -> list[str]:
+    """The lines with the names of failed tests, or the last lines where there are none."""
+    named = [line.rstrip() for line in lines if re.match(r"FAILED |ERROR |\[  FAILED  \] |--- |.*ERROR: \w+Sanitizer|SUMMARY: ", line)]
+    return named or [line.rstrip() for line in [*lines][-10:]]
 
 
 if __name__ == "__main__":
