@@ -110,17 +110,15 @@ static void decide(struct claim *claim, const struct team *owner, enum claim_eve
     claim->event = claim->granted ? event : CLAIM_REFUSED;
 }
 
-/* Without an answer from Redis, or if Redis is full: the owner that this worker knows. If it knows none, the first
- * team becomes the owner only where no Redis is configured; otherwise, another worker may know a different one. */
+/* Without an answer from Redis, or if Redis is full: the owner that this worker knows. If it knows none, another worker
+ * may know one. */
 static void decide_alone(struct claim *claim)
 {
     const struct owner *owner = recall(claim);
-    claim->undecided = owner == NULL && claim->ownership->conf->redis.address != NULL;
+    claim->undecided = owner == NULL;
     claim->granted = false;
     if (owner != NULL)
         decide(claim, owner->team, CLAIM_NO_EVENT);
-    else if (!claim->undecided)
-        decide(claim, remember(claim, claim->team)->team, CLAIM_TAKEN);
 }
 
 static void on_owner(void *user, const struct redis_reply *reply)

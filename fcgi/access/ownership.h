@@ -4,8 +4,8 @@
  * request spells its id, and whichever route it takes, the task has one owner.
  *
  * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
- * is unavailable or full, claims on tasks whose owners are unknown remain undecided. Without Redis in the configuration,
- * a task belongs to the first team in that worker.
+ * is unavailable or full, claims on tasks whose owners are unknown remain undecided. A configuration with ownership and
+ * without Redis is refused: owners would differ between workers, and be lost with them.
  *
  *     ACCOUNT:IDENTITY#owner     the team's name (behind the prefix)     PX 30 days, renewed while the team uses the task
  */

@@ -171,7 +171,7 @@ static const struct field access_fields[] = {
     FIELD("teams_file", S_PATH, ACCESS, teams_file, "null",
           "the teams file; required unless the mode is open", ),
     FIELD("ownership", S_ENUM, ACCESS, ownership, "\"none\"",
-          "first-reader: a task belongs to the first team that reads it", .words = "none|first-reader"),
+          "first-reader: a task belongs to the first team that reads it; needs redis", .words = "none|first-reader"),
     FIELD("link_max_ttl", S_DURATION, ACCESS, link_max_ttl_ms, "\"7d\"",
           "a signed link that expires later than this is refused", .min = SECONDS, .max = 366 * DAYS),
 };
@@ -415,6 +415,9 @@ static char *finish_access(struct conf *conf)
                           access->mode == ACCESS_TEAMS ? "teams" : "nginx");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
         return conf_error(conf, "/access/ownership: needs the mode \"teams\" or \"nginx\"");
+    if (access->ownership != OWNERSHIP_NONE && conf->redis.address == NULL)
+        return conf_error(conf,
+                          "/access/ownership: needs \"redis\", where all workers store the owners of tasks");
     if (access->ownership == OWNERSHIP_NONE && conf->audit)
         return conf_error(conf, "/audit: needs \"ownership\"");
     if (access->ownership != OWNERSHIP_NONE && (error = check_ownership(conf)) != NULL)

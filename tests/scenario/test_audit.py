@@ -12,13 +12,13 @@ LINE = re.compile(r"\S+Z audit worker (\d): (\w+) team=(\w+) request=(\w+) task=
 TEAMS = {"web": {"providers": ["sora", "kling"]}}
 
 
-def audited(make_stack, workers=1, redis=False, **settings):
+def audited(make_stack, workers=1, **settings):
     routes = [{"provider": provider, "upstream": "main"} for provider in ("sora", "kling")]
-    config = {"workers": workers, "routes": routes, "audit": True, "log_level": "error", **settings.pop("config", {})}
-    stack = teams_stack(make_stack, TEAMS, access={"ownership": "first-reader"}, redis=redis, config=config, **settings)
+    config = {"workers": workers, "routes": routes, "audit": True, "log_level": "error",
+              "redis": {"timeout": "10s"}, **settings.pop("config", {})}
+    stack = teams_stack(make_stack, TEAMS, access={"ownership": "first-reader"}, config=config, **settings)
     stack.standin.switch(state="SUCCESS")
-    if redis:
-        stack.wait_metric("redis_up", workers)
+    stack.wait_metric("redis_up", workers)
     return stack
 
 
@@ -31,7 +31,7 @@ def audit(stack) -> list:
 
 
 def test_claims_first_reads_and_refusals_are_logged(make_stack):
-    stack = audited(make_stack, workers=2, redis=True)
+    stack = audited(make_stack, workers=2)
     asked = [(0, "web", NATIVE), (0, "web", UNIFIED), (1, "web", NATIVE), (1, "web", NATIVE), (1, "film", NATIVE), (0, "film", UNIFIED)]
     ids = [stack.ask_worker(path + "t", worker, **given(team)).headers["x-request-id"] for worker, team, path in asked]
     assert audit(stack) == [

@@ -19,12 +19,11 @@ NOT_THERE = (404, "task_not_found")
 PROVIDERS = ROOT / "conf" / "providers"
 
 
-def owning_stack(make_stack, workers=1, redis=True, config=None, **settings):
-    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=redis, **settings,
+def owning_stack(make_stack, workers=1, config=None, **settings):
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, **settings,
                         config=merged({"workers": workers}, config or {}))
     stack.standin.switch(state="SUCCESS")
-    if redis:
-        stack.wait_metric("redis_up", workers)
+    stack.wait_metric("redis_up", workers)
     return stack
 
 
@@ -32,9 +31,8 @@ def ask(stack, task, team, path=NATIVE, **headers):
     return stack.get(path + task, {**bearer(team), **headers})
 
 
-@pytest.mark.parametrize("redis", [True, False], ids=["redis", "alone"])
-def test_task_belongs_to_its_first_reader(make_stack, redis):
-    stack = owning_stack(make_stack, redis=redis)
+def test_task_belongs_to_its_first_reader(make_stack):
+    stack = owning_stack(make_stack)
     assert ask(stack, "t", "web").status == 200
     for path in (NATIVE, UNIFIED):
         assert refusal(ask(stack, "t", "film", path)) == NOT_THERE
@@ -361,6 +359,13 @@ def test_ownership_requires_teams(make_stack):
     assert done.returncode == 1 and '/access/ownership: needs the mode "teams" or "nginx"' in done.stderr
 
 
+def test_ownership_requires_redis(make_stack):
+    """Each worker would have owners of its own, and lose them when it exits."""
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=False, daemon=False)
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and re.search(r'taskproxy.json:\d+: /access/ownership: needs "redis"', done.stderr), done.stderr
+
+
 # One task under several names
 
 KLING, KLING_ID = "/kling/v1/videos/text2video/", "867283741759111202"
@@ -371,8 +376,8 @@ def several_routes(make_stack, *providers, **settings):
     """Both teams may use all of these."""
     teams = {team: {"providers": list(providers)} for team in ("web", "film")}
     routes = [{"provider": provider, "upstream": "main"} for provider in providers]
-    config = merged({"workers": 1, "routes": routes}, settings.pop("config", {}))
-    return teams_stack(make_stack, teams, access={"ownership": "first-reader"}, redis=False, config=config, **settings)
+    config = merged({"workers": 1, "routes": routes, "redis": {"timeout": "10s"}}, settings.pop("config", {}))
+    return teams_stack(make_stack, teams, access={"ownership": "first-reader"}, config=config, **settings)
 
 
 def recorded(provider, case) -> dict:

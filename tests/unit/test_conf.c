@@ -96,7 +96,8 @@ TEST(referenced_files_are_read)
 
 TEST(teams_file_is_read)
 {
-    struct conf *conf = load_good("{" GOOD ",\"access\":{\"mode\":\"nginx\",\"teams_file\":\"teams\","
+    struct conf *conf = load_good("{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:6379\"},"
+                                  "\"access\":{\"mode\":\"nginx\",\"teams_file\":\"teams\","
                                   "\"ownership\":\"first-reader\"}}");
     assert_int_equal(conf->access.mode, ACCESS_NGINX);
     assert_int_equal(conf->access.ownership, OWNERSHIP_FIRST_READER);
@@ -285,6 +286,7 @@ TEST(plaintext_is_allowed_to_loopback)
 }
 
 #define OWNED            "\"access\":{\"mode\":\"teams\",\"teams_file\":\"teams\",\"ownership\":\"first-reader\"}"
+#define GOOD_REDIS       "\"redis\":{\"address\":\"127.0.0.1:6379\"}"
 #define WITHOUT_IDENTITY "\"routes\":[{\"provider\":\"q\",\"upstream\":\"main\"}]"
 #define TWO_UPSTREAMS(members)                                                                               \
     "\"upstreams\":{\"main\":{" URL "," KEY "},\"spare\":{" URL ",\"key_files\":[\"pair\",\"key\"]" members  \
@@ -292,7 +294,7 @@ TEST(plaintext_is_allowed_to_loopback)
 
 TEST(upstreams_with_a_common_key_may_name_their_account)
 {
-    struct conf *conf = load_good("{" TWO_UPSTREAMS(",\"account\":\"main\"") "," GOOD_ROUTES "," OWNED "}");
+    struct conf *conf = load_good("{" TWO_UPSTREAMS(",\"account\":\"main\"") "," GOOD_ROUTES "," GOOD_REDIS "," OWNED "}");
     assert_string_equal(conf_account(conf_upstream(conf, 0)), "main");
     assert_string_equal(conf_account(conf_upstream(conf, 1)), "main");
     conf_free(conf);
@@ -320,9 +322,11 @@ TEST(every_error_has_its_exact_message)
         {"{" GOOD ",\"access\":{\"mode\":\"nginx\"}}", AT("/access/mode") "\"nginx\" needs a teams_file"},
         {"{" GOOD ",\"access\":{\"ownership\":\"first-reader\"}}",
          AT("/access/ownership") "needs the mode \"teams\" or \"nginx\""},
-        {"{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") "," WITHOUT_IDENTITY "," OWNED "}",
+        {"{" GOOD "," OWNED "}",
+         AT("/access/ownership") "needs \"redis\", where all workers store the owners of tasks"},
+        {"{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") "," WITHOUT_IDENTITY "," GOOD_REDIS "," OWNED "}",
          AT("/routes/0/provider") "its file has no \"identity\", which \"ownership\" needs"},
-        {"{" TWO_UPSTREAMS("") "," GOOD_ROUTES "," OWNED "}",
+        {"{" TWO_UPSTREAMS("") "," GOOD_ROUTES "," GOOD_REDIS "," OWNED "}",
          AT("/upstreams/spare/account") "must be \"main\" for \"ownership\": upstream \"main\" has the same "
                                         "key"},
         {"{" GOOD ",\"audit\":true}", AT("/audit") "needs \"ownership\""},
