@@ -93,9 +93,9 @@ static struct json_object *find_problems(const struct status_server *server, con
 
 /* ---- /healthz and /readyz: each page writes its text to `out` and returns the HTTP status ---- */
 
-static int print_health(const struct status_server *server, const struct shm_counters *total, struct buf *out)
+static int print_health(const struct status_server *server, const struct shm_counters *none, struct buf *out)
 {
-    (void)total;
+    (void)none;
     buf_addf(out, "{\"status\":\"alive\",\"uptime_s\":%lld}\n", uptime_s(server));
     return 200;
 }
@@ -346,10 +346,11 @@ static const struct page {
     const char *path;
     int (*print)(const struct status_server *server, const struct shm_counters *total, struct buf *out);
     const char *type; /* of the content */
-} pages[] = {{"/healthz", print_health, "application/json"},
-             {"/readyz", print_readiness, "application/json"},
-             {"/metrics", print_metrics, "text/plain; version=0.0.4"},
-             {"/status", print_status, "application/json"}};
+    bool counts;      /* it prints counters; otherwise `total` is NULL */
+} pages[] = {{"/healthz", print_health, "application/json", false},
+             {"/readyz", print_readiness, "application/json", true},
+             {"/metrics", print_metrics, "text/plain; version=0.0.4", true},
+             {"/status", print_status, "application/json", true}};
 
 static const struct page *find_page(const char *uri)
 {
@@ -367,8 +368,9 @@ static const struct page *find_page(const char *uri)
 static void answer_page(const struct status_server *server, const struct page *page,
                         const struct answer_facts *facts, struct buf *text, struct answer *answer)
 {
-    struct shm_counters *total = xcalloc(1, sizeof(*total));
-    stats_sum(total);
+    struct shm_counters *total = page->counts ? xcalloc(1, sizeof(*total)) : NULL;
+    if (total != NULL)
+        stats_sum(total);
     int code = page->print(server, total, text);
     answer_text(answer, facts, code, page->type, text);
     free(total);
