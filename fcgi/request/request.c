@@ -344,6 +344,13 @@ static void on_fetch_deadline(uv_timer_t *timer)
     run(r);
 }
 
+/* This process may have been busy or descheduled until now. Then results may already be in the sockets, which are
+ * polled before the rest of the time is over. */
+static void on_fetch_late(uv_timer_t *timer)
+{
+    uv_timer_start(timer, on_fetch_deadline, GRACE_MS, 0);
+}
+
 static enum step join_fetches(struct request *r)
 {
     if (too_many_wait(r))
@@ -352,7 +359,7 @@ static enum step join_fetches(struct request *r)
     if (r->lookups.n_missing == 0)
         return CLAIM;
     start_waiting(r);
-    uv_timer_start(&r->timer, on_fetch_deadline, (uint64_t)lookups_timeout_ms(&r->lookups) + GRACE_MS, 0);
+    uv_timer_start(&r->timer, on_fetch_late, (uint64_t)lookups_timeout_ms(&r->lookups), 0);
     r->step = CLAIM;
     return WAIT;
 }

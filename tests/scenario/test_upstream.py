@@ -151,11 +151,11 @@ def test_unreachable_upstream_is_an_error_until_it_returns(make_stack):
     assert stack.task("one").status == 200
 
 
-def test_worker_busy_for_longer_than_the_timeout_finds_the_answer(make_stack):
+@pytest.mark.parametrize("redis", [{"timeout": "10s"}, None], ids=["query", "request"])
+def test_worker_busy_for_longer_than_the_timeout_finds_the_answer(make_stack, redis):
     """One loop iteration writes the answers of 60 connections, each of which takes 40 ms; meanwhile the upstream answers,
-    and the time-out passes."""
-    patient = {"redis": {"timeout": "10s"}}  # by which a client waits longer than a query takes
-    stack = make_stack(daemon=False, nginx=False, config={**one_worker(timeout="2s"), **patient})
+    and the time-out passes: that of the query or, without the time for Redis, that of the request, too."""
+    stack = make_stack(daemon=False, nginx=False, config={**one_worker(timeout="2s"), "redis": redis})
     stack.daemon.variables |= slow_writes(40)
     stack.daemon.start()
     stack.standin.switch("cached", state="SUCCESS")
