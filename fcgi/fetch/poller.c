@@ -408,7 +408,7 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
 }
 
 /* Another worker has stored a new snapshot in Redis. If it cannot be read there, a watcher is charged for a
- * query. */
+ * query. At the limit of fetches, it is read a little later. */
 static bool on_notification(void *ctx, const struct notification *n)
 {
     struct poller *p = ctx;
@@ -417,7 +417,11 @@ static bool on_notification(void *ctx, const struct notification *n)
     if (e == NULL || e->watchers == NULL)
         return false;
     find_payer(e, &payer);
-    return fetches_refresh(p->parts.fetches, &e->task, false, payer) != FETCH_REFUSED;
+    if (fetches_refresh(p->parts.fetches, &e->task, false, payer) != FETCH_REFUSED)
+        return true;
+    set_watch_due(e, RETRY_MS);
+    settle(e);
+    return false;
 }
 
 /* ---- the poller ---- */

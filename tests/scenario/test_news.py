@@ -264,6 +264,24 @@ def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack
     assert status(stack.task("t")) == status(watching.result()) == "SUCCESS"
 
 
+def test_watcher_gets_news_that_came_at_the_limit_of_fetches(make_frozen):
+    """A second later, not when the task is due to be polled next."""
+    stack = sharing(make_frozen, providers=SLOW, config={"workers": 1, "limits": {"fetches": 1}})
+    run(stack)
+    watching = watch(stack, 0, "t")
+    with stack.standin.hold("other") as barrier:
+        other = ask(stack, 0, "other")
+        barrier.wait_arrived(1)
+        heard = stack.metric("redis_news_total")
+        with Publisher(stack) as publisher:
+            publisher.publish(b"another none 0 " + key("t"))
+        stack.wait_metric("redis_news_total", heard + 1)
+    assert other.result().status == 200
+    end(stack, "t")
+    stack.step(2)
+    assert status(watching.result()) == "SUCCESS"
+
+
 @contextlib.contextmanager
 def flood(stack, text: bytes):
     """Publishes the notification continuously, as fast as Redis accepts it."""
