@@ -70,6 +70,7 @@ struct fetch {
     enum step step;              /* the next one to run */
     bool revalidate;             /* accept only an ended task or the answer to a query sent from now on */
     struct quota *payer;         /* (ref) the quota to charge; NULL: none */
+    struct fetch_waiter *paying; /* (ref) the waiter whose quota that is; NULL: none, or it has left */
     struct quota *owner;         /* (ref) the quota whose share of the fetches it uses; NULL: none */
     struct quota *sharer;        /* (ref) the quota whose share of the queries the attempt uses; NULL: none */
     struct trace trace;          /* of the request that the fetch was begun for, if any */
@@ -216,17 +217,25 @@ static void on_charged(struct charge *charge)
 /* Makes a team that waits for the task and has a query left the payer. Returns false if there is none. */
 static bool find_payer(struct fetch *f, int64_t now_ms)
 {
-    const struct fetch_waiter *waiter;
+    struct fetch_waiter *waiter;
     if (!quota_is_spent(f->payer, now_ms))
         return true;
     DL_FOREACH(f->waiters, waiter)
     {
         if (!quota_is_spent(waiter->payer, now_ms)) {
             f->payer = waiter->payer;
+            f->paying = waiter;
             return true;
         }
     }
     return false;
+}
+
+/* Notes `n` more charges, or fewer if it is negative. */
+static void note_charge(struct fetch *f, int64_t n)
+{
+    if (f->paying != NULL)
+        f->paying->charged += n;
 }
 
 static enum step refuse_query(struct fetch *f, int64_t now_ms)
@@ -251,7 +260,7 @@ static enum step read_charge(struct fetch *f)
     if (!f->charge.granted)
         return CHARGE;
     f->result.query = ++f->fetches->n_sent;
-    f->result.charged = 1;
+    note_charge(f, 1);
     return QUERY_UPSTREAM;
 }
 
@@ -263,7 +272,7 @@ static bool pay(void *ctx, bool required)
     if (!required && !find_payer(f, wall_ms()))
         return false;
     quota_charge_again(f->payer);
-    f->result.charged++;
+    note_charge(f, 1);
     return true;
 }
 
@@ -275,7 +284,7 @@ static void on_attempt_end(void *ctx, const struct attempt_end *end)
     f->result.snapshot = end->snapshot ? snapshot_ref(end->snapshot) : NULL;
     if (!end->sent) {
         quota_give_back(f->payer);
-        f->result.charged--;
+        note_charge(f, -1);
     }
     run(f);
 }
@@ -432,8 +441,16 @@ static struct fetch *find(struct fetches *fs, const char *key, size_t key_len)
     return f;
 }
 
-/* The fetch belongs to the current trace. */
-static void begin(struct fetches *fs, const struct task *task, bool revalidate, struct quota *payer)
+static void enter(struct fetch *f, struct fetch_waiter *waiter)
+{
+    waiter->fetch = f;
+    waiter->charged = 0;
+    DL_APPEND(f->waiters, waiter);
+}
+
+/* The fetch belongs to the current trace. `waiter` may be NULL. */
+static void begin(struct fetches *fs, const struct task *task, bool revalidate, struct quota *payer,
+                  struct fetch_waiter *waiter)
 {
     struct fetch *f = xcalloc(1, sizeof(*f));
     *f = (struct fetch){.fetches = fs,
@@ -441,6 +458,7 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
                         .step = LOOK_IN_REDIS,
                         .revalidate = revalidate,
                         .payer = payer,
+                        .paying = waiter,
                         .owner = payer,
                         .trace = trace_now(),
                         .reread_pause = {.first_ms = REREAD_FIRST_MS, .max_ms = REREAD_MAX_MS}};
@@ -451,33 +469,37 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
     HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
     quota_add(payer, QUOTA_FETCHES, 1);
     stat_inc(STAT_FETCHES);
+    if (waiter != NULL)
+        enter(f, waiter);
     run(f);
 }
 
-enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool revalidate,
-                                  struct quota *payer)
+static enum fetches_join join(struct fetches *fs, const struct task *task, bool revalidate,
+                              struct quota *payer, struct fetch_waiter *waiter)
 {
     struct fetch *f = find(fs, task->key, task->key_len);
     if (f != NULL) {
         use_share_of(f, payer);
+        if (waiter != NULL)
+            enter(f, waiter);
         return FETCH_COLLAPSED;
     }
     int64_t left = fs->parts.conf->limits.fetches - (int64_t)HASH_COUNT(fs->table);
     if (!quota_has_room(payer, QUOTA_FETCHES, 1, left))
         return FETCH_REFUSED;
-    begin(fs, task, revalidate, payer);
+    begin(fs, task, revalidate, payer, waiter);
     return FETCH_STARTED;
+}
+
+enum fetches_join fetches_refresh(struct fetches *fs, const struct task *task, bool revalidate,
+                                  struct quota *payer)
+{
+    return join(fs, task, revalidate, payer, NULL);
 }
 
 enum fetches_join fetches_join(struct fetches *fs, const struct task *task, struct fetch_waiter *waiter)
 {
-    enum fetches_join how = fetches_refresh(fs, task, false, waiter->payer);
-    if (how == FETCH_REFUSED)
-        return how;
-    waiter->fetch = find(fs, task->key, task->key_len);
-    waiter->started = how == FETCH_STARTED;
-    DL_APPEND(waiter->fetch->waiters, waiter);
-    return how;
+    return join(fs, task, false, waiter->payer, waiter);
 }
 
 uint64_t fetches_sent(const struct fetches *fs)
@@ -490,6 +512,8 @@ void fetches_leave(struct fetch_waiter *waiter)
     if (waiter->fetch == NULL)
         return;
     DL_DELETE(waiter->fetch->waiters, waiter);
+    if (waiter->fetch->paying == waiter)
+        waiter->fetch->paying = NULL;
     waiter->fetch = NULL;
 }
 

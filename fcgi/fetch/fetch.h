@@ -26,7 +26,6 @@ struct fetch_result {
     int64_t retry_after_ms; /* with a problem; 0: unknown */
     struct quota *refused;  /* with a problem that concerns only this team, whose share was used up */
     uint64_t query;         /* the number of the query that was sent for it; 0: none was */
-    int64_t charged;        /* queries that were charged for it */
 };
 
 /* Embedded in an object that waits for a fetch. */
@@ -34,7 +33,7 @@ struct fetch_waiter {
     struct fetch *fetch; /* (ref) NULL: does not wait */
     struct fetch_waiter *prev, *next;
     struct quota *payer; /* (ref) the quota that may be charged; NULL: none */
-    bool started;        /* the fetch was started for this waiter */
+    int64_t charged;     /* queries that it was charged for this waiter */
     void (*on_fetched)(struct fetch_waiter *waiter, const struct fetch_result *result);
 };
 

@@ -191,7 +191,7 @@ static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *r
     l->stored = result->stored;
     l->problem = result->problem;
     l->doubted = result->doubted;
-    l->paid = waiter->started ? result->charged : 0;
+    l->paid = waiter->charged;
     l->retry_after_ms = result->retry_after_ms;
     if (result->last != NULL) {
         snapshot_unref(l->last);

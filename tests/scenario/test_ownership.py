@@ -296,6 +296,22 @@ def test_concealed_answer_of_a_repeated_fetch_is_charged_once(make_stack):
     assert charged(stack, "web") == 1
 
 
+def test_query_is_credited_to_the_team_that_paid_for_it(make_frozen):
+    """The team that started the fetch has no query left, so the waiting team pays: once, for the query and the answer."""
+    stack = owning_stack(make_frozen, teams={"film": {"queries_per_minute": 1}, "web": {"queries_per_minute": 9}})
+    assert ask(stack, "own", "film").status == 200
+    stack.redis.freeze()
+    film = stack.background(ask, stack, "missing", "film")
+    stack.wait_metric("fetches", 1)
+    web = stack.background(ask, stack, "missing", "web")
+    stack.wait_metric("waiters", 2)
+    stack.redis.thaw()
+    assert (refusal(film.result()), refusal(web.result())) == ((429, "rate_limited"), NOT_THERE)
+    assert stack.standin.count("missing") == 1
+    stack.clock.run()
+    assert charged(stack, "web") == 1
+
+
 def test_missing_task_gets_no_owner(make_stack):
     stack = owning_stack(make_stack)
     assert refusal(ask(stack, "missing", "film")) == NOT_THERE
