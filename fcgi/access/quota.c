@@ -78,6 +78,16 @@ int64_t *quota_counter(struct quota *a, enum quota_use use)
     return a ? &a->used[use] : NULL;
 }
 
+size_t quota_account(const struct quota *a)
+{
+    return a ? (size_t)(a - a->quotas->items) + 1 : 0;
+}
+
+size_t quota_accounts(const struct conf *conf)
+{
+    return 1 + (conf->teams ? conf->teams->list.n : 0);
+}
+
 /* ---- queries ---- */
 
 static bool is_limited(const struct quota *a)

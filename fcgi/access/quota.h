@@ -43,6 +43,10 @@ void quota_add(struct quota *quota, enum quota_use use, int64_t n);
 /* (ref) the counter itself, for a module below this one; NULL without a quota. */
 int64_t *quota_counter(struct quota *quota, enum quota_use use);
 
+/* The index of the team among those that share the cache, where 0 is no team (NULL); and how many there are. */
+size_t quota_account(const struct quota *quota);
+size_t quota_accounts(const struct conf *conf);
+
 /* ---- queries ---- */
 
 /* Whether the quota has no query left in this window, by this worker's latest count; and the time until the

@@ -339,7 +339,7 @@ static enum step read_upstream(struct fetch *f)
 static enum step keep(struct fetch *f)
 {
     struct cache *cache = f->fetches->cache;
-    cache_keep(cache, &f->task, f->result.snapshot);
+    cache_keep(cache, &f->task, f->result.snapshot, quota_account(f->payer));
     const struct cache_usage usage = cache_usage(cache);
     stat_set(STAT_CACHE_ENTRIES, (int64_t)usage.entries);
     stat_set(STAT_CACHE_BYTES, (int64_t)usage.bytes);
@@ -562,7 +562,8 @@ void fetches_subscribe(struct fetches *fs)
 struct fetches *fetches_new(struct fetches_parts parts)
 {
     struct fetches *fs = xcalloc(1, sizeof(*fs));
-    *fs = (struct fetches){.parts = parts, .cache = cache_new(&parts.conf->cache)};
+    *fs =
+        (struct fetches){.parts = parts, .cache = cache_new(&parts.conf->cache, quota_accounts(parts.conf))};
     return fs;
 }
 

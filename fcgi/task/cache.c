@@ -1,4 +1,5 @@
-/* cache: see cache.h. One hash table finds all entries; two LRU lists decide which are evicted. */
+/* cache: see cache.h. One hash table finds all entries; LRU lists, one per account and one for entries without a snapshot,
+ * decide which are evicted. */
 #include "task/cache.h"
 
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct entry {
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
     int64_t quiet_ms;          /* its length, in case the clock steps back */
     int times_missing;         /* how often in a row the upstream has reported the task missing */
+    size_t account;            /* of the snapshot */
     size_t bytes;              /* counted in the store */
     struct entry *prev, *next; /* in the store */
     UT_hash_handle hh;
@@ -29,22 +31,23 @@ struct entry {
 
 struct store {
     struct entry *oldest;
-    size_t n, bytes, max_bytes;
+    size_t bytes;
 };
 
 struct cache {
     const struct conf_cache *conf; /* (ref) */
     struct entry *table;
-    struct store known;   /* the entries with a snapshot */
-    struct store unknown; /* those without */
-    size_t evictions;
+    struct store unknown;     /* the entries without a snapshot */
+    struct cache_usage usage; /* those with one, */
+    size_t n_accounts;
+    struct store known[]; /* by account */
 };
 
 /* ---- entries and stores ---- */
 
 static struct store *store_of(struct cache *c, const struct entry *e)
 {
-    return e->snapshot ? &c->known : &c->unknown;
+    return e->snapshot ? &c->known[e->account] : &c->unknown;
 }
 
 static void enter_store(struct cache *c, struct entry *e)
@@ -53,7 +56,8 @@ static void enter_store(struct cache *c, struct entry *e)
     e->bytes = sizeof(*e) + e->key_len + ALLOCATOR_OVERHEAD + (e->snapshot ? snapshot_bytes(e->snapshot) : 0);
     DL_APPEND(store->oldest, e);
     store->bytes += e->bytes;
-    store->n++;
+    c->usage.bytes += e->snapshot ? e->bytes : 0;
+    c->usage.entries += e->snapshot != NULL;
 }
 
 static void leave_store(struct cache *c, struct entry *e)
@@ -61,7 +65,8 @@ static void leave_store(struct cache *c, struct entry *e)
     struct store *store = store_of(c, e);
     DL_DELETE(store->oldest, e); // NOLINT(clang-analyzer-core.NullDereference): the entry is in the list
     store->bytes -= e->bytes;
-    store->n--;
+    c->usage.bytes -= e->snapshot ? e->bytes : 0;
+    c->usage.entries -= e->snapshot != NULL;
 }
 
 static void drop(struct cache *c, struct entry *e)
@@ -127,12 +132,22 @@ static struct entry *find_live(struct cache *c, const char *key, size_t key_len,
     return e;
 }
 
+static struct store *largest(struct cache *c)
+{
+    struct store *found = c->known;
+    for (size_t i = 1; i < c->n_accounts; i++) {
+        if (c->known[i].bytes > found->bytes)
+            found = &c->known[i];
+    }
+    return found;
+}
+
 /* May evict any entry, including the one that was added last. */
 static void push_out(struct cache *c)
 {
-    for (; c->known.bytes > c->known.max_bytes; c->evictions++)
-        drop(c, c->known.oldest);
-    while (c->unknown.bytes > c->unknown.max_bytes)
+    for (; c->usage.bytes > (size_t)c->conf->memory; c->usage.evictions++)
+        drop(c, largest(c)->oldest);
+    while (c->unknown.bytes > UNKNOWN_BYTES)
         drop(c, c->unknown.oldest);
 }
 
@@ -167,9 +182,11 @@ static void set_problem(struct entry *e, enum problem problem, int64_t now_ms, i
         e->times_missing = 0;
 }
 
-void cache_keep(struct cache *c, const struct task *task, struct snapshot *snapshot)
+void cache_keep(struct cache *c, const struct task *task, struct snapshot *snapshot, size_t account)
 {
     struct entry *e = find_or_add(c, task);
+    if (e->snapshot == NULL)
+        e->account = account;
     set_snapshot(c, e, snapshot);
     set_problem(e, PROBLEM_NONE, 0, 0);
     push_out(c);
@@ -247,12 +264,11 @@ void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now
 
 /* ---- the cache ---- */
 
-struct cache *cache_new(const struct conf_cache *conf)
+struct cache *cache_new(const struct conf_cache *conf, size_t n_accounts)
 {
-    struct cache *c = xcalloc(1, sizeof(*c));
+    struct cache *c = xcalloc(1, sizeof(*c) + n_accounts * sizeof(struct store));
     c->conf = conf;
-    c->known.max_bytes = (size_t)conf->memory;
-    c->unknown.max_bytes = UNKNOWN_BYTES;
+    c->n_accounts = n_accounts;
     return c;
 }
 
@@ -260,8 +276,8 @@ void cache_free(struct cache *c)
 {
     if (c == NULL)
         return;
-    while (c->known.oldest != NULL)
-        drop(c, c->known.oldest);
+    while (c->usage.entries > 0)
+        drop(c, largest(c)->oldest);
     while (c->unknown.oldest != NULL)
         drop(c, c->unknown.oldest);
     free(c);
@@ -269,5 +285,5 @@ void cache_free(struct cache *c)
 
 struct cache_usage cache_usage(const struct cache *c)
 {
-    return (struct cache_usage){.entries = c->known.n, .bytes = c->known.bytes, .evictions = c->evictions};
+    return c->usage;
 }

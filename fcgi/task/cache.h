@@ -1,8 +1,10 @@
 /* cache: what a worker knows about tasks. The entry of a task has its last snapshot, or a problem (the task
  * does not exist, or the last query failed), or both.
  *
- * Entries with a snapshot share the configured memory. Entries without one have a small separate budget, so
- * that guessed ids cannot evict results. In both, the least recently used entry is evicted first.
+ * Entries with a snapshot share the configured memory. Each is charged to an account, that of a team, and an entry of
+ * the account that uses the most is evicted first: no team evicts what another one keeps in its equal share. Entries
+ * without a snapshot have a small separate budget, so that guessed ids cannot evict results. Of an account and of
+ * that budget, the least recently used entry is evicted.
  *
  * A task with a snapshot counts as missing only after the upstream has reported it missing three times in a
  * row. */
@@ -15,7 +17,7 @@
 struct cache;
 
 /* `conf` (ref) outlives the cache. */
-struct cache *cache_new(const struct conf_cache *conf);
+struct cache *cache_new(const struct conf_cache *conf, size_t n_accounts);
 void cache_free(struct cache *cache); /* NULL is allowed */
 
 /* The content of an entry. While there is a problem, the task should not be queried. TASK_NOT_FOUND without a
@@ -30,8 +32,9 @@ struct cache_result {
 
 struct cache_result cache_get(struct cache *cache, const struct task *task, int64_t now_ms);
 
-/* Replaces the entry. The cache takes its own reference to the snapshot. */
-void cache_keep(struct cache *cache, const struct task *task, struct snapshot *snapshot);
+/* Replaces the entry. The cache takes its own reference to the snapshot. It is charged to the account of the snapshot
+ * that it replaces or, if there is none, to `account`, which is less than n_accounts. */
+void cache_keep(struct cache *cache, const struct task *task, struct snapshot *snapshot, size_t account);
 
 /* Records that the upstream has reported the task missing; `last` is the last snapshot, or NULL. Returns true
  * if the task counts as missing from now on. */

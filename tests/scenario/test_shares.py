@@ -10,9 +10,9 @@ from watching import end, hold, quick, run
 UNAVAILABLE = (503, "upstream_unavailable")
 
 
-def shared_stack(make_stack, redis=False, limits=None, **upstream):
+def shared_stack(make_stack, redis=False, limits=None, cache=None, **upstream):
     """One worker, two teams; all tasks are running."""
-    stack = teams_stack(make_stack, redis=redis, **quick(upstreams={"main": upstream}, limits=limits or {}))
+    stack = teams_stack(make_stack, redis=redis, **quick(upstreams={"main": upstream}, limits=limits or {}, cache=cache or {}))
     run(stack)
     return stack
 
@@ -134,6 +134,22 @@ def paused(process):
     process.freeze()
     yield
     process.thaw()
+
+
+# The cache
+
+
+def test_one_team_leaves_memory_to_others(make_stack):
+    stack = shared_stack(make_stack, cache={"memory": "1MiB"})
+    end(stack)
+    web = [f"t{number}" for number in range(30)]
+    assert {ask(stack, task, "web").status for task in web} == {200}
+    for first in range(0, 400, 100):
+        ids = ",".join(f"sora/many_{first + number}" for number in range(100))
+        assert stack.get(f"/v1/tasks?ids={ids}", bearer("film")).status == 200
+    assert stack.metric("cache_evictions_total") > 100
+    assert {ask(stack, task, "web").headers["x-cache"] for task in web} == {"HIT"}
+    assert stack.standin.count() == 430
 
 
 # Queries

@@ -29,7 +29,7 @@ static int start(void **unused __attribute__((unused)))
                                    .views = {{.data = view, .len = 2}, {.data = view, .len = 2}}};
     task_init(&task, &route, "a");
     task_init(&other, &route, "b");
-    cache = cache_new(&conf);
+    cache = cache_new(&conf, 2);
     snapshot = snapshot_new(&draft, &rules);
     return 0;
 }
@@ -77,7 +77,7 @@ TEST(new_cache_is_empty)
 
 TEST(snapshot_is_fresh_then_stale_then_gone)
 {
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     struct cache_result cached = cache_get(cache, &task, now + 4000);
     assert_ptr_equal(cached.snapshot, snapshot);
     assert_int_equal(cached.left_ms, 6000);
@@ -100,7 +100,7 @@ TEST(unseen_task_is_missing_at_once_and_for_missing_ttl)
 
 TEST(seen_task_is_missing_after_three_reports)
 {
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     assert_ptr_equal(cache_get(cache, &task, now).snapshot, snapshot);
@@ -119,10 +119,10 @@ TEST(task_seen_by_another_worker_needs_three_reports_too)
 
 TEST(new_snapshot_resets_the_count_of_missing)
 {
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     cache_keep_missing(cache, &task, snapshot, now);
     cache_keep_missing(cache, &task, snapshot, now);
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     cache_keep_missing(cache, &task, snapshot, now);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 1, now);
@@ -132,7 +132,7 @@ TEST(new_snapshot_resets_the_count_of_missing)
 TEST(missing_task_that_appears_is_found)
 {
     cache_keep_missing(cache, &task, NULL, now);
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     struct cache_result cached = cache_get(cache, &task, now);
     assert_int_equal(cached.problem, PROBLEM_NONE);
     assert_ptr_equal(cached.snapshot, snapshot);
@@ -140,7 +140,7 @@ TEST(missing_task_that_appears_is_found)
 
 TEST(stale_snapshot_is_served_until_the_retry_time_after_a_failure)
 {
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0,
                        now); /* the interval is 12 s by now */
     assert_int_equal(cache_get(cache, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
@@ -172,7 +172,7 @@ TEST(unsent_query_is_not_remembered_as_a_failure)
 
 TEST(failure_outlives_an_expired_snapshot)
 {
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 0, now + 65000);
     assert_ptr_equal(cache_get(cache, &task, now + 69000).snapshot, snapshot);
     struct cache_result cached = cache_get(cache, &task, now + 71000);
@@ -186,7 +186,7 @@ TEST(failure_outlives_an_expired_snapshot)
 TEST(new_snapshot_clears_a_failure)
 {
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, now);
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     assert_int_equal(cache_get(cache, &task, now + 11000).problem, PROBLEM_NONE);
 }
 
@@ -200,10 +200,10 @@ TEST(only_a_running_snapshot_can_be_outdated)
 {
     static const char key[] = "main:sora:a", unknown[] = "main:sora:b";
     struct snapshot *running = new_running();
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     cache_outdate(cache, key, strlen(key), now + 1000);
     assert_int_equal(cache_get(cache, &task, now + 1000).left_ms, 9000); /* it has ended */
-    cache_keep(cache, &task, running);
+    cache_keep(cache, &task, running, 0);
     cache_outdate(cache, unknown, strlen(unknown), now + 1000);
     assert_int_equal(cache_get(cache, &task, now + 1000).left_ms, 1000);
     cache_outdate(cache, key, strlen(key), now + 1000);
@@ -217,7 +217,7 @@ TEST(outdating_keeps_the_count_of_missing)
 {
     static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
-    cache_keep(cache, &task, running);
+    cache_keep(cache, &task, running, 0);
     assert_false(cache_keep_missing(cache, &task, running, now));
     assert_false(cache_keep_missing(cache, &task, running, now));
     cache_outdate(cache, key, strlen(key), now + 1000);
@@ -229,7 +229,7 @@ TEST(failure_of_another_worker_applies_to_stale_snapshots)
 {
     static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
-    cache_keep(cache, &task, running);
+    cache_keep(cache, &task, running, 0);
     cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
     assert_int_equal(cache_get(cache, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
     cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
@@ -243,7 +243,7 @@ TEST(failure_of_another_worker_applies_to_stale_snapshots)
 
 TEST(guessed_ids_cannot_push_out_results)
 {
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     for (int i = 0; i < 20000; i++) {
         struct task guessed = numbered_task("guessed", i), failing = numbered_task("failing", i);
         cache_keep_missing(cache, &guessed, NULL, now);
@@ -257,16 +257,40 @@ TEST(guessed_ids_cannot_push_out_results)
 TEST(new_results_evict_older_ones_and_evictions_are_counted)
 {
     size_t one;
-    cache_keep(cache, &task, snapshot);
+    cache_keep(cache, &task, snapshot, 0);
     one = cache_usage(cache).bytes;
     for (int i = 0; i < 10000; i++) {
         struct task further = numbered_task("task", i);
-        cache_keep(cache, &further, snapshot);
+        cache_keep(cache, &further, snapshot, 0);
     }
     assert_true(cache_usage(cache).bytes <= 1 << 20);
     assert_int_equal(cache_usage(cache).evictions + cache_usage(cache).entries, 10001);
     assert_in_range(one, 1, (1 << 20) / cache_usage(cache).entries + 16);
     assert_nothing_known(&task, now);
+}
+
+TEST(entry_of_the_account_that_uses_the_most_is_evicted)
+{
+    cache_keep(cache, &task, snapshot, 1);
+    for (int i = 0; i < 10000; i++) {
+        struct task further = numbered_task("task", i);
+        cache_keep(cache, &further, snapshot, 0);
+    }
+    size_t half = cache_usage(cache).entries / 2;
+    assert_true(cache_usage(cache).evictions > 0);
+    assert_non_null(cache_get(cache, &task, now).snapshot);
+    cache_keep(cache, &task, snapshot, 0); /* it stays in its account */
+    for (int i = 0; i < 10000; i++) {
+        struct task further = numbered_task("more", i);
+        cache_keep(cache, &further, snapshot, 1);
+    }
+    assert_nothing_known(&task, now);
+    size_t kept = 0;
+    for (int i = 0; i < 10000; i++) {
+        struct task old = numbered_task("task", i);
+        kept += cache_get(cache, &old, now).snapshot != NULL;
+    }
+    assert_in_range(kept, half - 2, half + 2);
 }
 
 /* The cache has the only reference. */
@@ -278,7 +302,7 @@ static void keep(const struct task *of, size_t len)
                                    .fetched_ms = now,
                                    .views = {{.data = bytes, .len = len}, {.data = bytes, .len = len}}};
     struct snapshot *s = snapshot_new(&draft, &rules);
-    cache_keep(cache, of, s);
+    cache_keep(cache, of, s, 0);
     snapshot_unref(s);
 }
 
@@ -292,7 +316,7 @@ TEST(newer_snapshot_replaces_the_older_one)
     assert_true(small > sizeof(struct snapshot));
     struct snapshot *s = cache_get(cache, &task, now).snapshot;
     assert_int_equal(s->views[0].len, 1000);
-    cache_keep(cache, &task, s);
+    cache_keep(cache, &task, s, 0);
     assert_ptr_equal(cache_get(cache, &task, now).snapshot, s);
     assert_int_equal(s->refs, 1);
 }
@@ -376,6 +400,7 @@ int main(void)
         CHECK(failure_of_another_worker_applies_to_stale_snapshots),
         CHECK(guessed_ids_cannot_push_out_results),
         CHECK(new_results_evict_older_ones_and_evictions_are_counted),
+        CHECK(entry_of_the_account_that_uses_the_most_is_evicted),
         CHECK(newer_snapshot_replaces_the_older_one),
         CHECK(least_recently_used_is_evicted_first),
         CHECK(memory_limit_is_never_exceeded_and_accounting_balances),
