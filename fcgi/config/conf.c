@@ -171,7 +171,8 @@ static const struct field access_fields[] = {
     FIELD("teams_file", S_PATH, ACCESS, teams_file, "null",
           "the teams file; required unless the mode is open", ),
     FIELD("ownership", S_ENUM, ACCESS, ownership, "\"none\"",
-          "first-reader: a task belongs to the first team that reads it; needs redis", .words = "none|first-reader"),
+          "first-reader: a task belongs to the first team that reads it; needs redis",
+          .words = "none|first-reader"),
     FIELD("link_max_ttl", S_DURATION, ACCESS, link_max_ttl_ms, "\"7d\"",
           "a signed link that expires later than this is refused", .min = SECONDS, .max = 366 * DAYS),
 };

@@ -294,7 +294,8 @@ TEST(plaintext_is_allowed_to_loopback)
 
 TEST(upstreams_with_a_common_key_may_name_their_account)
 {
-    struct conf *conf = load_good("{" TWO_UPSTREAMS(",\"account\":\"main\"") "," GOOD_ROUTES "," GOOD_REDIS "," OWNED "}");
+    struct conf *conf =
+        load_good("{" TWO_UPSTREAMS(",\"account\":\"main\"") "," GOOD_ROUTES "," GOOD_REDIS "," OWNED "}");
     assert_string_equal(conf_account(conf_upstream(conf, 0)), "main");
     assert_string_equal(conf_account(conf_upstream(conf, 1)), "main");
     conf_free(conf);
