@@ -83,6 +83,7 @@ struct fetch {
     int64_t awaited_ms;          /* the sum of these pauses */
     uv_timer_t timer;            /* for pauses; its loop is NULL until it is first used */
     bool queried;                /* an attempt was made, and other workers should get its result */
+    bool parked;                 /* its query waits for its turn, and no lease is held meanwhile */
     struct attempt *attempt;     /* under way, or NULL */
     struct attempt_end end;      /* in READ_UPSTREAM, except for the snapshot */
     bool fresh;                  /* the last snapshot is fresh, and not outdated */
@@ -296,6 +297,56 @@ static void use_share_of(struct fetch *f, struct quota *quota)
         f->sharer = quota;
 }
 
+/* ---- the queue: a query that waits for its turn holds no lease, so another worker may send it, perhaps for a team
+ * that need not wait. When the turn comes, the fetch looks in Redis as at its beginning. ---- */
+
+static void on_queued(void *ctx)
+{
+    struct fetch *f = ctx;
+    lease_abandon(&f->lookup);
+    f->parked = true;
+}
+
+/* Gives up the place in the queue. The fetch may end during this call. */
+static void unpark(struct fetch *f, enum step next)
+{
+    attempt_cancel(f->attempt);
+    f->attempt = NULL;
+    quota_give_back(f->payer);
+    note_charge(f, -1);
+    f->parked = f->queried = false;
+    f->step = next;
+    run(f);
+}
+
+/* Whether another worker has queried the task meanwhile, or does. */
+static bool is_superseded(const struct fetch *f)
+{
+    const struct snapshot *found = f->lookup.found;
+    if (f->lookup.holder == LEASE_THEIRS)
+        return true;
+    return found != NULL && is_newer(f, found) && snapshot_is_fresh(found, wall_ms()) &&
+           (!f->revalidate || state_ended(found->state));
+}
+
+static void on_turn_looked_up(struct lease_lookup *lookup)
+{
+    struct fetch *f = CONTAINER_OF(lookup, struct fetch, lookup);
+    if (is_superseded(f))
+        return unpark(f, READ_REDIS);
+    snapshot_unref(lookup->found); /* the attempt uses the last one */
+    lookup->found = NULL;
+    f->parked = false;
+    attempt_resume(f->attempt);
+}
+
+static bool on_turn(void *ctx)
+{
+    struct fetch *f = ctx;
+    f->parked = lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, on_turn_looked_up);
+    return !f->parked;
+}
+
 static enum step query_upstream(struct fetch *f)
 {
     const struct fetch_waiter *waiter;
@@ -304,6 +355,8 @@ static enum step query_upstream(struct fetch *f)
                                         .task = &f->task,
                                         .team = quota_team(f->payer),
                                         .last = f->result.last,
+                                        .on_queued = on_queued,
+                                        .on_turn = on_turn,
                                         .pay = pay,
                                         .on_end = on_attempt_end,
                                         .ctx = f};
@@ -367,7 +420,7 @@ static int64_t note_failure(struct fetch *f)
 static void publish(struct fetch *f, int64_t pause_ms)
 {
     bool stored = f->result.snapshot != NULL && f->result.snapshot->known;
-    if (f->queried)
+    if (f->queried && !f->parked)
         lease_publish(&f->lookup, stored ? f->result.snapshot : NULL, f->result.problem, pause_ms);
     else
         lease_abandon(&f->lookup);
@@ -528,6 +581,8 @@ void fetches_listen(struct fetches *fs, struct fetches_listener listener)
 static void take_notification(struct fetch *f, const struct notification *n)
 {
     f->received = (struct received){true, n->problem, n->retry_after_ms};
+    if (f->parked)
+        return unpark(f, READ_NOTIFICATION);
     if (!f->awaits_notification)
         return; /* read_redis handles it */
     uv_timer_stop(&f->timer);

@@ -28,6 +28,18 @@ static const struct conf_upstream *upstream_of(const struct attempt *a)
     return a->order.task->route->upstream;
 }
 
+static void on_queued(void *user)
+{
+    const struct attempt *a = user;
+    a->order.on_queued(a->order.ctx);
+}
+
+static bool on_turn(void *user)
+{
+    const struct attempt *a = user;
+    return a->order.on_turn(a->order.ctx);
+}
+
 static void send_query(struct attempt *a)
 {
     const struct task *task = a->order.task;
@@ -41,7 +53,9 @@ static void send_query(struct attempt *a)
                                          .team = a->order.team,
                                          .seen = a->order.last != NULL,
                                          .target = target.data,
-                                         .choice = &a->choice};
+                                         .choice = &a->choice,
+                                         .on_queued = on_queued,
+                                         .on_turn = on_turn};
     a->call = upstream_get(a->order.upstreams, &query, on_answer, a);
     buf_done(&target);
 }
@@ -194,6 +208,11 @@ bool attempt_join(struct attempt *a, const struct team *team)
         return false;
     a->order.team = team;
     return true;
+}
+
+void attempt_resume(struct attempt *a)
+{
+    upstream_resume(a->call);
 }
 
 void attempt_cancel(struct attempt *a)

@@ -24,15 +24,20 @@ struct attempt_order {
     const struct team *team;        /* (ref) the team whose share it uses; NULL: no team */
     const struct snapshot *last;    /* (ref) the newest known so far; NULL: none */
 
+    /* As in struct upstream_query; to go on after on_turn has returned false, call attempt_resume or attempt_cancel. */
+    void (*on_queued)(void *ctx);
+    bool (*on_turn)(void *ctx);
+
     /* Charges a further query. Returns false if the quota has none left, unless the query is required. */
     bool (*pay)(void *ctx, bool required);
     void (*on_end)(void *ctx, const struct attempt_end *end); /* the attempt frees itself afterwards */
-    void *ctx;                                                /* passed to both functions */
+    void *ctx;                                                /* passed to all functions */
 };
 
 /* Exactly one call of on_end comes, later, unless the attempt is cancelled. */
 struct attempt *attempt_start(const struct attempt_order *order);
 void attempt_cancel(struct attempt *attempt);
+void attempt_resume(struct attempt *attempt);
 
 /* Another team waits for the task, too: its share is used from now on if fewer queries wait there. Returns true if
  * it is. */

@@ -1,7 +1,8 @@
 /* upstream: see upstream.h.
  *
  *     upstream_get --> queue, while max_in_flight run --> key pool, breaker --granted--> http_get --> on_answer
- *                        '-- time-out --> on_answer             '--refused--> on_answer     '-- time-out --> on_answer
+ *                      |   '-- on_turn: paused --resume--^      '--refused--> on_answer     '-- time-out --> on_answer
+ *                      '-- time-out --> on_answer
  *
  * The callback of a query that is not sent comes on the next loop iteration.
  *
@@ -42,6 +43,7 @@ struct origin {
     bool multiplexes;              /* its last answer came over HTTP/2 */
     struct upstream_call *running; /* queries under way, the oldest first */
     struct upstream_call *queue;   /* queries that wait to be sent, the oldest first */
+    struct upstream_call *paused;  /* queries in flight that are sent when they are resumed */
     uv_timer_t timer;              /* for the time-out of the oldest query */
     int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires */
     struct bucket bucket;          /* in loop time */
@@ -65,6 +67,7 @@ struct upstream_call {
     uint64_t sent_ns;           /* uv_hrtime */
     struct trace trace;         /* the trace it belongs to */
     struct http_call *http;     /* NULL while it waits */
+    bool (*on_turn)(void *user);
     upstream_callback *on_answer;
     void *user;
 };
@@ -310,15 +313,47 @@ static struct upstream_call *find_next(const struct origin *origin)
     return call;
 }
 
+static void enter_paused(struct upstream_call *call)
+{
+    enter_list(call, &call->origin->paused);
+    call->origin->in_flight++;
+    call->share->in_flight++;
+}
+
+static void leave_paused(struct upstream_call *call)
+{
+    leave_list(call);
+    call->origin->in_flight--;
+    call->share->in_flight--;
+}
+
+static void resume(struct upstream_call *call)
+{
+    leave_paused(call);
+    if (left_ms(call) < LEFT_LEAST_MS)
+        refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
+    else
+        start(call);
+}
+
 static void start_next(struct origin *origin)
 {
     struct upstream_call *call;
     refuse_late(origin);
     while ((call = find_next(origin)) != NULL) {
         leave_queue(call);
-        start(call);
+        enter_paused(call);
+        if (call->on_turn(call->user))
+            resume(call);
     }
     set_timer(origin);
+}
+
+void upstream_resume(struct upstream_call *call)
+{
+    struct origin *origin = call->origin;
+    resume(call);
+    start_next(origin);
 }
 
 static struct share *share_of(const struct origin *origin, const struct team *team)
@@ -340,6 +375,7 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_qu
                                    .url = xasprintf("%s%s", origin->conf->base_url, query->target),
                                    .begun_ms = now_ms(origin),
                                    .trace = trace_now(),
+                                   .on_turn = query->on_turn,
                                    .on_answer = on_answer,
                                    .user = user};
     if (call->share->queued == 0 && has_room(origin, call->share)) {
@@ -347,6 +383,7 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_qu
     } else {
         enter_queue(call);
         set_timer(origin);
+        query->on_queued(user);
     }
     return call;
 }
@@ -366,13 +403,19 @@ bool upstream_join(struct upstream_call *call, const struct team *team)
 
 void upstream_cancel(struct upstream_call *call)
 {
+    struct origin *origin = call->origin;
+    bool paused = call->list == &origin->paused;
     if (call->http != NULL) {
         http_cancel(call->http);
         leave_upstream(call);
         upstream_learn(call, NULL, OUTCOME_CANCELLED, NULL);
     }
-    call->share->queued -= call->list == &call->origin->queue;
+    call->share->queued -= call->list == &origin->queue;
+    origin->in_flight -= paused;
+    call->share->in_flight -= paused;
     call_free(call);
+    if (paused)
+        start_next(origin);
 }
 
 /* ---- what a query has shown ---- */
@@ -579,6 +622,7 @@ void upstreams_free(struct upstreams *u)
     for (size_t i = 0; i < u->conf->upstreams.n; i++) {
         cancel_all(&u->origins[i].running);
         cancel_all(&u->origins[i].queue);
+        cancel_all(&u->origins[i].paused);
         uv_close((uv_handle_t *)&u->origins[i].timer, on_timer_closed);
     }
     cancel_all(&u->refused);

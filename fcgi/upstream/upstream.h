@@ -1,8 +1,9 @@
 /* upstream: sends queries to the configured upstreams, within their limits.
  *
  * At most max_in_flight queries run at one upstream at once; the others wait in a queue, within their
- * time-out. The breaker, the rate limit and the key pool can each refuse a query. Each team has a share of
- * the first two limits, and its own breaker. */
+ * time-out; when the turn of a query comes, its caller may look first whether it is still needed. The breaker, the
+ * rate limit and the key pool can each refuse a query. Each team has a share of the first two limits, and its own
+ * breaker. */
 #ifndef UPSTREAM_H
 #define UPSTREAM_H
 
@@ -32,6 +33,10 @@ struct upstream_query {
     bool seen;                      /* the upstream has answered for this task before */
     const char *target;             /* (ref) during the call: a path and query string */
     struct key_choice *choice;      /* (ref) until the callback */
+    /* Called if the query enters the queue, before upstream_get returns; and when its turn comes: false, if it should
+     * keep its place until upstream_resume or upstream_cancel is called. */
+    void (*on_queued)(void *user);
+    bool (*on_turn)(void *user);
 };
 
 /* Sends a query to the route's upstream, with the next key of the choice. The query belongs to the current
@@ -39,6 +44,7 @@ struct upstream_query {
 struct upstream_call *upstream_get(struct upstreams *upstreams, const struct upstream_query *query,
                                    upstream_callback *on_answer, void *user);
 void upstream_cancel(struct upstream_call *call);
+void upstream_resume(struct upstream_call *call);
 
 /* Another team needs the answer, too. A query that waits for its turn uses that team's share from now on if fewer
  * queries wait there. Returns true if it does. */

@@ -4,8 +4,9 @@ import contextlib
 
 import pytest
 
-from teaming import bearer, refusal, teams_stack
-from watching import end, hold, quick, run
+from sharing import lease_of
+from teaming import bearer, given, refusal, teams_stack
+from watching import NATIVE, SLOW, end, hold, quick, run
 
 UNAVAILABLE = (503, "upstream_unavailable")
 
@@ -205,6 +206,59 @@ def test_query_that_another_team_waits_for_does_not_enter_a_queue(make_stack):
             asks.append(stack.background(ask, stack, "t", "web"))
             stack.wait_metric("waiters", 32)
         assert [asked.result().status for asked in asks] == [200, 200]
+
+
+@contextlib.contextmanager
+def queued_at_worker_1(stack):
+    """Yields the request of "film" for "t", whose query waits in the queue of worker 1 behind those for many_0 to many_5."""
+    stack.wait_metric("redis_listening", 2)
+    run(stack)
+    with contextlib.ExitStack() as held:
+        for number in range(6):
+            held.enter_context(stack.standin.hold(f"many_{number}"))
+        asks = [stack.background(stack.ask_worker, f"{NATIVE}many_{number}", 1, **given("film")) for number in range(6)]
+        stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 6, what="6 queries")
+        film = stack.background(stack.ask_worker, NATIVE + "t", 1, **given("film"))
+        stack.wait_log("sora:t: query_upstream -> wait")
+        stack.wait_until(lambda: lease_of("t") not in stack.redis.keys("*#lease"), what="no lease")
+        yield film
+    assert {asked.result().status for asked in asks} == {200}
+
+
+def two_workers(make_frozen):
+    config = {"workers": 2, "log_level": "debug", "upstreams": {"main": {"max_in_flight": 8}}}
+    return teams_stack(make_frozen, {"film": {"queries_per_minute": 100}}, providers=SLOW, config=config)
+
+
+def test_query_in_a_queue_does_not_hold_back_another_worker(make_frozen):
+    """It holds no lease; when the other worker has the result, it leaves the queue and is not charged."""
+    stack = two_workers(make_frozen)
+    with queued_at_worker_1(stack) as film:
+        assert stack.ask_worker(NATIVE + "t", 0, **given("web")).status == 200
+        assert film.result().status == 200
+        stack.wait_until(lambda: stack.redis.cli("GET", "taskproxy:#queries:film") == "6", what="the refund")
+    assert stack.standin.count("t") == 1
+
+
+def test_query_whose_turn_comes_while_another_worker_sends_it_is_not_sent(make_frozen):
+    stack = two_workers(make_frozen)
+    with queued_at_worker_1(stack) as film, stack.standin.hold("t") as barrier:
+        web = stack.background(stack.ask_worker, NATIVE + "t", 0, **given("web"))
+        barrier.wait_arrived(1)
+        stack.standin.release("many_0")
+        stack.wait_metric("leases_refused_total", 1)
+        stack.standin.release("t")
+        assert [asked.result().status for asked in (film, web)] == [200, 200]
+    assert stack.standin.count("t") == 1
+
+
+def test_query_is_sent_when_its_turn_comes(make_frozen):
+    stack = two_workers(make_frozen)
+    with queued_at_worker_1(stack) as film:
+        stack.standin.release("many_0")
+        assert film.result().status == 200
+    assert stack.standin.count("t") == 1
+    stack.wait_until(lambda: stack.redis.keys("*sora:t") != [], what="the result in Redis")
 
 
 def test_refusal_of_a_team_that_joined_a_query_does_not_apply_to_the_first_team(make_frozen):
