@@ -145,15 +145,21 @@ class Process:
         if self.process is None:
             return
         try:
-            if self.running:
-                self.thaw()
-                self.signal(self.stop_signal)
-                self.process.wait(PATIENCE)
+            self._end()
+        finally:
+            self.kill()
+
+    def _end(self) -> None:
+        """Sends the stop signal and waits for the end; does nothing if the process has ended."""
+        if not self.running:
+            return
+        self.thaw()
+        self.signal(self.stop_signal)
+        try:
+            self.process.wait(2 * PATIENCE)
         except subprocess.TimeoutExpired as late:
             states = {pid: process_state(pid) for pid in (self.pid, *children_of(self.pid))}
             raise TimeoutError(f"{self.name} did not stop; it and its children: {states}\n{self.log()}") from late
-        finally:
-            self.kill()
 
     def kill(self) -> None:
         """Sends SIGKILL to the process and everything else in its session."""
@@ -219,8 +225,13 @@ class Daemon(Process):
         return {**ours, **self.variables, **more}
 
     def start(self) -> None:
+        """Starts the daemon and waits for all workers; /readyz returns 200 as soon as one of them is ready."""
         self.spawn([*self.wrapper, self.binary, "-c", str(self.config_file)], self.environment(), self.nofile)
-        self.wait_ready(lambda: fastcgi.ask(self.stack.status_socket, "/readyz")[0] == 200)
+        self.wait_ready(self._all_ready)
+
+    def _all_ready(self) -> bool:
+        state = json.loads(fastcgi.ask(self.stack.status_socket, "/readyz")[2])
+        return state["workers_ready"] == state["workers"]
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Runs the binary to its end, e.g. run("--check-config"); stdout and stderr are text."""
@@ -267,9 +278,7 @@ class Daemon(Process):
             return
         try:
             workers = self.workers()
-            if self.running:
-                self.thaw()
-                self.term()
+            self._end()
             status = self.process.returncode
             left = [pid for pid in workers if process_state(pid)[0] not in "ZX"]
         finally:
