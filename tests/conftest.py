@@ -61,7 +61,7 @@ def make_frozen(make_stack):
 
     def make(**settings):
         stack = make_stack(clock=True, **settings)
-        stack.clock.freeze()
+        stack.freeze()
         return stack
 
     return make

@@ -280,6 +280,16 @@ class Stack:
 
     # Time
 
+    def freeze(self) -> None:
+        """Freezes the clock when all workers are connected to Redis: a step makes a connection under way late, too."""
+        if self._starts["redis"] and self.daemon.running:
+            wait_until(self._redis_is_connected, what="the connections to Redis")
+        self.clock.freeze()
+
+    def _redis_is_connected(self) -> bool:
+        metrics, workers = self._metrics_without_nginx(), self.config["workers"]
+        return metrics.sum("redis_up") >= workers and metrics.sum("redis_listening") >= workers
+
     def step(self, seconds: float) -> None:
         """Steps the clock when Redis has answered every command: a command that is still under way at the next step, too,
         is late, and its worker drops the connection. Tests that need a late reply use clock.step()."""
@@ -289,9 +299,12 @@ class Stack:
 
     def _redis_has_answered(self) -> bool:
         """The duration of each answered command is recorded; a command that is not answered is a failure."""
-        metrics = Metrics(fastcgi.ask(self.status_socket, "/metrics")[2].decode())
+        metrics = self._metrics_without_nginx()
         ended = metrics.sum("redis_duration_seconds_count") + metrics.sum("redis_failures_total")
         return ended >= metrics.sum("redis_commands_total")
+
+    def _metrics_without_nginx(self) -> Metrics:
+        return Metrics(fastcgi.ask(self.status_socket, "/metrics")[2].decode())
 
     # Waiting
 
@@ -307,13 +320,14 @@ class Stack:
 
     def wait_metric(self, name: str, expected, seconds: float = PATIENCE, **labels) -> None:
         """Waits until the metric is at least the expected number or, if that is a function, until it returns true."""
+        assert callable(expected) or expected > 0, "every value is at least 0"
         good = expected if callable(expected) else lambda value: value >= expected
         wait_until(lambda: good(self.metric(name, **labels)), seconds, f"taskproxy_{name}{labels or ''} ({expected})")
 
     def wait_log(self, text: str, seconds: float = PATIENCE) -> str:
-        """Waits until the daemon has written a line that contains the text, and returns that line."""
+        """Waits until the daemon has written a whole line that contains the text, and returns that line."""
 
         def look():
-            return next((line for line in self.daemon.log().splitlines() if text in line), None)
+            return next((line for line in self.daemon.log().split("\n")[:-1] if text in line), None)
 
         return wait_until(look, seconds, f"a log line with {text!r}")

@@ -3,7 +3,7 @@
 import pytest
 
 from teaming import bearer, refusal, teams_stack
-from watching import NATIVE, Stream
+from watching import NATIVE, Stream, hold
 
 HOUR = 3600
 PATH = "/sora/v1/videos/t"
@@ -19,7 +19,7 @@ def told(answer) -> tuple:
 
 
 def test_frozen_time_moves_only_by_steps(clocked):
-    clocked.clock.freeze()
+    clocked.freeze()
     now = clocked.clock.time()
     assert told(clocked.task("t")) == ("MISS", "0", "30")
     for age in range(1, 30):
@@ -33,11 +33,9 @@ def test_frozen_time_moves_only_by_steps(clocked):
 
 
 def test_sleeper_wakes_when_a_step_reaches_its_time(clocked):
-    clocked.clock.freeze()
+    clocked.freeze()
     clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
-    held = clocked.background(clocked.task, "t?wait=20")
-    clocked.standin.wait_count(1, "t")
-    clocked.wait_metric("waiters", 1)
+    (held,) = hold(clocked, ("t?wait=20", None))
     clocked.step(19.5)
     assert told(clocked.task("t"))[:2] == ("HIT", "19") and not held.done()
     clocked.step(0.5)
@@ -45,7 +43,7 @@ def test_sleeper_wakes_when_a_step_reaches_its_time(clocked):
 
 
 def test_redis_uses_the_same_clock(clocked):
-    clocked.clock.freeze()
+    clocked.freeze()
     assert clocked.task("t").status == 200
     (key,) = clocked.wait_until(clocked.redis.stored, what="the snapshot in Redis")
     left_ms = int(clocked.redis.cli("PTTL", key))
@@ -59,7 +57,7 @@ def test_redis_uses_the_same_clock(clocked):
 
 
 def test_running_task_is_queried_again_after_the_clock_was_set_back(clocked):
-    clocked.clock.freeze()
+    clocked.freeze()
     clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
     assert [clocked.task("t").headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
     clocked.clock.set_back(HOUR)
@@ -70,7 +68,7 @@ def test_running_task_is_queried_again_after_the_clock_was_set_back(clocked):
 
 
 def test_stream_gets_news_after_the_clock_was_set_back(clocked):
-    clocked.clock.freeze()
+    clocked.freeze()
     clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
     with Stream(clocked, NATIVE + "t") as stream:
         assert stream.next().data["data"]["progress"] == "7%"
@@ -81,7 +79,7 @@ def test_stream_gets_news_after_the_clock_was_set_back(clocked):
 
 
 def test_failed_task_is_queried_again_after_the_clock_was_set_back(clocked):
-    clocked.clock.freeze()
+    clocked.freeze()
     clocked.standin.switch("t", status=500)
     assert clocked.task("t").status == 502
     clocked.clock.set_back(HOUR)

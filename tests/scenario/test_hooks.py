@@ -33,6 +33,7 @@ def wait_success(stack, task):
 def test_watchers_are_notified_at_once(hooked):
     run(hooked, "7%", "told")
     with begin(hooked, UNIFIED + "told") as stream:
+        hooked.wait_metric("waiters", lambda waiters: waiters == 1)  # those of the test before have left
         held = hold(hooked, ("told?wait=60", None))
         run(hooked, "50%", "told")
         hook(hooked, "told")
@@ -234,11 +235,11 @@ def test_reload_drops_no_running_deferred_or_failed_hook(make_hooked, workers):
 def test_hooks_poll_a_task_at_most_once_per_interval(make_hooked):
     stack = make_hooked(providers={"sora": {"poll": {"min": "5s", "max": "60s"}}}, clock=True)
     run(stack)
-    stack.clock.freeze()
+    stack.freeze()
     hook(stack, "t")
     stack.standin.wait_count(1, "t")
     for polls in (1, 2):
-        stack.wait_metric("fetches", 0)
+        stack.wait_metric("fetches", lambda fetches: fetches == 0)
         hook(stack, "t")
         stack.step(4.9)
         for _ in range(2):  # the worker's timers run between two answers

@@ -20,8 +20,7 @@ def test_stored_value_and_its_ttl(make_stack):
     standin.switch("failed", state="FAILURE")
     standin.switch("expiring", state="SUCCESS")
     standin.switch("succeeded", state="SUCCESS")
-    stack.wait_metric("redis_up", 1)
-    stack.clock.freeze()
+    stack.freeze()
     standin.switch("expiring", expires=stack.clock.time() + 660)
     for task_id in ("missing", "unknown", "error", "garbage", "running", "failed", "expiring", "succeeded"):
         stack.task(task_id)

@@ -167,7 +167,7 @@ def test_busy_key_is_paused_and_the_others_are_used(pool):
 
 def test_retry_after_is_the_time_until_the_first_paused_key_resumes(make_stack):
     pool = Pool(make_stack, providers=QUICK, clock=True)
-    pool.stack.clock.freeze()
+    pool.stack.freeze()
     pool.standin.busy = {pool.keys[0]: 40, pool.keys[1]: 20, pool.keys[2]: 60}
     told = [pool.stack.task(f"task_{number}") for number in range(3)]
     assert {outcome(answer) for answer in told} == {UNAVAILABLE}
