@@ -53,11 +53,11 @@ def assert_served(stack, index=0):
 # Time
 
 
-def step_until(stack, condition, what):
-    """Steps the clock by a second at a time until condition() is true."""
+def step_until(stack, condition, what, seconds=1):
+    """Steps the clock by so many seconds at a time until condition() is true."""
 
     def step():
-        stack.step(1)
+        stack.step(seconds)
         return condition()
 
     stack.wait_until(step, what=what)

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from helpers import step_until
 from stack import Stack
 
 GOOD, ERROR, INVALID = (200, "success"), (502, "upstream_error"), (502, "upstream_invalid")
@@ -80,8 +81,20 @@ def test_new_connection_is_used_after_any_number_of_lost_ones(stack):
     assert (answer, connections, asked, failed) == (GOOD, 1, 1, 0)
 
 
-def test_both_attempts_share_one_timeout(make_stack):
-    stack = make_stack(config={"workers": 1, "upstreams": {"main": {"timeout": "1s"}}}, redis=False)
+def test_both_attempts_share_one_timeout(make_frozen):
+    stack = make_frozen(config={"workers": 1, "upstreams": {"main": {"timeout": "1s"}}}, redis=False)
     assert stack.task(next(ids)).status == 200
-    answer, queries, *_ = ask(stack, delay=0.7, reset=True)  # a second loss would come after 1.4 s
-    assert (answer, queries) == ((504, "upstream_timeout"), 2)
+    task = next(ids)
+    stack.standin.switch(task, reset=True)
+    begun = stack.clock.time()
+    with stack.standin.hold(task) as first:
+        answer = stack.background(stack.task, task)
+        first.wait_arrived(1)
+        stack.step(0.7)
+        second = stack.standin.hold(task)
+    with second:
+        second.wait_arrived(1)
+        stack.step(0.3)
+        step_until(stack, answer.done, "the answer", 0.001)  # the worker looks for an answer once more
+    assert outcome(answer.result()) == (504, "upstream_timeout")
+    assert stack.clock.time() < begun + 1.7
