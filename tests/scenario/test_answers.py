@@ -53,7 +53,7 @@ def test_task_is_polled_until_it_ends_and_never_again(make_stack):
 
     assert wait_state("NOT_START").headers["cache-control"] == "private, no-cache"
     stack.standin.advance(10)
-    assert re.fullmatch(r"5\d%", wait_state("IN_PROGRESS").json()["data"]["progress"])
+    assert re.fullmatch(r"[5-9]\d%", wait_state("IN_PROGRESS").json()["data"]["progress"])
     stack.standin.advance(10)
     ended = wait_state("SUCCESS")
     assert max_age(ended) > 0
@@ -66,7 +66,7 @@ def test_task_is_polled_until_it_ends_and_never_again(make_stack):
 def test_redis_serves_other_workers_and_a_restarted_daemon(stack):
     stack.standin.switch("ended", state="SUCCESS")
     first = stack.ask_worker(PATH + "ended", 0)
-    stack.wait_until(stack.redis.keys, what="the result in Redis")
+    stack.wait_until(stack.redis.stored, what="the result in Redis")
     other_worker = stack.ask_worker(PATH + "ended", 1)
     stack.daemon.stop()
     stack.daemon.start()
@@ -83,7 +83,7 @@ def test_redis_serves_other_workers_and_a_restarted_daemon(stack):
 def test_running_snapshot_of_one_worker_is_used_by_the_other(make_stack):
     stack = make_stack(providers=polled_every("30s"))
     first = stack.ask_worker(PATH + "t", 0)
-    stack.wait_until(stack.redis.keys, what="the snapshot in Redis")
+    stack.wait_until(stack.redis.stored, what="the snapshot in Redis")
     other = stack.ask_worker(PATH + "t", 1)
     assert (other.headers["x-cache"], other.body) == ("HIT", first.body)
     assert stack.standin.count("t") == 1
@@ -127,13 +127,13 @@ def test_head_has_the_headers_of_get_and_no_body(stack):
     assert stack.standin.count("ended") == 1  # a HEAD fills the cache as well
 
 
-def test_only_an_ended_task_is_cacheable_by_clients(make_stack):
-    stack = make_stack(providers=polled_every("3s"))
+def test_only_an_ended_task_is_cacheable_by_clients(make_frozen):
+    stack = make_frozen(providers=polled_every("3s"))
     stack.standin.switch("ended", state="SUCCESS", headers={"Set-Cookie": "a=b", "X-Of-Upstream": "1", "Age": "9"})
     stack.standin.switch("running", state="IN_PROGRESS")
     ended, running = stack.task("ended"), stack.task("running")
 
-    assert 86000 < max_age(ended) <= 86400
+    assert max_age(ended) == 86400
     assert "retry-after" not in ended.headers
     assert ended.headers["content-type"] == "application/json"
     assert not {"set-cookie", "x-of-upstream"} & ended.headers.keys()
@@ -141,9 +141,9 @@ def test_only_an_ended_task_is_cacheable_by_clients(make_stack):
     assert running.headers["retry-after"] == "3"
     for answer in (ended, running):
         assert answer.headers["age"] == "0" and "Accept" in answer.headers["vary"]
-    older = stack.wait_until(lambda: (a := stack.task("running")).headers["age"] == "1" and a, what="an Age of 1")
-    assert older.headers["retry-after"] == "2"
-    assert older.headers["x-cache"] == "HIT"
+    stack.step(1)
+    older = stack.task("running")
+    assert (older.headers["x-cache"], older.headers["age"], older.headers["retry-after"]) == ("HIT", "1", "2")
 
 
 def test_request_id_comes_from_nginx_if_it_is_valid(stack):
@@ -194,7 +194,7 @@ def test_native_view_has_exactly_the_listed_members(stack):
     generation = original["data"]["data"]["generations"][0]
     for url in (generation["url"], *(encoding["path"] for encoding in generation["encodings"].values())):
         assert f'"{url}"' in text  # byte for byte
-    (key,) = stack.wait_until(stack.redis.keys, what="the result in Redis")
+    (key,) = stack.wait_until(stack.redis.stored, what="the result in Redis")
     value = stack.redis.cli("GET", key)
     for private in ("user", "moderation", "classifier", "caption", "feedback", "actions", "notify_hook", "cf_thumbnail"):
         assert private not in text
