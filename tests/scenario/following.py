@@ -14,7 +14,7 @@ import termios
 import threading
 
 import needs
-from parts import PATIENCE, SANITIZER_REPORT, children_of, wait_until
+from parts import PATIENCE, SANITIZER_REPORT, children_of, process_state, wait_until
 
 SUCCEEDED, FAILED, USAGE, UNKNOWN, UNREACHED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -78,6 +78,10 @@ With `shell`, it is the child of a shell that prints "ended STATUS" and stays, b
         """Signals the shell's child."""
         (child,) = children_of(self.process.pid)
         os.kill(child, number)
+
+    def child_is_stopped(self) -> bool:
+        (child,) = children_of(self.process.pid)
+        return process_state(child)[0] == "T"
 
     def press(self, key: bytes):
         os.write(self._master, key)

@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 
-from parts import WEB_GROUP, wait_until
+from parts import PATIENCE, WEB_GROUP, wait_until
 
 LISTEN_FIRST = 3  # the number of the first descriptor passed
 
@@ -64,7 +64,7 @@ class Manager:
             found = [report for report in self.reports(name) if report[name] == value]
             return len(found) >= count and found[count - 1]
 
-        return wait_until(look, 20, f"{name}={value}, {count} times; there were {self.reports()}")
+        return wait_until(look, 2 * PATIENCE, f"{name}={value}, {count} times; there were {self.reports()}")
 
     def states(self):
         """The states reported so far, in order."""

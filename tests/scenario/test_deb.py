@@ -107,6 +107,7 @@ def running(root, stack, states=("READY", "STOPPING")):
         yield service, manager
         service.signal(signal.SIGTERM)
         assert service.process.wait(20) == 0, service.log()
+        manager.wait("STOPPING")  # the report may be read later than the exit status
         assert manager.states() == [*states]
     finally:
         print(service.log(), web.log())

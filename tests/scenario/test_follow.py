@@ -1,13 +1,14 @@
 """taskproxy --watch follows a task of a running taskproxy to its end."""
 
+import contextlib
 import re
 import signal
 
 import pytest
 
-from following import (FAILED, INTERRUPTED, SUCCEEDED, UNKNOWN, UNREACHED, USAGE, Scripted, Terminal, base_url, follower,
-                       watch)
+from following import FAILED, INTERRUPTED, SUCCEEDED, UNKNOWN, UNREACHED, USAGE, Terminal, base_url, follower, watch
 from parts import PATIENCE
+from port import Port
 from teaming import TOKENS, link, teams_stack
 from watching import end, quick, run
 
@@ -151,12 +152,10 @@ def test_usage_error_and_failed_task_have_different_exit_statuses(bare, argument
 
 def test_unreachable_server_is_retried_only_for_a_while(make_stack):
     bare = make_stack(redis=False, standin=False, daemon=False, nginx=False, clock=True)
-    with Scripted() as gone:
-        pass
-    with follower(bare, "sora/t", "--url", gone.url) as process:
+    with contextlib.closing(Port()) as refusing, follower(bare, "sora/t", "--url", f"http://127.0.0.1:{refusing.number}") as process:
         first = process.stderr.readline()
         bare.step(5)
-        assert process.wait(10) == UNREACHED
+        assert process.wait(PATIENCE) == UNREACHED
         last = process.stderr.read()
     assert first == f"{last.strip()}; trying again\n" and re.fullmatch("taskproxy: .+\n", last)  # libcurl's message
 
@@ -214,7 +213,6 @@ def test_echoctl_is_off_while_the_bar_is_drawn_and_restored_afterwards(served, w
     go, status = WAYS_OUT[way]
     run(served, "50%", "t")
     with Terminal(served, "sora/t", *base_url(served), shell=True) as terminal:
-        assert terminal.echoes_control_characters()
         terminal.wait(r"50 %")
         assert not terminal.echoes_control_characters()
         go(served, terminal)
@@ -227,7 +225,8 @@ def test_stopped_watch_restores_the_terminal_and_resumes_when_continued(served):
     with Terminal(served, "sora/t", *base_url(served), shell=True) as terminal:
         terminal.wait(r"50 %")
         terminal.press(b"\x1a")
-        served.wait_until(terminal.echoes_control_characters, what="the echo")
+        served.wait_until(terminal.child_is_stopped, what="the stop")
+        assert terminal.echoes_control_characters()
         terminal.signal_child(signal.SIGCONT)
         served.wait_until(lambda: not terminal.echoes_control_characters(), what="the bar")
         end(served, "t")
