@@ -341,7 +341,8 @@ class Nginx(Process):
         self.passed = [port.open() for port in self.ports]
         inherited = {"NGINX": "".join(f"{number};" for number in self.passed)} if self.passed else {}
         self.spawn(["nginx", "-p", str(prefix), "-c", "nginx.conf", "-e", str(self.log_path)], {**os.environ, **inherited})
-        self.wait_ready(pid_file.exists)
+        # nginx misses a signal that arrives after it wrote the pid file and before it blocks signals to start its workers.
+        self.wait_ready(lambda: pid_file.exists() and children_of(self.pid))
 
     def kill(self) -> None:
         super().kill()

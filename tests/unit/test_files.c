@@ -39,7 +39,7 @@ static void write_file(const char *name, const char *text, mode_t mode)
 
 static int remove_folder(void **unused __attribute__((unused)))
 {
-    static const char *const names[] = {"a", "bytes", "live", "secret", "folder"};
+    static const char *const names[] = {"a", "bytes", "live", "plain", "secret", "folder"};
     for (size_t i = 0; i < NELEMS(names); i++) {
         char *path = path_of(names[i]);
         remove(path);
