@@ -381,8 +381,9 @@ static enum step read_upstream(struct fetch *f)
     if (outcome == OUTCOME_OVER_QUOTA)
         return refuse_query(f, wall_ms());
     if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
+        f->result.refusal = f->fetches->parts.conf->teams != NULL;
         f->result.refused = f->sharer;
-        f->queried = f->sharer == NULL;
+        f->queried = !f->result.refusal;
     }
     return fail(f, outcome_row(outcome)->problem, f->end.retry_after_ms);
 }
@@ -407,7 +408,7 @@ static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
     int64_t pause_ms = 0;
-    if (result->problem == PROBLEM_RATE_LIMITED || result->refused != NULL)
+    if (result->problem == PROBLEM_RATE_LIMITED || result->refusal)
         return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
         pause_ms = cache_keep_failure(f->fetches->cache, &f->task, f->result.last, result->problem,
@@ -446,7 +447,7 @@ static void fetch_free(struct fetch *f)
 /* Begins a fetch for a waiter if the result concerns another team alone. */
 static bool fetch_again(struct fetch *f, struct fetch_waiter *waiter)
 {
-    return f->result.refused != NULL && f->result.refused != waiter->payer &&
+    return f->result.refusal && f->result.refused != waiter->payer &&
            fetches_join(f->fetches, &f->task, waiter) != FETCH_REFUSED;
 }
 

@@ -24,7 +24,8 @@ struct fetch_result {
     enum problem problem;
     bool doubted;           /* TASK_NOT_FOUND for a task that was seen before: not confirmed yet */
     int64_t retry_after_ms; /* with a problem; 0: unknown */
-    struct quota *refused;  /* with a problem that concerns only this team, whose share was used up */
+    bool refusal;           /* with a problem that concerns only one share: */
+    struct quota *refused;  /* the team's; NULL: that of queries for no team */
     uint64_t query;         /* the number of the query that was sent for it; 0: none was */
 };
 

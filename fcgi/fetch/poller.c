@@ -400,7 +400,7 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     if (result->snapshot != NULL || (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted))
         notify_watchers(e, result->snapshot);
     follow_hint(e, result);
-    if (result->refused != NULL)
+    if (result->refusal)
         change_payer(e, result->refused);
     if (e->watchers != NULL)
         set_watch_due(e, pause_after(e, result));

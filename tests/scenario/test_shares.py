@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from hooking import naming, post, settings
 from sharing import lease_of
 from teaming import bearer, given, refusal, teams_stack
 from watching import NATIVE, SLOW, end, hold, quick, run
@@ -111,6 +112,24 @@ def test_refused_fetch_is_repeated_for_a_waiting_team(make_frozen):
         stack.wait_metric("waiters", 3)
     film, *web = (asked.result() for asked in (film, *web))
     assert refusal(film) == UNAVAILABLE and [answer.status for answer in web] == [200, 200]
+    assert stack.standin.count("t") == 1
+
+
+def test_refusal_of_a_webhooks_query_does_not_apply_to_a_waiting_team(make_frozen, tmp_path):
+    """Queries for webhooks are of no team, and their breaker is another one."""
+    config = {"config": {"upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}}}
+    stack = teams_stack(make_frozen, **settings(tmp_path, **config))
+    run(stack)
+    assert ask(stack, "bad", "web").status == 200
+    fail(stack, ["bad"], reset=True)
+    assert post(stack, naming("bad")).status == 204
+    stack.wait_log("failed 1 times in a row; only probing it")
+    with paused(stack.redis):
+        assert post(stack, naming("t")).status == 204
+        stack.wait_metric("fetches", 1)
+        web = stack.background(ask, stack, "t", "web")
+        stack.wait_metric("waiters", 1)
+    assert web.result().status == 200
     assert stack.standin.count("t") == 1
 
 
