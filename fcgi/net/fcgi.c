@@ -46,13 +46,15 @@ struct fcgi_request {
     struct fcgi_request *prev, *next;
     enum connection_state state;
     int fd;
-    bool refused;             /* over max_connections: gets one answer, then is closed */
-    int events;               /* that the poll handle waits for */
-    uint64_t since_ms;        /* loop time at which PARTIAL began */
-    struct backoff recheck;   /* the pauses of PARTIAL */
-    struct buf pending;       /* BUSY: the request body; WRITING, STREAMING: data to be written */
-    size_t pending_at;        /* how many of these bytes are written */
-    int64_t unsent;           /* the memory for this data, as counted */
+    bool refused;            /* over max_connections: gets one answer, then is closed */
+    int events;              /* that the poll handle waits for */
+    uint64_t since_ms;       /* loop time at which PARTIAL began */
+    struct backoff recheck;  /* the pauses of PARTIAL */
+    struct buf pending;      /* BUSY: the request body; WRITING, STREAMING: data to be written */
+    struct body_blob *blobs; /* WRITING: in this data, kept; or NULL */
+    size_t n_blobs;
+    struct body_position written;
+    int64_t unsent;           /* the memory for this data without the blobs, as counted */
     int64_t *account;         /* (ref) a counter that it is counted in, too, or NULL */
     uint64_t unsent_since_ms; /* loop time at which the socket was full for the first time; 0: it was not */
     void (*on_gone)(void *user);
@@ -109,20 +111,54 @@ static void on_connection_closed(uv_handle_t *handle)
     free_server_when_closed(s);
 }
 
-/* Counts the memory for data that is to be written. */
+/* ---- data that is to be written ---- */
+
+static struct body pending_body(const struct fcgi_request *c)
+{
+    return (struct body){c->pending.data, c->pending.len, c->blobs, c->n_blobs};
+}
+
+/* Counts memory, and what the request's account has of it. */
+static void count(const struct fcgi_request *c, int64_t memory, int64_t of_account)
+{
+    stat_add(STAT_UNSENT_BYTES, memory);
+    if (c->account != NULL)
+        *c->account += of_account;
+}
+
 static void count_unsent(struct fcgi_request *c)
 {
     int64_t now = c->state == WRITING || c->state == STREAMING ? (int64_t)c->pending.cap : 0;
-    stat_add(STAT_UNSENT_BYTES, now - c->unsent);
-    if (c->account != NULL)
-        *c->account += now - c->unsent;
+    count(c, now - c->unsent, now - c->unsent);
     c->unsent = now;
+}
+
+/* Makes an answer the pending data: a copy of its text, and references to its blobs. */
+static void keep(struct fcgi_request *c, const char *head, size_t head_len, const struct body *body)
+{
+    buf_reset(&c->pending);
+    buf_add(&c->pending, head, head_len);
+    buf_add(&c->pending, body->text, body->text_len);
+    c->written = (struct body_position){0};
+    c->blobs = xcalloc(body->n_blobs, sizeof(*c->blobs));
+    for (size_t i = 0; i < body->n_blobs; i++) {
+        struct blob *blob = body->blobs[i].blob;
+        count(c, (int64_t)blob_keep(blob), (int64_t)blob->len);
+        c->blobs[c->n_blobs++] = (struct body_blob){head_len + body->blobs[i].at, blob};
+    }
 }
 
 static void drop_pending(struct fcgi_request *c)
 {
+    for (size_t i = 0; i < c->n_blobs; i++) {
+        int64_t len = (int64_t)c->blobs[i].blob->len;
+        count(c, -(int64_t)blob_release(c->blobs[i].blob), -len);
+    }
+    free(c->blobs);
+    c->blobs = NULL;
+    c->n_blobs = 0;
     buf_done(&c->pending);
-    c->pending_at = 0;
+    c->written = (struct body_position){0};
     c->unsent_since_ms = 0;
     count_unsent(c);
 }
@@ -296,16 +332,26 @@ static void end_request(struct fcgi_request *c, bool failed)
     wait_for(c, UV_READABLE);
 }
 
-/* Writes pending data piece by piece while the socket has room. Returns false if the connection is broken. */
+/* Adds up to WRITE_PIECE bytes to the record that libfcgi makes. Returns false if the connection is broken. */
+static bool put_body(struct fcgi_request *c, const struct body *body, struct body_position *at)
+{
+    const char *data;
+    int n;
+    for (int room = WRITE_PIECE; room > 0 && !body_is_read(body, at); room -= n) {
+        n = (int)body_read(body, at, (size_t)room, &data);
+        if (FCGX_PutStr(data, n, c->fcgx.out) != n)
+            return false;
+    }
+    return true;
+}
+
+/* Writes pending data record by record while the socket has room. Returns false if the connection is broken. */
 static bool write_pending(struct fcgi_request *c)
 {
-    while (c->pending_at < c->pending.len && has_room(c->fd)) {
-        size_t left = c->pending.len - c->pending_at;
-        int piece = left < WRITE_PIECE ? (int)left : WRITE_PIECE;
-        if (FCGX_PutStr(c->pending.data + c->pending_at, piece, c->fcgx.out) != piece ||
-            FCGX_FFlush(c->fcgx.out) != 0)
+    const struct body body = pending_body(c);
+    while (!body_is_read(&body, &c->written) && has_room(c->fd)) {
+        if (!put_body(c, &body, &c->written) || FCGX_FFlush(c->fcgx.out) != 0)
             return false;
-        c->pending_at += (size_t)piece;
     }
     return true;
 }
@@ -325,7 +371,8 @@ static void wait_for_room(struct fcgi_request *c)
 /* Continues an answer or a stream, and waits while the socket has no room. */
 static void continue_writing(struct fcgi_request *c)
 {
-    bool good = write_pending(c), all = c->pending_at == c->pending.len;
+    const struct body body = pending_body(c);
+    bool good = write_pending(c), all = body_is_read(&body, &c->written);
     if (c->state == WRITING && (!good || all))
         return end_request(c, !good);
     if (!good)
@@ -348,29 +395,32 @@ static void on_write_timeout(uv_timer_t *timer)
         close_connection(c, "the web server does not read its answer");
 }
 
-static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, const char *body,
-                     size_t body_len)
+static void send_cgi(struct fcgi_request *c, const char *head, size_t head_len, const struct body *body)
 {
-    if (write_full(STDOUT_FILENO, head, head_len) < 0 || write_full(STDOUT_FILENO, body, body_len) < 0)
+    struct body_position at = {0};
+    const char *data;
+    bool good = write_full(STDOUT_FILENO, head, head_len) >= 0;
+    while (good && !body_is_read(body, &at)) {
+        size_t n = body_read(body, &at, SIZE_MAX, &data);
+        good = write_full(STDOUT_FILENO, data, n) >= 0;
+    }
+    if (!good)
         log_warn("the answer could not be written to standard output");
     c->server->n_connections--;
     tell_when_drained(c->server);
 }
 
-void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const char *body, size_t body_len)
+void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const struct body *body)
 {
     if (c->server->cgi)
-        return send_cgi(c, head, head_len, body, body_len);
+        return send_cgi(c, head, head_len, body);
     c->on_gone = NULL;
-    if (head_len + body_len <= WRITE_PIECE) { /* one record, written when the streams are closed */
-        bool failed = FCGX_PutStr(head, (int)head_len, c->fcgx.out) < 0 ||
-                      (body_len > 0 && FCGX_PutStr(body, (int)body_len, c->fcgx.out) < 0);
+    if (head_len + body_len(body) <= WRITE_PIECE) { /* one record, written when the streams are closed */
+        struct body_position at = {0};
+        bool failed = FCGX_PutStr(head, (int)head_len, c->fcgx.out) < 0 || !put_body(c, body, &at);
         return end_request(c, failed);
     }
-    buf_reset(&c->pending);
-    buf_add(&c->pending, head, head_len);
-    buf_add(&c->pending, body, body_len);
-    c->pending_at = 0;
+    keep(c, head, head_len, body);
     if (c->pending.failed)
         return close_connection(c, "an answer is too large to be sent");
     c->state = WRITING;
@@ -380,23 +430,23 @@ void fcgi_send(struct fcgi_request *c, const char *head, size_t head_len, const 
 void fcgi_stream(struct fcgi_request *c, const char *head, size_t head_len)
 {
     c->state = STREAMING;
-    c->pending_at = 0;
+    c->written = (struct body_position){0};
     buf_reset(&c->pending);
     buf_add(&c->pending, head, head_len);
 }
 
 bool fcgi_stream_send(struct fcgi_request *c, const char *data, size_t len, bool may_keep)
 {
-    size_t unread = c->pending.len - c->pending_at;
+    size_t unread = c->pending.len - c->written.text;
     if (unread > STREAM_PENDING_MAX || (!may_keep && c->unsent_since_ms != 0)) {
         c->on_gone = NULL;
         close_connection(c, "a stream is read too slowly");
         return false;
     }
     if (unread > 0)
-        memmove(c->pending.data, c->pending.data + c->pending_at, unread);
+        memmove(c->pending.data, c->pending.data + c->written.text, unread);
     c->pending.len = unread;
-    c->pending_at = 0;
+    c->written.text = 0;
     buf_add(&c->pending, data, len);
     void (*on_gone)(void *) = c->on_gone;
     c->on_gone = NULL; /* the return value reports a connection that is closed during this call */

@@ -1,10 +1,11 @@
 /* answer: see answer.h. */
 #include "request/answer.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024, MANY_MAX = 64 * 1024 * 1024 };
+enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024 };
 
 #define WORD "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
@@ -82,14 +83,14 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
 
 /* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it
  * omits. */
-static void end(struct answer *a, const struct answer_facts *facts, const char *type, const char *body,
-                size_t len)
+static void end(struct answer *a, const struct answer_facts *facts, const char *type, const struct buf *text)
 {
+    a->body = (struct body){text->data, text->len, a->blobs, a->n_blobs};
     buf_puts(&a->head, "Content-Type: ");
     buf_puts(&a->head, type);
-    add_number(&a->head, "\r\nContent-Length: ", (int64_t)len, "\r\n\r\n");
-    a->body = facts->head_only ? "" : body;
-    a->body_len = facts->head_only ? 0 : len;
+    add_number(&a->head, "\r\nContent-Length: ", (int64_t)body_len(&a->body), "\r\n\r\n");
+    if (facts->head_only)
+        a->body = (struct body){0};
 }
 
 static int64_t seconds_up(int64_t ms)
@@ -197,6 +198,12 @@ static void add_etag(struct buf *head, const char *etag)
     buf_puts(head, "\r\n");
 }
 
+/* Adds a view at the end of the text. */
+static void add_view(struct answer *a, const struct view_bytes *view)
+{
+    a->blobs[a->n_blobs++] = (struct body_blob){a->text.len, view->blob};
+}
+
 void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
                  enum view_kind kind)
 {
@@ -207,10 +214,13 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
     add_freshness(a, facts, s);
     add_etag(&a->head, view->etag);
     add_readers(&a->head, facts);
-    if (unchanged || facts->no_content)
+    if (unchanged || facts->no_content) {
         buf_puts(&a->head, "\r\n");
-    else
-        end(a, facts, "application/json", view->data, view->len);
+        return;
+    }
+    a->blobs = xcalloc(1, sizeof(*a->blobs));
+    add_view(a, view);
+    end(a, facts, "application/json", &a->text);
 }
 
 /* draft-ietf-httpapi-ratelimit-headers-06. Nothing remains when a limit is reached. */
@@ -240,7 +250,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     if (a->status == 429)
         add_limit(&a->head, facts);
     problem_body(facts->problem, facts->request_id, &a->text);
-    end(a, facts, "application/problem+json", a->text.data, a->text.len);
+    end(a, facts, "application/problem+json", &a->text);
 }
 
 /* Facts about all tasks of a list. */
@@ -274,7 +284,7 @@ void answer_list_etag(const struct answer_item *items, size_t n, char etag[stati
 {
     struct buf text;
     unsigned char digest[32];
-    buf_init(&text, MANY_MAX);
+    buf_init(&text, TEXT_MAX);
     for (size_t i = 0; i < n; i++)
         buf_puts(&text, items[i].snapshot ? items[i].snapshot->views[VIEW_UNIFIED].etag
                                           : problem_code(items[i].problem));
@@ -285,20 +295,21 @@ void answer_list_etag(const struct answer_item *items, size_t n, char etag[stati
     strcpy(etag + ETAG_SIZE - 2, "\"");
 }
 
-static void write_list(struct buf *text, const struct answer_facts *facts, const struct answer_item *items,
+static void write_list(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
                        size_t n)
 {
-    buf_puts(text, "{\"tasks\":[");
+    a->blobs = xcalloc(n, sizeof(*a->blobs));
+    buf_puts(&a->text, "{\"tasks\":[");
     for (size_t i = 0; i < n; i++) {
         const struct snapshot *s = items[i].snapshot;
         if (i > 0)
-            buf_putc(text, ',');
+            buf_putc(&a->text, ',');
         if (s != NULL)
-            buf_add(text, s->views[VIEW_UNIFIED].data, s->views[VIEW_UNIFIED].len);
+            add_view(a, &s->views[VIEW_UNIFIED]);
         else
-            problem_body(items[i].problem, facts->request_id, text);
+            problem_body(items[i].problem, facts->request_id, &a->text);
     }
-    buf_puts(text, "]}");
+    buf_puts(&a->text, "]}");
 }
 
 void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
@@ -319,16 +330,8 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
         buf_puts(&a->head, "\r\n");
         return;
     }
-    buf_done(&a->text);
-    buf_init(&a->text, MANY_MAX);
-    write_list(&a->text, facts, items, n);
-    if (a->text.failed) {
-        struct answer_facts refusal = *facts;
-        answer_done(a);
-        refusal.problem = PROBLEM_OVERLOADED;
-        return answer_problem(a, &refusal);
-    }
-    end(a, facts, "application/json", a->text.data, a->text.len);
+    write_list(a, facts, items, n);
+    end(a, facts, "application/json", &a->text);
 }
 
 void answer_nothing(struct answer *a, const struct answer_facts *facts)
@@ -357,7 +360,7 @@ void answer_text(struct answer *a, const struct answer_facts *facts, int status,
 {
     begin(a, facts, status);
     buf_puts(&a->head, "Cache-Control: no-store\r\n");
-    end(a, facts, type, text->data, text->len);
+    end(a, facts, type, text);
 }
 
 void answer_stream_head(const struct answer_facts *facts, struct buf *out)
@@ -374,4 +377,5 @@ void answer_done(struct answer *a)
 {
     buf_done(&a->head);
     buf_done(&a->text);
+    free(a->blobs);
 }

@@ -40,10 +40,11 @@ struct answer_facts {
 struct answer {
     int status;
     enum answer_source source;
-    struct buf head;  /* ends with an empty line */
-    struct buf text;  /* a body that is made here */
-    const char *body; /* (ref) `text` or a snapshot's view */
-    size_t body_len;
+    struct buf head;         /* ends with an empty line */
+    struct buf text;         /* a body that is made here, or the parts of one that are no views */
+    struct body_blob *blobs; /* the views in the body, or NULL */
+    size_t n_blobs;
+    struct body body; /* (ref) the text and the blobs; empty for HEAD */
 };
 
 /* The id of the request: the one from the web server (may be NULL) if it is a plain word, or else a random

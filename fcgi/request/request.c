@@ -442,7 +442,8 @@ static bool may_keep(const struct request *r, size_t len)
 static void check_room(struct request *r, struct answer *answer)
 {
     fcgi_account(r->client, quota_counter(r->wait_slot.quota, QUOTA_UNSENT_BYTES));
-    if (answer->body_len <= FCGI_RECORD_MAX || may_keep(r, answer->body_len))
+    size_t len = answer->head.len + body_len(&answer->body);
+    if (len <= FCGI_RECORD_MAX || may_keep(r, len))
         return;
     answer_done(answer);
     refuse_overload(r);
@@ -637,7 +638,7 @@ static void give_answer(struct request *r)
     make_answer(r, &answer);
     check_room(r, &answer);
     count(r, answer.status, answer.source);
-    fcgi_send(r->client, answer.head.data, answer.head.len, answer.body, answer.body_len);
+    fcgi_send(r->client, answer.head.data, answer.head.len, &answer.body);
     answer_done(&answer);
 }
 

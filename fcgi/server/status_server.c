@@ -395,7 +395,7 @@ static void on_request(void *ctx, struct fcgi_request *client)
         answer_problem(&answer, &facts);
     else
         answer_page(ctx, page, &facts, &text, &answer);
-    fcgi_send(client, answer.head.data, answer.head.len, answer.body, answer.body_len);
+    fcgi_send(client, answer.head.data, answer.head.len, &answer.body);
     answer_done(&answer);
     buf_done(&text);
 }

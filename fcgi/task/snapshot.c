@@ -60,15 +60,13 @@ static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
-/* A copy of the bytes, with a NUL added. The entity tag is a strong validator: the digest of the bytes. */
+/* A copy of the bytes. The entity tag is a strong validator: the digest of the bytes. */
 static void set_view(struct view_bytes *view, const struct view_bytes *from)
 {
     unsigned char digest[32];
-    char *copy = xcalloc(from->len + 1, 1);
-    if (from->len > 0)
-        memcpy(copy, from->data, from->len);
-    *view = (struct view_bytes){.data = copy, .len = from->len, .etag = "\""};
-    sha256(copy, from->len, digest);
+    struct blob *blob = blob_new(from->data, from->len);
+    *view = (struct view_bytes){.data = blob->data, .len = blob->len, .blob = blob, .etag = "\""};
+    sha256(view->data, view->len, digest);
     hex_encode(digest, (ETAG_SIZE - 3) / 2, view->etag + 1);
     strcpy(view->etag + ETAG_SIZE - 2, "\"");
 }
@@ -96,7 +94,7 @@ void snapshot_unref(struct snapshot *s)
     if (s == NULL || --s->refs > 0)
         return;
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        free((void *)(uintptr_t)s->views[i].data); /* the cast: our copy is not const */
+        blob_unref(s->views[i].blob);
     free(s);
 }
 
@@ -109,7 +107,7 @@ size_t snapshot_bytes(const struct snapshot *s)
 {
     size_t bytes = sizeof(*s);
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        bytes += s->views[i].len + 1;
+        bytes += sizeof(struct blob) + s->views[i].len + 1;
     return bytes;
 }
 

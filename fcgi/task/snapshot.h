@@ -4,6 +4,7 @@
 #ifndef SNAPSHOT_H
 #define SNAPSHOT_H
 
+#include "lib/blob.h"
 #include "lib/files.h"
 #include "config/provider.h"
 
@@ -14,6 +15,7 @@ enum { ETAG_SIZE = 35, IDENTITY_SIZE = 33 }; /* 32 hex digits, the former in quo
 struct view_bytes {
     const char *data; /* a NUL follows */
     size_t len;
+    struct blob *blob; /* which has these bytes; in a draft: NULL */
     char etag[ETAG_SIZE];
 };
 

@@ -31,7 +31,7 @@ static uint64_t delay_ms;
 
 static void answer(struct fcgi_request *client)
 {
-    fcgi_send(client, head, head_len, body, body_len);
+    fcgi_send(client, head, head_len, &(struct body){.text = body, .text_len = body_len});
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -9,7 +9,16 @@ import pytest
 
 import fastcgi
 from fastcgi import Connection, request, task_params
-from helpers import GOOD_REQUEST, TASK, assert_served, metric, one_without_nginx, wait_connections, wait_metric
+from helpers import (
+    GOOD_REQUEST,
+    TASK,
+    assert_served,
+    metric,
+    one_without_nginx,
+    step_until,
+    wait_connections,
+    wait_metric,
+)
 from teaming import given, teams_stack
 
 MANY = 300_000  # bytes: more than any socket buffers
@@ -38,11 +47,11 @@ def test_thousand_connections_come_and_go(stack, worker):
     assert_served(stack)
 
 
-def large_task(stack, task_id):
+def large_task(stack, task_id, status="SUCCESS"):
     """A task whose view is too large for a socket buffer; returns its text."""
     prompt = "".join(itertools.islice(itertools.cycle("0123456789 äöü "), MANY))
     inner = {"id": "gen", "prompt": prompt}
-    raw = {"code": "success", "message": "", "data": {"task_id": task_id, "status": "SUCCESS", "data": inner}}
+    raw = {"code": "success", "message": "", "data": {"task_id": task_id, "status": status, "data": inner}}
     stack.standin.switch(task_id, raw=json.dumps(raw))
     return raw
 
@@ -78,7 +87,11 @@ def test_client_that_does_not_read_does_not_delay_the_exit(make_stack):
 # Answers that are not read
 
 
-LIST = "/v1/tasks?ids=" + ",".join(f"sora/task_{number}" for number in range(100))
+def list_of(prefix):
+    return "/v1/tasks?ids=" + ",".join(f"sora/{prefix}_{number}" for number in range(100))
+
+
+LIST = list_of("task")
 MIB = 1024 * 1024
 
 
@@ -92,21 +105,20 @@ def talkative(stack):
     return stack
 
 
-def unread(stack, opened, **params):
+def unread(stack, opened, target=LIST, **params):
     """A connection whose answer has begun."""
     connection = opened.enter_context(Connection(stack.worker_socket(0)))
-    connection.send(request(task_params(LIST, **params)))
+    connection.send(request(task_params(target, **params)))
     connection.socket.recv(1, socket.MSG_PEEK)
     return connection
 
 
 def test_unread_answers_are_counted_and_limited(make_stack):
     stack = talkative(make_stack(nginx=False, redis=False, config=SMALL))
-    assert len(stack.ask_worker(LIST).body) > 600_000
     with contextlib.ExitStack() as opened:
-        slow = [unread(stack, opened) for _ in range(3)]
+        slow = [unread(stack, opened, list_of(f"slow{number}")) for number in range(3)]
         wait_metric(stack, "unsent_bytes", lambda now: now > 3 * 300_000)
-        late = [unread(stack, opened) for _ in range(5)]
+        late = [unread(stack, opened, list_of(f"late{number}")) for number in range(5)]
         answers = [connection.read_answer() for connection in late]
         assert answers[-1][0] == 503
         assert_overloaded(answers[-1])
@@ -126,6 +138,65 @@ def test_unread_answers_of_one_team_leave_room_for_others(make_stack):
             unread(stack, opened, **given("film"))
         assert stack.ask_worker(LIST, **given("film")).status == 503
         assert stack.ask_worker(LIST, **given("web")).status == 200
+
+
+def test_slow_readers_of_one_list_share_its_memory(make_stack):
+    stack = talkative(make_stack(nginx=False, redis=False, config=SMALL))
+    expected = stack.ask_worker(LIST).body
+    assert len(expected) > 600_000
+    with contextlib.ExitStack() as opened:
+        slow = [unread(stack, opened) for _ in range(100)]
+        wait_metric(stack, "unsent_bytes", lambda now: 600_000 < now < MIB)
+        for connection in slow[:50]:
+            status, headers, body = connection.read_answer()
+            assert (status, body) == (200, expected)
+            assert int(headers["content-length"]) == len(body)
+            assert connection.ask(task_params(LIST))[2] == expected
+        assert metric(stack, "unsent_bytes") > 600_000
+    wait_metric(stack, "unsent_bytes", lambda now: now == 0)
+
+
+def test_unread_list_of_views_and_problems_arrives_whole(make_stack):
+    stack = talkative(make_stack(nginx=False, redis=False, config=SMALL))
+    bad = {0, 1, 50, 99}
+    ids = [f"{'unknown' if number in bad else 'sora'}/task_{number}" for number in range(100)]
+    with contextlib.ExitStack() as opened:
+        slow = unread(stack, opened, "/v1/tasks?ids=" + ",".join(ids))
+        status, headers, body = slow.read_answer()
+        assert (status, int(headers["content-length"])) == (200, len(body))
+        answered = [task.get("task_id") for task in json.loads(body)["tasks"]]
+        assert answered == [None if number in bad else f"task_{number}" for number in range(100)]
+    wait_metric(stack, "unsent_bytes", lambda now: now == 0)
+
+
+def test_unread_answer_outlives_its_snapshots_in_the_cache(make_stack):
+    stack = talkative(make_stack(nginx=False, redis=False, config={**SMALL, "cache": {"memory": "1MiB"}}))
+    expected = stack.ask_worker(LIST).body
+    with contextlib.ExitStack() as opened:
+        slow = unread(stack, opened)
+        evicted = metric(stack, "cache_evictions_total")
+        for number in range(3):
+            assert stack.ask_worker(list_of(f"other{number}")).status == 200
+        wait_metric(stack, "cache_evictions_total", lambda now: now > evicted + 200)
+        wait_metric(stack, "unsent_bytes", lambda now: now > 600_000)
+        assert slow.read_answer()[2] == expected
+    wait_metric(stack, "unsent_bytes", lambda now: now == 0)
+
+
+def test_unread_answer_is_not_changed_by_news(make_frozen):
+    stack = make_frozen(nginx=False, redis=False, config=SMALL)
+    target = "/sora/v1/videos/large"
+    expected = large_task(stack, "large", status="IN_PROGRESS")
+    with contextlib.ExitStack() as opened:
+        slow = [unread(stack, opened, target) for _ in range(3)]
+        wait_metric(stack, "unsent_bytes", lambda now: MANY < now < 2 * MANY)
+        done = {"code": "success", "data": {"task_id": "large", "status": "SUCCESS"}}
+        stack.standin.switch("large", raw=json.dumps(done))
+        step_until(stack, lambda: len(stack.ask_worker(target).body) < MANY, what="the new view")
+        slow[0].close()
+        for connection in slow[1:]:
+            assert json.loads(connection.read_answer()[2]) == expected
+    wait_metric(stack, "unsent_bytes", lambda now: now == 0)
 
 
 def test_answer_that_is_read_in_drops_is_given_up(make_frozen):
