@@ -61,7 +61,7 @@ size_t body_read(const struct body *b, struct body_position *at, size_t max, con
     size_t left = next->blob->len - at->byte, n = left < max ? left : max;
     *ret_data = next->blob->data + at->byte;
     at->byte += n;
-    if (n == left) {
+    if (at->byte == next->blob->len) {
         at->blob++;
         at->byte = 0;
     }

@@ -25,13 +25,13 @@ struct held {
 };
 
 static char head[ANSWER_MAX + 1];
-static const char *body; /* after the head */
-static size_t head_len, body_len;
+static size_t head_len;
+static struct body body; /* the text after the head */
 static uint64_t delay_ms;
 
 static void answer(struct fcgi_request *client)
 {
-    fcgi_send(client, head, head_len, &(struct body){.text = body, .text_len = body_len});
+    fcgi_send(client, head, head_len, &body);
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -98,9 +98,9 @@ static void read_answer(const char *path)
     const char *head_end = len < 0 ? NULL : strstr(head, empty_line);
     if (head_end == NULL)
         errx(EXIT_FAILURE, "%s holds no answer", path);
-    body = head_end + strlen(empty_line);
-    head_len = (size_t)(body - head);
-    body_len = (size_t)len - head_len;
+    body.text = head_end + strlen(empty_line);
+    head_len = (size_t)(body.text - head);
+    body.text_len = (size_t)len - head_len;
     close(fd);
 }
 
