@@ -229,8 +229,8 @@ class Stack:
                 **({} if self._upstream else PATIENT),
             }},
             "routes": [{"provider": "sora", "upstream": "main"}],
-            # One second, not the default of 50 ms: a busy machine must not look like a lost Redis.
-            "redis": {"address": f"unix:{self.redis.socket}", "timeout": "1s"},
+            # Five seconds, not the default of 50 ms: a busy machine must not look like a lost Redis.
+            "redis": {"address": f"unix:{self.redis.socket}", "timeout": "5s"},
         }
         if self._every_provider:
             config = merged(config, self._all_routes(config["upstreams"]["main"]))

@@ -35,7 +35,7 @@ def hooked_maker(make_stack, tmp_path):
 
 def one_hooked(tmp_path_factory):
     """One running stack for most of a file; each test uses its own tasks."""
-    with Stack(**settings(tmp_path_factory.mktemp("hook"), config={"log_level": "debug"})) as stack:
+    with Stack(**settings(tmp_path_factory.mktemp("hook"), config={"log_level": "debug", "cache": {"missing_ttl": "1h"}})) as stack:
         yield stack
 
 

@@ -281,7 +281,8 @@ def test_retry_after_from_the_upstream_extends_the_poll_interval(make_frozen):
 # Unknown status, missing tasks
 
 
-def test_unknown_status_is_served_as_running_counted_logged_and_not_stored(stack):
+def test_unknown_status_is_served_as_running_counted_logged_and_not_stored(make_frozen):
+    stack = make_frozen()
     stack.standin.switch("t", state="ON_HOLIDAY")
     answer = stack.task("t")
     assert (answer.status, answer.json()["data"]["status"]) == (200, "ON_HOLIDAY")
