@@ -63,6 +63,13 @@ def step_until(stack, condition, what, seconds=1):
     stack.wait_until(step, what=what)
 
 
+def time_out(stack, seconds, *asks):
+    """Steps the clock over the time-out of the queries for these requests: a query fails when it is late and its worker has
+    polled once more, so by a millisecond more at a time."""
+    stack.step(seconds)
+    step_until(stack, lambda: all(ask.done() for ask in asks), "the time-outs", 0.001)
+
+
 # Processes
 
 

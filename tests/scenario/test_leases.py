@@ -7,14 +7,15 @@ import signal
 import pytest
 
 from fastcgi import Connection, request, task_params
-from helpers import REDIS_KEY, wait_stored, worker_pid
+from helpers import REDIS_KEY, step_until, time_out, wait_stored, worker_pid
 from sharing import ask, ask_both, lease_of, second_host, sharing, wait_hearing, wait_no_lease
 from watching import NATIVE, QUICK, SLOW, assert_not_asked_any_more
 
 
 @pytest.fixture
-def stack(make_stack):
-    return sharing(make_stack)
+def stack(make_frozen):
+    """Its clock is frozen, so no lease expires."""
+    return sharing(make_frozen)
 
 
 def outcome(answer) -> tuple:
@@ -40,7 +41,8 @@ def test_concurrent_requests_at_two_workers_are_one_query(stack):
     wait_no_lease(stack)
 
 
-def test_concurrent_requests_at_two_hosts_are_one_query(make_stack, stack):
+def test_concurrent_requests_at_two_hosts_are_one_query(make_stack):
+    stack = sharing(make_stack)
     other = second_host(make_stack, stack)
     with stack.standin.hold("t") as barrier:
         asks = [*ask_both(stack, "t", barrier), ask(other, 0, "t"), ask(other, 1, "t")]
@@ -64,12 +66,13 @@ def test_many_workers_and_tasks_are_one_query_per_task(make_frozen):
     ({"hang": True}, (504, "upstream_timeout")), ({"retry_after": 7}, (503, "upstream_unavailable")),
     ({"status": 404}, (404, "task_not_found")),
 ], ids=["500", "reset", "garbage", "401", "time-out", "429", "missing"])
-def test_waiter_gets_the_outcome_of_the_holder(make_stack, switches, expected):
-    impatient = {"upstreams": {"main": {"timeout": "1s"}}}
-    stack = sharing(make_stack, config=impatient if "hang" in switches else None)
+def test_waiter_gets_the_outcome_of_the_holder(make_frozen, switches, expected):
+    stack = sharing(make_frozen, config={"upstreams": {"main": {"timeout": "1s"}}})
     stack.standin.switch("t", **switches)
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
+    if "hang" in switches:
+        time_out(stack, 1, *asks)  # shorter than a lease
     answers = [ask.result() for ask in asks]
     assert [outcome(answer) for answer in answers] == [expected] * 2
     assert {answer.headers.get("retry-after") for answer in answers} == {"7" if "retry_after" in switches else None}
@@ -94,11 +97,10 @@ def left_ms(stack) -> int:
     return int(stack.redis.cli("PTTL", lease_of("t")))
 
 
-def test_lease_is_renewed_while_its_holder_queries(make_stack):
-    stack = sharing(make_stack, clock=True)
+def test_lease_is_renewed_while_its_holder_queries(make_frozen):
+    stack = sharing(make_frozen)
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
-        stack.clock.freeze()
         for _ in range(4):  # the first lease would expire after three
             stack.step(1)
             stack.wait_until(lambda: left_ms(stack) == 3000, what="a renewal")
@@ -108,14 +110,14 @@ def test_lease_is_renewed_while_its_holder_queries(make_stack):
     wait_no_lease(stack)
 
 
-def test_waiter_queries_when_the_lease_of_a_dead_holder_expires(make_stack):
-    stack = sharing(make_stack, clock=True)
+def test_waiter_queries_when_the_lease_of_a_dead_holder_expires(make_frozen):
+    stack = sharing(make_frozen)
     with stack.standin.hold("t") as barrier:
         holder, waiter = ask_both(stack, "t", barrier)
         os.kill(worker_pid(stack, 0), signal.SIGKILL)
         assert holder.exception() is not None
-        assert left_ms(stack) > 0
-        stack.step(3)
+        assert left_ms(stack) == 3000
+        stack.step(4)
         barrier.wait_arrived(2)
     assert waiter.result().status == 200
     assert stack.standin.count("t") == 2
@@ -153,7 +155,7 @@ def test_leaving_worker_releases_its_leases(make_stack, client, leave):
 @pytest.mark.parametrize("lose, back", [("stop", "start"), ("kill", "start"), ("freeze", "thaw")])
 def test_redis_lost_during_a_shared_query_delays_neither_worker(
         make_stack, lose, back):
-    stack = sharing(make_stack, config={"redis": {"timeout": "500ms"}})
+    stack = sharing(make_stack)
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
         getattr(stack.redis, lose)()
@@ -181,14 +183,14 @@ def test_each_worker_queries_for_itself_without_redis(make_stack):
     ("SET", "rubbish"), ("SET", "rubbish", "PX", 3600_000), ("SET", ""), ("RPUSH", "a", "b"), ("HSET", "a", "b"),
     ("SET", "x" * 100_000),
 ], ids=["for-ever", "for-an-hour", "empty", "list", "hash", "huge"])
-def test_rubbish_in_place_of_a_lease_is_waited_for_at_most_one_query(make_stack, command):
-    stack = sharing(make_stack, config={"upstreams": {"main": {"timeout": "1s"}}, "redis": {"timeout": "300ms"}})
-    stack.standin.switch("t", delay=0.7)  # the query itself takes this long
+def test_rubbish_in_place_of_a_lease_is_waited_for_at_most_one_query(make_frozen, command):
+    stack = sharing(make_frozen)
     verb, *words = command
     stack.redis.cli(verb, lease_of("t"), *words)
-    asks = [ask(stack, index, "t") for index in (0, 1)]
+    with stack.standin.hold("t"):
+        asks = [ask(stack, index, "t") for index in (0, 1)]
+        step_until(stack, lambda: stack.standin.count("t") == 2, what="a query of each worker")
     assert [answer.result().status for answer in asks] == [200] * 2
-    assert stack.standin.count("t") <= 2
     assert_shared(stack, "other")
 
 

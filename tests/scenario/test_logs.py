@@ -110,8 +110,8 @@ def test_redirected_log_has_no_priority_prefix(make_stack):
 # Repeated lines
 
 
-def test_repeated_line_is_counted_until_another_one_comes(make_stack):
-    stack = make_stack(redis=False, config={"workers": 1})
+def test_repeated_line_is_counted_until_another_one_comes(make_frozen):
+    stack = make_frozen(redis=False, config={"workers": 1})
     refuse_reloads(stack, 4)
     refused = [line for line in lines(stack) if "reload refused" in line]
     stack.daemon.reload()
@@ -120,9 +120,10 @@ def test_repeated_line_is_counted_until_another_one_comes(make_stack):
     assert lines(stack).index(told) < lines(stack).index(stack.wait_log("configuration reloaded"))
 
 
-def test_repeated_line_is_counted_for_some_seconds_at_most(make_stack):
-    stack = make_stack(redis=False, config={"workers": 1, "log_format": "json"})
+def test_repeated_line_is_counted_for_some_seconds_at_most(make_frozen):
+    stack = make_frozen(redis=False, config={"workers": 1, "log_format": "json"})
     refuse_reloads(stack, 3)
+    stack.step(6)
     told = json.loads(stack.wait_log('"repeated"'))
     assert (told["level"], told["repeated"]) == ("error", 2) and told["message"].startswith("reload refused")
     assert lines(stack)[-1] == json.dumps(told, separators=(",", ":"))

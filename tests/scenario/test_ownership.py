@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from helpers import use_documented_rights, wait_stored
+from helpers import time_out, use_documented_rights, wait_stored
 from parts import ROOT
 from recorded import ANSWERS, read_answer
 from stack import merged, read_json
@@ -266,15 +266,18 @@ def charged(stack, team):
     return int(stack.redis.cli("GET", f"taskproxy:#queries:{team}"))
 
 
-def test_concealed_answer_costs_the_same_if_its_query_was_not_sent(make_stack):
+def test_concealed_answer_costs_the_same_if_its_query_was_not_sent(make_frozen):
     """The second query times out in the queue."""
-    stack = owning_stack(make_stack, teams={"film": {"queries_per_minute": 9}},
+    stack = owning_stack(make_frozen, teams={"film": {"queries_per_minute": 9}},
                          config={"upstreams": {"main": {"max_in_flight": 1, "timeout": "1s"}}})
     with stack.standin.hold() as barrier:
         asked = stack.background(stack.get, "/v1/tasks?ids=sora/a,sora/b", bearer("film"))
         barrier.wait_arrived(1)
+        stack.wait_metric("fetches", 2)
+        time_out(stack, 1, asked)
         assert [task["status"] for task in asked.result().json()["tasks"]] == [504, 504]
     assert stack.standin.count() == 1
+    stack.clock.run()
     assert charged(stack, "film") == 2
 
 

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from helpers import step_until
 from parts import PATIENCE, Nginx, children_of
 from port import Port
 from standin import Standin
@@ -84,10 +85,12 @@ def test_max_in_flight_queries_are_sent_and_the_rest_queued(make_stack):
     assert stack.standin.counts()["peak"] == 2
 
 
-def test_queued_query_times_out(make_stack):
-    stack = make_stack(config=one_worker(max_in_flight=1, timeout="500ms"))
+def test_queued_query_times_out(make_frozen):
+    stack = make_frozen(config=one_worker(max_in_flight=1, timeout="1s"))
     stack.standin.switch(hang=True)
     asks = [stack.background(stack.task, f"task_{number}") for number in range(4)]
+    stack.wait_metric("fetches", 4)
+    step_until(stack, lambda: all(ask.done() for ask in asks), what="the time-outs")
     assert {outcome(ask.result()) for ask in asks} == {TIMEOUT}
     stack.standin.clear()
     assert stack.task("task_4").status == 200

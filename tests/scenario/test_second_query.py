@@ -70,14 +70,19 @@ def test_both_queries_are_shared_by_all_waiters(everyone):
     assert targets(everyone) == [FAL_QUERY.format(9), FAL_RESULT.format(9)]
 
 
-def test_other_worker_waits_long_enough_for_both_queries(make_stack):
-    stack = sharing(make_stack, every_provider=True, config={
+def test_other_worker_waits_long_enough_for_both_queries(make_frozen):
+    stack = sharing(make_frozen, every_provider=True, config={
         "workers": 2, "upstreams": {"main": {"timeout": "2s"}}})
-    stack.standin.switch("9", state="SUCCESS", delay=1.4)
-    stack.standin.switch("9/result", delay=1.4)
-    holder = stack.background(stack.ask_worker, FAL + "9", 0)
-    stack.standin.wait_count(1, "9")
-    asks = [holder, stack.background(stack.ask_worker, FAL + "9", 1)]
+    stack.standin.switch("9", state="SUCCESS")
+    with stack.standin.hold("9") as first, stack.standin.hold("9/result") as second:
+        holder = stack.background(stack.ask_worker, FAL + "9", 0)
+        first.wait_arrived()
+        asks = [holder, stack.background(stack.ask_worker, FAL + "9", 1)]
+        stack.wait_metric("leases_refused_total", 1)
+        stack.step(1.4)
+        first.release()
+        second.wait_arrived()
+        stack.step(1.4)
     assert [ask.result().json()["status"] for ask in asks] == ["succeeded"] * 2
     assert targets(stack) == [FAL_QUERY.format(9), FAL_RESULT.format(9)]
 

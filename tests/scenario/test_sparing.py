@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from watching import SLOW, UNIFIED, assert_one_query_an_interval, end, quick, run, wait_queries
+from helpers import step_until, time_out
+from watching import INTERVAL, SLOW, UNIFIED, assert_one_query_an_interval, end, quick, run, wait_queries
 
 BREAKS = "failed 3 times in a row"
 
@@ -46,10 +47,15 @@ def open_breaker(stack):
 @pytest.mark.parametrize("failure, code", [
     ({"reset": True}, "upstream_error"), ({"hang": True}, "upstream_timeout"),
 ], ids=["reset", "time-out"])
-def test_breaker_opens_after_consecutive_failures(make_stack, failure, code):
-    stack = spared(make_stack, breaker_failures=3, timeout="200ms")
+def test_breaker_opens_after_consecutive_failures(make_frozen, failure, code):
+    stack = spared(make_frozen, breaker_failures=3, timeout="2s")
     stack.standin.switch(**failure)
-    assert [stack.task(f"task_{number}").json()["code"] for number in range(3)] == [code] * 3
+    for number in range(3):
+        asked = stack.background(stack.task, f"task_{number}")
+        stack.standin.wait_count(1, f"task_{number}")
+        if "hang" in failure:
+            time_out(stack, 2, asked)
+        assert asked.result().json()["code"] == code
     answer = stack.task("task_3")
     assert outcome(answer) == (503, "upstream_unavailable")
     assert seconds_to_wait(answer) == 1  # the first pause is half a second
@@ -100,10 +106,11 @@ def test_breaker_never_opens_without_a_limit(make_stack):
     assert stack.standin.count() == 30
 
 
-def test_open_breaker_serves_the_last_view_as_stale(make_stack):
-    stack = spared(make_stack, breaker_failures=3)
+def test_open_breaker_serves_the_last_view_as_stale(make_frozen):
+    stack = spared(make_frozen, breaker_failures=3)
     view = stack.task("known").body
     open_breaker(stack)
+    stack.step(0.2)  # longer than the interval, shorter than the pause
     wait_stale(stack, "known")
     queries = stack.standin.count("known")
     for answer in (stack.task("known"), stack.task("known")):
@@ -112,7 +119,7 @@ def test_open_breaker_serves_the_last_view_as_stale(make_stack):
     assert stack.standin.count("known") == queries
     stack.standin.switch(reset=False)
     end(stack)
-    stack.wait_until(lambda: stack.task("known").json()["data"]["status"] == "SUCCESS", what="the end")
+    step_until(stack, lambda: stack.task("known").json()["data"]["status"] == "SUCCESS", what="the end")
 
 
 def wait_stale(stack, task):
@@ -185,10 +192,11 @@ def test_queries_over_the_rate_limit_get_503_until_later(make_stack):
 
 
 def ask_until_asked(stack, task, times) -> list:
-    """Requests the task until this many more queries were sent; the statuses of the answers."""
+    """Requests the task in each interval until this many more queries were sent; the statuses of the answers."""
     statuses, goal = [], stack.standin.count(task) + times
 
     def ask():
+        stack.step(INTERVAL)
         statuses.append(stack.task(task).status)
         return stack.standin.count(task) >= goal
 
@@ -196,8 +204,8 @@ def ask_until_asked(stack, task, times) -> list:
     return statuses
 
 
-def test_known_task_is_missing_only_after_three_404s_in_a_row(make_stack):
-    stack = spared(make_stack)
+def test_known_task_is_missing_only_after_three_404s_in_a_row(make_frozen):
+    stack = spared(make_frozen)
     view = stack.task("seen").body
     for _ in range(2):  # the success in between restarts the count
         stack.standin.switch("seen", status=404)
@@ -279,12 +287,12 @@ def test_unseen_failing_task_is_queried_once_per_minimum_interval(make_frozen, f
     assert stack.standin.count("t") == 2
 
 
-def test_deleted_task_stays_deleted(make_stack):
+def test_deleted_task_stays_deleted(make_frozen):
     """Its last snapshot is not restored from Redis."""
-    stack = make_stack(**quick(cache={"missing_ttl": "50ms"}))
+    stack = make_frozen(**quick(cache={"missing_ttl": "50ms"}))
     run(stack)
     assert stack.task("t").status == 200
     stack.standin.switch("t", status=404)
     assert ask_until_asked(stack, "t", 3)[-1] == 404
     assert set(ask_until_asked(stack, "t", 5)) == {404}
-    assert not stack.redis.keys()
+    stack.wait_until(lambda: not stack.redis.keys(), what="the end of the last lease")

@@ -1,5 +1,6 @@
 """The unified view, and lists of tasks in one request."""
 
+from helpers import time_out
 from shipped import PROVIDERS, UNIFIED_VIEW
 
 QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
@@ -90,14 +91,17 @@ def test_duplicate_is_answered_twice_with_one_query(stack):
     assert stack.standin.counts()["tasks"] == {"a": 1, "b": 1, "missing": 1}
 
 
-def test_each_task_in_a_list_has_its_own_outcome(make_stack):
-    stack = make_stack(config={"upstreams": {"main": {"timeout": "2s"}}})
+def test_each_task_in_a_list_has_its_own_outcome(make_frozen):
+    stack = make_frozen(config={"upstreams": {"main": {"timeout": "2s"}}})
     stack.standin.switch("good", state="SUCCESS")
     stack.standin.switch("bad", status=500)
     stack.standin.switch("html", garbage=True)
     stack.standin.switch("hanging", hang=True)
     names = ["sora/bad", "sora/good", "sora/html", "sora/missing", "sora/hanging", "nobody/x", "sora/a%20b", "sora", "sora/", "/x"]
-    answer = ask(stack, names)
+    asked = stack.background(ask, stack, names)
+    stack.wait_metric("upstream_outcomes_total", 4)
+    time_out(stack, 2, asked)
+    answer = asked.result()
     assert codes(answer) == [
         "upstream_error", "succeeded", "upstream_invalid", "task_not_found", "upstream_timeout", "not_found", "bad_request",
         "not_found", "bad_request", "not_found",

@@ -7,7 +7,8 @@ import pytest
 
 from clock import slow_writes
 from fastcgi import Connection, request, task_params
-from helpers import metric
+from helpers import metric, time_out
+from parts import PATIENCE
 from standin import Standin
 
 PATH = "/sora/v1/videos/"
@@ -23,7 +24,7 @@ TROUBLES = {  # name, which is also the task's id: (switches of the stand-in, st
     "not-exist": ({"status": 400, "raw": '{"code":"task_not_exist","message":"","data":null}'}, (404, "task_not_found")),
     "error-in-200": ({"raw": '{"code":"upstream_busy","message":"later","data":{"status":"SUCCESS"}}'}, ERROR),
     "hang": ({"hang": True}, TIMEOUT),
-    "delay": ({"delay": 5}, TIMEOUT),
+    "delay": ({"delay": 60}, TIMEOUT),
     "endless-slow": ({"endless": True, "pace": 0.1}, TIMEOUT),
     "reset": ({"reset": True}, ERROR),
     "nothing": ({"wire": ""}, ERROR),
@@ -64,11 +65,14 @@ def one_worker(**upstream) -> dict:
 # Failures
 
 
-def test_each_failure_has_its_code_and_stores_nothing(make_stack):
-    stack = make_stack(clock=True, config={"upstreams": {"main": {"timeout": "2s"}}, "cache": {"missing_ttl": "0s"}})
+def test_each_failure_has_its_code_and_stores_nothing(make_frozen):
+    stack = make_frozen(config={"upstreams": {"main": {"timeout": "2s"}}, "cache": {"missing_ttl": "0s"}})
     for name, (switches, _) in TROUBLES.items():
         stack.standin.switch(name, **switches)
     asks = {name: stack.background(stack.task, name) for name in TROUBLES}
+    prompt = [asks[name] for name, (_, expected) in TROUBLES.items() if expected != TIMEOUT]
+    stack.wait_until(lambda: all(ask.done() for ask in prompt), 2 * PATIENCE, what="the answers of which none is late")
+    time_out(stack, 2, *asks.values())
     assert {name: outcome(ask.result()) for name, ask in asks.items()} == {name: e for name, (_, e) in TROUBLES.items()}
     assert (stack.redis.stored(), stack.metric("cache_entries")) == ([], 0)
 
@@ -184,7 +188,7 @@ def test_upstream_with_an_untrusted_certificate_gets_no_query(make_stack):
 
 
 def test_last_snapshot_is_served_while_the_upstream_fails(make_stack):
-    stack = make_stack(config=one_worker(timeout="1s"), providers=QUICK)
+    stack = make_stack(config=one_worker(timeout="3s"), providers=QUICK)
     stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
     last = stack.task("t")
     for switches, detail in (
@@ -220,7 +224,7 @@ def test_snapshot_is_not_served_after_stale_for(make_stack, place):
     stack = make_stack(config=patient, providers=QUICK, redis=place == "redis", clock=True)
     last = stack.task("t")
     if place == "redis":
-        stack.wait_until(stack.redis.keys, what="the snapshot in Redis")
+        stack.wait_until(stack.redis.stored, what="the snapshot in Redis")
         stack.daemon.stop()
         stack.daemon.start()
     stack.standin.switch("t", status=500)
