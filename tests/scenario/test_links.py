@@ -3,7 +3,7 @@
 import pytest
 
 from teaming import OLD_SECRET, SECRET, TOKENS, in_seconds, link, one_stack, refusal, sign, teams_stack, write_teams
-from watching import NATIVE, UNIFIED, Stream, both_views, end, run
+from watching import NATIVE, UNIFIED, Stream, both_views, end, hold, run
 
 UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
 WEEK = 7 * 86400
@@ -113,8 +113,7 @@ def test_wait_ends_with_its_link(make_frozen):
     stack = teams_stack(make_frozen, redis=False)
     run(stack, "7%", "t")
     query = link("sora/t", exp=int(stack.clock.time()) + 7)
-    held = stack.background(ask, stack, f"wait=30&{query}")
-    stack.wait_metric("waiters", 1)
+    (held,) = hold(stack, (f"t?wait=30&{query}", {}))
     stack.step(8)
     answer = held.result()
     assert (answer.status, answer.headers["preference-applied"]) == (200, "wait=7")

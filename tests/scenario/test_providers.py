@@ -65,8 +65,12 @@ def test_recorded_answer_gives_the_expected_result(everyone, provider):
             check_problem(everyone, provider, expected, bare_id)
 
     prefix = f"taskproxy:{upstream_of(everyone, provider)}:{provider}:"
-    keys = everyone.wait_until(lambda: len(keys := everyone.redis.keys(prefix + "*")) >= len(stored) and keys, what="all keys")
-    assert {key.removeprefix(prefix) for key in keys} == stored
+
+    def keys():
+        return {key.removeprefix(prefix) for key in everyone.redis.stored(prefix + "*")}
+
+    everyone.wait_until(lambda: keys() >= stored, what="all keys")
+    assert keys() == stored
 
 
 BUSY = {provider: [case for case in cases(provider) if case.startswith("busy")] for provider in PROVIDERS}

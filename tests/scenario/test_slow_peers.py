@@ -213,7 +213,7 @@ def test_answer_that_is_read_in_drops_is_given_up(make_frozen):
         assert metric(stack, "unsent_bytes") > 0
         stack.step(20)
         wait_metric(stack, "connections_refused_total", lambda refused: refused == 1)
-        assert metric(stack, "unsent_bytes") == 0
+        wait_metric(stack, "unsent_bytes", lambda now: now == 0)
 
 
 # Out of descriptors

@@ -20,7 +20,7 @@ def sent(stack, task_id):
 
 
 def lines(stack, trace):
-    return [entry for line in stack.daemon.log().splitlines() if (entry := json.loads(line)).get("traceparent") == trace]
+    return [entry for line in stack.daemon.log().rpartition("\n")[0].splitlines() if (entry := json.loads(line)).get("traceparent") == trace]
 
 
 def test_traceparent_is_passed_to_the_upstream_unchanged(traced):

@@ -43,11 +43,12 @@ def assert_one_query_an_interval(stack, task_id):
 
 def assert_not_asked_any_more(stack, task_id):
     """Asserts that the task is not queried while another, watched one is queried several times."""
-    before = stack.standin.count(task_id)
+    before, streams = stack.standin.count(task_id), stack.metric("streams")
     run(stack, "7%", "meanwhile")
     with Stream(stack, NATIVE + "meanwhile"):
         wait_queries(stack, 5, "meanwhile")
     assert stack.standin.count(task_id) == before
+    stack.wait_metric("streams", lambda now: now <= streams)
 
 
 def hold(stack, *asks, path=NATIVE) -> list:
