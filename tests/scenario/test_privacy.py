@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from helpers import PLAIN_BINARY
+from helpers import PLAIN_BINARY, wait_metric
 from parts import WEB_GROUP
 from test_canary import TROUBLES, assert_nowhere, files, make_nosy_stack, pages, printed, processes, redis_values
 from test_ingress import send
@@ -67,6 +67,7 @@ def make_unprivileged(make_stack):
         become = ["setpriv", f"--reuid={WEB_GROUP}", f"--regid={WEB_GROUP}", "--clear-groups"]
         stack.daemon.wrapper = [*become, *UNLIMITED_CORES]
         stack.daemon.start()
+        wait_metric(stack, "workers_ready", lambda ready: ready == 2)  # by then each is protected
         return stack
 
     return make
@@ -116,6 +117,7 @@ def seen(*pids) -> str:
 @needs_root
 def test_own_user_cannot_inspect_a_process(make_unprivileged, stack):
     unprivileged = make_unprivileged()
+    stack.wait_metric("workers_ready", 2)
     for daemon in (stack.daemon, unprivileged.daemon):
         assert seen(daemon.pid, *daemon.workers()) == ""
     with subprocess.Popen(["sleep", "60"], **WEB_USER) as another:
