@@ -204,7 +204,7 @@ def test_refused_key_is_logged_again_after_a_reload_with_a_good_one(rotating):
         put(rotating.key_file, "two words")
         rotating.wait_metric("rotations_total", refused, result="refused")
         assert rotating.daemon.log().count(NOT_TAKEN) == refused
-        rotating.write_key(NEW)
+        put(rotating.key_file, NEW)
         rotating.daemon.reload()  # before the change of the file is noticed
         assert key_in_use(rotating) == NEW
 
