@@ -155,7 +155,7 @@ def test_leaving_worker_releases_its_leases(make_stack, client, leave):
 @pytest.mark.parametrize("lose, back", [("stop", "start"), ("kill", "start"), ("freeze", "thaw")])
 def test_redis_lost_during_a_shared_query_delays_neither_worker(
         make_stack, lose, back):
-    stack = sharing(make_stack)
+    stack = sharing(make_stack, config={"redis": {"timeout": "2s"}})
     with stack.standin.hold("t") as barrier:
         asks = ask_both(stack, "t", barrier)
         getattr(stack.redis, lose)()

@@ -161,7 +161,7 @@ def test_failing_watched_task_is_polled_at_its_interval_even_after_stale_for(mak
 
 @pytest.mark.parametrize("away", ["stop", "freeze"])
 def test_redis_outage_is_invisible_to_watchers(make_stack, away):
-    stack = make_stack(**quick())
+    stack = make_stack(**quick(redis={"timeout": "1s"}))
     run(stack)
     stack.wait_metric("redis_up", 1)
     with watched(stack, "task_1", "task_2") as streams:

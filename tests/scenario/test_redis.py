@@ -95,7 +95,7 @@ def test_stopped_redis_is_logged_once_and_causes_no_query_storm(make_stack):
 
 @pytest.mark.parametrize("frozen", ["from the start", "under way"])
 def test_frozen_redis_delays_one_request_by_its_timeout_and_later_ones_not_at_all(make_stack, frozen):
-    stack = make_stack(daemon=False, nginx=False, config=ONE_WORKER)
+    stack = make_stack(daemon=False, nginx=False, config={"workers": 1, "redis": {"timeout": "1s"}})
     if frozen == "from the start":
         stack.redis.freeze()
     stack.daemon.start()
