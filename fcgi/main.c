@@ -10,6 +10,7 @@
 #include "cli/sign.h"
 #include "cli/try.h"
 #include "lib/version.h"
+#include "server/status_server.h"
 #include "server/worker.h"
 
 #ifndef SYSCONFDIR
@@ -223,6 +224,8 @@ int main(int argc, char **argv)
         return run_cgi();
     if (argc == 5 && strcmp(argv[1], "--worker") == 0) /* started by the master */
         return worker_main(atoi(argv[2]), atoi(argv[3]), argv[4]);
+    if (argc == 2 + STATUS_SERVER_ARGS && strcmp(argv[1], "--status-server") == 0) /* likewise */
+        return status_server_main(argv + 2);
     while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
         if (option == '?') {
             fputs(usage, stderr);

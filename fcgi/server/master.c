@@ -27,7 +27,7 @@
 #include "lib/version.h"
 #include "server/notify.h"
 #include "server/sandbox.h"
-#include "server/status_server.h"
+#include "server/status_page.h"
 #include "server/workers.h"
 
 /* Environment variable for the next program in an upgrade: the descriptor of the page of counters. */
@@ -45,7 +45,7 @@ struct master {
     struct sockets *sockets;
     struct workers *workers;
     struct notify notify;
-    struct status_server *status_server;
+    uint64_t started_ms;      /* loop time */
     uint64_t stamp_reported;  /* files_stamp of the secrets when they were loaded, or refused */
     uint64_t stamp_seen;      /* at the last tick */
     int changes;              /* consecutive ticks in which they changed again */
@@ -124,7 +124,6 @@ static char *apply(struct master *m, struct conf *conf)
     }
     conf_free(m->conf);
     m->conf = conf;
-    status_server_set_conf(m->status_server, conf);
     watch_secrets(m);
     stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
     set_up_log(conf);
@@ -323,6 +322,15 @@ static void on_workers_change(void *ctx)
     start_reload(m);
 }
 
+static void on_page(void *ctx, unsigned page, int control)
+{
+    const struct master *m = ctx;
+    const struct status_facts facts = {.workers = m->workers,
+                                       .conf = m->conf,
+                                       .uptime_s = (long long)(uv_now(&m->loop) - m->started_ms) / 1000};
+    status_page_send(&facts, page, control);
+}
+
 /* ---- signals ---- */
 
 /* Reaps every child: as process 1 of a container, the master is also the parent of orphans. */
@@ -417,14 +425,15 @@ static bool open_everything(struct master *m, char **ret_error)
                                                     .stats_inherited = m->stats_inherited,
                                                     .sockets = m->sockets,
                                                     .on_change = on_workers_change,
+                                                    .on_page = on_page,
                                                     .ctx = m});
-    m->status_server = status_server_open(&m->loop, m->sockets, m->workers, m->conf, ret_error);
-    return m->status_server != NULL;
+    return true;
 }
 
 static void init(struct master *m)
 {
     uv_loop_init(&m->loop);
+    m->started_ms = uv_now(&m->loop);
     open_signals(m);
     notify_init(&m->notify);
     m->sockets = sockets_new();
@@ -436,7 +445,6 @@ static void init(struct master *m)
 
 static void close_everything(struct master *m)
 {
-    status_server_close(m->status_server);
     workers_free(m->workers);
     uv_close((uv_handle_t *)&m->signals, NULL);
     uv_close((uv_handle_t *)&m->child_signal, NULL);

@@ -27,6 +27,8 @@
 #include <linux/landlock.h>
 #include <seccomp.h>
 
+#include "lib/log.h"
+
 /* ---- users and groups ---- */
 
 /* The account with that name or number, or NULL. A number without an account gets no name and the group of the same
@@ -142,7 +144,7 @@ static int make_rules(void)
     return rules < 0 ? -errno : (int)rules;
 }
 
-int sandbox_limit_files(void)
+static int limit_files(void)
 {
     int rules = make_rules(), bad = rules < 0 ? rules : allow_resolver(rules);
     for (size_t i = 0; i < NELEMS(readable) && bad == 0; i++)
@@ -262,7 +264,7 @@ void sandbox_protect_process(void)
     refuse_io_uring();
 }
 
-int sandbox_enter(void)
+static int limit_calls(void)
 {
     if (sizeof(void *) < 8)
         return -EOPNOTSUPP; /* the lists name the calls of 64-bit systems */
@@ -280,4 +282,14 @@ int sandbox_enter(void)
         bad = seccomp_load(filter);
     seccomp_release(filter);
     return bad;
+}
+
+void sandbox_enter(void)
+{
+    int bad = limit_files();
+    if (bad < 0)
+        log_warn("running without Landlock: %s", strerror(-bad));
+    bad = limit_calls();
+    if (bad < 0)
+        log_warn("running without seccomp: %s", strerror(-bad));
 }

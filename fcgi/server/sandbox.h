@@ -1,5 +1,5 @@
-/* sandbox: restricts a worker to the rights that it needs: its user, no capabilities, few files (Landlock) and few
- * system calls (seccomp).
+/* sandbox: restricts a worker or the status server to the rights that a worker needs: its user, no capabilities, few files
+ * (Landlock) and few system calls (seccomp).
  *
  * An intruder who runs code in a worker has the worker's memory: its keys, link secrets and cache. He can query
  * upstreams and Redis as the worker does, but cannot start a program, write a file, read files other than those of
@@ -27,12 +27,8 @@ char *sandbox_become(const char *user);
  * failure. */
 void sandbox_protect_process(void);
 
-/* Restricts this thread, and those that it starts, to reading what name lookup and TLS need, irrevocably. Requires
- * PR_SET_NO_NEW_PRIVS. Returns 0, or a negative errno; then nothing is restricted. */
-MUST_CHECK int sandbox_limit_files(void);
-
-/* Loads the filter for this process and its threads, irrevocably. Returns 0, or a negative errno; then no
- * filter is loaded. */
-MUST_CHECK int sandbox_enter(void);
+/* Restricts this process, irrevocably, to the files that name lookup and TLS read, and to the system calls in sandbox.c.
+ * Requires PR_SET_NO_NEW_PRIVS. Logs what this system lacks. */
+void sandbox_enter(void);
 
 #endif

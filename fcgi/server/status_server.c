@@ -1,433 +1,156 @@
-/* status_server: see status_server.h. A page about workers, upstreams or keys reads their counters from the sums
- * over all processes (stats.h). */
+/* status_server: see status_server.h. */
 #include "server/status_server.h"
 
-#include <fcntl.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include "lib/json.h"
+#include "lib/log.h"
 #include "lib/stats.h"
-#include "lib/version.h"
 #include "net/fcgi.h"
 #include "request/answer.h"
-#include "request/request_metrics.h"
-#include "upstream/upstream_stats.h"
+#include "server/sandbox.h"
+#include "server/status_page.h"
+#include "server/worker.h"
 
-enum { CONNECTIONS_MAX = 256, TEXT_MAX = 1024 * 1024, PROBLEM_MAX = 200 };
+enum { CONNECTIONS_MAX = 256 };
 
 struct status_server {
-    uv_loop_t *loop;               /* (ref) */
-    const struct workers *workers; /* (ref) */
-    const struct conf *conf;       /* (ref) the configuration in force */
-    uint64_t started_ms;           /* loop time */
+    uv_loop_t loop;
     struct fcgi_server *server;
+    uv_signal_t terminate;
+    uv_poll_t control; /* of the control descriptor */
+    uv_timer_t beat;   /* the next heartbeat */
 };
-
-static long long uptime_s(const struct status_server *server)
-{
-    return (long long)(uv_now(server->loop) - server->started_ms) / 1000;
-}
-
-/* ---- why the service is degraded although it may answer requests ---- */
-
-static PRINTF(2, 3) void report(struct json_object *problems, const char *format, ...)
-{
-    char text[PROBLEM_MAX];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    json_object_array_add(problems, json_object_new_string(text));
-}
-
-static void check_workers(const struct status_server *server, struct json_object *problems)
-{
-    int hung = workers_hung(server->workers), wanted = (int)server->conf->workers;
-    int missing = wanted - workers_ready(server->workers) - hung;
-    if (hung > 0)
-        report(problems, "%d of %d workers do not respond", hung, wanted);
-    if (missing > 0)
-        report(problems, "%d of %d workers are missing", missing, wanted);
-}
-
-static void check_redis(const struct status_server *server, const struct shm_counters *total,
-                        struct json_object *problems)
-{
-    const struct conf_redis *redis = &server->conf->redis;
-    if (redis->address == NULL || stat_read(total, STAT_REDIS_UP) >= workers_ready(server->workers))
-        return;
-    if (stat_read(total, STAT_REDIS_REJECTED) == 0)
-        report(problems, "Redis is unavailable");
-    else
-        report(problems, redis->password.text ? "Redis rejects our password" : "Redis requires a password");
-}
-
-static void check_upstream(const struct conf_upstream *upstream, const struct shm_counters *total,
-                           struct json_object *problems)
-{
-    if (series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0)
-        report(problems, "upstream %s is failing", upstream->name);
-    for (size_t i = 0; i < upstream->keys.n; i++) {
-        struct key_reading key;
-        upstream_stats_read_key(upstream, i, total, &key);
-        if (key.aside > 0)
-            report(problems, "upstream %s rejects the key of %s", upstream->name, key.name);
-    }
-}
-
-/* An array of short texts, which the caller frees. */
-static struct json_object *find_problems(const struct status_server *server, const struct shm_counters *total)
-{
-    struct json_object *problems = json_object_new_array();
-    check_workers(server, problems);
-    check_redis(server, total, problems);
-    for (size_t i = 0; i < server->conf->upstreams.n; i++)
-        check_upstream(conf_upstream(server->conf, i), total, problems);
-    if (stat_read(total, STAT_RELOADED_OK) == 0)
-        report(problems, "the last reload was refused");
-    return problems;
-}
-
-/* ---- /healthz and /readyz: each page writes its text to `out` and returns the HTTP status ---- */
-
-static int print_health(const struct status_server *server, const struct shm_counters *none, struct buf *out)
-{
-    (void)none;
-    buf_addf(out, "{\"status\":\"alive\",\"uptime_s\":%lld}\n", uptime_s(server));
-    return 200;
-}
-
-static int print_readiness(const struct status_server *server, const struct shm_counters *total,
-                           struct buf *out)
-{
-    int ready = workers_ready(server->workers);
-    struct json_object *problems = find_problems(server, total);
-    bool degraded = json_object_array_length(problems) > 0;
-    buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d,\"why\":%s}\n",
-             ready == 0 ? "not ready"
-             : degraded ? "degraded"
-                        : "ready",
-             (int)server->conf->workers, ready, workers_hung(server->workers),
-             json_object_to_json_string_ext(problems, JSON_C_TO_STRING_NOSLASHESCAPE));
-    json_object_put(problems);
-    return ready > 0 ? 200 : 503;
-}
-
-/* ---- /metrics ---- */
-
-struct metric {
-    enum stat_type type;
-    const char *name;
-    const char *help; /* NULL: another row of the metric above */
-};
-
-#define ROW_METRIC(id, type, metric, labels, help) {type, metric, help},
-#define FAMILY_METRIC(id, type, metric, help)      {type, metric, help},
-static const struct metric metrics[] = {STATS(ROW_METRIC) FAMILIES(FAMILY_METRIC)};
-
-/* Adds the label "le" to those of the key. */
-static void print_bucket(const char *key, const char *bound, long long sum, struct buf *out)
-{
-    size_t name = strcspn(key, "{"), len = strlen(key);
-    buf_addf(out, "taskproxy_%.*s_bucket{", (int)name, key);
-    if (name + 2 < len)
-        buf_addf(out, "%.*s,", (int)(len - name - 2), key + name + 1);
-    buf_addf(out, "le=\"%s\"} %lld\n", bound, sum);
-}
-
-static void print_histogram(const char *key, const int64_t *values, struct buf *out)
-{
-    char bound[32];
-    long long sum = 0;
-    int name = (int)strcspn(key, "{");
-    for (size_t i = 0; i < STAT_BOUNDS; i++) {
-        snprintf(bound, sizeof(bound), "%g", (double)stat_bounds_ns[i] / 1e9);
-        print_bucket(key, bound, sum += values[i], out);
-    }
-    print_bucket(key, "+Inf", sum += values[STAT_BEHIND], out);
-    buf_addf(out, "taskproxy_%.*s_sum%s %.9f\n", name, key, key + name, (double)values[STAT_SUM] / 1e9);
-    buf_addf(out, "taskproxy_%.*s_count%s %lld\n", name, key, key + name, sum);
-}
-
-static void print_series(const struct shm_counters *total, const struct metric *metric, struct buf *out)
-{
-    size_t width;
-    for (size_t at = 0; at < total->n; at += width) {
-        const char *key = total->keys[at];
-        width = shm_counters_width(total, at);
-        if (!shm_counters_key_is(key, metric->name) ||
-            (metric->type == histogram) != (width == STAT_HISTOGRAM))
-            continue;
-        if (width == STAT_HISTOGRAM)
-            print_histogram(key, &total->values[at], out);
-        else
-            buf_addf(out, "taskproxy_%s %lld\n", key, (long long)total->values[at]);
-    }
-}
-
-static int print_metrics(const struct status_server *server, const struct shm_counters *total,
-                         struct buf *out)
-{
-    static const char *const types[] = {[counter] = "counter", [gauge] = "gauge", [histogram] = "histogram"};
-    (void)server;
-    for (size_t i = 0; i < NELEMS(metrics); i++) {
-        const struct metric *metric = &metrics[i];
-        if (metric->help == NULL)
-            continue;
-        buf_addf(out, "# HELP taskproxy_%s %s.\n", metric->name, metric->help);
-        buf_addf(out, "# TYPE taskproxy_%s %s\n", metric->name, types[metric->type]);
-        print_series(total, metric, out);
-    }
-    return 200;
-}
-
-/* ---- /status: an object with one member for each section ---- */
-
-static void add_text(struct json_object *row, const char *name, const char *value)
-{
-    json_object_object_add(row, name, json_object_new_string(value));
-}
-
-static void add_number(struct json_object *row, const char *name, int64_t value)
-{
-    json_object_object_add(row, name, json_object_new_int64(value));
-}
-
-static struct json_object *add_row(struct json_object *array)
-{
-    struct json_object *row = json_object_new_object();
-    json_object_array_add(array, row);
-    return row;
-}
-
-static struct json_object *program_section(const struct status_server *server,
-                                           const struct shm_counters *total)
-{
-    struct json_object *row = json_object_new_object();
-    char at[32];
-    utc_text(stat_read(total, STAT_RELOADED_AT), at);
-    add_text(row, "version", TASKPROXY_VERSION);
-    add_number(row, "uptime_s", uptime_s(server));
-    add_text(row, "configuration_of", at);
-    add_number(row, "reloads", stat_read(total, STAT_RELOADS));
-    add_number(row, "refused", stat_read(total, STAT_RELOADS_REFUSED));
-    add_number(row, "worker_deaths", stat_read(total, STAT_WORKER_DEATHS));
-    return row;
-}
-
-static struct json_object *workers_section(const struct workers *workers)
-{
-    static const char *const states[] = {[WORKER_STARTING] = "starting",
-                                         [WORKER_READY_TO_SERVE] = "ready",
-                                         [WORKER_HUNG] = "hung",
-                                         [WORKER_LEAVING] = "leaving"};
-    struct json_object *section = json_object_new_array();
-    struct shm_counters *own = xcalloc(1, sizeof(*own));
-    struct worker_info worker;
-    for (size_t i = 0; workers_info(workers, i, &worker); i++) {
-        stats_sum_of(worker.slot, own);
-        struct json_object *row = add_row(section);
-        add_number(row, "worker", worker.index);
-        add_number(row, "pid", worker.pid);
-        add_text(row, "state", states[worker.state]);
-        add_number(row, "uptime_s", worker.uptime_ms / 1000);
-        add_number(row, "requests", request_metrics_read(own, ""));
-    }
-    free(own);
-    return section;
-}
-
-static struct json_object *requests_section(const struct shm_counters *total)
-{
-    struct json_object *row = json_object_new_object();
-    add_number(row, "answered", request_metrics_read(total, ""));
-    add_number(row, "hits", request_metrics_read(total, "hit"));
-    add_number(row, "misses", request_metrics_read(total, "miss"));
-    add_number(row, "collapsed", request_metrics_read(total, "collapsed"));
-    add_number(row, "stale", request_metrics_read(total, "stale"));
-    add_number(row, "queries_spared", stat_read(total, STAT_SPARED));
-    return row;
-}
-
-static struct json_object *now_section(const struct shm_counters *total)
-{
-    struct json_object *row = json_object_new_object();
-    add_number(row, "waiters", stat_read(total, STAT_WAITERS));
-    add_number(row, "streams", stat_read(total, STAT_STREAMS));
-    add_number(row, "watched_tasks", stat_read(total, STAT_WATCHED));
-    add_number(row, "fetches", stat_read(total, STAT_FETCHES));
-    add_number(row, "cached", stat_read(total, STAT_CACHE_ENTRIES));
-    add_number(row, "cache_bytes", stat_read(total, STAT_CACHE_BYTES));
-    add_number(row, "evictions", stat_read(total, STAT_CACHE_EVICTIONS));
-    add_number(row, "redis_up", stat_read(total, STAT_REDIS_UP));
-    add_number(row, "redis_failures", stat_read(total, STAT_REDIS_FAILURES));
-    return row;
-}
-
-static struct json_object *upstreams_section(const struct conf *conf, const struct shm_counters *total)
-{
-    struct json_object *section = json_object_new_array();
-    for (size_t i = 0; i < conf->upstreams.n; i++) {
-        const struct conf_upstream *upstream = conf_upstream(conf, i);
-        struct json_object *row = add_row(section);
-        bool open = series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0;
-        add_text(row, "upstream", upstream->name);
-        add_text(row, "breaker", open ? "open" : "closed");
-        add_number(row, "in_flight",
-                   series_read(total, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", upstream->name));
-        add_number(row, "queries", series_read(total, FAMILY_UPSTREAM_QUERIES, "upstream", upstream->name));
-        add_number(row, "failures", series_read(total, FAMILY_UPSTREAM_FAILURES, "upstream", upstream->name));
-    }
-    return section;
-}
-
-static void add_key(struct json_object *section, const struct conf_upstream *upstream, size_t i,
-                    const struct shm_counters *total)
-{
-    struct json_object *row = add_row(section);
-    struct key_reading key;
-    upstream_stats_read_key(upstream, i, total, &key);
-    add_text(row, "upstream", upstream->name);
-    add_text(row, "key", key.name);
-    add_text(row, "digest", key.mark);
-    add_text(row, "state", key.aside > 0 ? "set aside" : key.resting > 0 ? "resting" : "in use");
-    add_number(row, "refusals", key.refusals);
-}
-
-static struct json_object *keys_section(const struct conf *conf, const struct shm_counters *total)
-{
-    struct json_object *section = json_object_new_array();
-    for (size_t i = 0; i < conf->upstreams.n; i++) {
-        const struct conf_upstream *upstream = conf_upstream(conf, i);
-        for (size_t key = 0; key < upstream->keys.n; key++)
-            add_key(section, upstream, key, total);
-    }
-    return section;
-}
-
-static struct json_object *tasks_section(void)
-{
-    struct json_object *section = json_object_new_array();
-    struct top_tasks_list list;
-    stats_watched(&list);
-    for (size_t i = 0; i < list.n; i++) {
-        struct json_object *row = add_row(section);
-        add_text(row, "task", list.tasks[i].name);
-        add_number(row, "watchers", list.tasks[i].watchers);
-    }
-    return section;
-}
-
-static int print_status(const struct status_server *server, const struct shm_counters *total, struct buf *out)
-{
-    const struct conf *conf = server->conf;
-    struct json_object *page = json_object_new_object();
-    json_object_object_add(page, "taskproxy", program_section(server, total));
-    json_object_object_add(page, "troubles", find_problems(server, total));
-    json_object_object_add(page, "workers", workers_section(server->workers));
-    json_object_object_add(page, "requests", requests_section(total));
-    json_object_object_add(page, "now", now_section(total));
-    json_object_object_add(page, "upstreams", upstreams_section(conf, total));
-    json_object_object_add(page, "keys", keys_section(conf, total));
-    json_object_object_add(page, "most_watched", tasks_section());
-    buf_puts(out,
-             json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE | JSON_C_TO_STRING_PRETTY));
-    buf_putc(out, '\n');
-    json_object_put(page);
-    return 200;
-}
 
 /* ---- requests ---- */
 
-static const struct page {
-    const char *path;
-    int (*print)(const struct status_server *server, const struct shm_counters *total, struct buf *out);
-    const char *type; /* of the content */
-    bool counts;      /* it prints counters; otherwise `total` is NULL */
-} pages[] = {{"/healthz", print_health, "application/json", false},
-             {"/readyz", print_readiness, "application/json", true},
-             {"/metrics", print_metrics, "text/plain; version=0.0.4", true},
-             {"/status", print_status, "application/json", true}};
-
-static const struct page *find_page(const char *uri)
+/* Waits for the master, which answers one question at a time. No other request could be answered in the meantime. */
+static int ask(int page, struct buf *text)
 {
-    if (uri == NULL)
-        return NULL;
-    size_t len = strcspn(uri, "?");
-    for (size_t i = 0; i < NELEMS(pages); i++) {
-        if (strlen(pages[i].path) == len && memcmp(pages[i].path, uri, len) == 0)
-            return &pages[i];
-    }
-    return NULL;
-}
-
-/* `text` holds the body until the answer is sent. */
-static void answer_page(const struct status_server *server, const struct page *page,
-                        const struct answer_facts *facts, struct buf *text, struct answer *answer)
-{
-    struct shm_counters *total = page->counts ? xcalloc(1, sizeof(*total)) : NULL;
-    if (total != NULL)
-        stats_sum(total);
-    int code = page->print(server, total, text);
-    answer_text(answer, facts, code, page->type, text);
-    free(total);
+    const char question[] = {WORKER_PAGE, (char)page};
+    struct pollfd answer = {.fd = WORKER_FD_CONTROL, .events = POLLIN};
+    if (send(WORKER_FD_CONTROL, question, sizeof(question), MSG_NOSIGNAL) < 0)
+        return -1;
+    while (poll(&answer, 1, -1) < 0 && errno == EINTR)
+        ;
+    return status_page_receive(WORKER_FD_CONTROL, text);
 }
 
 static void on_request(void *ctx, struct fcgi_request *client)
 {
+    (void)ctx;
     const char *method = fcgi_param(client, "REQUEST_METHOD");
-    const struct page *page = find_page(fcgi_param(client, "REQUEST_URI"));
     char id[ANSWER_ID_SIZE];
     struct answer_facts facts = {.request_id = id, .source = SOURCE_NONE};
     struct answer answer;
     struct buf text;
-    buf_init(&text, TEXT_MAX);
+    int page = status_page_find(fcgi_param(client, "REQUEST_URI")), code = 0;
+    buf_init(&text, STATUS_PAGE_MAX);
     answer_id(fcgi_param(client, "REQUEST_ID"), id);
     facts.head_only = method != NULL && strcmp(method, "HEAD") == 0;
-    if (page == NULL)
+    if (page < 0)
         facts.problem = PROBLEM_NOT_FOUND;
     else if (method == NULL || (!facts.head_only && strcmp(method, "GET") != 0))
         facts.problem = PROBLEM_METHOD;
+    else if ((code = ask(page, &text)) < 0)
+        facts.problem = PROBLEM_OVERLOADED;
     if (facts.problem != PROBLEM_NONE)
         answer_problem(&answer, &facts);
     else
-        answer_page(ctx, page, &facts, &text, &answer);
+        answer_text(&answer, &facts, code, status_page_type(page), &text);
     fcgi_send(client, answer.head.data, answer.head.len, &answer.body);
     answer_done(&answer);
     buf_done(&text);
 }
 
-/* ---- the server ---- */
+/* ---- leaving ---- */
 
-struct status_server *status_server_open(uv_loop_t *loop, struct sockets *sockets,
-                                         const struct workers *workers, const struct conf *conf,
-                                         char **ret_error)
+static void on_drained(void *ctx)
 {
-    char *path = xasprintf("%s/status.sock", conf->socket_dir);
-    int fd = sockets_listen(sockets, path, conf->socket_group, ret_error);
-    free(path);
-    if (fd < 0)
-        return NULL;
-    struct status_server *server = xcalloc(1, sizeof(*server));
-    *server =
-        (struct status_server){.loop = loop, .workers = workers, .conf = conf, .started_ms = uv_now(loop)};
-    server->server = fcgi_listen(loop, fcntl(fd, F_DUPFD_CLOEXEC, 0), CONNECTIONS_MAX,
-                                 (struct fcgi_handlers){.on_request = on_request, .ctx = server});
-    return server;
+    struct status_server *s = ctx;
+    uv_stop(&s->loop);
 }
 
-void status_server_set_conf(struct status_server *server, const struct conf *conf)
+static void on_terminate(uv_signal_t *signal, int number)
 {
-    server->conf = conf;
+    (void)number;
+    fcgi_drain(CONTAINER_OF(signal, struct status_server, terminate)->server);
 }
 
-void status_server_close(struct status_server *server)
+/* The master has exited, or is about to. */
+static void on_control_closed(uv_poll_t *poll, int status, int events)
 {
-    if (server == NULL)
-        return;
-    fcgi_free(server->server);
-    free(server);
+    (void)status, (void)events;
+    uv_stop(poll->loop);
+}
+
+/* ---- the process ---- */
+
+static void on_beat(uv_timer_t *timer)
+{
+    (void)timer;
+    stats_beat();
+    log_tick();
+}
+
+static void listen_and_watch(struct status_server *s)
+{
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* a terminal sends it to the whole group */
+    signal(SIGHUP, SIG_IGN);
+    uv_loop_init(&s->loop);
+    uv_signal_init(&s->loop, &s->terminate);
+    uv_poll_init(&s->loop, &s->control, WORKER_FD_CONTROL);
+    uv_timer_init(&s->loop, &s->beat);
+    worker_mask_terminate(SIG_BLOCK);
+    s->server =
+        fcgi_listen(&s->loop, WORKER_FD_LISTEN, CONNECTIONS_MAX,
+                    (struct fcgi_handlers){.on_request = on_request, .on_drained = on_drained, .ctx = s});
+    uv_signal_start(&s->terminate, on_terminate, SIGTERM);
+    worker_mask_terminate(SIG_UNBLOCK);
+    uv_poll_start(&s->control, UV_DISCONNECT, on_control_closed);
+    uv_timer_start(&s->beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
+}
+
+/* Returns the exit status. */
+static int run(struct status_server *s)
+{
+    uv_run(&s->loop, UV_RUN_DEFAULT);
+    fcgi_free(s->server);
+    uv_close((uv_handle_t *)&s->terminate, NULL);
+    uv_close((uv_handle_t *)&s->control, NULL);
+    uv_close((uv_handle_t *)&s->beat, NULL);
+    uv_run(&s->loop, UV_RUN_DEFAULT); /* the closing callbacks */
+    if (uv_loop_close(&s->loop) != 0)
+        abort(); /* a handle was not closed */
+    log_finish();
+    return EXIT_SUCCESS;
+}
+
+int status_server_main(char **args)
+{
+    struct status_server server;
+    log_setup((enum log_level)atoi(args[2]), (enum log_format)atoi(args[3]), "status server");
+    char *error = stats_attach(WORKER_FD_STATS, atoi(args[0])) < 0
+                      ? xstrdup("cannot map the page of counters")
+                      : sandbox_become(args[1]);
+    if (error != NULL) {
+        log_error("%s", error);
+        free(error);
+        return EXIT_FAILURE;
+    }
+    close(WORKER_FD_STATS);
+    sandbox_protect_process();
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    listen_and_watch(&server);
+    if (atoi(args[4]) == SANDBOX_ON)
+        sandbox_enter();
+    worker_report_ready();
+    return run(&server);
 }

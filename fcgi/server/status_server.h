@@ -1,27 +1,17 @@
-/* status_server: the master's FastCGI socket "status.sock", with pages for the operator:
+/* status_server: a process that answers on the FastCGI socket "status.sock", so that the master, which has the secrets and may
+ * be root, reads nothing that a client sends. It runs in the sandbox as the workers' user, and has no part of the
+ * configuration: it asks the master for each page (status_page.h).
  *
- *     /healthz  the master runs
- *     /readyz   200 while at least one worker accepts requests; "why" has the reasons if it is degraded
- *     /metrics  for Prometheus
- *     /status   everything on one page of indented JSON */
+ * The master starts, watches and replaces it like a worker; it has the first three descriptors of a worker. */
 #ifndef STATUS_SERVER_H
 #define STATUS_SERVER_H
 
-#include "server/sockets.h"
-#include "server/workers.h"
+/* Runs until it has received TERM and closed its connections, or until the master exits. Returns the exit status. The
+ * arguments are the slot of its counters, and "user", "log_level", "log_format" and "sandbox" of the configuration, the
+ * last three as numbers. */
+int status_server_main(char **args);
 
-struct status_server;
-
-/* Opens the socket where the configuration says; NULL with *ret_error (allocated). All but the last are
- * (ref). */
-struct status_server *status_server_open(uv_loop_t *loop, struct sockets *sockets,
-                                         const struct workers *workers, const struct conf *conf,
-                                         char **ret_error);
-
-/* Another configuration, (ref), is in force from here on. */
-void status_server_set_conf(struct status_server *server, const struct conf *conf);
-
-/* Freed when the loop has run its closing callbacks. NULL is allowed. */
-void status_server_close(struct status_server *server);
+/* The number of these arguments. */
+enum { STATUS_SERVER_ARGS = 5 };
 
 #endif

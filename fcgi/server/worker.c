@@ -47,18 +47,6 @@ struct worker {
 
 /* ---- the process ---- */
 
-static void enter_sandbox(const struct conf *conf)
-{
-    if (conf->sandbox != SANDBOX_ON)
-        return;
-    int bad = sandbox_limit_files();
-    if (bad < 0)
-        log_warn("running without Landlock: %s", strerror(-bad));
-    bad = sandbox_enter();
-    if (bad < 0)
-        log_warn("running without seccomp: %s", strerror(-bad));
-}
-
 /* The number of descriptors for connections: all but one for each upstream query and a few in reserve. */
 static size_t connections_for(const struct conf *conf)
 {
@@ -192,7 +180,7 @@ static void on_terminate(uv_signal_t *signal, int number)
     leave(CONTAINER_OF(signal, struct worker, terminate));
 }
 
-static void mask_terminate(int how)
+void worker_mask_terminate(int how)
 {
     sigset_t signals;
     sigemptyset(&signals);
@@ -265,10 +253,9 @@ static void start_beating(struct worker *w)
     uv_timer_start(&w->beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
 }
 
-static void report_ready(void)
+void worker_report_ready(void)
 {
     const char ready = WORKER_READY;
-    stat_set(STAT_WORKERS_READY, 1);
     if (send(WORKER_FD_CONTROL, &ready, 1, MSG_NOSIGNAL) < 0)
         log_warn("cannot report ready to the master: %s", strerror(errno));
 }
@@ -297,19 +284,20 @@ int worker_main(int index, int slot, const char *path)
     }
     make_parts(&w);
     conf_wipe_unused(w.conf); /* after make_parts, which names each key's metrics by a digest of the key */
-    /* libfcgi installs a handler for SIGTERM, too, which would swallow one that comes before ours replaces it. */
-    mask_terminate(SIG_BLOCK);
+    worker_mask_terminate(SIG_BLOCK);
     w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));
     uv_signal_start(&w.terminate, on_terminate, SIGTERM);
-    mask_terminate(SIG_UNBLOCK);
+    worker_mask_terminate(SIG_UNBLOCK);
     signal(SIGINT, SIG_IGN); /* a terminal sends it to the whole group; the master sends TERM instead */
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);
     uv_poll_start(&w.control, UV_READABLE | UV_DISCONNECT, on_control);
     start_beating(&w);
     fetches_subscribe(w.fetches);
-    enter_sandbox(w.conf);
-    report_ready();
+    if (w.conf->sandbox == SANDBOX_ON)
+        sandbox_enter();
+    stat_set(STAT_WORKERS_READY, 1);
+    worker_report_ready();
     return run(&w);
 }
 
@@ -319,6 +307,7 @@ int worker_cgi(struct conf *conf)
     log_setup((enum log_level)conf->log_level, (enum log_format)conf->log_format, NULL);
     make_parts(&w);
     w.server = fcgi_serve_cgi(&w.loop, handlers_of(&w));
-    enter_sandbox(conf);
+    if (conf->sandbox == SANDBOX_ON)
+        sandbox_enter();
     return run(&w);
 }

@@ -12,6 +12,7 @@ enum { WORKER_FD_CONTROL = 3, WORKER_FD_LISTEN, WORKER_FD_STATS, WORKER_FD_FILES
  * socket is closed, and the worker drains. */
 enum {
     WORKER_READY = 'R', /* to the master: this worker accepts requests */
+    WORKER_PAGE = 'P',  /* from the status server to the master: send the page of this number */
     WORKER_HINT = 'H' /* to the master, and from it to the other workers: a webhook has named this task key */
 };
 
@@ -23,6 +24,13 @@ enum { WORKER_BEAT_MS = 1000 };
 /* Runs a worker until it has received TERM and finished its requests. Returns the exit status. `index` is
  * that of its socket, `slot` that of its counters, `path` that of the configuration. */
 int worker_main(int index, int slot, const char *path);
+
+/* Tells the master that this process accepts requests. */
+void worker_report_ready(void);
+
+/* SIG_BLOCK or SIG_UNBLOCK for SIGTERM. fcgi_listen installs libfcgi's handler for it, which would swallow one that comes before
+ * ours replaces it. */
+void worker_mask_terminate(int how);
 
 /* Answers the one request of a CGI program. Returns the exit status. */
 int worker_cgi(struct conf *conf);

@@ -30,10 +30,13 @@ enum { HUNG_BEATS = 3, PATIENCE = 3 };
 
 enum { SPAWN_FDS_MAX = 8 };
 
+/* The place of the status server, behind those of the workers. */
+enum { STATUS_SERVER = WORKERS_MAX, PLACES };
+
 /* Environment variable for the next program in an upgrade. */
 static const char handed_over[] = "TASKPROXY_WORKERS";
 
-/* A worker process. */
+/* A worker, or the status server. */
 struct child {
     struct workers *workers; /* (ref) */
     struct child *prev, *next;
@@ -55,8 +58,9 @@ struct child {
 struct place {
     struct workers *workers; /* (ref) */
     int index;
-    int fd;     /* (ref) the listening socket; -1: none yet */
-    int deaths; /* of workers soon after their start, in a row */
+    char name[24]; /* of its process, for the log */
+    int fd;        /* (ref) the listening socket; -1: none yet */
+    int deaths;    /* of workers soon after their start, in a row */
     struct backoff pause;
     uint64_t resume_at_ms; /* the end of the pause, loop time */
     uv_timer_t timer;      /* active in the pause */
@@ -65,7 +69,8 @@ struct place {
 struct workers {
     struct workers_parts parts;
     char *program; /* the path of this binary; new workers execute the file that is installed there */
-    struct place places[WORKERS_MAX];
+    struct place places[PLACES];
+    const struct conf *conf;  /* (ref) of the newest generation */
     int n_wanted;             /* workers of the newest generation */
     struct files_image files; /* the configuration, as workers inherit it */
     int generation;
@@ -82,9 +87,20 @@ static void start_worker(struct place *place);
 
 /* ---- queries ---- */
 
+static bool is_worker(const struct child *child)
+{
+    return child->index < STATUS_SERVER;
+}
+
+static const char *name_of(const struct child *child)
+{
+    return child->workers->places[child->index].name;
+}
+
 bool workers_is_empty(const struct workers *workers)
 {
-    return workers->children == NULL;
+    struct worker_info first;
+    return !workers_info(workers, 0, &first);
 }
 
 static bool is_hung(const struct child *child)
@@ -106,7 +122,7 @@ static int count(const struct workers *workers, enum worker_state state)
     int n = 0;
     const struct child *child;
     DL_FOREACH(workers->children, child)
-    n += state_of(child) == state;
+    n += is_worker(child) && state_of(child) == state;
     return n;
 }
 
@@ -123,7 +139,7 @@ int workers_hung(const struct workers *workers)
 bool workers_info(const struct workers *workers, size_t i, struct worker_info *ret)
 {
     const struct child *child = workers->children;
-    while (child != NULL && i-- > 0)
+    while (child != NULL && (!is_worker(child) || i-- > 0))
         child = child->next;
     if (child == NULL)
         return false;
@@ -140,7 +156,7 @@ bool workers_is_complete(const struct workers *workers)
     int n = 0;
     const struct child *child;
     DL_FOREACH(workers->children, child)
-    n += child->ready && !child->leaving && child->generation == workers->generation;
+    n += is_worker(child) && child->ready && !child->leaving && child->generation == workers->generation;
     return n >= workers->n_wanted;
 }
 
@@ -159,10 +175,18 @@ const char *workers_program(const struct workers *workers)
 
 /* ---- sockets ---- */
 
+static bool is_wanted(int index, const struct conf *conf)
+{
+    return index < conf->workers || index == STATUS_SERVER;
+}
+
 int workers_open_sockets(struct workers *workers, const struct conf *conf, char **ret_error)
 {
-    for (int i = 0; i < conf->workers; i++) {
-        char *path = xasprintf("%s/worker-%d.sock", conf->socket_dir, i);
+    for (int i = PLACES; i-- > 0;) { /* the status server's first: a running master has it, too */
+        if (!is_wanted(i, conf))
+            continue;
+        char *path = i == STATUS_SERVER ? xasprintf("%s/status.sock", conf->socket_dir)
+                                        : xasprintf("%s/worker-%d.sock", conf->socket_dir, i);
         int fd = sockets_listen(workers->parts.sockets, path, conf->socket_group, ret_error);
         free(path);
         if (fd < 0)
@@ -208,7 +232,7 @@ static void on_pause_tick(uv_timer_t *timer)
 static void pause_place(struct place *place)
 {
     int64_t pause_ms = backoff_next(&place->pause);
-    log_warn("restarting worker %d in %d ms", place->index, (int)pause_ms);
+    log_warn("restarting %s in %d ms", place->name, (int)pause_ms);
     place->resume_at_ms = uv_now(place->workers->parts.loop) + (uint64_t)pause_ms;
     uv_timer_start(&place->timer, on_pause_tick, REFUSE_EVERY_MS, REFUSE_EVERY_MS);
 }
@@ -234,7 +258,7 @@ static void retire_old_workers(struct workers *workers)
         if (child->generation != workers->generation)
             terminate(child);
     }
-    for (int i = workers->n_wanted; i < WORKERS_MAX; i++) {
+    for (int i = workers->n_wanted; i < STATUS_SERVER; i++) {
         sockets_release(workers->parts.sockets, workers->places[i].fd);
         workers->places[i].fd = -1;
     }
@@ -245,8 +269,11 @@ void workers_stop(struct workers *workers)
     struct child *child;
     workers->stopping = true;
     DL_FOREACH(workers->children, child)
-    terminate(child);
-    for (int i = 0; i < WORKERS_MAX; i++)
+    {
+        if (is_worker(child))
+            terminate(child);
+    }
+    for (int i = 0; i < PLACES; i++)
         uv_timer_stop(&workers->places[i].timer);
 }
 
@@ -280,7 +307,7 @@ static void pass_on(const struct child *sender, const char *message, size_t len)
     const struct child *child;
     DL_FOREACH(sender->workers->children, child)
     {
-        if (child != sender && !child->leaving &&
+        if (child != sender && is_worker(child) && !child->leaving &&
             send(child->control, message, len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
             stat_inc(STAT_HOOKS_DROPPED);
     }
@@ -292,7 +319,9 @@ static void on_control(uv_poll_t *poll, int status, int events)
     struct child *child = poll->data;
     char message[WORKER_MESSAGE_MAX];
     ssize_t n = recv(child->control, message, sizeof(message), MSG_DONTWAIT);
-    if (n > 0 && message[0] == WORKER_HINT)
+    if (n == 2 && message[0] == WORKER_PAGE && !is_worker(child))
+        child->workers->parts.on_page(child->workers->parts.ctx, (unsigned char)message[1], child->control);
+    else if (n > 0 && message[0] == WORKER_HINT)
         pass_on(child, message, (size_t)n);
     else if (n > 0 && message[0] == WORKER_READY && !child->ready)
         on_ready(child);
@@ -318,11 +347,11 @@ static void add_child(struct workers *workers, struct child facts)
 static void replace(const struct child *child, int status)
 {
     struct workers *workers = child->workers;
-    stat_inc(STAT_WORKER_DEATHS);
+    stat_add(STAT_WORKER_DEATHS, is_worker(child));
     if (WIFSIGNALED(status))
-        log_error("worker %d exited on signal %d", child->index, WTERMSIG(status));
+        log_error("%s exited on signal %d", name_of(child), WTERMSIG(status));
     else
-        log_error("worker %d exited with status %d", child->index, WEXITSTATUS(status));
+        log_error("%s exited with status %d", name_of(child), WEXITSTATUS(status));
     if (child->generation != workers->generation)
         return; /* the place has a worker of the newest generation */
     struct place *place = &workers->places[child->index];
@@ -378,8 +407,8 @@ static void adopt(struct workers *workers, const char *entry)
     unsigned long long started_ms;
     if (sscanf(entry, "%d:%d:%d:%d:%d:%llu", &facts.pid, &facts.control, &facts.index, &facts.slot, &ready,
                &started_ms) != 6 ||
-        facts.pid < 2 || facts.control <= STDERR_FILENO || facts.slot >= STATS_SLOTS ||
-        fcntl(facts.control, F_SETFD, FD_CLOEXEC) < 0)
+        facts.pid < 2 || facts.control <= STDERR_FILENO || facts.index < 0 || facts.index >= PLACES ||
+        facts.slot >= STATS_SLOTS || fcntl(facts.control, F_SETFD, FD_CLOEXEC) < 0)
         return;
     if (!workers->parts.stats_inherited || facts.slot <= STATS_MASTER_SLOT)
         facts.slot = -1;
@@ -407,8 +436,8 @@ static void adopt_all(struct workers *workers)
 
 static void kill_hung(const struct child *child)
 {
-    log_error("worker %d unresponsive for %d s; killed", child->index, child->missed * WORKER_BEAT_MS / 1000);
-    stat_inc(STAT_WORKER_HANGS);
+    log_error("%s unresponsive for %d s; killed", name_of(child), child->missed * WORKER_BEAT_MS / 1000);
+    stat_add(STAT_WORKER_HANGS, is_worker(child));
     kill(child->pid, SIGKILL);
 }
 
@@ -428,7 +457,7 @@ static void check_leaving(struct child *child)
 {
     if (--child->drain_beats > 0)
         return;
-    log_error("worker %d did not exit in time; killed", child->index);
+    log_error("%s did not exit in time; killed", name_of(child));
     kill(child->pid, SIGKILL);
 }
 
@@ -508,24 +537,31 @@ static int free_slot(const struct workers *workers)
 static int spawn(const struct place *place, int slot, int control)
 {
     struct workers *workers = place->workers;
-    char index_text[16], slot_text[16];
+    const struct conf *conf = workers->conf;
+    bool status_server = place->index == STATUS_SERVER;
+    char index_text[16], slot_text[16], level[16], format[16], sandbox[16];
     snprintf(index_text, sizeof(index_text), "%d", place->index);
     snprintf(slot_text, sizeof(slot_text), "%d", slot);
+    snprintf(level, sizeof(level), "%d", conf->log_level);
+    snprintf(format, sizeof(format), "%d", conf->log_format);
+    snprintf(sandbox, sizeof(sandbox), "%d", conf->sandbox);
     const char *const args[] = {workers->program,         "--worker", index_text, slot_text,
                                 workers->parts.conf_path, NULL};
+    const char *const status_args[] = {workers->program, "--status-server", slot_text, conf->user, level,
+                                       format,           sandbox,           NULL};
     const int fds[WORKER_FD_COUNT] = {[STDIN_FILENO] = -1,
                                       [STDOUT_FILENO] = STDERR_FILENO,
                                       [STDERR_FILENO] = STDERR_FILENO,
                                       [WORKER_FD_CONTROL] = control,
                                       [WORKER_FD_LISTEN] = place->fd,
                                       [WORKER_FD_STATS] = workers->parts.stats_fd,
-                                      [WORKER_FD_FILES] = workers->files.fd};
-    return workers_spawn(workers->parts.loop, args, fds, WORKER_FD_COUNT);
+                                      [WORKER_FD_FILES] = status_server ? -1 : workers->files.fd};
+    return workers_spawn(workers->parts.loop, status_server ? status_args : args, fds, WORKER_FD_COUNT);
 }
 
 static void give_up_start(struct place *place, const char *why)
 {
-    log_error("cannot start worker %d: %s", place->index, why);
+    log_error("cannot start %s: %s", place->name, why);
     place->deaths++;
     pause_place(place);
 }
@@ -551,24 +587,25 @@ static void start_worker(struct place *place)
                                       .drain_beats = workers->drain_beats,
                                       .started_ms = uv_now(workers->parts.loop),
                                       .control = pair[0]});
-    stat_inc(STAT_WORKER_STARTS);
+    stat_add(STAT_WORKER_STARTS, place->index != STATUS_SERVER);
 }
 
 void workers_start(struct workers *workers, const struct conf *conf, struct files_image files)
 {
     files_image_done(&workers->files);
     workers->files = files;
+    workers->conf = conf;
     workers->n_wanted = (int)conf->workers;
     workers->hung_beats = (int)(conf->hung_after_ms / WORKER_BEAT_MS);
     workers->drain_beats = (int)((conf->drain_ms + WORKERS_GRACE_MS) / WORKER_BEAT_MS) + 1;
     workers->generation++;
     uv_timer_start(&workers->check_timer, on_check, WORKER_BEAT_MS, WORKER_BEAT_MS);
-    for (int i = 0; i < WORKERS_MAX; i++) {
+    for (int i = 0; i < PLACES; i++) {
         struct place *place = &workers->places[i];
         uv_timer_stop(&place->timer);
         place->deaths = 0;
         backoff_reset(&place->pause);
-        if (i < workers->n_wanted)
+        if (is_wanted(i, conf))
             start_worker(place);
     }
 }
@@ -577,7 +614,7 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
 
 static void init_places(struct workers *workers)
 {
-    for (int i = 0; i < WORKERS_MAX; i++) {
+    for (int i = 0; i < PLACES; i++) {
         struct place *place = &workers->places[i];
         *place = (struct place){.workers = workers,
                                 .index = i,
@@ -585,6 +622,10 @@ static void init_places(struct workers *workers)
                                 .pause = {.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_MAX_MS}};
         uv_timer_init(workers->parts.loop, &place->timer);
         place->timer.data = workers;
+        if (i == STATUS_SERVER)
+            strcpy(place->name, "the status server");
+        else
+            snprintf(place->name, sizeof(place->name), "worker %d", i);
     }
 }
 
@@ -599,7 +640,7 @@ struct workers *workers_new(struct workers_parts parts)
     init_places(workers);
     uv_timer_init(parts.loop, &workers->check_timer);
     workers->check_timer.data = workers;
-    workers->open_handles = WORKERS_MAX + 1;
+    workers->open_handles = PLACES + 1;
     adopt_all(workers);
     return workers;
 }
@@ -618,9 +659,13 @@ void workers_free(struct workers *workers)
     if (workers == NULL)
         return;
     files_image_done(&workers->files);
-    while (workers->children != NULL)
+    while (workers->children != NULL) {
+        const struct child *child = workers->children;
+        if (!is_worker(child) && kill(child->pid, SIGKILL) == 0)
+            waitpid(child->pid, NULL, 0); /* the next master must find status.sock closed */
         remove_child(workers->children);
-    for (int i = 0; i < WORKERS_MAX; i++)
+    }
+    for (int i = 0; i < PLACES; i++)
         uv_close((uv_handle_t *)&workers->places[i].timer, on_handle_closed);
     uv_close((uv_handle_t *)&workers->check_timer, on_handle_closed);
 }

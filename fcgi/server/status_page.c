@@ -1,0 +1,419 @@
+/* status_page: see status_page.h. A page about workers, upstreams or keys reads their counters from the sums
+ * over all processes (stats.h). */
+#include "server/status_page.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/json.h"
+#include "lib/log.h"
+#include "lib/stats.h"
+#include "lib/version.h"
+#include "request/request_metrics.h"
+#include "upstream/upstream_stats.h"
+
+enum { PROBLEM_MAX = 200 };
+
+/* ---- why the service is degraded although it may answer requests ---- */
+
+static PRINTF(2, 3) void report(struct json_object *problems, const char *format, ...)
+{
+    char text[PROBLEM_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    json_object_array_add(problems, json_object_new_string(text));
+}
+
+static void check_workers(const struct status_facts *facts, struct json_object *problems)
+{
+    int hung = workers_hung(facts->workers), wanted = (int)facts->conf->workers;
+    int missing = wanted - workers_ready(facts->workers) - hung;
+    if (hung > 0)
+        report(problems, "%d of %d workers do not respond", hung, wanted);
+    if (missing > 0)
+        report(problems, "%d of %d workers are missing", missing, wanted);
+}
+
+static void check_redis(const struct status_facts *facts, const struct shm_counters *total,
+                        struct json_object *problems)
+{
+    const struct conf_redis *redis = &facts->conf->redis;
+    if (redis->address == NULL || stat_read(total, STAT_REDIS_UP) >= workers_ready(facts->workers))
+        return;
+    if (stat_read(total, STAT_REDIS_REJECTED) == 0)
+        report(problems, "Redis is unavailable");
+    else
+        report(problems, redis->password.text ? "Redis rejects our password" : "Redis requires a password");
+}
+
+static void check_upstream(const struct conf_upstream *upstream, const struct shm_counters *total,
+                           struct json_object *problems)
+{
+    if (series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0)
+        report(problems, "upstream %s is failing", upstream->name);
+    for (size_t i = 0; i < upstream->keys.n; i++) {
+        struct key_reading key;
+        upstream_stats_read_key(upstream, i, total, &key);
+        if (key.aside > 0)
+            report(problems, "upstream %s rejects the key of %s", upstream->name, key.name);
+    }
+}
+
+/* An array of short texts, which the caller frees. */
+static struct json_object *find_problems(const struct status_facts *facts, const struct shm_counters *total)
+{
+    struct json_object *problems = json_object_new_array();
+    check_workers(facts, problems);
+    check_redis(facts, total, problems);
+    for (size_t i = 0; i < facts->conf->upstreams.n; i++)
+        check_upstream(conf_upstream(facts->conf, i), total, problems);
+    if (stat_read(total, STAT_RELOADED_OK) == 0)
+        report(problems, "the last reload was refused");
+    return problems;
+}
+
+/* ---- /healthz and /readyz: each page writes its text to `out` and returns the HTTP status ---- */
+
+static int print_health(const struct status_facts *facts, const struct shm_counters *none, struct buf *out)
+{
+    (void)none;
+    buf_addf(out, "{\"status\":\"alive\",\"uptime_s\":%lld}\n", facts->uptime_s);
+    return 200;
+}
+
+static int print_readiness(const struct status_facts *facts, const struct shm_counters *total,
+                           struct buf *out)
+{
+    int ready = workers_ready(facts->workers);
+    struct json_object *problems = find_problems(facts, total);
+    bool degraded = json_object_array_length(problems) > 0;
+    buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d,\"why\":%s}\n",
+             ready == 0 ? "not ready"
+             : degraded ? "degraded"
+                        : "ready",
+             (int)facts->conf->workers, ready, workers_hung(facts->workers),
+             json_object_to_json_string_ext(problems, JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(problems);
+    return ready > 0 ? 200 : 503;
+}
+
+/* ---- /metrics ---- */
+
+struct metric {
+    enum stat_type type;
+    const char *name;
+    const char *help; /* NULL: another row of the metric above */
+};
+
+#define ROW_METRIC(id, type, metric, labels, help) {type, metric, help},
+#define FAMILY_METRIC(id, type, metric, help)      {type, metric, help},
+static const struct metric metrics[] = {STATS(ROW_METRIC) FAMILIES(FAMILY_METRIC)};
+
+/* Adds the label "le" to those of the key. */
+static void print_bucket(const char *key, const char *bound, long long sum, struct buf *out)
+{
+    size_t name = strcspn(key, "{"), len = strlen(key);
+    buf_addf(out, "taskproxy_%.*s_bucket{", (int)name, key);
+    if (name + 2 < len)
+        buf_addf(out, "%.*s,", (int)(len - name - 2), key + name + 1);
+    buf_addf(out, "le=\"%s\"} %lld\n", bound, sum);
+}
+
+static void print_histogram(const char *key, const int64_t *values, struct buf *out)
+{
+    char bound[32];
+    long long sum = 0;
+    int name = (int)strcspn(key, "{");
+    for (size_t i = 0; i < STAT_BOUNDS; i++) {
+        snprintf(bound, sizeof(bound), "%g", (double)stat_bounds_ns[i] / 1e9);
+        print_bucket(key, bound, sum += values[i], out);
+    }
+    print_bucket(key, "+Inf", sum += values[STAT_BEHIND], out);
+    buf_addf(out, "taskproxy_%.*s_sum%s %.9f\n", name, key, key + name, (double)values[STAT_SUM] / 1e9);
+    buf_addf(out, "taskproxy_%.*s_count%s %lld\n", name, key, key + name, sum);
+}
+
+static void print_series(const struct shm_counters *total, const struct metric *metric, struct buf *out)
+{
+    size_t width;
+    for (size_t at = 0; at < total->n; at += width) {
+        const char *key = total->keys[at];
+        width = shm_counters_width(total, at);
+        if (!shm_counters_key_is(key, metric->name) ||
+            (metric->type == histogram) != (width == STAT_HISTOGRAM))
+            continue;
+        if (width == STAT_HISTOGRAM)
+            print_histogram(key, &total->values[at], out);
+        else
+            buf_addf(out, "taskproxy_%s %lld\n", key, (long long)total->values[at]);
+    }
+}
+
+static int print_metrics(const struct status_facts *facts, const struct shm_counters *total, struct buf *out)
+{
+    static const char *const types[] = {[counter] = "counter", [gauge] = "gauge", [histogram] = "histogram"};
+    (void)facts;
+    for (size_t i = 0; i < NELEMS(metrics); i++) {
+        const struct metric *metric = &metrics[i];
+        if (metric->help == NULL)
+            continue;
+        buf_addf(out, "# HELP taskproxy_%s %s.\n", metric->name, metric->help);
+        buf_addf(out, "# TYPE taskproxy_%s %s\n", metric->name, types[metric->type]);
+        print_series(total, metric, out);
+    }
+    return 200;
+}
+
+/* ---- /status: an object with one member for each section ---- */
+
+static void add_text(struct json_object *row, const char *name, const char *value)
+{
+    json_object_object_add(row, name, json_object_new_string(value));
+}
+
+static void add_number(struct json_object *row, const char *name, int64_t value)
+{
+    json_object_object_add(row, name, json_object_new_int64(value));
+}
+
+static struct json_object *add_row(struct json_object *array)
+{
+    struct json_object *row = json_object_new_object();
+    json_object_array_add(array, row);
+    return row;
+}
+
+static struct json_object *program_section(const struct status_facts *facts, const struct shm_counters *total)
+{
+    struct json_object *row = json_object_new_object();
+    char at[32];
+    utc_text(stat_read(total, STAT_RELOADED_AT), at);
+    add_text(row, "version", TASKPROXY_VERSION);
+    add_number(row, "uptime_s", facts->uptime_s);
+    add_text(row, "configuration_of", at);
+    add_number(row, "reloads", stat_read(total, STAT_RELOADS));
+    add_number(row, "refused", stat_read(total, STAT_RELOADS_REFUSED));
+    add_number(row, "worker_deaths", stat_read(total, STAT_WORKER_DEATHS));
+    return row;
+}
+
+static struct json_object *workers_section(const struct workers *workers)
+{
+    static const char *const states[] = {[WORKER_STARTING] = "starting",
+                                         [WORKER_READY_TO_SERVE] = "ready",
+                                         [WORKER_HUNG] = "hung",
+                                         [WORKER_LEAVING] = "leaving"};
+    struct json_object *section = json_object_new_array();
+    struct shm_counters *own = xcalloc(1, sizeof(*own));
+    struct worker_info worker;
+    for (size_t i = 0; workers_info(workers, i, &worker); i++) {
+        stats_sum_of(worker.slot, own);
+        struct json_object *row = add_row(section);
+        add_number(row, "worker", worker.index);
+        add_number(row, "pid", worker.pid);
+        add_text(row, "state", states[worker.state]);
+        add_number(row, "uptime_s", worker.uptime_ms / 1000);
+        add_number(row, "requests", request_metrics_read(own, ""));
+    }
+    free(own);
+    return section;
+}
+
+static struct json_object *requests_section(const struct shm_counters *total)
+{
+    struct json_object *row = json_object_new_object();
+    add_number(row, "answered", request_metrics_read(total, ""));
+    add_number(row, "hits", request_metrics_read(total, "hit"));
+    add_number(row, "misses", request_metrics_read(total, "miss"));
+    add_number(row, "collapsed", request_metrics_read(total, "collapsed"));
+    add_number(row, "stale", request_metrics_read(total, "stale"));
+    add_number(row, "queries_spared", stat_read(total, STAT_SPARED));
+    return row;
+}
+
+static struct json_object *now_section(const struct shm_counters *total)
+{
+    struct json_object *row = json_object_new_object();
+    add_number(row, "waiters", stat_read(total, STAT_WAITERS));
+    add_number(row, "streams", stat_read(total, STAT_STREAMS));
+    add_number(row, "watched_tasks", stat_read(total, STAT_WATCHED));
+    add_number(row, "fetches", stat_read(total, STAT_FETCHES));
+    add_number(row, "cached", stat_read(total, STAT_CACHE_ENTRIES));
+    add_number(row, "cache_bytes", stat_read(total, STAT_CACHE_BYTES));
+    add_number(row, "evictions", stat_read(total, STAT_CACHE_EVICTIONS));
+    add_number(row, "redis_up", stat_read(total, STAT_REDIS_UP));
+    add_number(row, "redis_failures", stat_read(total, STAT_REDIS_FAILURES));
+    return row;
+}
+
+static struct json_object *upstreams_section(const struct conf *conf, const struct shm_counters *total)
+{
+    struct json_object *section = json_object_new_array();
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        const struct conf_upstream *upstream = conf_upstream(conf, i);
+        struct json_object *row = add_row(section);
+        bool open = series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0;
+        add_text(row, "upstream", upstream->name);
+        add_text(row, "breaker", open ? "open" : "closed");
+        add_number(row, "in_flight",
+                   series_read(total, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", upstream->name));
+        add_number(row, "queries", series_read(total, FAMILY_UPSTREAM_QUERIES, "upstream", upstream->name));
+        add_number(row, "failures", series_read(total, FAMILY_UPSTREAM_FAILURES, "upstream", upstream->name));
+    }
+    return section;
+}
+
+static void add_key(struct json_object *section, const struct conf_upstream *upstream, size_t i,
+                    const struct shm_counters *total)
+{
+    struct json_object *row = add_row(section);
+    struct key_reading key;
+    upstream_stats_read_key(upstream, i, total, &key);
+    add_text(row, "upstream", upstream->name);
+    add_text(row, "key", key.name);
+    add_text(row, "digest", key.mark);
+    add_text(row, "state", key.aside > 0 ? "set aside" : key.resting > 0 ? "resting" : "in use");
+    add_number(row, "refusals", key.refusals);
+}
+
+static struct json_object *keys_section(const struct conf *conf, const struct shm_counters *total)
+{
+    struct json_object *section = json_object_new_array();
+    for (size_t i = 0; i < conf->upstreams.n; i++) {
+        const struct conf_upstream *upstream = conf_upstream(conf, i);
+        for (size_t key = 0; key < upstream->keys.n; key++)
+            add_key(section, upstream, key, total);
+    }
+    return section;
+}
+
+static struct json_object *tasks_section(void)
+{
+    struct json_object *section = json_object_new_array();
+    struct top_tasks_list list;
+    stats_watched(&list);
+    for (size_t i = 0; i < list.n; i++) {
+        struct json_object *row = add_row(section);
+        add_text(row, "task", list.tasks[i].name);
+        add_number(row, "watchers", list.tasks[i].watchers);
+    }
+    return section;
+}
+
+static int print_status(const struct status_facts *facts, const struct shm_counters *total, struct buf *out)
+{
+    const struct conf *conf = facts->conf;
+    struct json_object *page = json_object_new_object();
+    json_object_object_add(page, "taskproxy", program_section(facts, total));
+    json_object_object_add(page, "troubles", find_problems(facts, total));
+    json_object_object_add(page, "workers", workers_section(facts->workers));
+    json_object_object_add(page, "requests", requests_section(total));
+    json_object_object_add(page, "now", now_section(total));
+    json_object_object_add(page, "upstreams", upstreams_section(conf, total));
+    json_object_object_add(page, "keys", keys_section(conf, total));
+    json_object_object_add(page, "most_watched", tasks_section());
+    buf_puts(out,
+             json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE | JSON_C_TO_STRING_PRETTY));
+    buf_putc(out, '\n');
+    json_object_put(page);
+    return 200;
+}
+
+/* ---- the table of pages ---- */
+
+static const struct page {
+    const char *path;
+    int (*print)(const struct status_facts *facts, const struct shm_counters *total, struct buf *out);
+    const char *type; /* of the content */
+    bool counts;      /* it prints counters; otherwise `total` is NULL */
+} pages[] = {{"/healthz", print_health, "application/json", false},
+             {"/readyz", print_readiness, "application/json", true},
+             {"/metrics", print_metrics, "text/plain; version=0.0.4", true},
+             {"/status", print_status, "application/json", true}};
+
+int status_page_find(const char *uri)
+{
+    if (uri == NULL)
+        return -1;
+    size_t len = strcspn(uri, "?");
+    for (size_t i = 0; i < NELEMS(pages); i++) {
+        if (strlen(pages[i].path) == len && memcmp(pages[i].path, uri, len) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+const char *status_page_type(int page)
+{
+    return pages[page].type;
+}
+
+/* ---- from the master to the status server: the HTTP status, with the text in a memory file ---- */
+
+union attachment {
+    struct cmsghdr head;
+    char room[CMSG_SPACE(sizeof(int))];
+};
+
+/* A message with the HTTP status `code`. */
+static struct msghdr message_with(struct iovec *code, union attachment *file)
+{
+    return (struct msghdr){
+        .msg_iov = code, .msg_iovlen = 1, .msg_control = file, .msg_controllen = sizeof(*file)};
+}
+
+static void send_page(int control, int code, const struct buf *text)
+{
+    int fd = memfd_create("taskproxy-page", MFD_CLOEXEC);
+    union attachment file = {
+        .head = {.cmsg_len = CMSG_LEN(sizeof(fd)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct msghdr message = message_with(&(struct iovec){&code, sizeof(code)}, &file);
+    memcpy(CMSG_DATA(&file.head), &fd, sizeof(fd));
+    if (fd < 0 || write_full(fd, text->data, text->len) < 0)
+        message.msg_controllen = 0; /* a message without a page */
+    if (sendmsg(control, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        log_warn("cannot send a status page: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+void status_page_send(const struct status_facts *facts, unsigned page, int control)
+{
+    if (page >= NELEMS(pages))
+        return; /* no status server sends this */
+    struct shm_counters *total = pages[page].counts ? xcalloc(1, sizeof(*total)) : NULL;
+    struct buf text;
+    buf_init(&text, STATUS_PAGE_MAX);
+    if (total != NULL)
+        stats_sum(total);
+    int code = pages[page].print(facts, total, &text);
+    send_page(control, code, &text);
+    buf_done(&text);
+    free(total);
+}
+
+int status_page_receive(int control, struct buf *text)
+{
+    int code, fd;
+    union attachment file;
+    struct msghdr message = message_with(&(struct iovec){&code, sizeof(code)}, &file);
+    if (recvmsg(control, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(code) || message.msg_controllen == 0)
+        return -1;
+    memcpy(&fd, CMSG_DATA(&file.head), sizeof(fd));
+    size_t len = (size_t)lseek(fd, 0, SEEK_CUR); /* where the master has stopped to write */
+    void *data = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+    close(fd);
+    if (data == MAP_FAILED)
+        return -1;
+    buf_add(text, data, len);
+    munmap(data, len);
+    return code;
+}
