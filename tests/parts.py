@@ -60,6 +60,26 @@ def _listed_children(pid: int) -> list:
         return []
 
 
+def workers_of(master: int) -> list:
+    """The pids of the master's live workers, oldest first."""
+    return _children_with(master, b"--worker")
+
+
+def status_servers_of(master: int) -> list:
+    """Likewise its status servers: one, or more in a reload."""
+    return _children_with(master, b"--status-server")
+
+
+def _children_with(master: int, option: bytes) -> list:
+    def first_option(pid: int) -> list:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:2]
+        except OSError:
+            return []
+
+    return [pid for pid in children_of(master) if first_option(pid) == [option]]
+
+
 @dataclass
 class Answer:
     """An HTTP answer; header names are in lower case."""
@@ -206,7 +226,7 @@ class Redis(Process):
 
 
 class Daemon(Process):
-    """taskproxy itself: master and workers."""
+    """taskproxy itself: master, status server and workers."""
 
     name = "taskproxy"
 
@@ -252,8 +272,12 @@ class Daemon(Process):
         return Answer(*fastcgi.parse_answer(done.stdout))
 
     def workers(self) -> list:
-        """The pids of the master's live children, oldest first."""
-        return children_of(self.pid)
+        """The pids of the master's live workers, oldest first."""
+        return workers_of(self.pid)
+
+    def status_servers(self) -> list:
+        """The pids of its live status servers, oldest first."""
+        return status_servers_of(self.pid)
 
     def hup(self) -> None:
         self.signal(signal.SIGHUP)
@@ -273,20 +297,20 @@ class Daemon(Process):
         return self.process.wait(seconds)
 
     def stop(self) -> None:
-        """Stops the daemon; raises AssertionError unless it exits with status 0 and leaves no worker."""
+        """Stops the daemon; raises AssertionError unless it exits with status 0 and leaves no child."""
         if self.process is None:
             return
         try:
-            workers = self.workers()
+            children = self.workers() + self.status_servers()
             self._end()
             status = self.process.returncode
-            left = [pid for pid in workers if process_state(pid)[0] not in "ZX"]
+            left = [pid for pid in children if process_state(pid)[0] not in "ZX"]
         finally:
             self.kill()
         if status != 0:
             raise AssertionError(f"the daemon exited with status {status}:\n{self.log()}")
         if left:
-            raise AssertionError(f"the master exited before its workers {left}:\n{self.log()}")
+            raise AssertionError(f"the master exited before its children {left}:\n{self.log()}")
 
     def check(self) -> None:
         """Raises AssertionError if a sanitizer has reported anything."""

@@ -129,12 +129,44 @@ def status_of(pid, *names):
     return [lines[name].split() for name in names]
 
 
+def memory(pid):
+    """The memory of the process, mapping by mapping: address range, whether it is locked, and the bytes."""
+    smaps = Path(f"/proc/{pid}/smaps").read_text()
+    mapping = r"^(([0-9a-f]+)-([0-9a-f]+) r.*)\n(?:.*\n)*?VmFlags: (.*)$"
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
+        for place, first, last, flags in re.findall(mapping, smaps, re.MULTILINE):
+            with contextlib.suppress(OSError, OverflowError):  # a kernel mapping, or past the end of a file
+                mem.seek(int(first, 16))
+                yield place, "lo" in flags.split(), mem.read(int(last, 16) - int(first, 16))
+
+
 def wait_gone(stack, *pids):
     stack.wait_until(lambda: all(process_state(pid)[0] in "ZX" for pid in pids), what=f"the end of {pids}")
 
 
 def sockets(stack):
     return sorted(path.name for path in stack.socket_dir.iterdir())
+
+
+# Status pages
+
+
+STATUS_REQUEST = request(task_params("/healthz"))
+
+
+@contextlib.contextmanager
+def half_sent(stack):
+    """A connection whose request the status server has begun to read."""
+    with Connection(stack.status_socket) as connection:
+        connection.send(STATUS_REQUEST[:20])
+        wait_connections(stack, 1)
+        yield connection
+
+
+def assert_status_answered(connection) -> None:
+    connection.send(STATUS_REQUEST[20:])
+    status, _, body = connection.read_answer()
+    assert status == 200 and b'"alive"' in body
 
 
 # Files

@@ -1,7 +1,6 @@
 """The upstream's key is sent in one header of queries to one origin and appears nowhere else."""
 
 import base64
-import contextlib
 import json
 import os
 import re
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PLAIN_BINARY
+from helpers import PLAIN_BINARY, memory
 from switches import SWITCHES
 
 PATH = "/sora/v1/videos/"
@@ -196,17 +195,6 @@ def test_keys_of_a_pool_never_leak_even_when_their_files_are_replaced(make_stack
     for key in keys:
         for places in (answers, files(stack, *secret_files), processes(stack), pages(stack), redis_values(stack)):
             assert_nowhere(places, key)
-
-
-def memory(pid):
-    """The memory of the process, mapping by mapping: address range, whether it is locked, and the bytes."""
-    smaps = Path(f"/proc/{pid}/smaps").read_text()
-    mapping = r"^(([0-9a-f]+)-([0-9a-f]+) r.*)\n(?:.*\n)*?VmFlags: (.*)$"
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
-        for place, first, last, flags in re.findall(mapping, smaps, re.MULTILINE):
-            with contextlib.suppress(OSError, OverflowError):  # a kernel mapping, or past the end of a file
-                mem.seek(int(first, 16))
-                yield place, "lo" in flags.split(), mem.read(int(last, 16) - int(first, 16))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the processes")

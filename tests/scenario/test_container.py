@@ -13,7 +13,7 @@ import yaml
 
 import needs
 from helpers import clients, sockets, status_of, wait_gone
-from parts import WEB_GROUP, children_of, process_state
+from parts import WEB_GROUP, children_of, process_state, workers_of
 from stack import ROOT, read_json
 
 FOLDER = ROOT / "conf" / "container"
@@ -55,7 +55,7 @@ def make_contained(make_stack):
 def test_process_1_reloads_on_hup_without_failed_requests(make_contained):
     stack, master = make_contained()
     assert status_of(master, "NSpid") == [[str(master), "1"]]
-    old = children_of(master)
+    old = workers_of(master)
     assert len(old) == 2
     with clients(stack) as failures:
         stack.configure(workers=3)
@@ -63,7 +63,7 @@ def test_process_1_reloads_on_hup_without_failed_requests(make_contained):
         stack.wait_metric("workers_ready", 3)
         wait_gone(stack, *old)
     assert failures == []
-    assert len(children_of(master)) == 3
+    assert len(workers_of(master)) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -82,12 +82,12 @@ def test_process_1_drains_on_term(make_contained, number):
 
 def test_process_1_reaps_orphans(make_contained):
     stack, master = make_contained()
-    workers = set(children_of(master))
+    known = set(children_of(master))
     fifo = stack.folder / "fifo"
     os.mkfifo(fifo)
     inside = ["nsenter", "--target", str(master), "--pid", "sh", "-c", f"read line < {fifo} &"]
     subprocess.run(inside, check=True, timeout=20, stdin=subprocess.DEVNULL)
-    orphans = stack.wait_until(lambda: set(children_of(master)) - workers, what="an orphan")
+    orphans = stack.wait_until(lambda: set(children_of(master)) - known, what="an orphan")
     fifo.write_text("end\n")
     stack.wait_until(lambda: {process_state(pid)[0] for pid in orphans} == {"X"}, what="the orphan to be reaped")
     assert stack.task("task_1").status == 200
@@ -95,12 +95,12 @@ def test_process_1_reaps_orphans(make_contained):
 
 def test_process_1_replaces_a_dead_worker(make_contained):
     stack, master = make_contained()
-    worker = children_of(master)[0]
+    worker = workers_of(master)[0]
     os.kill(worker, signal.SIGKILL)
     stack.wait_metric("worker_deaths_total", 1)
     stack.wait_metric("workers_ready", 2)
     wait_gone(stack, worker)
-    assert len(children_of(master)) == 2
+    assert len(workers_of(master)) == 2
 
 
 def test_process_1_logs_why_it_cannot_start_and_exits(make_contained):
@@ -129,7 +129,7 @@ def test_workers_load_their_filter_under_dockers_default_one(make_stack):
     master = contain(stack, *user, *AS_DOCKER)
     assert status_of(master, "Uid", "CapPrm", "Seccomp_filters") == [4 * ["10001"], [16 * "0"], ["1"]]
     stack.wait_metric("workers_ready", 2)
-    assert [status_of(pid, "Seccomp", "Seccomp_filters") for pid in children_of(master)] == 2 * [[["2"], ["2"]]]
+    assert [status_of(pid, "Seccomp", "Seccomp_filters") for pid in workers_of(master)] == 2 * [[["2"], ["2"]]]
     assert "sandbox" not in stack.daemon.log()
     with clients(stack) as failures:
         stack.daemon.hup()

@@ -12,7 +12,7 @@ import pytest
 from helpers import clients, status_of
 from installing import FreshRoot, copy_tree, run
 from managing import Manager
-from parts import Process, children_of
+from parts import Process, children_of, workers_of
 
 HERE = Path(__file__).parent
 # Databases of dpkg and others about all packages and users.
@@ -238,7 +238,7 @@ def test_package_upgrade_reloads_without_failed_requests(installed, deb, root):
             stack.wait_until(lambda: not set(old) & set(children_of(service.pid)), what="the exit of the old workers")
         assert failures == []
         assert Path(f"/proc/{service.pid}/exe").samefile(root.path / "usr/sbin/taskproxy")
-        assert len(children_of(service.pid)) == 2
+        assert len(workers_of(service.pid)) == 2
         asked = (root.path / "root/systemctl.log").read_text().splitlines()
         assert asked.index("--system daemon-reload") < asked.index("try-reload-or-restart taskproxy.service")
         assert not [line for line in asked if re.search(r"(?<!try-reload-or-)restart|\bstop\b", line)]

@@ -200,7 +200,7 @@ def mutations(count, seed):
         yield bytes(data)
 
 
-@pytest.mark.parametrize("index", [0, None], ids=["worker", "master"])
+@pytest.mark.parametrize("index", [0, None], ids=["worker", "status server"])
 def test_two_thousand_mutated_requests_are_harmless(stack, index):
     path = stack.status_socket if index is None else stack.worker_socket(index)
     for data in mutations(2000, seed=20250222):

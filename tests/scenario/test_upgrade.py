@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastcgi
-from helpers import wait_gone
+from helpers import assert_status_answered, half_sent, wait_gone
 from managing import Manager
 from parts import ROOT, process_state
 
@@ -284,6 +284,19 @@ def test_sigterm_during_the_exec_is_not_lost(upgradable):
     os.close(log)
     assert stack.daemon.process.returncode == 0
     wait_gone(stack, *old)
+
+
+def test_status_page_is_sent_across_an_upgrade(upgradable):
+    stack = upgradable(nginx=False, redis=False)
+    old = stack.daemon.status_servers()
+    with half_sent(stack) as connection:
+        lay(stack, stack.daemon.binary)
+        new = Path(stack.daemon.binary).stat().st_ino
+        stack.daemon.hup()
+        stack.wait_until(lambda: program_of(stack.daemon.pid) == new, what="the new program")
+        assert_status_answered(connection)
+    wait_gone(stack, *old)
+    assert [program_of(pid) for pid in stack.daemon.status_servers()] == [new]
 
 
 def test_worker_that_cannot_exit_is_killed_after_drain(upgradable):
