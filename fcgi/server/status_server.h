@@ -1,6 +1,6 @@
 /* status_server: a process that answers on the FastCGI socket "status.sock", so that the master, which has the secrets and may
- * be root, reads nothing that a client sends. It runs in the sandbox as the workers' user, and has no part of the
- * configuration: it asks the master for each page (status_page.h).
+ * be root, reads nothing that a client sends. It runs in the sandbox as the workers' user, and does not read
+ * the configuration: it asks the master for each page (status_page.h).
  *
  * The master starts, watches and replaces it like a worker; it has the first three descriptors of a worker. */
 #ifndef STATUS_SERVER_H
