@@ -1,10 +1,14 @@
 /* log: see log.h. */
 #include "lib/log.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +16,7 @@
 
 #include "lib/buf.h"
 #include "lib/sanitize.h"
+#include "lib/stats.h"
 #include "lib/trace.h"
 
 static enum log_level least_level = LOG_INFO;
@@ -19,6 +24,13 @@ static enum log_format line_format = LOG_TEXT;
 static bool to_journal;
 static char process_name[32];
 static struct log_ratelimit ratelimit;
+
+static int log_fd = STDERR_FILENO; /* or another descriptor of the same pipe or terminal */
+
+/* Lines that standard error has not accepted yet. A part of the first one may have been written. */
+static char backlog[LOG_BACKLOG_MAX];
+static size_t backlog_len;
+static int64_t dropped; /* lines, not reported yet */
 
 /* ---- the form of a line ---- */
 
@@ -94,11 +106,11 @@ size_t log_format_entry(enum log_format format, bool for_journal, const struct l
         add_json(&b, line);
     else
         add_text(&b, for_journal, line);
-    buf_putc(&b, '\n');
     size_t len = b.len;
     memcpy(out, b.data, len);
     buf_done(&b);
-    return len;
+    out[len] = '\n';
+    return len + 1;
 }
 
 /* ---- repetitions and floods ---- */
@@ -119,7 +131,7 @@ static bool has_room(struct log_ratelimit *f, enum log_level level, int64_t now_
     return f->passed[level]++ < LOG_RATELIMIT_PER_SECOND;
 }
 
-static void drop(struct log_ratelimit *f)
+static void suppress(struct log_ratelimit *f)
 {
     if (f->dropped++ == 0)
         f->report_dropped_ms = f->second_ms + LOG_RATELIMIT_SECOND_MS;
@@ -130,7 +142,7 @@ bool log_ratelimit_take(struct log_ratelimit *f, enum log_level level, const cha
     if (is_repeated(f, level, message, now_ms))
         f->repeats++;
     else if (!has_room(f, level, now_ms))
-        drop(f);
+        suppress(f);
     else
         return true;
     return false;
@@ -178,6 +190,67 @@ bool log_once(struct log_once *once, const char *text, int64_t now_ms)
     return true;
 }
 
+/* ---- writing without blocking ---- */
+
+/* A regular file must not be opened again, as its offset is shared, and a socket cannot be. */
+static void open_own(void)
+{
+    struct stat st;
+    if (fstat(STDERR_FILENO, &st) < 0 || S_ISREG(st.st_mode))
+        return;
+    int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0)
+        log_fd = fd;
+}
+
+static bool is_writable(int within_ms)
+{
+    struct pollfd fds = {.fd = log_fd, .events = POLLOUT};
+    return poll(&fds, 1, within_ms) > 0;
+}
+
+/* Returns the number of bytes written, or a negative errno. */
+static ssize_t write_now(const char *text, size_t len)
+{
+    ssize_t n = send(log_fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0 && errno == ENOTSOCK) {
+        if (!is_writable(0))
+            return -EAGAIN;
+        n = write(log_fd, text, len);
+    }
+    return n < 0 ? -errno : n;
+}
+
+/* Returns 0 if everything is written, or a negative errno. */
+static int flush(void)
+{
+    size_t done = 0;
+    ssize_t n = 1;
+    while (done < backlog_len && n > 0) {
+        const char *line = backlog + done, *end = memchr(line, '\n', backlog_len - done);
+        n = write_now(line, (size_t)(end + 1 - line));
+        done += n > 0 ? (size_t)n : 0;
+    }
+    backlog_len -= done;
+    memmove(backlog, backlog + done, backlog_len);
+    return n < 0 ? (int)n : 0;
+}
+
+static void drop(void)
+{
+    dropped++;
+    stat_inc(STAT_LOG_DROPPED);
+}
+
+/* After a dropped line, all further ones are dropped until their number is reported, so that one report is enough. */
+static void append(const char *text, size_t len)
+{
+    if (dropped > 0 || len > LOG_BACKLOG_MAX - backlog_len)
+        return drop();
+    memcpy(backlog + backlog_len, text, len);
+    backlog_len += len;
+}
+
 /* ---- the process ---- */
 
 /* Whether standard error is still the stream that systemd connected to the journal: it may have been redirected. */
@@ -192,10 +265,16 @@ static bool is_journal(void)
 
 void log_setup(enum log_level least, enum log_format format, const char *process)
 {
+    static bool opened;
     least_level = least;
     line_format = format;
     to_journal = is_journal();
     snprintf(process_name, sizeof(process_name), "%s", process ? process : "");
+    if (opened)
+        return;
+    opened = true;
+    open_own();
+    (void)atexit(log_finish);
 }
 
 bool log_wants(enum log_level level)
@@ -203,7 +282,7 @@ bool log_wants(enum log_level level)
     return level >= least_level;
 }
 
-static void write_entry(struct log_entry line)
+static void append_entry(struct log_entry line)
 {
     const struct trace trace = trace_now();
     line.now_ms = wall_ms();
@@ -213,8 +292,29 @@ static void write_entry(struct log_entry line)
     line.trace = line.repeated == 0 && trace.parent[0] ? trace.parent : NULL;
     char text[LOG_LINE_MAX];
     size_t len = log_format_entry(line_format, to_journal, &line, text);
-    if (write(STDERR_FILENO, text, len) < 0)
-        return; /* an error here cannot be reported anywhere */
+    append(text, len);
+}
+
+/* Writes the backlog, then the report of dropped lines. Returns 0, or a negative errno. */
+static int catch_up(void)
+{
+    char text[96];
+    int bad = flush();
+    if (bad < 0 || dropped == 0)
+        return bad;
+    snprintf(text, sizeof(text), "%lld log lines dropped: standard error did not accept them",
+             (long long)dropped);
+    dropped = 0;
+    append_entry((struct log_entry){.level = LOG_WARN, .message = text});
+    return flush();
+}
+
+static void write_entry(struct log_entry line)
+{
+    if (dropped > 0)
+        (void)catch_up();
+    append_entry(line);
+    (void)flush();
 }
 
 static void write_line(enum log_level level, const char *message, int64_t repeated)
@@ -231,11 +331,16 @@ void log_audit(const struct log_audit *audit)
     write_entry((struct log_entry){.level = LOG_AUDIT, .message = audit->event, .audit = &safe});
 }
 
+static int64_t monotonic_ms(void)
+{
+    return (int64_t)(uv_hrtime() / 1000000);
+}
+
 static void report(enum log_ratelimit_when when)
 {
     struct log_ratelimit_report r;
     char text[96];
-    while (log_ratelimit_report(&ratelimit, when, (int64_t)(uv_hrtime() / 1000000), &r)) {
+    while (log_ratelimit_report(&ratelimit, when, monotonic_ms(), &r)) {
         snprintf(text, sizeof(text), "%lld lines suppressed: more than %d of one level in one second",
                  (long long)r.n, LOG_RATELIMIT_PER_SECOND);
         write_line(r.level, r.message ? r.message : text, r.message ? r.n : 0);
@@ -254,7 +359,7 @@ void log_line(enum log_level level, const char *format, ...)
     sanitize_copy(message, sizeof(message), raw, strlen(raw));
     if (level == LOG_DEBUG)
         return write_line(level, message, 0); /* debug lines are never suppressed */
-    int64_t now_ms = (int64_t)(uv_hrtime() / 1000000);
+    int64_t now_ms = monotonic_ms();
     if (!log_ratelimit_take(&ratelimit, level, message, now_ms))
         return;
     report(LOG_RATELIMIT_LINE);
@@ -265,9 +370,18 @@ void log_line(enum log_level level, const char *format, ...)
 void log_tick(void)
 {
     report(LOG_RATELIMIT_TICK);
+    (void)catch_up();
 }
 
 void log_finish(void)
 {
     report(LOG_RATELIMIT_END);
+    int64_t left_ms, end_ms = monotonic_ms() + LOG_FINISH_MS;
+    while (catch_up() == -EAGAIN && (left_ms = end_ms - monotonic_ms()) > 0 && is_writable((int)left_ms))
+        ;
+    for (size_t i = 0; i < backlog_len; i++) {
+        if (backlog[i] == '\n')
+            drop();
+    }
+    backlog_len = 0;
 }

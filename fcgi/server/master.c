@@ -178,6 +178,7 @@ static void become(struct master *m)
     fcntl(m->stats_fd, F_SETFD, 0);
     setenv(handed_over, stats_fd, 1);
     free(stats_fd);
+    log_finish();
     execl(program, program, "-c", m->conf_path, (char *)NULL);
     const char *why = strerror(errno);
     close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC); /* workers must not inherit them */
@@ -460,7 +461,6 @@ static void close_everything(struct master *m)
     conf_free(m->conf);
     if (!vault_is_empty())
         abort(); /* a secret was not wiped */
-    log_finish();
 }
 
 static void warn_of_misconfiguration(const struct master *m)

@@ -145,7 +145,6 @@ static int run(struct worker *w)
     conf_free(w->conf);
     if (!vault_is_empty())
         abort(); /* a secret was not wiped */
-    log_finish();
     return EXIT_SUCCESS;
 }
 

@@ -86,6 +86,18 @@ TEST(longest_message_with_escapes_fits)
     assert_memory_equal(out + len - 5, "\\\"\"}\n", 5);
 }
 
+TEST(line_that_is_too_long_is_cut_but_ends_as_a_line)
+{
+    char task[LOG_MESSAGE_MAX], out[LOG_LINE_MAX];
+    memset(task, '"', sizeof(task) - 1);
+    task[sizeof(task) - 1] = '\0';
+    const struct log_audit audit = {.event = task, .team = "web", .request_id = "5e0d", .task = task};
+    const struct log_entry line = LINE(.level = LOG_AUDIT, .message = task, .audit = &audit);
+    size_t len = log_format_entry(LOG_JSON, true, &line, out);
+    assert_true(len <= LOG_LINE_MAX);
+    assert_ptr_equal(memchr(out, '\n', len), out + len - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -95,6 +107,7 @@ int main(void)
         cmocka_unit_test(audit_line_has_members),
         cmocka_unit_test(json_line_is_one_object),
         cmocka_unit_test(longest_message_with_escapes_fits),
+        cmocka_unit_test(line_that_is_too_long_is_cut_but_ends_as_a_line),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }
