@@ -115,6 +115,7 @@ class Process:
         self.stack = stack
         self.process = None
         self.passed = []  # descriptors inherited with the same numbers, from the next start on
+        self.stderr = None  # a descriptor for standard error instead of the log, from the next start on
         self.log_path = stack.folder / f"{self.name}.log"
 
     @property
@@ -136,8 +137,8 @@ class Process:
             settings += ["prlimit", f"--nofile={nofile}:{nofile}", "--"]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*settings, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                cwd=self.stack.folder, start_new_session=True, pass_fds=self.passed,
+                [*settings, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=self.stderr or log,
+                env=environment, cwd=self.stack.folder, start_new_session=True, pass_fds=self.passed,
             )
 
     def wait_ready(self, ready) -> None:

@@ -15,6 +15,7 @@ import fastcgi
 from helpers import assert_status_answered, half_sent, wait_gone
 from managing import Manager
 from parts import ROOT, process_state
+from test_stalled_log import Reader, ask_until_lines_are_dropped, assert_whole
 
 
 def lay(stack, source) -> None:
@@ -247,6 +248,21 @@ def test_old_workers_serve_and_count_when_new_ones_cannot_start(upgradable):
         assert stack.daemon.term() == 0
     finally:
         manager.close()
+
+
+def test_upgrade_while_the_log_is_not_read(upgradable):
+    stack = upgradable(redis=False, daemon=False, config={"log_level": "debug"})
+    stack.standin.switch(state="SUCCESS")
+    with Reader(stack, "pipe") as reader:
+        reader.start_daemon()
+        ask_until_lines_are_dropped(stack)
+        upgrade(stack)
+        reader.resume()
+        assert stack.ask_worker("/sora/v1/videos/t", REQUEST_ID="f" * 32).status == 200
+        stack.wait_log(f"request {'f' * 32}: answered with 200")
+        assert stack.daemon.term() == 0
+        reader.join()
+    assert_whole(stack.daemon.log().splitlines())
 
 
 def test_sigterm_during_the_exec_is_not_lost(upgradable):
