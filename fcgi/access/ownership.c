@@ -16,10 +16,10 @@ enum {
 #define KEPT_MS_TEXT "2592000000"
 
 /* KEYS: the owner. ARGV: the claiming team, the time to live in ms. Returns the owner; nil if the team has just become
- * it; 0 if there is none and Redis cannot store one, because it is full or read-only. */
+ * it; the error if there is none and Redis rejects the write. */
 static const char claim_script[] =
     "local owner=redis.call('GET',KEYS[1]) "
-    "if not owner then return redis.pcall('SET',KEYS[1],ARGV[1],'PX',ARGV[2]).err and 0 end "
+    "if not owner then local set=redis.pcall('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return set.err and set end "
     "if owner==ARGV[1] then redis.pcall('PEXPIRE',KEYS[1],ARGV[2]) end return owner";
 
 /* The owner of one task. */
@@ -110,8 +110,8 @@ static void decide(struct claim *claim, const struct team *owner, enum claim_eve
     claim->event = claim->granted ? event : CLAIM_REFUSED;
 }
 
-/* Without an answer from Redis, or if Redis is full: the owner that this worker knows. If it knows none, another worker
- * may know one. */
+/* Without an answer from Redis, or if Redis rejects writes: the owner that this worker knows. If it knows none, another
+ * worker may know one. */
 static void decide_alone(struct claim *claim)
 {
     const struct owner *owner = recall(claim);
@@ -130,7 +130,7 @@ static void on_owner(void *user, const struct redis_reply *reply)
         decide(claim, remember(claim, claim->team)->team, CLAIM_TAKEN);
     else if (reply->result == REDIS_FOUND && reply->value != NULL)
         decide(claim, remember(claim, teams_by_name(teams, reply->value))->team, CLAIM_CONFIRMED);
-    else /* unavailable, or full */
+    else /* unavailable, or it rejects writes */
         decide_alone(claim);
     claim->on_claimed(claim);
 }

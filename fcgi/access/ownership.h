@@ -4,8 +4,8 @@
  * request spells its id, and whichever route it takes, the task has one owner.
  *
  * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
- * is unavailable or full, claims on tasks whose owners are unknown remain undecided. A configuration with ownership and
- * without Redis is refused: owners would differ between workers, and be lost with them.
+ * is unavailable or rejects writes, claims on tasks whose owners are unknown remain undecided. A configuration with
+ * ownership and without Redis is refused: owners would differ between workers, and be lost with them.
  *
  *     ACCOUNT:IDENTITY#owner     the team's name (behind the prefix)     PX 30 days, renewed while the team uses the task
  */
@@ -31,7 +31,7 @@ struct claim {
     char identity[IDENTITY_SIZE];  /* of the task; "": it was not claimed, or has none */
     struct redis_command *command; /* under way, or NULL */
     bool granted;                  /* the task is the team's */
-    bool undecided;                /* not granted, because Redis is unavailable or full */
+    bool undecided;                /* not granted, because Redis is unavailable or rejects writes */
     enum claim_event event;        /* for the audit; a claim that the cache grants is none */
     void (*on_claimed)(struct claim *claim);
 };

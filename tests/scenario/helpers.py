@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import subprocess
 import threading
 from pathlib import Path
@@ -203,6 +204,29 @@ def restart_daemon(stack):
 def wait_stored(stack, task_id):
     """Waits until the task is in Redis, and returns its value."""
     return stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id), what=f"{task_id} in Redis")
+
+
+@contextlib.contextmanager
+def rejecting_writes(stack, error):
+    """Until its end, Redis answers writes with this error: OOM, MISCONF, NOREPLICAS, READONLY or MASTERDOWN (reads, too).
+    The clock must run."""
+    begin, end = {
+        "OOM": (["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"]),
+        "MISCONF": (["CONFIG SET save '3600 1000000'", "BGSAVE"], ["CONFIG SET save ''"]),
+        "NOREPLICAS": (["CONFIG SET min-replicas-to-write 1"], ["CONFIG SET min-replicas-to-write 0"]),
+        "READONLY": (["REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"]),
+        "MASTERDOWN": (["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"]),
+    }[error]
+    write = ["GET", "x"] if error == "MASTERDOWN" else ["SET", "x", "1", "XX"]
+    (stack.folder / "dump.rdb").mkdir(exist_ok=True)  # so that BGSAVE fails
+    try:
+        for command in begin:
+            stack.redis.cli(*shlex.split(command))
+        stack.wait_until(lambda: stack.redis.cli(*write).startswith(error), what=error)
+        yield
+    finally:
+        for command in end:
+            stack.redis.cli(*shlex.split(command))
 
 
 def use_documented_rights(stack, **redis) -> None:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from helpers import time_out, use_documented_rights, wait_stored
+from helpers import rejecting_writes, time_out, use_documented_rights, wait_stored
 from parts import ROOT
 from recorded import ANSWERS, read_answer
 from stack import merged, read_json
@@ -104,18 +104,33 @@ def test_workers_agree_on_the_owner_even_after_a_reload(make_stack):
     assert {refusal(stack.ask_worker(NATIVE + "t", index, **given("web"))) for index in range(4)} == {NOT_THERE}
 
 
-def test_full_redis_still_knows_the_owner_and_gives_no_new_task_away(make_stack):
+@pytest.mark.parametrize("error", ["OOM", "MISCONF", "NOREPLICAS"])
+def test_redis_that_rejects_writes_still_knows_the_owner_and_gives_no_new_task_away(make_stack, error):
     stack = owning_stack(make_stack)
     assert ask(stack, "t", "web").status == 200
-    stack.redis.cli("CONFIG", "SET", "maxmemory", "1")
-    stack.daemon.reload()
-    stack.wait_metric("redis_up", 1)
-    assert refusal(ask(stack, "t", "film")) == NOT_THERE
-    assert ask(stack, "t", "web").status == 200
-    assert {refusal(ask(stack, "new", team)) for team in ("film", "web")} == {(503, "overloaded")}
-    stack.redis.cli("CONFIG", "SET", "maxmemory", "0")
+    with rejecting_writes(stack, error):
+        stack.daemon.reload()
+        stack.wait_metric("redis_up", 1)
+        assert refusal(ask(stack, "t", "film")) == NOT_THERE
+        assert ask(stack, "t", "web").status == 200
+        assert {refusal(ask(stack, "new", team)) for team in ("film", "web")} == {(503, "overloaded")}
     stack.wait_until(lambda: ask(stack, "new", "film").status == 200, what="the first team's claim")
     assert refusal(ask(stack, "new", "web")) == NOT_THERE
+
+
+@pytest.mark.parametrize("error", ["READONLY", "MASTERDOWN"])
+def test_replica_gives_no_task_away(make_stack, error):
+    stack = owning_stack(make_stack, workers=2)
+    assert stack.ask_worker(NATIVE + "t", 0, **given("web")).status == 200
+    with rejecting_writes(stack, error):
+        for team in ("film", "web"):  # worker 1 does not know that the task is web's
+            assert refusal(stack.ask_worker(NATIVE + "t", 1, **given(team))) == (503, "overloaded")
+        assert {refusal(ask(stack, "new", team)) for team in ("film", "web")} == {(503, "overloaded")}
+        assert [stack.ask_worker(NATIVE + "t", 0, **given(team)).status for team in ("film", "web")] == [404, 200]
+    stack.wait_metric("redis_up", 2)
+    assert refusal(stack.ask_worker(NATIVE + "t", 1, **given("film"))) == NOT_THERE
+    assert stack.ask_worker(NATIVE + "t", 1, **given("web")).status == 200
+    assert ask(stack, "new", "film").status == 200 and refusal(ask(stack, "new", "web")) == NOT_THERE
 
 
 def test_one_of_many_concurrent_teams_becomes_the_owner(make_stack):
