@@ -49,7 +49,11 @@
     X(UNKNOWN_STATUS, counter, "unknown_status_total", "", "Status values that no provider file lists")      \
     X(REDIS_WANTED, gauge, "redis_wanted", "", "Workers whose configuration names a Redis")                  \
     X(REDIS_UP, gauge, "redis_up", "", "Workers whose Redis connection is usable")                           \
-    X(REDIS_REJECTED, gauge, "redis_auth_rejected", "", "Workers whose password Redis rejects")              \
+    X(REDIS_NO_WRITES, gauge, "redis_rejecting", "reason=\"writes\"",                                        \
+      "Workers whose commands or connections Redis rejects, by reason")                                      \
+    X(REDIS_NO_PERMISSION, gauge, "redis_rejecting", "reason=\"permission\"", NULL)                          \
+    X(REDIS_REPLICA, gauge, "redis_rejecting", "reason=\"replica\"", NULL)                                   \
+    X(REDIS_PASSWORD, gauge, "redis_rejecting", "reason=\"password\"", NULL)                                 \
     X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers subscribed to Redis notifications")            \
     X(REDIS_GETS, counter, "redis_commands_total", "command=\"get\"", "Commands sent to Redis")              \
     X(REDIS_SETS, counter, "redis_commands_total", "command=\"set\"", NULL)                                  \

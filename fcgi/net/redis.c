@@ -1,7 +1,10 @@
 /* redis: see redis.h.
  *
- *     DOWN --pause over--> CONNECTING (AUTH, SELECT, PING) --PONG--> UP --error, time-out--> DOWN
- *                                                           '--SUBSCRIBE--^ if it is a subscription
+ *     DOWN --pause over--> CONNECTING (AUTH, SELECT, probe) --> UP --connection lost, time-out, replica--> DOWN
+ *                                                      '--SUBSCRIBE--^ if it is a subscription
+ *
+ * The probe is a write that stores nothing: PING succeeds on a replica, and on a Redis that is full. A Redis that
+ * rejects writes is UP, because results can still be read. Probes then find out when it accepts them again.
  *
  * hiredis 0.14 has no time-outs, and its adapter for libuv does not detect refused connections, so this file
  * has its own adapter (struct link) and deadlines. */
@@ -23,7 +26,8 @@ enum {
     PAUSE_FIRST_MS = 100,
     PAUSE_MAX_MS = 5000,
     COMPLAIN_AGAIN_MS = 60000,
-    WORDS_MAX = 12, /* of a command */
+    PROBE_MS = 5000, /* from the last rejected command to the next probe */
+    WORDS_MAX = 12,  /* of a command */
     LAST_LOOK_MS =
         1 /* not 0: libuv runs a timer that its own callback armed with 0 before it reads a socket */
 };
@@ -37,16 +41,47 @@ struct link {
     int events;
 };
 
-/* The verb of the commands that make up the handshake. */
-enum { HANDSHAKE = REDIS_VERBS };
+/* The verbs of the connection's own commands: probes, and the rest of the handshake. */
+enum { PROBE = REDIS_VERBS, HANDSHAKE };
 
 static const struct {
     const char *word;
     const char *label; /* of the histogram */
     enum stat_id sent; /* the counter */
-} verbs[REDIS_VERBS] = {[REDIS_GET] = {"GET", "get", STAT_REDIS_GETS},
-                        [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
-                        [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS}};
+} verbs[] = {[REDIS_GET] = {"GET", "get", STAT_REDIS_GETS},
+             [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
+             [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS},
+             [PROBE] = {.word = "SET"}};
+
+/* What error replies mean for the connection. The last three end it. */
+enum trouble {
+    NO_TROUBLE,    /* only this command failed */
+    NO_WRITES,     /* stored results can still be read */
+    NO_PERMISSION, /* the user's ACL lacks a command or key */
+    REPLICA,       /* after a failover, a new connection may lead to the master */
+    PASSWORD,
+    UNAVAILABLE /* for another reason, which the log has */
+};
+
+static const struct {
+    const char *start; /* of the error reply */
+    const char *words; /* for the log */
+    enum trouble trouble;
+} rejections[] = {
+    {"OOM", "OOM", NO_WRITES},
+    {"MISCONF", "MISCONF", NO_WRITES},
+    {"NOREPLICAS", "NOREPLICAS", NO_WRITES},
+    {"NOPERM", "NOPERM", NO_PERMISSION},
+    {"ERR The user executing the script can't", "NOPERM", NO_PERMISSION}, /* Redis 7.0 */
+    {"ERR ACL failure in script", "NOPERM", NO_PERMISSION},               /* Redis 7.2 */
+    {"LOADING", "LOADING", UNAVAILABLE},
+    {"ERR DB index is out of range", "no such database", UNAVAILABLE},
+    {"READONLY", "read-only replica", REPLICA},
+    {"MASTERDOWN", "read-only replica", REPLICA},
+    {"NOAUTH", "NOAUTH", PASSWORD},
+    {"WRONGPASS", "WRONGPASS", PASSWORD},
+    {"ERR AUTH", "no password is configured there", PASSWORD},
+};
 
 struct redis_command {
     struct redis *redis; /* (ref) */
@@ -66,23 +101,27 @@ struct redis {
     struct redis_command *commands_sent; /* in the order of their replies */
     bool first_attempt;                  /* commands may be queued for the very first connection */
     struct backoff pause;
+    enum trouble trouble;        /* UP: of recent commands; else: why the connection was lost */
     char reason[128];            /* why Redis is unavailable, as logged; "" while it is up */
     char latest[128];            /* why the last attempt failed */
     int64_t *times[REDIS_VERBS]; /* series: how long replies took */
     struct log_once errors;      /* the verbs and first words of error replies */
     bool late;                   /* a deadline has passed; Redis has one more chance */
     bool freed;
-    uv_timer_t timer; /* DOWN: the pause; else the deadline of the first command */
+    uv_timer_t timer;       /* DOWN: the pause; else the deadline of the first command */
+    uv_timer_t probe_timer; /* UP, with trouble: the next probe */
+    struct redis *listener; /* (ref) the subscribed connection, or NULL */
 
     /* Of a subscribed connection: */
-    const struct redis *commands; /* (ref) the connection for commands; NULL: this is that connection */
-    const char *channel;          /* (ref) */
+    struct redis *commands; /* (ref) the connection for commands; NULL: this is that connection */
+    const char *channel;    /* (ref) */
     redis_message *on_message;
     void *ctx;
 };
 
 static void connect_now(struct redis *r);
 static void set_timer(struct redis *r);
+static bool send_probe(struct redis *r, int64_t timeout_ms);
 
 /* ---- the adapter ---- */
 
@@ -160,11 +199,25 @@ static bool is_new_reason(struct redis *r, const char *reason)
     return r->commands ? again && r->commands->state == UP : again || r->reason[0] == '\0';
 }
 
+/* The subscribed connection has the same troubles as the connection for commands, which are counted once. */
+static void set_trouble(struct redis *r, enum trouble trouble)
+{
+    static const enum stat_id gauges[] = {[NO_WRITES] = STAT_REDIS_NO_WRITES,
+                                          [NO_PERMISSION] = STAT_REDIS_NO_PERMISSION,
+                                          [REPLICA] = STAT_REDIS_REPLICA,
+                                          [PASSWORD] = STAT_REDIS_PASSWORD};
+    r->trouble = trouble;
+    for (size_t i = NO_WRITES; r->commands == NULL && i < NELEMS(gauges); i++)
+        stat_set(gauges[i], i == trouble);
+}
+
 /* The connection is closed already. Logs the reason if it is new, and reconnects after a pause. */
-static void go_down(struct redis *r, const char *reason)
+static void go_down(struct redis *r, enum trouble trouble, const char *reason)
 {
     if (r->freed)
         return;
+    uv_timer_stop(&r->probe_timer);
+    set_trouble(r, trouble);
     if (r->state == UP)
         stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 0);
     r->state = DOWN;
@@ -178,17 +231,9 @@ static void go_down(struct redis *r, const char *reason)
     uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
 }
 
-/* Whether Redis rejects the password of the connection for commands. */
-static void set_rejected(const struct redis *r, bool rejected)
-{
-    if (r->commands == NULL)
-        stat_set(STAT_REDIS_REJECTED, rejected);
-}
-
 static void go_up(struct redis *r)
 {
     r->state = UP;
-    set_rejected(r, false);
     backoff_reset(&r->pause);
     log_once_reset(&r->errors);
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
@@ -199,11 +244,11 @@ static void go_up(struct redis *r)
 }
 
 /* Closes the connection. The commands under way end with REDIS_UNAVAILABLE. */
-static void drop(struct redis *r, const char *reason)
+static void drop(struct redis *r, enum trouble trouble, const char *reason)
 {
     redisAsyncContext *context = r->context;
     r->context = NULL;
-    go_down(r, reason);
+    go_down(r, trouble, reason);
     if (context != NULL)
         redisAsyncFree(context);
 }
@@ -254,7 +299,7 @@ static void on_timer(uv_timer_t *timer)
     else if (r->commands_sent == NULL || uv_now(r->loop) < earliest_deadline(r))
         set_timer(r);
     else if (r->late)
-        drop(r, "no reply in time");
+        drop(r, UNAVAILABLE, "no reply in time");
     else {
         r->late = true;
         uv_timer_start(timer, on_timer, (uint64_t)more_time_ms(r), 0);
@@ -265,9 +310,9 @@ static void on_connected(const redisAsyncContext *context, int status)
 {
     struct redis *r = context->data;
     if (status == REDIS_OK || r->context != context)
-        return;        /* it is up after PONG */
+        return;        /* it is up after the handshake */
     r->context = NULL; /* hiredis frees it later */
-    go_down(r, context->errstr);
+    go_down(r, UNAVAILABLE, context->errstr);
 }
 
 static void on_disconnected(const redisAsyncContext *context, int status)
@@ -276,18 +321,79 @@ static void on_disconnected(const redisAsyncContext *context, int status)
     if (r->context != context)
         return; /* dropped by us */
     r->context = NULL;
-    go_down(r, status == REDIS_OK ? "connection closed" : context->errstr);
+    go_down(r, UNAVAILABLE, status == REDIS_OK ? "connection closed" : context->errstr);
 }
 
 /* ---- commands and replies ---- */
 
-/* Logs the first word of an error, unless it was logged for this verb recently. */
-static void complain(struct redis *r, int verb, const char *error)
+/* Logs that a command failed, unless it was logged for this verb recently. */
+static void complain(struct redis *r, int verb, const char *words)
 {
-    char what[40];
-    snprintf(what, sizeof(what), "%s: %.*s", verbs[verb].word, (int)strcspn(error, " "), error);
+    char what[64];
+    snprintf(what, sizeof(what), "%s: %s", verbs[verb].word, words);
     if (log_once(&r->errors, what, (int64_t)uv_now(r->loop)))
         log_warn("Redis at %s rejected %s; results are not shared", r->conf->address, what);
+}
+
+static void on_probe_due(uv_timer_t *timer)
+{
+    struct redis *r = timer->data;
+    if (!send_probe(r, r->conf->timeout_ms))
+        drop(r, UNAVAILABLE, "connection lost");
+}
+
+/* The trouble lasts until no command has been rejected for a while and a probe succeeds. No probe covers all
+ * permissions, so a missing one lasts longer. */
+static void note_trouble(struct redis *r, enum trouble trouble, int verb, const char *words)
+{
+    if (r->commands != NULL)
+        return;
+    if (r->state != UP || trouble > r->trouble) {
+        set_trouble(r, trouble);
+        log_warn(trouble == NO_WRITES
+                     ? "Redis at %s rejected %s: %s; results are not shared"
+                     : "Redis at %s rejected %s: %s; its ACL LOG names the missing permission",
+                 r->conf->address, verbs[verb].word, words);
+    }
+    uint64_t pause_ms = r->trouble == NO_WRITES ? PROBE_MS : COMPLAIN_AGAIN_MS;
+    uv_timer_start(&r->probe_timer, on_probe_due, pause_ms, 0);
+}
+
+static void end_trouble(struct redis *r)
+{
+    if (r->state == UP && r->trouble != NO_TROUBLE)
+        log_info("Redis at %s accepts all commands again", r->conf->address);
+    set_trouble(r, NO_TROUBLE);
+}
+
+/* Closes the connection. A replica's notifications may not be the master's, so the subscription moves, too. */
+static void leave(struct redis *r, enum trouble trouble, const char *words)
+{
+    char reason[sizeof(r->reason)];
+    snprintf(reason, sizeof(reason), trouble == REPLICA ? "%s" : "connection rejected: %s", words);
+    drop(r, trouble, reason);
+    if (trouble == REPLICA && r->listener != NULL && r->listener->context != NULL)
+        drop(r->listener, trouble, reason);
+}
+
+/* Of an unknown error, only the first word is logged: the reply to AUTH could repeat the password. */
+static void take_error(struct redis *r, int verb, const char *error)
+{
+    enum trouble trouble = NO_TROUBLE;
+    char words[40];
+    snprintf(words, sizeof(words), "%.*s", (int)strcspn(error, " "), error);
+    for (size_t i = 0; i < NELEMS(rejections); i++) {
+        if (strncmp(error, rejections[i].start, strlen(rejections[i].start)) == 0) {
+            trouble = rejections[i].trouble;
+            snprintf(words, sizeof(words), "%s", rejections[i].words);
+        }
+    }
+    if (trouble == NO_WRITES || (trouble == NO_PERMISSION && r->state == UP))
+        note_trouble(r, trouble, verb, words);
+    else if (trouble == NO_TROUBLE && r->state == UP)
+        complain(r, verb, words);
+    else
+        leave(r, trouble, words);
 }
 
 /* hiredis calls this for the reply to SUBSCRIBE, for each message, and when the connection ends. */
@@ -308,26 +414,24 @@ static void on_subscription(redisAsyncContext *context, void *reply_, void *data
 static void subscribe(struct redis *r)
 {
     if (redisAsyncCommand(r->context, on_subscription, r, "SUBSCRIBE %s", r->channel) != REDIS_OK)
-        drop(r, "connection lost");
+        drop(r, UNAVAILABLE, "connection lost");
 }
 
-static void end_handshake_step(struct redis *r, const redisReply *reply)
+/* Also for probes after the handshake. */
+static void end_handshake_step(struct redis *r, int verb, const redisReply *reply)
 {
     if (reply == NULL)
         return; /* on_connected or on_disconnected has the reason */
-    if (reply->type == REDIS_REPLY_ERROR) {
-        char reason[128];
-        /* Only the first word of the error: an AUTH error could repeat the password. */
-        int word = (int)strcspn(reply->str, " ");
-        snprintf(reason, sizeof(reason), "connection rejected: %.*s", word, reply->str);
-        set_rejected(r, strncmp(reply->str, "WRONGPASS", 9) == 0 || strncmp(reply->str, "NOAUTH", 6) == 0);
-        drop(r, reason);
-    } else if (reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0) {
-        if (r->channel != NULL)
-            subscribe(r);
-        else
-            go_up(r);
-    }
+    if (reply->type == REDIS_REPLY_ERROR)
+        take_error(r, verb, reply->str);
+    else if (verb == PROBE)
+        end_trouble(r);
+    if (verb != PROBE || r->state != CONNECTING)
+        return;
+    if (r->channel != NULL)
+        subscribe(r);
+    else
+        go_up(r);
 }
 
 static struct redis_reply judge(struct redis *r, int verb, const redisReply *reply)
@@ -341,7 +445,7 @@ static struct redis_reply judge(struct redis *r, int verb, const redisReply *rep
         return (struct redis_reply){.result = REDIS_NOTHING};
     stat_inc(STAT_REDIS_FAILURES);
     if (reply != NULL && !r->freed)
-        complain(r, verb, type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
+        take_error(r, verb, type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
     return (struct redis_reply){.result = REDIS_UNAVAILABLE};
 }
 
@@ -355,8 +459,8 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     r->late = false;
     if (!r->freed)
         set_timer(r);
-    if (command->verb == HANDSHAKE) {
-        end_handshake_step(r, reply);
+    if (command->verb >= REDIS_VERBS) {
+        end_handshake_step(r, command->verb, reply);
     } else {
         struct redis_reply result = judge(r, command->verb, reply);
         if (reply != NULL)
@@ -418,6 +522,15 @@ bool redis_is_busy(const struct redis *r)
 
 /* ---- connecting ---- */
 
+/* The key never exists, because XX only replaces a value. */
+static bool send_probe(struct redis *r, int64_t timeout_ms)
+{
+    char *key = xasprintf("%s#probe", r->conf->prefix);
+    bool sent = send_command(r, PROBE, timeout_ms, 4, (const char *[]){"SET", key, "1", "XX"}) != NULL;
+    free(key);
+    return sent;
+}
+
 static bool send_handshake(struct redis *r, int argc, const char **argv)
 {
     return send_command(r, HANDSHAKE, CONNECT_MAX_MS, argc, argv) != NULL;
@@ -435,7 +548,7 @@ static bool shake_hands(struct redis *r)
         ok = send_handshake(r, 2, (const char *[]){"AUTH", conf->password.text});
     if (ok && conf->database != 0)
         ok = send_handshake(r, 2, (const char *[]){"SELECT", database});
-    return ok && send_handshake(r, 1, (const char *[]){"PING"});
+    return ok && send_probe(r, CONNECT_MAX_MS);
 }
 
 static void connect_now(struct redis *r)
@@ -444,7 +557,7 @@ static void connect_now(struct redis *r)
     redisAsyncContext *context =
         conf->socket ? redisAsyncConnectUnix(conf->socket) : redisAsyncConnect(conf->host, conf->port);
     if (context == NULL || context->err != 0) {
-        go_down(r, context ? context->errstr : "out of memory");
+        go_down(r, UNAVAILABLE, context ? context->errstr : "out of memory");
         if (context != NULL)
             redisAsyncFree(context);
         return;
@@ -453,13 +566,13 @@ static void connect_now(struct redis *r)
     r->context = context;
     r->state = CONNECTING;
     if (!link_attach(r->loop, context))
-        return drop(r, "its socket cannot be polled");
+        return drop(r, UNAVAILABLE, "its socket cannot be polled");
     if (conf->socket == NULL) /* a subscribed connection would not notice that the host has vanished */
         redisEnableKeepAlive(&context->c);
     redisAsyncSetConnectCallback(context, on_connected);
     redisAsyncSetDisconnectCallback(context, on_disconnected);
     if (!shake_hands(r))
-        drop(r, "connection lost");
+        drop(r, UNAVAILABLE, "connection lost");
 }
 
 static struct redis *begin(uv_loop_t *loop, struct redis facts)
@@ -472,7 +585,8 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     for (size_t i = 0; i < REDIS_VERBS; i++)
         r->times[i] = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label);
     uv_timer_init(loop, &r->timer);
-    r->timer.data = r;
+    uv_timer_init(loop, &r->probe_timer);
+    r->timer.data = r->probe_timer.data = r;
     if (r->conf->address != NULL)
         connect_now(r);
     return r;
@@ -486,16 +600,22 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
 
 struct redis *redis_subscribe(struct redis *first, const char *channel, redis_message *on_message, void *ctx)
 {
-    return begin(first->loop, (struct redis){.conf = first->conf,
-                                             .commands = first,
-                                             .channel = channel,
-                                             .on_message = on_message,
-                                             .ctx = ctx});
+    return first->listener = begin(first->loop, (struct redis){.conf = first->conf,
+                                                               .commands = first,
+                                                               .channel = channel,
+                                                               .on_message = on_message,
+                                                               .ctx = ctx});
+}
+
+static void on_probe_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
 }
 
 static void on_timer_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct redis *r = handle->data;
+    uv_close((uv_handle_t *)&r->probe_timer, on_probe_timer_closed);
 }
 
 void redis_free(struct redis *r)
@@ -506,6 +626,8 @@ void redis_free(struct redis *r)
     DL_FOREACH(r->commands_sent, command)
     redis_cancel(command);
     r->freed = true;
+    if (r->commands != NULL)
+        r->commands->listener = NULL;
     redisAsyncContext *context = r->context;
     r->context = NULL;
     if (context != NULL)

@@ -2,7 +2,8 @@
  *
  * Redis is optional at run time: while it is unavailable, no command is sent, and the reason is logged once.
  * A time-out closes the connection, because replies are matched to commands only by their order. Reconnection
- * attempts back off exponentially. */
+ * attempts back off exponentially. A replica counts as unavailable: the address may lead to another server soon. A
+ * Redis that rejects writes is used for reading; the gauges REDIS_NO_WRITES and others tell why it rejects commands. */
 #ifndef REDIS_H
 #define REDIS_H
 

@@ -46,12 +46,20 @@ static void check_redis(const struct status_facts *facts, const struct shm_count
                         struct json_object *problems)
 {
     const struct conf_redis *redis = &facts->conf->redis;
-    if (redis->address == NULL || stat_read(total, STAT_REDIS_UP) >= workers_ready(facts->workers))
+    if (redis->address == NULL)
         return;
-    if (stat_read(total, STAT_REDIS_REJECTED) == 0)
-        report(problems, "Redis is unavailable");
-    else
+    if (stat_read(total, STAT_REDIS_NO_WRITES) > 0)
+        report(problems, "Redis accepts no writes");
+    if (stat_read(total, STAT_REDIS_NO_PERMISSION) > 0)
+        report(problems, "Redis denies our user a permission");
+    if (stat_read(total, STAT_REDIS_UP) >= workers_ready(facts->workers))
+        return;
+    if (stat_read(total, STAT_REDIS_PASSWORD) > 0)
         report(problems, redis->password.text ? "Redis rejects our password" : "Redis requires a password");
+    else if (stat_read(total, STAT_REDIS_REPLICA) > 0)
+        report(problems, "Redis is a read-only replica");
+    else
+        report(problems, "Redis is unavailable");
 }
 
 static void check_upstream(const struct conf_upstream *upstream, const struct shm_counters *total,
