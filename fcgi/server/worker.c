@@ -205,11 +205,11 @@ static void on_control(uv_poll_t *poll, int status, int events)
         requests_take_hint(w->requests, message + 1);
 }
 
-/* Not needed with Redis, through which the other workers get the result of the fetch. */
+/* Not needed while Redis accepts writes, because the other workers get the result of the fetch through it. */
 static void pass_hint(const char *key, size_t key_len)
 {
     char message[WORKER_MESSAGE_MAX] = {WORKER_HINT};
-    if (stat_get(STAT_REDIS_UP) > 0)
+    if (stat_get(STAT_REDIS_UP) > stat_get(STAT_REDIS_NO_WRITES) + stat_get(STAT_REDIS_NO_PERMISSION))
         return;
     memcpy(message + 1, key, key_len);
     if (send(WORKER_FD_CONTROL, message, 1 + key_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)

@@ -141,8 +141,13 @@ def test_missing_task_is_queried_once(hooked):
     assert hooked.standin.count("missing-7") == 1
 
 
-def test_hint_reaches_the_worker_that_knows_the_task_without_redis(make_hooked):
-    stack = make_hooked(redis=False, config={"workers": 2})
+@pytest.mark.parametrize("redis", [False, True], ids=["alone", "full-redis"])
+def test_hint_reaches_the_worker_that_knows_the_task_without_redis(make_hooked, redis):
+    stack = make_hooked(redis=redis, config={"workers": 2})
+    if redis:
+        stack.redis.cli("CONFIG", "SET", "maxmemory", "1")
+        stack.daemon.reload()
+        stack.wait_metric("redis_rejecting", 2, reason="writes")
     tasks = [f"task_{number}" for number in range(16)]
     for task in tasks:
         known(stack, task)

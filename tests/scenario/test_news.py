@@ -115,6 +115,7 @@ def test_notification_before_the_reply_of_redis_is_not_lost(make_stack, stack):
     with contextlib.closing(Relay(str(stack.folder / "relay.sock"), stack.redis.socket)) as relay:
         config = {"workers": 1, "log_level": "debug", "redis": {"address": f"unix:{stack.folder}/relay.sock", "timeout": "10s"}}
         other = second_host(make_stack, stack, config=config)
+        stack.redis.cli("CONFIG", "RESETSTAT")
         with relay.holding():
             with stack.standin.hold("t") as barrier:
                 first = ask(stack, 0, "t")
