@@ -1,6 +1,7 @@
 """The upstream's key is sent in one header of queries to one origin and appears nowhere else."""
 
 import base64
+import contextlib
 import json
 import os
 import re
