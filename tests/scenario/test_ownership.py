@@ -476,7 +476,7 @@ def test_answer_without_identity_is_refused_unless_the_task_is_known(make_stack)
     answers(stack, "seen", case="running")
     assert stack.get(KLING + "seen", bearer("web")).status == 200
     stack.standin.switch("seen", raw=anonymous)
-    failed = stack.get(f"/v1/tasks/kling/text2video/seen?wait=30", bearer("web"))
+    failed = stack.get("/v1/tasks/kling/text2video/seen?wait=30", bearer("web"))
     assert failed.json()["status"] == "failed"
     assert refusal(stack.get(KLING + "seen", bearer("film"))) == NOT_THERE
 
