@@ -95,7 +95,7 @@ struct conf {
     char *socket_dir;
     char *socket_group; /* name or number; NULL: the group of the process */
     int sandbox;        /* enum sandbox */
-    char *user;         /* user of the workers when root starts the program: name or number */
+    char *user;         /* of workers and status server if root starts the program: name or number */
     char *providers_dir;
     struct list upstreams; /* of struct conf_upstream */
     struct list routes;    /* of struct conf_route */
