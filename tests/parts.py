@@ -66,7 +66,7 @@ def workers_of(master: int) -> list:
 
 
 def status_servers_of(master: int) -> list:
-    """Likewise its status servers: one, or more in a reload."""
+    """The pids of the master's live status servers, oldest first: one, or several during a reload."""
     return _children_with(master, b"--status-server")
 
 
@@ -115,7 +115,7 @@ class Process:
         self.stack = stack
         self.process = None
         self.passed = []  # descriptors inherited with the same numbers, from the next start on
-        self.stderr = None  # a descriptor for standard error instead of the log, from the next start on
+        self.stderr = None  # a descriptor that replaces the log as standard error from the next start on
         self.log_path = stack.folder / f"{self.name}.log"
 
     @property
@@ -171,7 +171,7 @@ class Process:
             self.kill()
 
     def _end(self) -> None:
-        """Sends the stop signal and waits for the end; does nothing if the process has ended."""
+        """Sends the stop signal and waits for the exit; does nothing if the process has exited."""
         if not self.running:
             return
         self.thaw()

@@ -26,7 +26,7 @@ class Count(NamedTuple):
         return f"{self.passed} passed, {self.failed} failed" + (f", {self.skipped} skipped" if self.skipped else "")
 
 
-failures: list[str] = []  # the most telling lines of what failed, printed again at the end
+failures: list[str] = []  # lines that name the failures, printed again at the end
 
 
 def main() -> int:
@@ -81,7 +81,7 @@ def run(command: list[str]) -> tuple[int, str]:
 
 
 def telling(lines) -> list[str]:
-    """The lines with the names of failed tests, or the last lines where there are none."""
+    """The lines that name failed tests, or the last ten lines if none does."""
     named = [line.rstrip() for line in lines if re.match(r"FAILED |ERROR |\[  FAILED  \] |--- |.*ERROR: \w+Sanitizer|SUMMARY: ", line)]
     return named or [line.rstrip() for line in [*lines][-10:]]
 

@@ -281,7 +281,7 @@ class Stack:
     # Time
 
     def freeze(self) -> None:
-        """Freezes the clock when all workers are connected to Redis: a step makes a connection under way late, too."""
+        """Freezes the clock once all workers are connected to Redis, because a step could time out a connection attempt."""
         if self._starts["redis"] and self.daemon.running:
             wait_until(self._redis_is_connected, what="the connections to Redis")
         self.clock.freeze()

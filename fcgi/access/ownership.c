@@ -15,8 +15,8 @@ enum {
 
 #define KEPT_MS_TEXT "2592000000"
 
-/* KEYS: the owner. ARGV: the claiming team, the time to live in ms. Returns the owner; nil if the team has just become
- * it; the error if there is none and Redis rejects the write. */
+/* KEYS: the owner. ARGV: the claiming team, the time to live in ms. Returns the owner; nil if the team has
+ * just become it; the error if the task has no owner and Redis rejects the write. */
 static const char claim_script[] =
     "local owner=redis.call('GET',KEYS[1]) "
     "if not owner then local set=redis.pcall('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return set.err and set end "
@@ -110,8 +110,8 @@ static void decide(struct claim *claim, const struct team *owner, enum claim_eve
     claim->event = claim->granted ? event : CLAIM_REFUSED;
 }
 
-/* Without an answer from Redis, or if Redis rejects writes: the owner that this worker knows. If it knows none, another
- * worker may know one. */
+/* Without an answer from Redis, or if Redis rejects writes, the owner that this worker knows decides. If it
+ * knows none, the claim is undecided, because another worker may know one. */
 static void decide_alone(struct claim *claim)
 {
     const struct owner *owner = recall(claim);

@@ -5,7 +5,7 @@
  *
  * Redis stores the owner for all workers and hosts. A worker caches owners, which never change; while Redis
  * is unavailable or rejects writes, claims on tasks whose owners are unknown remain undecided. A configuration with
- * ownership and without Redis is refused: owners would differ between workers, and be lost with them.
+ * ownership and without Redis is refused: owners would differ between workers, and be lost when they exit.
  *
  *     ACCOUNT:IDENTITY#owner     the team's name (behind the prefix)     PX 30 days, renewed while the team uses the task
  */

@@ -43,7 +43,7 @@ void quota_add(struct quota *quota, enum quota_use use, int64_t n);
 /* (ref) the counter itself, for a module below this one; NULL without a quota. */
 int64_t *quota_counter(struct quota *quota, enum quota_use use);
 
-/* The index of the team among those that share the cache, where 0 is no team (NULL); and how many there are. */
+/* The index of the team's account in the cache, 0 for no team (NULL); and the number of accounts. */
 size_t quota_account(const struct quota *quota);
 size_t quota_accounts(const struct conf *conf);
 

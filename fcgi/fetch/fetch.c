@@ -232,7 +232,7 @@ static bool find_payer(struct fetch *f, int64_t now_ms)
     return false;
 }
 
-/* Notes `n` more charges, or fewer if it is negative. */
+/* Adds `n`, which may be negative, to the charges of the waiter that pays. */
 static void note_charge(struct fetch *f, int64_t n)
 {
     if (f->paying != NULL)
@@ -297,8 +297,8 @@ static void use_share_of(struct fetch *f, struct quota *quota)
         f->sharer = quota;
 }
 
-/* ---- the queue: a query that waits for its turn holds no lease, so another worker may send it, perhaps for a team
- * that need not wait. When the turn comes, the fetch looks in Redis as at its beginning. ---- */
+/* ---- the queue: a query that waits for its turn holds no lease, so another worker may query the task,
+ * perhaps for a team that need not wait. When its turn comes, the fetch looks in Redis again. ---- */
 
 static void on_queued(void *ctx)
 {
@@ -319,7 +319,7 @@ static void unpark(struct fetch *f, enum step next)
     run(f);
 }
 
-/* Whether another worker has queried the task meanwhile, or does. */
+/* Whether another worker has queried the task in the meantime, or is querying it. */
 static bool is_superseded(const struct fetch *f)
 {
     const struct snapshot *found = f->lookup.found;
@@ -334,7 +334,7 @@ static void on_turn_looked_up(struct lease_lookup *lookup)
     struct fetch *f = CONTAINER_OF(lookup, struct fetch, lookup);
     if (is_superseded(f))
         return unpark(f, READ_REDIS);
-    snapshot_unref(lookup->found); /* the attempt uses the last one */
+    snapshot_unref(lookup->found); /* the attempt keeps using the last one */
     lookup->found = NULL;
     f->parked = false;
     attempt_resume(f->attempt);

@@ -24,8 +24,8 @@ struct fetch_result {
     enum problem problem;
     bool doubted;           /* TASK_NOT_FOUND for a task that was seen before: not confirmed yet */
     int64_t retry_after_ms; /* with a problem; 0: unknown */
-    bool refusal;           /* with a problem that concerns only one share: */
-    struct quota *refused;  /* the team's; NULL: that of queries for no team */
+    bool refusal;           /* with a problem that concerns only one team's share */
+    struct quota *refused;  /* with a refusal: that team's; NULL: that of queries for no team */
     uint64_t query;         /* the number of the query that was sent for it; 0: none was */
 };
 
@@ -34,7 +34,7 @@ struct fetch_waiter {
     struct fetch *fetch; /* (ref) NULL: does not wait */
     struct fetch_waiter *prev, *next;
     struct quota *payer; /* (ref) the quota that may be charged; NULL: none */
-    int64_t charged;     /* queries that it was charged for this waiter */
+    int64_t charged;     /* queries charged to that quota for this waiter */
     void (*on_fetched)(struct fetch_waiter *waiter, const struct fetch_result *result);
 };
 

@@ -2,9 +2,9 @@
  * which worker queries the upstream.
  *
  * A worker that finds no fresh snapshot acquires the task's lease, queries the upstream and publishes the
- * result. A worker that does not get the lease waits for the notification, and checks Redis again at intervals,
- * because notifications can get lost. A lease expires within seconds unless its holder renews it. While a query waits
- * for its turn at the upstream, no lease is held for it.
+ * result. A worker that does not get the lease waits for the notification, and checks Redis again at
+ * intervals, because notifications can get lost. A lease expires within seconds unless its holder renews it.
+ * A query that waits for its turn at the upstream holds no lease.
  *
  *     KEY         the snapshot            (the task's key, behind the prefix)
  *     KEY#lease   the token of its holder  PX 3000

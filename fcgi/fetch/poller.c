@@ -408,7 +408,7 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
 }
 
 /* Another worker has stored a new snapshot in Redis. If it cannot be read there, a watcher is charged for a
- * query. At the limit of fetches, it is read a little later. */
+ * query. At the limit of fetches, it is read after RETRY_MS. */
 static bool on_notification(void *ctx, const struct notification *n)
 {
     struct poller *p = ctx;

@@ -1,7 +1,8 @@
-/* blob: immutable bytes that several objects share, and answers that consist of them.
+/* blob: immutable bytes that several objects share, and the bodies of answers, which consist of text and
+ * blobs.
  *
- * A snapshot has its views in blobs, and an answer refers to these. So many slow clients of one task keep one copy of
- * its view in memory. */
+ * A snapshot keeps its views in blobs, and answers refer to them, so all slow clients of a task share one
+ * copy of its view. */
 #ifndef BLOB_H
 #define BLOB_H
 
@@ -10,23 +11,23 @@
 
 struct blob {
     unsigned refs;
-    unsigned readers; /* how many of these are answers that clients have not read yet */
+    unsigned readers; /* how many of these belong to answers that clients have not read yet */
     size_t len;
     char data[]; /* a NUL follows */
 };
 
-/* A copy of the bytes. The caller owns the one reference. */
+/* Copies the bytes. The caller owns the only reference. */
 struct blob *blob_new(const char *data, size_t len);
 void blob_unref(struct blob *b);
 
-/* References of answers that clients have not read yet. They return the bytes that are kept or released with this one:
- * none while there are others. */
+/* Take and drop a reference for an answer that its client has not read yet. They return the number of bytes
+ * that the first of these references keeps in memory, or the last one releases; 0 for the others. */
 size_t blob_keep(struct blob *b);
 size_t blob_release(struct blob *b);
 
-/* The body of an answer: text with blobs in it. It owns neither. */
+/* The body of an answer: text with blobs inserted. It owns neither. */
 struct body_blob {
-    size_t at; /* the length of the text before it */
+    size_t at; /* the length of the text that precedes it */
     struct blob *blob;
 };
 
@@ -41,14 +42,15 @@ size_t body_len(const struct body *b);
 
 /* A position in a body. Zeros: its beginning. */
 struct body_position {
-    size_t text; /* how much of the text precedes it, */
-    size_t blob; /* how many blobs, */
-    size_t byte; /* and how much of the next one */
+    size_t text; /* bytes of the text that precede it */
+    size_t blob; /* blobs that precede it */
+    size_t byte; /* bytes of the next blob that precede it */
 };
 
 bool body_is_read(const struct body *b, const struct body_position *at);
 
-/* Moves over up to `max` contiguous bytes, which *ret_data points to. Returns how many; 0 also for an empty blob. */
+/* Advances by up to `max` contiguous bytes and points *ret_data at them. Returns their number, which is also
+ * 0 for an empty blob. */
 size_t body_read(const struct body *b, struct body_position *at, size_t max, const char **ret_data);
 
 #endif

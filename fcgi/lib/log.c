@@ -25,9 +25,9 @@ static bool to_journal;
 static char process_name[32];
 static struct log_ratelimit ratelimit;
 
-static int log_fd = STDERR_FILENO; /* or another descriptor of the same pipe or terminal */
+static int log_fd = STDERR_FILENO; /* or a non-blocking descriptor of the same pipe or terminal */
 
-/* Lines that standard error has not accepted yet. A part of the first one may have been written. */
+/* Lines that standard error has not accepted yet. Part of the first one may have been written. */
 static char backlog[LOG_BACKLOG_MAX];
 static size_t backlog_len;
 static int64_t dropped; /* lines, not reported yet */
@@ -192,7 +192,7 @@ bool log_once(struct log_once *once, const char *text, int64_t now_ms)
 
 /* ---- writing without blocking ---- */
 
-/* A regular file must not be opened again, as its offset is shared, and a socket cannot be. */
+/* A regular file must not be opened again, because the writers share its offset; a socket cannot be. */
 static void open_own(void)
 {
     struct stat st;
@@ -242,7 +242,7 @@ static void drop(void)
     stat_inc(STAT_LOG_DROPPED);
 }
 
-/* After a dropped line, all further ones are dropped until their number is reported, so that one report is enough. */
+/* Once a line is dropped, so are all others until their number is reported: one report covers one gap. */
 static void append(const char *text, size_t len)
 {
     if (dropped > 0 || len > LOG_BACKLOG_MAX - backlog_len)

@@ -13,23 +13,26 @@
  * Functions that return the reason of an error do not log it. Callers never pass secrets or bodies. Text from
  * outside is allowed: it cannot break the line (sanitize.h).
  *
- * A line equal to the previous one is only counted; the count is logged when another line comes or after some seconds.
- * Of lines that differ, a limited number per second is logged for each level; the others are counted, too. Debug lines are
- * never suppressed, nor are the lines of an audit, whose level is above all others.
+ * A line equal to the previous one is only counted; the count is logged when another line comes or after some
+ * seconds. Of lines that differ, a limited number per second is logged for each level; the others are
+ * counted, too. Debug lines are never suppressed, nor are the lines of an audit, whose level is above all
+ * others.
  *
- * Writing never blocks: a process that waited for the reader of its log would serve nothing. Lines that standard error does
- * not accept, for whatever reason, are kept in a backlog, which is written before the next line and at each tick. When the
- * backlog is full, lines are dropped and counted; once it is empty again, one line reports their number.
+ * Writing never blocks: a process that waited for the reader of its log would serve no requests. Lines that
+ * standard error does not accept, for whatever reason, are kept in a backlog, which is written before the
+ * next line and at each tick. When the backlog is full, lines are dropped and counted; once it is empty
+ * again, one line reports their number.
  *
- * O_NONBLOCK on standard error itself would also apply to all other processes that share its open file description, such as
- * the shell that started this one. How a line is written depends on the kind of standard error:
+ * O_NONBLOCK on standard error itself would also apply to all other processes that share its open file
+ * description, such as the shell that started this one. How a line is written depends on the type of standard
+ * error:
  *
  *     socket            send(2) with MSG_DONTWAIT
- *     pipe, terminal    to a description of the process's own, non-blocking, which it opens through /proc
+ *     pipe, terminal    write(2) to a second, non-blocking file description, opened through /proc
  *     regular file      write(2), which never waits for a reader
  *
- * A pipe or terminal that belongs to another user cannot be opened. Then only poll(2) precedes write(2), which blocks if another
- * process fills the pipe between the two calls. */
+ * A pipe or terminal that belongs to another user cannot be opened. Then poll(2) precedes each write(2),
+ * which still blocks if another process fills the pipe between the two calls. */
 #ifndef LOG_H
 #define LOG_H
 
@@ -46,7 +49,7 @@ enum { LOG_MESSAGE_MAX = 1800 }; /* a longer message is cut */
 enum { LOG_BACKLOG_MAX = 64 * 1024, LOG_FINISH_MS = 500 };
 
 /* For this process: the lowest level to log, the format, and the name on each line ("worker 1"; NULL for
- * none). The first call opens /proc/self/fd/2 if it can, so it comes before the sandbox. */
+ * none). The first call opens /proc/self/fd/2 if it can, so it must precede the sandbox. */
 void log_setup(enum log_level least, enum log_format format, const char *process);
 
 void log_line(enum log_level level, const char *format, ...) PRINTF(2, 3);
@@ -64,8 +67,8 @@ void log_audit(const struct log_audit *audit);
 /* Writes the backlog, and logs the counts of suppressed lines that are due. */
 void log_tick(void);
 
-/* Logs all counts and waits for the backlog to be written, at most LOG_FINISH_MS; what is left is dropped and counted.
- * Called when the process exits; call it before exec(2). */
+/* Logs all counts and waits for the backlog to be written, at most LOG_FINISH_MS; lines that are left are
+ * dropped and counted. Runs at exit(3); call it before exec(2). */
 void log_finish(void);
 
 /* Whether lines of that level are logged. */

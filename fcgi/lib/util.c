@@ -17,7 +17,7 @@ static void *must(void *ptr)
 {
     if (ptr == NULL) {
         struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
-        if (poll(&out, 1, 0) > 0) /* a process that waits here would not be replaced */
+        if (poll(&out, 1, 0) > 0) /* a process that blocks here is never replaced */
             fputs("taskproxy: out of memory\n", stderr);
         abort();
     }

@@ -47,15 +47,15 @@ struct fcgi_request {
     enum connection_state state;
     int fd;
     bool refused;            /* over max_connections: gets one answer, then is closed */
-    int events;              /* that the poll handle waits for */
+    int events;              /* the events that the poll handle waits for */
     uint64_t since_ms;       /* loop time at which PARTIAL began */
     struct backoff recheck;  /* the pauses of PARTIAL */
     struct buf pending;      /* BUSY: the request body; WRITING, STREAMING: data to be written */
-    struct body_blob *blobs; /* WRITING: in this data, kept; or NULL */
+    struct body_blob *blobs; /* WRITING: the blobs in this data, each kept; or NULL */
     size_t n_blobs;
-    struct body_position written;
-    int64_t unsent;           /* the memory for this data without the blobs, as counted */
-    int64_t *account;         /* (ref) a counter that it is counted in, too, or NULL */
+    struct body_position written; /* up to where this data has been written */
+    int64_t unsent;               /* memory for this data without the blobs, as last counted */
+    int64_t *account;             /* (ref) a counter that includes it and the blobs, or NULL */
     uint64_t unsent_since_ms; /* loop time at which the socket was full for the first time; 0: it was not */
     void (*on_gone)(void *user);
     void *user;
@@ -111,14 +111,14 @@ static void on_connection_closed(uv_handle_t *handle)
     free_server_when_closed(s);
 }
 
-/* ---- data that is to be written ---- */
+/* ---- pending data ---- */
 
 static struct body pending_body(const struct fcgi_request *c)
 {
     return (struct body){c->pending.data, c->pending.len, c->blobs, c->n_blobs};
 }
 
-/* Counts memory, and what the request's account has of it. */
+/* Adds to the memory of all unread answers, and to the request's account. */
 static void count(const struct fcgi_request *c, int64_t memory, int64_t of_account)
 {
     stat_add(STAT_UNSENT_BYTES, memory);
@@ -133,7 +133,7 @@ static void count_unsent(struct fcgi_request *c)
     c->unsent = now;
 }
 
-/* Makes an answer the pending data: a copy of its text, and references to its blobs. */
+/* Makes an answer the pending data: copies its text and references its blobs. */
 static void keep(struct fcgi_request *c, const char *head, size_t head_len, const struct body *body)
 {
     buf_reset(&c->pending);
@@ -332,7 +332,7 @@ static void end_request(struct fcgi_request *c, bool failed)
     wait_for(c, UV_READABLE);
 }
 
-/* Adds up to WRITE_PIECE bytes to the record that libfcgi makes. Returns false if the connection is broken. */
+/* Adds up to WRITE_PIECE bytes to libfcgi's current record. Returns false if the connection is broken. */
 static bool put_body(struct fcgi_request *c, const struct body *body, struct body_position *at)
 {
     const char *data;

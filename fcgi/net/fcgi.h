@@ -61,13 +61,13 @@ void fcgi_on_gone(struct fcgi_request *request, void (*on_gone)(void *user), voi
 enum { FCGI_RECORD_MAX = 8000 };
 
 /* Sets a counter (ref) of the bytes that are kept for this request because the web server has not read them.
- * It outlives the request. NULL: there is none. STAT_UNSENT_BYTES counts the memory for all requests: a blob that
- * several answers share counts once there, but in the counter of each request. */
+ * It outlives the request. NULL: there is none. STAT_UNSENT_BYTES counts the memory for all requests: there,
+ * a blob that several answers share counts once; in these counters, it counts for each request. */
 void fcgi_account(struct fcgi_request *request, int64_t *unsent_bytes);
 
-/* Sends the answer: CGI header lines with an empty line at the end, and a body. Longer ones are kept until they are
- * sent, at most for two minutes: their text is copied, their blobs are referenced. The request must not be used
- * afterwards. */
+/* Sends the answer: CGI header lines with an empty line at the end, and a body. An answer longer than
+ * FCGI_RECORD_MAX is kept until it is sent, at most for two minutes: its text is copied, its blobs are
+ * referenced. The request must not be used afterwards. */
 void fcgi_send(struct fcgi_request *request, const char *head, size_t head_len, const struct body *body);
 
 /* Whether the request can be answered with a stream. A CGI program cannot. */

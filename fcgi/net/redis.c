@@ -3,8 +3,9 @@
  *     DOWN --pause over--> CONNECTING (AUTH, SELECT, probe) --> UP --connection lost, time-out, replica--> DOWN
  *                                                      '--SUBSCRIBE--^ if it is a subscription
  *
- * The probe is a write that stores nothing: PING succeeds on a replica, and on a Redis that is full. A Redis that
- * rejects writes is UP, because results can still be read. Probes then find out when it accepts them again.
+ * The probe is a write that stores nothing, because PING also succeeds on a replica and on a full Redis. A
+ * Redis that rejects writes is UP, because results can still be read; probes detect when it accepts writes
+ * again.
  *
  * hiredis 0.14 has no time-outs, and its adapter for libuv does not detect refused connections, so this file
  * has its own adapter (struct link) and deadlines. */
@@ -53,14 +54,15 @@ static const struct {
              [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS},
              [PROBE] = {.word = "SET"}};
 
-/* What error replies mean for the connection. The last three end it. */
+/* What error replies mean for the connection. The last three end it; during the handshake, so do NO_TROUBLE
+ * and NO_PERMISSION. */
 enum trouble {
     NO_TROUBLE,    /* only this command failed */
     NO_WRITES,     /* stored results can still be read */
     NO_PERMISSION, /* the user's ACL lacks a command or key */
     REPLICA,       /* after a failover, a new connection may lead to the master */
     PASSWORD,
-    UNAVAILABLE /* for another reason, which the log has */
+    UNAVAILABLE /* for another reason, which is logged */
 };
 
 static const struct {
@@ -199,7 +201,7 @@ static bool is_new_reason(struct redis *r, const char *reason)
     return r->commands ? again && r->commands->state == UP : again || r->reason[0] == '\0';
 }
 
-/* The subscribed connection has the same troubles as the connection for commands, which are counted once. */
+/* The subscribed connection has the same trouble as the connection for commands, which alone counts it. */
 static void set_trouble(struct redis *r, enum trouble trouble)
 {
     static const enum stat_id gauges[] = {[NO_WRITES] = STAT_REDIS_NO_WRITES,
@@ -342,8 +344,8 @@ static void on_probe_due(uv_timer_t *timer)
         drop(r, UNAVAILABLE, "connection lost");
 }
 
-/* The trouble lasts until no command has been rejected for a while and a probe succeeds. No probe covers all
- * permissions, so a missing one lasts longer. */
+/* The trouble lasts until no command has been rejected for a while and a probe succeeds. A probe does not
+ * test all permissions, so after a missing permission the pause is longer. */
 static void note_trouble(struct redis *r, enum trouble trouble, int verb, const char *words)
 {
     if (r->commands != NULL)
@@ -376,7 +378,7 @@ static void leave(struct redis *r, enum trouble trouble, const char *words)
         drop(r->listener, trouble, reason);
 }
 
-/* Of an unknown error, only the first word is logged: the reply to AUTH could repeat the password. */
+/* Only the first word of an unknown error is logged, because a reply to AUTH could repeat the password. */
 static void take_error(struct redis *r, int verb, const char *error)
 {
     enum trouble trouble = NO_TROUBLE;
@@ -417,7 +419,7 @@ static void subscribe(struct redis *r)
         drop(r, UNAVAILABLE, "connection lost");
 }
 
-/* Also for probes after the handshake. */
+/* Handles replies to probes after the handshake, too. */
 static void end_handshake_step(struct redis *r, int verb, const redisReply *reply)
 {
     if (reply == NULL)

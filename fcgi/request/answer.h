@@ -41,7 +41,7 @@ struct answer {
     int status;
     enum answer_source source;
     struct buf head;         /* ends with an empty line */
-    struct buf text;         /* a body that is made here, or the parts of one that are no views */
+    struct buf text;         /* a body that is made here, or the parts of one that are not views */
     struct body_blob *blobs; /* the views in the body, or NULL */
     size_t n_blobs;
     struct body body; /* (ref) the text and the blobs; empty for HEAD */

@@ -344,8 +344,8 @@ static void on_fetch_deadline(uv_timer_t *timer)
     run(r);
 }
 
-/* This process may have been busy or descheduled until now. Then results may already be in the sockets, which are
- * polled before the rest of the time is over. */
+/* This process may have been busy or descheduled until now. Then results may already be in the sockets, which
+ * the loop polls before the grace period ends. */
 static void on_fetch_late(uv_timer_t *timer)
 {
     uv_timer_start(timer, on_fetch_deadline, GRACE_MS, 0);

@@ -1,9 +1,9 @@
-/* sandbox: restricts a worker or the status server to the rights that a worker needs: its user, no capabilities, few files
- * (Landlock) and few system calls (seccomp).
+/* sandbox: restricts a worker or the status server to the rights that a worker needs: its user, no
+ * capabilities, few files (Landlock) and few system calls (seccomp).
  *
- * An intruder who runs code in a worker has the worker's memory: its keys, link secrets and cache. He can query
- * upstreams and Redis as the worker does, but cannot start a program, write a file, read files other than those of
- * the system's libraries and configuration, or inspect another process. */
+ * An intruder who runs code in a worker has the worker's memory: its keys, link secrets and cache. He can
+ * query upstreams and Redis as the worker does, but cannot start a program, write a file, read files other
+ * than those of the system's libraries and configuration, or inspect another process. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 
@@ -27,8 +27,9 @@ char *sandbox_become(const char *user);
  * failure. */
 void sandbox_protect_process(void);
 
-/* Restricts this process, irrevocably, to the files that name lookup and TLS read, and to the system calls in sandbox.c.
- * Requires PR_SET_NO_NEW_PRIVS. Logs what this system lacks. */
+/* Restricts this process, irrevocably, to the files that name lookup and TLS read, and to the system calls in
+ * sandbox.c. Requires PR_SET_NO_NEW_PRIVS. If this system lacks Landlock or seccomp, logs it and
+ * continues. */
 void sandbox_enter(void);
 
 #endif

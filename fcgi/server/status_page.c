@@ -364,7 +364,7 @@ const char *status_page_type(int page)
     return pages[page].type;
 }
 
-/* ---- from the master to the status server: the HTTP status, with the text in a memory file ---- */
+/* ---- from the master to the status server: a message with the HTTP status and a memory file ---- */
 
 union attachment {
     struct cmsghdr head;
@@ -396,7 +396,7 @@ static void send_page(int control, int code, const struct buf *text)
 void status_page_send(const struct status_facts *facts, unsigned page, int control)
 {
     if (page >= NELEMS(pages))
-        return; /* no status server sends this */
+        return; /* the status server never requests this */
     struct shm_counters *total = pages[page].counts ? xcalloc(1, sizeof(*total)) : NULL;
     struct buf text;
     buf_init(&text, STATUS_PAGE_MAX);
@@ -416,7 +416,7 @@ int status_page_receive(int control, struct buf *text)
     if (recvmsg(control, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(code) || message.msg_controllen == 0)
         return -1;
     memcpy(&fd, CMSG_DATA(&file.head), sizeof(fd));
-    size_t len = (size_t)lseek(fd, 0, SEEK_CUR); /* where the master has stopped to write */
+    size_t len = (size_t)lseek(fd, 0, SEEK_CUR); /* where the master stopped writing */
     void *data = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
     if (data == MAP_FAILED)

@@ -24,13 +24,13 @@ struct status_server {
     uv_loop_t loop;
     struct fcgi_server *server;
     uv_signal_t terminate;
-    uv_poll_t control; /* of the control descriptor */
+    uv_poll_t control; /* the end of the control connection */
     uv_timer_t beat;   /* the next heartbeat */
 };
 
 /* ---- requests ---- */
 
-/* Waits for the master, which answers one question at a time. No other request could be answered in the meantime. */
+/* Blocks until the master answers. It sends one page at a time, so this delays no other request. */
 static int ask(int page, struct buf *text)
 {
     const char question[] = {WORKER_PAGE, (char)page};
@@ -69,7 +69,7 @@ static void on_request(void *ctx, struct fcgi_request *client)
     buf_done(&text);
 }
 
-/* ---- leaving ---- */
+/* ---- the end ---- */
 
 static void on_drained(void *ctx)
 {

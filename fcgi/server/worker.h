@@ -12,7 +12,7 @@ enum { WORKER_FD_CONTROL = 3, WORKER_FD_LISTEN, WORKER_FD_STATS, WORKER_FD_FILES
  * socket is closed, and the worker drains. */
 enum {
     WORKER_READY = 'R', /* to the master: this worker accepts requests */
-    WORKER_PAGE = 'P',  /* from the status server to the master: send the page of this number */
+    WORKER_PAGE = 'P',  /* from the status server to the master: send the page with this number */
     WORKER_HINT = 'H' /* to the master, and from it to the other workers: a webhook has named this task key */
 };
 
@@ -28,8 +28,8 @@ int worker_main(int index, int slot, const char *path);
 /* Tells the master that this process accepts requests. */
 void worker_report_ready(void);
 
-/* SIG_BLOCK or SIG_UNBLOCK for SIGTERM. fcgi_listen installs libfcgi's handler for it, which would swallow one that comes before
- * ours replaces it. */
+/* Blocks or unblocks SIGTERM (SIG_BLOCK, SIG_UNBLOCK). fcgi_listen installs libfcgi's handler, which would
+ * swallow a SIGTERM that arrives before our handler replaces it. */
 void worker_mask_terminate(int how);
 
 /* Answers the one request of a CGI program. Returns the exit status. */

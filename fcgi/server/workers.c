@@ -30,7 +30,7 @@ enum { HUNG_BEATS = 3, PATIENCE = 3 };
 
 enum { SPAWN_FDS_MAX = 8 };
 
-/* The place of the status server, behind those of the workers. */
+/* The place of the status server, after those of the workers. */
 enum { STATUS_SERVER = WORKERS_MAX, PLACES };
 
 /* Environment variable for the next program in an upgrade. */

@@ -1,5 +1,5 @@
 /* workers: the worker processes: started, watched, replaced, and handed over to the next program in an
- * upgrade. Likewise the status server, which is not counted as a worker.
+ * upgrade. The status server is treated like them, but is not counted as a worker.
  *
  * Each worker has a place, whose listening socket outlives it. One table has all workers: those that this
  * program has started, and those adopted from the program before an upgrade. A generation is the workers of
@@ -27,7 +27,7 @@ struct workers_parts {
     /* Called when all workers of the newest generation are ready, and when a worker has exited, hung or
      * recovered. */
     void (*on_change)(void *ctx);
-    /* The status server asks for a page, which is to be sent to `control`. */
+    /* The status server requests a page, which on_page sends to `control`. */
     void (*on_page)(void *ctx, unsigned page, int control);
     void *ctx;
 };
@@ -35,14 +35,14 @@ struct workers_parts {
 /* Adopts the workers that the environment lists (workers_hand_over). */
 struct workers *workers_new(struct workers_parts parts);
 
-/* Ends the status server, but does not stop workers that still run. NULL is allowed. */
+/* Kills the status server, but does not stop workers that still run. NULL is allowed. */
 void workers_free(struct workers *workers);
 
 /* Opens the sockets of a configuration that are not open yet; -1 with *ret_error (allocated). */
 MUST_CHECK int workers_open_sockets(struct workers *workers, const struct conf *conf, char **ret_error);
 
-/* Starts a new generation. `conf`, (ref), is in force from here on. `files` is what its workers inherit; `workers` owns
- * it. */
+/* Starts a new generation with the configuration `conf` (ref). `files` is what its workers inherit; `workers`
+ * owns it from here on. */
 void workers_start(struct workers *workers, const struct conf *conf, struct files_image files);
 
 /* Starts a child process, which the caller must wait for, as libuv does not: executes args[0], and the child's
@@ -50,7 +50,8 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
  * removed from its environment. Returns the pid, or a negative error of libuv. */
 MUST_CHECK int workers_spawn(uv_loop_t *loop, const char *const *args, const int *fds, int n_fds);
 
-/* Stops every worker gracefully and starts no more. The status server stays, so that operators see how they drain. */
+/* Stops every worker gracefully and starts no more. The status server stays, so that operators can watch the
+ * workers drain. */
 void workers_stop(struct workers *workers);
 
 /* Lists the workers in the environment, and keeps their control descriptors open for the next program. */

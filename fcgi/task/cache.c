@@ -1,5 +1,5 @@
-/* cache: see cache.h. One hash table finds all entries; LRU lists, one per account and one for entries without a snapshot,
- * decide which are evicted. */
+/* cache: see cache.h. One hash table finds all entries; LRU lists, one for each account and one for the
+ * entries without a snapshot, decide which are evicted. */
 #include "task/cache.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ struct entry {
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
     int64_t quiet_ms;          /* its length, in case the clock steps back */
     int times_missing;         /* how often in a row the upstream has reported the task missing */
-    size_t account;            /* of the snapshot */
+    size_t account;            /* the account that the snapshot is charged to */
     size_t bytes;              /* counted in the store */
     struct entry *prev, *next; /* in the store */
     UT_hash_handle hh;
@@ -38,9 +38,9 @@ struct cache {
     const struct conf_cache *conf; /* (ref) */
     struct entry *table;
     struct store unknown;     /* the entries without a snapshot */
-    struct cache_usage usage; /* those with one, */
+    struct cache_usage usage; /* of the entries with a snapshot */
     size_t n_accounts;
-    struct store known[]; /* by account */
+    struct store known[]; /* the entries with a snapshot, by account */
 };
 
 /* ---- entries and stores ---- */

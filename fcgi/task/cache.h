@@ -1,10 +1,10 @@
 /* cache: what a worker knows about tasks. The entry of a task has its last snapshot, or a problem (the task
  * does not exist, or the last query failed), or both.
  *
- * Entries with a snapshot share the configured memory. Each is charged to an account, that of a team, and an entry of
- * the account that uses the most is evicted first: no team evicts what another one keeps in its equal share. Entries
- * without a snapshot have a small separate budget, so that guessed ids cannot evict results. Of an account and of
- * that budget, the least recently used entry is evicted.
+ * Entries with a snapshot share the configured memory. Each is charged to a team's account, and the account
+ * that uses the most memory loses an entry first, so a team that uses at most an equal share loses none to
+ * other teams. Entries without a snapshot have a small separate budget, so that guessed ids cannot evict
+ * results. Both an account and that budget lose their least recently used entry.
  *
  * A task with a snapshot counts as missing only after the upstream has reported it missing three times in a
  * row. */
@@ -32,8 +32,8 @@ struct cache_result {
 
 struct cache_result cache_get(struct cache *cache, const struct task *task, int64_t now_ms);
 
-/* Replaces the entry. The cache takes its own reference to the snapshot. It is charged to the account of the snapshot
- * that it replaces or, if there is none, to `account`, which is less than n_accounts. */
+/* Replaces the entry. The cache takes its own reference to the snapshot, which is charged to the account of
+ * the snapshot that it replaces or, if there is none, to `account`, which is less than n_accounts. */
 void cache_keep(struct cache *cache, const struct task *task, struct snapshot *snapshot, size_t account);
 
 /* Records that the upstream has reported the task missing; `last` is the last snapshot, or NULL. Returns true

@@ -15,7 +15,7 @@ enum { ETAG_SIZE = 35, IDENTITY_SIZE = 33 }; /* 32 hex digits, the former in quo
 struct view_bytes {
     const char *data; /* a NUL follows */
     size_t len;
-    struct blob *blob; /* which has these bytes; in a draft: NULL */
+    struct blob *blob; /* that holds these bytes; NULL in a draft */
     char etag[ETAG_SIZE];
 };
 

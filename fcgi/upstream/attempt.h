@@ -24,7 +24,8 @@ struct attempt_order {
     const struct team *team;        /* (ref) the team whose share it uses; NULL: no team */
     const struct snapshot *last;    /* (ref) the newest known so far; NULL: none */
 
-    /* As in struct upstream_query; to go on after on_turn has returned false, call attempt_resume or attempt_cancel. */
+    /* As in struct upstream_query. After on_turn has returned false, call attempt_resume or
+     * attempt_cancel. */
     void (*on_queued)(void *ctx);
     bool (*on_turn)(void *ctx);
 

@@ -43,7 +43,7 @@ struct origin {
     bool multiplexes;              /* its last answer came over HTTP/2 */
     struct upstream_call *running; /* queries under way, the oldest first */
     struct upstream_call *queue;   /* queries that wait to be sent, the oldest first */
-    struct upstream_call *paused;  /* queries in flight that are sent when they are resumed */
+    struct upstream_call *paused;  /* queries that count as in flight, and are sent when they are resumed */
     uv_timer_t timer;              /* for the time-out of the oldest query */
     int64_t polled_from_ms;        /* loop time since when the sockets are polled before it fires */
     struct bucket bucket;          /* in loop time */

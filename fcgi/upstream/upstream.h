@@ -1,9 +1,9 @@
 /* upstream: sends queries to the configured upstreams, within their limits.
  *
  * At most max_in_flight queries run at one upstream at once; the others wait in a queue, within their
- * time-out; when the turn of a query comes, its caller may look first whether it is still needed. The breaker, the
- * rate limit and the key pool can each refuse a query. Each team has a share of the first two limits, and its own
- * breaker. */
+ * time-out. When the turn of a query comes, its caller may first check whether it is still needed. The
+ * breaker, the rate limit and the key pool can each refuse a query. Each team has a share of max_in_flight
+ * and of the rate limit, and its own breaker. */
 #ifndef UPSTREAM_H
 #define UPSTREAM_H
 
@@ -33,8 +33,9 @@ struct upstream_query {
     bool seen;                      /* the upstream has answered for this task before */
     const char *target;             /* (ref) during the call: a path and query string */
     struct key_choice *choice;      /* (ref) until the callback */
-    /* Called if the query enters the queue, before upstream_get returns; and when its turn comes: false, if it should
-     * keep its place until upstream_resume or upstream_cancel is called. */
+    /* on_queued is called before upstream_get returns if the query enters the queue, and on_turn when its
+     * turn comes. on_turn returns false if the query should keep its place until upstream_resume or
+     * upstream_cancel. */
     void (*on_queued)(void *user);
     bool (*on_turn)(void *user);
 };

@@ -40,7 +40,7 @@ def wait_metric(stack, name, good):
 
 
 def wait_connections(stack, count):
-    """Waits until this many FastCGI connections are open, besides the one that asks. The stack has no nginx."""
+    """Waits until this many FastCGI connections are open besides the one for the metric. The stack must have no nginx."""
     wait_metric(stack, "connections", lambda now: now == count + 1)
 
 
@@ -55,7 +55,7 @@ def assert_served(stack, index=0):
 
 
 def step_until(stack, condition, what, seconds=1):
-    """Steps the clock by so many seconds at a time until condition() is true."""
+    """Steps the clock by this many seconds at a time until condition() is true."""
 
     def step():
         stack.step(seconds)
@@ -65,8 +65,8 @@ def step_until(stack, condition, what, seconds=1):
 
 
 def time_out(stack, seconds, *asks):
-    """Steps the clock over the time-out of the queries for these requests: a query fails when it is late and its worker has
-    polled once more, so by a millisecond more at a time."""
+    """Steps the clock over the time-out of the queries for these requests. A query that is late fails only after its worker
+    has polled once more, hence the further steps of a millisecond."""
     stack.step(seconds)
     step_until(stack, lambda: all(ask.done() for ask in asks), "the time-outs", 0.001)
 
@@ -208,8 +208,8 @@ def wait_stored(stack, task_id):
 
 @contextlib.contextmanager
 def rejecting_writes(stack, error):
-    """Until its end, Redis answers writes with this error: OOM, MISCONF, NOREPLICAS, READONLY or MASTERDOWN (reads, too).
-    The clock must run."""
+    """Within this context, Redis rejects writes with this error: OOM, MISCONF, NOREPLICAS, READONLY or MASTERDOWN, which
+    rejects reads, too. The clock must run."""
     begin, end = {
         "OOM": (["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"]),
         "MISCONF": (["CONFIG SET save '3600 1000000'", "BGSAVE"], ["CONFIG SET save ''"]),

@@ -33,7 +33,7 @@ def lease_of(task) -> str:
 
 
 def wait_no_lease(stack):
-    """Workers release leases shortly after they have answered. The clock must be frozen, or the lease would also expire."""
+    """Workers release leases shortly after they have answered. The clock must be frozen, so that no lease expires instead."""
     stack.wait_until(lambda: stack.redis.keys("*#lease") == [], what="no lease")
 
 

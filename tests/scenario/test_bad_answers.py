@@ -39,7 +39,7 @@ def ask(stack, provider: str, bare_id: str):
 
 
 def told(stack, provider: str, body: bytes | str, bare_id: str | None = None):
-    """The answer to a client when the upstream gives this body for the task, by default a new one."""
+    """The client's answer when the upstream returns this body for the task (by default, for a new one)."""
     bare_id = bare_id or new_id()
     stack.standin.switch(bare_id, raw=body)
     answer = ask(stack, provider, bare_id)
@@ -52,10 +52,10 @@ def success(provider: str) -> bytes:
 
 
 def assert_not_stored(stack, provider: str, ids: list) -> None:
-    """Commands reach Redis in order: a task that is not there when a later one is there was never stored."""
+    """Commands reach Redis in order, so a task that is missing when a later one is stored was never stored."""
     after = new_id()
     assert told(stack, provider, success(provider), after).status == 200
-    stored = stack.wait_until(lambda: stack.redis.stored(f"taskproxy:*:{provider}:*{after}*"), what="the task after them")
+    stored = stack.wait_until(lambda: stack.redis.stored(f"taskproxy:*:{provider}:*{after}*"), what="the later task in Redis")
     assert len(stored) == 1
     assert not [key for key in stack.redis.stored() if any(bare_id in key for bare_id in ids)]
 

@@ -55,7 +55,7 @@ def test_query_that_times_out_in_the_queue_is_refunded(make_frozen):
         asked = stack.background(stack.get, "/v1/tasks?ids=sora/a,sora/b,sora/c", bearer("web"))
         barrier.wait_arrived(1)
         stack.step(1)
-        step_until(stack, asked.done, "the answers", 0.001)  # the worker looks for an answer once more
+        step_until(stack, asked.done, "the answers", 0.001)  # the worker polls once more for an answer
         assert {task["status"] for task in asked.result().json()["tasks"]} == {504}
     assert stack.standin.count() == 1
     spend(stack, "de")

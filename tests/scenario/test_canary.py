@@ -130,7 +130,7 @@ def test_key_never_leaks_whatever_the_upstream_does_with_it(make_stack, key):
     assert IN_THE_TEST | {name for switches in TROUBLES.values() for name in switches} == SWITCHES
     tasks = [*TROUBLES, *odd_documents(stack.key), "redirect", "wire"]
 
-    # With all others at the same time, a query may take longer than the time-out on a busy machine.
+    # On a busy machine, this query may exceed its time-out among all the others.
     stack.wait_until(lambda: "[redacted]" in stack.task("succeeded").body.decode(), what="an answer with the key")
     asks = [(task_id, stack.background(stack.task, task_id)) for task_id in 2 * tasks]
     answers = [(f"the answer to {task_id}", repr(ask.result()) + ask.result().body.decode()) for task_id, ask in asks]

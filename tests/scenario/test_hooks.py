@@ -33,7 +33,7 @@ def wait_success(stack, task):
 def test_watchers_are_notified_at_once(hooked):
     run(hooked, "7%", "told")
     with begin(hooked, UNIFIED + "told") as stream:
-        hooked.wait_metric("waiters", lambda waiters: waiters == 1)  # those of the test before have left
+        hooked.wait_metric("waiters", lambda waiters: waiters == 1)  # those of the previous test have left
         held = hold(hooked, ("told?wait=60", None))
         run(hooked, "50%", "told")
         hook(hooked, "told")

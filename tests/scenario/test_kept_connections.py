@@ -95,6 +95,6 @@ def test_both_attempts_share_one_timeout(make_frozen):
     with second:
         second.wait_arrived(1)
         stack.step(0.3)
-        step_until(stack, answer.done, "the answer", 0.001)  # the worker looks for an answer once more
+        step_until(stack, answer.done, "the answer", 0.001)  # the worker polls once more for an answer
     assert outcome(answer.result()) == (504, "upstream_timeout")
     assert stack.clock.time() < begun + 1.7

@@ -193,7 +193,7 @@ def test_every_answer_and_query_is_in_its_histogram(running):
         assert metrics.sum("request_duration_seconds_count", cache=result) == metrics.sum("requests_total", cache=result)
     assert metrics.sum("upstream_duration_seconds_count", upstream="main") == running.standin.count()
 
-    def all_answered():  # a worker sends commands, and gets replies, after the answers
+    def all_answered():  # a worker sends commands to Redis, and gets replies, even after it has answered
         now = running.metrics()
         return now.sum("redis_duration_seconds_count") == now.sum("redis_commands_total") > 0
 

@@ -122,7 +122,7 @@ def test_breaker_sends_one_probe_and_watchers_get_no_event(make_stack):
         assert len(probes) - 2 <= 2 * (probes[-1] - probes[0]) / 0.375
         with stack.standin.hold() as barrier:
             barrier.wait_arrived(1)
-            stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 1, what="one probe, and the end of the one before")
+            stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 1, what="the end of the previous probe")
             stack.standin.switch(status=None)
             barrier.release()
         for task in tasks:

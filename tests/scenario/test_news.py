@@ -266,7 +266,7 @@ def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack
 
 
 def test_watcher_gets_news_that_came_at_the_limit_of_fetches(make_frozen):
-    """A second later, not when the task is due to be polled next."""
+    """A second later, not at the next poll."""
     stack = sharing(make_frozen, providers=SLOW, config={"workers": 1, "limits": {"fetches": 1}})
     run(stack)
     watching = watch(stack, 0, "t")

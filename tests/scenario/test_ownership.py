@@ -315,7 +315,7 @@ def test_concealed_answer_of_a_repeated_fetch_is_charged_once(make_stack):
 
 
 def test_query_is_credited_to_the_team_that_paid_for_it(make_frozen):
-    """The team that started the fetch has no query left, so the waiting team pays: once, for the query and the answer."""
+    """The team that started the fetch has no query left, so the waiting team pays: one charge covers the query and the answer."""
     stack = owning_stack(make_frozen, teams={"film": {"queries_per_minute": 1}, "web": {"queries_per_minute": 9}})
     assert ask(stack, "own", "film").status == 200
     stack.redis.freeze()
@@ -394,7 +394,7 @@ def test_ownership_requires_teams(make_stack):
 
 
 def test_ownership_requires_redis(make_stack):
-    """Each worker would have owners of its own, and lose them when it exits."""
+    """Without it, owners would differ between workers and be lost when these exit."""
     stack = teams_stack(make_stack, access={"ownership": "first-reader"}, redis=False, daemon=False)
     done = stack.daemon.run("--check-config")
     assert done.returncode == 1 and re.search(r'taskproxy.json:\d+: /access/ownership: needs "redis"', done.stderr), done.stderr

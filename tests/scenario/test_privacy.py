@@ -67,7 +67,7 @@ def make_unprivileged(make_stack):
         become = ["setpriv", f"--reuid={WEB_GROUP}", f"--regid={WEB_GROUP}", "--clear-groups"]
         stack.daemon.wrapper = [*become, *UNLIMITED_CORES]
         stack.daemon.start()
-        wait_metric(stack, "workers_ready", lambda ready: ready == 2)  # by then each is protected
+        wait_metric(stack, "workers_ready", lambda ready: ready == 2)  # each is protected before it is ready
         return stack
 
     return make

@@ -1,4 +1,4 @@
-"""A Redis that answers, but rejects writes, a permission or the password; and one that has become a replica."""
+"""A Redis that rejects writes, denies a permission, rejects the password, or has become a replica."""
 
 import os
 import re
@@ -14,7 +14,7 @@ REPLICA = "Redis is a read-only replica"
 
 
 def troubles(stack):
-    """What /readyz and /status say, which must be the same."""
+    """The reasons in /readyz, or None while those in /status differ."""
     ready = stack.get("/readyz")
     assert ready.status == 200 and (ready.json()["status"] == "degraded") == (ready.json()["why"] != [])
     return ready.json()["why"] if ready.json()["why"] == stack.get("/status").json()["troubles"] else None
@@ -25,7 +25,7 @@ def wait_troubles(stack, *expected):
 
 
 def rejecting(stack):
-    """The reasons, each with the number of workers."""
+    """The number of workers by reason, without zeros."""
     reasons = ("writes", "permission", "replica", "password")
     counts = {reason: stack.metric("redis_rejecting", reason=reason) for reason in reasons}
     return {reason: count for reason, count in counts.items() if count}
@@ -46,7 +46,7 @@ def rejected_writes(stack):
 
 
 @pytest.mark.parametrize("error", ["OOM", "MISCONF", "NOREPLICAS"])
-def test_redis_that_rejects_writes_is_degraded_until_it_accepts_them(make_stack, error):
+def test_service_is_degraded_while_redis_rejects_writes(make_stack, error):
     stack = make_stack(clock=True, config=ONE_WORKER)
     stack.wait_metric("redis_listening", 1)
     with rejecting_writes(stack, error):
@@ -57,7 +57,7 @@ def test_redis_that_rejects_writes_is_degraded_until_it_accepts_them(make_stack,
         rejected = rejected_writes(stack)
         stack.step(5)
         stack.wait_until(lambda: rejected_writes(stack) > rejected, what="a probe")
-        assert stack.task("task_3").status == 200  # whose commands are answered after the probe
+        assert stack.task("task_3").status == 200  # Redis answers its commands after the probe
         wait_answered(stack)
         assert rejecting(stack) == {"writes": 1}
         assert stack.metric("redis_up") == stack.metric("redis_listening") == 1
@@ -73,7 +73,7 @@ def test_redis_that_rejects_writes_is_degraded_until_it_accepts_them(make_stack,
 
 
 @pytest.mark.parametrize("error", ["OOM", "MISCONF", "NOREPLICAS"])
-def test_redis_that_rejects_writes_is_noticed_without_requests(make_stack, error):
+def test_redis_that_rejects_writes_is_detected_without_requests(make_stack, error):
     stack = make_stack(clock=True, config=ONE_WORKER)
     with rejecting_writes(stack, error):
         stack.daemon.reload()
@@ -147,7 +147,7 @@ def start(stack):
 
 
 @pytest.mark.parametrize("command, verb", [("get", "GET"), ("set", "SET"), ("incr", "EVAL")])
-def test_missing_permission_is_degraded_until_it_is_granted(make_frozen, command, verb):
+def test_service_is_degraded_until_a_missing_permission_is_granted(make_frozen, command, verb):
     stack = acl_stack(make_frozen)
     start(stack)
     stack.wait_metric("redis_up", 1)
@@ -167,7 +167,7 @@ def test_missing_permission_is_degraded_until_it_is_granted(make_frozen, command
     ]
 
 
-def test_missing_permission_is_noticed_when_the_worker_connects(make_stack):
+def test_missing_permission_is_detected_when_the_worker_connects(make_stack):
     stack = acl_stack(make_stack)
     stack.redis.cli("ACL", "SETUSER", "taskproxy", "resetkeys", "~others:*")
     start(stack)

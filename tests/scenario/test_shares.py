@@ -116,7 +116,7 @@ def test_refused_fetch_is_repeated_for_a_waiting_team(make_frozen):
 
 
 def test_refusal_of_a_webhooks_query_does_not_apply_to_a_waiting_team(make_frozen, tmp_path):
-    """Queries for webhooks are of no team, and their breaker is another one."""
+    """Queries for webhooks belong to no team, and have a separate breaker."""
     config = {"config": {"upstreams": {"main": {"breaker_failures": 1, "breaker_pause": "1h"}}}}
     stack = teams_stack(make_frozen, **settings(tmp_path, **config))
     run(stack)
@@ -250,7 +250,7 @@ def two_workers(make_frozen):
 
 
 def test_query_in_a_queue_does_not_hold_back_another_worker(make_frozen):
-    """It holds no lease; when the other worker has the result, it leaves the queue and is not charged."""
+    """It holds no lease; once the other worker has the result, the query leaves the queue and is not charged."""
     stack = two_workers(make_frozen)
     with queued_at_worker_1(stack) as film:
         assert stack.ask_worker(NATIVE + "t", 0, **given("web")).status == 200

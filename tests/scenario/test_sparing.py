@@ -192,7 +192,7 @@ def test_queries_over_the_rate_limit_get_503_until_later(make_stack):
 
 
 def ask_until_asked(stack, task, times) -> list:
-    """Requests the task in each interval until this many more queries were sent; the statuses of the answers."""
+    """Requests the task in each interval until this many more queries have been sent; returns the statuses of the answers."""
     statuses, goal = [], stack.standin.count(task) + times
 
     def ask():

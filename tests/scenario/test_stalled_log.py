@@ -1,4 +1,4 @@
-"""A reader of the log that stalls stops nothing: lines are dropped, counted, and reported when it reads again."""
+"""A stalled reader of the log blocks no process: lines are dropped, counted, and reported when it reads again."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ DROPPED = re.compile(r"warn worker 0: (\d+) log lines dropped: standard error di
 
 
 class Reader:
-    """The other end of a standard error. It reads nothing until resume(), then copies everything to the daemon's log."""
+    """The reader of a standard error. It reads nothing until resume(), then copies everything to the daemon's log."""
 
     def __init__(self, stack, kind):
         self._stack = stack
@@ -39,7 +39,7 @@ class Reader:
         self._thread.start()
 
     def join(self):
-        """Waits until all processes that write have ended, and everything is read."""
+        """Waits until all writers have exited and everything has been read."""
         self._thread.join()
 
     def _copy(self):
@@ -59,7 +59,7 @@ class Reader:
 
 @pytest.fixture(params=["pipe", "socket"])
 def stalled(request, make_stack):
-    """A daemon with finished tasks and a clock, started with a reader that does not read; and the reader."""
+    """A daemon with finished tasks and a clock, whose log is not read until the reader resumes; and this reader."""
     stack = make_stack(redis=False, nginx=False, daemon=False, clock=True, config={"log_level": "debug"})
     stack.standin.switch(state="SUCCESS")
     with Reader(stack, request.param) as reader:
@@ -93,7 +93,7 @@ def assert_whole(lines):
     assert lines and [line for line in lines if not TEXT_LINE.fullmatch(line)] == []
 
 
-def test_stalled_reader_of_the_log_stops_nothing(stalled):
+def test_stalled_reader_of_the_log_blocks_no_process(stalled):
     stack, reader = stalled
     ask_until_lines_are_dropped(stack)
     stack.clock.freeze()

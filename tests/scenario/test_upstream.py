@@ -71,7 +71,7 @@ def test_each_failure_has_its_code_and_stores_nothing(make_frozen):
         stack.standin.switch(name, **switches)
     asks = {name: stack.background(stack.task, name) for name in TROUBLES}
     prompt = [asks[name] for name, (_, expected) in TROUBLES.items() if expected != TIMEOUT]
-    stack.wait_until(lambda: all(ask.done() for ask in prompt), 2 * PATIENCE, what="the answers of which none is late")
+    stack.wait_until(lambda: all(ask.done() for ask in prompt), 2 * PATIENCE, what="the answers that do not time out")
     time_out(stack, 2, *asks.values())
     assert {name: outcome(ask.result()) for name, ask in asks.items()} == {name: e for name, (_, e) in TROUBLES.items()}
     assert (stack.redis.stored(), stack.metric("cache_entries")) == ([], 0)
@@ -158,7 +158,7 @@ def test_unreachable_upstream_is_an_error_until_it_returns(make_stack):
 @pytest.mark.parametrize("redis", [{"timeout": "10s"}, None], ids=["query", "request"])
 def test_worker_busy_for_longer_than_the_timeout_finds_the_answer(make_stack, redis):
     """One loop iteration writes the answers of 60 connections, each of which takes 40 ms; meanwhile the upstream answers,
-    and the time-out passes: that of the query or, without the time for Redis, that of the request, too."""
+    and the time-out of the query passes or, without the additional time for Redis, that of the request, too."""
     stack = make_stack(daemon=False, nginx=False, config={**one_worker(timeout="2s"), "redis": redis})
     stack.daemon.variables |= slow_writes(40)
     stack.daemon.start()

@@ -102,9 +102,9 @@ static void ask(size_t i)
     }
 }
 
-/* An answer as it comes. */
+/* An answer as it is received. */
 struct reply {
-    unsigned char header[8]; /* of the present record */
+    unsigned char header[8]; /* of the current record */
     size_t header_len, left, padding;
     struct buf out; /* the contents of its STDOUT records */
     bool ended;

@@ -1,7 +1,7 @@
 /* Log lines that standard error does not accept at once.
  *
- * Each test runs in a child process, whose standard error is a pipe, a socket or a terminal that the test itself reads. A write
- * that blocks is ended by the alarm. */
+ * Each test runs in a child process, whose standard error is a pipe, a socket or a terminal that the child
+ * reads as well. If a write blocks, the alarm kills the child. */
 #include "unit.h"
 
 #include <errno.h>
@@ -30,13 +30,13 @@ enum {
     MANY = 10000,
     FEW = 200,
     ALARM_S = 120
-}; /* FEW fit in a pipe of one page and the backlog, MANY in nothing */
+}; /* FEW lines fit into a one-page pipe and the backlog; MANY fit nowhere */
 
 /* What the child has seen, shared with the parent. */
 static struct seen {
     char text[512 * 1024]; /* read from standard error */
     size_t len;
-    int64_t dropped; /* the counter */
+    int64_t dropped; /* the value of the counter */
     int waits;       /* for standard error to become writable */
     int wait_ms;     /* the longest of them */
 } * seen;
@@ -51,7 +51,7 @@ static void read_all(void)
         seen->len += (size_t)n;
 }
 
-/* These replace the functions of the libraries: no time passes, not even in a wait. */
+/* These replace the library functions: no time passes, not even during a wait. */
 uint64_t uv_hrtime(void)
 {
     return 1;
@@ -149,11 +149,12 @@ static char *next_line(char **rest)
     char *line = strsep(rest, "\n");
     if (line == NULL || line[0] == '\0')
         return NULL;
-    assert_true(strlen(line) > 25 && line[23] == 'Z' && line[24] == ' '); /* a whole one */
+    assert_true(strlen(line) > 25 && line[23] == 'Z' && line[24] == ' '); /* the line is whole */
     return line + 25;
 }
 
-/* Asserts that "line 1." and so on have been read, in this order; returns their number and the line after them. */
+/* Counts the lines from "line 1." that have been read in this order; also returns the line that follows
+ * them. */
 static int count_lines(char **rest, char **ret_next)
 {
     char expected[64];
