@@ -35,6 +35,7 @@ enum { REREAD_FIRST_MS = 100, REREAD_MAX_MS = 1000 };
     X(AWAIT_NOTIFICATION, await_notification)                                                                \
     X(READ_NOTIFICATION, read_notification)                                                                  \
     X(CHARGE, charge)                                                                                        \
+    X(REFUSE, refuse)                                                                                        \
     X(READ_CHARGE, read_charge)                                                                              \
     X(QUERY_UPSTREAM, query_upstream)                                                                        \
     X(READ_UPSTREAM, read_upstream)                                                                          \
@@ -246,12 +247,18 @@ static enum step refuse_query(struct fetch *f, int64_t now_ms)
     return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->payer, now_ms));
 }
 
-/* A refusal is reported on the next loop iteration: a fetch never ends while it begins. */
-static enum step charge(struct fetch *f)
+/* A refusal is reported on the next loop iteration: a fetch never ends while it begins. A team that has joined
+ * meanwhile may have a query left. */
+static enum step refuse(struct fetch *f)
 {
     int64_t now = wall_ms();
-    if (!find_payer(f, now))
-        return pause_before(f, refuse_query(f, now), 0);
+    return find_payer(f, now) ? CHARGE : refuse_query(f, now);
+}
+
+static enum step charge(struct fetch *f)
+{
+    if (!find_payer(f, wall_ms()))
+        return pause_before(f, REFUSE, 0);
     f->step = READ_CHARGE;
     return quota_charge(f->payer, 1, &f->charge, on_charged) ? WAIT : READ_CHARGE;
 }

@@ -146,17 +146,20 @@ static int64_t longer(int64_t a_ms, int64_t b_ms)
     return a_ms > b_ms ? a_ms : b_ms;
 }
 
+static int64_t interval(const struct poll_entry *e)
+{
+    const struct snapshot_rules rules = task_rules(&e->task, &e->poller->parts.conf->cache);
+    return snapshot_interval_ms(e->created_ms, &rules, wall_ms());
+}
+
 /* The pause after a fetch. A task whose queries fail is polled at its interval, even when its last snapshot
  * is too old to be kept. */
 static int64_t pause_after(const struct poll_entry *e, const struct fetch_result *result)
 {
-    const struct snapshot_rules rules = task_rules(&e->task, &e->poller->parts.conf->cache);
     int64_t left_ms = cached(e).left_ms;
-    if (result->problem == PROBLEM_RATE_LIMITED)
-        return result->retry_after_ms;
     if (result->snapshot != NULL && left_ms > 0)
         return left_ms;
-    int64_t pause_ms = longer(left_ms, snapshot_interval_ms(e->created_ms, &rules, wall_ms()));
+    int64_t pause_ms = longer(left_ms, interval(e));
     return longer(pause_ms, result->retry_after_ms);
 }
 
@@ -389,6 +392,34 @@ static void change_payer(struct poll_entry *e, const struct quota *refused)
     DL_PREPEND(e->watchers, watcher);
 }
 
+/* Whether a team that watches the task is not concerned by the refusal. */
+static bool is_refused_for_others(const struct poll_entry *e, const struct fetch_result *result)
+{
+    const struct watcher *watcher;
+    if (!result->refusal)
+        return false;
+    DL_FOREACH(e->watchers, watcher)
+    {
+        if (watcher->payer != result->refused)
+            return true;
+    }
+    return false;
+}
+
+/* What concerns another team must not delay the next poll, however often that team asks. */
+static void plan_next_poll(struct poll_entry *e, const struct fetch_result *result)
+{
+    uint64_t planned_ms = e->watch_due_ms;
+    struct quota *payer;
+    if (result->problem == PROBLEM_RATE_LIMITED)
+        return set_watch_due(e, find_payer(e, &payer));
+    if (!is_refused_for_others(e, result))
+        return set_watch_due(e, pause_after(e, result));
+    set_watch_due(e, longer(cached(e).left_ms, interval(e)));
+    if (planned_ms < e->watch_due_ms)
+        e->watch_due_ms = planned_ms;
+}
+
 static void on_fetched(void *ctx, const struct fetch_result *result)
 {
     struct poller *p = ctx;
@@ -403,7 +434,7 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     if (result->refusal)
         change_payer(e, result->refused);
     if (e->watchers != NULL)
-        set_watch_due(e, pause_after(e, result));
+        plan_next_poll(e, result);
     settle(e);
 }
 

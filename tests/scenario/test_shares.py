@@ -1,13 +1,18 @@
 """Requests of one team do not use up what other teams need: breakers, queries in flight, queries per second, fetches."""
 
 import contextlib
+import os
+import signal
+import threading
 
 import pytest
 
+from fastcgi import Connection, request, task_params
+from helpers import worker_pid
 from hooking import naming, post, settings
 from sharing import lease_of
 from teaming import bearer, given, refusal, teams_stack
-from watching import NATIVE, SLOW, end, hold, quick, run
+from watching import NATIVE, SLOW, begin, end, hold, quick, run, wait_queries
 
 UNAVAILABLE = (503, "upstream_unavailable")
 
@@ -333,6 +338,70 @@ def test_stale_view_over_the_share_of_held_requests_has_no_wait(make_frozen):
     end(stack)
     stack.clock.run()
     assert {ask.result().status for ask in held} == {200}
+
+
+# Refusals of another team
+
+
+def spend(stack):
+    """Uses up the only query of film."""
+    assert ask(stack, "spent", "film").status == 200
+
+
+def break_off(stack):
+    """Opens film's breaker; the answer to its probe does not come."""
+    assert ask(stack, "broken", "film").status == 200
+    fail(stack, ["broken"])
+    stack.wait_until(lambda: ask(stack, "broken", "film") and "for team film" in stack.daemon.log(), what="the breaker to open")
+    stack.standin.hold("broken")
+    failed = stack.standin.count("broken")
+
+    def probing():
+        stack.background(ask, stack, "broken", "film")
+        return stack.standin.count("broken") > failed
+
+    stack.wait_until(probing, what="the probe")
+
+
+@pytest.mark.parametrize("refuse", [spend, break_off])
+def test_refusals_of_one_team_do_not_delay_the_polls_for_another(make_stack, refuse):
+    teams = {"film": {"queries_per_minute": 1 if refuse is spend else 0}}
+    stack = teams_stack(make_stack, teams, access={"ownership": "first-reader"},
+                        **quick(upstreams={"main": {"breaker_failures": 1, "breaker_pause": "1h"}}))
+    stack.wait_metric("redis_up", 1)
+    run(stack)
+    refuse(stack)
+    enough = threading.Event()
+
+    def keep_asking():
+        while not enough.is_set():
+            ask(stack, "watched", "film")
+
+    with begin(stack, NATIVE + "watched", **bearer("web")):
+        asking = stack.background(keep_asking)
+        try:
+            wait_queries(stack, 20, "watched")
+        finally:
+            enough.set()
+            asking.result()
+
+
+def test_team_that_joins_a_refused_fetch_pays_for_it(make_stack):
+    """Both requests are read in one iteration of the worker's loop."""
+    stack = teams_stack(make_stack, {"film": {"queries_per_minute": 1}}, redis=False, **quick())
+    run(stack)
+    spend(stack)
+    with Connection(stack.worker_socket()) as film, Connection(stack.worker_socket()) as web:
+        for connection in (film, web):
+            assert connection.ask(task_params("/nothing"))[0] == 404
+        os.kill(worker_pid(stack, 0), signal.SIGSTOP)
+        try:
+            film.send(request(task_params(NATIVE + "t", **given("film"))))
+            web.send(request(task_params(NATIVE + "t", **given("web"))))
+        finally:
+            os.kill(worker_pid(stack, 0), signal.SIGCONT)
+        assert [film.read_answer()[0], web.read_answer()[0]] == [200, 200]
+    assert stack.standin.count("t") == 1
 
 
 def test_single_team_uses_all_queries_in_flight(make_stack):
