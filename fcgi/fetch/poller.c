@@ -208,12 +208,18 @@ static int64_t pause_after_failure(struct poll_entry *e, const struct fetch_resu
     return longer(longer(pause_ms, cached(e).left_ms), result->retry_after_ms);
 }
 
+/* Queries for hints are of no team, so the refusal of a team's query says nothing about them. */
+static bool concerns_hint(const struct fetch_result *result)
+{
+    return result->problem != PROBLEM_RATE_LIMITED && !(result->refusal && result->refused != NULL);
+}
+
 /* A query that was under way when the hint came may have been answered before the change. Its answer does not
  * satisfy the hint, which stays due after its pause. */
 static void follow_hint(struct poll_entry *e, const struct fetch_result *result)
 {
     bool failed = result->snapshot == NULL;
-    if (!e->hinted)
+    if (!e->hinted || !concerns_hint(result))
         return;
     if (satisfies_hint(e, result)) {
         end_hint(e);

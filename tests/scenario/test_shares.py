@@ -12,7 +12,7 @@ from helpers import worker_pid
 from hooking import naming, post, settings
 from sharing import lease_of
 from teaming import bearer, given, refusal, teams_stack
-from watching import NATIVE, SLOW, begin, end, hold, quick, run, wait_queries
+from watching import NATIVE, QUICK, SLOW, begin, end, hold, quick, run, wait_queries
 
 UNAVAILABLE = (503, "upstream_unavailable")
 
@@ -384,6 +384,21 @@ def test_refusals_of_one_team_do_not_delay_the_polls_for_another(make_stack, ref
         finally:
             enough.set()
             asking.result()
+
+
+def test_refusals_of_a_team_do_not_drop_a_webhook(make_stack, tmp_path):
+    stack = teams_stack(make_stack, {"film": {"queries_per_minute": 1}}, **settings(tmp_path, providers=QUICK))
+    stack.wait_metric("redis_up", 1)
+    run(stack)
+    spend(stack)
+    fail(stack, ["t"])
+    assert post(stack, naming("t")).status == 204
+    stack.standin.wait_count(1, "t")
+    stack.wait_until(lambda: ask(stack, "t", "film") and stack.metric("rate_limited_total", limit="queries") >= 20, what="refusals")
+    assert stack.metric("hooks_total", result="dropped") == 0
+    stack.standin.clear("t")
+    end(stack, "t")
+    wait_queries(stack, 1, "t")
 
 
 def test_team_that_joins_a_refused_fetch_pays_for_it(make_stack):
