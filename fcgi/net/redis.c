@@ -52,7 +52,8 @@ static const struct {
 } verbs[] = {[REDIS_GET] = {"GET", "get", STAT_REDIS_GETS},
              [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
              [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS},
-             [PROBE] = {.word = "SET"}};
+             [PROBE] = {.word = "SET"},
+             [HANDSHAKE] = {.word = "the handshake"}};
 
 /* What error replies mean for the connection. The last three end it; during the handshake, so do NO_TROUBLE
  * and NO_PERMISSION. */
@@ -628,6 +629,7 @@ void redis_free(struct redis *r)
     DL_FOREACH(r->commands_sent, command)
     redis_cancel(command);
     r->freed = true;
+    uv_timer_stop(&r->probe_timer); /* it is closed only after the other timer */
     if (r->commands != NULL)
         r->commands->listener = NULL;
     redisAsyncContext *context = r->context;
