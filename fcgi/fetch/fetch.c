@@ -79,7 +79,7 @@ struct fetch {
     struct lease_lookup lookup;  /* the reply from Redis, and the lease */
     bool awaits_notification;    /* the fetch is in a pause of AWAIT_NOTIFICATION */
     struct received received;    /* the last notification */
-    bool reread;                 /* because of a notification that came before the reply */
+    bool reread;                 /* because of a notification that came before the reply, or in the queue */
     struct backoff reread_pause; /* the pauses of AWAIT_NOTIFICATION */
     int64_t awaited_ms;          /* the sum of these pauses */
     uv_timer_t timer;            /* for pauses; its loop is NULL until it is first used */
@@ -585,11 +585,14 @@ void fetches_listen(struct fetches *fs, struct fetches_listener listener)
     fs->listener = listener;
 }
 
-/* The fetch may end during this call. */
+/* A query gives up its place in the queue for one new snapshot, or for a problem, which ends the fetch. Further
+ * snapshots are found when its turn comes. The fetch may end during this call. */
 static void take_notification(struct fetch *f, const struct notification *n)
 {
+    bool leaves = f->parked && (n->problem != PROBLEM_NONE || !f->reread);
     f->received = (struct received){true, n->problem, n->retry_after_ms};
-    if (f->parked)
+    f->reread |= leaves;
+    if (leaves)
         return unpark(f, READ_NOTIFICATION);
     if (!f->awaits_notification)
         return; /* read_redis handles it */

@@ -10,7 +10,7 @@ import pytest
 from fastcgi import Connection, request, task_params
 from helpers import worker_pid
 from hooking import naming, post, settings
-from sharing import lease_of
+from sharing import Publisher, lease_of
 from teaming import bearer, given, refusal, teams_stack
 from watching import NATIVE, QUICK, SLOW, begin, end, hold, quick, run, wait_queries
 
@@ -283,6 +283,24 @@ def test_query_is_sent_when_its_turn_comes(make_frozen):
         assert film.result().status == 200
     assert stack.standin.count("t") == 1
     stack.wait_until(lambda: stack.redis.keys("*sora:t") != [], what="the result in Redis")
+
+
+def test_notifications_do_not_keep_a_query_in_the_queue(make_frozen):
+    """The first one may put it at the end of the queue, where it then stays until its turn."""
+    stack = two_workers(make_frozen)
+    with queued_at_worker_1(stack) as film, Publisher(stack) as publisher, stack.standin.hold("t"), stack.standin.hold("u"):
+        for number in range(3):
+            news = stack.metric("redis_news_total")
+            publisher.publish(b"0123456789abcdef none 0 main:sora:t")
+            stack.wait_metric("redis_news_total", news + 2)
+            if number == 0:
+                stack.wait_until(lambda: stack.daemon.log().count("sora:t: query_upstream -> wait") == 2, what="the second attempt")
+                u = stack.background(stack.ask_worker, NATIVE + "u", 1, **given("film"))
+                stack.wait_log("sora:u: query_upstream -> wait")
+        stack.standin.release("many_0")
+        stack.wait_until(lambda: stack.standin.count("t") + stack.standin.count("u") > 0, what="a query")
+        assert (stack.standin.count("t"), stack.standin.count("u")) == (1, 0)
+    assert {asked.result().status for asked in (film, u)} == {200}
 
 
 def test_refusal_of_a_team_that_joined_a_query_does_not_apply_to_the_first_team(make_frozen):
