@@ -15,8 +15,8 @@ static const char charge_script[] =
     "if ms<0 or ms>tonumber(ARGV[1]) then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
     "return n..' '..ms";
 
-/* KEYS: the counter. */
-static const char give_back_script[] = "if redis.call('EXISTS',KEYS[1])==1 then "
+/* KEYS: the counter, which may be that of a later window than the charge. */
+static const char give_back_script[] = "if tonumber(redis.call('GET',KEYS[1]) or 0)>0 then "
                                        "return redis.call('DECR',KEYS[1]) end return 0";
 
 struct quota {

@@ -264,6 +264,16 @@ def test_query_in_a_queue_does_not_hold_back_another_worker(make_frozen):
     assert stack.standin.count("t") == 1
 
 
+def test_refund_in_a_later_window_is_no_credit(make_frozen):
+    """The window in which the query was charged is over, and in the next one no query has been sent yet."""
+    stack = two_workers(make_frozen)
+    with queued_at_worker_1(stack) as film:
+        stack.redis.cli("SET", "taskproxy:#queries:film", "0", "PX", "60000")
+        assert stack.ask_worker(NATIVE + "t", 0, **given("web")).status == 200
+        assert film.result().status == 200  # read from Redis after the refund
+    assert stack.redis.cli("GET", "taskproxy:#queries:film") == "0"
+
+
 def test_query_whose_turn_comes_while_another_worker_sends_it_is_not_sent(make_frozen):
     stack = two_workers(make_frozen)
     with queued_at_worker_1(stack) as film, stack.standin.hold("t") as barrier:
