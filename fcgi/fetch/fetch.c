@@ -108,6 +108,23 @@ static enum step note_missing(struct fetch *f)
     return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
 }
 
+/* Makes a team that waits for the task and has a query left the payer. Returns false if there is none. */
+static bool find_payer(struct fetch *f, int64_t now_ms)
+{
+    struct fetch_waiter *waiter;
+    if (!quota_is_spent(f->payer, now_ms))
+        return true;
+    DL_FOREACH(f->waiters, waiter)
+    {
+        if (!quota_is_spent(waiter->payer, now_ms)) {
+            f->payer = waiter->payer;
+            f->paying = waiter;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- Redis ---- */
 
 static void on_lookup_done(struct lease_lookup *lookup)
@@ -115,10 +132,12 @@ static void on_lookup_done(struct lease_lookup *lookup)
     run(CONTAINER_OF(lookup, struct fetch, lookup));
 }
 
+/* A fetch that no team can pay for must not keep other workers from querying the task, so it acquires no lease. */
 static enum step look_in_redis(struct fetch *f)
 {
+    bool acquire = find_payer(f, wall_ms());
     f->received.any = false;
-    if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, on_lookup_done))
+    if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, acquire, on_lookup_done))
         return CHARGE;
     f->step = READ_REDIS;
     return WAIT;
@@ -164,6 +183,8 @@ static enum step read_redis(struct fetch *f)
         f->reread = true; /* once: a flood of notifications must not keep the fetch from going on */
         return READ_NOTIFICATION;
     }
+    if (f->lookup.holder == LEASE_NOT_WANTED && find_payer(f, wall_ms()))
+        return LOOK_IN_REDIS; /* a team that can pay has joined */
     return f->lookup.holder == LEASE_THEIRS ? AWAIT_NOTIFICATION : CHARGE;
 }
 
@@ -216,23 +237,6 @@ static void on_charged(struct charge *charge)
     run(CONTAINER_OF(charge, struct fetch, charge));
 }
 
-/* Makes a team that waits for the task and has a query left the payer. Returns false if there is none. */
-static bool find_payer(struct fetch *f, int64_t now_ms)
-{
-    struct fetch_waiter *waiter;
-    if (!quota_is_spent(f->payer, now_ms))
-        return true;
-    DL_FOREACH(f->waiters, waiter)
-    {
-        if (!quota_is_spent(waiter->payer, now_ms)) {
-            f->payer = waiter->payer;
-            f->paying = waiter;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Adds `n`, which may be negative, to the charges of the waiter that pays. */
 static void note_charge(struct fetch *f, int64_t n)
 {
@@ -252,7 +256,8 @@ static enum step refuse_query(struct fetch *f, int64_t now_ms)
 static enum step refuse(struct fetch *f)
 {
     int64_t now = wall_ms();
-    return find_payer(f, now) ? CHARGE : refuse_query(f, now);
+    lease_abandon(&f->lookup);
+    return find_payer(f, now) ? LOOK_IN_REDIS : refuse_query(f, now);
 }
 
 static enum step charge(struct fetch *f)
@@ -350,7 +355,7 @@ static void on_turn_looked_up(struct lease_lookup *lookup)
 static bool on_turn(void *ctx)
 {
     struct fetch *f = ctx;
-    f->parked = lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, on_turn_looked_up);
+    f->parked = lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, true, on_turn_looked_up);
     return !f->parked;
 }
 

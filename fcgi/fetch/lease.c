@@ -81,6 +81,8 @@ static void on_value(void *user, const struct redis_reply *reply)
     lookup->get = NULL;
     if (reply->result == REDIS_FOUND)
         lookup->found = read_value(lookup->lease, lookup->task, reply);
+    if (lookup->acquire == NULL)
+        lookup->on_lookup_done(lookup);
 }
 
 static void hold(struct lease_lookup *lookup)
@@ -107,26 +109,33 @@ static void on_lease(void *user, const struct redis_reply *reply)
     lookup->on_lookup_done(lookup);
 }
 
-bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct task *task,
+/* Returns false if Redis is unavailable. */
+static bool send_acquire(struct lease_lookup *lookup)
+{
+    char *key = key_of(lookup->lease, lookup->task, "#lease");
+    const char *const words[] = {key, lookup->token, "NX", "PX", LEASE_MS, NULL};
+    lookup->acquire = redis_send(lookup->lease->redis, REDIS_SET, words, on_lease, lookup);
+    free(key);
+    return lookup->acquire != NULL;
+}
+
+bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct task *task, bool acquire,
                   void (*on_lookup_done)(struct lease_lookup *lookup))
 {
     if (s->conf->redis.address == NULL)
         return false;
-    *lookup = (struct lease_lookup){.lease = s, .task = task, .on_lookup_done = on_lookup_done};
+    *lookup = (struct lease_lookup){
+        .lease = s, .task = task, .holder = LEASE_NOT_WANTED, .on_lookup_done = on_lookup_done};
     snprintf(lookup->token, sizeof(lookup->token), "%s-%llu", s->sender, ++s->n_tokens);
-    char *key = key_of(s, task, ""), *lease_key = key_of(s, task, "#lease");
-    const char *const get[] = {key, NULL}, *const acquire[] = {lease_key, lookup->token, "NX",
-                                                               "PX",      LEASE_MS,      NULL};
+    char *key = key_of(s, task, "");
+    const char *const get[] = {key, NULL};
     lookup->get = redis_send(s->redis, REDIS_GET, get, on_value, lookup);
-    if (lookup->get != NULL)
-        lookup->acquire = redis_send(s->redis, REDIS_SET, acquire, on_lease, lookup);
     free(key);
-    free(lease_key);
-    if (lookup->get != NULL && lookup->acquire == NULL) {
+    if (lookup->get != NULL && acquire && !send_acquire(lookup)) {
         redis_cancel(lookup->get);
         lookup->get = NULL;
     }
-    return lookup->acquire != NULL;
+    return lookup->get != NULL;
 }
 
 /* ---- leases held by this worker ---- */

@@ -39,6 +39,7 @@ void lease_subscribe(struct lease *lease, lease_callback *on_notification, void 
 /* Which worker queries the upstream. */
 enum lease_holder {
     LEASE_UNAVAILABLE, /* Redis is unavailable: query without a lease */
+    LEASE_NOT_WANTED,  /* this worker has not tried to acquire the lease */
     LEASE_OURS,        /* this worker holds the lease: query, then call lease_publish */
     LEASE_THEIRS       /* another worker holds the lease */
 };
@@ -56,9 +57,9 @@ struct lease_lookup {
     void (*on_lookup_done)(struct lease_lookup *lookup);
 };
 
-/* Gets the snapshot, and acquires the lease if it is free. Returns false if Redis is unavailable: no callback
- * follows. Otherwise exactly one does, later. The task must outlive the lookup. */
-bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct task *task,
+/* Gets the snapshot and, with `acquire`, acquires the lease if it is free. Returns false if Redis is unavailable:
+ * no callback follows. Otherwise exactly one does, later. The task must outlive the lookup. */
+bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct task *task, bool acquire,
                   void (*on_lookup_done)(struct lease_lookup *lookup));
 
 /* Ends a lookup after a query to the upstream: releases the lease and publishes the result. The result is a

@@ -429,9 +429,22 @@ def test_refusals_of_a_team_do_not_drop_a_webhook(make_stack, tmp_path):
     wait_queries(stack, 1, "t")
 
 
-def test_team_that_joins_a_refused_fetch_pays_for_it(make_stack):
+def test_team_without_queries_acquires_no_lease(make_frozen):
+    """It would hold back other teams that request the task at other workers."""
+    stack = teams_stack(make_frozen, {"film": {"queries_per_minute": 1}}, **quick())
+    stack.wait_metric("redis_up", 1)
+    run(stack)
+    spend(stack)
+    assert ask(stack, "more", "film").status == 429
+    stack.redis.cli("SET", lease_of("t"), "another-1")
+    assert ask(stack, "t", "film").status == 429
+    assert stack.metric("leases_refused_total") == 0
+
+
+@pytest.mark.parametrize("redis", [False, True], ids=["alone", "with Redis"])
+def test_team_that_joins_a_refused_fetch_pays_for_it(make_frozen, redis):
     """Both requests are read in one iteration of the worker's loop."""
-    stack = teams_stack(make_stack, {"film": {"queries_per_minute": 1}}, redis=False, **quick())
+    stack = teams_stack(make_frozen, {"film": {"queries_per_minute": 1}}, redis=redis, **quick())
     run(stack)
     spend(stack)
     with Connection(stack.worker_socket()) as film, Connection(stack.worker_socket()) as web:
