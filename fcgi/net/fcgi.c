@@ -329,6 +329,7 @@ static void end_request(struct fcgi_request *c, bool failed)
         return close_connection(c, NULL);
     uv_timer_stop(&c->timer);
     drop_pending(c);
+    c->account = NULL; /* it need not outlive the request */
     wait_for(c, UV_READABLE);
 }
 
