@@ -143,11 +143,11 @@ static enum step look_in_redis(struct fetch *f)
     return WAIT;
 }
 
-/* Whether the newest known snapshot makes a query unnecessary. With `revalidate`, only that of an ended task does:
- * when another worker sent its query is unknown. */
-static bool is_enough(const struct fetch *f)
+/* Whether a snapshot makes a query unnecessary. With `revalidate`, only that of an ended task does: when another
+ * worker sent its query is unknown. */
+static bool suffices(const struct fetch *f, const struct snapshot *s, bool fresh)
 {
-    return f->result.last != NULL && f->fresh && (!f->revalidate || state_ended(f->result.last->state));
+    return s != NULL && fresh && (!f->revalidate || state_ended(s->state));
 }
 
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
@@ -172,7 +172,7 @@ static enum step read_redis(struct fetch *f)
         f->fresh = snapshot_is_fresh(found, wall_ms());
     }
     snapshot_unref(found);
-    if (is_enough(f)) {
+    if (suffices(f, f->result.last, f->fresh)) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
         f->result.snapshot = snapshot_ref(f->result.last);
@@ -335,10 +335,8 @@ static void unpark(struct fetch *f, enum step next)
 static bool is_superseded(const struct fetch *f)
 {
     const struct snapshot *found = f->lookup.found;
-    if (f->lookup.holder == LEASE_THEIRS)
-        return true;
-    return found != NULL && is_newer(f, found) && snapshot_is_fresh(found, wall_ms()) &&
-           (!f->revalidate || state_ended(found->state));
+    return f->lookup.holder == LEASE_THEIRS ||
+           (found != NULL && is_newer(f, found) && suffices(f, found, snapshot_is_fresh(found, wall_ms())));
 }
 
 static void on_turn_looked_up(struct lease_lookup *lookup)

@@ -389,6 +389,7 @@ static void take_error(struct redis *r, int verb, const char *error)
         if (strncmp(error, rejections[i].start, strlen(rejections[i].start)) == 0) {
             trouble = rejections[i].trouble;
             snprintf(words, sizeof(words), "%s", rejections[i].words);
+            break;
         }
     }
     if (trouble == NO_WRITES || (trouble == NO_PERMISSION && r->state == UP))

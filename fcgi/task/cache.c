@@ -276,8 +276,10 @@ void cache_free(struct cache *c)
 {
     if (c == NULL)
         return;
-    while (c->usage.entries > 0)
-        drop(c, largest(c)->oldest);
+    for (size_t i = 0; i < c->n_accounts; i++) {
+        while (c->known[i].oldest != NULL)
+            drop(c, c->known[i].oldest);
+    }
     while (c->unknown.oldest != NULL)
         drop(c, c->unknown.oldest);
     free(c);

@@ -35,6 +35,14 @@ def watch(stack, index, task):
     return watching
 
 
+def report_news(stack):
+    """Publishes that another worker has a new snapshot of t, and waits until the only worker knows."""
+    heard = stack.metric("redis_news_total")
+    with Publisher(stack) as publisher:
+        publisher.publish(b"another none 0 " + key("t"))
+    stack.wait_metric("redis_news_total", heard + 1)
+
+
 # One query per interval
 
 
@@ -238,10 +246,7 @@ def test_notification_keeps_the_count_of_missing(make_frozen):
     for _ in range(2):
         stack.step(2)
         assert stack.task("t").headers["x-cache"] == "STALE"
-    heard = stack.metric("redis_news_total")
-    with Publisher(stack) as publisher:
-        publisher.publish(b"liar none 0 " + key("t"))
-    stack.wait_metric("redis_news_total", heard + 1)
+    report_news(stack)
     stack.step(2)
     assert stack.task("t").json()["code"] == "task_not_found"
     assert stack.standin.count("t") == 4
@@ -255,10 +260,7 @@ def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack
         other = ask(stack, 0, "other")
         barrier.wait_arrived(1)
         assert stack.task("t").headers["x-cache"] == "HIT"
-        heard = stack.metric("redis_news_total")
-        with Publisher(stack) as publisher:
-            publisher.publish(b"another none 0 " + key("t"))
-        stack.wait_metric("redis_news_total", heard + 1)
+        report_news(stack)
         assert stack.task("t").headers["x-cache"] == "STALE"
     assert other.result().status == 200
     end(stack, "t")
@@ -273,10 +275,7 @@ def test_watcher_gets_news_that_came_at_the_limit_of_fetches(make_frozen):
     with stack.standin.hold("other") as barrier:
         other = ask(stack, 0, "other")
         barrier.wait_arrived(1)
-        heard = stack.metric("redis_news_total")
-        with Publisher(stack) as publisher:
-            publisher.publish(b"another none 0 " + key("t"))
-        stack.wait_metric("redis_news_total", heard + 1)
+        report_news(stack)
     assert other.result().status == 200
     end(stack, "t")
     stack.step(2)

@@ -296,6 +296,17 @@ def test_concealed_answer_costs_the_same_if_its_query_was_not_sent(make_frozen):
     assert charged(stack, "film") == 2
 
 
+def share_fetch(stack, task):
+    """Starts a fetch of film, which web joins; returns futures of both answers."""
+    stack.redis.freeze()
+    film = stack.background(ask, stack, task, "film")
+    stack.wait_metric("fetches", 1)
+    web = stack.background(ask, stack, task, "web")
+    stack.wait_metric("waiters", 2)
+    stack.redis.thaw()
+    return film, web
+
+
 def test_concealed_answer_of_a_repeated_fetch_is_charged_once(make_stack):
     """The fetch that "film" starts is refused by its breaker, and "web", which waits for it, gets its own."""
     stack = owning_stack(make_stack, teams={"web": {"queries_per_minute": 9}}, config={
@@ -303,12 +314,7 @@ def test_concealed_answer_of_a_repeated_fetch_is_charged_once(make_stack):
     stack.standin.switch("bad", reset=True)
     assert ask(stack, "bad", "film").status == 502
     stack.wait_log("failed 1 times in a row for team film")
-    stack.redis.freeze()
-    film = stack.background(ask, stack, "missing", "film")
-    stack.wait_metric("fetches", 1)
-    web = stack.background(ask, stack, "missing", "web")
-    stack.wait_metric("waiters", 2)
-    stack.redis.thaw()
+    film, web = share_fetch(stack, "missing")
     assert (film.result().status, refusal(web.result())) == (503, NOT_THERE)
     assert stack.standin.count("missing") == 1
     assert charged(stack, "web") == 1
@@ -318,12 +324,7 @@ def test_query_is_credited_to_the_team_that_paid_for_it(make_frozen):
     """The team that started the fetch has no query left, so the waiting team pays: one charge covers the query and the answer."""
     stack = owning_stack(make_frozen, teams={"film": {"queries_per_minute": 1}, "web": {"queries_per_minute": 9}})
     assert ask(stack, "own", "film").status == 200
-    stack.redis.freeze()
-    film = stack.background(ask, stack, "missing", "film")
-    stack.wait_metric("fetches", 1)
-    web = stack.background(ask, stack, "missing", "web")
-    stack.wait_metric("waiters", 2)
-    stack.redis.thaw()
+    film, web = share_fetch(stack, "missing")
     assert (refusal(film.result()), refusal(web.result())) == ((429, "rate_limited"), NOT_THERE)
     assert stack.standin.count("missing") == 1
     stack.clock.run()

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from fastcgi import Connection, request, task_params
-from helpers import worker_pid
+from helpers import wait_stored, worker_pid
 from hooking import naming, post, settings
 from sharing import Publisher, lease_of
 from teaming import bearer, given, refusal, teams_stack
@@ -443,10 +443,13 @@ def test_team_without_queries_acquires_no_lease(make_frozen):
 
 @pytest.mark.parametrize("redis", [False, True], ids=["alone", "with Redis"])
 def test_team_that_joins_a_refused_fetch_pays_for_it(make_frozen, redis):
-    """Both requests are read in one iteration of the worker's loop."""
+    """Both requests are read in one iteration of the worker's loop. The query holds the lease, so its result is stored."""
     stack = teams_stack(make_frozen, {"film": {"queries_per_minute": 1}}, redis=redis, **quick())
+    if redis:
+        stack.wait_metric("redis_up", 1)
     run(stack)
     spend(stack)
+    assert ask(stack, "more", "film").status == 429
     with Connection(stack.worker_socket()) as film, Connection(stack.worker_socket()) as web:
         for connection in (film, web):
             assert connection.ask(task_params("/nothing"))[0] == 404
@@ -458,6 +461,8 @@ def test_team_that_joins_a_refused_fetch_pays_for_it(make_frozen, redis):
             os.kill(worker_pid(stack, 0), signal.SIGCONT)
         assert [film.read_answer()[0], web.read_answer()[0]] == [200, 200]
     assert stack.standin.count("t") == 1
+    if redis:
+        wait_stored(stack, "t")
 
 
 def test_single_team_uses_all_queries_in_flight(make_stack):
