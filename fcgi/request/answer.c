@@ -1,6 +1,7 @@
 /* answer: see answer.h. */
 #include "request/answer.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -34,9 +35,17 @@ static const char *status_text(int status)
     return "Unknown";
 }
 
+static bool is_of_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || c == '-' || c == '.'; /* in the C locale: ASCII only */
+}
+
+/* For each request, so without strspn(3), which first makes a table of the accepted characters. */
 void answer_id(const char *given, char out[static ANSWER_ID_SIZE])
 {
-    size_t len = given ? strspn(given, WORD ".") : 0;
+    size_t len = 0;
+    while (given != NULL && len < ANSWER_ID_SIZE && is_of_word(given[len]))
+        len++;
     if (len > 0 && len < ANSWER_ID_SIZE && given[len] == '\0') {
         memcpy(out, given, len + 1);
         return;
@@ -83,14 +92,19 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
 
 /* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it
  * omits. */
-static void end(struct answer *a, const struct answer_facts *facts, const char *type, const struct buf *text)
+static void end(struct answer *a, const struct answer_facts *facts, const char *type, struct body body)
 {
-    a->body = (struct body){text->data, text->len, a->blobs, a->n_blobs};
+    a->body = body;
     buf_puts(&a->head, "Content-Type: ");
     buf_puts(&a->head, type);
     add_number(&a->head, "\r\nContent-Length: ", (int64_t)body_len(&a->body), "\r\n\r\n");
     if (facts->head_only)
         a->body = (struct body){0};
+}
+
+static struct body body_of(const struct buf *text)
+{
+    return (struct body){.text = text->data, .text_len = text->len};
 }
 
 static int64_t seconds_up(int64_t ms)
@@ -198,12 +212,6 @@ static void add_etag(struct buf *head, const char *etag)
     buf_puts(head, "\r\n");
 }
 
-/* Adds a view at the end of the text. */
-static void add_view(struct answer *a, const struct view_bytes *view)
-{
-    a->blobs[a->n_blobs++] = (struct body_blob){a->text.len, view->blob};
-}
-
 void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
                  enum view_kind kind)
 {
@@ -214,13 +222,10 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
     add_freshness(a, facts, s);
     add_etag(&a->head, view->etag);
     add_readers(&a->head, facts);
-    if (unchanged || facts->no_content) {
+    if (unchanged || facts->no_content)
         buf_puts(&a->head, "\r\n");
-        return;
-    }
-    a->blobs = xcalloc(1, sizeof(*a->blobs));
-    add_view(a, view);
-    end(a, facts, "application/json", &a->text);
+    else
+        end(a, facts, "application/json", (struct body){.blobs = &view->whole, .n_blobs = 1});
 }
 
 /* draft-ietf-httpapi-ratelimit-headers-06. Nothing remains when a limit is reached. */
@@ -250,7 +255,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     if (a->status == 429)
         add_limit(&a->head, facts);
     problem_body(facts->problem, facts->request_id, &a->text);
-    end(a, facts, "application/problem+json", &a->text);
+    end(a, facts, "application/problem+json", body_of(&a->text));
 }
 
 /* Facts about all tasks of a list. */
@@ -305,7 +310,7 @@ static void write_list(struct answer *a, const struct answer_facts *facts, const
         if (i > 0)
             buf_putc(&a->text, ',');
         if (s != NULL)
-            add_view(a, &s->views[VIEW_UNIFIED]);
+            a->blobs[a->n_blobs++] = (struct body_blob){a->text.len, s->views[VIEW_UNIFIED].whole.blob};
         else
             problem_body(items[i].problem, facts->request_id, &a->text);
     }
@@ -331,7 +336,7 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
         return;
     }
     write_list(a, facts, items, n);
-    end(a, facts, "application/json", &a->text);
+    end(a, facts, "application/json", (struct body){a->text.data, a->text.len, a->blobs, a->n_blobs});
 }
 
 void answer_nothing(struct answer *a, const struct answer_facts *facts)
@@ -360,7 +365,7 @@ void answer_text(struct answer *a, const struct answer_facts *facts, int status,
 {
     begin(a, facts, status);
     buf_puts(&a->head, "Cache-Control: no-store\r\n");
-    end(a, facts, type, text);
+    end(a, facts, type, body_of(text));
 }
 
 void answer_stream_head(const struct answer_facts *facts, struct buf *out)

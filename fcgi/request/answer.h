@@ -41,10 +41,10 @@ struct answer {
     int status;
     enum answer_source source;
     struct buf head;         /* ends with an empty line */
-    struct buf text;         /* a body that is made here, or the parts of one that are not views */
-    struct body_blob *blobs; /* the views in the body, or NULL */
+    struct buf text;         /* a body that is made here, or the parts of a list that are not views */
+    struct body_blob *blobs; /* the views in a list, or NULL */
     size_t n_blobs;
-    struct body body; /* (ref) the text and the blobs; empty for HEAD */
+    struct body body; /* (ref) text, blobs and a snapshot's view; empty for HEAD */
 };
 
 /* The id of the request: the one from the web server (may be NULL) if it is a plain word, or else a random

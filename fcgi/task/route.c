@@ -13,12 +13,17 @@ static const char unified_prefix[] = "/v1/tasks";
 
 void task_init(struct task *task, const struct conf_route *route, const char *id)
 {
+    const char *const parts[] = {route->upstream->name, ":", route->provider->name, ":", id};
     task->route = route;
-    task->key_len = (size_t)snprintf(task->key, sizeof(task->key), "%s:%s:%s", route->upstream->name,
-                                     route->provider->name, id);
-    if (task->key_len >= sizeof(task->key))
-        abort(); /* the limits of names and ids exclude this */
-    task->id_at = task->key_len - strlen(id);
+    task->key_len = 0;
+    for (size_t i = 0; i < NELEMS(parts); i++) {
+        size_t len = strlen(parts[i]);
+        if (len >= sizeof(task->key) - task->key_len)
+            abort(); /* the limits of names and ids exclude this */
+        memcpy(task->key + task->key_len, parts[i], len + 1);
+        task->id_at = task->key_len; /* in the end, that of the last part */
+        task->key_len += len;
+    }
 }
 
 static enum problem take_native(const struct conf *conf, const char *path, const char *query,

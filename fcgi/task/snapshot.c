@@ -65,7 +65,7 @@ static void set_view(struct view_bytes *view, const struct view_bytes *from)
 {
     unsigned char digest[32];
     struct blob *blob = blob_new(from->data, from->len);
-    *view = (struct view_bytes){.data = blob->data, .len = blob->len, .blob = blob, .etag = "\""};
+    *view = (struct view_bytes){.data = blob->data, .len = blob->len, .whole = {.blob = blob}, .etag = "\""};
     sha256(view->data, view->len, digest);
     hex_encode(digest, (ETAG_SIZE - 3) / 2, view->etag + 1);
     strcpy(view->etag + ETAG_SIZE - 2, "\"");
@@ -94,7 +94,7 @@ void snapshot_unref(struct snapshot *s)
     if (s == NULL || --s->refs > 0)
         return;
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        blob_unref(s->views[i].blob);
+        blob_unref(s->views[i].whole.blob);
     free(s);
 }
 

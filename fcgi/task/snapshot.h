@@ -15,7 +15,7 @@ enum { ETAG_SIZE = 35, IDENTITY_SIZE = 33 }; /* 32 hex digits, the former in quo
 struct view_bytes {
     const char *data; /* a NUL follows */
     size_t len;
-    struct blob *blob; /* that holds these bytes; NULL in a draft */
+    struct body_blob whole; /* the blob that holds these bytes, as a body of its own; none in a draft */
     char etag[ETAG_SIZE];
 };
 
