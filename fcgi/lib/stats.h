@@ -73,6 +73,7 @@
     X(WORKER_DEATHS, counter, "worker_deaths_total", "", "Workers that ended unexpectedly")                  \
     X(WORKER_HANGS, counter, "worker_hangs_total", "",                                                       \
       "Workers killed because their event loop was blocked")                                                 \
+    X(SOCKETS_UNSERVED, gauge, "sockets_unserved", "", "Sockets of the service manager without a worker")    \
     X(RELOADS, counter, "reloads_total", "result=\"done\"", "Reloads, by result")                            \
     X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)                                 \
     X(RELOADED_OK, gauge, "last_reload_successful", "", "Whether the last reload succeeded")                 \

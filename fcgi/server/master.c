@@ -437,7 +437,7 @@ static void init(struct master *m)
     m->started_ms = uv_now(&m->loop);
     open_signals(m);
     notify_init(&m->notify);
-    m->sockets = sockets_new();
+    m->sockets = sockets_new(&m->loop);
     uv_signal_init(&m->loop, &m->child_signal);
     uv_signal_start(&m->child_signal, on_child_signal, SIGCHLD);
     uv_timer_init(&m->loop, &m->watchdog);
@@ -447,6 +447,7 @@ static void init(struct master *m)
 static void close_everything(struct master *m)
 {
     workers_free(m->workers);
+    sockets_free(m->sockets);
     uv_close((uv_handle_t *)&m->signals, NULL);
     uv_close((uv_handle_t *)&m->child_signal, NULL);
     uv_close((uv_handle_t *)&m->watchdog, NULL);
@@ -456,18 +457,10 @@ static void close_everything(struct master *m)
         abort(); /* a handle was not closed */
     close(m->signal_fd);
     close(m->stats_fd);
-    sockets_free(m->sockets);
     notify_done(&m->notify);
     conf_free(m->conf);
     if (!vault_is_empty())
         abort(); /* a secret was not wiped */
-}
-
-static void warn_of_misconfiguration(const struct master *m)
-{
-    sockets_warn_of_unused(m->sockets);
-    if (!vault_is_locked())
-        log_warn("cannot lock the keys in memory: RLIMIT_MEMLOCK is too low");
 }
 
 static void run(struct master *m)
@@ -479,7 +472,8 @@ static void run(struct master *m)
     watch_secrets(m);
     uv_timer_start(&m->tick, on_tick, TICK_MS, TICK_MS);
     log_info("started: %d workers on %s", (int)m->conf->workers, m->conf->socket_dir);
-    warn_of_misconfiguration(m);
+    if (!vault_is_locked())
+        log_warn("cannot lock the keys in memory: RLIMIT_MEMLOCK is too low");
     uv_run(&m->loop, UV_RUN_DEFAULT);
     log_info("stopped");
 }

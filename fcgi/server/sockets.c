@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,6 +13,7 @@
 
 #include "lib/buf.h"
 #include "lib/log.h"
+#include "lib/stats.h"
 #include "server/sandbox.h"
 
 enum { BACKLOG = 4096, PASSED_FIRST = 3, PASSED_MAX = 256 };
@@ -31,7 +33,38 @@ struct passed {
 struct sockets {
     struct passed *items;
     size_t n;
+    bool changed;     /* a configuration uses or releases sockets that sockets_tidy has not seen */
+    int unserved;     /* epoll instance: the service manager's sockets that the configuration does not use */
+    uv_poll_t refuse; /* of that instance */
 };
+
+/* ---- sockets that no worker serves ---- */
+
+void sockets_refuse(int fd)
+{
+    int connection;
+    while ((connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        close(connection);
+}
+
+static void on_unserved(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    const struct sockets *sockets = poll->data;
+    struct epoll_event event;
+    while (epoll_wait(sockets->unserved, &event, 1, 0) > 0)
+        sockets_refuse(event.data.fd);
+}
+
+/* Edge-triggered, so that a connection that cannot be accepted does not keep the master busy. */
+static void set_used(struct sockets *sockets, struct passed *item, bool used)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.fd = item->fd};
+    item->used = used;
+    sockets->changed = true;
+    if (!item->own)
+        epoll_ctl(sockets->unserved, used ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, item->fd, &event);
+}
 
 /* ---- sockets that were passed to this process ---- */
 
@@ -75,7 +108,7 @@ static void add(struct sockets *sockets, int fd, bool own)
         return;
     }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    append(sockets, (struct passed){.fd = fd, .path = path, .own = own});
+    set_used(sockets, append(sockets, (struct passed){.fd = fd, .path = path, .own = own}), false);
 }
 
 /* Reads the list "FD,FD" that sockets_hand_over has written. */
@@ -91,10 +124,15 @@ static void add_own(struct sockets *sockets)
     free(copy);
 }
 
-struct sockets *sockets_new(void)
+struct sockets *sockets_new(uv_loop_t *loop)
 {
     struct sockets *sockets = xcalloc(1, sizeof(*sockets));
     int n = passed_count();
+    sockets->unserved = epoll_create1(EPOLL_CLOEXEC);
+    sockets->refuse.data = sockets;
+    if (sockets->unserved < 0 || uv_poll_init(loop, &sockets->refuse, sockets->unserved) < 0)
+        abort(); /* no descriptor is left at the very start */
+    uv_poll_start(&sockets->refuse, UV_READABLE, on_unserved);
     for (int i = 0; i < n; i++)
         add(sockets, PASSED_FIRST + i, false);
     add_own(sockets);
@@ -122,17 +160,6 @@ static struct passed *find_passed(struct sockets *sockets, const char *path)
             return &sockets->items[i];
     }
     return NULL;
-}
-
-void sockets_warn_of_unused(const struct sockets *sockets)
-{
-    for (size_t i = 0; i < sockets->n; i++) {
-        const struct passed *item = &sockets->items[i];
-        if (!item->used && !item->own)
-            log_warn(
-                "%s, passed by the service manager, is not used by this configuration: nothing answers there",
-                item->path);
-    }
 }
 
 /* ---- sockets that this process opens ---- */
@@ -217,7 +244,7 @@ int sockets_listen(struct sockets *sockets, const char *path, const char *group,
             return -1;
         item = append(sockets, (struct passed){.fd = fd, .path = xstrdup(path), .own = true});
     }
-    item->used = true;
+    set_used(sockets, item, true);
     return item->fd;
 }
 
@@ -225,7 +252,7 @@ void sockets_release(struct sockets *sockets, int fd)
 {
     for (size_t i = 0; i < sockets->n; i++) {
         if (sockets->items[i].fd == fd)
-            sockets->items[i].used = false;
+            set_used(sockets, &sockets->items[i], false);
     }
 }
 
@@ -237,6 +264,36 @@ static void close_item(const struct passed *item)
     free(item->path);
 }
 
+static bool any_passed(const struct sockets *sockets)
+{
+    for (size_t i = 0; i < sockets->n; i++) {
+        if (!sockets->items[i].own)
+            return true;
+    }
+    return false;
+}
+
+/* Logs the differences between the sockets that were passed and those that are used, and counts those that no
+ * worker serves. */
+static void compare(const struct sockets *sockets)
+{
+    int n_unserved = 0;
+    bool passed = any_passed(sockets);
+    for (size_t i = 0; i < sockets->n; i++) {
+        const struct passed *item = &sockets->items[i];
+        n_unserved += !item->used;
+        if (!item->used)
+            log_warn(
+                "no worker serves %s, which the service manager has opened: connections to it are closed",
+                item->path);
+        else if (item->own && passed)
+            log_warn(
+                "the service manager has not opened %s: a restart of the service refuses connections to it",
+                item->path);
+    }
+    stat_set(STAT_SOCKETS_UNSERVED, n_unserved);
+}
+
 void sockets_tidy(struct sockets *sockets)
 {
     for (size_t i = sockets->n; i-- > 0;) {
@@ -246,6 +303,14 @@ void sockets_tidy(struct sockets *sockets)
         close_item(item);
         *item = sockets->items[--sockets->n];
     }
+    if (sockets->changed)
+        compare(sockets);
+    sockets->changed = false;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
 }
 
 void sockets_free(struct sockets *sockets)
@@ -253,5 +318,6 @@ void sockets_free(struct sockets *sockets)
     for (size_t i = 0; i < sockets->n; i++)
         close_item(&sockets->items[i]);
     free(sockets->items);
-    free(sockets);
+    uv_close((uv_handle_t *)&sockets->refuse, on_closed);
+    close(sockets->unserved);
 }

@@ -4,14 +4,16 @@
 #ifndef SOCKETS_H
 #define SOCKETS_H
 
+#include <uv.h>
+
 #include "lib/util.h"
 
 struct sockets;
 
 /* Takes over the sockets that were passed to this process, and removes them from the environment. */
-struct sockets *sockets_new(void);
+struct sockets *sockets_new(uv_loop_t *loop);
 
-/* Closes all sockets, and removes those that are not the service manager's. */
+/* Closes all sockets, and removes those that are not the service manager's. Run the loop once more. */
 void sockets_free(struct sockets *sockets);
 
 /* Creates the directory if it is missing; -1 with *ret_error (allocated). */
@@ -22,16 +24,18 @@ MUST_CHECK int socket_dir_make(const char *dir, char **ret_error);
  * is replaced; a live one is not. -1 with *ret_error (allocated) on failure. */
 MUST_CHECK int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error);
 
-/* The configuration in force does not use this socket. */
+/* The configuration in force does not use this socket. If the service manager has opened it, it stays open, and
+ * connections to it are accepted and closed at once, so that the web server tries another worker. */
 void sockets_release(struct sockets *sockets, int fd);
+
+/* Accepts and closes all connections that wait at a listening socket. */
+void sockets_refuse(int fd);
 
 /* Keeps every socket open for the next program in this process, and lists them in the environment. */
 void sockets_hand_over(const struct sockets *sockets);
 
-/* Closes and removes the sockets that the configuration does not use, except the service manager's. */
+/* All workers of the configuration are ready. Closes and removes the sockets that it does not use, except the
+ * service manager's; logs, once per configuration, the differences between those and the ones used. */
 void sockets_tidy(struct sockets *sockets);
-
-/* Logs which of the service manager's sockets the configuration does not use. */
-void sockets_warn_of_unused(const struct sockets *sockets);
 
 #endif

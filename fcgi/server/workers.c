@@ -210,19 +210,11 @@ static bool is_served(const struct place *place)
     return false;
 }
 
-/* Accepts and closes waiting connections, so that the web server tries another worker. */
-static void refuse_connections(const struct place *place)
-{
-    int fd;
-    while ((fd = accept4(place->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
-        close(fd);
-}
-
 static void on_pause_tick(uv_timer_t *timer)
 {
     struct place *place = CONTAINER_OF(timer, struct place, timer);
     if (!is_served(place))
-        refuse_connections(place);
+        sockets_refuse(place->fd); /* the web server tries another worker */
     if (uv_now(timer->loop) < place->resume_at_ms)
         return;
     uv_timer_stop(timer);

@@ -13,6 +13,7 @@ import pytest
 
 from helpers import sockets, wait_gone, worker_pid
 from managing import Manager
+from parts import PATIENCE
 
 
 @pytest.fixture
@@ -185,18 +186,40 @@ def test_workers_without_an_inherited_socket_open_their_own(managed):
     stack, _ = managed({"workers": 3}, listen=ALL)
     assert sockets(stack) == [*ALL, "worker-2.sock"]
     assert {stack.ask_worker("/sora/v1/videos/task_1", index).status for index in range(3)} == {200}
+    stack.wait_log(f"the service manager has not opened {stack.worker_socket(2)}: a restart of the service refuses connections")
+    assert readiness(stack)["status"] == "ready"
     stack.daemon.stop()
     assert sockets(stack) == ALL
 
 
-def test_sockets_stay_the_same_when_the_number_of_workers_changes(managed):
+UNSERVED = "no worker serves {}, which the service manager has opened: connections to it are closed"
+
+
+def assert_closed_at_once(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(path)
+        assert client.recv(1) == b""
+
+
+def test_connections_to_inherited_sockets_without_a_worker_are_closed(managed):
     stack, _ = managed(listen=ALL)
-    before = inodes(stack)
-    for workers in (1, 2):
-        stack.configure(workers=workers)
+    before, path = inodes(stack), stack.worker_socket(1)
+    for reports in (1, 2):  # each reload reports them, even if nothing has changed
+        stack.configure(workers=1)
         stack.daemon.reload()
+        stack.wait_until(lambda: stack.daemon.log().count(UNSERVED.format(path)) == reports, what="the warning")
+        for _ in range(2):
+            assert_closed_at_once(path)
+        assert {stack.task(f"task_{number}").status for number in range(8)} == {200}  # nginx still has two servers
+        assert readiness(stack)["status"] == "degraded"
+        assert json.loads(stack.get("/status").body)["troubles"] == ["no worker serves 1 of the service manager's sockets"]
+    stack.configure(workers=2)
+    stack.daemon.reload()
+    stack.wait_metric("sockets_unserved", lambda value: value == 0)
     assert inodes(stack) == before
     assert stack.ask_worker("/sora/v1/videos/task_1", index=1).status == 200
+    assert readiness(stack)["status"] == "ready"
 
 
 def test_upgrade_keeps_inherited_sockets(managed):
@@ -234,6 +257,7 @@ def test_unusable_inherited_sockets_are_logged(managed):
     manager.sockets.append(datagrams)
     manager.hand_over(stack.daemon)
     stack.daemon.start()
-    assert "worker-7.sock, passed by the service manager, is not used by this configuration" in stack.daemon.log()
+    stack.wait_log(UNSERVED.format(stack.worker_socket(7)))
+    assert_closed_at_once(stack.worker_socket(7))
     assert "ignoring descriptor 7, which was passed to this process: not a listening UNIX socket" in stack.daemon.log()
     assert stack.task("task_1").status == 200
