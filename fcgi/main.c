@@ -8,6 +8,7 @@
 #include "server/master.h"
 #include "task/route.h"
 #include "cli/sign.h"
+#include "cli/status.h"
 #include "cli/try.h"
 #include "lib/version.h"
 #include "server/status_server.h"
@@ -30,6 +31,9 @@ static const char usage[] =
     "  -t, --check-config   check the configuration and all files that it names\n"
     "  -T, --print-config   print the configuration with all defaults\n"
     "      --print-nginx    print the nginx upstream blocks for it\n"
+    "      --status         print the status of the running taskproxy, without nginx.\n"
+    "                       Exit status: 0 ready, 1 degraded or not ready, 2 no\n"
+    "                       status, or usage error\n"
     "\n"
     "      --try PROVIDER ANSWER [RESULT]\n"
     "                       show how a provider file reads a recorded answer.\n"
@@ -62,7 +66,7 @@ static const char usage[] =
 
 /* Options with a letter, other modes, and the arguments of --sign and --watch. */
 enum { CONFIG = 'c', CHECK = 't', PRINT_CONFIG = 'T', VERSION = 'V', HELP = 'h' };
-enum { RUN, PRINT_NGINX = 256, PRINT_TABLES, TRY, NEW_TOKEN, SIGN, WATCH };
+enum { RUN, PRINT_NGINX = 256, PRINT_TABLES, STATUS, TRY, NEW_TOKEN, SIGN, WATCH };
 enum { TEAM = WATCH + 1, TASK, TTL, URL, TOKEN_FILE, N_OPTIONS };
 
 static const struct option options[] = {{"config", required_argument, NULL, CONFIG},
@@ -70,6 +74,7 @@ static const struct option options[] = {{"config", required_argument, NULL, CONF
                                         {"print-config", no_argument, NULL, PRINT_CONFIG},
                                         {"print-nginx", no_argument, NULL, PRINT_NGINX},
                                         {"print-tables", no_argument, NULL, PRINT_TABLES}, /* for the build */
+                                        {"status", no_argument, NULL, STATUS},
                                         {"try", required_argument, NULL, TRY},
                                         {"new-token", no_argument, NULL, NEW_TOKEN},
                                         {"sign", no_argument, NULL, SIGN},
@@ -206,6 +211,8 @@ static int run_mode(int mode, const char *const *given)
         return fputs(usage, stdout) < 0;
     case PRINT_TABLES:
         return print(write_tables, NULL);
+    case STATUS:
+        return (int)status_show(given[CONFIG]);
     case NEW_TOKEN:
         return sign_new_token();
     case WATCH:
@@ -213,6 +220,12 @@ static int run_mode(int mode, const char *const *given)
     default:
         return run(mode, given);
     }
+}
+
+/* The exit status for wrong usage. */
+static int misused(int mode)
+{
+    return mode == WATCH ? FOLLOW_USAGE : mode == STATUS ? STATUS_UNKNOWN : EXIT_FAILURE;
 }
 
 int main(int argc, char **argv)
@@ -229,7 +242,7 @@ int main(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "c:tTVh", options, NULL)) != -1) {
         if (option == '?') {
             fputs(usage, stderr);
-            return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
+            return misused(mode);
         }
         given[option] = optarg;
         if (option != CONFIG && option < TEAM)
@@ -244,5 +257,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "taskproxy: unexpected argument \"%s\"\n", argv[optind]);
     else
         return run_mode(mode, given);
-    return mode == WATCH ? FOLLOW_USAGE : EXIT_FAILURE;
+    return misused(mode);
 }

@@ -179,10 +179,12 @@ static const struct field access_fields[] = {
 static const struct table access_table = TABLE(ACCESS, access_fields);
 
 #define CONF struct conf
+#define SOCKET_DIR                                                                                           \
+    FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "folder for the sockets", )
 static const struct field conf_fields[] = {
     FIELD("workers", S_INT, CONF, workers, "0",
           "worker processes; 0: one per processor within the CPU affinity and quota", .max = WORKERS_MAX),
-    FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "folder for the sockets", ),
+    SOCKET_DIR,
     FIELD("socket_group", S_ACCOUNT, CONF, socket_group, "\"www-data\"",
           "group of the web server; null: the group of the process", .nullable = true, .min = 1, .max = 64),
     FIELD("user", S_ACCOUNT, CONF, user, "\"www-data\"",
@@ -212,6 +214,10 @@ static const struct field conf_fields[] = {
           "with ownership: log the claims, first reads and refusals of tasks", ),
 };
 const struct table conf_table = TABLE(CONF, conf_fields);
+
+static const struct field socket_dir_field[] = {SOCKET_DIR};
+static const struct table socket_dir_table = {
+    .fields = socket_dir_field, .n_fields = 1, .size = sizeof(CONF), .partial = true};
 
 /* ---- checks that the table cannot make; each returns an error, allocated, or NULL ---- */
 
@@ -450,16 +456,31 @@ static char *conf_finish(struct conf *conf)
 
 /* ---- life of a configuration ---- */
 
+static int read_keys(struct conf *conf, const struct table *table, const char *path, char **ret_error)
+{
+    char *why;
+    conf->file = files_get(conf->files, path, FILE_PLAIN, CONF_FILE_MAX, &why);
+    if (conf->file != NULL)
+        return schema_read(table, &(struct schema_source){.file = conf->file, .files = conf->files}, conf,
+                           ret_error);
+    *ret_error = xasprintf("%s: %s", path, why);
+    free(why);
+    return -1;
+}
+
+char *conf_socket_dir(const char *path, char **ret_error)
+{
+    struct conf conf = {.files = files_new()};
+    char *dir = read_keys(&conf, &socket_dir_table, path, ret_error) == 0 ? conf.socket_dir : NULL;
+    files_free(conf.files);
+    return dir;
+}
+
 struct conf *conf_load(const char *path, struct files *files, char **ret_error)
 {
     struct conf *conf = xcalloc(1, sizeof(*conf));
-    char *why;
     conf->files = files;
-    conf->file = files_get(files, path, FILE_PLAIN, CONF_FILE_MAX, &why);
-    const struct schema_source source = {.file = conf->file, .files = files};
-    *ret_error = conf->file == NULL ? xasprintf("%s: %s", path, why) : NULL;
-    free(why);
-    if (*ret_error == NULL && schema_read(&conf_table, &source, conf, ret_error) == 0)
+    if (read_keys(conf, &conf_table, path, ret_error) == 0)
         *ret_error = conf_finish(conf);
     if (*ret_error != NULL) {
         conf_free(conf);

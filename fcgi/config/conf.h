@@ -122,6 +122,10 @@ extern const struct table conf_table; /* of the file, for the manual */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
+/* Reads only the path of the folder for sockets, whatever else is wrong with the file; the caller frees it. NULL
+ * with *ret_error, as above. */
+char *conf_socket_dir(const char *path, char **ret_error);
+
 /* Wipes the secrets that a worker does not use: the files' content, and the keys of upstreams without a route. */
 void conf_wipe_unused(struct conf *conf);
 

@@ -436,7 +436,7 @@ static int read_members(struct reader *r, const struct field *field, struct json
     const struct table *table = field->table;
     if (!json_object_is_type(value, json_type_object))
         return fail(r, "must be an object");
-    if (refuse_unknown(r, table, value) < 0)
+    if (!table->partial && refuse_unknown(r, table, value) < 0)
         return -1;
     for (size_t i = 0; i < table->n_fields; i++) {
         if (!is_key(&table->fields[i]) && read_field(r, &table->fields[i], value, place) < 0)

@@ -75,7 +75,8 @@ struct field {
 struct table {
     const struct field *fields;
     size_t n_fields;
-    size_t size; /* of the struct */
+    size_t size;  /* of the struct */
+    bool partial; /* other keys are ignored */
 };
 
 /* A row: FIELD("timeout", S_DURATION, struct conf_redis, timeout_ms, "\"50ms\"", "help", .min = 1, .max =

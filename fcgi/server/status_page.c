@@ -105,17 +105,20 @@ static int print_health(const struct status_facts *facts, const struct shm_count
     return 200;
 }
 
+static const char *word_for(const struct status_facts *facts, const struct json_object *problems)
+{
+    if (workers_ready(facts->workers) == 0)
+        return "not ready";
+    return json_object_array_length(problems) > 0 ? "degraded" : "ready";
+}
+
 static int print_readiness(const struct status_facts *facts, const struct shm_counters *total,
                            struct buf *out)
 {
     int ready = workers_ready(facts->workers);
     struct json_object *problems = find_problems(facts, total);
-    bool degraded = json_object_array_length(problems) > 0;
     buf_addf(out, "{\"status\":\"%s\",\"workers\":%d,\"workers_ready\":%d,\"workers_hung\":%d,\"why\":%s}\n",
-             ready == 0 ? "not ready"
-             : degraded ? "degraded"
-                        : "ready",
-             (int)facts->conf->workers, ready, workers_hung(facts->workers),
+             word_for(facts, problems), (int)facts->conf->workers, ready, workers_hung(facts->workers),
              json_object_to_json_string_ext(problems, JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(problems);
     return ready > 0 ? 200 : 503;
@@ -327,9 +330,10 @@ static struct json_object *tasks_section(void)
 static int print_status(const struct status_facts *facts, const struct shm_counters *total, struct buf *out)
 {
     const struct conf *conf = facts->conf;
-    struct json_object *page = json_object_new_object();
+    struct json_object *page = json_object_new_object(), *problems = find_problems(facts, total);
+    add_text(page, "status", word_for(facts, problems));
     json_object_object_add(page, "taskproxy", program_section(facts, total));
-    json_object_object_add(page, "troubles", find_problems(facts, total));
+    json_object_object_add(page, "troubles", problems);
     json_object_object_add(page, "workers", workers_section(facts->workers));
     json_object_object_add(page, "requests", requests_section(total));
     json_object_object_add(page, "now", now_section(total));

@@ -279,6 +279,9 @@ def test_command_line(place):
         assert (status, output) == (1, "")
         assert errors.endswith(usage)
     assert place.run("-t", "more") == (1, "", 'taskproxy: unexpected argument "more"\n')
+    assert place.run("--status", "more") == (2, "", 'taskproxy: unexpected argument "more"\n')
+    assert place.run("--status", config="nowhere.json") == (
+        2, "", "taskproxy: nowhere.json: cannot be read: No such file or directory\n")
     for option in ("-t", "-T", "--print-nginx"):
         assert place.run(option, config="nowhere.json") == (
             1, "", "taskproxy: nowhere.json: cannot be read: No such file or directory\n"

@@ -1,7 +1,11 @@
-"""The master's pages for the operator: /healthz, /readyz, /status."""
+"""The master's pages for the operator: /healthz, /readyz, /status, and the option --status."""
 
+import json
 import os
 import signal
+import socket
+
+import pytest
 
 from helpers import step_until, worker_pid
 
@@ -143,3 +147,48 @@ def test_status_is_indented_json_whatever_is_accepted(stack):
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["taskproxy"]["version"]
         assert max(map(len, answer.body.decode().splitlines())) < 120
+
+
+# --status
+
+
+def test_status_is_printed_without_nginx_and_by_exit_status(make_stack):
+    stack = make_stack(nginx=False, redis=False)
+    done = stack.daemon.run("--status")
+    page = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, page["status"], page["troubles"]) == (0, "", "ready", [])
+    assert len(page["workers"]) == 2
+
+    stack.configure(no_such_key=1, upstreams={"main": {"key_files": ["/no/such/key"]}})
+    stack.daemon.hup()
+    stack.wait_log("reload refused")
+    done = stack.daemon.run("--status")  # only "socket_dir" is read from the file
+    page = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, page["status"], page["troubles"]) == (
+        1, "", "degraded", ["the last reload was refused"])
+
+    stack.configure(no_such_key=None, upstreams={"main": {"key_files": [str(stack.key_file)]}})
+    stack.daemon.stop()
+    done = stack.daemon.run("--status")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"taskproxy: cannot connect to {stack.status_socket}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("answer", (
+    b"", b"\1\6\0\1\0\4\0\0", b"\1\6\0\1\0\4\0\0\r\n\r\n" + b"\1\3\0\1\0\10\0\0" + bytes(8),
+    b"\1\6\0\1\0\x10\0\1\r\n\r\n{\"status\":1}\0" + b"\1\3\0\1\0\10\0\0" + bytes(8),
+), ids=("none", "partial", "empty", "problem"))
+def test_answer_without_a_status_is_an_error(make_stack, answer):
+    stack = make_stack(nginx=False, redis=False, daemon=False, standin=False)
+    stack.socket_dir.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(stack.status_socket)
+        listener.listen()
+        shown = stack.background(stack.daemon.run, "--status")
+        connection, _ = listener.accept()
+        with connection:
+            assert b"/status" in connection.recv(4096)
+            connection.sendall(answer)
+        done = shown.result()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"taskproxy: the status server at {stack.status_socket} sent no status\n"
