@@ -26,6 +26,8 @@ struct quota {
     int64_t window_ends_ms;
     int64_t waiting;
     int64_t used[QUOTA_USES];
+    int64_t refunds; /* deducted from the next charges in the metric, which never decreases */
+    int64_t *charged, *held, *refused[LIMITS]; /* series */
 };
 
 struct quotas {
@@ -35,13 +37,32 @@ struct quotas {
     struct quota items[]; /* in the order of the teams */
 };
 
+static const char *const limit_names[LIMITS] = {[LIMIT_QUERIES] = "queries", [LIMIT_WATCHERS] = "watchers"};
+
+/* The label of the team's series. */
+static const char *series_name(const struct conf *conf, size_t i)
+{
+    return i < QUOTA_SERIES_MAX ? teams_at(conf->teams, i)->name : "";
+}
+
+static void quota_init(struct quota *a, struct quotas *quotas, size_t i)
+{
+    const char *name = series_name(quotas->conf, i);
+    *a = (struct quota){.quotas = quotas,
+                        .team = teams_at(quotas->conf->teams, i),
+                        .charged = stat_series(FAMILY_TEAM_QUERIES, "team", name),
+                        .held = stat_series(FAMILY_TEAM_HELD, "team", name)};
+    for (size_t k = 0; k < LIMITS; k++)
+        a->refused[k] = stat_series(FAMILY_RATE_LIMITED, "team", name, "limit", limit_names[k]);
+}
+
 struct quotas *quotas_new(const struct conf *conf, struct redis *redis)
 {
     size_t n = conf->teams ? conf->teams->list.n : 0;
     struct quotas *quotas = xcalloc(1, sizeof(*quotas) + n * sizeof(struct quota));
     *quotas = (struct quotas){.conf = conf, .redis = redis, .n = n};
     for (size_t i = 0; i < n; i++)
-        quotas->items[i] = (struct quota){.quotas = quotas, .team = teams_at(conf->teams, i)};
+        quota_init(&quotas->items[i], quotas, i);
     return quotas;
 }
 
@@ -58,6 +79,32 @@ struct quota *quotas_of(struct quotas *quotas, const struct team *team)
 const struct team *quota_team(const struct quota *a)
 {
     return a ? a->team : NULL;
+}
+
+/* ---- metrics ---- */
+
+void quota_refused(struct quota *a, enum quota_limit limit)
+{
+    series_add(a->refused[limit], 1);
+}
+
+static void count_charged(struct quota *a, int64_t n)
+{
+    if (a == NULL)
+        return;
+    int64_t refunded = n < a->refunds ? n : a->refunds;
+    a->refunds -= refunded;
+    series_add(a->charged, n - refunded);
+}
+
+void quota_read(const struct conf *conf, size_t i, const struct shm_counters *sum, struct quota_reading *ret)
+{
+    const char *name = series_name(conf, i);
+    *ret = (struct quota_reading){.team = name,
+                                  .queries = series_read(sum, FAMILY_TEAM_QUERIES, "team", name),
+                                  .held = series_read(sum, FAMILY_TEAM_HELD, "team", name)};
+    for (size_t k = 0; k < LIMITS; k++)
+        ret->refused[k] = series_read(sum, FAMILY_RATE_LIMITED, "team", name, "limit", limit_names[k]);
 }
 
 /* ---- shares ---- */
@@ -129,9 +176,12 @@ static bool take_count(struct quota *a, const struct redis_reply *reply)
     return true;
 }
 
-static bool is_within(const struct quota *a)
+static void decide(struct charge *charge)
 {
-    return a->queries <= a->team->queries_per_minute;
+    const struct quota *a = charge->quota;
+    charge->granted = !is_limited(a) || a->queries <= a->team->queries_per_minute;
+    if (charge->granted)
+        count_charged(charge->quota, charge->n);
 }
 
 static struct redis_command *send_script(struct quota *a, const char *script, int64_t n,
@@ -152,21 +202,21 @@ static void on_count(void *user, const struct redis_reply *reply)
     charge->command = NULL;
     if (!take_count(charge->quota, reply))
         count_here(charge->quota, charge->n);
-    charge->granted = is_within(charge->quota);
+    decide(charge);
     charge->on_charged(charge);
 }
 
 bool quota_charge(struct quota *a, int64_t n, struct charge *charge,
                   void (*on_charged)(struct charge *charge))
 {
-    *charge = (struct charge){.quota = a, .n = n, .granted = true, .on_charged = on_charged};
-    if (!is_limited(a))
-        return false;
-    charge->command = send_script(a, charge_script, n, on_count, charge);
-    if (charge->command != NULL)
-        return true;
-    count_here(a, n);
-    charge->granted = is_within(a);
+    *charge = (struct charge){.quota = a, .n = n, .on_charged = on_charged};
+    if (is_limited(a)) {
+        charge->command = send_script(a, charge_script, n, on_count, charge);
+        if (charge->command != NULL)
+            return true;
+        count_here(a, n);
+    }
+    decide(charge);
     return false;
 }
 
@@ -179,6 +229,7 @@ void quota_cancel(struct charge *charge)
 
 void quota_charge_again(struct quota *a)
 {
+    count_charged(a, 1);
     if (!is_limited(a))
         return;
     count_here(a, 1);
@@ -187,6 +238,8 @@ void quota_charge_again(struct quota *a)
 
 void quota_give_back(struct quota *a)
 {
+    if (a != NULL)
+        a->refunds++;
     if (!is_limited(a) || a->queries == 0)
         return;
     a->queries--;
@@ -203,14 +256,17 @@ bool wait_slot_take(struct wait_slot *slot, int64_t n)
     if (a->team->watchers > 0 && a->waiting + n > a->team->watchers)
         return false;
     a->waiting += n;
+    series_add(a->held, 1);
     slot->taken = n;
     return true;
 }
 
 void wait_slot_release(struct wait_slot *slot)
 {
-    if (slot->taken > 0)
-        slot->quota->waiting -= slot->taken;
+    if (slot->taken == 0)
+        return;
+    series_add(slot->quota->held, -1);
+    slot->quota->waiting -= slot->taken;
     slot->taken = 0;
 }
 

@@ -5,11 +5,18 @@
  * first query. While Redis is unavailable, each worker counts on its own. Waiting requests are counted per
  * worker.
  *
+ * Each of the first QUOTA_SERIES_MAX teams of the file has its own metrics; the others share those of team "".
+ *
  *     #queries:TEAM     the number of queries in this window (behind the prefix)     PX 60000 */
 #ifndef QUOTA_H
 #define QUOTA_H
 
+#include "lib/stats.h"
 #include "net/redis.h"
+
+enum { QUOTA_SERIES_MAX = 100 };
+
+enum quota_limit { LIMIT_QUERIES, LIMIT_WATCHERS, LIMITS };
 
 struct quotas;
 struct quota; /* of one team; lives as long as the quotas */
@@ -21,6 +28,17 @@ void quotas_free(struct quotas *quotas); /* NULL is allowed */
 /* The team's quota; NULL without a team, which has no limits. And the inverse. */
 struct quota *quotas_of(struct quotas *quotas, const struct team *team);
 const struct team *quota_team(const struct quota *quota);
+
+/* Counts a refusal because of this limit of the team. */
+void quota_refused(struct quota *quota, enum quota_limit limit);
+
+/* The metrics of the team with that index in the file, summed over all workers. */
+struct quota_reading {
+    const char *team; /* (ref) "": several */
+    int64_t queries, held, refused[LIMITS];
+};
+
+void quota_read(const struct conf *conf, size_t i, const struct shm_counters *sum, struct quota_reading *ret);
 
 /* ---- shares of what all teams use ---- */
 

@@ -247,7 +247,7 @@ static void note_charge(struct fetch *f, int64_t n)
 static enum step refuse_query(struct fetch *f, int64_t now_ms)
 {
     f->queried = false; /* other teams may have a query left */
-    stat_inc(STAT_LIMITED_QUERIES);
+    quota_refused(f->payer, LIMIT_QUERIES);
     return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->payer, now_ms));
 }
 

@@ -35,9 +35,6 @@
     X(SPARED, counter, "queries_spared_total", "", "Lookups answered without an upstream query")             \
     X(STALE, counter, "stale_total", "", "Answers from an old snapshot because the upstream failed")         \
     X(OVERLOADED, counter, "overloaded_total", "", "Requests refused because a limit was reached")           \
-    X(LIMITED_QUERIES, counter, "rate_limited_total", "limit=\"queries\"",                                   \
-      "Fetches and waits refused because a team has reached a limit")                                        \
-    X(LIMITED_WATCHERS, counter, "rate_limited_total", "limit=\"watchers\"", NULL)                           \
     X(REFUSED_TOKENS, counter, "credentials_refused_total", "kind=\"token\"",                                \
       "Credentials that were not valid, by kind")                                                            \
     X(REFUSED_LINKS, counter, "credentials_refused_total", "kind=\"link\"", NULL)                            \
@@ -89,6 +86,10 @@
 #define FAMILIES(X)                                                                                          \
     X(ANSWERED, counter, "requests_total",                                                                   \
       "Requests answered, by route, status (499: the client left) and cache result")                         \
+    X(TEAM_QUERIES, counter, "team_queries_total", "Queries charged to a team")                              \
+    X(TEAM_HELD, gauge, "team_held_requests", "Waits and event streams of a team that are held")             \
+    X(RATE_LIMITED, counter, "rate_limited_total",                                                           \
+      "Fetches and waits refused because a team has reached a limit")                                        \
     X(UPSTREAM_QUERIES, counter, "upstream_requests_total", "Queries sent to an upstream")                   \
     X(UPSTREAM_OUTCOMES, counter, "upstream_outcomes_total", "Finished queries, by outcome")                 \
     X(UPSTREAM_UNASKED, counter, "upstream_unasked_total", "Queries not sent, by reason")                    \

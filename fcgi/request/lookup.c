@@ -241,7 +241,7 @@ int64_t lookups_timeout_ms(const struct lookups *ls)
 
 static void limit(struct lookup *l)
 {
-    stat_inc(STAT_LIMITED_QUERIES);
+    quota_refused(l->waiter.payer, LIMIT_QUERIES);
     l->problem = PROBLEM_RATE_LIMITED;
     l->retry_after_ms = quota_left_ms(l->waiter.payer, wall_ms());
 }

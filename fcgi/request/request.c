@@ -319,7 +319,7 @@ static bool too_many_wait(const struct request *r)
 /* The team is at its limit. No cached view is served, because clients would then poll without a pause. */
 static enum step refuse_watcher(struct request *r)
 {
-    stat_inc(STAT_LIMITED_WATCHERS);
+    quota_refused(r->wait_slot.quota, LIMIT_WATCHERS);
     lookups_forget(&r->lookups);
     r->facts.limit = quota_watchers_limit(r->wait_slot.quota);
     r->facts.retry_after_ms = RETRY_MS;

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "access/quota.h"
 #include "lib/json.h"
 #include "lib/log.h"
 #include "lib/stats.h"
@@ -314,6 +315,23 @@ static struct json_object *keys_section(const struct conf *conf, const struct sh
     return section;
 }
 
+/* The teams with metrics of their own, and those that share some. */
+static struct json_object *teams_section(const struct conf *conf, const struct shm_counters *total)
+{
+    struct json_object *section = json_object_new_array();
+    for (size_t i = 0; conf->teams != NULL && i < conf->teams->list.n && i <= QUOTA_SERIES_MAX; i++) {
+        struct json_object *row = add_row(section);
+        struct quota_reading team;
+        quota_read(conf, i, total, &team);
+        add_text(row, "team", team.team);
+        add_number(row, "queries", team.queries);
+        add_number(row, "queries_refused", team.refused[LIMIT_QUERIES]);
+        add_number(row, "waits_refused", team.refused[LIMIT_WATCHERS]);
+        add_number(row, "held", team.held);
+    }
+    return section;
+}
+
 static struct json_object *tasks_section(void)
 {
     struct json_object *section = json_object_new_array();
@@ -339,6 +357,7 @@ static int print_status(const struct status_facts *facts, const struct shm_count
     json_object_object_add(page, "now", now_section(total));
     json_object_object_add(page, "upstreams", upstreams_section(conf, total));
     json_object_object_add(page, "keys", keys_section(conf, total));
+    json_object_object_add(page, "teams", teams_section(conf, total));
     json_object_object_add(page, "most_watched", tasks_section());
     buf_puts(out,
              json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE | JSON_C_TO_STRING_PRETTY));

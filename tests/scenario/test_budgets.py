@@ -45,7 +45,9 @@ def test_queries_over_the_quota_are_not_sent(make_stack, redis):
     for path in (NATIVE + "d", UNIFIED + "e"):
         assert_limited(stack.get(path, bearer("web")), 3)
     assert stack.standin.count() == 3
-    assert stack.metric("rate_limited_total", limit="queries") >= 2
+    metrics = stack.metrics()
+    assert metrics.sum("rate_limited_total", limit="queries") == metrics.sum("rate_limited_total", team="web") >= 2
+    assert metrics.sum("team_queries_total") == metrics.sum("team_queries_total", team="web") == 3
 
 
 def test_query_that_times_out_in_the_queue_is_refunded(make_frozen):
@@ -60,6 +62,7 @@ def test_query_that_times_out_in_the_queue_is_refunded(make_frozen):
     assert stack.standin.count() == 1
     spend(stack, "de")
     assert_limited(ask(stack, "f"), 3)
+    assert stack.metric("team_queries_total", team="web") == 3  # those that were sent
 
 
 def test_cache_hits_are_free(make_stack):
@@ -96,6 +99,7 @@ def test_other_teams_are_not_limited_and_their_results_are_shared(make_stack):
     assert_limited(ask(stack, "d"), 3)
     assert ask(stack, "d", "film").status == 200
     assert ask(stack, "d").headers["x-cache"] == "HIT"
+    assert stack.metric("team_queries_total", team="film") == 1  # it has no limit
 
 
 def test_waiting_team_pays_when_the_starter_has_no_quota_left(make_stack):
@@ -262,11 +266,13 @@ def test_requests_over_the_watcher_limit_are_not_held(make_stack, more):
     answer = more(stack)
     assert_limited(answer, 2)
     assert answer.headers["retry-after"] == "1"
-    assert stack.metric("rate_limited_total", limit="watchers") == 1
+    assert stack.metric("rate_limited_total", team="web", limit="watchers") == 1
+    assert stack.metric("team_held_requests", team="web") == 2
     assert ask(stack, "t").status == 200  # a request without wait is not limited
     other = hold(stack, "film")
     end(stack)
     assert {answer.result().status for answer in [*held, other]} == {200}
+    stack.wait_metric("team_held_requests", lambda held: held == 0)
 
 
 def after_twenty_guesses(stack):

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from helpers import TASK, step_until
+from teaming import digest, teams_stack, write_teams
 from watching import SLOW
 
 PROMTOOL = "/usr/bin/promtool"
@@ -175,6 +176,27 @@ def test_number_of_labels_is_bounded_whatever_clients_request(running):
         running.task(f"missing_{number}_more")
     after = set(running.metrics())
     assert after == before
+
+
+def test_teams_have_series_up_to_a_limit_and_a_removed_one_keeps_its_totals(make_stack):
+    def asked(number):
+        return stack.task(f"task_{number}", {"Authorization": f"Bearer tp-{number}-0123456789abcdef"}).status
+
+    more = {f"t{number}": {"providers": ["sora"], "token_sha256": [digest(f"tp-{number}-0123456789abcdef")]} for number in range(105)}
+    stack = teams_stack(make_stack, more, redis=False, config={"workers": 1})
+    assert [asked(number) for number in (0, 97, 98, 104)] == 4 * [200]  # two teams come before them
+    metrics = stack.metrics()
+    assert {team: metrics.sum("team_queries_total", team=team) for team in ("t0", "t97", "")} == {"t0": 1, "t97": 1, "": 2}
+    assert len([series for series in metrics if series.startswith("taskproxy_team_queries_total")]) == 101
+    shown = stack.get("/status").json()["teams"]
+    assert len(shown) == 101
+    assert shown[-1] == {"team": "", "queries": 2, "queries_refused": 0, "waits_refused": 0, "held": 0}
+
+    held = 'taskproxy_team_held_requests{team="t97"}'
+    assert held in metrics
+    write_teams(stack)
+    stack.wait_until(lambda: held not in stack.metrics(), what="workers without the team")
+    assert stack.metric("team_queries_total", team="t97") == 1
 
 
 # Histograms
