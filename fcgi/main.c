@@ -88,10 +88,10 @@ static const struct option options[] = {{"config", required_argument, NULL, CONF
                                         {"help", no_argument, NULL, HELP},
                                         {0}};
 
-static struct conf *load(const char *path)
+static struct conf *load(const char *path, struct files *files)
 {
     char *error = NULL;
-    struct conf *conf = conf_load(path, files_new(), &error);
+    struct conf *conf = conf_load(path, files, &error);
     if (conf == NULL)
         fprintf(stderr, "taskproxy: %s\n", error);
     free(error);
@@ -168,9 +168,12 @@ static int use_conf(int mode, const char *const *given, const struct conf *conf)
 
 static int run(int mode, const char *const *given)
 {
-    if (mode == RUN)
+    struct files *files = files_new();
+    if (mode == RUN) {
         master_block_signals();
-    struct conf *conf = load(given[CONFIG]);
+        files_allow_missing(files);
+    }
+    struct conf *conf = load(given[CONFIG], files);
     if (conf == NULL)
         return EXIT_FAILURE;
     if (mode == RUN)
@@ -183,7 +186,7 @@ static int run(int mode, const char *const *given)
 static int run_cgi(void)
 {
     const char *path = getenv("TASKPROXY_CONFIG");
-    struct conf *conf = load(path ? path : DEFAULT_CONF);
+    struct conf *conf = load(path ? path : DEFAULT_CONF, files_new());
     if (conf != NULL)
         return worker_cgi(conf);
     fputs(

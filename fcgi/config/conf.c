@@ -128,7 +128,8 @@ static const struct table route_table = TABLE(ROUTE, route_fields);
 static const struct field redis_fields[] = {
     FIELD("address", S_STRING, REDIS, address, REQUIRED, "IP:PORT or unix:PATH", .min = 1, .max = 256),
     FIELD("username", S_STRING, REDIS, username, "null", "user name for AUTH", .min = 1, .max = 256),
-    FIELD("password_file", S_SECRET, REDIS, password, "null", "file with the password for AUTH", ),
+    FIELD("password_file", S_SECRET, REDIS, password, "null", "file with the password for AUTH",
+          .optional = true),
     FIELD("database", S_INT, REDIS, database, "0", "number of the database (SELECT)", .max = 65535),
     FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "longest time that a request waits for Redis",
           .min = 1, .max = 10 * SECONDS),
@@ -371,7 +372,7 @@ static char *finish_redis(struct conf *conf)
                 "could be read and changed on the way. If the network between the hosts is trusted, say so "
                 "with \"plaintext\": true");
     }
-    if (redis->username != NULL && redis->password.text == NULL)
+    if (redis->username != NULL && redis->password.path == NULL)
         return conf_error(conf, "/redis/username: needs a password_file");
     return NULL;
 }
@@ -489,6 +490,38 @@ struct conf *conf_load(const char *path, struct files *files, char **ret_error)
     if (conf->workers == 0) {
         int cpus = cpus_usable("");
         conf->workers = cpus > WORKERS_MAX ? WORKERS_MAX : cpus;
+    }
+    files_prune(files);
+    return conf;
+}
+
+/* Replaces the file at `changed` by the one on the disk, or records why it cannot be used. */
+static struct conf *renew_file(const char *path, struct conf *conf, const char *changed)
+{
+    char *error = NULL;
+    struct conf *renewed = conf_load(path, files_copy(conf->files, changed), &error);
+    if (renewed == NULL) {
+        files_refuse(conf->files, changed, error);
+        return conf;
+    }
+    conf_free(conf);
+    return renewed;
+}
+
+struct conf *conf_renew(const char *path, const struct files *in_force)
+{
+    const struct file *file;
+    char *error = NULL;
+    struct conf *conf = conf_load(path, files_renew(in_force), &error);
+    if (conf != NULL)
+        return conf;
+    free(error);
+    conf = conf_load(path, files_copy(in_force, NULL), &error);
+    if (conf == NULL)
+        abort(); /* these files have been accepted before */
+    for (size_t i = 0; (file = files_at(in_force, i)) != NULL; i++) {
+        if (file_is_outdated(file) && files_find(conf->files, file->path) != NULL)
+            conf = renew_file(path, conf, file->path);
     }
     return conf;
 }

@@ -47,7 +47,7 @@ struct conf_route {
 struct conf_redis {
     char *address; /* NULL: no Redis, memory only */
     char *username;
-    struct secret password; /* may be none */
+    struct secret password; /* may be none; a path without a text: it cannot be read, so Redis is not used */
     int64_t database;
     int64_t timeout_ms;
     char *prefix;
@@ -125,6 +125,11 @@ void conf_free(struct conf *conf); /* NULL is allowed */
 /* Reads only the path of the folder for sockets, whatever else is wrong with the file; the caller frees it. NULL
  * with *ret_error, as above. */
 char *conf_socket_dir(const char *path, char **ret_error);
+
+/* The configuration of `in_force`, the files of a loaded one, with its live and secret files as they are on the
+ * disk now; never NULL. Each file is judged on its own: one that cannot be used keeps its content, and the
+ * configuration's `files` have the reason. Its plain files are not read again. */
+struct conf *conf_renew(const char *path, const struct files *in_force);
 
 /* Wipes the secrets that a worker does not use: the files' content, and the keys of upstreams without a route. */
 void conf_wipe_unused(struct conf *conf);

@@ -203,7 +203,11 @@ static int read_secret(struct reader *r, const struct field *field, struct json_
         return 0;
     fail(r, "\"%s\" %s", secret->path, why);
     free(why);
-    return -1;
+    if (!field->optional || !files_do_without(r->source->files, secret->path, r->error))
+        return -1;
+    free(r->error);
+    r->error = NULL;
+    return 0;
 }
 
 /* Durations and sizes: text with a unit. */

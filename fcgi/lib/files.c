@@ -18,7 +18,8 @@ enum { FILES_MAX = 512, SECRET_FILE_MAX = 4096 };
 struct files {
     struct file *items[FILES_MAX];
     size_t n;
-    bool sealed; /* received from the master: never reads the disk */
+    bool sealed;        /* received from the master: never reads the disk */
+    bool allow_missing; /* optional secrets may be missing */
 };
 
 struct files *files_new(void)
@@ -43,6 +44,7 @@ static void file_free(struct file *file)
 {
     data_free(file->data, file->kind);
     free(file->path);
+    free(file->refused);
     free(file);
 }
 
@@ -71,13 +73,23 @@ static struct file *add(struct files *files, const char *path, enum file_kind ki
     return file;
 }
 
-static const struct file *find(const struct files *files, const char *path)
+static struct file *find(const struct files *files, const char *path)
 {
     for (size_t i = 0; i < files->n; i++) {
         if (strcmp(files->items[i]->path, path) == 0)
             return files->items[i];
     }
     return NULL;
+}
+
+const struct file *files_find(const struct files *files, const char *path)
+{
+    return find(files, path);
+}
+
+const struct file *files_at(const struct files *files, size_t i)
+{
+    return i < files->n ? files->items[i] : NULL;
 }
 
 /* ---- where they are ---- */
@@ -211,16 +223,16 @@ static struct file *read_from_disk(struct files *files, const char *path, enum f
 const struct file *files_get(struct files *files, const char *path, enum file_kind kind, size_t max,
                              char **ret_why)
 {
-    const struct file *known = find(files, path);
+    struct file *file = find(files, path);
     *ret_why = NULL;
-    if (known != NULL)
-        return known;
-    if (files->sealed || files->n == FILES_MAX) {
+    if (file == NULL && (files->sealed || files->n == FILES_MAX))
         *ret_why =
             xstrdup(files->sealed ? "was not passed to this worker" : "exceeds the limit of 512 files");
-        return NULL;
-    }
-    return read_from_disk(files, path, kind, max, ret_why);
+    else if (file == NULL)
+        file = read_from_disk(files, path, kind, max, ret_why);
+    if (file != NULL)
+        file->used = true;
+    return file;
 }
 
 /* ---- secrets ---- */
@@ -257,15 +269,92 @@ void key_mark(const char *key, char out[static KEY_MARK_SIZE])
 
 /* ---- the next set ---- */
 
+static void copy_file(struct files *to, const struct file *file)
+{
+    struct file *copy =
+        add(to, file->path, file->kind, copy_bytes(file->data, file->len, file->kind), file->len);
+    copy->stamp = file->stamp;
+    copy->refused = file->refused != NULL ? xstrdup(file->refused) : NULL;
+}
+
 struct files *files_renew(const struct files *files)
 {
     struct files *renewed = files_new();
     for (size_t i = 0; i < files->n; i++) {
-        const struct file *file = files->items[i];
-        if (file->kind == FILE_PLAIN)
-            add(renewed, file->path, file->kind, copy_bytes(file->data, file->len, file->kind), file->len);
+        if (files->items[i]->kind == FILE_PLAIN)
+            copy_file(renewed, files->items[i]);
     }
     return renewed;
+}
+
+struct files *files_copy(const struct files *files, const char *path)
+{
+    struct files *copy = files_new();
+    for (size_t i = 0; i < files->n; i++) {
+        if (path == NULL || strcmp(files->items[i]->path, path) != 0)
+            copy_file(copy, files->items[i]);
+    }
+    return copy;
+}
+
+void files_prune(struct files *files)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < files->n; i++) {
+        if (files->items[i]->used)
+            files->items[kept++] = files->items[i];
+        else
+            file_free(files->items[i]);
+    }
+    files->n = kept;
+}
+
+bool file_is_outdated(const struct file *file)
+{
+    return file->kind != FILE_PLAIN && (file->refused != NULL || file->stamp != stamp_now(file->path));
+}
+
+static void set_refused(struct file *file, char *why, uint64_t stamp)
+{
+    free(file->refused);
+    file->refused = why;
+    file->stamp = stamp;
+}
+
+void files_refuse(struct files *files, const char *path, char *why)
+{
+    set_refused(find(files, path), why, stamp_now(path));
+}
+
+void files_take_refusals(struct files *files, struct files *other)
+{
+    for (size_t i = 0; i < other->n; i++) {
+        struct file *from = other->items[i], *to = find(files, from->path);
+        if (to == NULL)
+            continue;
+        set_refused(to, from->refused, from->stamp);
+        from->refused = NULL;
+    }
+}
+
+void files_allow_missing(struct files *files)
+{
+    files->allow_missing = true;
+}
+
+bool files_do_without(struct files *files, const char *path, const char *why)
+{
+    struct file *file = find(files, path);
+    bool is_without = file != NULL && file->len == 0 && (files->sealed || file->refused != NULL);
+    if (is_without || !files->allow_missing || (file == NULL && files->n == FILES_MAX))
+        return is_without;
+    if (file == NULL)
+        file = add(files, path, FILE_SECRET, copy_bytes("", 0, FILE_SECRET), 0);
+    explicit_bzero(file->data, file->len);
+    file->len = 0;
+    file->used = true;
+    set_refused(file, xstrdup(why), stamp_now(path));
+    return true;
 }
 
 size_t files_changed(const struct files *was, const struct files *is, const char **ret_first)

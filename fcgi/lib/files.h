@@ -19,7 +19,9 @@ struct file {
     char *data; /* NUL behind the last byte */
     size_t len;
     enum file_kind kind;
-    uint64_t stamp; /* identifies the version that was read */
+    uint64_t stamp; /* identifies the version that was read, or refused */
+    char *refused;  /* why the version on the disk is not in use (allocated); NULL: it is in use */
+    bool used;      /* the configuration names the file */
 };
 
 struct files; /* the set; owns its files */
@@ -30,6 +32,10 @@ struct files; /* the set; owns its files */
 
 struct files *files_new(void);
 void files_free(struct files *files); /* NULL is allowed */
+
+/* File number i, or NULL after the last one. */
+const struct file *files_at(const struct files *files, size_t i);
+const struct file *files_find(const struct files *files, const char *path); /* or NULL */
 
 /* The file at `path`, from the set or else read from the disk; at most `max` bytes.
  * NULL with *ret_why set (allocated: "cannot be read: Permission denied"). */
@@ -56,6 +62,30 @@ void files_wipe_secrets(struct files *files);
 
 /* A new set with the plain files of `files`; the others will be read from the disk again. */
 struct files *files_renew(const struct files *files);
+
+/* A new set with all files of `files`, except the one at `path` (NULL: none), which will be read from the disk
+ * again. */
+struct files *files_copy(const struct files *files, const char *path);
+
+/* Removes the files that files_get has not returned. */
+void files_prune(struct files *files);
+
+/* Whether the file differs from the one on the disk, or is refused. Plain files do not count. */
+bool file_is_outdated(const struct file *file);
+
+/* Records why the version of the file that is on the disk now is not in use; takes ownership of `why`. */
+void files_refuse(struct files *files, const char *path, char *why);
+
+/* Gives `files` the reasons and stamps of `other`, whose files have the same contents, and removes the reasons
+ * there. */
+void files_take_refusals(struct files *files, struct files *other);
+
+/* From now on, a missing or invalid optional secret is no error. */
+void files_allow_missing(struct files *files);
+
+/* Whether the configuration can be used without this secret, which is then in the set, empty and refused with
+ * this reason. */
+MUST_CHECK bool files_do_without(struct files *files, const char *path, const char *why);
 
 /* The number of live and secret files in `is` that differ from those in `was` or are new; *ret_first is one
  * of them. */

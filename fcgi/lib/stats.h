@@ -78,6 +78,8 @@
       "When the current configuration, or secrets in it, was loaded")                                        \
     X(ROTATIONS, counter, "rotations_total", "result=\"done\"", "Changes of secret files, by result")        \
     X(ROTATIONS_REFUSED, counter, "rotations_total", "result=\"refused\"", NULL)                             \
+    X(FILES_REFUSED, gauge, "files_refused", "",                                                             \
+      "Files that are not in use as they are on the disk, because they were refused")                        \
     X(LOG_DROPPED, counter, "log_lines_dropped_total", "",                                                   \
       "Log lines dropped because standard error did not accept them")                                        \
     X(SERIES_LOST, counter, "series_lost_total", "", "Updates lost because there are too many series")

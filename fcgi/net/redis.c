@@ -591,7 +591,8 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     uv_timer_init(loop, &r->timer);
     uv_timer_init(loop, &r->probe_timer);
     r->timer.data = r->probe_timer.data = r;
-    if (r->conf->address != NULL)
+    bool can_log_in = r->conf->password.path == NULL || r->conf->password.text != NULL;
+    if (r->conf->address != NULL && can_log_in)
         connect_now(r);
     return r;
 }

@@ -2,12 +2,12 @@
  *
  *     start:   sockets -> page of counters -> a generation of workers
  *     HUP:     new configuration -> a new generation on the same sockets
- *     secrets change: the same configuration with the new secrets -> likewise
+ *     live or secret files change: the same configuration with the new files -> likewise
  *     HUP, and another program is installed: exec it -> start, with sockets, counters and workers taken over
  *     TERM:    the workers drain -> the last one has exited -> the master exits
  *
- * A bad configuration or secret is refused, and the one in force stays. Any number of HUPs and changes of
- * secrets while a generation is starting cause one more reload. */
+ * A bad configuration is refused, and the one in force stays; so does the content of a bad file, while the others
+ * are applied. Any number of HUPs and changes of files while a generation is starting cause one more reload. */
 #include "server/master.h"
 
 #include <errno.h>
@@ -33,8 +33,8 @@
 /* Environment variable for the next program in an upgrade: the descriptor of the page of counters. */
 static const char handed_over[] = "TASKPROXY_COUNTERS";
 
-/* Secrets that keep changing are reloaded after CHANGES_MAX ticks. */
-enum { TICK_MS = 500, CHECK_MAX_TICKS = 60, CHANGES_MAX = 10 };
+/* Files that keep changing are reloaded after CHANGES_MAX ticks; refused ones are tried again every RETRY_TICKS. */
+enum { TICK_MS = 500, CHECK_MAX_TICKS = 60, CHANGES_MAX = 10, RETRY_TICKS = 20 };
 
 struct master {
     uv_loop_t loop;
@@ -45,20 +45,20 @@ struct master {
     struct sockets *sockets;
     struct workers *workers;
     struct notify notify;
-    uint64_t started_ms;      /* loop time */
-    uint64_t stamp_reported;  /* files_stamp of the secrets when they were loaded, or refused */
-    uint64_t stamp_seen;      /* at the last tick */
-    int changes;              /* consecutive ticks in which they changed again */
-    struct log_once refusals; /* why changed secrets were refused */
-    bool reload_wanted;       /* HUP came */
-    int check_pid;            /* of the installed program, which checks the configuration; 0: none */
+    uint64_t started_ms;     /* loop time */
+    uint64_t stamp_reported; /* files_stamp of the live and secret files when they were loaded, or refused */
+    uint64_t stamp_seen;     /* at the last tick */
+    int changes;             /* consecutive ticks in which they changed again */
+    int retry_ticks;         /* since refused files were tried */
+    bool reload_wanted;      /* HUP came */
+    int check_pid;           /* of the installed program, which checks the configuration; 0: none */
     bool stopping;
     int check_ticks; /* after so many ticks, that program is killed */
     int signal_fd;
     uv_poll_t signals; /* of signal_fd */
     uv_signal_t child_signal;
     uv_timer_t watchdog;
-    uv_timer_t tick; /* every TICK_MS: the log, the check, the secrets on the disk */
+    uv_timer_t tick; /* every TICK_MS: the log, the check, the files on the disk */
 };
 
 /* ---- the watchdog ---- */
@@ -88,11 +88,33 @@ char *master_refuses(const struct conf *conf)
     return NULL;
 }
 
-/* Watches the secrets for changes since this configuration has read them. */
-static void watch_secrets(struct master *m)
+/* Watches the files for changes since they were read, or refused. */
+static void watch_files(struct master *m)
 {
     m->stamp_reported = m->stamp_seen = files_stamp(m->conf->files, false);
-    log_once_reset(&m->refusals); /* these secrets are accepted */
+}
+
+static void report_file(const struct file *file, const struct file *before)
+{
+    const char *known = before != NULL ? before->refused : NULL;
+    if (file->refused == NULL && known != NULL)
+        log_info("%s is no longer refused", file->path);
+    if (file->refused != NULL && (known == NULL || strcmp(file->refused, known) != 0))
+        log_error("%s refused, %s: %s", file->path,
+                  file->len > 0 ? "its previous content stays in use" : "continuing without it",
+                  file->refused);
+}
+
+/* Reports which files are refused now, and were not before or for another reason. */
+static void report_files(const struct files *files, const struct files *before)
+{
+    const struct file *file;
+    int n = 0;
+    for (size_t i = 0; (file = files_at(files, i)) != NULL; i++) {
+        report_file(file, before ? files_find(before, file->path) : NULL);
+        n += file->refused != NULL;
+    }
+    stat_set(STAT_FILES_REFUSED, n);
 }
 
 /* Opens the sockets of `conf` and starts its workers. Returns an error (allocated), or NULL. */
@@ -122,9 +144,10 @@ static char *apply(struct master *m, struct conf *conf)
         conf_free(conf);
         return error;
     }
+    report_files(conf->files, m->conf->files);
     conf_free(m->conf);
     m->conf = conf;
-    watch_secrets(m);
+    watch_files(m);
     stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
     set_up_log(conf);
     return NULL;
@@ -212,36 +235,26 @@ static void upgrade(struct master *m)
     m->check_ticks = CHECK_MAX_TICKS;
 }
 
-/* ---- rotation: the configuration in force, with changed secrets ---- */
+/* ---- rotation: the configuration in force, with changed files ---- */
 
-/* Logs a reason once, until secrets are accepted again. */
-static void refuse_secrets(struct master *m, char *error)
-{
-    stat_inc(STAT_ROTATIONS_REFUSED);
-    if (log_once(&m->refusals, error, 0))
-        log_error("changed secret refused, the old one stays in force: %s", error);
-    free(error);
-}
-
-static void reload_secrets(struct master *m)
+static void reload_files(struct master *m)
 {
     const char *first = "";
-    char *error = NULL;
-    struct conf *conf = conf_load(m->conf_path, files_renew(m->conf->files), &error);
-    if (conf == NULL)
-        return refuse_secrets(m, error);
+    struct conf *conf = conf_renew(m->conf_path, m->conf->files);
     size_t n = files_changed(m->conf->files, conf->files, &first);
     if (n == 0) {
-        if (m->refusals.n > 0)
-            log_info("the secrets are unchanged again");
-        log_once_reset(&m->refusals);
-        return conf_free(conf);
+        report_files(conf->files, m->conf->files);
+        files_take_refusals(m->conf->files, conf->files);
+        conf_free(conf);
+        return watch_files(m);
     }
     log_info("%s has changed%s: starting new workers", first, n > 1 ? ", and others" : "");
-    error = apply(m, conf);
-    if (error != NULL)
-        return refuse_secrets(m, error);
-    stat_inc(STAT_ROTATIONS);
+    char *error = apply(m, conf);
+    if (error == NULL)
+        stat_inc(STAT_ROTATIONS);
+    else
+        log_error("the changed files are not in use: %s", error);
+    free(error);
 }
 
 /* ---- the causes of a reload or a rotation ---- */
@@ -271,17 +284,21 @@ static void start_reload(struct master *m)
 }
 
 /* Compares the stamps of the files at each tick: that finds every change, on every file system, and costs one
- * stat(2) per file. Changes are reported together, once the files no longer change and no reload is under way. */
-static void check_secrets(struct master *m)
+ * stat(2) per file. Changes are reported together, once the files no longer change and no reload is under way.
+ * Refused files are also tried again without a change: what they name may have changed. */
+static void check_files(struct master *m)
 {
     uint64_t now = files_stamp(m->conf->files, true);
     m->changes = now == m->stamp_seen ? 0 : m->changes + 1;
     m->stamp_seen = now;
-    if (now == m->stamp_reported || (m->changes > 0 && m->changes < CHANGES_MAX) || !may_reload(m))
+    bool changed = now != m->stamp_reported && (m->changes == 0 || m->changes >= CHANGES_MAX);
+    bool retry = stat_get(STAT_FILES_REFUSED) > 0 && ++m->retry_ticks >= RETRY_TICKS;
+    if ((!changed && !retry) || !may_reload(m))
         return;
-    m->changes = 0;
+    m->changes = m->retry_ticks = 0;
     m->stamp_reported = now;
-    reload_secrets(m);
+    reload_files(m);
+    stat_add(STAT_ROTATIONS_REFUSED, changed && stat_get(STAT_FILES_REFUSED) > 0);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -290,7 +307,7 @@ static void on_tick(uv_timer_t *timer)
     log_tick();
     if (m->check_pid != 0 && --m->check_ticks == 0)
         kill(m->check_pid, SIGKILL);
-    check_secrets(m);
+    check_files(m);
 }
 
 /* ---- stopping ---- */
@@ -469,7 +486,8 @@ static void run(struct master *m)
     uint64_t alive_ms = (uint64_t)m->notify.watchdog_ms / 3;
     if (alive_ms > 0)
         uv_timer_start(&m->watchdog, on_watchdog, alive_ms, alive_ms);
-    watch_secrets(m);
+    watch_files(m);
+    report_files(m->conf->files, NULL);
     uv_timer_start(&m->tick, on_tick, TICK_MS, TICK_MS);
     log_info("started: %d workers on %s", (int)m->conf->workers, m->conf->socket_dir);
     if (!vault_is_locked())

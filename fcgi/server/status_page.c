@@ -19,7 +19,7 @@
 #include "request/request_metrics.h"
 #include "upstream/upstream_stats.h"
 
-enum { PROBLEM_MAX = 200 };
+enum { PROBLEM_MAX = 512 };
 
 /* ---- why the service is degraded although it may answer requests ---- */
 
@@ -83,6 +83,15 @@ static void check_upstream(const struct conf_upstream *upstream, const struct sh
     }
 }
 
+static void check_files(const struct files *files, struct json_object *problems)
+{
+    const struct file *file;
+    for (size_t i = 0; (file = files_at(files, i)) != NULL; i++) {
+        if (file->refused != NULL)
+            report(problems, "%s refused: %s", file->path, file->refused);
+    }
+}
+
 /* An array of short texts, which the caller frees. */
 static struct json_object *find_problems(const struct status_facts *facts, const struct shm_counters *total)
 {
@@ -92,6 +101,7 @@ static struct json_object *find_problems(const struct status_facts *facts, const
     check_redis(facts, total, problems);
     for (size_t i = 0; i < facts->conf->upstreams.n; i++)
         check_upstream(conf_upstream(facts->conf, i), total, problems);
+    check_files(facts->conf->files, problems);
     if (stat_read(total, STAT_RELOADED_OK) == 0)
         report(problems, "the last reload was refused");
     return problems;

@@ -14,7 +14,7 @@ from stack import Metrics, Stack
 
 TASK = "/sora/v1/videos/task_1"
 GOOD_REQUEST = request(task_params(TASK))
-NOT_TAKEN = "changed secret refused, the old one stays in force: "
+NOT_TAKEN = "refused, its previous content stays in use: "
 PLAIN_BINARY = ROOT / "build" / "taskproxy"  # no sanitizers: they must be loaded first, and change core dumps and mlock()
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 

@@ -1,6 +1,7 @@
 """Keys and other secrets are reloaded when their files change, without a restart and without a failed request."""
 
 import itertools
+import json
 import os
 import signal
 
@@ -150,6 +151,31 @@ def test_redis_password_is_reloaded(make_stack):
     assert "NOAUTH" not in stack.daemon.log() and "WRONGPASS" not in stack.daemon.log()
 
 
+def test_unusable_redis_password_does_not_keep_the_service_down(make_stack):
+    """A reload and --check-config refuse it, but a start continues without Redis until the file is mended."""
+    stack = make_stack(daemon=False)
+    stack.redis.stop()
+    stack.redis.start(password="the-first-password")
+    password = stack.folder / "password"
+    put(password, "the-first-password", 0o644)
+    stack.configure(redis={"password_file": str(password)})
+    done = stack.daemon.run("--check-config")
+    assert done.returncode == 1 and f'/redis/password_file: "{password}" can be read by others' in done.stderr
+    stack.daemon.start()
+    stack.wait_log(f"{password} refused, continuing without it: ")
+    assert stack.task("task_1").status == 200
+    why = json.loads(stack.get("/readyz").body)["why"]
+    assert why[0] == "Redis is unavailable" and why[1].startswith(f"{password} refused: ")
+    assert [stack.metric("redis_wanted"), stack.metric("redis_up"), stack.metric("files_refused")] == [2, 0, 1]
+    stack.daemon.hup()
+    stack.wait_metric("reloads_total", 1, result="refused")
+
+    password.chmod(0o600)
+    stack.wait_metric("redis_up", 2)
+    assert stack.metric("files_refused") == 0
+    assert f"{password} is no longer refused" in stack.daemon.log()
+
+
 # Refused changes
 
 
@@ -194,7 +220,7 @@ def test_removed_and_restored_key_file_changes_nothing(rotating):
     assert "cannot be read: No such file or directory" in rotating.wait_log(NOT_TAKEN)
     assert key_in_use(rotating) == rotating.key
     away.rename(rotating.key_file)
-    rotating.wait_log("the secrets are unchanged again")
+    rotating.wait_log(f"{rotating.key_file} is no longer refused")
     assert rotating.daemon.workers() == workers
     assert rotations(rotating) == 0
 

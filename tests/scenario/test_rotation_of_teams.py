@@ -1,5 +1,6 @@
 """The teams file, link secrets and webhook secrets are reloaded like keys."""
 
+import itertools
 import json
 
 import pytest
@@ -45,6 +46,57 @@ def test_invalid_teams_file_keeps_the_old_one_and_is_logged_once(stack, text, wh
     stack.wait_metric("rotations_total", 2, result="refused")
     assert stack.daemon.log().count(NOT_TAKEN) == 1
     assert stack.get(TASK, bearer("film")).status == 200
+
+
+def readiness(stack):
+    return json.loads(stack.get("/readyz").body)
+
+
+def test_broken_teams_file_blocks_no_other_change_and_is_reported_until_it_is_mended(stack):
+    teams, new_key = stack.folder / "teams.json", "sk-the-new-key-0123456789"
+    stack.standin.keys.add(new_key)
+    put(teams, "{")
+    stack.wait_metric("files_refused", 1)
+    put(stack.key_file, new_key)
+    tasks = (f"task_{number}" for number in itertools.count())
+
+    def key_in_use():
+        task = next(tasks)
+        assert stack.get(f"/sora/v1/videos/{task}", bearer("film")).status == 200
+        return stack.standin.seen(task)[-1].headers["authorization"].removeprefix("Bearer ")
+
+    stack.wait_until(lambda: key_in_use() == new_key, what="queries with the new key")
+    assert stack.metric("files_refused") == 1
+    assert stack.daemon.log().count(NOT_TAKEN) == 1
+    ready = readiness(stack)
+    assert ready["status"] == "degraded" and ready["why"][0].startswith(f"{teams} refused: {teams}:1: ")
+    assert json.loads(stack.get("/status").body)["troubles"] == ready["why"]
+
+    put(teams, "[]")
+    stack.wait_until(lambda: stack.daemon.log().count(f"{teams} {NOT_TAKEN}") == 2, what="the new reason")
+    put_teams(stack, film={"token_sha256": []}, web={"token_sha256": []})
+    stack.wait_until(lambda: stack.get(TASK, bearer("film")).status == 401, what="the revocation of the token")
+    assert f"{teams} is no longer refused" in stack.daemon.log()
+    assert stack.metric("files_refused") == 0
+    stack.wait_until(lambda: readiness(stack)["status"] == "ready", what="the end of the trouble")
+    put(teams, "[]")
+    stack.wait_until(lambda: stack.daemon.log().count(f"{teams} {NOT_TAKEN}") == 3, what="the same reason, after the file was good")
+
+
+def test_refused_file_is_tried_again_without_a_change(make_stack):
+    stack = teams_stack(make_stack, redis=False, clock=True)
+    put_teams(stack, web={"token_sha256": [], "link_secret_file": "not-there-yet"}, film={"token_sha256": []})
+    stack.wait_metric("files_refused", 1)
+    stack.freeze()
+    put(stack.folder / "not-there-yet", NEW_SECRET)
+
+    def tick():
+        stack.step(0.5)
+        return stack.metric("files_refused") == 0
+
+    stack.wait_until(tick, what="the teams file to be accepted")
+    stack.clock.run()
+    stack.wait_until(lambda: status(stack, link("sora/task_1", secret=NEW_SECRET)) == 200, what="the link secret")
 
 
 def test_links_of_the_new_and_the_old_secret_are_valid(stack):
