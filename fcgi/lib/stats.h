@@ -100,6 +100,10 @@
     X(BREAKER_OPEN, gauge, "upstream_breaker_open",                                                          \
       "Workers in which a circuit breaker for the upstream is open, for one team or more")                   \
     X(KEY_REFUSALS, counter, "key_refusals_total", "Queries whose key the upstream refused")                 \
+    X(KEYS_EXHAUSTED, gauge, "upstream_keys_exhausted",                                                      \
+      "Workers in which every key of the upstream is suspended or paused")                                   \
+    X(KEYS_REJECTED, gauge, "keys_rejected",                                                                 \
+      "Workers in which the upstream has rejected the key since its last good answer")                       \
     X(KEYS_ASIDE, gauge, "keys_set_aside", "Workers that have suspended the key because it was refused")     \
     X(KEYS_RESTING, gauge, "keys_resting", "Workers that rest the key because it is rate limited")           \
     X(REQUEST_TIME, histogram, "request_duration_seconds",                                                   \

@@ -75,10 +75,12 @@ static void check_upstream(const struct conf_upstream *upstream, const struct sh
 {
     if (series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0)
         report(problems, "upstream %s is failing", upstream->name);
+    if (series_read(total, FAMILY_KEYS_EXHAUSTED, "upstream", upstream->name) > 0)
+        report(problems, "every key of upstream %s is suspended or paused", upstream->name);
     for (size_t i = 0; i < upstream->keys.n; i++) {
         struct key_reading key;
         upstream_stats_read_key(upstream, i, total, &key);
-        if (key.aside > 0)
+        if (key.rejected > 0)
             report(problems, "upstream %s rejects the key of %s", upstream->name, key.name);
     }
 }
@@ -310,7 +312,11 @@ static void add_key(struct json_object *section, const struct conf_upstream *ups
     add_text(row, "upstream", upstream->name);
     add_text(row, "key", key.name);
     add_text(row, "digest", key.mark);
-    add_text(row, "state", key.aside > 0 ? "set aside" : key.resting > 0 ? "resting" : "in use");
+    add_text(row, "state",
+             key.aside > 0      ? "set aside"
+             : key.rejected > 0 ? "rejected"
+             : key.resting > 0  ? "resting"
+                                : "in use");
     add_number(row, "refusals", key.refusals);
 }
 

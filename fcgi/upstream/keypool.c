@@ -81,6 +81,14 @@ bool keypool_has(const struct keypool *pool, const struct key_choice *choice, in
     return !choice->stays && choose(pool, choice, now_ms) < pool->n;
 }
 
+bool keypool_is_exhausted(const struct keypool *pool, int64_t now_ms)
+{
+    size_t i = 0;
+    while (i < pool->n && (pool->keys[i].aside || is_resting(&pool->keys[i], now_ms)))
+        i++;
+    return i == pool->n;
+}
+
 /* Queries that were under way when the key was suspended show nothing new; the probe does. */
 static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
 {

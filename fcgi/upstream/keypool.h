@@ -48,6 +48,9 @@ bool keypool_take(struct keypool *pool, struct key_choice *choice, int64_t now_m
 /* Whether keypool_take would find a key. */
 bool keypool_has(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms);
 
+/* Whether every key is suspended or rate limited. */
+bool keypool_is_exhausted(const struct keypool *pool, int64_t now_ms);
+
 /* Reports how the query with the taken key ended; `rest_ms` is used with KEY_BUSY. Returns true if the key
  * was suspended or recovered. */
 bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_lesson lesson, int64_t rest_ms,

@@ -428,10 +428,9 @@ static bool teach_pool(struct upstream_call *call, const struct http_answer *ans
     size_t key = call->choice->key;
     int64_t rest_ms = answer ? answer->retry_after_ms : 0;
     bool changed = keypool_learn(&origin->pool, call->choice, lesson, rest_ms, now_ms(origin));
-    series_set(origin->stats.keys[key].aside, origin->pool.keys[key].aside);
     if (lesson == KEY_REFUSED || lesson == KEY_DOUBTED)
         series_add(origin->stats.keys[key].refusals, 1);
-    upstream_stats_resting(&origin->stats, &origin->pool, now_ms(origin));
+    upstream_stats_keys(&origin->stats, &origin->pool, now_ms(origin));
     return changed;
 }
 
@@ -463,6 +462,14 @@ static void log_key_change(const struct origin *origin, size_t key)
         log_warn("upstream %s: API key %s suspended; probing it now and then", upstream, name);
     else
         log_info("upstream %s: API key %s accepted again", upstream, name);
+}
+
+/* The end is logged with the next good answers. */
+static void log_exhaustion(struct origin *origin)
+{
+    if (keypool_is_exhausted(&origin->pool, now_ms(origin)) &&
+        log_once(&origin->notes.logged, "every key", now_ms(origin)))
+        log_warn("upstream %s: every API key is suspended or paused", origin->conf->name);
 }
 
 /* An upstream that fails for one task again and again, or for a task that was never seen, may be well
@@ -511,6 +518,7 @@ void upstream_learn(struct upstream_call *call, const struct http_answer *answer
         report(call, answer, outcome, why);
     if (key_changed)
         log_key_change(call->origin, call->choice->key);
+    log_exhaustion(call->origin);
     teach_breaker(call, outcome);
 }
 
@@ -595,7 +603,7 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 void upstreams_refresh_stats(struct upstreams *u)
 {
     for (size_t i = 0; i < u->conf->upstreams.n; i++)
-        upstream_stats_resting(&u->origins[i].stats, &u->origins[i].pool, now_ms(&u->origins[i]));
+        upstream_stats_keys(&u->origins[i].stats, &u->origins[i].pool, now_ms(&u->origins[i]));
 }
 
 static void on_timer_closed(uv_handle_t *handle)

@@ -25,6 +25,7 @@ static void init_keys(struct upstream_stats *s, const struct conf_upstream *conf
     for (size_t i = 0; i < pool->n; i++) {
         const char *mark = pool->keys[i].mark;
         s->keys[i] = (struct key_stats){.refusals = key_series(FAMILY_KEY_REFUSALS, conf, i, mark),
+                                        .rejected = key_series(FAMILY_KEYS_REJECTED, conf, i, mark),
                                         .aside = key_series(FAMILY_KEYS_ASIDE, conf, i, mark),
                                         .resting = key_series(FAMILY_KEYS_RESTING, conf, i, mark)};
     }
@@ -45,7 +46,8 @@ void upstream_stats_init(struct upstream_stats *s, const struct conf_upstream *c
                                  .failures = stat_series(FAMILY_UPSTREAM_FAILURES, "upstream", name),
                                  .in_flight = stat_series(FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
                                  .time = stat_series(FAMILY_UPSTREAM_TIME, "upstream", name),
-                                 .breaker_open = stat_series(FAMILY_BREAKER_OPEN, "upstream", name)};
+                                 .breaker_open = stat_series(FAMILY_BREAKER_OPEN, "upstream", name),
+                                 .exhausted = stat_series(FAMILY_KEYS_EXHAUSTED, "upstream", name)};
     for (enum outcome i = 0; i < OUTCOME_COUNT; i++)
         s->outcomes[i] = outcome_series(name, outcome_row(i));
     init_keys(s, conf, pool);
@@ -75,10 +77,15 @@ void upstream_stats_count(struct upstream_stats *s, enum outcome outcome)
         series_add(s->failures, 1);
 }
 
-void upstream_stats_resting(struct upstream_stats *s, const struct keypool *pool, int64_t now_ms)
+void upstream_stats_keys(struct upstream_stats *s, const struct keypool *pool, int64_t now_ms)
 {
-    for (size_t i = 0; i < pool->n; i++)
-        series_set(s->keys[i].resting, pool->keys[i].rests_until_ms > now_ms);
+    for (size_t i = 0; i < pool->n; i++) {
+        const struct pool_key *key = &pool->keys[i];
+        series_set(s->keys[i].rejected, key->refusals > 0);
+        series_set(s->keys[i].aside, key->aside);
+        series_set(s->keys[i].resting, key->rests_until_ms > now_ms);
+    }
+    series_set(s->exhausted, keypool_is_exhausted(pool, now_ms));
 }
 
 static int64_t read_key(const struct conf_upstream *conf, const struct key_reading *key,
@@ -93,6 +100,7 @@ void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const s
     *ret = (struct key_reading){.name = key_name(conf, i)};
     key_mark(conf_keys(conf)[i].text, ret->mark);
     ret->refusals = read_key(conf, ret, sum, FAMILY_KEY_REFUSALS);
+    ret->rejected = read_key(conf, ret, sum, FAMILY_KEYS_REJECTED);
     ret->aside = read_key(conf, ret, sum, FAMILY_KEYS_ASIDE);
     ret->resting = read_key(conf, ret, sum, FAMILY_KEYS_RESTING);
 }

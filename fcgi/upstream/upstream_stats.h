@@ -9,12 +9,12 @@
 #include "lib/stats.h"
 
 struct key_stats {
-    int64_t *refusals, *aside, *resting;
+    int64_t *refusals, *rejected, *aside, *resting;
 };
 
 /* Series, as stat_series gives them. */
 struct upstream_stats {
-    int64_t *queries, *failures, *in_flight, *breaker_open;
+    int64_t *queries, *failures, *in_flight, *breaker_open, *exhausted;
     int64_t *outcomes[OUTCOME_COUNT];
     int64_t *time;
     struct key_stats *keys; /* as many as the pool has */
@@ -30,14 +30,14 @@ void upstream_stats_left(struct upstream_stats *stats, int64_t took_ns);
 /* Counts an outcome in the metric of its kind. */
 void upstream_stats_count(struct upstream_stats *stats, enum outcome outcome);
 
-/* Sets the gauges of the keys that are rate limited; the time is the pool's. */
-void upstream_stats_resting(struct upstream_stats *stats, const struct keypool *pool, int64_t now_ms);
+/* Sets the gauges of the keys; the time is the pool's. */
+void upstream_stats_keys(struct upstream_stats *stats, const struct keypool *pool, int64_t now_ms);
 
 /* The sums over all workers, from a sum of stats.h. */
 struct key_reading {
     const char *name; /* (ref) */
     char mark[KEY_MARK_SIZE];
-    int64_t refusals, aside, resting;
+    int64_t refusals, rejected, aside, resting;
 };
 
 void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct shm_counters *sum,

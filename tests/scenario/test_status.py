@@ -70,7 +70,8 @@ def test_rejected_key_is_degraded_and_identified_by_file_and_digest(make_stack):
     stack.standin.keys.clear()
     numbers = iter(range(100))
     stack.wait_until(lambda: stack.task(f"task_{next(numbers)}").status == 502 and stack.metric("keys_set_aside") == 1)
-    wait_ready(stack, 200, "degraded", ["upstream main rejects the key of key"])
+    exhausted = "every key of upstream main is suspended or paused"
+    wait_ready(stack, 200, "degraded", [exhausted, "upstream main rejects the key of key"])
     key = one(stack, "keys", upstream="main", key="key")
     assert key["state"] == "set aside" and key["refusals"] >= 2
     assert stack.key not in stack.get("/status").body.decode()

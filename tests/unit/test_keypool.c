@@ -261,9 +261,12 @@ TEST(when_all_keys_are_paused_the_first_to_resume_decides)
     struct keypool pool = pool_of(3);
     one_answer(&pool, 0, KEY_BUSY, 9000, now);
     one_answer(&pool, 1, KEY_BUSY, 3000, now);
+    assert_false(keypool_is_exhausted(&pool, now));
     set_aside(&pool, 2, now);
     struct key_choice choice = {.key = 0};
     assert_end(&pool, &choice, now, OUTCOME_BUSY, 3000);
+    assert_true(keypool_is_exhausted(&pool, now + 2999));
+    assert_false(keypool_is_exhausted(&pool, now + 3000));
 }
 
 TEST(unknown_task_is_not_missing_while_a_key_is_paused)
