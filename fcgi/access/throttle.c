@@ -79,7 +79,7 @@ int64_t throttle_refused(struct throttle *throttle, enum credential kind, const 
     if (client->refusals <= THROTTLE_REFUSALS)
         return 0;
     if (client->refusals == THROTTLE_REFUSALS + 1)
-        log_warn("%s has sent %d credentials that were refused; throttling it", address, THROTTLE_REFUSALS);
+        log_warn("%s has sent %d invalid credentials; throttling it", address, THROTTLE_REFUSALS);
     stat_inc(STAT_REFUSALS_THROTTLED);
     return client->until_ms - now_ms;
 }

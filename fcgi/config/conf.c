@@ -334,7 +334,7 @@ static char *finish_route(struct conf *conf, size_t i)
             strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
             return conf_error(conf,
                               "/routes/%zu/upstream_path: another route has this provider and upstream; "
-                              "their tasks could not be told apart",
+                              "their tasks could not be distinguished",
                               i);
         if (strcmp(other->path.text, r->path.text) == 0)
             return conf_error(
@@ -349,7 +349,8 @@ static char *finish_route(struct conf *conf, size_t i)
 static char *finish_redis(struct conf *conf)
 {
     struct conf_redis *redis = &conf->redis;
-    static const char form[] = "must be IP:PORT (no host name: looking it up would block) or unix:PATH";
+    static const char form[] = "must be IP:PORT or unix:PATH; host names are not supported, because "
+                               "resolving them would block";
     unsigned char address[16];
     if (redis->address == NULL)
         return NULL;
@@ -366,11 +367,9 @@ static char *finish_redis(struct conf *conf)
         if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
             return conf_error(conf, "/redis/address: %s", form);
         if (!redis->plaintext && !is_loopback(redis->address, (size_t)(colon - redis->address)))
-            return conf_error(
-                conf,
-                "/redis/address: the connection to another host would be unencrypted: passwords and results "
-                "could be read and changed on the way. If the network between the hosts is trusted, say so "
-                "with \"plaintext\": true");
+            return conf_error(conf, "/redis/address: the connection to another host would not be encrypted; "
+                                    "if the network between "
+                                    "the hosts is trusted, set \"plaintext\": true");
     }
     if (redis->username != NULL && redis->password.path == NULL)
         return conf_error(conf, "/redis/username: needs a password_file");

@@ -70,8 +70,7 @@ static struct snapshot *read_value(struct lease *s, const struct task *task, con
         why = "values from the future (do the hosts' clocks agree?)";
     }
     if (snapshot == NULL && log_once(&s->bad_values, why, 0))
-        log_warn("Redis holds %s under the keys of provider %s; such values are not used", why,
-                 provider->name);
+        log_warn("ignoring values in Redis for provider %s: %s", provider->name, why);
     return snapshot;
 }
 

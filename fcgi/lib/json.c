@@ -203,7 +203,7 @@ static bool read_value(struct reader *r, int token, struct json_object **ret_val
 static bool refuse(struct reader *r, int token, const char *why)
 {
     if (token != T_ERROR)
-        r->s.why = token == T_END ? "the text ends too early" : why;
+        r->s.why = token == T_END ? "unexpected end of file" : why;
     return false;
 }
 
@@ -280,7 +280,7 @@ static bool read_members(struct reader *r, struct json_object *container, int cl
         if (token == close)
             return true;
         if (token != ',')
-            return refuse(r, token, "neither a comma nor the closing bracket");
+            return refuse(r, token, "expected a comma or the closing bracket");
     }
 }
 
@@ -315,7 +315,7 @@ static bool read_value(struct reader *r, int token, struct json_object **ret_val
         *ret_value = *r->s.start == 'n' ? NULL : json_object_new_boolean(*r->s.start == 't');
         return true;
     default:
-        return refuse(r, token, "a comma, colon or closing bracket where a value belongs");
+        return refuse(r, token, "unexpected comma, colon or closing bracket");
     }
 }
 
@@ -323,11 +323,11 @@ static bool read_document(struct reader *r, struct json_object **ret_doc)
 {
     int token = scan(&r->s);
     if (token == T_END)
-        r->s.why = "an empty text";
+        r->s.why = "unexpected end of file";
     else if (token >= T_STRING && token <= T_WORD)
-        r->s.why = "neither an object nor an array";
+        r->s.why = "expected an object or an array";
     else if (read_value(r, token, ret_doc) && (token = scan(&r->s)) != T_END)
-        refuse(r, token, "something follows the value");
+        refuse(r, token, "unexpected text after the value");
     return r->s.why == NULL;
 }
 

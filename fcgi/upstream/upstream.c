@@ -546,7 +546,7 @@ void upstream_note_status(struct upstream_call *call, const char *value)
     char *status = xasprintf("%s: %s", provider, value);
     stat_inc(STAT_UNKNOWN_STATUS);
     if (log_once(logged, status, 0))
-        log_warn("provider %s does not list the status %s: taken as running%s", provider, value,
+        log_warn("provider %s does not list the status %s; treating it as running%s", provider, value,
                  log_once_full(logged) ? "; further values are only counted" : "");
     free(status);
 }

@@ -98,7 +98,7 @@ NO_DURATION = 'must be a duration: a number and ms, s, m, h or d, such as "250ms
 NO_SIZE = 'must be a size: a number and B, KiB, MiB or GiB, such as "64MiB"'
 JSON_C_SAYS = "…"  # json-c's own message, which differs between its versions
 NO_URL = 'must be a scheme, a host and optionally a port, such as "https://api.example.com"'
-NO_ADDRESS = "must be IP:PORT (no host name: looking it up would block) or unix:PATH"
+NO_ADDRESS = "must be IP:PORT or unix:PATH; host names are not supported, because resolving them would block"
 READABLE = "can be read by others (mode {}); restrict it with chmod 600"
 
 WRONG_CONFIGS = [  # in CONFIG: text, replacement, resulting message
@@ -145,10 +145,10 @@ WRONG_CONFIGS = [  # in CONFIG: text, replacement, resulting message
     (MEMORY, '"memory": "64MiB', "15: a control character inside a string"),
     ("each worker */", "each worker", "15: not a JSON value"),
     ("/* for", "/ for", "15: not a JSON value"),
-    (CONFIG, "", "1: an empty text"),
+    (CONFIG, "", "1: unexpected end of file"),
     (CONFIG, "[]", "1: must be an object"),
-    (CONFIG, CONFIG + "{}", "19: something follows the value"),
-    (CONFIG, CONFIG[:-3], "17: the text ends too early"),
+    (CONFIG, CONFIG + "{}", "19: unexpected text after the value"),
+    (CONFIG, CONFIG[:-3], "17: unexpected end of file"),
     # upstreams and their keys
     (URL, "http://api.example.com",
      "5: /upstreams/main/base_url: http:// would send the key unencrypted; it is allowed for loopback addresses only"),

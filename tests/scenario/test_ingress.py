@@ -1,6 +1,7 @@
 """The shipped nginx files: requests rejected with a problem, the contents of the logs, and the commented-out parts."""
 
 import json
+import re
 import socket
 import ssl
 
@@ -171,6 +172,7 @@ def test_logs_contain_no_link_signature_or_webhook_secret(make_stack):
     stack.daemon.stop()
     ask()
     stack.wait_until(lambda: access_log(stack).count("/sora/v1/videos/t ") == 6, what="the lines of both rounds")
+    assert re.search(r'"GET /sora/v1/videos/t HTTP/1.1" 503 .* worker_status=502[502 ,:]* id=', access_log(stack))
     assert SECRET not in access_log(stack) + stack.nginx.log() + stack.daemon.log()
 
 
@@ -186,6 +188,7 @@ def test_access_log_line_has_the_documented_fields(make_stack):
         assert int(length) == len(answer.body) and when.startswith("[20")
         seconds = [float(rest.pop(2).removeprefix(name)) for name in ("time=", "worker=")]
         assert all(0 <= number < 10 for number in seconds)
+        assert rest.pop(2) == "worker_status=200"
         assert rest[:4] == [f"cache={cache}", "team=-", f"id={answer.headers['x-request-id']}", f"trace={TRACE}"]
         assert rest[4:] == ['"x', '\\x22y\\x22"']
 

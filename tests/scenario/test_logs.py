@@ -65,7 +65,7 @@ def test_external_value_cannot_start_a_new_line(make_stack, form):
     assert stack.task("task_1").status == 200
     line = stack.wait_log("does not list the status")
     message = json.loads(line)["message"] if form == "json" else line
-    assert f"does not list the status {LOGGED}: taken as running" in message
+    assert f"does not list the status {LOGGED}; treating it as running" in message
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", stack.daemon.log())
 
 

@@ -45,7 +45,7 @@ def test_refusals_are_logged_once_per_address_and_without_the_credential(stack):
         assert refusal(stack.ask_worker(f"{NATIVE}t?{wrong}", REMOTE_ADDR="2001:db8::1")) in (FORBIDDEN, LIMITED)
     log = stack.daemon.log()
     assert log.count("refused a token from 192.0.2.1\n") == log.count("refused a signed link from 2001:db8::1\n") == 1
-    assert log.count("192.0.2.1 has sent 20 credentials that were refused; throttling it\n") == 1
+    assert log.count("192.0.2.1 has sent 20 invalid credentials; throttling it\n") == 1
     assert "guess" not in log and wrong.rpartition("=")[2] not in log
 
 

@@ -233,7 +233,7 @@ TEST(errors_are_reported_with_their_location)
     static const struct {
         const char *text, *expected;
     } bad[] = {
-        {"", "/x/teams.json:1: an empty text"},
+        {"", "/x/teams.json:1: unexpected end of file"},
         {"[]", AT "must be an object"},
         {"{}", AT "must have 1 to 4096 members"},
         {"{\"a b\": {}}", AT "/a b: a name must have 1 to 64 letters, digits, '_' and '-'"},
