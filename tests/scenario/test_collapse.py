@@ -1,5 +1,6 @@
 """Concurrent requests for one task share one query to Redis and one to the upstream, within limits."""
 
+import http.client
 import threading
 
 import pytest
@@ -217,3 +218,20 @@ def test_departed_waiter_makes_room_for_another(make_stack):
         next_one = stack.background(stack.task, "t")
         stack.wait_metric("waiters", 1)
     assert next_one.result().status == 200
+
+
+def test_query_survives_a_restart_of_nginx(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    with stack.standin.hold("t") as barrier:
+        cut_off = stack.background(stack.task, "t")
+        barrier.wait_arrived(1)
+        stack.nginx.stop()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            cut_off.result()
+        stack.nginx.start()
+        stack.wait_metric("requests_gone_total", 1)
+        repeated = stack.background(stack.task, "t")
+        stack.wait_metric("collapsed_total", 1)
+        barrier.release()
+        assert repeated.result().status == 200
+    assert stack.standin.count("t") == 1
