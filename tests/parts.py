@@ -208,7 +208,15 @@ class Redis(Process):
             "redis-server", "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "777",
             "--save", "", "--appendonly", "no", "--dir", str(self.stack.folder), *secret, *options,
         ], {**os.environ, **(self.stack.clock.environment if self.stack.clock else {})})
-        self.wait_ready(lambda: self.cli("PING") == "PONG")
+        self.wait_ready(self._answers)
+
+    def _answers(self) -> bool:
+        """Whether it has loaded; without a password it answers that one is needed."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(self.socket)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
 
     def cli(self, *command) -> str:
         """The output of redis-cli, including Redis errors, without the last line feed."""
@@ -254,10 +262,10 @@ class Daemon(Process):
         state = json.loads(fastcgi.ask(self.stack.status_socket, "/readyz")[2])
         return state["workers_ready"] == state["workers"]
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, binary: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
         """Runs the binary to its end, e.g. run("--check-config"); stdout and stderr are text."""
         return subprocess.run(
-            [self.binary, "-c", str(self.config_file), *arguments], env=self.environment(**environment),
+            [binary or self.binary, "-c", str(self.config_file), *arguments], env=self.environment(**environment),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
         )
 

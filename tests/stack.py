@@ -245,7 +245,7 @@ class Stack:
         return {"upstreams": {"signed": {**main, "key_files": [str(self.signing_key_file)]}}, "routes": routes}
 
     def print_nginx(self) -> str:
-        done = self.daemon.run("--print-nginx")
+        done = self.daemon.run("--print-nginx", binary=ROOT / "build/taskproxy")  # starts faster than the sanitizer build
         if done.returncode != 0:
             raise RuntimeError(f"--print-nginx exited with status {done.returncode}: {done.stderr}")
         return done.stdout
