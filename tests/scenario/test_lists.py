@@ -40,8 +40,8 @@ def test_repeated_task_is_looked_up_once(make_stack):
     assert [task.get("code", task.get("task_id")) for task in mixed] == ["a", "not_found", "bad_request", "not_found", "a"]
 
 
-def test_waiter_limit_counts_tasks(make_stack):
-    stack = make_stack(**quick(limits={"waiters": 5}), redis=False)
+def test_waiter_limit_counts_tasks(make_frozen):
+    stack = make_frozen(**quick(limits={"waiters": 5}), redis=False)
     run(stack)
     assert stack.get(ids(*numbered(5))).status == 200
     held = hold(stack, (ids(*numbered(4), *numbered(4)) + "&wait=60", None), path="")
@@ -49,17 +49,19 @@ def test_waiter_limit_counts_tasks(make_stack):
     assert "preference-applied" not in answer.headers and listed(answer) == ["t0", "t1"]
     held += hold(stack, (ids("t4") + "&wait=60", None), path="")
     end(stack)
+    stack.clock.run()
     assert [len(listed(ask.result())) for ask in held] == [8, 1]
 
 
-def test_watcher_limit_of_a_team_counts_tasks(make_stack):
-    stack = teams_stack(make_stack, {"web": {"watchers": 5}}, redis=False, **quick())
+def test_watcher_limit_of_a_team_counts_tasks(make_frozen):
+    stack = teams_stack(make_frozen, {"web": {"watchers": 5}}, redis=False, **quick())
     run(stack)
     assert stack.get(ids(*numbered(6)), bearer("web")).status == 200
     held = hold(stack, (ids(*numbered(4)) + "&wait=60", bearer("web")), path="")
     assert refusal(stack.get(ids("t4", "t5") + "&wait=60", bearer("web"))) == (429, "rate_limited")
     held += hold(stack, (ids("t5", "t5") + "&wait=60", bearer("web")), path="")
     end(stack)
+    stack.clock.run()
     assert [len(listed(ask.result())) for ask in held] == [4, 2]
 
 
