@@ -90,27 +90,24 @@ bool keypool_is_exhausted(const struct keypool *pool, int64_t now_ms)
 }
 
 /* Queries that were under way when the key was suspended show nothing new; the probe does. */
-static bool note_refusal(struct pool_key *key, const struct key_choice *choice, int64_t now_ms)
+static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
 {
-    if (key->aside && !choice->probes)
+    if (key->aside && !probe)
         return false;
     bool was_aside = key->aside;
-    key->doubted_until_ms = now_ms + DOUBT_MS;
-    if (choice->owner[0] == '\0' && key->good_until_ms > now_ms)
-        return false;
     key->refusals++;
+    key->doubted_until_ms = now_ms + DOUBT_MS;
     key->aside = key->refusals >= REFUSALS_ASIDE;
     if (key->aside)
         key->aside_until_ms = now_ms + backoff_next(&key->pause);
     return key->aside && !was_aside;
 }
 
-static bool bring_back(struct pool_key *key, int64_t now_ms)
+static bool bring_back(struct pool_key *key)
 {
     bool was_aside = key->aside;
     key->aside = false;
     key->refusals = key->doubted_until_ms = 0;
-    key->good_until_ms = now_ms + DOUBT_MS;
     backoff_reset(&key->pause);
     return was_aside;
 }
@@ -131,12 +128,12 @@ bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_les
     case KEY_GOOD:
         choice->stays = true;
         memcpy(choice->owner, key->mark, sizeof(choice->owner));
-        return bring_back(key, now_ms);
+        return bring_back(key);
     case KEY_MISSING:
         choice->missing |= (uint64_t)1 << choice->key;
-        return bring_back(key, now_ms);
+        return bring_back(key);
     case KEY_REFUSED:
-        return note_refusal(key, choice, now_ms);
+        return note_refusal(key, choice->probes, now_ms);
     case KEY_DOUBTED:
         key->doubted_until_ms = now_ms + DOUBT_MS;
         return false;

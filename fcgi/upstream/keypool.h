@@ -4,9 +4,8 @@
  *       |  ^                                                             '--refused, a longer pause--> suspended
  *       '--'--- rate limited (429): pauses as long as the upstream says
  *
- * After any refusal a key is the last choice for a minute. A refusal that may concern the task alone has no other
- * effect: otherwise a client that requests another account's task could suspend every key. Such refusals are any 403,
- * and a 401 for a task that has never had an answer if the key has answered within the last minute. */
+ * After any refusal a key is the last choice for a minute. A refusal that may concern the task alone (403)
+ * has no other effect: otherwise a client that requests another account's task could suspend every key. */
 #ifndef KEYPOOL_H
 #define KEYPOOL_H
 
@@ -22,7 +21,6 @@ struct pool_key {
     struct backoff pause;     /* between probes */
     int64_t rests_until_ms;   /* rate limited until then */
     int64_t doubted_until_ms; /* the last choice until then */
-    int64_t good_until_ms;    /* a minute after its last answer; until then only tasks with an answer count */
 };
 
 struct keypool {

@@ -71,17 +71,6 @@ def test_breaker_opened_by_one_team_is_closed_for_others(make_stack, failure):
     assert "for team web" not in stack.daemon.log()
 
 
-def test_keys_refused_for_unseen_tasks_stay_in_use(make_stack):
-    """The upstream may say 401 for a kind of task that the key may not use."""
-    stack = shared_stack(make_stack)
-    assert ask(stack, "good", "web").status == 200
-    bad = [f"bad_{number}" for number in range(12)]
-    fail(stack, bad, status=401)
-    assert {ask(stack, task, "film").status for task in bad} == {502}
-    assert {ask(stack, f"good_{number}", "web").status for number in range(12)} == {200}
-    assert stack.metric("keys_set_aside") == 0
-
-
 def test_task_that_fails_beside_unseen_ones_does_not_open_the_breaker(make_frozen):
     stack = shared_stack(make_frozen, breaker_failures=3)
     assert ask(stack, "known", "web").status == 200

@@ -62,36 +62,6 @@ TEST(mark_is_a_prefix_of_the_key_digest)
     assert_string_equal(mark, "ba7816bf");
 }
 
-/* The lesson from a query about a task that never had an answer. */
-static void learn_from_unseen_task(struct keypool *pool, enum key_lesson lesson, int64_t at_ms)
-{
-    struct key_choice choice = {.key = 0};
-    assert_true(keypool_take(pool, &choice, at_ms));
-    keypool_learn(pool, &choice, lesson, 0, at_ms);
-}
-
-TEST(refusals_for_unseen_tasks_suspend_no_key_within_a_minute_of_a_good_answer)
-{
-    enum { MINUTE = 60 * 1000 };
-    struct keypool pool = pool_of(1);
-    learn_from_unseen_task(&pool, KEY_GOOD, now);
-    for (int i = 0; i < 10; i++)
-        learn_from_unseen_task(&pool, KEY_REFUSED, now + MINUTE - 1);
-    assert_false(pool.keys[0].aside);
-    for (int i = 0; i < 3; i++)
-        learn_from_unseen_task(&pool, KEY_REFUSED, now + MINUTE);
-    assert_true(pool.keys[0].aside);
-}
-
-TEST(refusals_for_known_tasks_suspend_a_key_that_has_just_answered)
-{
-    struct keypool pool = pool_of(1);
-    one_answer(&pool, 0, KEY_GOOD, 0, now);
-    assert_false(one_answer(&pool, 0, KEY_REFUSED, 0, now));
-    assert_false(one_answer(&pool, 0, KEY_REFUSED, 0, now));
-    assert_true(one_answer(&pool, 0, KEY_REFUSED, 0, now));
-}
-
 TEST(new_tasks_use_the_keys_in_turn)
 {
     struct keypool pool = pool_of(3);
@@ -352,8 +322,6 @@ int main(void)
         cmocka_unit_test(pause_is_capped),
         cmocka_unit_test(when_all_keys_are_paused_the_first_to_resume_decides),
         cmocka_unit_test(unknown_task_is_not_missing_while_a_key_is_paused),
-        cmocka_unit_test(refusals_for_unseen_tasks_suspend_no_key_within_a_minute_of_a_good_answer),
-        cmocka_unit_test(refusals_for_known_tasks_suspend_a_key_that_has_just_answered),
         cmocka_unit_test(pool_size_is_limited_by_the_bit_mask),
     };
     return cmocka_run_group_tests_name("keypool", tests, NULL, NULL);
