@@ -76,6 +76,10 @@ static void close_parts(struct worker *w)
     uv_timer_stop(&w->drain);
     requests_free(w->requests);
     fcgi_free(w->server);
+    if (w->control.loop != NULL) {
+        uv_close((uv_handle_t *)&w->control, NULL);
+        close(WORKER_FD_CONTROL); /* the master expects no more heartbeats */
+    }
     fetches_free(w->fetches);
     upstreams_free(w->upstreams);
     quotas_free(w->quotas);
@@ -85,8 +89,6 @@ static void close_parts(struct worker *w)
         uv_run(&w->loop, UV_RUN_ONCE);
     redis_free(w->redis);
     uv_close((uv_handle_t *)&w->terminate, NULL);
-    if (w->control.loop != NULL)
-        uv_close((uv_handle_t *)&w->control, NULL);
     uv_close((uv_handle_t *)&w->drain, NULL);
     uv_close((uv_handle_t *)&w->beat, NULL);
 }

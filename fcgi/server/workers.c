@@ -25,7 +25,7 @@
 enum { YOUNG_MS = 10000, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, REFUSE_EVERY_MS = 10 };
 
 /* Missed heartbeats before a worker counts as hung; and by which factor more of them are tolerated before a
- * worker that is starting or leaving is killed, because its loop may be blocked for long. */
+ * worker is killed that is starting or has closed its control socket, because it may not beat for long. */
 enum { HUNG_BEATS = 3, PATIENCE = 3 };
 
 enum { SPAWN_FDS_MAX = 8 };
@@ -46,6 +46,7 @@ struct child {
     int generation; /* of its configuration; 0: adopted */
     bool ready;
     bool leaving;    /* it was sent TERM */
+    bool finished;   /* it serves no request any more, and is about to exit */
     int drain_beats; /* checks until a leaving worker is killed; 0: unknown */
     int64_t beats;   /* its heartbeats at the last check */
     int missed;      /* heartbeats missed in a row; not a time, which would include a suspended machine's */
@@ -317,8 +318,10 @@ static void on_control(uv_poll_t *poll, int status, int events)
         pass_on(child, message, (size_t)n);
     else if (n > 0 && message[0] == WORKER_READY && !child->ready)
         on_ready(child);
-    else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+    else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        child->finished = true;
         uv_poll_stop(poll); /* workers_exited will follow */
+    }
 }
 
 /* Adds the row `facts` and takes ownership of its control descriptor and slot. */
@@ -436,7 +439,7 @@ static void kill_hung(const struct child *child)
 /* Returns whether the worker has just hung or recovered. */
 static bool check_beats(struct child *child)
 {
-    bool was_hung = is_hung(child), at_work = child->ready && !child->leaving;
+    bool was_hung = is_hung(child), at_work = child->ready && !child->finished;
     int64_t beats = stats_beats(child->slot);
     child->missed = beats == child->beats ? child->missed + 1 : 0;
     child->beats = beats;

@@ -64,6 +64,18 @@ def step_until(stack, condition, what, seconds=1):
     stack.wait_until(step, what=what)
 
 
+def beat_until(stack, condition, what):
+    """Steps the clock by a second at a time, each with a heartbeat of a worker, until condition() is true."""
+
+    def beat():
+        beats = metric(stack, "loop_lag_seconds_count")
+        stack.step(1)
+        stack.wait_until(lambda: metric(stack, "loop_lag_seconds_count") > beats, what="a heartbeat")
+        return condition()
+
+    stack.wait_until(beat, what=what)
+
+
 def time_out(stack, seconds, *asks):
     """Steps the clock over the time-out of the queries for these requests. A query that is late fails only after its worker
     has polled once more, hence the further steps of a millisecond."""

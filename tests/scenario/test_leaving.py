@@ -1,12 +1,14 @@
 """Workers that exit or die while they hold requests: each client gets the current view or a clean end of its stream, and
 every error has a Retry-After."""
 
+import json
 import os
 import signal
 
 import pytest
 
 import fastcgi
+from helpers import beat_until
 from watching import NATIVE, SLOW, UNIFIED, Stream, begin, end, hold, quick, run, status
 
 TASKS = 50
@@ -55,6 +57,25 @@ def test_new_workers_hold_new_watchers_while_old_ones_drain(make_stack):
     assert fetched.result().status == 200
     end(stack)
     assert {status(ask.result()) for ask in again} == {"SUCCESS"}
+
+
+def states(stack) -> list:
+    return [row["state"] for row in json.loads(fastcgi.ask(stack.status_socket, "/status")[2])["workers"]]
+
+
+def test_worker_that_hangs_while_it_drains_is_killed_like_any_other(make_frozen):
+    stack = make_frozen(nginx=False, redis=False, config={"workers": 1, "hung_after": "10s", "drain": "10m"})
+    (old,) = stack.daemon.workers()
+    with stack.standin.hold("t") as barrier:
+        asking = stack.background(stack.ask_worker, NATIVE + "t")
+        barrier.wait_arrived(1)
+        stack.daemon.reload(wait_for_old=False)
+        stack.wait_until(lambda: "leaving" in states(stack), what="the old worker to leave")
+        os.kill(old, signal.SIGSTOP)
+        beat_until(stack, lambda: "worker 0 unresponsive for 10 s; killed" in stack.daemon.log(), what="the end of the worker")
+        with pytest.raises(fastcgi.Closed):
+            asking.result()
+    assert stack.ask_worker(NATIVE + "t").status == 200
 
 
 def hold_all(stack, count) -> list:

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import fastcgi
-from helpers import TASK, assert_served, metric, wait_metric, worker_pid
+from helpers import TASK, assert_served, beat_until, metric, wait_metric, worker_pid
 from test_logs import TEXT_LINE
 
 DROPPED = re.compile(r"warn worker 0: (\d+) log lines dropped: standard error did not accept them")
@@ -75,18 +75,6 @@ def ask_until_lines_are_dropped(stack):
             for _ in range(50):
                 asked += 1
                 assert connection.ask(fastcgi.task_params(TASK, REQUEST_ID=f"{asked:032x}"))[0] == 200
-
-
-def beat_until(stack, condition, what):
-    """Steps the clock by a second at a time, each with a heartbeat of worker 0, until condition() is true."""
-
-    def beat():
-        beats = metric(stack, "loop_lag_seconds_count")
-        stack.step(1)
-        wait_metric(stack, "loop_lag_seconds_count", lambda now: now > beats)
-        return condition()
-
-    stack.wait_until(beat, what=what)
 
 
 def assert_whole(lines):

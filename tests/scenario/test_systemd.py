@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import sockets, wait_gone, worker_pid
+from helpers import beat_until, sockets, wait_gone, worker_pid
 from managing import Manager
 from parts import PATIENCE
 
@@ -94,18 +94,6 @@ def test_unreachable_manager_is_harmless(make_stack):
 
 
 # The watchdog
-
-
-def beat_until(stack, condition, what):
-    """Steps the clock by a second at a time, each with a worker's heartbeat, until condition() is true."""
-
-    def beat():
-        beats = stack.metric("loop_lag_seconds_count")
-        stack.step(1)
-        stack.wait_metric("loop_lag_seconds_count", beats + 1)
-        return condition()
-
-    stack.wait_until(beat, what=what)
 
 
 def test_hung_worker_is_replaced_and_stops_the_watchdog_until_then(managed):
