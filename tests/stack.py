@@ -282,7 +282,7 @@ class Stack:
 
     def freeze(self) -> None:
         """Freezes the clock once all workers are connected to Redis, because a step could time out a connection attempt."""
-        if self._starts["redis"] and self.daemon.running:
+        if self.config.get("redis") and self.daemon.running:
             wait_until(self._redis_is_connected, what="the connections to Redis")
         self.clock.freeze()
 
@@ -293,7 +293,7 @@ class Stack:
     def step(self, seconds: float) -> None:
         """Steps the clock when Redis has answered every command: a command that is still under way at the next step, too,
         is late, and its worker drops the connection. Tests that need a late reply use clock.step()."""
-        if self._starts["redis"] and self.daemon.running:
+        if self.config.get("redis") and self.daemon.running:
             wait_until(self._redis_has_answered, what="the replies from Redis")
         self.clock.step(seconds)
 

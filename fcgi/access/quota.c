@@ -9,11 +9,11 @@ enum { WINDOW_MS = 60000 };
 #define WINDOW_TEXT "60000"
 
 /* KEYS: the counter. ARGV: the window in ms, the number of queries. Returns "COUNT MS" with the milliseconds left in
- * the window. */
+ * the window. A window that ends too late was opened before the clock of Redis was set back; a new one is opened. */
 static const char charge_script[] =
-    "local n for _=1,ARGV[2] do n=redis.call('INCR',KEYS[1]) end local ms=redis.call('PTTL',KEYS[1]) "
-    "if ms<0 or ms>tonumber(ARGV[1]) then redis.call('PEXPIRE',KEYS[1],ARGV[1]) ms=ARGV[1] end "
-    "return n..' '..ms";
+    "local n,ms=0,redis.call('PTTL',KEYS[1]) "
+    "if ms<0 or ms>tonumber(ARGV[1]) then redis.call('SET',KEYS[1],0,'PX',ARGV[1]) ms=ARGV[1] end "
+    "for _=1,ARGV[2] do n=redis.call('INCR',KEYS[1]) end return n..' '..ms";
 
 /* KEYS: the counter, which may be that of a later window than the charge. */
 static const char give_back_script[] = "if tonumber(redis.call('GET',KEYS[1]) or 0)>0 then "
@@ -23,7 +23,7 @@ struct quota {
     struct quotas *quotas;   /* (ref) */
     const struct team *team; /* (ref) */
     int64_t queries;         /* queries in the window, as known to this worker */
-    int64_t window_ends_ms;
+    int64_t window_ends_ms;  /* loop time */
     int64_t waiting;
     int64_t used[QUOTA_USES];
     int64_t refunds; /* deducted from the next charges in the metric, which never decreases */
@@ -31,6 +31,7 @@ struct quota {
 };
 
 struct quotas {
+    uv_loop_t *loop;         /* (ref) */
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
     size_t n;
@@ -56,11 +57,11 @@ static void quota_init(struct quota *a, struct quotas *quotas, size_t i)
         a->refused[k] = stat_series(FAMILY_RATE_LIMITED, "team", name, "limit", limit_names[k]);
 }
 
-struct quotas *quotas_new(const struct conf *conf, struct redis *redis)
+struct quotas *quotas_new(uv_loop_t *loop, const struct conf *conf, struct redis *redis)
 {
     size_t n = conf->teams ? conf->teams->list.n : 0;
     struct quotas *quotas = xcalloc(1, sizeof(*quotas) + n * sizeof(struct quota));
-    *quotas = (struct quotas){.conf = conf, .redis = redis, .n = n};
+    *quotas = (struct quotas){.loop = loop, .conf = conf, .redis = redis, .n = n};
     for (size_t i = 0; i < n; i++)
         quota_init(&quotas->items[i], quotas, i);
     return quotas;
@@ -142,23 +143,26 @@ static bool is_limited(const struct quota *a)
     return a != NULL && a->team->queries_per_minute > 0;
 }
 
-/* A window that ends too late was opened before the clock stepped back. */
-int64_t quota_left_ms(const struct quota *a, int64_t now_ms)
+static int64_t now_ms(const struct quota *a)
 {
-    int64_t left_ms = a != NULL ? a->window_ends_ms - now_ms : 0;
-    return left_ms > 0 && left_ms <= WINDOW_MS ? left_ms : 0;
+    return (int64_t)uv_now(a->quotas->loop);
 }
 
-bool quota_is_spent(const struct quota *a, int64_t now_ms)
+int64_t quota_left_ms(const struct quota *a)
 {
-    return is_limited(a) && quota_left_ms(a, now_ms) > 0 && a->queries >= a->team->queries_per_minute;
+    int64_t left_ms = a != NULL ? a->window_ends_ms - now_ms(a) : 0;
+    return left_ms > 0 ? left_ms : 0;
+}
+
+bool quota_is_spent(const struct quota *a)
+{
+    return is_limited(a) && quota_left_ms(a) > 0 && a->queries >= a->team->queries_per_minute;
 }
 
 static void count_here(struct quota *a, int64_t n)
 {
-    int64_t now = wall_ms();
-    if (quota_left_ms(a, now) == 0) {
-        a->window_ends_ms = now + WINDOW_MS;
+    if (quota_left_ms(a) == 0) {
+        a->window_ends_ms = now_ms(a) + WINDOW_MS;
         a->queries = 0;
     }
     a->queries += n;
@@ -172,7 +176,7 @@ static bool take_count(struct quota *a, const struct redis_reply *reply)
         sscanf(reply->value, "%lld %lld", &count, &left_ms) != 2 || left_ms > WINDOW_MS)
         return false;
     a->queries = count;
-    a->window_ends_ms = wall_ms() + left_ms;
+    a->window_ends_ms = now_ms(a) + left_ms;
     return true;
 }
 

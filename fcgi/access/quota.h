@@ -21,8 +21,8 @@ enum quota_limit { LIMIT_QUERIES, LIMIT_WATCHERS, LIMITS };
 struct quotas;
 struct quota; /* of one team; lives as long as the quotas */
 
-/* Both (ref), and outlive the quotas. */
-struct quotas *quotas_new(const struct conf *conf, struct redis *redis);
+/* All (ref), and outlive the quotas. */
+struct quotas *quotas_new(uv_loop_t *loop, const struct conf *conf, struct redis *redis);
 void quotas_free(struct quotas *quotas); /* NULL is allowed */
 
 /* The team's quota; NULL without a team, which has no limits. And the inverse. */
@@ -69,8 +69,8 @@ size_t quota_accounts(const struct conf *conf);
 
 /* Whether the quota has no query left in this window, by this worker's latest count; and the time until the
  * window ends. */
-bool quota_is_spent(const struct quota *quota, int64_t now_ms);
-int64_t quota_left_ms(const struct quota *quota, int64_t now_ms);
+bool quota_is_spent(const struct quota *quota);
+int64_t quota_left_ms(const struct quota *quota);
 
 /* The charge for queries; embedded in the object that makes them. */
 struct charge {

@@ -93,6 +93,11 @@ struct fetch {
 
 static void run(struct fetch *f);
 
+static int64_t loop_ms(const struct fetches *fs)
+{
+    return (int64_t)uv_now(fs->parts.loop);
+}
+
 static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after_ms)
 {
     f->result.problem = problem;
@@ -102,21 +107,21 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
 
 static enum step note_missing(struct fetch *f)
 {
-    f->result.doubted = !cache_keep_missing(f->fetches->cache, &f->task, f->result.last, wall_ms());
+    f->result.doubted = !cache_keep_missing(f->fetches->cache, &f->task, f->result.last, loop_ms(f->fetches));
     if (!f->result.doubted && f->result.last != NULL)
         lease_remove(f->fetches->parts.lease, &f->task);
     return fail(f, PROBLEM_TASK_NOT_FOUND, 0);
 }
 
 /* Makes a team that waits for the task and has a query left the payer. Returns false if there is none. */
-static bool find_payer(struct fetch *f, int64_t now_ms)
+static bool find_payer(struct fetch *f)
 {
     struct fetch_waiter *waiter;
-    if (!quota_is_spent(f->payer, now_ms))
+    if (!quota_is_spent(f->payer))
         return true;
     DL_FOREACH(f->waiters, waiter)
     {
-        if (!quota_is_spent(waiter->payer, now_ms)) {
+        if (!quota_is_spent(waiter->payer)) {
             f->payer = waiter->payer;
             f->paying = waiter;
             return true;
@@ -135,7 +140,7 @@ static void on_lookup_done(struct lease_lookup *lookup)
 /* A fetch that no team can pay for must not keep other workers from querying the task, so it acquires no lease. */
 static enum step look_in_redis(struct fetch *f)
 {
-    bool acquire = find_payer(f, wall_ms());
+    bool acquire = find_payer(f);
     f->received.any = false;
     if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, acquire, on_lookup_done))
         return CHARGE;
@@ -150,16 +155,21 @@ static bool suffices(const struct fetch *f, const struct snapshot *s, bool fresh
     return s != NULL && fresh && (!f->revalidate || state_ended(s->state));
 }
 
+static bool is_fresh(const struct fetch *f, const struct snapshot *s)
+{
+    return snapshot_left_ms(s, moment_now(f->fetches->parts.loop)) > 0;
+}
+
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
- * a running one, even if the hosts' clocks differ; after a notification, so does any snapshot. */
+ * a running one; after a notification, so does any other snapshot. */
 static bool is_newer(const struct fetch *f, const struct snapshot *found)
 {
     const struct snapshot *last = f->result.last;
     if (last == NULL || state_ended(found->state) != state_ended(last->state))
         return last == NULL || state_ended(found->state);
-    if (!f->fresh && snapshot_is_fresh(found, wall_ms()))
-        return found->fetched_ms != last->fetched_ms;
-    return found->fetched_ms > last->fetched_ms;
+    if (found->fetched_ms == last->fetched_ms)
+        return false;
+    return found->since_ms > last->since_ms || (!f->fresh && is_fresh(f, found));
 }
 
 static enum step read_redis(struct fetch *f)
@@ -169,7 +179,7 @@ static enum step read_redis(struct fetch *f)
     if (found != NULL && is_newer(f, found)) {
         snapshot_unref(f->result.last);
         f->result.last = snapshot_ref(found);
-        f->fresh = snapshot_is_fresh(found, wall_ms());
+        f->fresh = is_fresh(f, found);
     }
     snapshot_unref(found);
     if (suffices(f, f->result.last, f->fresh)) {
@@ -183,7 +193,7 @@ static enum step read_redis(struct fetch *f)
         f->reread = true; /* once: a flood of notifications must not keep the fetch from going on */
         return READ_NOTIFICATION;
     }
-    if (f->lookup.holder == LEASE_NOT_WANTED && find_payer(f, wall_ms()))
+    if (f->lookup.holder == LEASE_NOT_WANTED && find_payer(f))
         return LOOK_IN_REDIS; /* a team that can pay has joined */
     return f->lookup.holder == LEASE_THEIRS ? AWAIT_NOTIFICATION : CHARGE;
 }
@@ -244,25 +254,24 @@ static void note_charge(struct fetch *f, int64_t n)
         f->paying->charged += n;
 }
 
-static enum step refuse_query(struct fetch *f, int64_t now_ms)
+static enum step refuse_query(struct fetch *f)
 {
     f->queried = false; /* other teams may have a query left */
     quota_refused(f->payer, LIMIT_QUERIES);
-    return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->payer, now_ms));
+    return fail(f, PROBLEM_RATE_LIMITED, quota_left_ms(f->payer));
 }
 
 /* A refusal is reported on the next loop iteration: a fetch never ends while it begins. A team that has joined
  * meanwhile may have a query left. */
 static enum step refuse(struct fetch *f)
 {
-    int64_t now = wall_ms();
     lease_abandon(&f->lookup);
-    return find_payer(f, now) ? LOOK_IN_REDIS : refuse_query(f, now);
+    return find_payer(f) ? LOOK_IN_REDIS : refuse_query(f);
 }
 
 static enum step charge(struct fetch *f)
 {
-    if (!find_payer(f, wall_ms()))
+    if (!find_payer(f))
         return pause_before(f, REFUSE, 0);
     f->step = READ_CHARGE;
     return quota_charge(f->payer, 1, &f->charge, on_charged) ? WAIT : READ_CHARGE;
@@ -282,7 +291,7 @@ static enum step read_charge(struct fetch *f)
 static bool pay(void *ctx, bool required)
 {
     struct fetch *f = ctx;
-    if (!required && !find_payer(f, wall_ms()))
+    if (!required && !find_payer(f))
         return false;
     quota_charge_again(f->payer);
     note_charge(f, 1);
@@ -336,7 +345,7 @@ static bool is_superseded(const struct fetch *f)
 {
     const struct snapshot *found = f->lookup.found;
     return f->lookup.holder == LEASE_THEIRS ||
-           (found != NULL && is_newer(f, found) && suffices(f, found, snapshot_is_fresh(found, wall_ms())));
+           (found != NULL && is_newer(f, found) && suffices(f, found, is_fresh(f, found)));
 }
 
 static void on_turn_looked_up(struct lease_lookup *lookup)
@@ -360,7 +369,8 @@ static bool on_turn(void *ctx)
 static enum step query_upstream(struct fetch *f)
 {
     const struct fetch_waiter *waiter;
-    const struct attempt_order order = {.upstreams = f->fetches->parts.upstreams,
+    const struct attempt_order order = {.loop = f->fetches->parts.loop,
+                                        .upstreams = f->fetches->parts.upstreams,
                                         .cache = &f->fetches->parts.conf->cache,
                                         .task = &f->task,
                                         .team = quota_team(f->payer),
@@ -389,7 +399,7 @@ static enum step read_upstream(struct fetch *f)
     if (outcome == OUTCOME_MISSING)
         return note_missing(f);
     if (outcome == OUTCOME_OVER_QUOTA)
-        return refuse_query(f, wall_ms());
+        return refuse_query(f);
     if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
         f->result.refusal = f->fetches->parts.conf->teams != NULL;
         f->result.refused = f->sharer;
@@ -422,7 +432,7 @@ static int64_t note_failure(struct fetch *f)
         return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
         pause_ms = cache_keep_failure(f->fetches->cache, &f->task, f->result.last, result->problem,
-                                      result->retry_after_ms, wall_ms());
+                                      result->retry_after_ms, moment_now(f->fetches->parts.loop));
     return f->result.last != NULL && pause_ms > 0 ? pause_ms : result->retry_after_ms;
 }
 
@@ -526,7 +536,7 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
                         .owner = payer,
                         .trace = trace_now(),
                         .reread_pause = {.first_ms = REREAD_FIRST_MS, .max_ms = REREAD_MAX_MS}};
-    const struct cache_result known = cache_get(fs->cache, task, wall_ms());
+    const struct cache_result known = cache_get(fs->cache, task, moment_now(fs->parts.loop));
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
     f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
@@ -614,11 +624,11 @@ static void on_notification(void *ctx, const struct notification *n)
     if (f != NULL)
         return take_notification(f, n);
     if (problem_is_excusable(n->problem) || n->problem == PROBLEM_TASK_NOT_FOUND)
-        cache_keep_remote_failure(fs->cache, n->key, n->key_len, n->problem, n->retry_after_ms, wall_ms());
+        cache_keep_remote_failure(fs->cache, n->key, n->key_len, n->problem, n->retry_after_ms, loop_ms(fs));
     if (n->problem != PROBLEM_NONE)
         return;
     if (fs->listener.on_notification == NULL || !fs->listener.on_notification(fs->listener.ctx, n))
-        cache_outdate(fs->cache, n->key, n->key_len, wall_ms());
+        cache_outdate(fs->cache, n->key, n->key_len, loop_ms(fs));
 }
 
 void fetches_subscribe(struct fetches *fs)

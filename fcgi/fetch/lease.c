@@ -11,6 +11,7 @@
 #include "lib/stats.h"
 
 enum { VALUE_MAX = 16 * 1024 * 1024, RENEW_MS = 1000, RETRY_AFTER_MAX_MS = 5 * 60 * 1000 };
+enum { CLOCKS_APART_MS = 5000 };
 
 #define LEASE_MS "3000"
 
@@ -56,22 +57,38 @@ static char *key_of(const struct lease *s, const struct task *task, const char *
 
 /* ---- lookups ---- */
 
-/* The snapshot in a reply. NULL if the value cannot be used, which is logged once. */
-static struct snapshot *read_value(struct lease *s, const struct task *task, const struct redis_reply *reply)
+/* Clocks that differ do not matter here, but they do for signed links and for URLs that expire. */
+static void check_clocks(struct lease *s, const struct snapshot *found, struct moment now)
 {
-    const struct snapshot_rules rules = task_rules(task, &s->conf->cache);
-    const struct provider *provider = task->route->provider;
+    int64_t apart_ms = (found->fetched_ms - now.date_ms) - (found->since_ms - now.ms);
+    if ((apart_ms > CLOCKS_APART_MS || apart_ms < -CLOCKS_APART_MS) && log_once(&s->bad_values, "clocks", 0))
+        log_warn("the clocks of the hosts that share Redis differ by %lld s, or one of them was set",
+                 (long long)(apart_ms < 0 ? -apart_ms : apart_ms) / 1000);
+}
+
+/* The snapshot in a reply. NULL if the value cannot be used, which is logged once. */
+static struct snapshot *read_value(const struct lease_lookup *lookup, const struct redis_reply *reply)
+{
+    struct lease *s = lookup->lease;
+    const struct snapshot_rules rules = task_rules(lookup->task, &s->conf->cache);
+    const struct provider *provider = lookup->task->route->provider;
+    const struct snapshot_reading reading = {provider->digest, &rules, moment_now(s->renew_timer.loop),
+                                             lookup->ttl_ms};
     const char *why = "a value of another type";
     struct snapshot *snapshot =
-        reply->value ? snapshot_decode(reply->value, reply->len, provider->digest, &rules, &why) : NULL;
-    if (snapshot != NULL && snapshot_is_ahead(snapshot, wall_ms())) {
-        snapshot_unref(snapshot);
-        snapshot = NULL;
-        why = "values from the future (do the hosts' clocks agree?)";
-    }
+        reply->value ? snapshot_decode(reply->value, reply->len, &reading, &why) : NULL;
     if (snapshot == NULL && log_once(&s->bad_values, why, 0))
         log_warn("ignoring values in Redis for provider %s: %s", provider->name, why);
+    if (snapshot != NULL)
+        check_clocks(s, snapshot, reading.now);
     return snapshot;
+}
+
+static void on_age(void *user, const struct redis_reply *reply)
+{
+    struct lease_lookup *lookup = user;
+    lookup->age = NULL;
+    lookup->ttl_ms = reply->result == REDIS_FOUND ? reply->number : -1;
 }
 
 static void on_value(void *user, const struct redis_reply *reply)
@@ -79,7 +96,7 @@ static void on_value(void *user, const struct redis_reply *reply)
     struct lease_lookup *lookup = user;
     lookup->get = NULL;
     if (reply->result == REDIS_FOUND)
-        lookup->found = read_value(lookup->lease, lookup->task, reply);
+        lookup->found = read_value(lookup, reply);
     if (lookup->acquire == NULL)
         lookup->on_lookup_done(lookup);
 }
@@ -93,7 +110,7 @@ static void hold(struct lease_lookup *lookup)
     DL_APPEND(s->held, lookup);
 }
 
-/* The second of the two replies: the lookup is complete. */
+/* The last of the replies: the lookup is complete. */
 static void on_lease(void *user, const struct redis_reply *reply)
 {
     static const enum lease_holder holders[] = {
@@ -106,6 +123,15 @@ static void on_lease(void *user, const struct redis_reply *reply)
     if (lookup->holder == LEASE_THEIRS)
         stat_inc(STAT_LEASES_REFUSED);
     lookup->on_lookup_done(lookup);
+}
+
+static void cancel_reading(struct lease_lookup *lookup)
+{
+    if (lookup->age != NULL)
+        redis_cancel(lookup->age);
+    if (lookup->get != NULL)
+        redis_cancel(lookup->get);
+    lookup->age = lookup->get = NULL;
 }
 
 /* Returns false if Redis is unavailable. */
@@ -128,13 +154,14 @@ bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct tas
     snprintf(lookup->token, sizeof(lookup->token), "%s-%llu", s->sender, ++s->n_tokens);
     char *key = key_of(s, task, "");
     const char *const get[] = {key, NULL};
-    lookup->get = redis_send(s->redis, REDIS_GET, get, on_value, lookup);
+    lookup->age = redis_send(s->redis, REDIS_PTTL, get, on_age, lookup);
+    if (lookup->age != NULL)
+        lookup->get = redis_send(s->redis, REDIS_GET, get, on_value, lookup);
     free(key);
-    if (lookup->get != NULL && acquire && !send_acquire(lookup)) {
-        redis_cancel(lookup->get);
-        lookup->get = NULL;
-    }
-    return lookup->get != NULL;
+    bool sent = lookup->get != NULL && (!acquire || send_acquire(lookup));
+    if (!sent)
+        cancel_reading(lookup);
+    return sent;
 }
 
 /* ---- leases held by this worker ---- */
@@ -175,7 +202,7 @@ static int64_t ttl_of(const struct lease *s, const struct snapshot *snapshot)
 {
     if (snapshot == NULL)
         return 0;
-    return state_ended(snapshot->state) ? snapshot->fresh_until_ms - snapshot->fetched_ms
+    return state_ended(snapshot->state) ? snapshot->fresh_until_ms - snapshot->since_ms
                                         : s->conf->cache.stale_for_ms;
 }
 
@@ -189,7 +216,7 @@ void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot,
     int64_t ttl_ms = ttl_of(s, snapshot);
     buf_init(&value, VALUE_MAX);
     if (ttl_ms > 0)
-        snapshot_encode(snapshot, lookup->task->route->provider->digest, &value);
+        snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &value);
     char *key = key_of(s, lookup->task, ""), *lease_key = key_of(s, lookup->task, "#lease");
     char *ttl = xasprintf("%lld", (long long)ttl_ms);
     char *message = xasprintf("%s %s %lld %s", s->sender, problem_code(problem), (long long)retry_after_ms,
@@ -217,13 +244,12 @@ void lease_remove(struct lease *s, const struct task *task)
 
 void lease_abandon(struct lease_lookup *lookup)
 {
-    if (lookup->get != NULL)
-        redis_cancel(lookup->get);
+    cancel_reading(lookup);
     if (lookup->acquire != NULL) {
         redis_cancel(lookup->acquire);
         hold(lookup); /* the lease may still be granted */
     }
-    lookup->get = lookup->acquire = NULL;
+    lookup->acquire = NULL;
     snapshot_unref(lookup->found);
     lookup->found = NULL;
     if (let_go(lookup))

@@ -49,10 +49,11 @@ struct lease_lookup {
     struct lease *lease;     /* (ref) NULL: never used */
     const struct task *task; /* (ref) */
     struct lease_lookup *prev, *next;
-    struct redis_command *get, *acquire; /* under way, or NULL */
-    char token[40];                      /* of the lease; "": not requested */
-    bool held;                           /* this worker holds the lease */
-    struct snapshot *found;              /* fresh or not, or NULL; the caller takes the reference */
+    struct redis_command *age, *get, *acquire; /* under way, or NULL */
+    int64_t ttl_ms;                            /* how long Redis still keeps the snapshot */
+    char token[40];                            /* of the lease; "": not requested */
+    bool held;                                 /* this worker holds the lease */
+    struct snapshot *found;                    /* fresh or not, or NULL; the caller takes the reference */
     enum lease_holder holder;
     void (*on_lookup_done)(struct lease_lookup *lookup);
 };

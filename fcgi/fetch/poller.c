@@ -34,7 +34,7 @@ struct poll_entry {
     struct watcher *next_watcher; /* the next one to call, while the watchers are called */
     int64_t n_watchers;
     bool notifying;        /* the watchers are being called: the entry must not be freed */
-    int64_t created_ms;    /* of the task, for its interval */
+    int64_t created_ms;    /* since 1970: of the task, for its interval */
     uint64_t watch_due_ms; /* loop time of the next poll for the watchers */
     uint64_t
         hint_due_ms; /* loop time of the next poll for a hint, or the end of the pause after it; or never */
@@ -64,7 +64,7 @@ static struct poll_entry *find(struct poller *p, const char *key, size_t key_len
 
 static struct cache_result cached(const struct poll_entry *e)
 {
-    return cache_get(fetches_cache(e->poller->parts.fetches), &e->task, wall_ms());
+    return cache_get(fetches_cache(e->poller->parts.fetches), &e->task, moment_now(e->poller->parts.loop));
 }
 
 /* ---- the timer ---- */
@@ -114,14 +114,14 @@ static void settle(struct poll_entry *e)
 /* Finds the first watcher whose quota has a query left. Returns 0, or the time until one will have. */
 static int64_t find_payer(const struct poll_entry *e, struct quota **ret_payer)
 {
-    int64_t now = wall_ms(), soonest_ms = FETCH_MAX_MS;
+    int64_t soonest_ms = FETCH_MAX_MS;
     const struct watcher *watcher;
     DL_FOREACH(e->watchers, watcher)
     {
         *ret_payer = watcher->payer;
-        if (!quota_is_spent(watcher->payer, now))
+        if (!quota_is_spent(watcher->payer))
             return 0;
-        int64_t left_ms = quota_left_ms(watcher->payer, now);
+        int64_t left_ms = quota_left_ms(watcher->payer);
         soonest_ms = left_ms < soonest_ms ? left_ms : soonest_ms;
     }
     return soonest_ms;
@@ -286,7 +286,7 @@ static void start_watching(struct poll_entry *e, const struct snapshot *known)
     const struct cache_result now = cached(e);
     stat_inc(STAT_WATCHED);
     e->created_ms = known->created_ms;
-    set_watch_due(e, now.snapshot ? now.left_ms : known->fresh_until_ms - wall_ms());
+    set_watch_due(e, now.snapshot ? now.left_ms : snapshot_left_ms(known, moment_now(e->poller->parts.loop)));
     settle(e);
 }
 

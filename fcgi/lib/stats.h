@@ -53,6 +53,7 @@
     X(REDIS_PASSWORD, gauge, "redis_rejecting", "reason=\"password\"", NULL)                                 \
     X(REDIS_LISTENING, gauge, "redis_listening", "", "Workers subscribed to Redis notifications")            \
     X(REDIS_GETS, counter, "redis_commands_total", "command=\"get\"", "Commands sent to Redis")              \
+    X(REDIS_PTTLS, counter, "redis_commands_total", "command=\"pttl\"", NULL)                                \
     X(REDIS_SETS, counter, "redis_commands_total", "command=\"set\"", NULL)                                  \
     X(REDIS_EVALS, counter, "redis_commands_total", "command=\"eval\"", NULL)                                \
     X(REDIS_NEWS, counter, "redis_news_total", "", "Notifications received from other workers")              \

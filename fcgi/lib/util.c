@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <openssl/sha.h>
+#include <uv.h>
 
 static void *must(void *ptr)
 {
@@ -55,16 +56,16 @@ char *xasprintf(const char *format, ...)
     return must(text);
 }
 
-int64_t wall_ns(void)
+int64_t wall_ms(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-int64_t wall_ms(void)
+struct moment moment_now(const struct uv_loop_s *loop)
 {
-    return wall_ns() / 1000000;
+    return (struct moment){.ms = (int64_t)uv_now(loop), .date_ms = wall_ms()};
 }
 
 struct unit {

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct uv_loop_s;
+
 #define NELEMS(array) (sizeof(array) / sizeof((array)[0]))
 #define MUST_CHECK    __attribute__((warn_unused_result))
 #define NEVER_NULL    __attribute__((returns_nonnull))
@@ -26,8 +28,14 @@ char *xasprintf(const char *format, ...) PRINTF(1, 2) NEVER_NULL;
 /* Milliseconds since 1970, by the wall clock. */
 int64_t wall_ms(void);
 
-/* Likewise in nanoseconds. */
-int64_t wall_ns(void);
+/* A moment by two clocks. The wall clock may be set at any time and differs between hosts, so it serves for dates
+ * alone; intervals are measured by the loop's clock. */
+struct moment {
+    int64_t ms;      /* loop time */
+    int64_t date_ms; /* since 1970 */
+};
+
+struct moment moment_now(const struct uv_loop_s *loop);
 
 /* "250ms", "10s", "2m", "24h", "7d" to milliseconds; "64KiB", "4MiB", "1GiB", "512B" to bytes. */
 MUST_CHECK int parse_duration(const char *text, int64_t *ret_ms);

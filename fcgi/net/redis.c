@@ -50,6 +50,7 @@ static const struct {
     const char *label; /* of the histogram */
     enum stat_id sent; /* the counter */
 } verbs[] = {[REDIS_GET] = {"GET", "get", STAT_REDIS_GETS},
+             [REDIS_PTTL] = {"PTTL", "pttl", STAT_REDIS_PTTLS},
              [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
              [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS},
              [PROBE] = {.word = "SET"},
@@ -444,7 +445,7 @@ static struct redis_reply judge(struct redis *r, int verb, const redisReply *rep
     if (type == REDIS_REPLY_STRING || type == REDIS_REPLY_STATUS)
         return (struct redis_reply){.result = REDIS_FOUND, .value = reply->str, .len = (size_t)reply->len};
     if (type == REDIS_REPLY_INTEGER)
-        return (struct redis_reply){.result = REDIS_FOUND};
+        return (struct redis_reply){.result = REDIS_FOUND, .number = reply->integer};
     if (type == REDIS_REPLY_NIL)
         return (struct redis_reply){.result = REDIS_NOTHING};
     stat_inc(STAT_REDIS_FAILURES);

@@ -14,7 +14,7 @@
 struct redis;         /* one connection */
 struct redis_command; /* one command under way */
 
-enum redis_verb { REDIS_GET, REDIS_SET, REDIS_EVAL, REDIS_VERBS };
+enum redis_verb { REDIS_GET, REDIS_PTTL, REDIS_SET, REDIS_EVAL, REDIS_VERBS };
 
 enum redis_result {
     REDIS_FOUND,      /* a value, a number, "OK" */
@@ -26,6 +26,7 @@ struct redis_reply {
     enum redis_result result;
     const char *value; /* REDIS_FOUND: text, or NULL for a number; (ref) during the callback */
     size_t len;
+    int64_t number; /* REDIS_FOUND without a value */
 };
 
 typedef void redis_callback(void *user, const struct redis_reply *reply);

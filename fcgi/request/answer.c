@@ -170,7 +170,7 @@ bool answer_etag_matches(const char *list, const char *etag)
  * again, but not before the task can have changed. */
 static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
 {
-    int64_t left_ms = s->fresh_until_ms - facts->now_ms, age = seconds_down(facts->now_ms - s->fetched_ms);
+    int64_t left_ms = snapshot_left_ms(s, facts->now), age = seconds_down(facts->now.ms - s->since_ms);
     add_number(&a->head, "Age: ", age, "\r\n");
     if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
         bool stale = facts->source == SOURCE_STALE;
@@ -178,7 +178,7 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
         add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
         return;
     }
-    int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now_ms;
+    int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now.date_ms;
     if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
         left_ms = urls_left_ms;
     /* The client subtracts the Age (RFC 9111, 4.2.3). */
@@ -218,7 +218,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
     const struct view_bytes *view = &s->views[kind];
     bool unchanged = answer_etag_matches(facts->if_none_match, view->etag);
     begin(a, facts, facts->no_content ? 204 : unchanged ? 304 : 200);
-    add_cache_status(a, facts, s->fresh_until_ms - facts->now_ms);
+    add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
     add_freshness(a, facts, s);
     add_etag(&a->head, view->etag);
     add_readers(&a->head, facts);
@@ -265,20 +265,21 @@ struct list_facts {
     int64_t age_ms;    /* of the oldest */
 };
 
-static struct list_facts facts_of_list(int64_t now_ms, const struct answer_item *items, size_t n)
+static struct list_facts facts_of_list(struct moment now, const struct answer_item *items, size_t n)
 {
     struct list_facts list = {.ttl_ms = INT64_MAX};
     for (size_t i = 0; i < n; i++) {
         const struct snapshot *s = items[i].snapshot;
         if (s == NULL)
             continue;
-        int64_t left_ms = s->fresh_until_ms > now_ms ? s->fresh_until_ms - now_ms : 1;
+        int64_t left_ms = snapshot_left_ms(s, now);
+        left_ms = left_ms > 0 ? left_ms : 1;
         if (!state_ended(s->state) && (list.change_ms == 0 || left_ms < list.change_ms))
             list.change_ms = left_ms;
         if (left_ms < list.ttl_ms)
             list.ttl_ms = left_ms;
-        if (now_ms - s->fetched_ms > list.age_ms)
-            list.age_ms = now_ms - s->fetched_ms;
+        if (now.ms - s->since_ms > list.age_ms)
+            list.age_ms = now.ms - s->since_ms;
     }
     list.ttl_ms = list.ttl_ms == INT64_MAX ? 0 : list.ttl_ms;
     return list;
@@ -323,7 +324,7 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     char etag[ETAG_SIZE];
     answer_list_etag(items, n, etag);
     bool unchanged = answer_etag_matches(facts->if_none_match, etag);
-    const struct list_facts list = facts_of_list(facts->now_ms, items, n);
+    const struct list_facts list = facts_of_list(facts->now, items, n);
     begin(a, facts, unchanged ? 304 : 200);
     add_cache_status(a, facts, list.ttl_ms);
     add_number(&a->head, "Age: ", seconds_down(list.age_ms), "\r\nCache-Control: private, no-cache\r\n");

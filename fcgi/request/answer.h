@@ -27,7 +27,7 @@ struct answer_facts {
     enum problem problem;   /* the failure; for SOURCE_STALE, why the snapshot is old */
     int64_t retry_after_ms; /* of a problem; 0: no header */
     int64_t ttl_ms;         /* of a problem in the cache: how long it stays there */
-    int64_t now_ms;
+    struct moment now;
     const char *allow;      /* the allowed methods; NULL: those of a task */
     int waited_s;           /* the wait that was granted to the client; 0: none */
     bool no_content;        /* 204: the stream has nothing more to send */

@@ -112,7 +112,7 @@ static void drop_foreign(struct lookup *l)
 
 static struct cache_result cached(const struct lookup *l)
 {
-    return cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, wall_ms());
+    return cache_get(fetches_cache(l->lookups->parts->fetches), &l->task, l->lookups->now);
 }
 
 /* Takes a fresh snapshot or a known problem; otherwise, the last snapshot. */
@@ -166,7 +166,8 @@ bool lookup_excuse(struct lookup *l)
 {
     const struct snapshot *last = l->last;
     bool excusable = l->doubted || problem_is_excusable(l->problem);
-    if (!l->granted || !excusable || l->snapshot != NULL || last == NULL || wall_ms() >= last->keep_until_ms)
+    if (!l->granted || !excusable || l->snapshot != NULL || last == NULL ||
+        l->lookups->now.ms >= last->keep_until_ms)
         return false;
     l->snapshot = snapshot_ref(l->last);
     l->source = SOURCE_STALE;
@@ -243,7 +244,7 @@ static void limit(struct lookup *l)
 {
     quota_refused(l->waiter.payer, LIMIT_QUERIES);
     l->problem = PROBLEM_RATE_LIMITED;
-    l->retry_after_ms = quota_left_ms(l->waiter.payer, wall_ms());
+    l->retry_after_ms = quota_left_ms(l->waiter.payer);
 }
 
 static void on_charged(struct charge *charge)
@@ -259,7 +260,7 @@ static bool charge_answer(struct lookup *l)
 {
     struct quota *payer = l->waiter.payer;
     int64_t n = task_queries_max(&l->task) - l->paid;
-    bool spent = quota_is_spent(payer, wall_ms());
+    bool spent = quota_is_spent(payer);
     if (n > 0 && !spent && quota_charge(payer, n, &l->charge, on_charged))
         return true;
     if (n > 0 && (spent || !l->charge.granted))

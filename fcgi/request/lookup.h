@@ -44,6 +44,7 @@ struct lookups_parts {
 struct lookups {
     const struct lookups_parts *parts; /* (ref) */
     const char *request_id;            /* (ref) */
+    struct moment now;                 /* when the request was run last; the request sets it */
     struct lookup *items;
     size_t n;
     size_t n_missing;   /* results of lookup_fetch or lookup_claim that come later */

@@ -61,13 +61,12 @@ struct request {
     bool due;       /* it is in the list of due requests */
     enum step step; /* the next one to run */
     bool waits;     /* it is in the list, and has a timer */
-    bool waited;    /* it has been in the list */
     struct client_request asked;
     struct wait_slot wait_slot; /* of the team's limit of waiting requests */
     struct lookups lookups;
     int64_t until_ms;  /* wall time: when the client's link expires */
     uint64_t begun_ms; /* loop time */
-    int64_t begun_ns;  /* wall time */
+    uint64_t begun_ns; /* uv_hrtime */
     bool held;         /* it waits for a change */
     bool time_over;    /* the deadline has passed: answer with the current results */
     struct stream stream;
@@ -202,7 +201,8 @@ void requests_take_hint(struct requests *rs, const char *key)
     struct task task;
     if (!task_from_key(rs->parts.conf, key, &task))
         return;
-    struct cache_result cached = cache_get(fetches_cache(rs->parts.fetches), &task, wall_ms());
+    struct cache_result cached =
+        cache_get(fetches_cache(rs->parts.fetches), &task, moment_now(rs->parts.loop));
     if (cached.snapshot != NULL || cached.problem != PROBLEM_NONE)
         poller_hint(rs->poller, &task);
 }
@@ -212,7 +212,7 @@ void requests_take_hint(struct requests *rs, const char *key)
 /* A wait ends when the link does. */
 static void limit_wait(struct request *r)
 {
-    int64_t left_s = (r->until_ms - r->facts.now_ms) / 1000;
+    int64_t left_s = (r->until_ms - r->facts.now.date_ms) / 1000;
     if (r->asked.wait_s > left_s)
         r->asked.wait_s = left_s > 0 ? (int)left_s : 0;
 }
@@ -226,7 +226,6 @@ static enum step authorize_lookups(struct request *r)
 static enum step defer_list(struct request *r)
 {
     r->step = TAKE_IDS;
-    r->waited = true;
     fcgi_on_gone(r->client, on_gone, r);
     run_later(r);
     return WAIT;
@@ -239,7 +238,8 @@ static enum step authorize(struct request *r)
     struct caller caller;
     if (r->asked.preflight)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
-    enum problem problem = access_authenticate(conf, &r->asked.given, task, r->facts.now_ms / 1000, &caller);
+    enum problem problem =
+        access_authenticate(conf, &r->asked.given, task, r->facts.now.date_ms / 1000, &caller);
     if (problem == PROBLEM_WRONG_TOKEN)
         return refuse_credential(r, CREDENTIAL_TOKEN, problem);
     if (problem == PROBLEM_WRONG_LINK)
@@ -288,7 +288,7 @@ static void start_waiting(struct request *r)
 {
     if (r->waits)
         return;
-    r->waits = r->waited = true;
+    r->waits = true;
     DL_APPEND(r->requests->waiting, r);
     count_waiting(r, (int64_t)r->lookups.n);
     stat_inc(STAT_WAITERS);
@@ -605,7 +605,7 @@ static enum step stream(struct request *r)
 static void count(const struct request *r, int status, enum answer_source source)
 {
     const struct conf_route *route = r->asked.hook ? r->asked.hook : r->lookups.only.task.route;
-    int64_t took_ns = wall_ns() - r->begun_ns;
+    int64_t took_ns = (int64_t)(uv_hrtime() - r->begun_ns);
     const struct request_metrics_request request = {
         r->asked.kind, route, status, source, r->held || r->stream.open, took_ns};
     request_metrics_count(r->requests->metrics, &request);
@@ -632,8 +632,6 @@ static void give_answer(struct request *r)
     if (r->facts.problem == PROBLEM_OVERLOADED) /* lookups with a result are still served */
         lookups_give_up(&r->lookups, PROBLEM_OVERLOADED);
     lookups_each(&r->lookups, lookup_excuse);
-    if (r->waited)
-        r->facts.now_ms = wall_ms();
     r->facts.waited_s = r->asked.wait_s;
     make_answer(r, &answer);
     check_room(r, &answer);
@@ -680,6 +678,7 @@ static void run(struct request *r)
     static enum step (*const steps[])(struct request *) = {STEPS(STEP_FUNCTION)};
     static const char *const names[] = {STEPS(STEP_NAME) "wait", "done"};
     const struct trace *outer = trace_enter(&r->asked.trace);
+    r->facts.now = r->lookups.now = moment_now(r->requests->parts.loop);
     unschedule(r);
     enum step step = r->step;
     while (step != WAIT && step != DONE) {
@@ -700,8 +699,7 @@ void request_serve(struct requests *rs, struct fcgi_request *client)
     r->step = ROUTE;
     lookups_init(&r->lookups, &rs->lookups, r->id);
     r->begun_ms = uv_now(rs->parts.loop);
-    r->begun_ns = wall_ns(); /* one clock reading for both */
-    r->facts.now_ms = r->begun_ns / 1000000;
+    r->begun_ns = uv_hrtime();
     run(r);
 }
 

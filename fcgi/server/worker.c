@@ -121,7 +121,7 @@ static void make_parts(struct worker *w)
     w->upstreams = upstreams_new(&w->loop, w->conf);
     w->fetches = fetches_new((struct fetches_parts){
         .loop = &w->loop, .conf = w->conf, .lease = w->lease, .upstreams = w->upstreams});
-    w->quotas = quotas_new(w->conf, w->redis);
+    w->quotas = quotas_new(&w->loop, w->conf, w->redis);
     w->ownership = ownership_new(w->conf, w->redis);
     w->requests = requests_new((struct requests_parts){.loop = &w->loop,
                                                        .conf = w->conf,

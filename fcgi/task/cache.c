@@ -19,7 +19,6 @@ struct entry {
     int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
     enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
-    int64_t quiet_ms;          /* its length, in case the clock steps back */
     int times_missing;         /* how often in a row the upstream has reported the task missing */
     size_t account;            /* the account that the snapshot is charged to */
     size_t bytes;              /* counted in the store */
@@ -91,8 +90,7 @@ static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snap
 /* How long no query may be sent because of the problem. */
 static int64_t quiet_left_ms(const struct entry *e, int64_t now_ms)
 {
-    int64_t left_ms = e->quiet_until_ms - now_ms;
-    return left_ms > 0 && left_ms <= e->quiet_ms ? left_ms : 0;
+    return e->quiet_until_ms > now_ms ? e->quiet_until_ms - now_ms : 0;
 }
 
 static struct entry *find(struct cache *c, const char *key, size_t key_len)
@@ -153,19 +151,28 @@ static void push_out(struct cache *c)
 
 /* ---- lookups ---- */
 
-struct cache_result cache_get(struct cache *c, const struct task *task, int64_t now_ms)
+/* 0 or less: the snapshot is stale, or there is none. */
+static int64_t fresh_left_ms(const struct entry *e, struct moment now)
+{
+    int64_t left_ms = e->fresh_until_ms - now.ms;
+    if (left_ms <= 0 || e->snapshot == NULL)
+        return 0;
+    int64_t snapshot_ms = snapshot_left_ms(e->snapshot, now);
+    return left_ms < snapshot_ms ? left_ms : snapshot_ms;
+}
+
+struct cache_result cache_get(struct cache *c, const struct task *task, struct moment now)
 {
     struct cache_result cached = {0};
-    const struct entry *e = find_live(c, task->key, task->key_len, now_ms);
+    const struct entry *e = find_live(c, task->key, task->key_len, now.ms);
     if (e == NULL)
         return cached;
     cached.snapshot = e->snapshot;
-    if (now_ms < e->fresh_until_ms && snapshot_is_fresh(e->snapshot, now_ms)) {
-        cached.left_ms = e->fresh_until_ms - now_ms;
+    cached.left_ms = fresh_left_ms(e, now);
+    if (cached.left_ms > 0)
         return cached;
-    }
     cached.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
-    cached.left_ms = quiet_left_ms(e, now_ms);
+    cached.left_ms = quiet_left_ms(e, now.ms);
     if (cached.left_ms > 0)
         cached.problem = e->problem;
     return cached;
@@ -177,7 +184,6 @@ static void set_problem(struct entry *e, enum problem problem, int64_t now_ms, i
 {
     e->problem = problem;
     e->quiet_until_ms = now_ms + quiet_ms;
-    e->quiet_ms = quiet_ms;
     if (problem != PROBLEM_TASK_NOT_FOUND)
         e->times_missing = 0;
 }
@@ -223,7 +229,7 @@ static bool costs_a_query(enum problem problem)
 }
 
 int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snapshot *last,
-                           enum problem problem, int64_t retry_after_ms, int64_t now_ms)
+                           enum problem problem, int64_t retry_after_ms, struct moment now)
 {
     const struct snapshot_rules rules = task_rules(task, c->conf);
     if (last == NULL && !costs_a_query(problem))
@@ -231,11 +237,11 @@ int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snap
     struct entry *e = entry_with(c, task, last);
     if (e == NULL)
         return 0;
-    int64_t pause_ms =
-        last ? snapshot_interval_ms(last->created_ms, &rules, now_ms) : task->route->provider->poll.min_ms;
+    int64_t pause_ms = last ? snapshot_interval_ms(last->created_ms, &rules, now.date_ms)
+                            : task->route->provider->poll.min_ms;
     if (retry_after_ms > pause_ms)
         pause_ms = retry_after_ms;
-    set_problem(e, problem, now_ms, pause_ms);
+    set_problem(e, problem, now.ms, pause_ms);
     push_out(c);
     return pause_ms;
 }

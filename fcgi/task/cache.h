@@ -6,6 +6,8 @@
  * other teams. Entries without a snapshot have a small separate budget, so that guessed ids cannot evict
  * results. Both an account and that budget lose their least recently used entry.
  *
+ * All times are loop times, except that URLs expire on dates.
+ *
  * A task with a snapshot counts as missing only after the upstream has reported it missing three times in a
  * row. */
 #ifndef CACHE_H
@@ -30,7 +32,7 @@ struct cache_result {
     bool failing;    /* the snapshot is stale, and the last query failed, even if its problem has expired */
 };
 
-struct cache_result cache_get(struct cache *cache, const struct task *task, int64_t now_ms);
+struct cache_result cache_get(struct cache *cache, const struct task *task, struct moment now);
 
 /* Replaces the entry. The cache takes its own reference to the snapshot, which is charged to the account of
  * the snapshot that it replaces or, if there is none, to `account`, which is less than n_accounts. */
@@ -44,7 +46,7 @@ bool cache_keep_missing(struct cache *cache, const struct task *task, struct sna
  * `retry_after_ms` if that is longer; meanwhile `last`, if not NULL, may be served. Returns that time; 0: the
  * failure was not kept. */
 int64_t cache_keep_failure(struct cache *cache, const struct task *task, struct snapshot *last,
-                           enum problem problem, int64_t retry_after_ms, int64_t now_ms);
+                           enum problem problem, int64_t retry_after_ms, struct moment now);
 
 /* Records that a query of another worker has failed: for `pause_ms`, a stale snapshot may be served. By the
  * task's key. */

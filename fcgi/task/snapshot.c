@@ -2,16 +2,17 @@
  *
  * The value in Redis is one line, followed by the views.
  *
- *     taskproxy/4 DIGEST STATE CREATED_MS FETCHED_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN\n
+ *     taskproxy/5 DIGEST STATE CREATED_MS FETCHED_MS TTL_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN\n
  *
- * KEY is the mark of the key that the query was made with; KEY and IDENTITY are "-" if there is none. */
+ * KEY is the mark of the key that the query was made with; KEY and IDENTITY are "-" if there is none.
+ * TTL_MS is how long Redis keeps the value. What is left of it gives the value's age, by the clock of Redis alone. */
 #include "task/snapshot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "taskproxy/4"
+#define FORMAT "taskproxy/5"
 
 enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
 
@@ -31,32 +32,37 @@ static int64_t max64(int64_t a, int64_t b)
 /* A snapshot of an ended task is fresh for terminal_ttl, but its URLs must still work for a while after it is
  * served. When they are about to expire, the task is fetched again at its shortest poll interval; if they had expired
  * when it was fetched, once a minute. */
-static int64_t ended_until(const struct snapshot *s, const struct snapshot_rules *rules)
+static void set_ended_until(struct snapshot *s, const struct snapshot_rules *rules, struct moment now)
 {
-    int64_t until = s->fetched_ms + rules->terminal_ttl_ms;
+    s->fresh_until_ms = s->since_ms + rules->terminal_ttl_ms;
     if (s->urls_expire_at == 0)
-        return until;
-    int64_t expire_ms = s->urls_expire_at * 1000;
-    int64_t least = expire_ms <= s->fetched_ms ? url_margin_ms : rules->poll_min_ms;
-    return min64(until, max64(expire_ms - url_margin_ms, s->fetched_ms + least));
+        return;
+    int64_t date_ms = s->urls_expire_at * 1000, expire_ms = now.ms + (date_ms - now.date_ms);
+    int64_t least_ms = s->since_ms + (expire_ms <= s->since_ms ? url_margin_ms : rules->poll_min_ms);
+    if (expire_ms - url_margin_ms > least_ms)
+        s->urls_until_ms = date_ms - url_margin_ms;
+    s->fresh_until_ms = min64(s->fresh_until_ms, max64(expire_ms - url_margin_ms, least_ms));
 }
 
 /* The interval grows with the age of the task, because a young task changes more often. */
-int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *rules, int64_t now_ms)
+int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *rules, int64_t date_ms)
 {
-    return max64(rules->poll_min_ms, min64((now_ms - created_ms) / POLL_GROWTH, rules->poll_max_ms));
+    return max64(rules->poll_min_ms, min64((date_ms - created_ms) / POLL_GROWTH, rules->poll_max_ms));
 }
 
-static int64_t running_until(const struct snapshot *s, const struct snapshot_rules *rules)
+static void set_running_until(struct snapshot *s, const struct snapshot_rules *rules)
 {
-    return s->fetched_ms + snapshot_interval_ms(s->created_ms, rules, s->fetched_ms);
+    int64_t interval_ms = snapshot_interval_ms(s->created_ms, rules, s->fetched_ms);
+    s->fresh_until_ms = s->since_ms + max64(interval_ms, s->retry_after_ms);
 }
 
-static void set_times(struct snapshot *s, const struct snapshot_rules *rules)
+static void set_times(struct snapshot *s, const struct snapshot_rules *rules, struct moment now)
 {
-    s->fresh_until_ms = state_ended(s->state)
-                            ? ended_until(s, rules)
-                            : max64(running_until(s, rules), s->fetched_ms + s->retry_after_ms);
+    s->urls_until_ms = 0;
+    if (state_ended(s->state))
+        set_ended_until(s, rules, now);
+    else
+        set_running_until(s, rules);
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
@@ -71,7 +77,8 @@ static void set_view(struct view_bytes *view, const struct view_bytes *from)
     strcpy(view->etag + ETAG_SIZE - 2, "\"");
 }
 
-struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules)
+struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules,
+                              struct moment now)
 {
     struct snapshot *s = xcalloc(1, sizeof(*s));
     *s = *draft;
@@ -79,7 +86,7 @@ struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapsho
     s->retry_after_ms = min64(draft->retry_after_ms, retry_after_max_ms);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         set_view(&s->views[i], &draft->views[i]);
-    set_times(s, rules);
+    set_times(s, rules, now);
     return s;
 }
 
@@ -98,9 +105,12 @@ void snapshot_unref(struct snapshot *s)
     free(s);
 }
 
-bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms)
+/* The URLs expire on a date. It is looked at again, because the wall clock may have been set, or have run while the
+ * loop's clock did not. */
+int64_t snapshot_left_ms(const struct snapshot *s, struct moment now)
 {
-    return now_ms < s->fresh_until_ms && (state_ended(s->state) || !snapshot_is_ahead(s, now_ms));
+    int64_t left_ms = s->fresh_until_ms - now.ms;
+    return s->urls_until_ms != 0 ? min64(left_ms, s->urls_until_ms - now.date_ms) : left_ms;
 }
 
 size_t snapshot_bytes(const struct snapshot *s)
@@ -111,11 +121,12 @@ size_t snapshot_bytes(const struct snapshot *s)
     return bytes;
 }
 
-void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out)
+void snapshot_encode(const struct snapshot *s, const char *digest, int64_t ttl_ms, struct buf *out)
 {
-    buf_addf(out, "%s %s %s %lld %lld %lld %lld %s %s", FORMAT, digest, state_name(s->state),
-             (long long)s->created_ms, (long long)s->fetched_ms, (long long)s->urls_expire_at,
-             (long long)s->retry_after_ms, s->key[0] ? s->key : "-", s->identity[0] ? s->identity : "-");
+    buf_addf(out, "%s %s %s %lld %lld %lld %lld %lld %s %s", FORMAT, digest, state_name(s->state),
+             (long long)s->created_ms, (long long)s->fetched_ms, (long long)ttl_ms,
+             (long long)s->urls_expire_at, (long long)s->retry_after_ms, s->key[0] ? s->key : "-",
+             s->identity[0] ? s->identity : "-");
     for (size_t i = 0; i < VIEW_COUNT; i++)
         buf_addf(out, " %zu", s->views[i].len);
     buf_putc(out, '\n');
@@ -143,7 +154,7 @@ static bool read_hex(char **rest, char *out, size_t size)
     return strlen(word) == size - 1 && strspn(word, "0123456789abcdef") == size - 1;
 }
 
-static const char *read_head(char *head, const char *digest, struct snapshot *draft)
+static const char *read_head(char *head, const char *digest, struct snapshot *draft, int64_t *ret_ttl_ms)
 {
     char *rest;
     const char *format = strtok_r(head, " ", &rest), *made_with = strtok_r(NULL, " ", &rest);
@@ -155,6 +166,7 @@ static const char *read_head(char *head, const char *digest, struct snapshot *dr
     draft->known = true;
     draft->created_ms = next_number(&rest);
     draft->fetched_ms = next_number(&rest);
+    *ret_ttl_ms = next_number(&rest);
     draft->urls_expire_at = next_number(&rest);
     draft->retry_after_ms = next_number(&rest);
     bool good_hex = read_hex(&rest, draft->key, sizeof(draft->key)) &&
@@ -164,8 +176,8 @@ static const char *read_head(char *head, const char *digest, struct snapshot *dr
     /* With larger values, sums of times would overflow. */
     const int64_t most = 1LL << 48;
     if (draft->state == STATE_NONE || !good_hex || draft->created_ms < 0 || draft->created_ms > most ||
-        draft->fetched_ms < 0 || draft->fetched_ms > most || draft->urls_expire_at < 0 ||
-        draft->urls_expire_at > most / 1000 || draft->retry_after_ms < 0)
+        draft->fetched_ms < 0 || draft->fetched_ms > most || *ret_ttl_ms < 0 || *ret_ttl_ms > most ||
+        draft->urls_expire_at < 0 || draft->urls_expire_at > most / 1000 || draft->retry_after_ms < 0)
         return "a malformed head";
     return NULL;
 }
@@ -181,8 +193,8 @@ static const char *find_views(const char *at, const char *end, struct snapshot *
     return at == end ? NULL : "an incomplete value";
 }
 
-struct snapshot *snapshot_decode(const char *value, size_t len, const char *digest,
-                                 const struct snapshot_rules *rules, const char **ret_why)
+struct snapshot *snapshot_decode(const char *value, size_t len, const struct snapshot_reading *reading,
+                                 const char **ret_why)
 {
     const char *line_end = memchr(value, '\n', len < HEAD_MAX ? len : HEAD_MAX);
     if (line_end == NULL) {
@@ -190,10 +202,16 @@ struct snapshot *snapshot_decode(const char *value, size_t len, const char *dige
         return NULL;
     }
     struct snapshot draft = {.state = STATE_NONE};
+    int64_t ttl_ms = 0;
     char *head = xstrndup(value, (size_t)(line_end - value));
-    *ret_why = read_head(head, digest, &draft);
+    *ret_why = read_head(head, reading->digest, &draft, &ttl_ms);
     free(head);
     if (*ret_why == NULL)
         *ret_why = find_views(line_end + 1, value + len, &draft);
-    return *ret_why == NULL ? snapshot_new(&draft, rules) : NULL;
+    if (*ret_why == NULL && (reading->ttl_ms < 0 || reading->ttl_ms > ttl_ms))
+        *ret_why = "unknown age (was the clock of Redis set back?)";
+    if (*ret_why != NULL)
+        return NULL;
+    draft.since_ms = reading->now.ms - (ttl_ms - reading->ttl_ms);
+    return snapshot_new(&draft, reading->rules, reading->now);
 }

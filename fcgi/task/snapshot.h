@@ -22,14 +22,16 @@ struct view_bytes {
 struct snapshot {
     unsigned refs;
     enum state state;
-    bool known;                   /* false: the provider file does not list the status value */
-    int64_t created_ms;           /* when the task was created, or first seen */
-    int64_t fetched_ms;           /* when the upstream answered */
-    int64_t fresh_until_ms;       /* until then it is served without a query */
-    int64_t keep_until_ms;        /* until then it may be served while the upstream fails */
-    int64_t urls_expire_at;       /* seconds since 1970; 0: never, as far as is known */
-    int64_t retry_after_ms;       /* the upstream's Retry-After; 0: none */
-    char key[KEY_MARK_SIZE];      /* the mark of the key that the query was made with; "": unknown */
+    bool known;              /* false: the provider file does not list the status value */
+    int64_t created_ms;      /* since 1970: when the task was created, or first seen */
+    int64_t fetched_ms;      /* since 1970: when the upstream answered, by the clock of the worker's host */
+    int64_t since_ms;        /* loop time of that answer, which may be before the system was started */
+    int64_t fresh_until_ms;  /* loop time: until then it is served without a query */
+    int64_t urls_until_ms;   /* since 1970: likewise, because of its URLs; 0: they set no limit */
+    int64_t keep_until_ms;   /* loop time: until then it may be served while the upstream fails */
+    int64_t urls_expire_at;  /* seconds since 1970; 0: never, as far as is known */
+    int64_t retry_after_ms;  /* the upstream's Retry-After; 0: none */
+    char key[KEY_MARK_SIZE]; /* the mark of the key that the query was made with; "": unknown */
     char identity[IDENTITY_SIZE]; /* a digest of the task's name in the answer; "": it has none */
     struct view_bytes views[VIEW_COUNT];
 };
@@ -44,33 +46,37 @@ struct snapshot_rules {
 
 /* Makes a snapshot of the facts in `draft`: its state, when it was created and fetched, and its views, whose bytes are
  * copied. References, entity tags and the times by the rules are set here. The caller owns the one reference. */
-struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules);
+struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules,
+                              struct moment now);
 
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is allowed */
 
-/* The poll interval of a task that was created at that time. */
-int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *rules, int64_t now_ms);
+/* The poll interval of a task that was created at that time. Both times are dates, so it is limited. */
+int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *rules, int64_t date_ms);
 
-bool snapshot_is_fresh(const struct snapshot *s, int64_t now_ms);
-
-/* Whether a snapshot comes from the future: the clock has stepped back, or the clock of another host is fast. */
-enum { SNAPSHOT_CLOCKS_APART_MS = 5000 };
-
-static inline bool snapshot_is_ahead(const struct snapshot *s, int64_t now_ms)
-{
-    return s->fetched_ms > now_ms + SNAPSHOT_CLOCKS_APART_MS;
-}
+/* How long it is still fresh; 0 or less: it is stale. */
+int64_t snapshot_left_ms(const struct snapshot *s, struct moment now);
 
 /* The approximate memory that it takes. */
 size_t snapshot_bytes(const struct snapshot *s);
 
-/* Writes it as a value for Redis, which begins with a format version and `digest`, that of the provider file. */
-void snapshot_encode(const struct snapshot *s, const char *digest, struct buf *out);
+/* Writes it as a value for Redis, which keeps it for `ttl_ms`. The value begins with a format version and `digest`,
+ * that of the provider file. */
+void snapshot_encode(const struct snapshot *s, const char *digest, int64_t ttl_ms, struct buf *out);
 
-/* The inverse; `rules` give the times. NULL with *ret_why (static text) if the value has another format or digest, or
- * is malformed. */
-struct snapshot *snapshot_decode(const char *value, size_t len, const char *digest,
-                                 const struct snapshot_rules *rules, const char **ret_why);
+/* How a value is read. */
+struct snapshot_reading {
+    const char *digest;                 /* (ref) of the provider file */
+    const struct snapshot_rules *rules; /* (ref) they give the times */
+    struct moment now;
+    int64_t
+        ttl_ms; /* how long Redis still keeps the value: that tells its age, however far the hosts' clocks differ */
+};
+
+/* The inverse. NULL with *ret_why (static text) if the value has another format or digest, is malformed,
+ * or has an unknown age. */
+struct snapshot *snapshot_decode(const char *value, size_t len, const struct snapshot_reading *reading,
+                                 const char **ret_why);
 
 #endif

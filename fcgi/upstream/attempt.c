@@ -65,22 +65,23 @@ static void send_query(struct attempt *a)
 static struct snapshot *make_snapshot(const struct attempt *a, const struct http_answer *answer,
                                       const struct view *view)
 {
-    int64_t now = wall_ms();
+    const struct moment now = moment_now(a->order.loop);
     const struct snapshot *last = a->order.last;
     const struct snapshot_rules rules = task_rules(a->order.task, a->order.cache);
     struct snapshot draft = {.state = view->state,
                              .known = view->known,
                              .created_ms = view->created_at * 1000,
-                             .fetched_ms = now,
+                             .fetched_ms = now.date_ms,
+                             .since_ms = now.ms,
                              .urls_expire_at = view->urls_expire_at,
                              .retry_after_ms = answer->retry_after_ms};
     memcpy(draft.key, a->choice.owner, sizeof(draft.key));
     if (draft.created_ms == 0)
-        draft.created_ms = last ? last->created_ms : now;
+        draft.created_ms = last ? last->created_ms : now.date_ms;
     memcpy(draft.identity, view->identity[0] || !last ? view->identity : last->identity, IDENTITY_SIZE);
     for (size_t i = 0; i < VIEW_COUNT; i++)
         draft.views[i] = (struct view_bytes){.data = view->views[i].data, .len = view->views[i].len};
-    return snapshot_new(&draft, &rules);
+    return snapshot_new(&draft, &rules, now);
 }
 
 static enum outcome read_view(const struct attempt *a, const struct upstream_call *call,

@@ -18,6 +18,7 @@ struct attempt_end {
 };
 
 struct attempt_order {
+    const uv_loop_t *loop;          /* (ref) */
     struct upstreams *upstreams;    /* (ref) this and all (ref) below outlive the attempt */
     const struct conf_cache *cache; /* (ref) the rules for snapshots */
     const struct task *task;        /* (ref) */

@@ -36,7 +36,8 @@ void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s)
 {
     static const char head[] = "{\"alg\":\"HS256\",\"typ\":\"JWT\"}";
     const char *secret = strchr(key, ':');
-    if ((jwt->text != NULL && now_s < jwt->renew_at) || secret == NULL || strlen(key) > 1024)
+    bool current = now_s < jwt->renew_at && now_s >= jwt->renew_at - JWT_RENEW_SECONDS;
+    if ((jwt->text != NULL && current) || secret == NULL || strlen(key) > 1024)
         return;
     struct buf claims, token;
     unsigned char signature[EVP_MAX_MD_SIZE];

@@ -34,7 +34,7 @@ void headers_add(struct headers *headers, const char *name, const char *value);
 void headers_add_template(struct headers *headers, const char *name, const char *value, const char *key,
                           struct jwt *jwt, int64_t now_s);
 
-/* Makes a new token if the current one is about to expire. */
+/* Makes a new token if the current one is about to expire, or is not valid yet because the clock was set back. */
 void jwt_renew(struct jwt *jwt, const char *key, int64_t now_s);
 void jwt_done(struct jwt *jwt);
 

@@ -3,7 +3,7 @@
     clock.step(30)    advances the time by half a minute; timers that are due fire now
     clock.freeze()    stops the time except for step(); connections work, time-outs do not expire
     clock.run()       lets the time run on from its current value
-    clock.set_back(5) sets the wall clock back; monotonic clocks are not affected
+    clock.set_wall(-5) sets the wall clock back; monotonic clocks are not affected
 
 A step wakes sleeping programs at once. It is one jump, however: an interval timer of a second fires once in a step of a
 minute.
@@ -55,9 +55,9 @@ class Clock:
     def step(self, seconds: float) -> None:
         self._set(self._frozen, self._wall_ns + round(seconds * 1e9), self._monotonic_ns + round(seconds * 1e9))
 
-    def set_back(self, seconds: float) -> None:
-        """Steps the wall clock alone, as an administrator or NTP does; monotonic clocks and timers go on."""
-        self._set(self._frozen, self._wall_ns - round(seconds * 1e9), self._monotonic_ns)
+    def set_wall(self, seconds: float) -> None:
+        """Sets the wall clock alone, back if negative, as an administrator or NTP does; monotonic clocks and timers go on."""
+        self._set(self._frozen, self._wall_ns + round(seconds * 1e9), self._monotonic_ns)
 
     def freeze(self) -> None:
         """Freezes the clock at the next whole second, so that differences to unix times are whole, too."""

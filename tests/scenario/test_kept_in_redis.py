@@ -95,13 +95,13 @@ def test_ended_value_replaces_a_running_snapshot_with_a_later_time(make_stack, t
     other = second_host(make_stack, stack, providers=SLOW)
     stack.standin.switch("t", state="SUCCESS")
     assert status(other.ask_worker(NATIVE + "t")) == "SUCCESS"
-    ended = wait_stored(stack, "t")
+    ended, ttl_ms = wait_stored(stack, "t"), stack.redis.cli("PTTL", REDIS_KEY + "t")
     stack.redis.cli("DEL", REDIS_KEY + "t")
 
     stack.standin.switch("t", state="IN_PROGRESS")
     assert status(stack.task("t")) == "IN_PROGRESS"
     assert wait_stored(stack, "t") != ended
-    stack.redis.cli("SET", REDIS_KEY + "t", ended)
+    stack.redis.cli("SET", REDIS_KEY + "t", ended, "PX", ttl_ms)
     hook(stack, "t")
     stack.wait_until(lambda: status(stack.task("t")) == "SUCCESS", what="the end of the task")
     assert stack.standin.count("t") == 2

@@ -146,7 +146,7 @@ def start(stack):
     stack.nginx.start()
 
 
-@pytest.mark.parametrize("command, verb", [("get", "GET"), ("set", "SET"), ("incr", "EVAL")])
+@pytest.mark.parametrize("command, verb", [("get", "GET"), ("pttl", "PTTL"), ("set", "SET"), ("incr", "EVAL")])
 def test_service_is_degraded_until_a_missing_permission_is_granted(make_frozen, command, verb):
     stack = acl_stack(make_frozen)
     start(stack)

@@ -5,8 +5,10 @@
 
 #include "request/answer.h"
 
-static const struct answer_facts facts = {
-    .request_id = "req-1", .now_ms = 1736867746000, .by_origin = true, .origin = "https://app.example.com"};
+static const struct answer_facts facts = {.request_id = "req-1",
+                                          .now = {5000, 1736867746000},
+                                          .by_origin = true,
+                                          .origin = "https://app.example.com"};
 
 static void assert_line(const struct buf *head, const char *line)
 {

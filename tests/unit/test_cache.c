@@ -6,7 +6,12 @@
 
 #include "task/cache.h"
 
-static const int64_t now = 1736867746000;
+static const int64_t now = 5000, epoch = 1736867741000; /* loop time, and the date of its 0 */
+static struct moment at(int64_t ms)
+{
+    return (struct moment){.ms = ms, .date_ms = epoch + ms};
+}
+
 static const struct snapshot_rules rules = {
     .terminal_ttl_ms = 10000, .stale_for_ms = 60000, .poll_min_ms = 2000, .poll_max_ms = 15000};
 
@@ -25,12 +30,13 @@ static int start(void **unused __attribute__((unused)))
     static const struct conf_cache conf = {.memory = 1 << 20, .missing_ttl_ms = 5000};
     const struct snapshot draft = {.state = STATE_SUCCEEDED,
                                    .known = true,
-                                   .fetched_ms = now,
+                                   .fetched_ms = epoch + now,
+                                   .since_ms = now,
                                    .views = {{.data = view, .len = 2}, {.data = view, .len = 2}}};
     task_init(&task, &route, "a");
     task_init(&other, &route, "b");
     cache = cache_new(&conf, 2);
-    snapshot = snapshot_new(&draft, &rules);
+    snapshot = snapshot_new(&draft, &rules, at(now));
     return 0;
 }
 
@@ -52,7 +58,7 @@ static struct task numbered_task(const char *prefix, int number)
 
 static void assert_nothing_known(const struct task *of, int64_t at_ms)
 {
-    struct cache_result cached = cache_get(cache, of, at_ms);
+    struct cache_result cached = cache_get(cache, of, at(at_ms));
     assert_null(cached.snapshot);
     assert_int_equal(cached.problem, PROBLEM_NONE);
     assert_int_equal(cached.left_ms, 0);
@@ -63,10 +69,11 @@ static struct snapshot *new_running(void)
 {
     const struct snapshot draft = {.state = STATE_RUNNING,
                                    .known = true,
-                                   .created_ms = now,
-                                   .fetched_ms = now,
+                                   .created_ms = epoch + now,
+                                   .fetched_ms = epoch + now,
+                                   .since_ms = now,
                                    .views = {{.data = "{}", .len = 2}, {.data = "{}", .len = 2}}};
-    return snapshot_new(&draft, &rules);
+    return snapshot_new(&draft, &rules, at(now));
 }
 
 TEST(new_cache_is_empty)
@@ -78,10 +85,10 @@ TEST(new_cache_is_empty)
 TEST(snapshot_is_fresh_then_stale_then_gone)
 {
     cache_keep(cache, &task, snapshot, 0);
-    struct cache_result cached = cache_get(cache, &task, now + 4000);
+    struct cache_result cached = cache_get(cache, &task, at(now + 4000));
     assert_ptr_equal(cached.snapshot, snapshot);
     assert_int_equal(cached.left_ms, 6000);
-    cached = cache_get(cache, &task, now + 10000);
+    cached = cache_get(cache, &task, at(now + 10000));
     assert_ptr_equal(cached.snapshot, snapshot);
     assert_int_equal(cached.left_ms, 0);
     assert_nothing_known(&other, now);
@@ -91,7 +98,7 @@ TEST(snapshot_is_fresh_then_stale_then_gone)
 TEST(unseen_task_is_missing_at_once_and_for_missing_ttl)
 {
     assert_true(cache_keep_missing(cache, &task, NULL, now));
-    struct cache_result cached = cache_get(cache, &task, now + 1000);
+    struct cache_result cached = cache_get(cache, &task, at(now + 1000));
     assert_int_equal(cached.problem, PROBLEM_TASK_NOT_FOUND);
     assert_int_equal(cached.left_ms, 4000);
     assert_nothing_known(&task, now + 5000);
@@ -103,9 +110,9 @@ TEST(seen_task_is_missing_after_three_reports)
     cache_keep(cache, &task, snapshot, 0);
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
-    assert_ptr_equal(cache_get(cache, &task, now).snapshot, snapshot);
+    assert_ptr_equal(cache_get(cache, &task, at(now)).snapshot, snapshot);
     assert_true(cache_keep_missing(cache, &task, snapshot, now));
-    struct cache_result cached = cache_get(cache, &task, now);
+    struct cache_result cached = cache_get(cache, &task, at(now));
     assert_null(cached.snapshot);
     assert_int_equal(cached.problem, PROBLEM_TASK_NOT_FOUND);
 }
@@ -125,7 +132,7 @@ TEST(new_snapshot_resets_the_count_of_missing)
     cache_keep(cache, &task, snapshot, 0);
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
     cache_keep_missing(cache, &task, snapshot, now);
-    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 1, now);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 1, at(now));
     assert_false(cache_keep_missing(cache, &task, snapshot, now));
 }
 
@@ -133,7 +140,7 @@ TEST(missing_task_that_appears_is_found)
 {
     cache_keep_missing(cache, &task, NULL, now);
     cache_keep(cache, &task, snapshot, 0);
-    struct cache_result cached = cache_get(cache, &task, now);
+    struct cache_result cached = cache_get(cache, &task, at(now));
     assert_int_equal(cached.problem, PROBLEM_NONE);
     assert_ptr_equal(cached.snapshot, snapshot);
 }
@@ -142,40 +149,40 @@ TEST(stale_snapshot_is_served_until_the_retry_time_after_a_failure)
 {
     cache_keep(cache, &task, snapshot, 0);
     cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_TIMEOUT, 0,
-                       now); /* the interval is 12 s by now */
-    assert_int_equal(cache_get(cache, &task, now + 1000).problem, PROBLEM_NONE); /* it is still fresh */
-    struct cache_result cached = cache_get(cache, &task, now + 11000);
+                       at(now)); /* the interval is 12 s by now */
+    assert_int_equal(cache_get(cache, &task, at(now + 1000)).problem, PROBLEM_NONE); /* it is still fresh */
+    struct cache_result cached = cache_get(cache, &task, at(now + 11000));
     assert_int_equal(cached.problem, PROBLEM_UPSTREAM_TIMEOUT);
     assert_int_equal(cached.left_ms, 1000);
     assert_ptr_equal(cached.snapshot, snapshot);
-    assert_int_equal(cache_get(cache, &task, now + 12000).problem, PROBLEM_NONE);
+    assert_int_equal(cache_get(cache, &task, at(now + 12000)).problem, PROBLEM_NONE);
 }
 
 TEST(failing_task_without_a_snapshot_waits_for_its_minimum_interval)
 {
-    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 0, now), 2000);
-    struct cache_result cached = cache_get(cache, &task, now + 500);
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 0, at(now)), 2000);
+    struct cache_result cached = cache_get(cache, &task, at(now + 500));
     assert_null(cached.snapshot);
     assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
     assert_int_equal(cached.left_ms, 1500);
     assert_nothing_known(&task, now + 2000);
-    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 12000, now), 12000);
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_ERROR, 12000, at(now)), 12000);
     assert_nothing_known(&other, now);
 }
 
 TEST(unsent_query_is_not_remembered_as_a_failure)
 {
-    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UNAVAILABLE, 5000, now), 0);
-    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_OVERLOADED, 5000, now), 0);
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_UNAVAILABLE, 5000, at(now)), 0);
+    assert_int_equal(cache_keep_failure(cache, &task, NULL, PROBLEM_OVERLOADED, 5000, at(now)), 0);
     assert_nothing_known(&task, now);
 }
 
 TEST(failure_outlives_an_expired_snapshot)
 {
     cache_keep(cache, &task, snapshot, 0);
-    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 0, now + 65000);
-    assert_ptr_equal(cache_get(cache, &task, now + 69000).snapshot, snapshot);
-    struct cache_result cached = cache_get(cache, &task, now + 71000);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 0, at(now + 65000));
+    assert_ptr_equal(cache_get(cache, &task, at(now + 69000)).snapshot, snapshot);
+    struct cache_result cached = cache_get(cache, &task, at(now + 71000));
     assert_null(cached.snapshot);
     assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
     assert_int_equal(cached.left_ms, 6000);
@@ -185,15 +192,15 @@ TEST(failure_outlives_an_expired_snapshot)
 
 TEST(new_snapshot_clears_a_failure)
 {
-    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, now);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UPSTREAM_ERROR, 60000, at(now));
     cache_keep(cache, &task, snapshot, 0);
-    assert_int_equal(cache_get(cache, &task, now + 11000).problem, PROBLEM_NONE);
+    assert_int_equal(cache_get(cache, &task, at(now + 11000)).problem, PROBLEM_NONE);
 }
 
 TEST(retry_after_extends_the_interval)
 {
-    cache_keep_failure(cache, &task, snapshot, PROBLEM_UNAVAILABLE, 60000, now);
-    assert_int_equal(cache_get(cache, &task, now + 50000).left_ms, 10000);
+    cache_keep_failure(cache, &task, snapshot, PROBLEM_UNAVAILABLE, 60000, at(now));
+    assert_int_equal(cache_get(cache, &task, at(now + 50000)).left_ms, 10000);
 }
 
 TEST(only_a_running_snapshot_can_be_outdated)
@@ -202,12 +209,12 @@ TEST(only_a_running_snapshot_can_be_outdated)
     struct snapshot *running = new_running();
     cache_keep(cache, &task, snapshot, 0);
     cache_outdate(cache, key, strlen(key), now + 1000);
-    assert_int_equal(cache_get(cache, &task, now + 1000).left_ms, 9000); /* it has ended */
+    assert_int_equal(cache_get(cache, &task, at(now + 1000)).left_ms, 9000); /* it has ended */
     cache_keep(cache, &task, running, 0);
     cache_outdate(cache, unknown, strlen(unknown), now + 1000);
-    assert_int_equal(cache_get(cache, &task, now + 1000).left_ms, 1000);
+    assert_int_equal(cache_get(cache, &task, at(now + 1000)).left_ms, 1000);
     cache_outdate(cache, key, strlen(key), now + 1000);
-    struct cache_result cached = cache_get(cache, &task, now + 1000);
+    struct cache_result cached = cache_get(cache, &task, at(now + 1000));
     assert_int_equal(cached.left_ms, 0);
     assert_ptr_equal(cached.snapshot, running);
     snapshot_unref(running);
@@ -231,9 +238,9 @@ TEST(failure_of_another_worker_applies_to_stale_snapshots)
     struct snapshot *running = new_running();
     cache_keep(cache, &task, running, 0);
     cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
-    assert_int_equal(cache_get(cache, &task, now + 2000).problem, PROBLEM_NONE); /* it was fresh */
+    assert_int_equal(cache_get(cache, &task, at(now + 2000)).problem, PROBLEM_NONE); /* it was fresh */
     cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
-    struct cache_result cached = cache_get(cache, &task, now + 3000);
+    struct cache_result cached = cache_get(cache, &task, at(now + 3000));
     assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
     assert_int_equal(cached.left_ms, 6000);
     cache_keep_remote_failure(cache, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
@@ -247,9 +254,9 @@ TEST(guessed_ids_cannot_push_out_results)
     for (int i = 0; i < 20000; i++) {
         struct task guessed = numbered_task("guessed", i), failing = numbered_task("failing", i);
         cache_keep_missing(cache, &guessed, NULL, now);
-        cache_keep_failure(cache, &failing, NULL, PROBLEM_UPSTREAM_ERROR, 0, now);
+        cache_keep_failure(cache, &failing, NULL, PROBLEM_UPSTREAM_ERROR, 0, at(now));
     }
-    assert_ptr_equal(cache_get(cache, &task, now).snapshot, snapshot);
+    assert_ptr_equal(cache_get(cache, &task, at(now)).snapshot, snapshot);
     assert_int_equal(cache_usage(cache).evictions, 0);
     assert_int_equal(cache_usage(cache).entries, 1);
 }
@@ -278,7 +285,7 @@ TEST(entry_of_the_account_that_uses_the_most_is_evicted)
     }
     size_t half = cache_usage(cache).entries / 2;
     assert_true(cache_usage(cache).evictions > 0);
-    assert_non_null(cache_get(cache, &task, now).snapshot);
+    assert_non_null(cache_get(cache, &task, at(now)).snapshot);
     cache_keep(cache, &task, snapshot, 0); /* it stays in its account */
     for (int i = 0; i < 10000; i++) {
         struct task further = numbered_task("more", i);
@@ -288,7 +295,7 @@ TEST(entry_of_the_account_that_uses_the_most_is_evicted)
     size_t kept = 0;
     for (int i = 0; i < 10000; i++) {
         struct task old = numbered_task("task", i);
-        kept += cache_get(cache, &old, now).snapshot != NULL;
+        kept += cache_get(cache, &old, at(now)).snapshot != NULL;
     }
     assert_in_range(kept, half - 2, half + 2);
 }
@@ -299,9 +306,10 @@ static void keep(const struct task *of, size_t len)
     static const char bytes[1 << 20] = {0};
     const struct snapshot draft = {.state = STATE_SUCCEEDED,
                                    .known = true,
-                                   .fetched_ms = now,
+                                   .fetched_ms = epoch + now,
+                                   .since_ms = now,
                                    .views = {{.data = bytes, .len = len}, {.data = bytes, .len = len}}};
-    struct snapshot *s = snapshot_new(&draft, &rules);
+    struct snapshot *s = snapshot_new(&draft, &rules, at(now));
     cache_keep(cache, of, s, 0);
     snapshot_unref(s);
 }
@@ -314,10 +322,10 @@ TEST(newer_snapshot_replaces_the_older_one)
     assert_int_equal(cache_usage(cache).entries, 1);
     assert_int_equal(cache_usage(cache).bytes, small + 2 * 990);
     assert_true(small > sizeof(struct snapshot));
-    struct snapshot *s = cache_get(cache, &task, now).snapshot;
+    struct snapshot *s = cache_get(cache, &task, at(now)).snapshot;
     assert_int_equal(s->views[0].len, 1000);
     cache_keep(cache, &task, s, 0);
-    assert_ptr_equal(cache_get(cache, &task, now).snapshot, s);
+    assert_ptr_equal(cache_get(cache, &task, at(now)).snapshot, s);
     assert_int_equal(s->refs, 1);
 }
 
@@ -325,13 +333,13 @@ TEST(least_recently_used_is_evicted_first)
 {
     keep(&task, 1000);
     keep(&other, 1000);
-    cache_get(cache, &task, now);
+    cache_get(cache, &task, at(now));
     for (int i = 0; cache_usage(cache).evictions == 0; i++) {
         struct task further = numbered_task("task", i);
         keep(&further, 1000);
     }
     assert_nothing_known(&other, now);
-    assert_non_null(cache_get(cache, &task, now).snapshot);
+    assert_non_null(cache_get(cache, &task, at(now)).snapshot);
 }
 
 TEST(memory_limit_is_never_exceeded_and_accounting_balances)
@@ -346,7 +354,7 @@ TEST(memory_limit_is_never_exceeded_and_accounting_balances)
     assert_true(cache_usage(cache).evictions > 0);
     for (int i = 0; i < 1000; i++) {
         struct task any = numbered_task("task", i);
-        cache_get(cache, &any, now + 70000);
+        cache_get(cache, &any, at(now + 70000));
     }
     assert_int_equal(cache_usage(cache).entries, 0);
     assert_int_equal(cache_usage(cache).bytes, 0);
@@ -359,13 +367,13 @@ TEST(oversized_snapshot_is_not_cached)
     assert_nothing_known(&task, now);
     assert_int_equal(cache_usage(cache).entries, 0);
     keep(&other, 10);
-    assert_non_null(cache_get(cache, &other, now).snapshot);
+    assert_non_null(cache_get(cache, &other, at(now)).snapshot);
 }
 
 TEST(referenced_snapshot_outlives_its_eviction)
 {
     keep(&task, 10);
-    struct snapshot *s = snapshot_ref(cache_get(cache, &task, now).snapshot);
+    struct snapshot *s = snapshot_ref(cache_get(cache, &task, at(now)).snapshot);
     keep(&task, 20);
     assert_int_equal(s->refs, 1);
     assert_int_equal(s->views[0].len, 10);

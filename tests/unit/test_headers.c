@@ -117,6 +117,17 @@ TEST(token_is_reused_until_shortly_before_it_expires)
     jwt_done(&jwt);
 }
 
+TEST(token_is_renewed_when_the_clock_is_set_back)
+{
+    struct jwt jwt = {0};
+    jwt_renew(&jwt, "access:secret", now_s);
+    char *first = xstrdup(jwt.text);
+    jwt_renew(&jwt, "access:secret", now_s - 3600);
+    assert_string_not_equal(jwt.text, first);
+    free(first);
+    jwt_done(&jwt);
+}
+
 TEST(key_without_two_halves_gives_no_token)
 {
     struct jwt jwt = {0};
@@ -162,6 +173,7 @@ int main(void)
         cmocka_unit_test(uuid_is_version_4_and_new_each_time),
         cmocka_unit_test(token_is_signed_with_the_secret_half_and_names_the_other),
         cmocka_unit_test(token_is_reused_until_shortly_before_it_expires),
+        cmocka_unit_test(token_is_renewed_when_the_clock_is_set_back),
         cmocka_unit_test(key_without_two_halves_gives_no_token),
         cmocka_unit_test(longest_key_with_escapes_gives_a_token),
         cmocka_unit_test(secrets_are_the_key_its_secret_half_and_the_token),

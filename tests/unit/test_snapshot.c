@@ -6,7 +6,8 @@
 
 #include "task/snapshot.h"
 
-static const int64_t now = 1736867746000;
+static const int64_t now = 1736867746000;                   /* a date */
+static const struct moment present = {5000, 1736867746000}; /* the same by both clocks */
 static const struct snapshot_rules rules = {
     .terminal_ttl_ms = 86400000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
 
@@ -16,18 +17,24 @@ static struct snapshot *made(struct snapshot draft)
 {
     draft.known = true;
     draft.fetched_ms = now;
+    draft.since_ms = present.ms;
     draft.views[VIEW_NATIVE] = (struct view_bytes){.data = native, .len = sizeof(native) - 1};
     draft.views[VIEW_UNIFIED] = (struct view_bytes){.data = unified, .len = sizeof(unified) - 1};
-    return snapshot_new(&draft, &rules);
+    return snapshot_new(&draft, &rules, present);
+}
+
+static struct moment later(int64_t ms)
+{
+    return (struct moment){present.ms + ms, present.date_ms + ms};
 }
 
 /* The time from fetching until it becomes stale. */
 static int64_t fresh_for(struct snapshot draft)
 {
     struct snapshot *s = made(draft);
-    int64_t ms = s->fresh_until_ms - now;
-    assert_true(ms <= 0 || snapshot_is_fresh(s, s->fresh_until_ms - 1));
-    assert_false(snapshot_is_fresh(s, s->fresh_until_ms));
+    int64_t ms = s->fresh_until_ms - present.ms;
+    assert_int_equal(snapshot_left_ms(s, present), ms);
+    assert_int_equal(snapshot_left_ms(s, later(ms)), 0);
     assert_int_equal(s->keep_until_ms, s->fresh_until_ms + rules.stale_for_ms);
     snapshot_unref(s);
     return ms;
@@ -61,6 +68,36 @@ TEST(expired_urls_are_refreshed_each_minute)
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000), 60000);
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 - 86400), 60000);
     assert_int_equal(FRESH_FOR(.state = STATE_SUCCEEDED, .urls_expire_at = 1), 60000);
+}
+
+/* ---- a wall clock that is set ---- */
+
+static int64_t left_after(struct snapshot draft, int64_t loop_ms, int64_t date_ms)
+{
+    struct snapshot *s = made(draft);
+    int64_t left_ms = snapshot_left_ms(s, (struct moment){present.ms + loop_ms, present.date_ms + date_ms});
+    snapshot_unref(s);
+    return left_ms;
+}
+
+TEST(interval_does_not_depend_on_the_wall_clock)
+{
+    const struct snapshot running = {.state = STATE_RUNNING, .created_ms = now};
+    const struct snapshot ended = {.state = STATE_SUCCEEDED};
+    for (int64_t set_ms = -3600000; set_ms <= 3600000; set_ms += 3600000) {
+        assert_int_equal(left_after(running, 500, set_ms), 1500);
+        assert_int_equal(left_after(ended, 500, set_ms), rules.terminal_ttl_ms - 500);
+    }
+}
+
+TEST(urls_expire_on_their_date)
+{
+    const struct snapshot ended = {.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 + 3600};
+    assert_int_equal(left_after(ended, 0, 3000000), 540000);
+    assert_int_equal(left_after(ended, 0, 3540000), 0);
+    assert_int_equal(left_after(ended, 3540000, -3600000), 0); /* not later than expected */
+    const struct snapshot expired = {.state = STATE_SUCCEEDED, .urls_expire_at = now / 1000 - 1};
+    assert_int_equal(left_after(expired, 0, 3600000), 60000); /* at most one query a minute */
 }
 
 TEST(poll_interval_grows_with_task_age)
@@ -132,20 +169,30 @@ static struct buf encoded(void)
                                                 .key = "0123abcd",
                                                 .identity = "0123456789abcdef0123456789abcdef"});
     buf_init(&out, 65536);
-    snapshot_encode(s, "0123456789abcdef", &out);
+    snapshot_encode(s, "0123456789abcdef", 9, &out);
     snapshot_unref(s);
     return out;
 }
 
-static struct snapshot *decoded(const char *value, size_t len, const char **ret_why)
+/* Decodes a value that Redis keeps for a further `ttl_ms`, on a host whose clock is behind by `behind_ms`. */
+static struct snapshot *decoded_at(const char *value, size_t len, int64_t ttl_ms, int64_t behind_ms,
+                                   const char **ret_why)
 {
+    const struct snapshot_reading reading = {
+        "0123456789abcdef", &rules, {present.ms, present.date_ms - behind_ms}, ttl_ms};
     /* Exactly as long as the value, so that the sanitizer detects reads past the end. */
     char *exact = malloc(len > 0 ? len : 1);
     memcpy(exact, value, len);
     *ret_why = NULL;
-    struct snapshot *s = snapshot_decode(exact, len, "0123456789abcdef", &rules, ret_why);
+    struct snapshot *s = snapshot_decode(exact, len, &reading, ret_why);
     free(exact);
     return s;
+}
+
+/* One that was just stored. */
+static struct snapshot *decoded(const char *value, size_t len, const char **ret_why)
+{
+    return decoded_at(value, len, 9, 0, ret_why);
 }
 
 TEST(snapshot_round_trips_through_redis)
@@ -163,7 +210,8 @@ TEST(snapshot_round_trips_through_redis)
     assert_int_equal(s->urls_expire_at, now / 1000 + 3600);
     assert_string_equal(s->key, "0123abcd");
     assert_string_equal(s->identity, "0123456789abcdef0123456789abcdef");
-    assert_int_equal(s->fresh_until_ms, now + 3540000);
+    assert_int_equal(s->since_ms, present.ms);
+    assert_int_equal(s->fresh_until_ms, present.ms + 3540000);
     assert_string_equal(s->views[VIEW_NATIVE].data, native);
     assert_string_equal(s->views[VIEW_UNIFIED].data, unified);
     snapshot_unref(s);
@@ -174,10 +222,13 @@ TEST(value_of_another_provider_file_is_not_used)
 {
     struct buf value = encoded();
     const char *why = NULL;
-    assert_null(snapshot_decode(value.data, value.len, "fedcba9876543210", &rules, &why));
+    assert_null(snapshot_decode(value.data, value.len,
+                                &(struct snapshot_reading){"fedcba9876543210", &rules, present, 0}, &why));
     assert_string_equal(why, "another provider file");
-    assert_null(snapshot_decode(value.data, value.len, "0123456789abcde", &rules, &why));
-    assert_null(snapshot_decode(value.data, value.len, "", &rules, &why));
+    assert_null(snapshot_decode(value.data, value.len,
+                                &(struct snapshot_reading){"0123456789abcde", &rules, present, 0}, &why));
+    assert_null(
+        snapshot_decode(value.data, value.len, &(struct snapshot_reading){"", &rules, present, 0}, &why));
     buf_done(&value);
 }
 
@@ -210,51 +261,84 @@ TEST(random_bit_flips_do_not_crash_it)
     buf_done(&value);
 }
 
+#define H "taskproxy/5 0123456789abcdef "
+
 TEST(stored_value_keeps_retry_after)
 {
-    static const char value[] = "taskproxy/4 0123456789abcdef running 1000 2000 0 60000 - - 0 0\n";
+    static const char value[] = H "running 1000 2000 600000 0 60000 - - 0 0\n";
     const char *why;
-    struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
-    assert_int_equal(s->fresh_until_ms, 62000);
+    struct snapshot *s = decoded_at(value, sizeof(value) - 1, 599000, 0, &why);
+    assert_int_equal(snapshot_left_ms(s, present), 59000);
     snapshot_unref(s);
+}
+
+static int64_t left_by_redis(int64_t ttl_ms, int64_t behind_ms)
+{
+    static const char value[] = H "running 1000 1000 600000 0 0 - - 0 0\n";
+    const char *why;
+    struct snapshot *s = decoded_at(value, sizeof(value) - 1, ttl_ms, behind_ms, &why);
+    int64_t left_ms = snapshot_left_ms(s, present);
+    snapshot_unref(s);
+    return left_ms;
+}
+
+TEST(age_of_a_stored_value_goes_by_the_clock_of_redis)
+{
+    for (int64_t behind_ms = -3600000; behind_ms <= 3600000; behind_ms += 1800000) {
+        assert_int_equal(left_by_redis(600000, behind_ms), 2000);
+        assert_int_equal(left_by_redis(598500, behind_ms), 500);
+        assert_int_equal(left_by_redis(590000, behind_ms), -8000);
+    }
+}
+
+TEST(stored_value_of_unknown_age_is_not_used)
+{
+    static const char value[] = H "running 1000 1000 600000 0 0 - - 0 0\n";
+    static const int64_t ttls[] = {-1, 600001, 4200000}; /* no expiry; the clock of Redis was set back */
+    for (size_t i = 0; i < NELEMS(ttls); i++) {
+        const char *why;
+        assert_null(decoded_at(value, sizeof(value) - 1, ttls[i], 0, &why));
+        assert_string_equal(why, "unknown age (was the clock of Redis set back?)");
+    }
 }
 
 TEST(foreign_and_hostile_values_are_rejected)
 {
-#define H "taskproxy/4 0123456789abcdef "
     static const char *const bad[] = {"",
                                       "\n",
                                       " \n",
                                       "hello\n",
                                       "{\"a\":1}",
-                                      "taskproxy/4\n",
-                                      "taskproxy/3 0123456789abcdef running 1 1 0 0 - - 0 0\n",
+                                      "taskproxy/5\n",
+                                      "taskproxy/4 0123456789abcdef running 1 1 1 0 0 - - 0 0\n",
                                       H "\n",
                                       H "running\n",
-                                      H "running 1 1 0 0 0\n",
-                                      H "running 1 1 0 0 - - 1 0\n",
-                                      H "running 1 1 0 0 - - 0 0\nx",
-                                      H "running 1 1 0 -1 - - 0 0\n",
-                                      H "running 1 1 0 x - - 0 0\n",
-                                      H "none 1 1 0 0 - - 0 0\n",
-                                      H "Running 1 1 0 0 - - 0 0\n",
-                                      H "running -1 1 0 0 - - 0 0\n",
-                                      H "running 1 x 0 0 - - 0 0\n",
-                                      H "running 1 1 0 0 - - 18446744073709551615 0\n",
-                                      H "running 1 1 0 0 - - 9223372036854775807 9223372036854775807\nab",
-                                      H "running 9223372036854775807 1 0 0 - - 0 0\n",
-                                      H "running 1 9223372036854775807 0 0 - - 0 0\n",
-                                      H "succeeded 1 1 9223372036854775807 0 - - 0 0\n",
-                                      H "succeeded 1 1 281474976711 0 - - 0 0\n",
-                                      H "running 1 1 0 0 - - 2 18446744073709551615\nab",
-                                      H "running 1 1 0 0 - - 0x0 0\n",
-                                      H "running 1 1 0 0 - 0 0\n",
-                                      H "running 1 1 0 0 - 0123456789abcdef0123456789abcde 0 0\n",
-                                      H "running 1 1 0 0 - 0123456789abcdef0123456789abcdef0 0 0\n",
-                                      H "running 1 1 0 0 - 0123456789ABCDEF0123456789abcdef 0 0\n",
-                                      H "running 1 1 0 0 0123456 - 0 0\n",
-                                      H "running 1 1 0 0 012345678 - 0 0\n",
-                                      H "running 1 1 0 0 0123456G - 0 0\n"};
+                                      H "running 1 1 9 0 0 0\n",
+                                      H "running 1 1 9 0 0 - - 1 0\n",
+                                      H "running 1 1 9 0 0 - - 0 0\nx",
+                                      H "running 1 1 -1 0 0 - - 0 0\n",
+                                      H "running 1 1 9223372036854775807 0 0 - - 0 0\n",
+                                      H "running 1 1 9 0 -1 - - 0 0\n",
+                                      H "running 1 1 9 0 x - - 0 0\n",
+                                      H "none 1 1 9 0 0 - - 0 0\n",
+                                      H "Running 1 1 9 0 0 - - 0 0\n",
+                                      H "running -1 1 9 0 0 - - 0 0\n",
+                                      H "running 1 x 9 0 0 - - 0 0\n",
+                                      H "running 1 1 9 0 0 - - 18446744073709551615 0\n",
+                                      H "running 1 1 9 0 0 - - 9223372036854775807 9223372036854775807\nab",
+                                      H "running 9223372036854775807 1 9 0 0 - - 0 0\n",
+                                      H "running 1 9223372036854775807 9 0 0 - - 0 0\n",
+                                      H "succeeded 1 1 9 9223372036854775807 0 - - 0 0\n",
+                                      H "succeeded 1 1 9 281474976711 0 - - 0 0\n",
+                                      H "running 1 1 9 0 0 - - 2 18446744073709551615\nab",
+                                      H "running 1 1 9 0 0 - - 0x0 0\n",
+                                      H "running 1 1 9 0 0 - 0 0\n",
+                                      H "running 1 1 9 0 0 - 0123456789abcdef0123456789abcde 0 0\n",
+                                      H "running 1 1 9 0 0 - 0123456789abcdef0123456789abcdef0 0 0\n",
+                                      H "running 1 1 9 0 0 - 0123456789ABCDEF0123456789abcdef 0 0\n",
+                                      H "running 1 1 9 0 0 0123456 - 0 0\n",
+                                      H "running 1 1 9 0 0 012345678 - 0 0\n",
+                                      H "running 1 1 9 0 0 0123456G - 0 0\n"};
     for (size_t i = 0; i < NELEMS(bad); i++) {
         const char *why;
         if (decoded(bad[i], strlen(bad[i]), &why) != NULL)
@@ -276,7 +360,7 @@ TEST(unterminated_head_is_not_searched_forever)
 
 TEST(empty_views_are_valid)
 {
-    static const char value[] = H "running 1 1 0 0 - - 0 0\n";
+    static const char value[] = H "running 1 1 9 0 0 - - 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_non_null(s);
@@ -291,6 +375,8 @@ int main(void)
         cmocka_unit_test(url_expiry_less_a_minute_shortens_the_ttl),
         cmocka_unit_test(expiring_urls_are_refreshed_at_the_poll_interval),
         cmocka_unit_test(expired_urls_are_refreshed_each_minute),
+        cmocka_unit_test(interval_does_not_depend_on_the_wall_clock),
+        cmocka_unit_test(urls_expire_on_their_date),
         cmocka_unit_test(poll_interval_grows_with_task_age),
         cmocka_unit_test(running_task_from_the_future_counts_as_new),
         cmocka_unit_test(urls_of_a_running_task_do_not_shorten_its_interval),
@@ -303,6 +389,8 @@ int main(void)
         cmocka_unit_test(truncated_or_overlong_value_is_rejected),
         cmocka_unit_test(random_bit_flips_do_not_crash_it),
         cmocka_unit_test(stored_value_keeps_retry_after),
+        cmocka_unit_test(age_of_a_stored_value_goes_by_the_clock_of_redis),
+        cmocka_unit_test(stored_value_of_unknown_age_is_not_used),
         cmocka_unit_test(foreign_and_hostile_values_are_rejected),
         cmocka_unit_test(unterminated_head_is_not_searched_forever),
         cmocka_unit_test(empty_views_are_valid),
