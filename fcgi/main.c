@@ -11,6 +11,7 @@
 #include "cli/status.h"
 #include "cli/try.h"
 #include "lib/version.h"
+#include "server/sandbox.h"
 #include "server/status_server.h"
 #include "server/worker.h"
 
@@ -28,7 +29,9 @@ static const char usage[] =
     "\n"
     "  -c, --config FILE    configuration file; default:\n"
     "                       " DEFAULT_CONF "\n"
-    "  -t, --check-config   check the configuration and all files that it names\n"
+    "  -t, --check-config [--as USER]\n"
+    "                       check the configuration and all files that it names; as\n"
+    "                       the service does that runs as this user\n"
     "  -T, --print-config   print the configuration with all defaults\n"
     "      --print-nginx    print the nginx upstream blocks for it\n"
     "      --status         print the status of the running taskproxy, without nginx.\n"
@@ -64,13 +67,14 @@ static const char usage[] =
     "\n"
     "The manual is taskproxy(8) and taskproxy.json(5).\n";
 
-/* Options with a letter, other modes, and the arguments of --sign and --watch. */
+/* Options with a letter, other modes, and the arguments of --sign, --watch and --check-config. */
 enum { CONFIG = 'c', CHECK = 't', PRINT_CONFIG = 'T', VERSION = 'V', HELP = 'h' };
 enum { RUN, PRINT_NGINX = 256, PRINT_TABLES, STATUS, TRY, NEW_TOKEN, SIGN, WATCH };
-enum { TEAM = WATCH + 1, TASK, TTL, URL, TOKEN_FILE, N_OPTIONS };
+enum { TEAM = WATCH + 1, TASK, TTL, URL, TOKEN_FILE, AS, N_OPTIONS };
 
 static const struct option options[] = {{"config", required_argument, NULL, CONFIG},
                                         {"check-config", no_argument, NULL, CHECK},
+                                        {"as", required_argument, NULL, AS},
                                         {"print-config", no_argument, NULL, PRINT_CONFIG},
                                         {"print-nginx", no_argument, NULL, PRINT_NGINX},
                                         {"print-tables", no_argument, NULL, PRINT_TABLES}, /* for the build */
@@ -88,13 +92,21 @@ static const struct option options[] = {{"config", required_argument, NULL, CONF
                                         {"help", no_argument, NULL, HELP},
                                         {0}};
 
+/* Prints and frees the error, if there is one; the exit status. */
+static int report(char *error)
+{
+    if (error == NULL)
+        return EXIT_SUCCESS;
+    fprintf(stderr, "taskproxy: %s\n", error);
+    free(error);
+    return EXIT_FAILURE;
+}
+
 static struct conf *load(const char *path, struct files *files)
 {
     char *error = NULL;
     struct conf *conf = conf_load(path, files, &error);
-    if (conf == NULL)
-        fprintf(stderr, "taskproxy: %s\n", error);
-    free(error);
+    (void)report(error);
     return conf;
 }
 
@@ -106,11 +118,7 @@ static int check(const char *path, const struct conf *conf)
         error = master_refuses(conf);
     if (error == NULL)
         printf("%s: ok\n", path);
-    else
-        fprintf(stderr, "taskproxy: %s\n", error);
-    int status = error == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
-    free(error);
-    return status;
+    return report(error);
 }
 
 static int print(void (*write)(const struct conf *, struct buf *), const struct conf *conf)
@@ -168,6 +176,8 @@ static int use_conf(int mode, const char *const *given, const struct conf *conf)
 
 static int run(int mode, const char *const *given)
 {
+    if (given[AS] != NULL && report(sandbox_read_as(given[AS])) != EXIT_SUCCESS)
+        return EXIT_FAILURE;
     struct files *files = files_new();
     if (mode == RUN) {
         master_block_signals();
@@ -202,6 +212,8 @@ static const char *misuse(int mode, const char *const *given)
         return "--url and --team-token-file are options of --watch";
     if (mode != SIGN && (given[TEAM] != NULL || given[TASK] != NULL || given[TTL] != NULL))
         return "--team, --task and --ttl are options of --sign";
+    if (mode != CHECK && given[AS] != NULL)
+        return "--as is an option of --check-config";
     return NULL;
 }
 

@@ -498,7 +498,7 @@ struct conf *conf_load(const char *path, struct files *files, char **ret_error)
 static struct conf *renew_file(const char *path, struct conf *conf, const char *changed)
 {
     char *error = NULL;
-    struct conf *renewed = conf_load(path, files_copy(conf->files, changed), &error);
+    struct conf *renewed = conf_load(path, files_renew(conf->files, changed), &error);
     if (renewed == NULL) {
         files_refuse(conf->files, changed, error);
         return conf;
@@ -511,11 +511,11 @@ struct conf *conf_renew(const char *path, const struct files *in_force)
 {
     const struct file *file;
     char *error = NULL;
-    struct conf *conf = conf_load(path, files_renew(in_force), &error);
+    struct conf *conf = conf_load(path, files_renew(in_force, NULL), &error);
     if (conf != NULL)
         return conf;
     free(error);
-    conf = conf_load(path, files_copy(in_force, NULL), &error);
+    conf = conf_load(path, files_renew(in_force, ""), &error);
     if (conf == NULL)
         abort(); /* these files have been accepted before */
     for (size_t i = 0; (file = files_at(in_force, i)) != NULL; i++) {

@@ -269,32 +269,19 @@ void key_mark(const char *key, char out[static KEY_MARK_SIZE])
 
 /* ---- the next set ---- */
 
-static void copy_file(struct files *to, const struct file *file)
-{
-    struct file *copy =
-        add(to, file->path, file->kind, copy_bytes(file->data, file->len, file->kind), file->len);
-    copy->stamp = file->stamp;
-    copy->refused = file->refused != NULL ? xstrdup(file->refused) : NULL;
-}
-
-struct files *files_renew(const struct files *files)
+struct files *files_renew(const struct files *files, const char *path)
 {
     struct files *renewed = files_new();
     for (size_t i = 0; i < files->n; i++) {
-        if (files->items[i]->kind == FILE_PLAIN)
-            copy_file(renewed, files->items[i]);
+        const struct file *file = files->items[i];
+        if (file->kind != FILE_PLAIN && (path == NULL || strcmp(file->path, path) == 0))
+            continue;
+        char *bytes = copy_bytes(file->data, file->len, file->kind);
+        struct file *copy = add(renewed, file->path, file->kind, bytes, file->len);
+        copy->stamp = file->stamp;
+        copy->refused = file->refused != NULL ? xstrdup(file->refused) : NULL;
     }
     return renewed;
-}
-
-struct files *files_copy(const struct files *files, const char *path)
-{
-    struct files *copy = files_new();
-    for (size_t i = 0; i < files->n; i++) {
-        if (path == NULL || strcmp(files->items[i]->path, path) != 0)
-            copy_file(copy, files->items[i]);
-    }
-    return copy;
 }
 
 void files_prune(struct files *files)

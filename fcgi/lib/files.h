@@ -60,12 +60,9 @@ void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 /* Wipes the content of the secret files, when all secrets have been read from it. */
 void files_wipe_secrets(struct files *files);
 
-/* A new set with the plain files of `files`; the others will be read from the disk again. */
-struct files *files_renew(const struct files *files);
-
-/* A new set with all files of `files`, except the one at `path` (NULL: none), which will be read from the disk
- * again. */
-struct files *files_copy(const struct files *files, const char *path);
+/* A new set with the files of `files`, except those that will be read from the disk again: the live or secret file
+ * at `path` ("": none), or all live and secret files (NULL). */
+struct files *files_renew(const struct files *files, const char *path);
 
 /* Removes the files that files_get has not returned. */
 void files_prune(struct files *files);

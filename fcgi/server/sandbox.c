@@ -74,14 +74,30 @@ static char *leave_root(const char *user)
     return NULL;
 }
 
-char *sandbox_become(const char *user)
+static char *limit_capabilities(uint32_t kept)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    const struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {
+        {.permitted = kept, .effective = kept}};
+    if (syscall(SYS_capset, &header, sets) < 0)
+        return xasprintf("cannot limit the capabilities: %s", strerror(errno));
+    return NULL;
+}
+
+char *sandbox_become(const char *user)
+{
     char *error = geteuid() == 0 ? leave_root(user) : NULL;
-    if (error == NULL && syscall(SYS_capset, &header, none) < 0)
-        return xasprintf("cannot give up capabilities: %s", strerror(errno));
-    return error;
+    return error != NULL ? error : limit_capabilities(0);
+}
+
+char *sandbox_read_as(const char *user)
+{
+    const struct passwd *account = account_of(user);
+    if (account != NULL && geteuid() != 0)
+        return account->pw_uid == geteuid() ? NULL : xstrdup("--as: only root can check as another user");
+    prctl(PR_SET_KEEPCAPS, 1); /* until the next exec */
+    char *error = leave_root(user);
+    return error != NULL ? error : limit_capabilities(1U << CAP_DAC_READ_SEARCH);
 }
 
 /* ---- files ---- */

@@ -21,6 +21,10 @@ MUST_CHECK int sandbox_find_group(const char *group, gid_t *ret_gid);
  * an unprivileged master may have. Returns an error (allocated), or NULL. */
 char *sandbox_become(const char *user);
 
+/* Becomes the user, with its groups and the one capability that the shipped unit gives the master: to read all
+ * files. Returns an error (allocated), or NULL. A process that is not root must be that user already. */
+char *sandbox_read_as(const char *user);
+
 /* Protects a process that holds secrets: disables core files and ptrace. It also makes io_uring_setup fail,
  * in this process and in those that it starts. Call this before the first loop is created: libuv 1.45 and
  * later create a ring for each loop, and operations on a ring bypass seccomp. sandbox_enter() reports a

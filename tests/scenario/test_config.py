@@ -254,6 +254,21 @@ def test_key_owned_by_another_user_is_refused(place):
     assert place.run("--check-config") == (1, "", f"taskproxy: {message}\n")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can check as another user")
+def test_check_as_a_user_reads_files_as_its_service_does(place):
+    ok, other = (0, "taskproxy.json: ok\n", ""), '/upstreams/main/key_files/0: "key" belongs to another user'
+    place.folder.chmod(0o700)  # the capability lets the service read root's files
+    assert place.run("--check-config", "--as", "www-data") == ok
+    os.chown(place.folder / "key", 33, 33)
+    assert place.run("--check-config", "--as", "33") == ok
+    os.chown(place.folder / "key", 1, 1)
+    assert place.run("--check-config", "--as", "www-data") == (1, "", f"taskproxy: taskproxy.json:6: {other}\n")
+    assert place.run("--check-config", "--as", "nobody-here") == (
+        1, "", 'taskproxy: there is no user "nobody-here" to run as\n')
+    for command in ("-T", "--print-nginx"):
+        assert place.run(command, "--as", "www-data") == (1, "", "taskproxy: --as is an option of --check-config\n")
+
+
 @pytest.mark.parametrize("old", [f'  "redis": {{\n    "address": {REDIS}\n  }},\n', '  // what is asked, and who\n'])
 def test_output_of_print_config_is_an_equivalent_configuration(place, old):
     place.write(config=changed(CONFIG, old, ""))

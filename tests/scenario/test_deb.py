@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -202,7 +203,8 @@ SYSTEMCTL = """#!/bin/sh
 echo "$*" >> /root/systemctl.log
 case "$*" in
     *is-enabled*) echo enabled ;;
-    *"reload"*" taskproxy.service") kill -HUP {pid} ;;
+    *"reload taskproxy.service")
+        MAINPID={pid} CREDENTIALS_DIRECTORY=/run/credentials sh -ec "$(sed -n 's/^ExecReload=+*//p' /lib/systemd/system/taskproxy.service)" ;;
 esac
 """
 
@@ -213,6 +215,10 @@ def stand_in_for_systemctl(root, pid):
     systemctl.chmod(0o755)
     (root.path / "run/systemd/system").mkdir(parents=True)
     (root.path / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+
+
+def chown(root, path, user):
+    root.run("chown", user, f"/{path.relative_to(root.path)}")
 
 
 def newer(root, deb):
@@ -227,18 +233,26 @@ def newer(root, deb):
 
 
 def test_package_upgrade_reloads_without_failed_requests(installed, deb, root):
-    stack = installed
+    stack, key, upgrade = installed, root.path / "etc/taskproxy/keys/main", newer(root, deb)
 
     with running(root, stack, states=("READY", "RELOADING", "READY", "STOPPING")) as (service, manager):
         stand_in_for_systemctl(root, service.pid)
         old = children_of(service.pid)
+        key.chmod(0o644)
+        told = root.run("dpkg", "-i", upgrade)
+        assert "/keys/main\" can be read by others" in told and "the service continues with the old" in told
+        refused = subprocess.run([*root.inside, "systemctl", "reload", "taskproxy.service"], capture_output=True, text=True)
+        assert refused.returncode == 1 and "/keys/main\" can be read by others" in refused.stderr
+        assert children_of(service.pid) == old and stack.task("task_1").status == 200
+        key.chmod(0o600)
+        chown(root, key, "taskproxy")  # the service may read it, but a check as root refuses it
         with clients(stack) as failures:
-            root.run("dpkg", "-i", newer(root, deb))
+            root.run("dpkg", "-i", upgrade)
             manager.wait("READY", count=2)
             stack.wait_until(lambda: not set(old) & set(children_of(service.pid)), what="the exit of the old workers")
         assert failures == []
         assert Path(f"/proc/{service.pid}/exe").samefile(root.path / "usr/sbin/taskproxy")
         assert len(workers_of(service.pid)) == 2
         asked = (root.path / "root/systemctl.log").read_text().splitlines()
-        assert asked.index("--system daemon-reload") < asked.index("try-reload-or-restart taskproxy.service")
-        assert not [line for line in asked if re.search(r"(?<!try-reload-or-)restart|\bstop\b", line)]
+        assert asked.index("--system daemon-reload") < asked.index("reload taskproxy.service")
+        assert not [line for line in asked if re.search(r"restart|\bstop\b", line)]

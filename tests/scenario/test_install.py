@@ -108,6 +108,15 @@ def test_unit_starts_the_installed_binary(prefix):
     assert f"\nLoadCredential=keys:{prefix}/etc/taskproxy/keys\n" in service
 
 
+def test_unit_checks_before_a_reload_and_is_started_again_without_a_limit(prefix):
+    service = unit(prefix, "taskproxy.service").read_text()
+    check = f"{prefix}/sbin/taskproxy -c {prefix}/etc/taskproxy/taskproxy.json --check-config --as "
+    user = re.search("^User=(.*)$", service, re.MULTILINE)[1]
+    reload = re.findall("^ExecReload=(.*)$", service, re.MULTILINE)
+    assert reload[0].endswith(f" {check}{user}") and reload[1:] == ["/bin/kill -HUP $MAINPID"]
+    assert "\nStartLimitIntervalSec=0\n" in service.partition("[Service]")[0]
+
+
 def test_socket_units_cover_the_master_and_each_worker(prefix):
     conf = read_json(prefix / "etc/taskproxy/taskproxy.json")
     listens = re.findall(r"^ListenStream=(.*)$", unit(prefix, "taskproxy.socket").read_text(), re.MULTILINE)

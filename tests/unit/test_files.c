@@ -194,13 +194,13 @@ TEST(renewed_set_keeps_plain_files_and_rereads_secrets)
     get(files, "bytes", FILE_PLAIN, 100, &why);
     assert_holds(files, "a", FILE_PLAIN, "one");
     assert_holds(files, "live", FILE_LIVE, "one");
-    struct files *renewed = files_renew(files);
+    struct files *renewed = files_renew(files, NULL);
     assert_holds(renewed, "live", FILE_LIVE, "one");
     assert_int_equal(files_changed(files, renewed, &first), 0);
     files_free(renewed);
 
     write_three("two");
-    renewed = files_renew(files);
+    renewed = files_renew(files, NULL);
     assert_holds(renewed, "a", FILE_PLAIN, "one");
     assert_memory_equal(get(renewed, "bytes", FILE_PLAIN, 100, &why)->data, "a\0b", 4);
     assert_holds(renewed, "live", FILE_LIVE, "two");
