@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from helpers import rejecting_writes, time_out, use_documented_rights, wait_stored
+from helpers import put, rejecting_writes, time_out, use_documented_rights, wait_stored
 from parts import ROOT
 from recorded import ANSWERS, read_answer
 from stack import merged, read_json
@@ -377,6 +377,23 @@ def test_worker_uses_only_the_owners_it_knows_while_redis_is_unavailable(make_st
     stack.redis.start()
     stack.wait_metric("redis_up", 2)
     assert stack.ask_worker(NATIVE + "t", 1, **given("web")).status == 200  # Redis has lost the owner, too
+
+
+def test_start_without_the_password_of_redis_gives_no_team_a_task(make_stack):
+    stack = teams_stack(make_stack, access={"ownership": "first-reader"}, config={"workers": 1}, daemon=False)
+    put(stack.folder / "password", "the-password", 0o644)
+    stack.redis.stop()
+    stack.redis.start(password="the-password")
+    stack.configure(redis={"password_file": "password"})
+    stack.daemon.start()
+
+    def answer(team):
+        return stack.ask_worker(NATIVE + "t", 0, **given(team))
+
+    assert refusal(answer("film")) == (503, "overloaded")
+    (stack.folder / "password").chmod(0o600)
+    stack.wait_until(lambda: answer("film").status == 200, what="the owner to be stored")
+    assert refusal(answer("web")) == NOT_THERE
 
 
 def test_redis_that_does_not_answer_gives_no_team_the_task(make_stack):
