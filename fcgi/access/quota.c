@@ -40,15 +40,14 @@ struct quotas {
 
 static const char *const limit_names[LIMITS] = {[LIMIT_QUERIES] = "queries", [LIMIT_WATCHERS] = "watchers"};
 
-/* The label of the team's series. */
-static const char *series_name(const struct conf *conf, size_t i)
+const char *quota_series_name(const struct conf *conf, size_t i)
 {
     return i < QUOTA_SERIES_MAX ? teams_at(conf->teams, i)->name : "";
 }
 
 static void quota_init(struct quota *a, struct quotas *quotas, size_t i)
 {
-    const char *name = series_name(quotas->conf, i);
+    const char *name = quota_series_name(quotas->conf, i);
     *a = (struct quota){.quotas = quotas,
                         .team = teams_at(quotas->conf->teams, i),
                         .charged = stat_series(FAMILY_TEAM_QUERIES, "team", name),
@@ -96,16 +95,6 @@ static void count_charged(struct quota *a, int64_t n)
     int64_t refunded = n < a->refunds ? n : a->refunds;
     a->refunds -= refunded;
     series_add(a->charged, n - refunded);
-}
-
-void quota_read(const struct conf *conf, size_t i, const struct shm_counters *sum, struct quota_reading *ret)
-{
-    const char *name = series_name(conf, i);
-    *ret = (struct quota_reading){.team = name,
-                                  .queries = series_read(sum, FAMILY_TEAM_QUERIES, "team", name),
-                                  .held = series_read(sum, FAMILY_TEAM_HELD, "team", name)};
-    for (size_t k = 0; k < LIMITS; k++)
-        ret->refused[k] = series_read(sum, FAMILY_RATE_LIMITED, "team", name, "limit", limit_names[k]);
 }
 
 /* ---- shares ---- */

@@ -32,13 +32,8 @@ const struct team *quota_team(const struct quota *quota);
 /* Counts a refusal because of this limit of the team. */
 void quota_refused(struct quota *quota, enum quota_limit limit);
 
-/* The metrics of the team with that index in the file, summed over all workers. */
-struct quota_reading {
-    const char *team; /* (ref) "": several */
-    int64_t queries, held, refused[LIMITS];
-};
-
-void quota_read(const struct conf *conf, size_t i, const struct shm_counters *sum, struct quota_reading *ret);
+/* The label of the metrics of the team with that index in the file. */
+const char *quota_series_name(const struct conf *conf, size_t i);
 
 /* ---- shares of what all teams use ---- */
 

@@ -29,14 +29,12 @@ static int connect_to(const char *path)
     const struct timeval limit = {.tv_sec = WAIT_S};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0 &&
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) == 0 &&
-        connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
         return fd;
-    int error = errno;
     if (fd >= 0)
         close(fd);
-    errno = error;
     return -1;
 }
 
@@ -67,6 +65,7 @@ static enum status_end read_status(const char *page)
     return end;
 }
 
+/* Closes the descriptor. */
 static enum status_end ask(int fd, const char *path)
 {
     struct buf answer;
@@ -81,6 +80,7 @@ static enum status_end ask(int fd, const char *path)
         fprintf(stderr, "taskproxy: the status server at %s sent no status\n", path);
     else if (fputs(page + 4, stdout) == EOF || fflush(stdout) != 0)
         end = STATUS_UNKNOWN;
+    close(fd);
     buf_done(&answer);
     return end;
 }
@@ -88,20 +88,16 @@ static enum status_end ask(int fd, const char *path)
 enum status_end status_show(const char *conf_path)
 {
     char *error = NULL, *dir = conf_socket_dir(conf_path, &error);
-    if (dir == NULL) {
-        fprintf(stderr, "taskproxy: %s\n", error);
-        free(error);
-        return STATUS_UNKNOWN;
-    }
-    char *path = xasprintf("%s/status.sock", dir);
+    char *path = dir ? xasprintf("%s/status.sock", dir) : NULL;
     enum status_end end = STATUS_UNKNOWN;
-    int fd = connect_to(path);
-    if (fd < 0)
-        fprintf(stderr, "taskproxy: cannot connect to %s: %s\n", path, strerror(errno));
-    else
-        end = ask(fd, path);
+    int fd = path ? connect_to(path) : -1;
     if (fd >= 0)
-        close(fd);
+        end = ask(fd, path);
+    else if (path != NULL)
+        error = xasprintf("cannot connect to %s: %s", path, strerror(errno));
+    if (error != NULL)
+        fprintf(stderr, "taskproxy: %s\n", error);
+    free(error);
     free(path);
     free(dir);
     return end;

@@ -337,13 +337,14 @@ static struct json_object *teams_section(const struct conf *conf, const struct s
     struct json_object *section = json_object_new_array();
     for (size_t i = 0; conf->teams != NULL && i < conf->teams->list.n && i <= QUOTA_SERIES_MAX; i++) {
         struct json_object *row = add_row(section);
-        struct quota_reading team;
-        quota_read(conf, i, total, &team);
-        add_text(row, "team", team.team);
-        add_number(row, "queries", team.queries);
-        add_number(row, "queries_refused", team.refused[LIMIT_QUERIES]);
-        add_number(row, "waits_refused", team.refused[LIMIT_WATCHERS]);
-        add_number(row, "held", team.held);
+        const char *name = quota_series_name(conf, i);
+        add_text(row, "team", name);
+        add_number(row, "queries", series_read(total, FAMILY_TEAM_QUERIES, "team", name));
+        add_number(row, "queries_refused",
+                   series_read(total, FAMILY_RATE_LIMITED, "team", name, "limit", "queries"));
+        add_number(row, "waits_refused",
+                   series_read(total, FAMILY_RATE_LIMITED, "team", name, "limit", "watchers"));
+        add_number(row, "held", series_read(total, FAMILY_TEAM_HELD, "team", name));
     }
     return section;
 }
