@@ -2,6 +2,7 @@
 # make run    runs everything on this machine, with a stand-in upstream, until Ctrl-C      (PORT= UPSTREAM= KEY_FILE=)
 # make test   runs lint, unit tests and scenario tests                                     (NO_SKIPS=)
 # make test-hard  runs the scenario tests in random order on one core under load           (HARD_RUNS= HARD_SEED=)
+# make chaos  breaks parts of a running installation at random, and checks the answers     (MINUTES= SEED=)
 # make bench  measures taskproxy, side by side with reference programs                     (BENCH= BENCH_SECONDS=)
 # make fuzz   runs each fuzzer for a minute                                                (FUZZ_SECONDS=)
 #
@@ -58,6 +59,11 @@ test-hard:
 	$(AGAIN) build/taskproxy build/asan/taskproxy
 	@/usr/bin/python3 tests/run_hard.py
 
+chaos:
+	$(INSTALL) build run test
+	$(AGAIN) build/taskproxy build/asan/taskproxy
+	@/usr/bin/python3 tests/chaos.py
+
 bench:
 	$(INSTALL) build run bench
 	$(AGAIN) build/taskproxy bench-programs
@@ -98,5 +104,5 @@ include $(wildcard tests/*/*.mk) conf/install.mk
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)
 
-.PHONY: all run test test-hard bench clean unit-programs bench-programs
+.PHONY: all run test test-hard chaos bench clean unit-programs bench-programs
 .DELETE_ON_ERROR:

@@ -186,7 +186,7 @@ class Standin:
             return self.count(task_id)
 
     def seen(self, task_id: str | None = None) -> list:
-        """The latest 10,000 queries (for this task), oldest first: list of Query."""
+        """The latest queries (for this task), oldest first: list of Query."""
         with self._changed:
             return [query for query in self._seen if task_id in (None, query.task_id)]
 
@@ -194,13 +194,14 @@ class Standin:
         """The latest queries, a line each, oldest first."""
         return "".join(f"{query}\n" for query in self.seen())
 
-    def reset_counts(self) -> None:
-        """Resets the counts, but not open connections, tasks and switches."""
+    def reset_counts(self, keep: int | None = 10_000) -> None:
+        """Resets the counts, but not open connections, tasks and switches. Keeps as many of the latest queries from now on;
+        None: all."""
         with self._changed:
             self._queries = 0
             self._peak = self._in_flight
             self._by_task = collections.Counter()
-            self._seen = collections.deque(maxlen=10_000)
+            self._seen = collections.deque(maxlen=keep)
 
     # For connections
 

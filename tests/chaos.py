@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""`make chaos`, after the build: breaks parts of a running stack at random while 100 clients follow 50 tasks.
+
+Checked throughout: clients get only documented answers, in time, and learn of every end; the upstream receives one query
+per task and interval; nothing but the key files contains a key; in the end no request, query or descriptor is left over.
+
+MINUTES=2    how long
+SEED=        repeats the faults of the run that printed it; default: a random one
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+import time
+
+import chaos_clients
+import chaos_faults
+import parts
+import stack
+
+CALM_SECONDS = 60  # for all clients to learn of the ends once nothing is broken any more
+INTERVAL = 1.0  # seconds between two queries for a task
+EARLY = 0.1  # of that, for queries that are counted late
+AFTER_FAULT = 3.0  # seconds until workers know of each other's queries again
+QUERIES_MEANWHILE = 4  # at most, for a task and interval: by two workers, and two of the generation before a reload
+TEAMS = {"web": "tp-web-0123456789abcdef", "film": "tp-film-0123456789abcdef"}
+
+
+class Chaos:
+    """One run. After run(), `findings` has a line for each violation, and report() the figures."""
+
+    def __init__(self, seed: int, seconds: float):
+        self.seed, self.seconds = seed, seconds
+        self.findings = []
+        self.stack = make_stack()
+        self.faults = chaos_faults.Faults(self.stack, seed, seconds)
+        self.clients = None
+
+    def run(self) -> list:
+        with self.stack:
+            self.stack.standin.reset_counts(keep=None)
+            self.stack.wait_metric("redis_up", self.stack.config["workers"])
+            descriptors = count_descriptors(self.stack.daemon.pid)
+            self.clients = chaos_clients.Clients(self.stack, TEAMS, self.seed)
+            asyncio.run(self._break_and_follow())
+            self.findings += self.clients.findings
+            self._check_calm(descriptors)
+            self._check_queries()
+            self._check_keys()
+        return self.findings
+
+    async def _break_and_follow(self) -> None:
+        following = asyncio.ensure_future(self.clients.follow(self.seconds))
+        await asyncio.gather(*(asyncio.to_thread(self.faults.run, part) for part in chaos_faults.PARTS))
+        await asyncio.wait([following], timeout=CALM_SECONDS)
+        if not following.done():
+            self.findings += [f"{client} does not learn of the end of {task}" for client, task in self.clients.waiting.items()]
+            following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    def _check_calm(self, descriptors: int) -> None:
+        for gauge in ("waiters", "streams", "fetches", "upstream_in_flight"):
+            self._expect(gauge, lambda gauge=gauge: self.stack.metric(gauge) == 0)
+        self._expect("all workers", lambda: len(self.stack.daemon.workers()) == self.stack.config["workers"])
+        self._expect("descriptors of the master", lambda: count_descriptors(self.stack.daemon.pid) <= descriptors)
+
+    def _expect(self, what: str, condition) -> None:
+        try:
+            parts.wait_until(condition, what=what)
+        except TimeoutError:
+            self.findings.append(f"{what}: not as before the run")
+
+    def _check_queries(self) -> None:
+        times = {}
+        for query in self.stack.standin.seen():
+            times.setdefault((query.task_id, query.headers.get("authorization")), []).append(query.at)
+        for (task, _), sent in times.items():
+            for early, late in zip(sent, sent[1:]):
+                if late - early < INTERVAL - EARLY and not self.faults.were_apart(late, AFTER_FAULT):
+                    self.findings.append(f"{task}: queries {late - early:.2f} s apart, at {late - self.faults.began:.2f} s")
+            for first, last in zip(sent, sent[QUERIES_MEANWHILE:]):
+                if last - first < INTERVAL - EARLY:
+                    self.findings.append(f"{task}: {QUERIES_MEANWHILE + 1} queries within {last - first:.2f} s")
+
+    def _check_keys(self) -> None:
+        keys = [key.encode() for key in self.faults.keys]
+        for path in self.stack.folder.rglob("*"):
+            if path.is_file() and path != self.stack.key_file and any(key in path.read_bytes() for key in keys):
+                self.findings.append(f"{path.relative_to(self.stack.folder)} contains an API key")
+
+    def report(self) -> str:
+        queries = self.stack.standin.count()
+        return "\n".join([f"  {self.faults.summary()}", f"  {self.clients.summary()}", f"  {queries:,} queries at the upstream"])
+
+
+def make_stack() -> stack.Stack:
+    """Two workers, two teams, short time-outs; the shipped settings otherwise."""
+    made = stack.Stack(
+        clock=True, task_seconds=5,
+        providers={"sora": {"poll": {"min": f"{INTERVAL:.0f}s", "max": f"{INTERVAL:.0f}s"}}},
+        config={
+            "access": {"mode": "teams", "teams_file": "teams.json"}, "hung_after": f"{chaos_clients.HUNG_AFTER}s",
+            "upstreams": {"main": {"connect_timeout": "1s", "timeout": f"{chaos_clients.TIMEOUT}s", "breaker_pause": "1s"}},
+            "redis": {"timeout": "200ms"},
+        })
+    made.standin.time = time.time  # steps of the program's clock do not end tasks
+    chaos_clients.write_teams(made.folder, TEAMS)
+    return made
+
+
+def count_descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def main() -> int:
+    minutes = float(os.environ.get("MINUTES") or 2)
+    seed = int(os.environ.get("SEED") or secrets.randbelow(1_000_000))
+    print(f"chaos: {minutes:g} minutes; SEED={seed} repeats the faults", flush=True)
+    chaos = Chaos(seed, 60 * minutes)
+    findings = chaos.run()
+    print(chaos.report())
+    for finding in findings[:50]:
+        print(f"  FOUND: {finding}")
+    print(f"chaos: seed {seed}: {len(findings)} findings")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The clients of `make chaos`: each follows one task after the other, by polling, with held requests or by event stream."""
+
+import asyncio
+import collections
+import hashlib
+import json
+import random
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+CLIENTS, TASKS = 100, 50  # clients, and tasks that run at a time
+HUNG_AFTER, TIMEOUT = 5, 2  # seconds; the program's settings
+LONGEST = 2 * (HUNG_AFTER + 1) + TIMEOUT + 3  # seconds: both workers stopped in turn, then a query; and a busy machine
+WAIT = 5  # seconds that a request is held
+SILENCE = 40  # seconds without a byte of a stream, in which two comments are due
+ENDED = {"succeeded", "failed", "cancelled"}
+STATES = {"queued", "running", *ENDED}
+PROBLEMS = {"rate_limited", "upstream_error", "upstream_invalid", "upstream_auth", "overloaded", "upstream_unavailable",
+            "upstream_timeout"}
+RETRY_AFTER_MAX = 60
+
+
+class Reply(NamedTuple):
+    """An answer, complete or, for a stream, its head."""
+
+    status: int
+    headers: dict
+    body: bytes
+    seconds: float
+
+
+def write_teams(folder: Path, tokens: dict) -> None:
+    teams = {name: {"providers": ["sora"], "token_sha256": [hashlib.sha256(token.encode()).hexdigest()]}
+             for name, token in tokens.items()}
+    (folder / "teams.json").write_text(json.dumps(teams))
+
+
+class Clients:
+    """All clients. `findings` are violations; `waiting` names the task that each client is following."""
+
+    def __init__(self, stack, tokens: dict, seed: int):
+        self._socket, self._key = stack.nginx.socket, stack.key.encode()
+        self._tokens = list(tokens.values())
+        self._rng = random.Random(f"{seed} clients")
+        self.findings = []
+        self.waiting = {}
+        self._answers = collections.Counter()
+        self._ends = 0
+        self._longest = 0.0
+
+    async def follow(self, seconds: float) -> None:
+        """Follows tasks for that time, and then each client's last task to its end."""
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(self._client(number, end) for number in range(CLIENTS)))
+
+    async def _client(self, number: int, end: float) -> None:
+        how = (self._poll, self._wait, self._stream)[number % 3]
+        name = f"client {number} ({how.__name__[1:]})"
+        token = self._tokens[number % len(self._tokens)]
+        generation = 0
+        while time.monotonic() < end:
+            task = f"task_{generation}_{self._rng.randrange(TASKS)}"
+            self.waiting[name] = task
+            await how(task, token)
+            self._ends += 1
+            generation += 1
+        del self.waiting[name]
+
+    async def _poll(self, task: str, token: str) -> None:
+        while not self._ended(await self._ask(task, token)):
+            await asyncio.sleep(self._rng.uniform(0.2, 0.8))
+
+    async def _wait(self, task: str, token: str) -> None:
+        while not self._ended(reply := await self._ask(task, token, f"?wait={WAIT}", WAIT)):
+            if reply.status != 200:
+                await asyncio.sleep(0.3)
+
+    async def _stream(self, task: str, token: str) -> None:
+        """Opens the stream again, as a browser does, until an event says that the task has ended."""
+        while not await self._one_stream(task, token):
+            await asyncio.sleep(0.3)
+
+    # Answers
+
+    async def _ask(self, task: str, token: str, query: str = "", held: float = 0) -> Reply:
+        began = time.monotonic()
+        reader, writer = await self._send(task, token, query)
+        try:
+            status, headers = await self._head(reader)
+            reply = Reply(status, headers, await reader.read(), time.monotonic() - began)
+        finally:
+            writer.close()
+        self._check(task, reply, held)
+        return reply
+
+    async def _send(self, task: str, token: str, query: str = "", accept: str = "application/json"):
+        reader, writer = await asyncio.open_unix_connection(self._socket)
+        writer.write(f"GET /v1/tasks/sora/{task}{query} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+                     f"Accept: {accept}\r\n\r\n".encode())
+        return reader, writer
+
+    async def _head(self, reader) -> tuple:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split()[1]), {name.lower(): value for name, value in headers.items()}
+
+    def _check(self, task: str, reply: Reply, held: float = 0) -> None:
+        self._answers[reply.status] += 1
+        self._longest = max(self._longest, reply.seconds - held)
+        if reply.seconds > held + LONGEST:
+            self._find(task, f"{reply.status} after {reply.seconds:.1f} s, held for at most {held:g} s")
+        if self._key in reply.body or self._key.decode() in str(reply.headers):
+            self._find(task, "the answer contains an API key")
+        if int(reply.headers.get("retry-after", 0)) > RETRY_AFTER_MAX:
+            self._find(task, f"Retry-After: {reply.headers['retry-after']}")
+        self._check_document(task, reply.status, reply.body)
+
+    def _check_document(self, task: str, status: int, body: bytes) -> None:
+        try:
+            document = json.loads(body)
+            good = document["task_id"] == task and document["status"] in STATES if status == 200 else \
+                document["status"] == status >= 429 and document["code"] in PROBLEMS
+        except (ValueError, KeyError, TypeError):
+            good = False
+        if not good:
+            self._find(task, f"undocumented answer: {status} {body[:300]!r}")
+
+    def _ended(self, reply: Reply) -> bool:
+        return reply.status == 200 and json.loads(reply.body)["status"] in ENDED
+
+    def _find(self, task: str, what: str) -> None:
+        self.findings.append(f"{task}: {what}")
+
+    # Event streams
+
+    async def _one_stream(self, task: str, token: str) -> bool:
+        """Whether an event said that the task has ended."""
+        began = time.monotonic()
+        reader, writer = await self._send(task, token, accept="text/event-stream")
+        try:
+            status, headers = await self._head(reader)
+            seconds = time.monotonic() - began
+            if status != 200 or headers.get("content-type") != "text/event-stream":
+                self._check(task, Reply(status, headers, await reader.read(), seconds))
+                return False
+            self._answers["stream"] += 1
+            return await self._events(task, reader)
+        finally:
+            writer.close()
+
+    async def _events(self, task: str, reader) -> bool:
+        while True:
+            try:
+                line = await asyncio.wait_for(reader.readline(), SILENCE)
+            except TimeoutError:
+                self._find(task, f"a stream without a byte for {SILENCE} s")
+                return False
+            if not line.endswith(b"\n"):
+                return False  # the worker has ended
+            if line.startswith(b"data:"):
+                data = line.removeprefix(b"data:").strip()
+                self._check_document(task, 200, data)
+                if json.loads(data).get("status") in ENDED:
+                    return True
+
+    def summary(self) -> str:
+        answers = ", ".join(f"{count:,} x {status}" for status, count in sorted(self._answers.items(), key=str))
+        return f"{self._ends:,} ends learned; answers: {answers}; longest beyond the time held: {self._longest:.1f} s"
