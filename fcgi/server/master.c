@@ -88,6 +88,19 @@ char *master_refuses(const struct conf *conf)
     return NULL;
 }
 
+/* While a worker hangs, the master does not feed the watchdog. */
+static void check_watchdog(const struct master *m, const struct conf *conf)
+{
+    char hung_after[32], watchdog[32];
+    if (m->notify.watchdog_ms == 0 || conf->hung_after_ms <= m->notify.watchdog_ms / 2)
+        return;
+    format_duration(conf->hung_after_ms, hung_after);
+    format_duration(m->notify.watchdog_ms, watchdog);
+    log_warn(
+        "\"hung_after\" is %s, more than half of WatchdogSec= (%s): a hung worker may restart the service",
+        hung_after, watchdog);
+}
+
 /* Watches the files for changes since they were read, or refused. */
 static void watch_files(struct master *m)
 {
@@ -130,6 +143,7 @@ static char *start_generation(struct master *m, const struct conf *conf)
     if (result < 0)
         return xasprintf("cannot pass the configuration to the workers: %s", strerror(-result));
     workers_start(m->workers, conf, files);
+    check_watchdog(m, conf);
     return NULL;
 }
 

@@ -166,8 +166,8 @@ static struct passed *find_passed(struct sockets *sockets, const char *path)
 
 int socket_dir_make(const char *dir, char **ret_error)
 {
-    if (mkdir(dir, 0755) == 0 || errno == EEXIST)
-        return 0;
+    if ((mkdir(dir, 0755) == 0 && chmod(dir, 0755) == 0) || errno == EEXIST)
+        return 0; /* chmod, because the umask may have denied access to the web server */
     *ret_error = xasprintf("cannot create the directory %s: %s", dir, strerror(errno));
     return -1;
 }
@@ -188,13 +188,14 @@ static char *clear_way(int fd, const struct sockaddr_un *address)
     return NULL;
 }
 
+/* `group` may be NULL: that of the process. */
 static char *set_group(const char *path, const char *group)
 {
-    gid_t gid;
-    if (sandbox_find_group(group, &gid) < 0)
+    gid_t gid = getegid();
+    if (group != NULL && sandbox_find_group(group, &gid) < 0)
         return xasprintf("there is no group \"%s\" (\"socket_group\")", group);
     if (chown(path, (uid_t)-1, gid) < 0)
-        return xasprintf("cannot give %s to the group \"%s\" (\"socket_group\"): %s", path, group,
+        return xasprintf("cannot give %s to the group %lld (\"socket_group\"): %s", path, (long long)gid,
                          strerror(errno));
     return NULL;
 }
@@ -206,7 +207,7 @@ static char *bind_and_listen(int fd, const struct sockaddr_un *address, const ch
     umask(before);
     if (bound < 0)
         return xasprintf("cannot listen on %s: %s", address->sun_path, strerror(errno));
-    char *error = group ? set_group(address->sun_path, group) : NULL;
+    char *error = set_group(address->sun_path, group);
     if (error == NULL && listen(fd, BACKLOG) < 0)
         error = xasprintf("cannot listen on %s: %s", address->sun_path, strerror(errno));
     if (error != NULL)
@@ -243,6 +244,8 @@ int sockets_listen(struct sockets *sockets, const char *path, const char *group,
         if (fd < 0)
             return -1;
         item = append(sockets, (struct passed){.fd = fd, .path = xstrdup(path), .own = true});
+    } else if (item->own && (*ret_error = set_group(path, group)) != NULL) {
+        return -1;
     }
     set_used(sockets, item, true);
     return item->fd;

@@ -16,12 +16,13 @@ struct sockets *sockets_new(uv_loop_t *loop);
 /* Closes all sockets, and removes those that are not the service manager's. Run the loop once more. */
 void sockets_free(struct sockets *sockets);
 
-/* Creates the directory if it is missing; -1 with *ret_error (allocated). */
+/* Creates the directory, with mode 0755, if it is missing; -1 with *ret_error (allocated). */
 MUST_CHECK int socket_dir_make(const char *dir, char **ret_error);
 
 /* Returns a listening socket at `path`, (ref): the one that was passed with this path or is open already, or
- * else a new one with mode 0660 and `group` (NULL: that of the process). A socket left behind by a dead process
- * is replaced; a live one is not. -1 with *ret_error (allocated) on failure. */
+ * else a new one with mode 0660. It has the `group` (NULL: that of the process), unless it is the service
+ * manager's. A socket left behind by a dead process is replaced; a live one is not. -1 with *ret_error (allocated)
+ * on failure. */
 MUST_CHECK int sockets_listen(struct sockets *sockets, const char *path, const char *group, char **ret_error);
 
 /* The configuration in force does not use this socket. If the service manager has opened it, it stays open, and

@@ -28,7 +28,10 @@ def user_of(pid):
 
 
 def test_sockets_are_accessible_to_the_web_server_only(make_stack):
-    stack = make_stack(redis=False)
+    stack = make_stack(redis=False, daemon=False)
+    stack.daemon.wrapper = ["sh", "-c", 'umask 077 && exec "$@"', "sh"]
+    stack.daemon.start()
+    assert stat.S_IMODE(stack.socket_dir.stat().st_mode) == 0o755
     assert sockets(stack) == ["status.sock", "worker-0.sock", "worker-1.sock"]
     for name in sockets(stack):
         status = (stack.socket_dir / name).stat()
@@ -80,6 +83,10 @@ def test_user_and_group_may_be_numbers_without_an_account(make_stack):
     for pid in stack.daemon.workers():
         assert status_of(pid, "Uid", "Gid", "Groups") == [["54321"] * 4, ["54321"] * 4, []]
     assert {(stack.socket_dir / name).stat().st_gid for name in sockets(stack)} == {54322}
+    for group, number in ((54323, 54323), (WEB_GROUP, grp.getgrnam(WEB_GROUP).gr_gid)):  # each reload applies it
+        stack.configure(socket_group=group)
+        stack.daemon.reload()
+        assert {(stack.socket_dir / name).stat().st_gid for name in sockets(stack)} == {number}
     assert stack.ask_worker("/sora/v1/videos/task_1").status == 200
     assert '"user": 54321,' in stack.daemon.run("--print-config").stdout
 

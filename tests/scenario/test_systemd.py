@@ -122,6 +122,7 @@ def test_hung_worker_is_replaced_and_stops_the_watchdog_until_then(managed):
 
 def test_worker_that_is_not_hung_is_left_alone(managed):
     stack, manager = managed({"hung_after": "1m"}, watchdog=0.9, clock=True)
+    stack.wait_log('"hung_after" is 1m, more than half of WatchdogSec= (900ms)')
     workers = stack.daemon.workers()
     os.kill(workers[1], signal.SIGSTOP)
     stack.clock.freeze()
