@@ -400,6 +400,8 @@ static enum step read_upstream(struct fetch *f)
         return note_missing(f);
     if (outcome == OUTCOME_OVER_QUOTA)
         return refuse_query(f);
+    if (outcome == OUTCOME_NO_DESCRIPTORS)
+        f->queried = false; /* other workers may have descriptors left */
     if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
         f->result.refusal = f->fetches->parts.conf->teams != NULL;
         f->result.refused = f->sharer;

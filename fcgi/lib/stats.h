@@ -72,6 +72,8 @@
     X(WORKER_HANGS, counter, "worker_hangs_total", "",                                                       \
       "Workers killed because their event loop was blocked")                                                 \
     X(SOCKETS_UNSERVED, gauge, "sockets_unserved", "", "Sockets of the service manager without a worker")    \
+    X(DESCRIPTORS_EXHAUSTED, gauge, "descriptors_exhausted", "",                                             \
+      "Processes that are out of file descriptors")                                                          \
     X(RELOADS, counter, "reloads_total", "result=\"done\"", "Reloads, by result")                            \
     X(RELOADS_REFUSED, counter, "reloads_total", "result=\"refused\"", NULL)                                 \
     X(RELOADED_OK, gauge, "last_reload_successful", "", "Whether the last reload succeeded")                 \

@@ -21,6 +21,7 @@
 #include <utlist.h>
 
 #include "lib/backoff.h"
+#include "lib/descriptors.h"
 #include "lib/log.h"
 #include "net/fcgi_parse.h"
 #include "lib/stats.h"
@@ -524,7 +525,7 @@ static void on_accept_pause_over(uv_timer_t *timer)
 
 static void pause_accepting(struct fcgi_server *s)
 {
-    if (!s->starved)
+    if (!descriptors_exhausted(errno) && !s->starved)
         log_warn("cannot accept connections: %s; trying again every %d ms", strerror(errno), ACCEPT_PAUSE_MS);
     s->starved = true;
     uv_poll_stop(&s->poll);

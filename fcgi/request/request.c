@@ -11,6 +11,7 @@
  * problem and returns RESPOND. Only run() changes the step and frees the request. */
 #include "request/request.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@
 
 #include "access/throttle.h"
 #include "request/lookup.h"
+#include "lib/descriptors.h"
 #include "lib/stats.h"
 #include "request/request_metrics.h"
 #include "fetch/poller.h"
@@ -171,8 +173,10 @@ static enum step route(struct request *r)
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
     client_request_facts(&r->asked, conf, task, &r->facts);
-    if (fcgi_is_refused(r->client))
+    if (fcgi_is_refused(r->client)) {
+        descriptors_exhausted(EMFILE); /* the others are for queries */
         return refuse_overload(r);
+    }
     if (problem == PROBLEM_NOT_FOUND && client_request_is_hook(r->asked.uri))
         return refuse_credential(r, CREDENTIAL_HOOK, problem);
     if (problem != PROBLEM_NONE)

@@ -43,6 +43,12 @@ static void check_workers(const struct status_facts *facts, struct json_object *
         report(problems, "%d of %d workers are missing", missing, wanted);
 }
 
+static void check_descriptors(const struct shm_counters *total, struct json_object *problems)
+{
+    if (stat_read(total, STAT_DESCRIPTORS_EXHAUSTED) > 0)
+        report(problems, "a process is out of file descriptors");
+}
+
 static void check_sockets(const struct shm_counters *total, struct json_object *problems)
 {
     int unserved = (int)stat_read(total, STAT_SOCKETS_UNSERVED);
@@ -100,6 +106,7 @@ static struct json_object *find_problems(const struct status_facts *facts, const
     struct json_object *problems = json_object_new_array();
     check_workers(facts, problems);
     check_sockets(total, problems);
+    check_descriptors(total, problems);
     check_redis(facts, total, problems);
     for (size_t i = 0; i < facts->conf->upstreams.n; i++)
         check_upstream(conf_upstream(facts->conf, i), total, problems);

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/descriptors.h"
 #include "lib/log.h"
 #include "lib/stats.h"
 #include "net/fcgi.h"
@@ -96,6 +97,7 @@ static void on_beat(uv_timer_t *timer)
 {
     (void)timer;
     stats_beat();
+    descriptors_tick();
     log_tick();
 }
 

@@ -18,6 +18,7 @@
 
 #include "request/request.h"
 #include "server/sandbox.h"
+#include "lib/descriptors.h"
 #include "lib/stats.h"
 #include "lib/vault.h"
 
@@ -244,6 +245,7 @@ static void on_beat(uv_timer_t *timer)
     w->beat_due_ns = now_ns + (uint64_t)WORKER_BEAT_MS * 1000000;
     upstreams_refresh_stats(w->upstreams);
     stats_beat();
+    descriptors_tick();
     log_tick();
 }
 

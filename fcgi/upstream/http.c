@@ -14,6 +14,7 @@
 #include <curl/curl.h>
 
 #include "lib/address.h"
+#include "lib/descriptors.h"
 #include "lib/stats.h"
 
 enum { RETRY_AFTER_MAX_S = 86400 };
@@ -174,7 +175,7 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
     }
     call->tried = true;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-    call->no_socket = fd < 0 && (errno == EMFILE || errno == ENFILE) ? no_descriptor : NULL;
+    call->no_socket = fd < 0 && descriptors_exhausted(errno) ? no_descriptor : NULL;
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 

@@ -3,6 +3,9 @@
 import contextlib
 import itertools
 import json
+import os
+import pwd
+import resource
 import socket
 
 import pytest
@@ -18,6 +21,7 @@ from helpers import (
     step_until,
     wait_connections,
     wait_metric,
+    worker_pid,
 )
 from teaming import given, teams_stack
 
@@ -227,6 +231,15 @@ def short_of_descriptors(make_stack, count):
     return stack
 
 
+def readiness(stack):
+    return json.loads(fastcgi.ask(stack.status_socket, "/readyz")[2])
+
+
+def assert_exhausted(stack):
+    assert readiness(stack)["status"] == "degraded"
+    assert readiness(stack)["why"] == ["a process is out of file descriptors"]
+
+
 def assert_overloaded(answer):
     status, headers, body = answer
     assert (status, json.loads(body)["code"]) == (503, "overloaded")
@@ -243,6 +256,8 @@ def test_connections_over_the_descriptor_limit_get_503_until_others_close(make_s
                 assert_overloaded(late.ask(task_params(TASK)))
                 assert late.socket.recv(1) == b""
         assert metric(stack, "overloaded_total") == 5
+        stack.wait_log("worker 0: out of file descriptors: RLIMIT_NOFILE is 80 ")
+        assert_exhausted(stack)
         assert idle[0].ask(task_params(TASK))[0] == 200
         assert_served(stack, index=1)
     stack.wait_until(lambda: stack.ask_worker(TASK).status == 200, what="an answer as before")
@@ -252,7 +267,8 @@ def test_failing_accept_is_logged_once_and_retried(make_stack):
     stack = short_of_descriptors(make_stack, 80)
     with contextlib.ExitStack() as opened:
         idle = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(120)]
-        stack.wait_log("cannot accept connections: Too many open files")
+        stack.wait_log("worker 0: out of file descriptors: RLIMIT_NOFILE is 80 ")
+        assert_exhausted(stack)
         waiting = opened.enter_context(Connection(stack.worker_socket(0)))
         waiting.send(GOOD_REQUEST)
         rounds = itertools.count()  # a hundred pauses of wait_until: several tries to accept
@@ -261,7 +277,7 @@ def test_failing_accept_is_logged_once_and_retried(make_stack):
             connection.close()
         assert waiting.read_answer()[0] in (200, 503)
     stack.wait_until(lambda: stack.ask_worker(TASK).status == 200, what="an answer as before")
-    assert stack.daemon.log().count("cannot accept connections") == 1
+    assert stack.daemon.log().count("out of file descriptors") == 1
 
 
 def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
@@ -276,3 +292,25 @@ def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
         if answer[0] == 503:
             assert_overloaded(answer)
     assert {stack.ask_worker(f"/sora/v1/videos/later_{n}").status for n in range(20)} == {200}
+
+
+def test_exhaustion_of_a_worker_ends_and_fails_no_fetch_of_another(make_frozen):
+    user = pwd.getpwuid(os.geteuid()).pw_name  # the worker's, so that the test may change its limit
+    stack = make_frozen(nginx=False, config={"user": user})
+    wait_metric(stack, "redis_listening", lambda now: now == 2)
+    worker = worker_pid(stack, 0)
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    with Connection(stack.worker_socket(0)) as kept:
+        assert kept.ask(task_params("/nowhere"))[0] == 404
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limits[1]))
+        for _ in range(2):
+            assert_overloaded(kept.ask(task_params(TASK)))
+        stack.wait_log("worker 0: out of file descriptors: RLIMIT_NOFILE is 3 ")
+        assert_exhausted(stack)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+        step_until(stack, lambda: readiness(stack)["status"] == "ready", "the recovery")
+        assert metric(stack, "redis_news_total") == 0  # the other worker may be able to query the task
+        assert kept.ask(task_params(TASK))[0] == 200
+        wait_metric(stack, "redis_news_total", lambda now: now == 1)
+    assert stack.daemon.log().count("out of file descriptors") == 1
+    stack.wait_log("worker 0: file descriptors are available again")
