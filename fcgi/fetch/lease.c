@@ -39,6 +39,7 @@ struct lease {
     lease_callback *on_notification;
     void *ctx;
     char *channel;
+    char *scope;                 /* begins the task's key in Redis */
     char sender[17];             /* identifies this worker in notifications; the prefix of its tokens */
     unsigned long long n_tokens; /* so far */
     struct lease_lookup *held;   /* the lookups that hold a lease */
@@ -48,11 +49,21 @@ struct lease {
 
 static void on_renew(uv_timer_t *timer);
 
+/* Instances with other rules for access must not read these snapshots, even if they share the prefix. No upstream's name
+ * contains '#'. */
+static char *scope_of(const struct conf_access *access)
+{
+    static const char *const modes[] = {[ACCESS_TEAMS] = "teams", [ACCESS_NGINX] = "nginx"};
+    if (access->mode == ACCESS_OPEN)
+        return xstrdup("");
+    return xasprintf("%s%s#", modes[access->mode], access->ownership == OWNERSHIP_NONE ? "" : "-owned");
+}
+
 /* The key of a task's snapshot, or with the suffix "#lease" that of its lease. No task id contains '#', because
  * it ends a path. The caller frees the key. */
 static char *key_of(const struct lease *s, const struct task *task, const char *suffix)
 {
-    return xasprintf("%s%s%s", s->conf->redis.prefix, task->key, suffix);
+    return xasprintf("%s%s%s%s", s->conf->redis.prefix, s->scope, task->key, suffix);
 }
 
 /* ---- lookups ---- */
@@ -219,8 +230,8 @@ void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot,
         snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &value);
     char *key = key_of(s, lookup->task, ""), *lease_key = key_of(s, lookup->task, "#lease");
     char *ttl = xasprintf("%lld", (long long)ttl_ms);
-    char *message = xasprintf("%s %s %lld %s", s->sender, problem_code(problem), (long long)retry_after_ms,
-                              lookup->task->key);
+    char *message = xasprintf("%s %s %lld %s%s", s->sender, problem_code(problem), (long long)retry_after_ms,
+                              s->scope, lookup->task->key);
     const char *stored = value.failed ? NULL : value.data; /* NULL: the arguments end there */
     const char *const words[] = {publish_script, "2",     lease_key, key, lookup->token,
                                  s->channel,     message, stored,    ttl, NULL};
@@ -279,10 +290,11 @@ static void on_message(void *ctx, const char *text)
     long long ms;
     int key_at = 0;
     if (sscanf(text, "%16[^ ] %39[^ ] %15lld %n", sender, code, &ms, &key_at) != 3 || ms < 0 ||
-        text[key_at] == '\0' || !read_code(code, &n.problem) || strcmp(sender, s->sender) == 0)
+        text[key_at] == '\0' || strncmp(text + key_at, s->scope, strlen(s->scope)) != 0 ||
+        !read_code(code, &n.problem) || strcmp(sender, s->sender) == 0)
         return;
     n.retry_after_ms = ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
-    n.key = text + key_at;
+    n.key = text + key_at + strlen(s->scope);
     n.key_len = strlen(n.key);
     stat_inc(STAT_REDIS_NEWS);
     s->on_notification(s->ctx, &n);
@@ -304,6 +316,7 @@ struct lease *lease_new(uv_loop_t *loop, const struct conf *conf, struct redis *
     *s = (struct lease){.conf = conf, .redis = redis};
     random_bytes(random, sizeof(random));
     hex_encode(random, sizeof(random), s->sender);
+    s->scope = scope_of(&conf->access);
     s->channel = xasprintf("%snews", conf->redis.prefix ? conf->redis.prefix : "");
     uv_timer_init(loop, &s->renew_timer);
     s->renew_timer.data = s;
@@ -314,6 +327,7 @@ static void on_closed(uv_handle_t *handle)
 {
     struct lease *s = handle->data;
     free(s->channel);
+    free(s->scope);
     free(s);
 }
 

@@ -6,7 +6,8 @@
  * intervals, because notifications can get lost. A lease expires within seconds unless its holder renews it.
  * A query that waits for its turn at the upstream holds no lease.
  *
- *     KEY         the snapshot            (the task's key, behind the prefix)
+ *     KEY         the snapshot            (behind the prefix: the task's key, in the access modes "teams" and
+ *                                          "nginx" behind the rules for access, such as "teams#main:sora:ID")
  *     KEY#lease   the token of its holder  PX 3000
  *     news        the channel              "SENDER CODE RETRY_AFTER_MS KEY" */
 #ifndef LEASE_H

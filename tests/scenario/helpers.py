@@ -213,9 +213,17 @@ def restart_daemon(stack):
     stack.wait_metric("redis_up", stack.config["workers"])
 
 
+def redis_key(stack, task_id):
+    """Instances with other rules for access use other keys."""
+    access = stack.config.get("access", {"mode": "open"})
+    owned = "-owned" if access.get("ownership", "none") != "none" else ""
+    scope = "" if access["mode"] == "open" else f"{access['mode']}{owned}#"
+    return f"taskproxy:{scope}main:sora:{task_id}"
+
+
 def wait_stored(stack, task_id):
     """Waits until the task is in Redis, and returns its value."""
-    return stack.wait_until(lambda: stack.redis.cli("GET", REDIS_KEY + task_id), what=f"{task_id} in Redis")
+    return stack.wait_until(lambda: stack.redis.cli("GET", redis_key(stack, task_id)), what=f"{task_id} in Redis")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 from fastcgi import Connection, request, task_params
 from helpers import REDIS_KEY, step_until, time_out, wait_stored, worker_pid
 from sharing import ask, ask_both, lease_of, second_host, sharing, wait_hearing, wait_no_lease
+from teaming import given, write_teams
 from watching import NATIVE, QUICK, SLOW, assert_not_asked_any_more
 
 
@@ -50,6 +51,23 @@ def test_concurrent_requests_at_two_hosts_are_one_query(make_stack):
     assert len({(answer.result().status, answer.result().body) for answer in asks}) == 1
     assert stack.standin.count("t") == 1
     assert other.metric("upstream_requests_total") == 0
+
+
+def test_instances_with_other_rules_for_access_share_nothing(make_stack):
+    """Without the rules in the keys, the open instance would serve what the others keep for their teams."""
+    instance = sharing(make_stack, config={"workers": 1})
+    instance.standin.switch(state="SUCCESS")
+    for access in ({"mode": "open"}, {"mode": "teams"}, {"mode": "nginx"}, {"mode": "teams", "ownership": "first-reader"}):
+        if access["mode"] != "open":
+            access["teams_file"] = "teams.json"
+            write_teams(instance)
+        instance.configure(access=access)
+        instance.daemon.reload()
+        instance.wait_metric("redis_listening", lambda now: now == 1)
+        answer = instance.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web", **given("web"))
+        assert (answer.status, answer.headers["x-cache"]) == (200, "MISS")
+        wait_stored(instance, "t")
+    assert len(instance.redis.stored("*:sora:t")) == 4
 
 
 def test_many_workers_and_tasks_are_one_query_per_task(make_frozen):

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from fastcgi import Connection, request, task_params
-from helpers import wait_stored, worker_pid
+from helpers import redis_key, wait_stored, worker_pid
 from hooking import naming, post, settings
-from sharing import Publisher, lease_of
+from sharing import Publisher
 from teaming import bearer, given, refusal, teams_stack
 from watching import NATIVE, QUICK, SLOW, begin, end, hold, quick, run, wait_queries
 
@@ -244,7 +244,7 @@ def queued_at_worker_1(stack):
         stack.wait_until(lambda: stack.standin.counts()["in_flight"] == 6, what="6 queries")
         film = stack.background(stack.ask_worker, NATIVE + "t", 1, **given("film"))
         stack.wait_log("sora:t: query_upstream -> wait")
-        stack.wait_until(lambda: lease_of("t") not in stack.redis.keys("*#lease"), what="no lease")
+        stack.wait_until(lambda: redis_key(stack, "t") + "#lease" not in stack.redis.keys("*#lease"), what="no lease")
         yield film
     assert {asked.result().status for asked in asks} == {200}
 
@@ -301,7 +301,7 @@ def test_notifications_do_not_keep_a_query_in_the_queue(make_frozen):
     with queued_at_worker_1(stack) as film, Publisher(stack) as publisher, stack.standin.hold("t"), stack.standin.hold("u"):
         for number in range(3):
             news = stack.metric("redis_news_total")
-            publisher.publish(b"0123456789abcdef none 0 main:sora:t")
+            publisher.publish(b"0123456789abcdef none 0 teams#main:sora:t")
             stack.wait_metric("redis_news_total", news + 2)
             if number == 0:
                 stack.wait_until(lambda: stack.daemon.log().count("sora:t: query_upstream -> wait") == 2, what="the second attempt")
@@ -436,7 +436,7 @@ def test_team_without_queries_acquires_no_lease(make_frozen):
     run(stack)
     spend(stack)
     assert ask(stack, "more", "film").status == 429
-    stack.redis.cli("SET", lease_of("t"), "another-1")
+    stack.redis.cli("SET", redis_key(stack, "t") + "#lease", "another-1")
     assert ask(stack, "t", "film").status == 429
     assert stack.metric("leases_refused_total") == 0
 
