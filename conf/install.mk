@@ -25,7 +25,8 @@ put      = $(if $(strip $(1)),install -d $(DESTDIR)$(2) && install -m 644 $(1) $
 put_conf = @install -d $(2); for file in $(1); do target=$(2)/$${file\#\#*/}; \
            [ ! -e $$target ] || cmp -s $$file $$target || target=$$target.new; install -m 644 $$file $$target; done
 
-install: build/taskproxy build/installed/taskproxy.json build/installed/taskproxy.service $(MAN_PAGES)
+install: build/taskproxy build/installed/taskproxy.json build/installed/taskproxy.service build/installed/taskproxy@.service \
+         $(MAN_PAGES)
 	install -D -m 755 build/taskproxy $(DESTDIR)$(SBINDIR)/taskproxy
 	$(call put_conf,build/installed/taskproxy.json,$(CONF_TARGET))
 	$(call put_conf,$(wildcard conf/providers/*.json),$(CONF_TARGET)/providers)
@@ -33,7 +34,7 @@ install: build/taskproxy build/installed/taskproxy.json build/installed/taskprox
 	$(call put,$(wildcard nginx/*.conf),$(DATADIR)/nginx)
 	$(call put,conf/unified-view.schema.json $(wildcard conf/openapi.yaml),$(DATADIR))
 	$(call put,$(wildcard conf/prometheus/*),$(DATADIR)/prometheus)
-	$(call put,build/installed/taskproxy.service conf/systemd/taskproxy.socket,$(UNITDIR))
+	$(call put,build/installed/taskproxy.service build/installed/taskproxy@.service conf/systemd/taskproxy.socket,$(UNITDIR))
 	install -D -m 644 conf/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/taskproxy.conf
 	install -D -m 644 conf/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/taskproxy.conf
 	$(call put,$(filter %.5,$(MAN_PAGES)),$(MANDIR)/man5)
@@ -52,6 +53,13 @@ build/installed/taskproxy.json: conf/taskproxy.json conf/install.mk
 
 build/installed/taskproxy.service: conf/systemd/taskproxy.service build/installed/places
 	@sed -e 's|/usr/sbin/|$(SBINDIR)/|g' -e 's|/etc/taskproxy|$(SYSCONFDIR)/taskproxy|g' $< > $@
+
+# The same for a further instance: with its own configuration and directory of sockets, and without systemd's sockets.
+build/installed/taskproxy@.service: build/installed/taskproxy.service conf/install.mk
+	@sed -e 's|^Description=.*|& (%i)|' -e '/^Requires=/d' -e 's|^After=taskproxy.socket |After=|' \
+		-e 's|/taskproxy\.json|/%i.json|' -e 's/ A limit would also$$//' -e '/^# stop the sockets/d' \
+		-e '/^# The directory of the sockets/,/could no longer/d' \
+		-e 's|^ReadWritePaths=.*|RuntimeDirectory=taskproxy-%i|' -e '/^Also=/d' $< > $@
 
 # Changes when the paths do, so that files that contain them are built again.
 build/installed/places: FORCE

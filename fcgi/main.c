@@ -33,7 +33,9 @@ static const char usage[] =
     "                       check the configuration and all files that it names; as\n"
     "                       the service does that runs as this user\n"
     "  -T, --print-config   print the configuration with all defaults\n"
-    "      --print-nginx    print the nginx upstream blocks for it\n"
+    "      --print-nginx[=NAME]\n"
+    "                       print the nginx upstream blocks for it. NAME replaces\n"
+    "                       taskproxy in the names of upstreams and variables\n"
     "      --status         print the status of the running taskproxy, without nginx.\n"
     "                       Exit status: 0 ready, 1 degraded or not ready, 2 no\n"
     "                       status, or usage error\n"
@@ -76,7 +78,7 @@ static const struct option options[] = {{"config", required_argument, NULL, CONF
                                         {"check-config", no_argument, NULL, CHECK},
                                         {"as", required_argument, NULL, AS},
                                         {"print-config", no_argument, NULL, PRINT_CONFIG},
-                                        {"print-nginx", no_argument, NULL, PRINT_NGINX},
+                                        {"print-nginx", optional_argument, NULL, PRINT_NGINX},
                                         {"print-tables", no_argument, NULL, PRINT_TABLES}, /* for the build */
                                         {"status", no_argument, NULL, STATUS},
                                         {"try", required_argument, NULL, TRY},
@@ -121,14 +123,30 @@ static int check(const char *path, const struct conf *conf)
     return report(error);
 }
 
+enum { PRINTED_MAX = 16 * 1024 * 1024 };
+
+/* Frees the text. */
+static int put(struct buf *text)
+{
+    bool whole = fwrite(text->data, 1, text->len, stdout) == text->len && fflush(stdout) == 0;
+    buf_done(text);
+    return whole ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 static int print(void (*write)(const struct conf *, struct buf *), const struct conf *conf)
 {
     struct buf out;
-    buf_init(&out, 16 * 1024 * 1024);
+    buf_init(&out, PRINTED_MAX);
     write(conf, &out);
-    bool whole = fwrite(out.data, 1, out.len, stdout) == out.len && fflush(stdout) == 0;
-    buf_done(&out);
-    return whole ? EXIT_SUCCESS : EXIT_FAILURE;
+    return put(&out);
+}
+
+static int print_nginx(const struct conf *conf, const char *name)
+{
+    struct buf out;
+    buf_init(&out, PRINTED_MAX);
+    route_print_nginx(conf, name ? name : "taskproxy", &out);
+    return put(&out);
 }
 
 /* For conf/man/keys.awk, which makes the reference in taskproxy.json(5). Needs no configuration. */
@@ -168,7 +186,7 @@ static int use_conf(int mode, const char *const *given, const struct conf *conf)
     case PRINT_CONFIG:
         return print(conf_print, conf);
     case PRINT_NGINX:
-        return print(route_print_nginx, conf);
+        return print_nginx(conf, given[PRINT_NGINX]);
     default:
         return sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TTL]});
     }
@@ -205,11 +223,17 @@ static int run_cgi(void)
     return EXIT_FAILURE;
 }
 
+/* Of upstreams and variables of nginx. */
+static const char name_characters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
+
 /* Why the options do not go together, or NULL. */
 static const char *misuse(int mode, const char *const *given)
 {
     if (mode != WATCH && (given[URL] != NULL || given[TOKEN_FILE] != NULL))
         return "--url and --team-token-file are options of --watch";
+    const char *name = given[PRINT_NGINX];
+    if (name != NULL && (name[0] < 'a' || name[strspn(name, name_characters)] != '\0'))
+        return "the name for --print-nginx must be a letter, and letters, digits and '_'; all in lower case";
     if (mode != SIGN && (given[TEAM] != NULL || given[TASK] != NULL || given[TTL] != NULL))
         return "--team, --task and --ttl are options of --sign";
     if (mode != CHECK && given[AS] != NULL)

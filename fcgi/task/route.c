@@ -236,12 +236,12 @@ static void print_key(const struct pattern *pattern, struct buf *out)
     buf_puts(out, "\";\n");
 }
 
-static void print_map(const struct conf *conf, struct buf *out)
+static void print_map(const struct conf *conf, const char *name, struct buf *out)
 {
     bool with_query = false;
     for (size_t i = 0; i < conf->routes.n; i++)
         with_query |= has_query(&conf_route(conf, i)->path);
-    buf_addf(out, "map \"%s\" $taskproxy_task {\n    default $uri;\n", with_query ? "$uri?$args" : "$uri");
+    buf_addf(out, "map \"%s\" $%s_task {\n    default $uri;\n", with_query ? "$uri?$args" : "$uri", name);
     buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
@@ -259,17 +259,15 @@ static void print_map(const struct conf *conf, struct buf *out)
     buf_puts(out, "}\n");
 }
 
-void route_print_nginx(const struct conf *conf, struct buf *out)
+void route_print_nginx(const struct conf *conf, const char *name, struct buf *out)
 {
     buf_puts(out, "# Printed by taskproxy --print-nginx: include it in http {}.\n\n"
                   "# Each task always goes to the same worker, whichever path is requested.\n");
-    print_map(conf, out);
-    buf_puts(out, "\nupstream taskproxy {\n    hash $taskproxy_task consistent;\n");
+    print_map(conf, name, out);
+    buf_addf(out, "\nupstream %s {\n    hash $%s_task consistent;\n", name, name);
     for (int64_t i = 0; i < conf->workers; i++)
         buf_addf(out, "    server unix:%s/worker-%lld.sock max_fails=0;\n", conf->socket_dir, (long long)i);
     buf_puts(out, "    keepalive 1024;\n}\n\n");
-    buf_addf(
-        out,
-        "upstream taskproxy_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
-        conf->socket_dir);
+    buf_addf(out, "upstream %s_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
+             name, conf->socket_dir);
 }

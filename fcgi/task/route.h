@@ -65,7 +65,8 @@ int64_t task_queries_max(const struct task *task);
 /* How long snapshots of the task are fresh and kept. */
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);
 
-/* For `taskproxy --print-nginx`: the map from the URI to the task, and the upstream blocks. */
-void route_print_nginx(const struct conf *conf, struct buf *out);
+/* For `taskproxy --print-nginx`: the map from the URI to the variable $NAME_task, and the upstream blocks NAME and
+ * NAME_status. */
+void route_print_nginx(const struct conf *conf, const char *name, struct buf *out);
 
 #endif

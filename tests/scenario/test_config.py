@@ -313,3 +313,6 @@ def test_print_nginx_lists_every_worker_and_route(place):
     ]
     assert '"~^/v1/tasks/toy/(?<tp1>[^/?]+)$" "/' in printed
     assert "hash $taskproxy_task consistent;" in printed
+    assert place.run("--print-nginx=blue") == (0, printed.replace("taskproxy_", "blue_").replace("upstream taskproxy", "upstream blue"), "")
+    for name in ("", "9", "blue-1", "Blue"):
+        assert place.run(f"--print-nginx={name}")[0] == 1

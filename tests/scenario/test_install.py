@@ -9,7 +9,7 @@ import pytest
 from installing import copy_tree, run
 from stack import ROOT, read_json
 
-UNITS = ("taskproxy.service", "taskproxy.socket")
+UNITS = ("taskproxy.service", "taskproxy@.service", "taskproxy.socket")
 
 
 def files(folder):
@@ -117,6 +117,20 @@ def test_unit_checks_before_a_reload_and_is_started_again_without_a_limit(prefix
     assert "\nStartLimitIntervalSec=0\n" in service.partition("[Service]")[0]
 
 
+def test_template_unit_differs_only_in_paths_and_sockets(prefix):
+    service, template = (set(unit(prefix, name).read_text().splitlines()) for name in UNITS[:2])
+    paths = {line.replace("/taskproxy.json", "/%i.json") for line in service if "/taskproxy.json" in line}
+    assert len(paths) == 2
+    assert {line for line in template - service if not line.startswith("#")} == paths | {
+        "Description=FastCGI proxy for task statuses (%i)",
+        "After=network.target nss-lookup.target redis-server.service",
+        "RuntimeDirectory=taskproxy-%i",
+    }
+    assert {line.split("=")[0] for line in service - template if not line.startswith("#")} == {
+        "Description", "After", "ExecStart", "ExecReload", "Requires", "ReadWritePaths", "Also",
+    }
+
+
 def test_socket_units_cover_the_master_and_each_worker(prefix):
     conf = read_json(prefix / "etc/taskproxy/taskproxy.json")
     listens = re.findall(r"^ListenStream=(.*)$", unit(prefix, "taskproxy.socket").read_text(), re.MULTILINE)
@@ -127,18 +141,32 @@ def test_socket_units_cover_the_master_and_each_worker(prefix):
 # nginx
 
 
-def test_nginx_accepts_the_installed_files(prefix, tmp_path):
+def site_of_another_instance(site):
+    """The changes that README.md asks for."""
+    for name in ("upstream", "taskproxy", "taskproxy-status"):
+        site = site.replace(f"taskproxy/{name}.conf;", f"taskproxy/{name.replace('taskproxy', 'blue').replace('ups', 'blue-ups')}.conf;")
+    site = site.replace("include taskproxy/taskproxy-http.conf;", "")
+    site = re.sub(r"\nserver \{.*?\n\}\n", "", site, count=1, flags=re.DOTALL)
+    return site.replace("server_name localhost 127.0.0.1;", "server_name blue.example.com;").replace("9180", "9181")
+
+
+def test_nginx_accepts_the_installed_files_also_for_two_instances(prefix, tmp_path):
     key = prefix / "etc/taskproxy/keys/main"
     key.touch(mode=0o600)
     key.write_text("sk-0123456789\n")
-    upstream = run(prefix / "sbin/taskproxy", "--print-nginx")
-    key.unlink()
     folder = tmp_path / "taskproxy"
     shutil.copytree(prefix / "share/taskproxy/nginx", folder)
-    (folder / "upstream.conf").write_text(upstream)
+    (folder / "upstream.conf").write_text(run(prefix / "sbin/taskproxy", "--print-nginx"))
+    commands = re.findall(r"^    ((?:taskproxy|sed) .* > blue\S*\.conf)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    script = "; ".join(commands).replace("taskproxy -c /etc/taskproxy/blue.json", str(prefix / "sbin/taskproxy"))
+    run("sh", "-ec", script, cwd=folder)
+    key.unlink()
     site = (folder / "site.conf").read_text().replace("/var/log/nginx", str(tmp_path))
-    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ include site; }}")
-    (tmp_path / "site").write_text(site.replace("listen 80;", f"listen unix:{tmp_path}/nginx.sock;")
-                                   .replace("listen 127.0.0.1:9180;", f"listen unix:{tmp_path}/status.sock;"))
-    told = run("nginx", "-t", "-p", tmp_path, "-c", "nginx.conf", "-e", tmp_path / "error.log")
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}} http {{ include site; include blue; }}")
+    for name, text in (("site", site), ("blue", site_of_another_instance(site))):
+        (tmp_path / name).write_text(text.replace("listen 80;", f"listen unix:{tmp_path}/nginx.sock;")
+                                     .replace("listen 127.0.0.1:91", f"listen unix:{tmp_path}/status.sock-"))
+    told = run("nginx", "-T", "-p", tmp_path, "-c", "nginx.conf", "-e", tmp_path / "error.log")
     assert "[warn]" not in told
+    for name in ("taskproxy", "blue"):
+        assert len(re.findall(rf"fastcgi_pass {name};", told)) == 3 and len(re.findall(rf"fastcgi_pass {name}_status;", told)) == 2

@@ -215,19 +215,19 @@ TEST(key_consists_of_upstream_provider_and_id)
 TEST(nginx_map_finds_the_task_in_a_uri)
 {
     static const char *const lines[] = {
-        "map \"$uri?$args\" $taskproxy_task {\n    default $uri;\n    \"~^/v1/tasks\\?\" $request_uri;\n",
+        "map \"$uri?$args\" $blue_task {\n    default $uri;\n    \"~^/v1/tasks\\?\" $request_uri;\n",
         "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)\\?\" \"/sora/v1/videos/${tp1}\";\n",
         "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)\\?\" "
         "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
         "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)\\?\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
-        "    hash $taskproxy_task consistent;\n",
+        "\nupstream blue {\n    hash $blue_task consistent;\n",
         "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
         "max_fails=0;\n",
-        "    server unix:/run/t/status.sock max_fails=0;\n"};
+        "\nupstream blue_status {\n    server unix:/run/t/status.sock max_fails=0;\n"};
     struct buf out;
     buf_init(&out, 65536);
-    route_print_nginx(conf, &out);
+    route_print_nginx(conf, "blue", &out);
     for (size_t i = 0; i < NELEMS(lines); i++) {
         if (strstr(out.data, lines[i]) == NULL)
             fail_msg("there is no\n%sin\n%s", lines[i], out.data);
