@@ -102,12 +102,16 @@
     X(UPSTREAM_IN_FLIGHT, gauge, "upstream_in_flight", "Queries in progress at an upstream")                 \
     X(BREAKER_OPEN, gauge, "upstream_breaker_open",                                                          \
       "Workers in which a circuit breaker for the upstream is open, for one team or more")                   \
+    X(BREAKER_UNPROVEN, gauge, "upstream_breaker_unproven",                                                  \
+      "Workers with an open breaker, but without a query for it in the last ten minutes")                    \
     X(KEY_REFUSALS, counter, "key_refusals_total", "Queries whose key the upstream refused")                 \
     X(KEYS_EXHAUSTED, gauge, "upstream_keys_exhausted",                                                      \
       "Workers in which every key of the upstream is suspended or paused")                                   \
     X(KEYS_REJECTED, gauge, "keys_rejected",                                                                 \
       "Workers in which the upstream has rejected the key since its last good answer")                       \
     X(KEYS_ASIDE, gauge, "keys_set_aside", "Workers that have suspended the key because it was refused")     \
+    X(KEYS_UNPROVEN, gauge, "keys_unproven",                                                                 \
+      "Workers that had the key rejected, but have not used it in the last ten minutes")                     \
     X(KEYS_RESTING, gauge, "keys_resting", "Workers that rest the key because it is rate limited")           \
     X(REQUEST_TIME, histogram, "request_duration_seconds",                                                   \
       "Time to answer, by cache result (held: the client waited for a change)")                              \

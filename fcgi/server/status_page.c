@@ -301,7 +301,8 @@ static struct json_object *upstreams_section(const struct conf *conf, const stru
         struct json_object *row = add_row(section);
         bool open = series_read(total, FAMILY_BREAKER_OPEN, "upstream", upstream->name) > 0;
         add_text(row, "upstream", upstream->name);
-        add_text(row, "breaker", open ? "open" : "closed");
+        bool unproven = series_read(total, FAMILY_BREAKER_UNPROVEN, "upstream", upstream->name) > 0;
+        add_text(row, "breaker", open ? "open" : unproven ? "not tried for 10 min" : "closed");
         add_number(row, "in_flight",
                    series_read(total, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", upstream->name));
         add_number(row, "queries", series_read(total, FAMILY_UPSTREAM_QUERIES, "upstream", upstream->name));
@@ -323,6 +324,7 @@ static void add_key(struct json_object *section, const struct conf_upstream *ups
              key.aside > 0      ? "set aside"
              : key.rejected > 0 ? "rejected"
              : key.resting > 0  ? "resting"
+             : key.unproven > 0 ? "not tried for 10 min"
                                 : "in use");
     add_number(row, "refusals", key.refusals);
 }

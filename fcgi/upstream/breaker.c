@@ -44,6 +44,7 @@ void breaker_init(struct breaker *s, int64_t max_failures, int64_t max_pause_ms)
 
 int64_t breaker_try(struct breaker *s, struct bucket *bucket, bool seen, int64_t now_ms)
 {
+    s->tried_ms = now_ms;
     int64_t until_ms = !seen && s->unseen_until_ms > s->open_until_ms ? s->unseen_until_ms : s->open_until_ms;
     if (s->state == BREAKER_OPEN && until_ms > now_ms)
         return until_ms - now_ms;

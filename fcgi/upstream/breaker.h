@@ -36,6 +36,7 @@ struct breaker {
     int64_t open_until_ms;
     int64_t unseen_until_ms; /* until then, no unseen task is used for a probe */
     bool probes_seen;        /* PROBING: with a task that was seen before */
+    int64_t tried_ms;        /* when a query was wanted last */
     double taken;            /* tokens that the team has taken and the bucket has not got back */
     int64_t taken_at_ms;     /* when they were counted */
 };

@@ -66,6 +66,7 @@ bool keypool_take(struct keypool *pool, struct key_choice *choice, int64_t now_m
     if (i == pool->n)
         return false;
     struct pool_key *key = &pool->keys[i];
+    key->taken_ms = now_ms;
     choice->probes = key->aside;
     if (choice->probes) /* one query at a time */
         key->aside_until_ms = now_ms + key->pause.last_ms;

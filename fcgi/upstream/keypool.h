@@ -21,6 +21,7 @@ struct pool_key {
     struct backoff pause;     /* between probes */
     int64_t rests_until_ms;   /* rate limited until then */
     int64_t doubted_until_ms; /* the last choice until then */
+    int64_t taken_ms;         /* when a query used it last */
 };
 
 struct keypool {

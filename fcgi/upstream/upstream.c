@@ -38,7 +38,6 @@ struct origin {
     struct upstreams *upstreams;      /* (ref) */
     const struct conf_upstream *conf; /* (ref) */
     struct share *shares;             /* of no team, and of each team in their order */
-    int64_t open_breakers;
     int64_t in_flight;
     bool multiplexes;              /* its last answer came over HTTP/2 */
     struct upstream_call *running; /* queries under way, the oldest first */
@@ -485,6 +484,18 @@ static bool concerns_task(struct upstream_call *call)
     return same_task;
 }
 
+static void set_breaker_stats(struct origin *origin)
+{
+    int64_t open = 0, proven = 0;
+    for (size_t i = 0; i < origin->upstreams->n_shares; i++) {
+        const struct breaker *breaker = &origin->shares[i].breaker;
+        open += breaker->state != BREAKER_CLOSED;
+        proven += breaker->state != BREAKER_CLOSED && now_ms(origin) - breaker->tried_ms < PROVEN_MS;
+    }
+    series_set(origin->stats.breaker_open, proven > 0);
+    series_set(origin->stats.breaker_unproven, open > 0 && proven == 0);
+}
+
 static void teach_breaker(struct upstream_call *call, enum outcome outcome)
 {
     struct origin *origin = call->origin;
@@ -498,8 +509,7 @@ static void teach_breaker(struct upstream_call *call, enum outcome outcome)
     if (!breaker_learn(breaker, lesson, call->seen, random, now_ms(origin)))
         return;
     bool closed = breaker->state == BREAKER_CLOSED;
-    origin->open_breakers += closed ? -1 : 1;
-    series_set(origin->stats.breaker_open, origin->open_breakers > 0);
+    set_breaker_stats(origin);
     if (closed)
         log_info("upstream %s recovered%s%s; sending it all queries again", origin->conf->name, of, team);
     else
@@ -602,8 +612,11 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 
 void upstreams_refresh_stats(struct upstreams *u)
 {
-    for (size_t i = 0; i < u->conf->upstreams.n; i++)
-        upstream_stats_keys(&u->origins[i].stats, &u->origins[i].pool, now_ms(&u->origins[i]));
+    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
+        struct origin *origin = &u->origins[i];
+        upstream_stats_keys(&origin->stats, &origin->pool, now_ms(origin));
+        set_breaker_stats(origin);
+    }
 }
 
 static void on_timer_closed(uv_handle_t *handle)

@@ -27,7 +27,8 @@ static void init_keys(struct upstream_stats *s, const struct conf_upstream *conf
         s->keys[i] = (struct key_stats){.refusals = key_series(FAMILY_KEY_REFUSALS, conf, i, mark),
                                         .rejected = key_series(FAMILY_KEYS_REJECTED, conf, i, mark),
                                         .aside = key_series(FAMILY_KEYS_ASIDE, conf, i, mark),
-                                        .resting = key_series(FAMILY_KEYS_RESTING, conf, i, mark)};
+                                        .resting = key_series(FAMILY_KEYS_RESTING, conf, i, mark),
+                                        .unproven = key_series(FAMILY_KEYS_UNPROVEN, conf, i, mark)};
     }
 }
 
@@ -47,6 +48,7 @@ void upstream_stats_init(struct upstream_stats *s, const struct conf_upstream *c
                                  .in_flight = stat_series(FAMILY_UPSTREAM_IN_FLIGHT, "upstream", name),
                                  .time = stat_series(FAMILY_UPSTREAM_TIME, "upstream", name),
                                  .breaker_open = stat_series(FAMILY_BREAKER_OPEN, "upstream", name),
+                                 .breaker_unproven = stat_series(FAMILY_BREAKER_UNPROVEN, "upstream", name),
                                  .exhausted = stat_series(FAMILY_KEYS_EXHAUSTED, "upstream", name)};
     for (enum outcome i = 0; i < OUTCOME_COUNT; i++)
         s->outcomes[i] = outcome_series(name, outcome_row(i));
@@ -79,13 +81,17 @@ void upstream_stats_count(struct upstream_stats *s, enum outcome outcome)
 
 void upstream_stats_keys(struct upstream_stats *s, const struct keypool *pool, int64_t now_ms)
 {
+    bool any_proven = false;
     for (size_t i = 0; i < pool->n; i++) {
         const struct pool_key *key = &pool->keys[i];
-        series_set(s->keys[i].rejected, key->refusals > 0);
-        series_set(s->keys[i].aside, key->aside);
+        bool proven = now_ms - key->taken_ms < PROVEN_MS;
+        any_proven |= proven;
+        series_set(s->keys[i].rejected, proven && key->refusals > 0);
+        series_set(s->keys[i].aside, proven && key->aside);
+        series_set(s->keys[i].unproven, !proven && key->refusals > 0);
         series_set(s->keys[i].resting, key->rests_until_ms > now_ms);
     }
-    series_set(s->exhausted, keypool_is_exhausted(pool, now_ms));
+    series_set(s->exhausted, any_proven && keypool_is_exhausted(pool, now_ms));
 }
 
 static int64_t read_key(const struct conf_upstream *conf, const struct key_reading *key,
@@ -103,4 +109,5 @@ void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const s
     ret->rejected = read_key(conf, ret, sum, FAMILY_KEYS_REJECTED);
     ret->aside = read_key(conf, ret, sum, FAMILY_KEYS_ASIDE);
     ret->resting = read_key(conf, ret, sum, FAMILY_KEYS_RESTING);
+    ret->unproven = read_key(conf, ret, sum, FAMILY_KEYS_UNPROVEN);
 }

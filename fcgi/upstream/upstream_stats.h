@@ -8,13 +8,16 @@
 #include "upstream/keypool.h"
 #include "lib/stats.h"
 
+/* Without a query for that long, a failure is unproven: the upstream may have recovered. */
+enum { PROVEN_MS = 10 * 60 * 1000 };
+
 struct key_stats {
-    int64_t *refusals, *rejected, *aside, *resting;
+    int64_t *refusals, *rejected, *aside, *resting, *unproven;
 };
 
 /* Series, as stat_series gives them. */
 struct upstream_stats {
-    int64_t *queries, *failures, *in_flight, *breaker_open, *exhausted;
+    int64_t *queries, *failures, *in_flight, *breaker_open, *breaker_unproven, *exhausted;
     int64_t *outcomes[OUTCOME_COUNT];
     int64_t *time;
     struct key_stats *keys; /* as many as the pool has */
@@ -37,7 +40,7 @@ void upstream_stats_keys(struct upstream_stats *stats, const struct keypool *poo
 struct key_reading {
     const char *name; /* (ref) */
     char mark[KEY_MARK_SIZE];
-    int64_t refusals, rejected, aside, resting;
+    int64_t refusals, rejected, aside, resting, unproven;
 };
 
 void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct shm_counters *sum,

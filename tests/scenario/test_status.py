@@ -77,6 +77,32 @@ def test_rejected_key_is_degraded_and_identified_by_file_and_digest(make_stack):
     assert stack.key not in stack.get("/status").body.decode()
 
 
+def test_failure_of_the_past_is_not_degraded(make_frozen):
+    """Without queries, nothing shows whether the upstream has recovered."""
+    stack = make_frozen(config={"workers": 1, "upstreams": {"main": {"breaker_failures": 2}}})
+    upstream, key = (lambda: one(stack, "upstreams", upstream="main")["breaker"]), (lambda: one(stack, "keys", upstream="main")["state"])
+    stack.standin.switch(reset=True)
+    for number in range(2):
+        assert stack.task(f"task_{number}").status == 502
+    wait_ready(stack, 200, "degraded", ["upstream main is failing"])
+    stack.step(601)
+    wait_ready(stack, 200, "ready", [])
+    assert (upstream(), stack.metric("upstream_breaker_open"), stack.metric("upstream_breaker_unproven")) == ("not tried for 10 min", 0, 1)
+    assert stack.task("later").status == 502
+    stack.step(1)
+    wait_ready(stack, 200, "degraded", ["upstream main is failing"])
+
+    stack.standin.clear()
+    stack.standin.keys.clear()
+    stack.step(60)
+    assert stack.task("again").status == 502
+    wait_ready(stack, 200, "degraded", ["upstream main rejects the key of key"])
+    assert (upstream(), key()) == ("closed", "rejected")
+    stack.step(601)
+    wait_ready(stack, 200, "ready", [])
+    assert (key(), stack.metric("keys_rejected"), stack.metric("keys_unproven")) == ("not tried for 10 min", 0, 1)
+
+
 def test_refused_reload_is_degraded_until_one_succeeds(stack):
     stack.wait_metric("redis_up", 2)
     stack.configure(no_such_key=1)
