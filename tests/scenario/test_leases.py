@@ -63,7 +63,7 @@ def test_instances_with_other_rules_for_access_share_nothing(make_stack):
             write_teams(instance)
         instance.configure(access=access)
         instance.daemon.reload()
-        instance.wait_metric("redis_listening", lambda now: now == 1)
+        wait_hearing(instance)
         answer = instance.ask_worker(NATIVE + "t", TASKPROXY_TEAM="web", **given("web"))
         assert (answer.status, answer.headers["x-cache"]) == (200, "MISS")
         wait_stored(instance, "t")

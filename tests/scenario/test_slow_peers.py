@@ -297,7 +297,8 @@ def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
 def test_exhaustion_of_a_worker_ends_and_fails_no_fetch_of_another(make_frozen):
     user = pwd.getpwuid(os.geteuid()).pw_name  # the worker's, so that the test may change its limit
     stack = make_frozen(nginx=False, config={"user": user})
-    wait_metric(stack, "redis_listening", lambda now: now == 2)
+    for gauge in ("redis_up", "redis_listening"):
+        wait_metric(stack, gauge, lambda now: now == 2)
     worker = worker_pid(stack, 0)
     limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     with Connection(stack.worker_socket(0)) as kept:
