@@ -90,6 +90,12 @@ bool keypool_is_exhausted(const struct keypool *pool, int64_t now_ms)
     return i == pool->n;
 }
 
+bool keypool_trusts(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms)
+{
+    const struct pool_key *key = &pool->keys[choice->key];
+    return !key->aside && key->trusted_until_ms > now_ms;
+}
+
 /* Queries that were under way when the key was suspended show nothing new; the probe does. */
 static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
 {
@@ -104,11 +110,12 @@ static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
     return key->aside && !was_aside;
 }
 
-static bool bring_back(struct pool_key *key)
+static bool bring_back(struct pool_key *key, int64_t now_ms)
 {
     bool was_aside = key->aside;
     key->aside = false;
     key->refusals = key->doubted_until_ms = 0;
+    key->trusted_until_ms = now_ms + DOUBT_MS;
     backoff_reset(&key->pause);
     return was_aside;
 }
@@ -129,10 +136,10 @@ bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_les
     case KEY_GOOD:
         choice->stays = true;
         memcpy(choice->owner, key->mark, sizeof(choice->owner));
-        return bring_back(key);
+        return bring_back(key, now_ms);
     case KEY_MISSING:
         choice->missing |= (uint64_t)1 << choice->key;
-        return bring_back(key);
+        return bring_back(key, now_ms);
     case KEY_REFUSED:
         return note_refusal(key, choice->probes, now_ms);
     case KEY_DOUBTED:

@@ -4,8 +4,8 @@
  *       |  ^                                                             '--refused, a longer pause--> suspended
  *       '--'--- rate limited (429): pauses as long as the upstream says
  *
- * After any refusal a key is the last choice for a minute. A refusal that may concern the task alone (403)
- * has no other effect: otherwise a client that requests another account's task could suspend every key. */
+ * After any refusal a key is the last choice for a minute. A refusal that may concern the task alone (KEY_DOUBTED) has
+ * no other effect: otherwise a client that requests another account's task could suspend every key. */
 #ifndef KEYPOOL_H
 #define KEYPOOL_H
 
@@ -22,6 +22,7 @@ struct pool_key {
     int64_t rests_until_ms;   /* rate limited until then */
     int64_t doubted_until_ms; /* the last choice until then */
     int64_t taken_ms;         /* when a query used it last */
+    int64_t trusted_until_ms; /* a minute after its last good answer */
 };
 
 struct keypool {
@@ -51,6 +52,10 @@ bool keypool_has(const struct keypool *pool, const struct key_choice *choice, in
 
 /* Whether every key is suspended or rate limited. */
 bool keypool_is_exhausted(const struct keypool *pool, int64_t now_ms);
+
+/* Whether the taken key is in use and has given a good answer within the last minute. A 401 for a task that was never
+ * seen may then concern the task alone. */
+bool keypool_trusts(const struct keypool *pool, const struct key_choice *choice, int64_t now_ms);
 
 /* Reports how the query with the taken key ended; `rest_ms` is used with KEY_BUSY. Returns true if the key
  * was suspended or recovered. */

@@ -419,11 +419,19 @@ void upstream_cancel(struct upstream_call *call)
 
 /* ---- what a query has shown ---- */
 
+/* Whether a rejection of the key may concern the task alone. Such rejections do not suspend the key, which all teams
+ * share, but open the team's breaker, so that a revoked key is not sent with each query for a new task. */
+static bool may_concern_task(const struct upstream_call *call, enum outcome outcome)
+{
+    const struct origin *origin = call->origin;
+    return outcome == OUTCOME_REFUSED && !call->seen &&
+           keypool_trusts(&origin->pool, call->choice, now_ms(origin));
+}
+
 /* True when the key was suspended or came back. */
-static bool teach_pool(struct upstream_call *call, const struct http_answer *answer, enum outcome outcome)
+static bool teach_pool(struct upstream_call *call, const struct http_answer *answer, enum key_lesson lesson)
 {
     struct origin *origin = call->origin;
-    enum key_lesson lesson = outcome_row(outcome)->key;
     size_t key = call->choice->key;
     int64_t rest_ms = answer ? answer->retry_after_ms : 0;
     bool changed = keypool_learn(&origin->pool, call->choice, lesson, rest_ms, now_ms(origin));
@@ -496,13 +504,12 @@ static void set_breaker_stats(struct origin *origin)
     series_set(origin->stats.breaker_unproven, open > 0 && proven == 0);
 }
 
-static void teach_breaker(struct upstream_call *call, enum outcome outcome)
+static void teach_breaker(struct upstream_call *call, enum outcome outcome, enum breaker_lesson lesson)
 {
     struct origin *origin = call->origin;
     struct breaker *breaker = &call->share->breaker;
     const char *of = call->share->team ? " for team " : "",
                *team = call->share->team ? call->share->team->name : "";
-    enum breaker_lesson lesson = outcome_row(outcome)->breaker;
     double random = (double)rand() / ((double)RAND_MAX + 1);
     if (outcome == OUTCOME_SERVER_ERROR && concerns_task(call))
         lesson = BREAKER_NOTHING;
@@ -523,13 +530,14 @@ void upstream_learn(struct upstream_call *call, const struct http_answer *answer
     upstream_stats_count(&call->origin->stats, outcome);
     if (outcome_row(outcome)->kind == KIND_UNSENT)
         return;
-    bool key_changed = teach_pool(call, answer, outcome);
+    bool doubted = may_concern_task(call, outcome);
+    bool key_changed = teach_pool(call, answer, doubted ? KEY_DOUBTED : outcome_row(outcome)->key);
     if (answer != NULL)
         report(call, answer, outcome, why);
     if (key_changed)
         log_key_change(call->origin, call->choice->key);
     log_exhaustion(call->origin);
-    teach_breaker(call, outcome);
+    teach_breaker(call, outcome, doubted ? BREAKER_FAILED : outcome_row(outcome)->breaker);
 }
 
 bool upstream_has_key(struct upstream_call *call, enum outcome *ret_outcome, int64_t *ret_retry_after_ms)

@@ -71,6 +71,31 @@ def test_breaker_opened_by_one_team_is_closed_for_others(make_stack, failure):
     assert "for team web" not in stack.daemon.log()
 
 
+def test_keys_rejected_for_unseen_tasks_of_one_team_stay_in_use_for_others(make_stack):
+    """The upstream may answer 401 for tasks that the key may not see."""
+    stack = shared_stack(make_stack, breaker_failures=5, breaker_pause="1h")
+    assert ask(stack, "good", "web").status == 200
+    bad = [f"bad_{number}" for number in range(20)]
+    fail(stack, bad, status=401)
+    assert [ask(stack, task, "film").status for task in bad] == 5 * [502] + 15 * [503]
+    assert {ask(stack, f"good_{number}", "web").status for number in range(12)} == {200}
+    assert stack.metric("keys_set_aside") == 0
+
+
+def test_revoked_key_is_sent_with_few_queries_for_new_tasks(make_frozen):
+    stack = shared_stack(make_frozen, breaker_failures=5)
+    assert ask(stack, "good", "web").status == 200
+    stack.standin.keys.clear()
+    queries = stack.standin.count()
+    assert {ask(stack, f"new_{number}", "web").status for number in range(20)} == {502, 503}
+    assert stack.standin.count() == queries + 5
+    stack.step(60)  # the good answer does not count any more
+    for number in range(3):
+        ask(stack, f"later_{number}", "web")
+        stack.step(30)
+    assert stack.metric("keys_set_aside") == 1
+
+
 def test_task_that_fails_beside_unseen_ones_does_not_open_the_breaker(make_frozen):
     stack = shared_stack(make_frozen, breaker_failures=3)
     assert ask(stack, "known", "web").status == 200
