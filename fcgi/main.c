@@ -233,7 +233,7 @@ static const char *misuse(int mode, const char *const *given)
         return "--url and --team-token-file are options of --watch";
     const char *name = given[PRINT_NGINX];
     if (name != NULL && (name[0] < 'a' || name[strspn(name, name_characters)] != '\0'))
-        return "the name for --print-nginx must be a letter, and letters, digits and '_'; all in lower case";
+        return "the name for --print-nginx must be lower-case letters, digits and '_', first a letter";
     if (mode != SIGN && (given[TEAM] != NULL || given[TASK] != NULL || given[TTL] != NULL))
         return "--team, --task and --ttl are options of --sign";
     if (mode != CHECK && given[AS] != NULL)

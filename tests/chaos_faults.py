@@ -8,6 +8,8 @@ import signal
 import time
 from typing import NamedTuple
 
+from chaos_clients import HUNG_AFTER
+
 PAUSE_SECONDS = (0.5, 4.0)  # between two faults of a part
 FAULT_SECONDS = (0.2, 3.0)
 
@@ -52,7 +54,8 @@ class Faults:
         if mend:
             mend()
         if part in ("workers", "redis") or fault.name == "reload":
-            self._apart.append((began, time.time()))
+            stopped = HUNG_AFTER + 1 if fault.name == "worker_stopped" else 0  # until the master kills it
+            self._apart.append((began, max(time.time(), began + stopped)))
 
     def were_apart(self, at: float, seconds_after: float) -> bool:
         """Whether workers may not have known of each other's queries at that time, or within the seconds before it."""

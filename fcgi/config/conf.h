@@ -122,8 +122,8 @@ extern const struct table conf_table; /* of the file, for the manual */
 struct conf *conf_load(const char *path, struct files *files, char **ret_error);
 void conf_free(struct conf *conf); /* NULL is allowed */
 
-/* Reads only the path of the folder for sockets, whatever else is wrong with the file; the caller frees it. NULL
- * with *ret_error, as above. */
+/* Reads only "socket_dir" from the file, which must be valid JSON; other keys are not checked. The caller frees
+ * the path. NULL with *ret_error, as above. */
 char *conf_socket_dir(const char *path, char **ret_error);
 
 /* The configuration of `in_force`, the files of a loaded one, with its live and secret files as they are on the

@@ -6,10 +6,12 @@
  * intervals, because notifications can get lost. A lease expires within seconds unless its holder renews it.
  * A query that waits for its turn at the upstream holds no lease.
  *
- *     KEY         the snapshot            (behind the prefix: the task's key, in the access modes "teams" and
- *                                          "nginx" behind the rules for access, such as "teams#main:sora:ID")
+ *     KEY         the snapshot
  *     KEY#lease   the token of its holder  PX 3000
- *     news        the channel              "SENDER CODE RETRY_AFTER_MS KEY" */
+ *     news        the channel              "SENDER CODE RETRY_AFTER_MS KEY"
+ *
+ * All names begin with the prefix. KEY is the task's key; in the access modes "teams" and "nginx" it begins with the
+ * rules for access: "teams#main:sora:ID". */
 #ifndef LEASE_H
 #define LEASE_H
 

@@ -35,8 +35,9 @@ void sockets_refuse(int fd);
 /* Keeps every socket open for the next program in this process, and lists them in the environment. */
 void sockets_hand_over(const struct sockets *sockets);
 
-/* All workers of the configuration are ready. Closes and removes the sockets that it does not use, except the
- * service manager's; logs, once per configuration, the differences between those and the ones used. */
+/* Call this when all workers of the configuration are ready. Closes and removes the sockets that the configuration
+ * does not use, except the service manager's; logs, once per configuration, how the service manager's sockets and
+ * those in use differ. */
 void sockets_tidy(struct sockets *sockets);
 
 #endif

@@ -52,7 +52,8 @@ struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapsho
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is allowed */
 
-/* The poll interval of a task that was created at that time. Both times are dates, so it is limited. */
+/* The poll interval of a task that was created at that time. Both times are dates, which may be wrong;
+ * the result is between poll.min and poll.max. */
 int64_t snapshot_interval_ms(int64_t created_ms, const struct snapshot_rules *rules, int64_t date_ms);
 
 /* How long it is still fresh; 0 or less: it is stale. */

@@ -146,8 +146,8 @@ def site_of_another_instance(site):
     for name in ("upstream", "taskproxy", "taskproxy-status"):
         site = site.replace(f"taskproxy/{name}.conf;", f"taskproxy/{name.replace('taskproxy', 'blue').replace('ups', 'blue-ups')}.conf;")
     site = site.replace("include taskproxy/taskproxy-http.conf;", "")
-    site = re.sub(r"\nserver \{.*?\n\}\n", "", site, count=1, flags=re.DOTALL)
-    return site.replace("server_name localhost 127.0.0.1;", "server_name blue.example.com;").replace("9180", "9181")
+    site = site.replace("    listen 80;\n", "", 1)
+    return site.replace("server_name localhost 127.0.0.1; # and", "server_name blue.example.com; # and").replace("9180", "9181")
 
 
 def test_nginx_accepts_the_installed_files_also_for_two_instances(prefix, tmp_path):
