@@ -282,11 +282,16 @@ def test_failing_accept_is_logged_once_and_retried(make_stack):
 
 def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
     stack = short_of_descriptors(make_stack, 60)
-    with stack.standin.hold() as barrier:
-        asked = [stack.background(fastcgi.ask, stack.worker_socket(0), f"/sora/v1/videos/task_{n}") for n in range(60)]
-        barrier.wait_arrived(1)
-        wait_metric(stack, "requests_total", lambda now: now >= 1)  # of requests that are not held
-    answers = [answer.result() for answer in asked]
+    with contextlib.ExitStack() as opened:
+        # All are accepted before the first query takes a descriptor, so that only queries can lack one.
+        asking = [opened.enter_context(Connection(stack.worker_socket(0))) for _ in range(28)]
+        wait_connections(stack, 28)
+        with stack.standin.hold() as barrier:
+            for number, connection in enumerate(asking):
+                connection.send(request(task_params(f"/sora/v1/videos/task_{number}")))
+            barrier.wait_arrived(1)
+            wait_metric(stack, "requests_total", lambda now: now >= 1)  # of requests that are not held
+        answers = [connection.read_answer() for connection in asking]
     assert {status for status, _, _ in answers} == {200, 503}
     for answer in answers:
         if answer[0] == 503:
