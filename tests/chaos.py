@@ -20,12 +20,14 @@ import chaos_faults
 import parts
 import stack
 
+sys.path.append(str(parts.ROOT / "tests" / "scenario"))
+import teaming
+
 CALM_SECONDS = 60  # for all clients to learn of the ends once nothing is broken any more
 INTERVAL = 1.0  # seconds between two queries for a task
 EARLY = 0.4  # seconds by which queries may seem too close, because the stand-in records the first one late
 AFTER_FAULT = 3.0  # seconds until workers know of each other's queries again
 QUERIES_MEANWHILE = 4  # at most, for a task and interval: by two workers, and two of the generation before a reload
-TEAMS = {"web": "tp-web-0123456789abcdef", "film": "tp-film-0123456789abcdef"}
 
 
 class Chaos:
@@ -43,7 +45,7 @@ class Chaos:
             self.stack.standin.reset_counts(keep=None)
             self.stack.wait_metric("redis_up", self.stack.config["workers"])
             descriptors = count_descriptors(self.stack.daemon.pid)
-            self.clients = chaos_clients.Clients(self.stack, TEAMS, self.seed)
+            self.clients = chaos_clients.Clients(self.stack, teaming.TOKENS, self.faults.keys, self.seed)
             asyncio.run(self._break_and_follow())
             self.findings += self.clients.findings
             self._check_calm(descriptors)
@@ -106,7 +108,7 @@ def make_stack() -> stack.Stack:
             "redis": {"timeout": "200ms"},
         })
     made.standin.time = time.time  # steps of the program's clock do not end tasks
-    chaos_clients.write_teams(made.folder, TEAMS)
+    teaming.write_teams(made)
     return made
 
 

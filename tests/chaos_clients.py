@@ -2,11 +2,9 @@
 
 import asyncio
 import collections
-import hashlib
 import json
 import random
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 CLIENTS, TASKS = 100, 50  # clients, and tasks that run at a time
@@ -30,17 +28,11 @@ class Reply(NamedTuple):
     seconds: float
 
 
-def write_teams(folder: Path, tokens: dict) -> None:
-    teams = {name: {"providers": ["sora"], "token_sha256": [hashlib.sha256(token.encode()).hexdigest()]}
-             for name, token in tokens.items()}
-    (folder / "teams.json").write_text(json.dumps(teams))
-
-
 class Clients:
     """All clients. `findings` are violations; `waiting` names the task that each client is following."""
 
-    def __init__(self, stack, tokens: dict, seed: int):
-        self._socket, self._key = stack.nginx.socket, stack.key.encode()
+    def __init__(self, stack, tokens: dict, keys: list, seed: int):
+        self._socket, self._keys = stack.nginx.socket, keys  # the list grows when a key is rotated
         self._tokens = list(tokens.values())
         self._rng = random.Random(f"{seed} clients")
         self.findings = []
@@ -110,11 +102,14 @@ class Clients:
         self._longest = max(self._longest, reply.seconds - held)
         if reply.seconds > held + LONGEST:
             self._find(task, f"{reply.status} after {reply.seconds:.1f} s, held for at most {held:g} s")
-        if self._key in reply.body or self._key.decode() in str(reply.headers):
-            self._find(task, "the answer contains an API key")
+        self._check_keys(task, str(reply.headers).encode() + reply.body)
         if int(reply.headers.get("retry-after", 0)) > RETRY_AFTER_MAX:
             self._find(task, f"Retry-After: {reply.headers['retry-after']}")
         self._check_document(task, reply.status, reply.body)
+
+    def _check_keys(self, task: str, sent: bytes) -> None:
+        if any(key.encode() in sent for key in self._keys):
+            self._find(task, "the answer contains an API key")
 
     def _check_document(self, task: str, status: int, body: bytes) -> None:
         try:
@@ -160,6 +155,7 @@ class Clients:
                 return False  # the worker has ended
             if line.startswith(b"data:"):
                 data = line.removeprefix(b"data:").strip()
+                self._check_keys(task, data)
                 self._check_document(task, 200, data)
                 if json.loads(data).get("status") in ENDED:
                     return True

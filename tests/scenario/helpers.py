@@ -1,6 +1,7 @@
 """Helpers for several of the scenario tests."""
 
 import contextlib
+import json
 import re
 import shlex
 import subprocess
@@ -20,6 +21,14 @@ REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
 # Requests to the sockets, without nginx
+
+
+def readiness(stack) -> dict:
+    return json.loads(fastcgi.ask(stack.status_socket, "/readyz")[2])
+
+
+def worker_states(stack) -> list:
+    return [worker["state"] for worker in json.loads(fastcgi.ask(stack.status_socket, "/status")[2])["workers"]]
 
 
 def one_without_nginx():

@@ -3,7 +3,7 @@
 import pytest
 
 from sharing import second_host, sharing, wait_no_lease
-from teaming import bearer, refusal, teams_stack
+from teaming import bearer, given, refusal, teams_stack
 from watching import NATIVE, Stream, hold
 
 HOUR = 3600
@@ -108,6 +108,16 @@ def test_budget_is_renewed_each_minute_when_the_clock_is_set(make_frozen, redis)
         stack.clock.set_wall(hours * HOUR)
         assert refusal(stack.get(f"{NATIVE}b{minute}", bearer("web"))) == (429, "rate_limited")
         stack.step(61)
+
+
+def test_budget_is_shared_again_a_minute_after_the_clock_of_redis_is_set_back(make_frozen):
+    stack = teams_stack(make_frozen, {"web": {"queries_per_minute": 1}})
+    stack.wait_metric("redis_up", 2)
+    asked = [stack.ask_worker(NATIVE + "a", 0, **given("web")).status]
+    stack.clock.set_wall(-HOUR)
+    stack.step(61)
+    asked += [stack.ask_worker(NATIVE + task, index, **given("web")).status for index, task in enumerate("bc")]
+    assert asked == [200, 200, 429]
 
 
 def test_hosts_whose_clocks_differ_share_one_query_per_interval(make_frozen):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PLAIN_BINARY, step_until, wait_stored
+from helpers import PLAIN_BINARY, readiness, step_until, wait_stored
 
 PATH = "/sora/v1/videos/"
 QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
@@ -17,8 +17,8 @@ def outcome(answer):
     return answer.status, answer.json().get("code")
 
 
-def readiness(pool):
-    page = pool.stack.get("/readyz").json()
+def judged(pool):
+    page = readiness(pool.stack)
     return page["status"], page["why"]
 
 
@@ -123,7 +123,7 @@ def test_revoked_key_fails_no_request_and_is_logged_once(pool):
     assert pool.stack.daemon.log().count(f"upstream main: rejected API key {pool.files[0]} (HTTP 401)\n") == 1
     assert str(pool.files[1]) not in pool.stack.daemon.log()
     assert pool.stack.metric("key_refusals_total") == 1
-    assert readiness(pool) == ("degraded", ["upstream main rejects the key of key-0"])  # before it is suspended
+    assert judged(pool) == ("degraded", ["upstream main rejects the key of key-0"])  # before it is suspended
     assert pool.stack.get("/status").json()["keys"][0]["state"] == "rejected"
     assert pool.stack.metric("keys_set_aside") == 0
 
@@ -181,10 +181,10 @@ def test_retry_after_is_the_time_until_the_first_paused_key_resumes(make_stack):
     assert {outcome(answer) for answer in told} == {UNAVAILABLE}
     assert {answer.headers["retry-after"] for answer in told} == {"20"}
     assert pool.asked() == [0, 1, 2]
-    assert readiness(pool) == ("degraded", ["every key of upstream main is suspended or paused"])
+    assert judged(pool) == ("degraded", ["every key of upstream main is suspended or paused"])
     assert pool.stack.metric("upstream_keys_exhausted", upstream="main") == 1
     assert pool.stack.daemon.log().count("upstream main: every API key is suspended or paused\n") == 1
-    step_until(pool.stack, lambda: readiness(pool) == ("ready", []), what="the end of the first pause")
+    step_until(pool.stack, lambda: judged(pool) == ("ready", []), what="the end of the first pause")
 
 
 def test_task_is_not_missing_while_its_key_is_paused(pool):

@@ -1,14 +1,13 @@
 """Workers that exit or die while they hold requests: each client gets the current view or a clean end of its stream, and
 every error has a Retry-After."""
 
-import json
 import os
 import signal
 
 import pytest
 
 import fastcgi
-from helpers import beat_until
+from helpers import beat_until, metric, wait_gone, wait_metric, worker_states
 from watching import NATIVE, SLOW, UNIFIED, Stream, begin, end, hold, quick, run, status
 
 TASKS = 50
@@ -59,10 +58,6 @@ def test_new_workers_hold_new_watchers_while_old_ones_drain(make_stack):
     assert {status(ask.result()) for ask in again} == {"SUCCESS"}
 
 
-def states(stack) -> list:
-    return [row["state"] for row in json.loads(fastcgi.ask(stack.status_socket, "/status")[2])["workers"]]
-
-
 def test_worker_that_hangs_while_it_drains_is_killed_like_any_other(make_frozen):
     stack = make_frozen(nginx=False, redis=False, config={"workers": 1, "hung_after": "10s", "drain": "10m"})
     (old,) = stack.daemon.workers()
@@ -70,12 +65,31 @@ def test_worker_that_hangs_while_it_drains_is_killed_like_any_other(make_frozen)
         asking = stack.background(stack.ask_worker, NATIVE + "t")
         barrier.wait_arrived(1)
         stack.daemon.reload(wait_for_old=False)
-        stack.wait_until(lambda: "leaving" in states(stack), what="the old worker to leave")
+        stack.wait_until(lambda: "leaving" in worker_states(stack), what="the old worker to leave")
         os.kill(old, signal.SIGSTOP)
         beat_until(stack, lambda: "worker 0 unresponsive for 10 s; killed" in stack.daemon.log(), what="the end of the worker")
         with pytest.raises(fastcgi.Closed):
             asking.result()
     assert stack.ask_worker(NATIVE + "t").status == 200
+
+
+def test_worker_that_has_finished_may_wait_for_redis_without_heartbeats(make_frozen):
+    stack = make_frozen(nginx=False, config={"workers": 1, "hung_after": "5s", "redis": {"timeout": "10s"}})
+    (old,) = stack.daemon.workers()
+    with stack.standin.hold("t") as barrier:
+        asking = stack.background(stack.ask_worker, NATIVE + "t")
+        barrier.wait_arrived(1)
+        stack.daemon.reload(wait_for_old=False)
+        stack.wait_until(lambda: "leaving" in worker_states(stack), what="the old worker to leave")
+        stack.redis.freeze()
+    assert asking.result().status == 200
+    for _ in range(7):
+        beats = metric(stack, "loop_lag_seconds_count")
+        stack.clock.step(1)
+        wait_metric(stack, "loop_lag_seconds_count", lambda now: now > beats)
+    assert "leaving" in worker_states(stack) and "unresponsive" not in stack.daemon.log()
+    stack.redis.thaw()
+    wait_gone(stack, old)
 
 
 def hold_all(stack, count) -> list:

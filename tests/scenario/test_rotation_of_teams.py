@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from helpers import NOT_TAKEN, put
+from helpers import NOT_TAKEN, put, readiness
 from stack import merged
 from teaming import OLD_SECRET, SECRET, TEAMS, bearer, digest, link, refusal, teams_stack
 
@@ -46,10 +46,6 @@ def test_invalid_teams_file_keeps_the_old_one_and_is_logged_once(stack, text, wh
     stack.wait_metric("rotations_total", 2, result="refused")
     assert stack.daemon.log().count(NOT_TAKEN) == 1
     assert stack.get(TASK, bearer("film")).status == 200
-
-
-def readiness(stack):
-    return json.loads(stack.get("/readyz").body)
 
 
 def test_broken_teams_file_blocks_no_other_change_and_is_reported_until_it_is_mended(stack):

@@ -10,7 +10,6 @@ import socket
 
 import pytest
 
-import fastcgi
 from fastcgi import Connection, request, task_params
 from helpers import (
     GOOD_REQUEST,
@@ -18,6 +17,7 @@ from helpers import (
     assert_served,
     metric,
     one_without_nginx,
+    readiness,
     step_until,
     wait_connections,
     wait_metric,
@@ -229,10 +229,6 @@ def short_of_descriptors(make_stack, count):
     stack.daemon.start()
     stack.standin.switch(state="SUCCESS")
     return stack
-
-
-def readiness(stack):
-    return json.loads(fastcgi.ask(stack.status_socket, "/readyz")[2])
 
 
 def assert_exhausted(stack):

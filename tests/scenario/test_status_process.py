@@ -1,7 +1,6 @@
 """The status server, a process without privileges and secrets, answers on the status socket; the master reads no request."""
 
 import contextlib
-import json
 import os
 import pwd
 import signal
@@ -11,7 +10,7 @@ import fastcgi
 import needs
 from fastcgi import Connection, task_params
 from helpers import (
-    PLAIN_BINARY, STATUS_REQUEST, assert_status_answered, half_sent, memory, metric, status_of, step_until, wait_connections, wait_gone,
+    PLAIN_BINARY, STATUS_REQUEST, assert_status_answered, half_sent, memory, metric, status_of, step_until, wait_connections, wait_gone, worker_states,
 )
 from hooking import SECRET as HOOK_SECRET
 from parts import children_of
@@ -135,17 +134,13 @@ def test_status_pages_show_the_drain_of_workers_and_end_with_it(make_stack):
             barrier.wait_arrived(1)
             stack.daemon.signal(signal.SIGTERM)
             stack.wait_log("info master: stopping")
-            stack.wait_until(lambda: shown_states(stack) == ["leaving"], what="the worker to leave")
+            stack.wait_until(lambda: worker_states(stack) == ["leaving"], what="the worker to leave")
             assert_status_answered(connection)
             barrier.release()
             assert held.result().status == 200
             connection.wait_closed()
     assert stack.daemon.process.wait(20) == 0
     wait_gone(stack, pid)
-
-
-def shown_states(stack) -> list:
-    return [worker["state"] for worker in json.loads(answers(stack)["/status"][2])["workers"]]
 
 
 def test_status_server_exits_with_its_master(make_stack):

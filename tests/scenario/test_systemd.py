@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import beat_until, sockets, wait_gone, worker_pid
+from helpers import beat_until, readiness, sockets, wait_gone, worker_pid
 from managing import Manager
 from parts import PATIENCE
 
@@ -35,10 +35,6 @@ def managed(make_stack):
     yield start
     for manager in managers:
         manager.close()
-
-
-def readiness(stack):
-    return json.loads(stack.get("/readyz").body)
 
 
 # Notifications
