@@ -156,7 +156,9 @@ class Process:
         self.process.send_signal(number)
 
     def freeze(self) -> None:
+        """Stops the process with SIGSTOP; returns once it has stopped, for the kernel does not stop it at once."""
         self.signal(signal.SIGSTOP)
+        wait_until(lambda: process_state(self.pid)[0] == "T", what=f"{self.name} to be stopped")
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
