@@ -3,6 +3,7 @@
 # make test   runs lint, unit tests and scenario tests                                     (NO_SKIPS=)
 # make test-hard  runs the scenario tests in random order on one core under load           (HARD_RUNS= HARD_SEED=)
 # make chaos  breaks parts of a running installation at random, and checks the answers     (MINUTES= SEED=)
+# make soak   follows 100,000 tasks an hour, and checks that memory and descriptors stay flat (HOURS=)
 # make bench  measures taskproxy, side by side with reference programs                     (BENCH= BENCH_SECONDS=)
 # make fuzz   runs each fuzzer for a minute                                                (FUZZ_SECONDS=)
 #
@@ -64,6 +65,11 @@ chaos:
 	$(AGAIN) build/taskproxy build/asan/taskproxy
 	@/usr/bin/python3 tests/chaos.py
 
+soak:
+	$(INSTALL) build run test
+	$(AGAIN) build/taskproxy
+	@/usr/bin/python3 tests/soak.py
+
 bench:
 	$(INSTALL) build run bench
 	$(AGAIN) build/taskproxy bench-programs
@@ -104,5 +110,5 @@ include $(wildcard tests/*/*.mk) conf/install.mk
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)
 
-.PHONY: all run test test-hard chaos bench clean unit-programs bench-programs
+.PHONY: all run test test-hard chaos soak bench clean unit-programs bench-programs
 .DELETE_ON_ERROR:

@@ -10,6 +10,7 @@ SEED=        repeats the faults of the run that printed it; default: a random on
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import sys
@@ -28,6 +29,7 @@ INTERVAL = 1.0  # seconds between two queries for a task
 EARLY = 0.4  # seconds by which queries may seem too close, because the stand-in records the first one late
 AFTER_FAULT = 3.0  # seconds until workers know of each other's queries again
 QUERIES_MEANWHILE = 4  # at most, for a task and interval: by two workers, and two of the generation before a reload
+GAUGES = ("waiters", "streams", "watched_tasks", "team_held_requests", "unsent_bytes", "fetches", "upstream_in_flight")  # 0 at the end
 
 
 class Chaos:
@@ -48,7 +50,7 @@ class Chaos:
             self.clients = chaos_clients.Clients(self.stack, teaming.TOKENS, self.faults.keys, self.seed)
             asyncio.run(self._break_and_follow())
             self.findings += self.clients.findings
-            self._check_calm(descriptors)
+            self.findings += left_over(self.stack, descriptors)
             self._check_queries()
             self._check_keys()
         return self.findings
@@ -60,19 +62,8 @@ class Chaos:
         if not following.done():
             self.findings += [f"{client} does not learn of the end of {task}" for client, task in self.clients.waiting.items()]
             following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-
-    def _check_calm(self, descriptors: int) -> None:
-        for gauge in ("waiters", "streams", "fetches", "upstream_in_flight"):
-            self._expect(gauge, lambda gauge=gauge: self.stack.metric(gauge) == 0)
-        self._expect("all workers", lambda: len(self.stack.daemon.workers()) == self.stack.config["workers"])
-        self._expect("descriptors of the master", lambda: count_descriptors(self.stack.daemon.pid) <= descriptors)
-
-    def _expect(self, what: str, condition) -> None:
-        try:
-            parts.wait_until(condition, what=what)
-        except TimeoutError:
-            self.findings.append(f"{what}: not as before the run")
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
 
     def _check_queries(self) -> None:
         times = {}
@@ -110,6 +101,20 @@ def make_stack() -> stack.Stack:
     made.standin.time = time.time  # steps of the program's clock do not end tasks
     teaming.write_teams(made)
     return made
+
+
+def left_over(running: stack.Stack, descriptors: int) -> list:
+    """Findings, if clients that have gone have left anything, or the master has more than that many descriptors."""
+    calm = {gauge: lambda gauge=gauge: running.metric(gauge) == 0 for gauge in GAUGES}
+    calm["workers"] = lambda: len(running.daemon.workers()) == running.config["workers"]
+    calm["descriptors of the master"] = lambda: count_descriptors(running.daemon.pid) <= descriptors
+    findings = []
+    for what, condition in calm.items():
+        try:
+            parts.wait_until(condition, what=what)
+        except TimeoutError:
+            findings.append(f"{what}: not as before the run")
+    return findings
 
 
 def count_descriptors(pid: int) -> int:

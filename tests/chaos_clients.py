@@ -1,4 +1,4 @@
-"""The clients of `make chaos`: each follows one task after the other, by polling, with held requests or by event stream."""
+"""The clients of `make chaos` and `make soak`: they follow tasks by polling, with held requests or by event stream."""
 
 import asyncio
 import collections
@@ -29,7 +29,12 @@ class Reply(NamedTuple):
 
 
 class Clients:
-    """All clients. `findings` are violations; `waiting` names the task that each client is following."""
+    """All clients. `findings` are violations; `waiting` names the task that each client is following.
+
+    poll(), wait() and stream() follow one task until an answer says that it has ended, and return its document.
+    """
+
+    problems = PROBLEMS  # allowed in answers about one task
 
     def __init__(self, stack, tokens: dict, keys: list, seed: int):
         self._socket, self._keys = stack.nginx.socket, keys  # the list grows when a key is rotated
@@ -47,48 +52,63 @@ class Clients:
         await asyncio.gather(*(self._client(number, end) for number in range(CLIENTS)))
 
     async def _client(self, number: int, end: float) -> None:
-        how = (self._poll, self._wait, self._stream)[number % 3]
-        name = f"client {number} ({how.__name__[1:]})"
+        how = (self.poll, self.wait, self.stream)[number % 3]
+        name = f"client {number} ({how.__name__})"
         token = self._tokens[number % len(self._tokens)]
         generation = 0
         while time.monotonic() < end:
             task = f"task_{generation}_{self._rng.randrange(TASKS)}"
             self.waiting[name] = task
-            await how(task, token)
-            self._ends += 1
+            await self._follow_one(how, task, token)
             generation += 1
         del self.waiting[name]
 
-    async def _poll(self, task: str, token: str) -> None:
-        while not self._ended(await self._ask(task, token)):
-            await asyncio.sleep(self._rng.uniform(0.2, 0.8))
+    async def _follow_one(self, how, task: str, token: str) -> dict | None:
+        """None if nginx refuses a connection or closes it without an answer, or an answer is not JSON."""
+        try:
+            document = await how(task, token)
+            self._ends += 1
+            return document
+        except (OSError, EOFError, ValueError) as trouble:
+            self._find(task, repr(trouble))
+            return None
 
-    async def _wait(self, task: str, token: str) -> None:
-        while not self._ended(reply := await self._ask(task, token, f"?wait={WAIT}", WAIT)):
+    async def poll(self, task: str, token: str) -> dict:
+        while not (document := self._ended(await self._ask(task, token))):
+            await asyncio.sleep(self._rng.uniform(0.2, 0.8))
+        return document
+
+    async def wait(self, task: str, token: str) -> dict:
+        while not (document := self._ended(reply := await self._ask(task, token, f"?wait={WAIT}", WAIT))):
             if reply.status != 200:
                 await asyncio.sleep(0.3)
+        return document
 
-    async def _stream(self, task: str, token: str) -> None:
+    async def stream(self, task: str, token: str) -> dict:
         """Opens the stream again, as a browser does, until an event says that the task has ended."""
-        while not await self._one_stream(task, token):
+        while not (document := await self._one_stream(task, token)):
             await asyncio.sleep(0.3)
+        return document
 
     # Answers
 
     async def _ask(self, task: str, token: str, query: str = "", held: float = 0) -> Reply:
-        began = time.monotonic()
-        reader, writer = await self._send(task, token, query)
-        try:
-            status, headers = await self._head(reader)
-            reply = Reply(status, headers, await reader.read(), time.monotonic() - began)
-        finally:
-            writer.close()
+        reply = await self._request(f"/v1/tasks/sora/{task}{query}", token)
         self._check(task, reply, held)
         return reply
 
-    async def _send(self, task: str, token: str, query: str = "", accept: str = "application/json"):
+    async def _request(self, target: str, token: str) -> Reply:
+        began = time.monotonic()
+        reader, writer = await self._send(target, token)
+        try:
+            status, headers = await self._head(reader)
+            return Reply(status, headers, await reader.read(), time.monotonic() - began)
+        finally:
+            writer.close()
+
+    async def _send(self, target: str, token: str, accept: str = "application/json"):
         reader, writer = await asyncio.open_unix_connection(self._socket)
-        writer.write(f"GET /v1/tasks/sora/{task}{query} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        writer.write(f"GET {target} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
                      f"Accept: {accept}\r\n\r\n".encode())
         return reader, writer
 
@@ -98,6 +118,10 @@ class Clients:
         return int(lines[0].split()[1]), {name.lower(): value for name, value in headers.items()}
 
     def _check(self, task: str, reply: Reply, held: float = 0) -> None:
+        self._check_head(task, reply, held)
+        self._check_document(task, reply.status, reply.body)
+
+    def _check_head(self, task: str, reply: Reply, held: float = 0) -> None:
         self._answers[reply.status] += 1
         self._longest = max(self._longest, reply.seconds - held)
         if reply.seconds > held + LONGEST:
@@ -105,7 +129,6 @@ class Clients:
         self._check_keys(task, str(reply.headers).encode() + reply.body)
         if int(reply.headers.get("retry-after", 0)) > RETRY_AFTER_MAX:
             self._find(task, f"Retry-After: {reply.headers['retry-after']}")
-        self._check_document(task, reply.status, reply.body)
 
     def _check_keys(self, task: str, sent: bytes) -> None:
         if any(key.encode() in sent for key in self._keys):
@@ -115,51 +138,60 @@ class Clients:
         try:
             document = json.loads(body)
             good = document["task_id"] == task and document["status"] in STATES if status == 200 else \
-                document["status"] == status >= 429 and document["code"] in PROBLEMS
+                document["status"] == status >= 429 and document["code"] in self.problems
         except (ValueError, KeyError, TypeError):
             good = False
         if not good:
             self._find(task, f"undocumented answer: {status} {body[:300]!r}")
 
-    def _ended(self, reply: Reply) -> bool:
-        return reply.status == 200 and json.loads(reply.body)["status"] in ENDED
+    def _ended(self, reply: Reply) -> dict | None:
+        return ended(reply.body) if reply.status == 200 else None
 
     def _find(self, task: str, what: str) -> None:
         self.findings.append(f"{task}: {what}")
 
     # Event streams
 
-    async def _one_stream(self, task: str, token: str) -> bool:
-        """Whether an event said that the task has ended."""
+    async def _one_stream(self, task: str, token: str) -> dict | None:
+        """The document of an event that says that the task has ended; None if the stream ends before it."""
         began = time.monotonic()
-        reader, writer = await self._send(task, token, accept="text/event-stream")
+        reader, writer = await self._send(f"/v1/tasks/sora/{task}", token, accept="text/event-stream")
         try:
             status, headers = await self._head(reader)
             seconds = time.monotonic() - began
             if status != 200 or headers.get("content-type") != "text/event-stream":
                 self._check(task, Reply(status, headers, await reader.read(), seconds))
-                return False
+                return None
             self._answers["stream"] += 1
             return await self._events(task, reader)
         finally:
             writer.close()
 
-    async def _events(self, task: str, reader) -> bool:
+    async def _events(self, task: str, reader) -> dict | None:
         while True:
             try:
                 line = await asyncio.wait_for(reader.readline(), SILENCE)
             except TimeoutError:
                 self._find(task, f"a stream without a byte for {SILENCE} s")
-                return False
+                return None
             if not line.endswith(b"\n"):
-                return False  # the worker has ended
+                return None  # the worker has ended
             if line.startswith(b"data:"):
                 data = line.removeprefix(b"data:").strip()
                 self._check_keys(task, data)
                 self._check_document(task, 200, data)
-                if json.loads(data).get("status") in ENDED:
-                    return True
+                if document := ended(data):
+                    return document
 
     def summary(self) -> str:
+        return f"{self._ends:,} ends learned; {self._answer_counts()}"
+
+    def _answer_counts(self) -> str:
         answers = ", ".join(f"{count:,} x {status}" for status, count in sorted(self._answers.items(), key=str))
-        return f"{self._ends:,} ends learned; answers: {answers}; longest beyond the time held: {self._longest:.1f} s"
+        return f"answers: {answers}; longest beyond the time held: {self._longest:.1f} s"
+
+
+def ended(body: bytes) -> dict | None:
+    """The document, if it says that the task has ended."""
+    document = json.loads(body)
+    return document if document.get("status") in ENDED else None

@@ -1,6 +1,7 @@
 """The programs that run the tests."""
 
 import run_tests
+import soak
 
 
 def test_unit_programs_without_a_source_do_not_run(tmp_path, monkeypatch):
@@ -13,3 +14,21 @@ def test_unit_programs_without_a_source_do_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(run_tests, "counted", commands.append)
     run_tests.unit()
     assert [command[1:] for command in commands] == [["build/asan/unit/test_new"]]
+
+
+def rests(mib=lambda section: 5.0, descriptors=lambda section: 90, pid=lambda section: 1):
+    return [{"worker 0": soak.Usage(pid(section), mib(section), 20), soak.TOGETHER: soak.Usage(0, 9.0, descriptors(section))}
+            for section in range(soak.SECTIONS)]
+
+
+def test_soak_finds_growth():
+    assert len(soak.growth(rests(mib=lambda section: 5 + section / 2))) == 1
+    assert len(soak.growth(rests(descriptors=lambda section: 90 + 2 * section))) == 1
+    assert len(soak.growth(rests(pid=lambda section: section // 15))) == 1
+
+
+def test_soak_tolerates_what_does_not_last():
+    """Caches that fill, reloads, and what a busy machine needs at times."""
+    assert soak.growth(rests(
+        mib=lambda section: min(2 + section, 6) + 3 * (section == 14), descriptors=lambda section: 90 + 40 * (section == 13),
+        pid=lambda section: min(section, 3))) == []
