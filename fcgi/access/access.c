@@ -54,7 +54,7 @@ static enum problem verify_link(const struct conf *conf, const struct link *link
                                 int64_t now_s, struct caller *ret_caller)
 {
     const struct team *team = teams_by_name(conf->teams, link->team);
-    if (team == NULL || task == NULL || !route_is_named(conf, task->route))
+    if (team == NULL || task == NULL || !task->route->named)
         return PROBLEM_WRONG_LINK;
     enum problem problem = link_check(link, team, task->route->provider->name, task_id(task), now_s,
                                       conf->access.link_max_ttl_ms / 1000);

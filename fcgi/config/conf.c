@@ -329,8 +329,10 @@ static char *finish_route(struct conf *conf, size_t i)
                           "/routes/%zu/upstream: this provider's tokens are signed: each key file must "
                           "contain ACCESS_KEY:SECRET_KEY, at most 256 characters each",
                           i);
+    r->named = true;
     for (size_t k = 0; k < i; k++) {
         const struct conf_route *other = conf_route(conf, k);
+        r->named &= other->provider != r->provider;
         if (other->provider == r->provider && other->upstream == r->upstream &&
             strcmp(other->upstream_path.text, r->upstream_path.text) != 0)
             return conf_error(conf,

@@ -42,6 +42,7 @@ struct conf_route {
     const struct conf_upstream *upstream; /* (ref) */
     struct pattern path;                  /* that clients request */
     struct pattern upstream_path;         /* that queries request */
+    bool named; /* /v1/tasks/PROVIDER/ID leads to it: it is the first route of its provider */
 };
 
 struct conf_redis {

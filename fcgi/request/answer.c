@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { HEAD_MAX = 4096, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024 };
+enum { HEAD_MAX = 12 * 1024, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024 };
 
 #define WORD "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
@@ -17,12 +17,15 @@ static const char *status_text(int status)
         const char *text;
     } texts[] = {{200, "OK"},
                  {204, "No Content"},
+                 {302, "Found"},
                  {304, "Not Modified"},
                  {400, "Bad Request"},
                  {401, "Unauthorized"},
                  {403, "Forbidden"},
                  {404, "Not Found"},
                  {405, "Method Not Allowed"},
+                 {409, "Conflict"},
+                 {410, "Gone"},
                  {413, "Content Too Large"},
                  {429, "Too Many Requests"},
                  {502, "Bad Gateway"},
@@ -226,6 +229,22 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
         buf_puts(&a->head, "\r\n");
     else
         end(a, facts, "application/json", (struct body){.blobs = &view->whole, .n_blobs = 1});
+}
+
+/* Clients may keep it until the URL expires. The URL's host does not learn where the request came from: the query of a
+ * signed link would be in the Referer. */
+void answer_redirect(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                     const char *url, int64_t expiry)
+{
+    int64_t left_ms = expiry != 0 ? expiry * 1000 - facts->now.date_ms : snapshot_left_ms(s, facts->now);
+    begin(a, facts, 302);
+    add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
+    buf_puts(&a->head, "Location: ");
+    buf_puts(&a->head, url);
+    add_number(&a->head, "\r\nCache-Control: private, max-age=", seconds_down(left_ms), "\r\n");
+    buf_puts(&a->head, "Referrer-Policy: no-referrer\r\n");
+    add_readers(&a->head, facts);
+    buf_puts(&a->head, "Content-Length: 0\r\n\r\n");
 }
 
 /* draft-ietf-httpapi-ratelimit-headers-06. Nothing remains when a limit is reached. */

@@ -30,6 +30,8 @@ struct answer_facts {
     struct moment now;
     const char *allow;      /* the allowed methods; NULL: those of a task */
     int waited_s;           /* the wait that was granted to the client; 0: none */
+    bool content;           /* the client wants a result itself */
+    size_t content_number;  /* which one */
     bool no_content;        /* 204: the stream has nothing more to send */
     int64_t limit;          /* for a 429: the limit that was reached */
     bool by_origin;         /* which page may read the answer depends on origin and credentials */
@@ -54,6 +56,10 @@ void answer_id(const char *given, char out[static ANSWER_ID_SIZE]);
 /* The snapshot's view, or 304. The snapshot must outlive the answer. */
 void answer_view(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                  enum view_kind kind);
+
+/* A redirect to the URL of a result, which expires at `expiry` (seconds since 1970; 0: unknown). */
+void answer_redirect(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
+                     const char *url, int64_t expiry);
 
 /* A problem document. */
 void answer_problem(struct answer *answer, const struct answer_facts *facts);

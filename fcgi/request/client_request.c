@@ -209,7 +209,7 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
         return PROBLEM_BAD_WAIT;
     asked->wait_s = wait_s;
     asked->stream = accepts_event_stream(fcgi_param(client, "HTTP_ACCEPT")) && fcgi_can_stream(client) &&
-                    asked->kind != ROUTE_MANY && !asked->head_only;
+                    asked->kind != ROUTE_MANY && asked->kind != ROUTE_CONTENT && !asked->head_only;
     return PROBLEM_NONE;
 }
 
@@ -251,6 +251,8 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
         asked->kind = ROUTE_HOOK;
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
+    if (asked->kind == ROUTE_CONTENT)
+        asked->if_none_match = NULL; /* it has the validator of a file, not of a view */
     bool unified =
         asked->kind != ROUTE_NATIVE || client_request_prefers_unified(fcgi_param(client, "HTTP_PREFER"));
     asked->view = unified ? VIEW_UNIFIED : VIEW_NATIVE;
@@ -267,6 +269,8 @@ void client_request_facts(const struct client_request *asked, const struct conf 
 {
     facts->if_none_match = asked->if_none_match;
     facts->head_only = asked->head_only;
+    facts->content = asked->kind == ROUTE_CONTENT;
+    facts->content_number = facts->content ? route_content_number(asked->uri) : 0;
     facts->allow = asked->kind == ROUTE_HOOK ? "POST" : NULL;
     facts->origin = asked->origin;
     facts->by_origin = conf->access.mode != ACCESS_OPEN;

@@ -6,6 +6,7 @@
 
 #include "access/access.h"
 #include "lib/stats.h"
+#include "request/content.h"
 
 enum { RETRY_MS = 1000 };
 
@@ -433,7 +434,9 @@ static void answer_one(const struct lookup *l, enum view_kind view, struct answe
     facts->problem = l->problem;
     facts->ttl_ms = l->ttl_ms;
     facts->retry_after_ms = l->retry_after_ms;
-    if (l->snapshot != NULL)
+    if (l->snapshot != NULL && facts->content)
+        content_answer(answer, facts, l->snapshot);
+    else if (l->snapshot != NULL)
         answer_view(answer, facts, l->snapshot, view);
     else
         answer_problem(answer, facts);

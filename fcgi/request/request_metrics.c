@@ -12,8 +12,8 @@
 enum { ROUTE_LABEL_SIZE = 120 };
 
 /* The statuses of answers. Any other one would be counted as the last. */
-static const int statuses[] = {200, 204, 304, 400, 401, 403, 404, 405, 413, 429, REQUEST_METRICS_GONE,
-                               502, 503, 504, 0};
+static const int statuses[] = {
+    200, 204, 302, 304, 400, 401, 403, 404, 405, 409, 410, 413, 429, REQUEST_METRICS_GONE, 502, 503, 504, 0};
 
 enum { STATUSES = NELEMS(statuses) };
 
@@ -94,6 +94,16 @@ static int64_t *series_of(const struct request_metrics_request *request, size_t 
                        code, "cache", results[request->source]);
 }
 
+static void count_content(const struct request_metrics_request *request, size_t status)
+{
+    char code[16];
+    const char *mode = request->status == 302 ? "redirect" : "none";
+    snprintf(code, sizeof(code), "%d", statuses[status]);
+    series_add(
+        stat_series(FAMILY_CONTENT, "provider", request->route->provider->name, "mode", mode, "code", code),
+        1);
+}
+
 void request_metrics_count(struct request_metrics *t, const struct request_metrics_request *request)
 {
     size_t status = status_of(request);
@@ -101,6 +111,8 @@ void request_metrics_count(struct request_metrics *t, const struct request_metri
     if (*series == NULL)
         *series = series_of(request, status);
     series_add(*series, 1);
+    if (request->kind == ROUTE_CONTENT)
+        count_content(request, status);
     series_observe(t->times[request->held ? HELD : request->source], request->ns);
 }
 

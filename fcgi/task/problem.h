@@ -17,6 +17,8 @@
       "ids must be 1 to 100 items of the form PROVIDER/ID, separated by commas.")                            \
     X(BAD_HOOK, "bad_request", 400, "Bad request",                                                           \
       "The body is not JSON, or does not name a task where this provider's webhooks do.")                    \
+    X(NOT_READY, "content_not_ready", 409, "Content not ready", "The task has not ended yet.")               \
+    X(CONTENT_EXPIRED, "content_expired", 410, "Content expired", "The result has expired at the upstream.") \
     X(TOO_LARGE, "bad_request", 413, "Content too large", "The request body is too large.")                  \
     X(NO_CREDENTIAL, "unauthorized", 401, "Unauthorized", "A team token or a signed link is required.")      \
     X(WRONG_TOKEN, "unauthorized", 401, "Unauthorized", "Unknown token.")                                    \
@@ -31,6 +33,9 @@
     X(ORIGIN, "forbidden", 403, "Forbidden", "No team lists this origin.")                                   \
     X(NOT_FOUND, "not_found", 404, "Not found", "Nothing exists at this path.")                              \
     X(TASK_NOT_FOUND, "task_not_found", 404, "Task not found", "The task does not exist at the upstream.")   \
+    X(NO_RESULT, "content_not_found", 404, "Content not found", "The task has no result with this number.")  \
+    X(NO_RESULTS, "content_not_found", 404, "Content not found",                                             \
+      "The task has failed or was cancelled, so it has no results.")                                         \
     X(METHOD, "method_not_allowed", 405, "Method not allowed", "This resource is read-only.")                \
     X(RATE_LIMITED, "rate_limited", 429, "Too many requests",                                                \
       "The team has used up its upstream queries for this minute.")                                          \

@@ -1,11 +1,12 @@
 /* route: see route.h. */
 #include "task/route.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { URI_MAX = 16384 };
+enum { URI_MAX = 16384, CONTENT_DIGITS_MAX = 9 };
 
 static const char unified_prefix[] = "/v1/tasks";
 
@@ -60,14 +61,6 @@ enum problem route_named(const struct conf *conf, const char *name, struct task 
     return PROBLEM_NOT_FOUND;
 }
 
-bool route_is_named(const struct conf *conf, const struct conf_route *route)
-{
-    size_t i = 0;
-    while (conf_route(conf, i)->provider != route->provider)
-        i++;
-    return conf_route(conf, i) == route;
-}
-
 /* The path after "/v1/tasks/". It must not contain an encoded slash, which would name another task. */
 static enum problem take_unified(const struct conf *conf, const char *rest, struct task *task)
 {
@@ -89,14 +82,45 @@ static const char *split_uri(const char *uri, char path[static URI_MAX], const c
     return path;
 }
 
+/* ---- the results themselves: "/content/N" after the name of a task ---- */
+
+static size_t digits_behind(const char *path)
+{
+    size_t n = 0, len = strlen(path);
+    while (n < len && isdigit((unsigned char)path[len - n - 1]))
+        n++;
+    return n;
+}
+
+size_t route_content_number(const char *uri)
+{
+    char path[URI_MAX];
+    const char *query;
+    if (split_uri(uri, path, &query) == NULL)
+        return 0;
+    return strtoul(path + strlen(path) - digits_behind(path), NULL, 10);
+}
+
+/* Returns false if the path does not end in that. */
+static bool cut_content(char *path)
+{
+    static const char word[] = "/content/";
+    size_t digits = digits_behind(path), len = strlen(path) - digits, word_len = strlen(word);
+    if (digits == 0 || digits > CONTENT_DIGITS_MAX || len < word_len ||
+        memcmp(path + len - word_len, word, word_len) != 0)
+        return false;
+    path[len - word_len] = '\0';
+    return true;
+}
+
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem)
 {
-    char buffer[URI_MAX];
-    const char *query, *path = split_uri(uri, buffer, &query);
+    char path[URI_MAX];
+    const char *query;
     const size_t prefix_len = strlen(unified_prefix);
     *ret_problem = PROBLEM_NONE;
-    if (path == NULL) {
+    if (split_uri(uri, path, &query) == NULL) {
         *ret_problem = PROBLEM_BAD_REQUEST;
         return ROUTE_NONE;
     }
@@ -108,10 +132,15 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
         return ROUTE_NATIVE;
     if (strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
         return ROUTE_NONE;
+    enum route_kind kind = ROUTE_UNIFIED;
     enum problem problem = take_unified(conf, path + prefix_len + 1, ret_task);
+    if (problem != PROBLEM_NONE && cut_content(path + prefix_len)) {
+        kind = ROUTE_CONTENT;
+        problem = take_unified(conf, path + prefix_len + 1, ret_task);
+    }
     if (problem == PROBLEM_NONE || *ret_problem == PROBLEM_NOT_FOUND)
         *ret_problem = problem;
-    return problem == PROBLEM_NONE ? ROUTE_UNIFIED : ROUTE_NONE;
+    return problem == PROBLEM_NONE ? kind : ROUTE_NONE;
 }
 
 bool task_from_key(const struct conf *conf, const char *key, struct task *ret_task)
@@ -208,12 +237,13 @@ static void print_query_regex(const struct pattern *pattern, struct buf *out)
     }
 }
 
-/* "/v1/tasks/PROVIDER/ID". */
+/* "/v1/tasks/PROVIDER/ID", and its results. */
 static void print_unified_regex(const struct conf_route *route, bool with_query, struct buf *out)
 {
     buf_addf(out, "%s/%s", unified_prefix, route->provider->name);
     for (size_t n = 1; n <= route->path.n_variables; n++)
         buf_addf(out, "/(?<tp%zu>[^/?]+)", n);
+    buf_puts(out, "(?:/content/[0-9]+)?");
     buf_puts(out, with_query ? "\\?" : "$");
 }
 
@@ -245,7 +275,7 @@ static void print_map(const struct conf *conf, const char *name, struct buf *out
     buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
-        if (route_is_named(conf, route)) {
+        if (route->named) {
             buf_puts(out, "    \"~^");
             print_unified_regex(route, with_query, out);
             print_key(&route->path, out);

@@ -36,20 +36,21 @@ enum route_kind {
     ROUTE_NONE,    /* not a valid request; the problem is set */
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
+    ROUTE_CONTENT, /* /v1/tasks/PROVIDER/ID/content/N */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
     ROUTE_HOOK     /* a webhook; see client_request.h */
 };
 
-/* The first three set the task; ROUTE_MANY does not: see route_ids. */
+/* All but ROUTE_MANY (see route_ids) and ROUTE_HOOK set the task. */
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
+
+/* N in the URI of ROUTE_CONTENT. */
+size_t route_content_number(const char *uri);
 
 /* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is
  * used. */
 enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
-
-/* Whether route_named finds this route for its provider. */
-bool route_is_named(const struct conf *conf, const struct conf_route *route);
 
 /* The tasks of /v1/tasks?ids=, in the order of the request. An invalid item gets a problem and no route. Both
  * arrays hold ROUTE_IDS_MAX items. Returns the number of items, or -1 if the list is malformed, empty or

@@ -91,8 +91,10 @@ static enum outcome read_view(const struct attempt *a, const struct upstream_cal
     const struct view_answer first = {
         .http_status = a->first_status, .body = a->first.data, .len = a->first.len};
     const struct view_answer now = {.http_status = answer->status, .body = answer->body, .len = answer->len};
-    const struct view_input input = {
-        .provider = a->order.task->route->provider, .task_id = task_id(a->order.task), .secrets = &secrets};
+    const struct view_input input = {.provider = a->order.task->route->provider,
+                                     .task_id = task_id(a->order.task),
+                                     .secrets = &secrets,
+                                     .unnamed = !a->order.task->route->named};
     upstream_secrets(call, &secrets);
     bool second = a->result_path.len > 0;
     return view_read(&input, second ? &first : &now, second ? &now : NULL, view);

@@ -583,18 +583,40 @@ static void write_number(struct writer *w, const char *name, const struct json_p
         buf_puts(w->out, json_object_to_json_string(value));
 }
 
+/* The reference to the result itself, under which request/content.c finds it. */
+static void write_content(struct writer *w)
+{
+    if (w->q->unnamed) {
+        buf_puts(w->out, "null");
+        return;
+    }
+    buf_addf(w->out, "\"/v1/tasks/%s", w->q->provider->name);
+    for (const char *at = w->q->task_id; *at != '\0';) {
+        char value[TASK_ID_MAX];
+        size_t len = strcspn(at, "/");
+        snprintf(value, sizeof(value), "%.*s", (int)len, at);
+        buf_putc(w->out, '/');
+        buf_add_percent(w->out, value);
+        at += len + (at[len] == '/');
+    }
+    buf_addf(w->out, "/content/%zu\"", w->n_results);
+}
+
 static void write_result(struct writer *w, const struct result_field *field, const char *url,
                          const size_t *indices)
 {
-    buf_addf(w->out, "%s{\"type\":", w->n_results++ > 0 ? "," : "");
+    buf_addf(w->out, "%s{\"type\":", w->n_results > 0 ? "," : "");
     buf_add_json_string(w->out, field->type, strlen(field->type));
     buf_puts(w->out, ",\"url\":");
     view_add_string(w->out, url, strlen(url), w->q->secrets);
+    buf_puts(w->out, ",\"content\":");
+    write_content(w);
     write_number(w, "width", &field->width, indices);
     write_number(w, "height", &field->height, indices);
     write_number(w, "duration_seconds", &field->duration_seconds, indices);
     write_number(w, "bytes", &field->bytes, indices);
     buf_putc(w->out, '}');
+    w->n_results++;
 }
 
 /* Follows the URL's path from `segment` on, visiting every member at a star; `indices` are the current ones. */

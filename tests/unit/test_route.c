@@ -81,6 +81,38 @@ TEST(task_name_is_the_unified_view)
     assert_found("/v1/tasks/mini/42", ROUTE_UNIFIED, 2, "42");
 }
 
+static void assert_content(const char *uri, const char *id, size_t number)
+{
+    assert_found(uri, ROUTE_CONTENT, strchr(id, '/') ? 1 : 0, id);
+    assert_int_equal(route_content_number(uri), number);
+}
+
+TEST(result_has_a_number_after_the_name_of_its_task)
+{
+    assert_content("/v1/tasks/sora/task_01/content/0", "task_01", 0);
+    assert_content("/v1/tasks/sora/task_01/content/12?sig=1/2#3", "task_01", 12);
+    assert_content("/v1/tasks/sora/%74ask_01/content/007", "task_01", 7);
+    assert_content("/v1/tasks/fal/fal-ai/pika/ID/content/999999999", "fal-ai/pika/ID", 999999999);
+    assert_found("/v1/tasks/fal/fal-ai/content/5", ROUTE_UNIFIED, 1, "fal-ai/content/5");
+    static const char *const others[] = {"",     "/",   "/x",   "/1x",         "/-1",
+                                         "/%31", "/1/", "/1/2", "/1000000000", "/ 1"};
+    for (size_t i = 0; i < NELEMS(others); i++) {
+        char *uri = xasprintf("/v1/tasks/sora/task_01/content%s", others[i]);
+        assert_problem(uri, PROBLEM_BAD_ID);
+        free(uri);
+    }
+    assert_problem("/v1/tasks/nobody/task_01/content/0", PROBLEM_NOT_FOUND);
+    assert_problem("/v1/tasks/content/0", PROBLEM_NOT_FOUND);
+    assert_problem("/v1/tasks/sora/a.b/content/0", PROBLEM_BAD_ID);
+    assert_problem("/sora/v1/videos/task_01/content/0", PROBLEM_NOT_FOUND);
+}
+
+TEST(first_route_of_a_provider_is_the_named_one)
+{
+    for (size_t i = 0; i < conf->routes.n; i++)
+        assert_int_equal(conf_route(conf, i)->named, i < 3);
+}
+
 TEST(other_paths_are_not_found)
 {
     static const char *const uris[] = {"",
@@ -216,10 +248,10 @@ TEST(nginx_map_finds_the_task_in_a_uri)
 {
     static const char *const lines[] = {
         "map \"$uri?$args\" $blue_task {\n    default $uri;\n    \"~^/v1/tasks\\?\" $request_uri;\n",
-        "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)\\?\" \"/sora/v1/videos/${tp1}\";\n",
-        "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)\\?\" "
+        "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)(?:/content/[0-9]+)?\\?\" \"/sora/v1/videos/${tp1}\";\n",
+        "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)(?:/content/[0-9]+)?\\?\" "
         "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
-        "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)\\?\" \"/v1/query?task_id=${tp1}\";\n",
+        "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)(?:/content/[0-9]+)?\\?\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
         "\nupstream blue {\n    hash $blue_task consistent;\n",
         "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
@@ -240,6 +272,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(provider_path_is_the_native_view),
         cmocka_unit_test(task_name_is_the_unified_view),
+        cmocka_unit_test(result_has_a_number_after_the_name_of_its_task),
+        cmocka_unit_test(first_route_of_a_provider_is_the_named_one),
         cmocka_unit_test(other_paths_are_not_found),
         cmocka_unit_test(id_outside_its_grammar_is_a_bad_request),
         cmocka_unit_test(uri_of_any_length_is_harmless),

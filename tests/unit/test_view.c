@@ -452,22 +452,28 @@ TEST(error_is_the_first_text_of_a_failed_task)
     assert_unified(members, "{\"s\":\"R\",\"a\":\"not an error\"}", "error", "null");
 }
 
+#define CONTENT(n) "\"content\":\"/v1/tasks/p/x1/content/" n "\","
+
 TEST(results_take_their_sizes_from_the_same_member)
 {
     static const char members[] = WITH("\"results\":[{\"type\":\"video\",\"url\":\"/v/*/u\",\"width\":\"/v/*/"
                                        "w\",\"height\":\"/h\",\"bytes\":\"/v/*/b\"},"
                                        "{\"type\":\"image\",\"url\":\"/i\"}]");
-    assert_unified(members,
-                   "{\"s\":\"S\",\"h\":480,\"v\":[{\"u\":\"https://x/"
-                   "1\",\"w\":1,\"b\":\"12\"},{\"w\":2},{\"u\":\"\",\"w\":3},"
-                   "{\"u\":\"https://x/4\",\"w\":-4,\"b\":1.50},{\"u\":5}],\"i\":\"https://x/i\"}",
-                   "results",
-                   "[{\"type\":\"video\",\"url\":\"https://x/"
-                   "1\",\"width\":1,\"height\":480,\"duration_seconds\":null,\"bytes\":12},"
-                   "{\"type\":\"video\",\"url\":\"https://x/"
-                   "4\",\"width\":null,\"height\":480,\"duration_seconds\":null,\"bytes\":1.50},"
-                   "{\"type\":\"image\",\"url\":\"https://x/"
-                   "i\",\"width\":null,\"height\":null,\"duration_seconds\":null,\"bytes\":null}]");
+    assert_unified(
+        members,
+        "{\"s\":\"S\",\"h\":480,\"v\":[{\"u\":\"https://x/"
+        "1\",\"w\":1,\"b\":\"12\"},{\"w\":2},{\"u\":\"\",\"w\":3},"
+        "{\"u\":\"https://x/4\",\"w\":-4,\"b\":1.50},{\"u\":5}],\"i\":\"https://x/i\"}",
+        "results",
+        "[{\"type\":\"video\",\"url\":\"https://x/"
+        "1\"," CONTENT(
+            "0") "\"width\":1,\"height\":480,\"duration_seconds\":null,\"bytes\":12},"
+                 "{\"type\":\"video\",\"url\":\"https://x/"
+                 "4\"," CONTENT(
+                     "1") "\"width\":null,\"height\":480,\"duration_seconds\":null,\"bytes\":1.50},"
+                          "{\"type\":\"image\",\"url\":\"https://x/"
+                          "i\"," CONTENT("2") "\"width\":null,\"height\":null,\"duration_seconds\":null,"
+                                              "\"bytes\":null}]");
     assert_unified(members, "{\"s\":\"R\",\"i\":\"https://x/i\"}", "results", "[]");
     assert_unified(members, "{\"s\":\"S\",\"v\":{\"u\":\"https://x/1\"},\"i\":[\"https://x/i\"]}", "results",
                    "[]");
@@ -475,17 +481,40 @@ TEST(results_take_their_sizes_from_the_same_member)
 
 TEST(nested_stars_are_expanded)
 {
-    assert_unified(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/a/*/b/*\",\"width\":\"/a/*/"
-                        "w\",\"height\":\"/a/*/h/*\"}]"),
-                   "{\"s\":\"S\",\"a\":[{\"b\":[\"u://0\"],\"w\":1,\"h\":[10]},{\"b\":[\"u://1\",\"u://"
-                   "2\"],\"w\":2,\"h\":[20,21]}]}",
-                   "results",
-                   "[{\"type\":\"v\",\"url\":\"u://"
-                   "0\",\"width\":1,\"height\":10,\"duration_seconds\":null,\"bytes\":null},"
-                   "{\"type\":\"v\",\"url\":\"u://"
-                   "1\",\"width\":2,\"height\":20,\"duration_seconds\":null,\"bytes\":null},"
-                   "{\"type\":\"v\",\"url\":\"u://"
-                   "2\",\"width\":2,\"height\":21,\"duration_seconds\":null,\"bytes\":null}]");
+    assert_unified(
+        WITH("\"results\":[{\"type\":\"v\",\"url\":\"/a/*/b/*\",\"width\":\"/a/*/"
+             "w\",\"height\":\"/a/*/h/*\"}]"),
+        "{\"s\":\"S\",\"a\":[{\"b\":[\"u://0\"],\"w\":1,\"h\":[10]},{\"b\":[\"u://1\",\"u://"
+        "2\"],\"w\":2,\"h\":[20,21]}]}",
+        "results",
+        "[{\"type\":\"v\",\"url\":\"u://"
+        "0\"," CONTENT(
+            "0") "\"width\":1,\"height\":10,\"duration_seconds\":null,\"bytes\":null},"
+                 "{\"type\":\"v\",\"url\":\"u://"
+                 "1\"," CONTENT(
+                     "1") "\"width\":2,\"height\":20,\"duration_seconds\":null,\"bytes\":null},"
+                          "{\"type\":\"v\",\"url\":\"u://"
+                          "2\"," CONTENT(
+                              "2") "\"width\":2,\"height\":21,\"duration_seconds\":null,\"bytes\":null}]");
+}
+
+static void assert_content(const char *task_id, bool unnamed, const char *expected)
+{
+    struct trial t = {.provider = load(WITH("\"results\":[{\"type\":\"v\",\"url\":\"/u\"}]"))};
+    const struct view_input input = {.provider = t.provider, .task_id = task_id, .unnamed = unnamed};
+    const char body[] = "{\"s\":\"S\",\"u\":\"u://x\"}";
+    const struct view_answer answer = {.http_status = 200, .body = body, .len = strlen(body)};
+    assert_int_equal(view_read(&input, &answer, NULL, &t.view), OUTCOME_OK);
+    assert_non_null(strstr(t.view.views[VIEW_UNIFIED].data, expected));
+    done(&t);
+}
+
+TEST(content_is_a_reference_to_the_named_task)
+{
+    assert_content("x1", false, "\"content\":\"/v1/tasks/p/x1/content/0\",");
+    assert_content("fal-ai/pika/~ID", false, "\"content\":\"/v1/tasks/p/fal-ai/pika/~ID/content/0\",");
+    assert_content("a b/\"%\xc3\xa9", false, "\"content\":\"/v1/tasks/p/a%20b/%22%25%C3%A9/content/0\",");
+    assert_content("x1", true, "\"content\":null,");
 }
 
 TEST(number_of_results_is_limited)
@@ -674,6 +703,7 @@ int main(void)
         cmocka_unit_test(error_is_the_first_text_of_a_failed_task),
         cmocka_unit_test(results_take_their_sizes_from_the_same_member),
         cmocka_unit_test(nested_stars_are_expanded),
+        cmocka_unit_test(content_is_a_reference_to_the_named_task),
         cmocka_unit_test(number_of_results_is_limited),
         cmocka_unit_test(earliest_expiry_of_a_kept_url_or_the_body_wins),
         cmocka_unit_test(lifetime_may_be_added_to_a_time),

@@ -1,0 +1,186 @@
+/* The answer to a request for a result itself. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "request/content.h"
+
+static const int64_t now_ms = 1736867746000, now_s = 1736867746, loop_now = 5000;
+static const struct snapshot_rules rules = {
+    .terminal_ttl_ms = 3600000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
+
+/* A request for the n-th of the results, and its answer. */
+struct trial {
+    struct answer_facts facts;
+    struct snapshot *snapshot;
+    struct answer answer;
+};
+
+static struct trial answered(enum state state, enum answer_source source, const char *results, size_t n,
+                             int64_t urls_expire_at)
+{
+    char *view = xasprintf("{\"results\":[%s]}", results);
+    const struct snapshot draft = {.state = state,
+                                   .known = true,
+                                   .created_ms = now_ms,
+                                   .fetched_ms = now_ms,
+                                   .since_ms = loop_now,
+                                   .urls_expire_at = urls_expire_at,
+                                   .views[VIEW_NATIVE] = {.data = "", .len = 0},
+                                   .views[VIEW_UNIFIED] = {.data = view, .len = strlen(view)}};
+    struct trial t = {.facts = {.request_id = "req-1",
+                                .source = source,
+                                .now = {loop_now, now_ms},
+                                .content = true,
+                                .content_number = n,
+                                .problem = source == SOURCE_STALE ? PROBLEM_UNREACHABLE : PROBLEM_NONE,
+                                .retry_after_ms = source == SOURCE_STALE ? 7000 : 0},
+                      .snapshot = snapshot_new(&draft, &rules, (struct moment){loop_now, now_ms})};
+    content_answer(&t.answer, &t.facts, t.snapshot);
+    free(view);
+    return t;
+}
+
+static void done(struct trial *t)
+{
+    answer_done(&t->answer);
+    snapshot_unref(t->snapshot);
+}
+
+static void assert_line(const struct trial *t, const char *line)
+{
+    char *whole = xasprintf("\r\n%s\r\n", line);
+    if (strstr(t->answer.head.data, whole) == NULL)
+        fail_msg("no line \"%s\" in\n%s", line, t->answer.head.data);
+    free(whole);
+}
+
+static void assert_refused(struct trial t, int status, const char *code)
+{
+    char *member = xasprintf("\"code\":\"%s\"", code);
+    assert_int_equal(t.answer.status, status);
+    assert_non_null(strstr(t.answer.text.data, member));
+    assert_null(strstr(t.answer.head.data, "Location"));
+    free(member);
+    done(&t);
+}
+
+#define ROW(url) "{\"type\":\"v\",\"url\":\"" url "\"}"
+
+static void assert_location(const char *row, const char *expected)
+{
+    struct trial t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, row, 0, 0);
+    char *line = xasprintf("Location: %s", expected);
+    assert_int_equal(t.answer.status, 302);
+    assert_line(&t, line);
+    assert_ptr_equal(strstr(t.answer.head.data, "\r\n\r\n"), t.answer.head.data + t.answer.head.len - 4);
+    assert_int_equal(body_len(&t.answer.body), 0);
+    free(line);
+    done(&t);
+}
+
+TEST(result_is_a_redirect_to_its_url)
+{
+    static const char rows[] = ROW("https://x/0") "," ROW("https://x/1?a=b&c=%2F#d");
+    struct trial t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows, 1, 0);
+    assert_int_equal(t.answer.status, 302);
+    assert_line(&t, "Location: https://x/1?a=b&c=%2F#d");
+    assert_line(&t, "Cache-Control: private, max-age=3600");
+    assert_line(&t, "Referrer-Policy: no-referrer");
+    assert_line(&t, "Content-Length: 0");
+    done(&t);
+}
+
+TEST(client_keeps_a_redirect_until_its_url_expires)
+{
+    static const char rows[] = ROW("https://x/0?Expires=1736867846") "," ROW("https://x/1");
+    struct trial t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows, 0, now_s + 50);
+    assert_line(&t, "Cache-Control: private, max-age=100");
+    done(&t);
+    t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows, 1, now_s + 50);
+    assert_line(&t, "Cache-Control: private, max-age=50");
+    done(&t);
+}
+
+TEST(unusual_characters_are_encoded)
+{
+    assert_location(ROW("http://x/a b"), "http://x/a%20b");
+    assert_location(ROW("HTTPS://x/\\u00e9"), "HTTPS://x/%C3%A9");
+    assert_location(ROW("https://x/\\r\\nSet-Cookie: a=b"), "https://x/%0D%0ASet-Cookie:%20a=b");
+    assert_location(ROW("https://x\\\\@y/\\\"<>^`{|}\\u007f"), "https://x%5C@y/%22%3C%3E%5E%60%7B%7C%7D%7F");
+    assert_location(ROW("https://[::1]:8/%zz!$&'()*+,;="), "https://[::1]:8/%zz!$&'()*+,;=");
+}
+
+TEST(other_schemes_are_no_redirects)
+{
+    static const char *const rows[] = {ROW("javascript://x/%0aalert(1)"),
+                                       ROW("data://x"),
+                                       ROW("file:///etc/passwd"),
+                                       ROW("//x/"),
+                                       ROW(" https://x"),
+                                       ROW("https:x"),
+                                       ROW("/v1/tasks"),
+                                       ROW(""),
+                                       ROW("ftp://x/https://y")};
+    for (size_t i = 0; i < NELEMS(rows); i++)
+        assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows[i], 0, 0), 502, "upstream_invalid");
+}
+
+TEST(too_long_url_is_no_redirect)
+{
+    char *row = xasprintf("{\"url\":\"https://x/%09000d\"}", 0);
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, row, 0, 0), 502, "upstream_invalid");
+    free(row);
+}
+
+TEST(result_that_does_not_exist_is_not_found)
+{
+    static const char rows[] = ROW("https://x/0") "," ROW("https://x/1");
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows, 2, 0), 404, "content_not_found");
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, "", 0, 0), 404, "content_not_found");
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows, 999999999, 0), 404, "content_not_found");
+}
+
+TEST(task_without_success_has_no_content)
+{
+    assert_refused(answered(STATE_FAILED, SOURCE_MEMORY, "", 0, 0), 404, "content_not_found");
+    assert_refused(answered(STATE_CANCELLED, SOURCE_MEMORY, "", 0, 0), 404, "content_not_found");
+    struct trial t = answered(STATE_RUNNING, SOURCE_MEMORY, "", 0, 0);
+    assert_line(&t, "Retry-After: 2");
+    assert_refused(t, 409, "content_not_ready");
+}
+
+TEST(expired_url_is_no_redirect)
+{
+    static const char row[] = ROW("https://x/0?Expires=1736867746"), other[] = ROW("https://x/0");
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_UPSTREAM, row, 0, 0), 410, "content_expired");
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_UPSTREAM, other, 0, now_s), 410, "content_expired");
+}
+
+TEST(expired_url_of_an_old_snapshot_gives_the_problem_of_the_fetch)
+{
+    static const char row[] = ROW("https://x/0?Expires=1736867746"), other[] = ROW("https://x/0");
+    struct trial t = answered(STATE_SUCCEEDED, SOURCE_STALE, row, 0, 0);
+    assert_line(&t, "Retry-After: 7");
+    assert_refused(t, 502, "upstream_error");
+    t = answered(STATE_SUCCEEDED, SOURCE_STALE, other, 0, 0);
+    assert_int_equal(t.answer.status, 302);
+    done(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(result_is_a_redirect_to_its_url),
+        cmocka_unit_test(client_keeps_a_redirect_until_its_url_expires),
+        cmocka_unit_test(unusual_characters_are_encoded),
+        cmocka_unit_test(other_schemes_are_no_redirects),
+        cmocka_unit_test(too_long_url_is_no_redirect),
+        cmocka_unit_test(result_that_does_not_exist_is_not_found),
+        cmocka_unit_test(task_without_success_has_no_content),
+        cmocka_unit_test(expired_url_is_no_redirect),
+        cmocka_unit_test(expired_url_of_an_old_snapshot_gives_the_problem_of_the_fetch),
+    };
+    return cmocka_run_group_tests_name("content", tests, NULL, NULL);
+}
