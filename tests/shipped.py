@@ -43,7 +43,11 @@ def record(stack, provider: str, case: str, bare_id: str) -> dict:
     expected = dict(expectation(provider, case))
     expected["task"] = "/".join([*expected["task"].split("/")[:-1], bare_id])
     if "unified" in expected:
-        expected["unified"] = {**expected["unified"], "task_id": expected["task"]}
+        results = [
+            {**row, "content": f"{unified_path(provider, expected['task'])}/content/{n}"}
+            for n, row in enumerate(expected["unified"]["results"])
+        ]
+        expected["unified"] = {**expected["unified"], "task_id": expected["task"], "results": results}
     return expected
 
 

@@ -17,7 +17,7 @@
  *
  * for instance "taskproxy-link-v1\nweb\nsora/task_01\n1767225600\n2026-01\n". PROVIDER/TASK_ID is the name that
  * the task has in /v1/tasks/PROVIDER/TASK_ID, not percent-encoded. So one signature is good for that path, for
- * the provider's own path, for both as an event stream, and for no other task. */
+ * the provider's own path, for both as an event stream, for the task's results, and for no other task. */
 #ifndef LINK_H
 #define LINK_H
 

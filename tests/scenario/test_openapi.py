@@ -21,6 +21,7 @@ APP = {"Origin": "https://app.example.com"}
 MINE = {**APP, **bearer("web")}
 STREAM = {**MINE, "Accept": "text/event-stream"}
 VIEWS = {NATIVE: "/sora/v1/videos/{task_id}", UNIFIED: "/v1/tasks/{provider}/{task_id}"}
+CONTENT = VIEWS[UNIFIED] + "/content/{number}"
 MANY, HOOK = "/v1/tasks", "/v1/hooks/{provider}/{secret}"
 
 
@@ -65,6 +66,17 @@ def see_one(stack, interface, view) -> None:
     assert ask("missing?wait=1", method="head").status == 404
 
 
+def see_content(stack, interface) -> None:
+    """Results themselves. Without a known credential, the number of the result does not matter."""
+    stack.standin.switch("expired", state="SUCCESS", expires=in_seconds(-3600))
+    for task, status in (("ended/content/0?wait=1", 302), ("ended/content/9", 404), ("expired/content/0", 410), ("runs/content/0?wait=1", 409)):
+        for method in ("get", "head"):
+            assert interface.saw(CONTENT, method, stack.get(UNIFIED + task, MINE, method.upper())).status == status
+    for method in ("get", "head"):
+        interface.saw(CONTENT, method, stack.get(UNIFIED + "ended/content/0", APP, method.upper()))
+        interface.saw(CONTENT, method, stack.get(UNIFIED + ".../content/0", MINE, method.upper()))
+
+
 def see_limits(stack, interface) -> None:
     """Requests of a team that has reached its limit of waiting requests."""
     held, = hold(stack, ("runs?wait=20", bearer("film")))
@@ -98,7 +110,8 @@ def see_list(stack, interface) -> None:
 def see_pages(stack, interface, open_stack) -> None:
     """Preflight requests of browsers."""
     wants = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
-    for path, target in {**{path: view + "t" for view, path in VIEWS.items()}, MANY: "/v1/tasks?ids=sora/t"}.items():
+    targets = {**{path: view + "t" for view, path in VIEWS.items()}, MANY: "/v1/tasks?ids=sora/t", CONTENT: UNIFIED + "t/content/0"}
+    for path, target in targets.items():
         for headers in ({**APP, **wants}, {"Origin": "https://evil.example", **wants}, {}):
             interface.saw(path, "options", stack.get(target, headers, "OPTIONS"))
         interface.saw(path, "options", open_stack.get(target, {**APP, **wants}, "OPTIONS"))
@@ -150,6 +163,7 @@ def see_nobody(stack, interface) -> None:
 def test_document_matches_the_observed_interface(stack, make_stack, interface):
     for view in VIEWS:
         see_one(stack, interface, view)
+    see_content(stack, interface)
     see_limits(stack, interface)
     see_list(stack, interface)
     see_pages(stack, interface, make_stack(redis=False))

@@ -37,9 +37,8 @@ def test_answers_of_every_outcome_give_the_expected_result(name):
     assert printed.startswith(f"answer: {expected['outcome']}")
     if expected["outcome"] == "ok":
         assert f"\nstate: {expected['state']}" in printed
-        native, unified = documents(printed)
-        assert native == expected["native"]
-        assert {**unified, "task_id": expected["unified"]["task_id"]} == expected["unified"]
+        native, unified = documents(printed.replace("owner/app/task_id", expected["task"]))  # it does not know the id
+        assert (native, unified) == (expected["native"], expected["unified"])
 
 
 def test_partial_answer_names_the_next_query():
