@@ -10,16 +10,25 @@ NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"
 
 
 def make(folder: Path) -> None:
-    """Makes the CA and a server certificate for 127.0.0.1, localhost and upstream.test."""
+    """Makes the CA, and a server certificate for 127.0.0.1, localhost and upstream.test."""
+    make_ca(folder)
+    issue(folder, "server", "IP:127.0.0.1", "DNS:localhost", "DNS:upstream.test")
+
+
+def make_ca(folder: Path) -> None:
     _openssl(
         folder, "req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem",
         "-subj", "/CN=Stand-in test authority",
         "-addext", "keyUsage=critical,keyCertSign,cRLSign",
     )
+
+
+def issue(folder: Path, file: str, *names: str) -> None:
+    """Makes a certificate for these names, FILE.pem, and its key, FILE.key."""
     _openssl(
         folder, "req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", *NEW_KEY,
-        "-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=localhost",
-        "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:upstream.test",
+        "-keyout", f"{file}.key", "-out", f"{file}.pem", "-subj", "/CN=localhost",
+        "-addext", f"subjectAltName={','.join(names)}",
         "-addext", "basicConstraints=critical,CA:FALSE",
         "-addext", "extendedKeyUsage=serverAuth",
     )

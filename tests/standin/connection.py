@@ -24,7 +24,7 @@ class Server(socketserver.ThreadingTCPServer):
     def __init__(self, standin, listening: int):
         """Wraps a duplicate of that descriptor."""
         self.standin = standin
-        super().__init__(("127.0.0.1", standin.port), Connection, bind_and_activate=False)
+        super().__init__((standin.host, standin.port), Connection, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=os.dup(listening))
 

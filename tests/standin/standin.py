@@ -33,13 +33,13 @@ __all__ = ["Standin", "StandinClient"]
 class Standin:
     """The upstream of the tests. Starts on entry or at start(); stop() and start() keep port and tasks."""
 
-    def __init__(self, folder, keys=("sk-standin",), forbidden=(), port=0, task_seconds=20.0, tls=True):
+    def __init__(self, folder, keys=("sk-standin",), forbidden=(), port=0, task_seconds=20.0, tls=True, host="127.0.0.1"):
         self.folder = Path(folder)
         self.keys = set(keys)
         self.forbidden = set(forbidden)
         self.busy = {}  # keys that get a 429, and the seconds of its Retry-After
         self.owners = {}  # task ids, and the one key that can see them
-        self.port = port
+        self.host, self.port = host, port
         self._bound = None  # a Port, from the first start to close()
         self.task_seconds = task_seconds
         self.ca_file = str(self.folder / "ca.pem")
@@ -69,11 +69,11 @@ class Standin:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.context else 'http'}://{self.host}:{self.port}"
 
     def start(self):
         if not self._bound:
-            self._bound = Port(number=self.port)
+            self._bound = Port(self.host, self.port)
             self.port = self._bound.number
         self._server = Server(self, self._bound.open())
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
