@@ -52,8 +52,7 @@ class Machine:
         mount -t sysfs -o ro sysfs sys
         mount -t cgroup2 cgroup2 sys/fs/cgroup
         pivot_root . mnt
-        exec chroot . sh -ec 'umount -l /mnt; mount --make-rshared /; hostname "$1"
-                              exec env -i container=taskproxy-test /lib/systemd/systemd' sh "$2"
+        exec chroot . sh -ec 'umount -l /mnt; mount --make-rshared /; exec env -i container=taskproxy-test /lib/systemd/systemd'
     """
     ENTER_GROUP = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
     NAMESPACES = ("--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup")
@@ -67,12 +66,13 @@ class Machine:
         upper, work = folder / name / "upper", folder / name / "work"
         run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", self.path)
         in_debian.mount_all(self.path)
+        (self.path / "etc/hostname").write_text(f"{name}\n")
 
     def start(self, address: str, gateway: str) -> None:
         self._group.mkdir()
         unshare = ["unshare", *self.NAMESPACES, "--fork", "--kill-child", "--propagation", "unchanged"]
         self._process = subprocess.Popen([*in_debian.KILLED_WITH_THIS, "sh", "-c", self.ENTER_GROUP, "sh", self._group, *unshare,
-                                          "sh", "-ec", self.BOOT, "sh", self.path, self.name], stdout=subprocess.DEVNULL)
+                                          "sh", "-ec", self.BOOT, "sh", self.path], stdout=subprocess.DEVNULL)
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         self.init = int(wait_until(children.read_text, what=f"process 1 of {self.name}"))
         self._connect(address, gateway)
@@ -95,7 +95,7 @@ class Machine:
 
     def command(self, *command) -> list[str]:
         """A command line that runs the command in the machine, in root's home directory."""
-        enter = ["nsenter", *self.NAMESPACES, "--target", str(self.init), "--wd=/"]
+        enter = ["nsenter", *self.NAMESPACES, "--target", str(self.init)]
         settings = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
         return [*enter, "env", "-i", "-C", "/root", *settings, *map(str, command)]
 
