@@ -4,6 +4,7 @@
 # make test-hard  runs the scenario tests in random order on one core under load           (HARD_RUNS= HARD_SEED=)
 # make chaos  breaks parts of a running installation at random, and checks the answers     (MINUTES= SEED=)
 # make soak   follows 100,000 tasks an hour, and checks that memory and descriptors stay flat (HOURS=)
+# make test-production  executes the commands of conf/production.md on two Debian hosts   (RELEASE=)
 # make bench  measures taskproxy, side by side with reference programs                     (BENCH= BENCH_SECONDS=)
 # make fuzz   runs each fuzzer for a minute                                                (FUZZ_SECONDS=)
 #
@@ -60,6 +61,10 @@ test-hard:
 	$(AGAIN) build/taskproxy build/asan/taskproxy
 	@/usr/bin/python3 tests/run_hard.py
 
+test-production:
+	$(INSTALL) machines
+	@/usr/bin/python3 tests/production.py $(or $(RELEASE),bookworm)
+
 chaos:
 	$(INSTALL) build run test
 	$(AGAIN) build/taskproxy build/asan/taskproxy
@@ -110,5 +115,5 @@ include $(wildcard tests/*/*.mk) conf/install.mk
 unit-programs: $(UNIT_PROGRAMS)
 bench-programs: $(BENCH_PROGRAMS)
 
-.PHONY: all run test test-hard chaos soak bench clean unit-programs bench-programs
+.PHONY: all run test test-hard test-production chaos soak bench clean unit-programs bench-programs
 .DELETE_ON_ERROR:

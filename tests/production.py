@@ -64,7 +64,7 @@ BUILD = """
 
 def build_packages(release: str, folder: Path) -> None:
     say(f"building two versions of the package on {release}")
-    run(ROOT / "tests/in-debian", release, "sh", "-ec", BUILD, stdout=subprocess.DEVNULL)
+    subprocess.run([ROOT / "tests/in-debian", release, "sh", "-ec", BUILD], check=True, stdout=subprocess.DEVNULL)
     build = root_of(release) / (ROOT / "build").relative_to("/")
     for built, name in ((build, OLD), (build / "newer/build", NEW)):
         (package,) = built.glob("*.deb")
@@ -453,6 +453,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
-    except in_debian.Refusal as reason:
+    except (in_debian.Refusal, subprocess.CalledProcessError) as reason:
         say(str(reason))
         sys.exit(125)

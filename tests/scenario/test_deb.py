@@ -204,6 +204,7 @@ echo "$*" >> /root/systemctl.log
 case "$*" in
     *is-enabled*) echo enabled ;;
     *"reload taskproxy.service")
+        [ ! -e /root/reload-fails ] || exit 1
         MAINPID={pid} CREDENTIALS_DIRECTORY=/run/credentials sh -ec "$(sed -n 's/^ExecReload=+*//p' /lib/systemd/system/taskproxy.service)" ;;
 esac
 """
@@ -245,6 +246,10 @@ def test_package_upgrade_reloads_without_failed_requests(installed, deb, root):
         assert refused.returncode == 1 and "/keys/main\" can be read by others" in refused.stderr
         assert children_of(service.pid) == old and stack.task("task_1").status == 200
         key.chmod(0o600)
+        (root.path / "root/reload-fails").touch()
+        told = root.run("dpkg", "-i", upgrade)
+        assert "the reload failed" in told and "journalctl -u taskproxy" in told and "refuses the configuration" not in told
+        (root.path / "root/reload-fails").unlink()
         chown(root, key, "taskproxy")  # the service may read it, but a check as root refuses it
         with clients(stack) as failures:
             root.run("dpkg", "-i", upgrade)

@@ -43,6 +43,7 @@ def test_all_files_are_installed_below_destdir(install, tmp_path):
         *(f"usr/lib/systemd/system/{unit}" for unit in UNITS),
         "usr/share/taskproxy/unified-view.schema.json",
         "usr/share/doc/taskproxy/README.md",
+        "usr/share/doc/taskproxy/production.md",
     }
     assert expected <= files(tmp_path)
     others = files(tmp_path) - expected
