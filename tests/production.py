@@ -45,7 +45,8 @@ SUBSTITUTIONS = {"taskproxy_0.2_amd64.deb": OLD, "taskproxy_0.3_amd64.deb": NEW}
 
 # What a standard installation of Debian has and a minimal root lacks, and what the chapter's commands install.
 STANDARD = ("systemd-sysv", "dbus", "procps", "openssl", "ca-certificates")
-DOWNLOADED = ("curl", "nginx", "redis-server", "prometheus")
+DOWNLOADED = ("curl", "nginx", "redis-server")
+DOWNLOADED_ALONE = ("prometheus",)  # without the packages that it recommends
 
 
 # Preparation: the packages and the root
@@ -67,7 +68,7 @@ def build_packages(release: str, folder: Path) -> None:
     subprocess.run([ROOT / "tests/in-debian", release, "sh", "-ec", BUILD], check=True, stdout=subprocess.DEVNULL)
     build = root_of(release) / (ROOT / "build").relative_to("/")
     for built, name in ((build, OLD), (build / "newer/build", NEW)):
-        (package,) = built.glob("*.deb")
+        (package,) = built.glob("taskproxy_*.deb")
         shutil.copy(package, folder / name)
 
 
@@ -107,6 +108,7 @@ def download(root: Path) -> None:
     run(*apt, "update", **settings)
     run(*apt, "install", "--no-install-recommends", *STANDARD, **settings)
     run(*apt, "install", "--download-only", "/package.deb", *DOWNLOADED, **settings)
+    run(*apt, "install", "--download-only", "--no-install-recommends", *DOWNLOADED_ALONE, **settings)
 
 
 # The two hosts, the upstream and the clients
@@ -147,6 +149,12 @@ class Production:
         return json.loads(plain(HOSTS[0], 9090, f"/api/v1/{path}?{urllib.parse.urlencode(query)}"))["data"]
 
     def up(self) -> dict:
+        """The scrapes' targets and whether they succeed; empty while Prometheus starts."""
+        with contextlib.suppress(ConnectionRefusedError, AssertionError):
+            return self._up()
+        return {}
+
+    def _up(self) -> dict:
         return {row["metric"]["instance"]: row["value"][1] for row in self.prometheus("query", query='up{job="taskproxy"}')["result"]}
 
 
@@ -200,33 +208,38 @@ def check_keys(site: Production) -> None:
 
 def check_service(site: Production) -> None:
     state = site.outputs[-1]
-    assert '"status": "ready"' in state and "/etc/taskproxy/taskproxy.json: ok" in state, state
+    assert '"status":"ready"' in state and "/etc/taskproxy/taskproxy.json: ok" in state, state
 
 
 def check_nginx(site: Production) -> None:
-    good, refused = re.findall(r"^HTTP/\S+ (\d+)", site.outputs[2], re.MULTILINE)
+    good, refused = re.findall(r"HTTP/2 (\d+)", site.outputs[2])
     assert (good, refused) == ("200", "401")
     assert site.outputs[3].strip() == "", "Redis denies a permission"
     assert {site.ask(f"/sora/v1/videos/many_{number}")[0] for number in range(8)} == {200}
     keys = {query.headers["authorization"] for query in site.standin.seen()}
     assert keys == {f"Bearer {key}" for key in KEYS}
     assert site.redis("ACL", "LOG").strip() == "" and "taskproxy:teams#main:sora:many_1" in site.redis("KEYS", "*")
-    for strange in (lambda: http.client.HTTPConnection(HOSTS[0], 80).connect(), lambda: unknown_name(HOSTS[0])):
-        try:
-            strange()
-        except (ConnectionRefusedError, ssl.SSLError):
-            continue
-        raise AssertionError("nginx serves port 80, or an unknown name")
+    assert not is_served(80) and is_served(443, SERVICE)
+    assert not is_served(443, "unknown.example.com") and not is_served(443, SERVICE, ssl.TLSVersion.TLSv1_1)
     assert "taskproxy_workers_ready 2" in plain(HOSTS[0], 9180, "/metrics")
     limits = Path(f"/proc/{nginx_worker(site.hosts[0])}/limits").read_text()
     assert re.search(r"Max open files +20000 ", limits)
 
 
-def unknown_name(address: str) -> None:
+def is_served(port: int, name: str | None = None, version: ssl.TLSVersion | None = None) -> bool:
+    """Whether the first host accepts connections and, with a name, TLS for it, of at most this version."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((address, 443), PATIENCE) as connection:
-        context.wrap_socket(connection, server_hostname="unknown.example.com")
+    if version:
+        context.minimum_version = context.maximum_version = version
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    try:
+        with socket.create_connection((HOSTS[0], port), PATIENCE) as connection:
+            if name:
+                context.wrap_socket(connection, server_hostname=name)
+    except (ConnectionRefusedError, ssl.SSLError):
+        return False
+    return True
 
 
 def nginx_worker(host: Machine) -> int:
@@ -405,9 +418,10 @@ def machines(root: Path, work: Path):
 
 
 def report(hosts: list) -> None:
-    """The journals, after a failure."""
+    """The ends of the journals, after a failure."""
+    units = [f"--unit={unit}" for unit in ("taskproxy", "taskproxy.socket", "nginx", "redis-server", "prometheus")]
     for host in hosts:
-        print(f"--- {host.name}\n{host.run('journalctl', '-q', '--no-hostname', '-n', '80', check=False).stdout}")
+        print(f"--- {host.name}\n{host.run('journalctl', '-q', '--no-hostname', '-n', '40', *units, check=False).stdout}")
 
 
 def main() -> int:
