@@ -37,7 +37,8 @@ SERVICE, UPSTREAM = "tasks.example.com", "api.example.com"
 HOSTS = ("10.0.0.1", "10.0.0.2")
 OWN_ADDRESS, UPSTREAM_ADDRESS = "10.0.0.254", "1.2.3.4"  # a public one: by default, upstreams have no other
 KEYS = ("sk-production-1", "sk-production-2")
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds
+PACE = 0.02  # seconds between the requests of a client, so that the machine has time for the rest
 
 # What the test replaces in the chapter's commands. Everything else is executed as it is written.
 OLD, NEW = "taskproxy_old.deb", "taskproxy_new.deb"
@@ -330,6 +331,7 @@ def load(site: Production):
                 except (OSError, http.client.HTTPException) as trouble:
                     failures.append((host, path, trouble))
                     client.close()
+                stop.wait(PACE)
         client.close()
 
     site.standin.switch("held", state="IN_PROGRESS")
