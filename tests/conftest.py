@@ -16,6 +16,11 @@ def pytest_addoption(parser):
     parser.addoption("--order-seed", type=int, help="run the tests in a random order, the same one for the same number")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alert(*names): the test causes these alerts of conf/prometheus")
+    config.addinivalue_line("markers", 'problem(*texts): the test causes a problem of the README\'s chapter "Troubleshooting"; its row begins so')
+
+
 def pytest_collection_modifyitems(config, items):
     """Shuffles the files, and the tests within each, so that module fixtures are still made only once."""
     if (seed := config.getoption("order_seed")) is None:

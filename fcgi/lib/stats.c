@@ -81,11 +81,12 @@ static bool is_total(const char *key, size_t width)
     return width > 1 || (name > len && memcmp(key + name - len, suffix, len) == 0);
 }
 
-void shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
+bool shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
                        enum shm_counters_part part)
 {
     char key[SHM_COUNTERS_KEY];
     size_t n = used_of(from), width;
+    bool whole = true;
     for (size_t at = 0; at < n; at += width) {
         width = width_up_to(from, at, n);
         memcpy(key, from->keys[at], SHM_COUNTERS_KEY);
@@ -93,9 +94,11 @@ void shm_counters_fold(struct shm_counters *into, const struct shm_counters *fro
         if (part == SHM_COUNTERS_TOTALS && !is_total(key, width))
             continue;
         size_t to = shm_counters_series(into, key, width, at);
+        whole &= to < SHM_COUNTERS_VALUES;
         for (size_t i = 0; to < SHM_COUNTERS_VALUES && i < width; i++)
             shm_counters_add(into, to + i, __atomic_load_n(&from->values[at + i], __ATOMIC_RELAXED));
     }
+    return whole;
 }
 
 /* ---- the page ---- */
@@ -117,7 +120,7 @@ const int64_t stat_bounds_ns[STAT_BOUNDS] = {50 US,  100 US,  250 US,  500 US,  
                                              5 MS,   10 MS,   25 MS,   50 MS,   100 MS,   250 MS,
                                              500 MS, 1000 MS, 2500 MS, 5000 MS, 10000 MS, 30000 MS};
 
-static int64_t nothing[STAT_HISTOGRAM]; /* receives observations of lost histograms */
+static int64_t nothing[STAT_HISTOGRAM]; /* receives the updates of lost series */
 
 static struct shm_counters nowhere; /* used until a page is attached */
 static struct shm_counters *own = &nowhere;
@@ -251,7 +254,8 @@ int64_t *stat_series_of(enum family_id family, const char *const *labels)
         at = shm_counters_series(own, key, times ? STAT_HISTOGRAM : 1, 0);
     if (at < SHM_COUNTERS_VALUES)
         return &own->values[at];
-    return times ? nothing : &own->values[STAT_SERIES_LOST];
+    stat_set(STAT_SERIES_LOST, 1);
+    return nothing;
 }
 
 void series_observe(int64_t *series, int64_t ns)
@@ -296,8 +300,11 @@ void stats_sum_of(int slot, struct shm_counters *ret)
 void stats_sum(struct shm_counters *ret)
 {
     shm_counters_reset(ret);
+    bool whole = true;
     for (int slot = 0; page != NULL && slot < STATS_SLOTS; slot++)
-        shm_counters_fold(ret, counters_of(slot), SHM_COUNTERS_ALL);
+        whole &= shm_counters_fold(ret, counters_of(slot), SHM_COUNTERS_ALL);
+    if (!whole)
+        ret->values[STAT_SERIES_LOST]++;
 }
 
 int64_t stat_read(const struct shm_counters *sum, enum stat_id which)

@@ -85,7 +85,7 @@
       "Files that are not in use as they are on the disk, because they were refused")                        \
     X(LOG_DROPPED, counter, "log_lines_dropped_total", "",                                                   \
       "Log lines dropped because standard error did not accept them")                                        \
-    X(SERIES_LOST, counter, "series_lost_total", "", "Updates lost because there are too many series")
+    X(SERIES_LOST, gauge, "series_lost", "", "Processes without room for all of their series")
 
 /* Metrics whose labels depend on the configuration, and histograms: X(identifier, type, metric, help). */
 #define FAMILIES(X)                                                                                          \
@@ -197,8 +197,8 @@ enum shm_counters_part {
     SHM_COUNTERS_TOTALS /* counters, whose names end in "_total", and histograms */
 };
 
-/* Adds the values of another slot to those with the same keys. */
-void shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
+/* Adds the values of another slot to those with the same keys; false if there was no room for all of them. */
+bool shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
                        enum shm_counters_part part);
 
 /* Each slot has one writer, so a relaxed atomic store is enough. */
@@ -231,8 +231,8 @@ void stats_beat(void);
 int64_t stats_beats(int slot);
 
 /* A series of a family: stat_series(FAMILY_X, "label", value, "label", value), or (FAMILY_X, NULL) without
- * labels. The lookup compares text, so frequent callers keep the pointer. If the slot is full, updates are
- * lost and counted in STAT_SERIES_LOST. */
+ * labels. The lookup compares text, so frequent callers keep the pointer. If the slot is full, updates of the
+ * series are lost, and STAT_SERIES_LOST is set. */
 #define stat_series(family, ...) stat_series_of(family, (const char *const[]){__VA_ARGS__, NULL})
 int64_t *stat_series_of(enum family_id family, const char *const *labels) NEVER_NULL;
 

@@ -77,9 +77,11 @@ TEST(full_sheet_rejects_new_series_and_keeps_the_old)
         assert_int_equal(shm_counters_series(&sheet, key, 1, (size_t)i), i);
     }
     assert_int_equal(shm_counters_series(&sheet, "one_more_total", 1, 0), SHM_COUNTERS_VALUES);
+    given(&total, "a_total{x=\"7\"}", 3);
+    assert_true(shm_counters_fold(&sheet, &total, SHM_COUNTERS_ALL));
     given(&total, "one_more_total", 1);
-    shm_counters_fold(&sheet, &total, SHM_COUNTERS_ALL);
-    assert_int_equal(shm_counters_series(&sheet, "a_total{x=\"7\"}", 1, 0), 7);
+    assert_false(shm_counters_fold(&sheet, &total, SHM_COUNTERS_ALL));
+    assert_int_equal(value_of(&sheet, "a_total{x=\"7\"}"), 6);
 }
 
 TEST(overlong_key_is_rejected)
