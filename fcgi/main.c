@@ -201,6 +201,8 @@ static int run(int mode, const char *const *given)
         master_block_signals();
         files_allow_missing(files);
     }
+    if (mode == PRINT_NGINX || mode == PRINT_CONFIG)
+        files_read_plain_only(files);
     struct conf *conf = load(given[CONFIG], files);
     if (conf == NULL)
         return EXIT_FAILURE;

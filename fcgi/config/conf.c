@@ -69,8 +69,10 @@ static const char *refuse_url(const void *value)
 static const char *refuse_hook_secret(const void *value)
 {
     const char *text = ((const struct secret *)value)->text;
-    size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~");
-    return text[len] == '\0' ? NULL : "the secret may contain letters, digits and - . _ ~ only";
+    size_t len =
+        text ? strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") : 0;
+    return text == NULL || text[len] == '\0' ? NULL
+                                             : "the secret may contain letters, digits and - . _ ~ only";
 }
 
 /* ---- the table ---- */
@@ -292,6 +294,8 @@ static bool are_key_pairs(const struct conf_upstream *upstream)
 {
     for (size_t i = 0; i < upstream->keys.n; i++) {
         const char *key = conf_keys(upstream)[i].text;
+        if (key == NULL)
+            continue; /* not read */
         size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
         if (access_len == 0 || access_len > 256 || secret_len < 2 || secret_len > 257)
             return false;
@@ -383,7 +387,8 @@ static bool share_key(const struct conf_upstream *a, const struct conf_upstream 
 {
     for (size_t i = 0; i < a->keys.n; i++) {
         for (size_t k = 0; k < b->keys.n; k++) {
-            if (strcmp(conf_keys(a)[i].text, conf_keys(b)[k].text) == 0)
+            const char *key = conf_keys(a)[i].text, *other = conf_keys(b)[k].text;
+            if (key != NULL && other != NULL && strcmp(key, other) == 0)
                 return true;
         }
     }
@@ -435,10 +440,10 @@ static char *finish_access(struct conf *conf)
     if (access->teams_file == NULL)
         return NULL;
     const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);
-    if (file == NULL)
-        error = conf_error(conf, "/access/teams_file: \"%s\" %s", access->teams_file, why);
-    else
+    if (file != NULL)
         conf->teams = teams_load(conf->files, file, &conf->providers, &error);
+    else if (why != NULL)
+        error = conf_error(conf, "/access/teams_file: \"%s\" %s", access->teams_file, why);
     free(why);
     return error;
 }

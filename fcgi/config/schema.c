@@ -199,7 +199,7 @@ static int read_secret(struct reader *r, const struct field *field, struct json_
         return -1;
     size_t least = field->min > 0 ? (size_t)field->min : SECRET_LEN_MIN;
     secret->text = secret_read(r->source->files, secret->path, least, &why);
-    if (secret->text != NULL)
+    if (secret->text != NULL || why == NULL)
         return 0;
     fail(r, "\"%s\" %s", secret->path, why);
     free(why);

@@ -20,6 +20,7 @@ struct files {
     size_t n;
     bool sealed;        /* received from the master: never reads the disk */
     bool allow_missing; /* optional secrets may be missing */
+    bool plain_only;    /* reads only plain files */
 };
 
 struct files *files_new(void)
@@ -225,6 +226,8 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
 {
     struct file *file = find(files, path);
     *ret_why = NULL;
+    if (files->plain_only && kind != FILE_PLAIN)
+        return NULL;
     if (file == NULL && (files->sealed || files->n == FILES_MAX))
         *ret_why =
             xstrdup(files->sealed ? "was not passed to this worker" : "exceeds the limit of 512 files");
@@ -233,6 +236,11 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
     if (file != NULL)
         file->used = true;
     return file;
+}
+
+void files_read_plain_only(struct files *files)
+{
+    files->plain_only = true;
 }
 
 /* ---- secrets ---- */

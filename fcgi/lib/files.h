@@ -44,6 +44,9 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
 
 enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
 
+/* From now on, only plain files are read. For any other one, files_get and secret_read return NULL with *ret_why NULL. */
+void files_read_plain_only(struct files *files);
+
 /* The one line of a file that holds a secret, at least `min_len` characters; vault_free() it. NULL with
  * *ret_why (allocated: "must contain one line of visible ASCII characters"), which never quotes the file. */
 char *secret_read(struct files *files, const char *path, size_t min_len, char **ret_why);

@@ -304,6 +304,23 @@ def test_command_line(place):
     assert place.run("-t", config="providers")[1:] == ("", "taskproxy: providers: is not a regular file\n")
 
 
+def test_printing_reads_no_keys_secrets_and_teams(place):
+    """Its caller may be unable to read them, and systemd gives credentials to the service only."""
+    place.write(config=changed(CONFIG, PROVIDERS, f'{PROVIDERS}, "access": {{ "mode": "teams", "teams_file": "key" }}'))
+    expected = place.run("--print-nginx")
+    assert expected[0] == 0
+    config = changed(changed(CONFIG, NAMED, '["credential:main", "nowhere"]'), REDIS, f'{REDIS}, "password_file": "nowhere"')
+    access = '"access": { "mode": "teams", "teams_file": "nowhere", "ownership": "first-reader" }'
+    second = f'"other": {{ "base_url": "{URL}", "key_files": ["nowhere"] }}, "main"'
+    place.write(config=changed(changed(config, PROVIDERS, f"{PROVIDERS}, {access}"), '"main": {', f"{second}: {{"),
+                provider=changed(PROVIDER, '"status": {', '"identity": "/id", "status": {'))
+    assert place.run("--print-nginx") == expected
+    status, printed, errors = place.run("--print-config")
+    assert (status, errors) == (0, "") and json.loads(printed)["upstreams"]["main"]["key_files"] == ["credential:main", "nowhere"]
+    status, _, errors = place.run("--check-config")
+    assert status == 1 and "/upstreams/" in errors and "cannot be" in errors
+
+
 def test_print_nginx_lists_every_worker_and_route(place):
     place.write(config=changed(CONFIG, PROVIDERS, f'{PROVIDERS}, "workers": 3, "socket_dir": "/run/there"'))
     status, printed, errors = place.run("--print-nginx")
