@@ -1,5 +1,6 @@
 """Helpers for several of the scenario tests."""
 
+import ast
 import contextlib
 import json
 import re
@@ -189,6 +190,23 @@ def assert_status_answered(connection) -> None:
     connection.send(STATUS_REQUEST[20:])
     status, _, body = connection.read_answer()
     assert status == 200 and b'"alive"' in body
+
+
+# Marks
+
+
+def marked(name):
+    """The tests with the mark of this name: {argument of the mark: names of the tests}."""
+    found = {}
+    for file in sorted(Path(__file__).parent.glob("test_*.py")):
+        text = file.read_text()
+        for test in ast.parse(text).body if f"mark.{name}(" in text else ():
+            for mark in getattr(test, "decorator_list", ()):
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == f"pytest.mark.{name}":
+                    for argument in mark.args:
+                        found.setdefault(ast.literal_eval(argument), []).append(test.name)
+    assert all(test.startswith("test_") for tests in found.values() for test in tests)
+    return found
 
 
 # Files

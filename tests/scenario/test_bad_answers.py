@@ -187,6 +187,7 @@ def test_swapped_arrays_and_objects_are_rejected(everyone):
 # Unlisted status
 
 
+@pytest.mark.problem("A status that is not listed")
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_unknown_status_is_running_and_never_stored(everyone, provider):
     for case in (name for name in cases(provider) if name.startswith(("unknown", "running-unlisted"))):

@@ -58,6 +58,7 @@ def test_redis_uses_the_same_clock(clocked):
 # A wall clock that is set: intervals go on. Redis has the same clock as the daemon, except on a second host.
 
 
+@pytest.mark.problem("A clock is set")
 def test_running_task_is_queried_once_per_interval_when_the_clock_is_set(clocked):
     clocked.freeze()
     clocked.standin.switch("t", state="IN_PROGRESS", progress="7%")
@@ -120,6 +121,7 @@ def test_budget_is_shared_again_a_minute_after_the_clock_of_redis_is_set_back(ma
     assert asked == [200, 200, 429]
 
 
+@pytest.mark.problem("A clock is set")
 def test_hosts_whose_clocks_differ_share_one_query_per_interval(make_frozen):
     first = sharing(make_frozen, providers=EVEN)
     second = second_host(make_frozen, first, providers=EVEN)

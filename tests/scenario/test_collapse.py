@@ -1,10 +1,13 @@
 """Concurrent requests for one task share one query to Redis and one to the upstream, within limits."""
 
 import http.client
+import signal
 import threading
 
 import pytest
 
+from helpers import wait_gone
+from parts import children_of
 from watching import quick
 
 PATH = "/sora/v1/videos/"
@@ -220,18 +223,38 @@ def test_departed_waiter_makes_room_for_another(make_stack):
     assert next_one.result().status == 200
 
 
+@pytest.mark.problem("nginx is restarted")
 def test_query_survives_a_restart_of_nginx(make_stack):
     stack = make_stack(redis=False, config={"workers": 1})
     with stack.standin.hold("t") as barrier:
-        cut_off = stack.background(stack.task, "t")
+        cut_off = [stack.background(stack.task, target) for target in ("t", "t?wait=30")]
         barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 2)
         stack.nginx.stop()
-        with pytest.raises((OSError, http.client.HTTPException)):
-            cut_off.result()
+        for asked in cut_off:
+            with pytest.raises((OSError, http.client.HTTPException)):
+                asked.result()
         stack.nginx.start()
-        stack.wait_metric("requests_gone_total", 1)
+        stack.wait_metric("requests_gone_total", 2)
+        collapsed = stack.metric("collapsed_total")
         repeated = stack.background(stack.task, "t")
-        stack.wait_metric("collapsed_total", 1)
+        stack.wait_metric("collapsed_total", collapsed + 1)
         barrier.release()
         assert repeated.result().status == 200
     assert stack.standin.count("t") == 1
+
+
+@pytest.mark.problem("nginx is restarted")
+def test_reload_of_nginx_fails_no_request(make_stack):
+    stack = make_stack(redis=False, config={"workers": 1})
+    old = children_of(stack.nginx.pid)
+    with stack.standin.hold("t") as barrier:
+        asked = stack.background(stack.task, "t")
+        barrier.wait_arrived(1)
+        stack.nginx.signal(signal.SIGHUP)
+        stack.wait_until(lambda: set(children_of(stack.nginx.pid)) - set(old), what="a new worker of nginx")
+        assert stack.task("another").status == 200
+        assert set(old) <= set(children_of(stack.nginx.pid)) and not asked.done()
+        barrier.release()
+        assert asked.result().status == 200
+    wait_gone(stack, *old)

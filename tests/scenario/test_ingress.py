@@ -93,6 +93,7 @@ def test_nginx_errors_have_the_same_format_as_problems(stack, name):
     assert headers.get("allow") == ("get, head" if status == 405 else None)
 
 
+@pytest.mark.problem("nginx reaches no worker")
 def test_unavailable_daemon_is_a_problem_with_retry_after(make_stack):
     stack = make_stack(redis=False)
     stack.daemon.stop()
@@ -100,6 +101,9 @@ def test_unavailable_daemon_is_a_problem_with_retry_after(make_stack):
         status, headers, body = send(stack, request(f"GET {path} HTTP/1.1"))
         assert (status, headers["retry-after"]) == (503, "1"), path
         assert_problem(status, headers, body, "overloaded")
+    stack.wait_until(lambda: access_log(stack).count("\n") == 3, what="three lines")
+    tried = re.findall(r" worker_status=(.*?) id=", access_log(stack))
+    assert [set(re.findall(r"\d+", statuses)) for statuses in tried] == [{"502"}] * 3
 
 
 def on_status_server(stack, path: str) -> int:

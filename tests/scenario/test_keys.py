@@ -116,6 +116,7 @@ def test_task_is_missing_when_every_key_says_so(pool):
 # Rejected keys
 
 
+@pytest.mark.problem("The upstream rejects a key")
 def test_revoked_key_fails_no_request_and_is_logged_once(pool):
     pool.standin.keys.remove(pool.keys[0])
     assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
@@ -128,16 +129,18 @@ def test_revoked_key_fails_no_request_and_is_logged_once(pool):
     assert pool.stack.metric("keys_set_aside") == 0
 
 
+@pytest.mark.problem("The upstream rejects a key")
 def test_task_of_a_revoked_key_is_not_missing_and_recovers_with_the_key(pool):
-    pool.owns(0, "t")
-    assert pool.stack.task("t").status == 200
+    pool.owns(0, "t", "finished")
+    pool.standin.switch("finished", state="SUCCESS")
+    assert [pool.stack.task(task).status for task in ("t", "finished")] == [200, 200]
     pool.standin.keys.remove(pool.keys[0])
     refused = pool.ask_again("t", lambda answer: outcome(answer) == AUTH)
     assert "retry-after" not in refused.headers or int(refused.headers["retry-after"]) >= 1
     pool.stack.wait_until(lambda: outcome(pool.stack.task("t")) == AUTH and pool.stack.metric("keys_set_aside") == 1,
                           what="the suspended key")
     assert pool.stack.wait_log(f"API key {pool.files[0]} suspended; probing it now and then")
-    assert pool.stack.task("another").status == 200
+    assert [pool.stack.task(task).status for task in ("another", "finished")] == [200, 200]
 
     pool.standin.keys.add(pool.keys[0])
     pool.stack.wait_until(lambda: pool.stack.task("t").status == 200, what="a probe of the key")
@@ -167,12 +170,14 @@ def test_key_that_may_not_see_one_task_is_not_suspended(pool):
 # Busy keys
 
 
+@pytest.mark.problem("The upstream returns 429")
 def test_busy_key_is_paused_and_the_others_are_used(pool):
     pool.standin.busy = {pool.keys[0]: 30}
     assert {pool.stack.task(f"task_{number}").status for number in range(10)} == {200}
     assert pool.asked().count(0) == 1
 
 
+@pytest.mark.problem("The upstream returns 429")
 def test_retry_after_is_the_time_until_the_first_paused_key_resumes(make_stack):
     pool = Pool(make_stack, providers=QUICK, clock=True)
     pool.stack.freeze()

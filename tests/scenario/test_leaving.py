@@ -116,6 +116,7 @@ def test_watcher_of_a_dead_worker_is_held_by_another_or_told_to_retry(make_stack
     assert {stack.get(f"{NATIVE}task_{number}?wait=60").status for number in range(20)} == {200}
 
 
+@pytest.mark.problem("A worker dies or hangs")
 def test_stream_of_a_dead_worker_ends_cleanly_and_resumes(make_stack):
     stack = make_stack(**quick(workers=2))
     run(stack)

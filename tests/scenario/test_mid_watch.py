@@ -131,6 +131,7 @@ def test_breaker_sends_one_probe_and_watchers_get_no_event(make_stack):
     assert [stack.daemon.log().count(line) for line in (BREAKS, CLOSES)] == [1, 1]
 
 
+@pytest.mark.problem("The upstream is down")
 def test_temporary_upstream_outage_is_invisible_to_watchers(make_stack):
     stack = make_stack(**quick(upstreams={"main": {"breaker_failures": 3, "breaker_pause": "500ms"}}))
     run(stack)

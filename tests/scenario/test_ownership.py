@@ -104,6 +104,7 @@ def test_workers_agree_on_the_owner_even_after_a_reload(make_stack):
     assert {refusal(stack.ask_worker(NATIVE + "t", index, **given("web"))) for index in range(4)} == {NOT_THERE}
 
 
+@pytest.mark.problem("Redis is full")
 @pytest.mark.parametrize("error", ["OOM", "MISCONF", "NOREPLICAS"])
 def test_redis_that_rejects_writes_still_knows_the_owner_and_gives_no_new_task_away(make_stack, error):
     stack = owning_stack(make_stack)
@@ -364,6 +365,7 @@ def test_stale_answers_respect_ownership(make_stack):
     assert refusal(ask(stack, "t", "film")) == (502, "upstream_error")  # as for a missing task
 
 
+@pytest.mark.problem("Redis is lost")
 def test_worker_uses_only_the_owners_it_knows_while_redis_is_unavailable(make_stack):
     stack = owning_stack(make_stack, workers=2)
     stack.ask_worker(NATIVE + "t", 0, **given("web"))
@@ -484,6 +486,7 @@ def test_snapshot_from_redis_has_its_identity(make_stack):
     assert refusal(stack.ask_worker(NATIVE + "t", 1, **given("film"))) == NOT_THERE
 
 
+@pytest.mark.problem("An answer does not name its task")
 def test_answer_without_identity_is_refused_unless_the_task_is_known(make_stack):
     stack = several_routes(make_stack, "kling", providers={"kling": {"poll": {"min": "100ms", "max": "100ms"}}})
     anonymous = json.dumps({"code": 0, "data": {"task_status": "failed", "task_status_msg": "the prompt was refused"}})

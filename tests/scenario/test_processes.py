@@ -182,6 +182,7 @@ def test_workers_of_a_killed_master_finish_their_requests_and_exit(make_stack):
 # Deaths
 
 
+@pytest.mark.problem("A worker dies or hangs")
 def test_worker_killed_under_load_is_replaced_without_failed_requests(make_stack):
     stack = finished_tasks(make_stack)
     counts = []

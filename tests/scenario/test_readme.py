@@ -3,7 +3,7 @@
 import re
 import subprocess
 
-from helpers import use_documented_rights
+from helpers import marked, use_documented_rights
 from interface import TRANSPORT
 from parts import ROOT
 from shipped import PROVIDERS, UNIFIED_VIEW
@@ -74,6 +74,14 @@ def test_every_quoted_log_line_exists():
     assert len(phrases) > 6
     for phrase in phrases:
         assert re.sub(r"\d+", "…", phrase) in formats
+
+
+def test_every_problem_is_caused_by_a_test():
+    _, *rows = re.findall(r"^\| ([^|]*) \|", section("Troubleshooting"), re.MULTILINE)
+    assert len(rows) > 20
+    begins = marked("problem")
+    assert [row for row in rows if sum(row.startswith(text) for text in begins) != 1] == []
+    assert [text for text in begins if sum(row.startswith(text) for row in rows) != 1] == []
 
 
 def test_every_named_file_exists():

@@ -76,6 +76,7 @@ def test_requests_succeed_without_redis_and_use_it_when_it_returns(make_stack):
     assert stack.standin.count("task_3") == 1
 
 
+@pytest.mark.problem("Redis is lost")
 def test_stopped_redis_is_logged_once_and_causes_no_query_storm(make_stack):
     stack = make_stack(config=ONE_WORKER)
     stack.wait_metric("redis_up", 1)
@@ -93,6 +94,7 @@ def test_stopped_redis_is_logged_once_and_causes_no_query_storm(make_stack):
     wait_stored(stack, "task_2")
 
 
+@pytest.mark.problem("Redis is lost")
 @pytest.mark.parametrize("frozen", ["from the start", "under way"])
 def test_frozen_redis_delays_one_request_by_its_timeout_and_later_ones_not_at_all(make_stack, frozen):
     stack = make_stack(daemon=False, nginx=False, config={"workers": 1, "redis": {"timeout": "1s"}})
@@ -207,6 +209,7 @@ def test_full_redis_is_logged_once_and_still_read(make_stack):
     wait_stored(stack, "task_3")
 
 
+@pytest.mark.problem("Redis rejects the password")
 def test_rejected_password_is_logged_once_and_never_shown(make_stack):
     stack = make_stack(daemon=False, nginx=False, config=ONE_WORKER)
     secret = stack.folder / "redis-password"

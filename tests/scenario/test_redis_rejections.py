@@ -45,6 +45,7 @@ def rejected_writes(stack):
     return int(re.search(r"cmdstat_set:.*rejected_calls=(\d+)", stack.redis.cli("INFO", "commandstats"))[1])
 
 
+@pytest.mark.problem("Redis is full")
 @pytest.mark.parametrize("error", ["OOM", "MISCONF", "NOREPLICAS"])
 def test_service_is_degraded_while_redis_rejects_writes(make_stack, error):
     stack = make_stack(clock=True, config=ONE_WORKER)
@@ -84,6 +85,7 @@ def test_redis_that_rejects_writes_is_detected_without_requests(make_stack, erro
     stack.wait_log("accepts all commands again")
 
 
+@pytest.mark.problem("Redis has failed over")
 @pytest.mark.parametrize("error", ["READONLY", "MASTERDOWN"])
 def test_worker_leaves_a_replica_and_returns_when_it_is_a_master_again(make_stack, error):
     stack = make_stack(config=ONE_WORKER)
@@ -108,6 +110,7 @@ def test_worker_leaves_a_replica_and_returns_when_it_is_a_master_again(make_stac
     ]
 
 
+@pytest.mark.problem("Redis has failed over")
 def test_worker_follows_the_address_to_the_new_master(make_stack):
     stack = make_stack(daemon=False, nginx=False)
     address = stack.folder / "master.sock"
@@ -146,6 +149,7 @@ def start(stack):
     stack.nginx.start()
 
 
+@pytest.mark.problem("Redis denies a permission")
 @pytest.mark.parametrize("command, verb", [("get", "GET"), ("pttl", "PTTL"), ("set", "SET"), ("incr", "EVAL")])
 def test_service_is_degraded_until_a_missing_permission_is_granted(make_frozen, command, verb):
     stack = acl_stack(make_frozen)
@@ -167,6 +171,7 @@ def test_service_is_degraded_until_a_missing_permission_is_granted(make_frozen, 
     ]
 
 
+@pytest.mark.problem("Redis denies a permission")
 def test_missing_permission_is_detected_when_the_worker_connects(make_stack):
     stack = acl_stack(make_stack)
     stack.redis.cli("ACL", "SETUSER", "taskproxy", "resetkeys", "~others:*")

@@ -151,6 +151,7 @@ def test_redis_password_is_reloaded(make_stack):
     assert "NOAUTH" not in stack.daemon.log() and "WRONGPASS" not in stack.daemon.log()
 
 
+@pytest.mark.problem("The service is started with an unusable `password_file`")
 def test_unusable_redis_password_does_not_keep_the_service_down(make_stack):
     """A reload and --check-config refuse it, but a start continues without Redis until the file is mended."""
     stack = make_stack(daemon=False)
@@ -192,6 +193,7 @@ BAD = {
 }
 
 
+@pytest.mark.problem("A changed teams file, key or secret is refused")
 @pytest.mark.parametrize("name", BAD)
 def test_invalid_content_keeps_the_old_key_and_is_logged_once(rotating, name):
     text, mode, why = BAD[name]

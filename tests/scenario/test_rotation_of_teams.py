@@ -48,6 +48,7 @@ def test_invalid_teams_file_keeps_the_old_one_and_is_logged_once(stack, text, wh
     assert stack.get(TASK, bearer("film")).status == 200
 
 
+@pytest.mark.problem("A changed teams file, key or secret is refused")
 def test_broken_teams_file_blocks_no_other_change_and_is_reported_until_it_is_mended(stack):
     teams, new_key = stack.folder / "teams.json", "sk-the-new-key-0123456789"
     stack.standin.keys.add(new_key)
@@ -79,6 +80,7 @@ def test_broken_teams_file_blocks_no_other_change_and_is_reported_until_it_is_me
     stack.wait_until(lambda: stack.daemon.log().count(f"{teams} {NOT_TAKEN}") == 3, what="the same reason, after the file was good")
 
 
+@pytest.mark.problem("A changed teams file, key or secret is refused")
 def test_refused_file_is_tried_again_without_a_change(make_stack):
     stack = teams_stack(make_stack, redis=False, clock=True)
     put_teams(stack, web={"token_sha256": [], "link_secret_file": "not-there-yet"}, film={"token_sha256": []})

@@ -259,6 +259,7 @@ def test_connections_over_the_descriptor_limit_get_503_until_others_close(make_s
     stack.wait_until(lambda: stack.ask_worker(TASK).status == 200, what="an answer as before")
 
 
+@pytest.mark.problem('"out of file descriptors')
 def test_failing_accept_is_logged_once_and_retried(make_stack):
     stack = short_of_descriptors(make_stack, 80)
     with contextlib.ExitStack() as opened:
@@ -276,6 +277,7 @@ def test_failing_accept_is_logged_once_and_retried(make_stack):
     assert stack.daemon.log().count("out of file descriptors") == 1
 
 
+@pytest.mark.problem('"out of file descriptors')
 def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
     stack = short_of_descriptors(make_stack, 60)
     with contextlib.ExitStack() as opened:
@@ -295,6 +297,7 @@ def test_missing_descriptor_for_the_upstream_is_a_503_and_recovers(make_stack):
     assert {stack.ask_worker(f"/sora/v1/videos/later_{n}").status for n in range(20)} == {200}
 
 
+@pytest.mark.problem('"out of file descriptors')
 def test_exhaustion_of_a_worker_ends_and_fails_no_fetch_of_another(make_frozen):
     user = pwd.getpwuid(os.geteuid()).pw_name  # the worker's, so that the test may change its limit
     stack = make_frozen(nginx=False, config={"user": user})

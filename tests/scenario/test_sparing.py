@@ -64,6 +64,7 @@ def test_breaker_opens_after_consecutive_failures(make_frozen, failure, code):
     assert lines(stack, BREAKS) == 1
 
 
+@pytest.mark.problem("The upstream is down")
 def test_one_probe_after_the_pause_opens_or_closes_the_breaker(make_frozen):
     stack = spared(make_frozen, breaker_failures=3, breaker_pause="20s")
     open_breaker(stack)

@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 import fastcgi
-from helpers import TASK, assert_served, beat_until, metric, wait_metric, worker_pid
+from helpers import TASK, assert_served, beat_until, metric, wait_metric, wait_stored, worker_pid
 from test_logs import TEXT_LINE
 
 DROPPED = re.compile(r"warn worker 0: (\d+) log lines dropped: standard error did not accept them")
@@ -81,6 +82,7 @@ def assert_whole(lines):
     assert lines and [line for line in lines if not TEXT_LINE.fullmatch(line)] == []
 
 
+@pytest.mark.problem("Nothing reads the log")
 def test_stalled_reader_of_the_log_blocks_no_process(stalled):
     stack, reader = stalled
     ask_until_lines_are_dropped(stack)
@@ -104,6 +106,33 @@ def test_stalled_reader_of_the_log_blocks_no_process(stalled):
     answered = [int(i, 16) for i in re.findall(r"worker 0: request (\w{32}): answered", "\n".join(lines))]
     assert answered[:-1] == list(range(1, len(answered))) and answered[-1] == 16**32 - 1
     assert [line for line in lines if "worker 1 unresponsive for 10 s; killed" in line] and " stopped" in lines[-1]
+
+
+@pytest.mark.problem("The disk is full")
+def test_full_disk_stops_no_request_and_no_reload(make_stack):
+    """Standard error is a file on a full disk, and no process has another file open for writing."""
+    stack = make_stack(nginx=False, daemon=False, config={"workers": 1, "log_level": "debug"})
+    stack.standin.switch(state="SUCCESS")
+    with open("/dev/full", "wb") as full:
+        stack.daemon.stderr = full.fileno()
+        stack.daemon.start()
+        ask_until_lines_are_dropped(stack)
+        stack.daemon.reload()
+        assert_served(stack)
+        wait_stored(stack, "task_1")
+        for pid in (stack.daemon.pid, *stack.daemon.workers(), *stack.daemon.status_servers()):
+            assert files_open_for_writing(pid) == []
+        assert stack.daemon.term() == 0
+
+
+def files_open_for_writing(pid):
+    """The regular files that the process may write to, besides its standard output."""
+    opened = {}
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        info = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        if int(number) > 1 and int(re.search(r"flags:\s*(\d+)", info)[1], 8) & os.O_ACCMODE:
+            opened[number] = os.readlink(f"/proc/{pid}/fd/{number}")
+    return [path for path in opened.values() if os.path.isfile(path)]
 
 
 def test_daemon_stops_while_its_log_is_not_read(stalled):

@@ -54,6 +54,7 @@ def test_start_reload_and_stop_are_notified_in_order(managed, abstract):
     assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
 
 
+@pytest.mark.problem("A reload is refused")
 def test_refused_reload_ends_as_ready_with_a_status(managed):
     stack, manager = managed()
     stack.configure(workers="many")
@@ -92,6 +93,7 @@ def test_unreachable_manager_is_harmless(make_stack):
 # The watchdog
 
 
+@pytest.mark.problem("A worker dies or hangs")
 def test_hung_worker_is_replaced_and_stops_the_watchdog_until_then(managed):
     stack, manager = managed({"hung_after": "10s"}, watchdog=0.9, clock=True)
     manager.wait("WATCHDOG", count=1)
@@ -167,6 +169,23 @@ def test_inherited_sockets_are_used_and_survive_the_daemon(managed):
     assert early.result().status == 200
 
 
+@pytest.mark.problem("A start is refused")
+def test_connections_wait_in_inherited_sockets_until_a_start_succeeds(managed):
+    stack, manager = managed(starts=False, listen=ALL)
+    stack.configure(no_such_key=1)
+    early = stack.background(stack.ask_worker, "/sora/v1/videos/task_1", 1)
+    stack.daemon.spawn([*stack.daemon.wrapper, stack.daemon.binary, "-c", str(stack.daemon.config_file)],
+                       stack.daemon.environment())
+    assert stack.daemon.process.wait(2 * PATIENCE) == 1
+    assert f"{stack.daemon.config_file}:" in stack.daemon.log() and "/no_such_key: unknown key" in stack.daemon.log()
+    assert manager.states() == [] and not early.done()
+    stack.daemon.kill()
+    stack.configure(no_such_key=None)
+    stack.daemon.start()
+    assert early.result().status == 200
+
+
+@pytest.mark.problem("`workers` and `taskproxy.socket` differ")
 def test_workers_without_an_inherited_socket_open_their_own(managed):
     stack, _ = managed({"workers": 3}, listen=ALL)
     assert sockets(stack) == [*ALL, "worker-2.sock"]
@@ -187,6 +206,7 @@ def assert_closed_at_once(path):
         assert client.recv(1) == b""
 
 
+@pytest.mark.problem("`workers` and `taskproxy.socket` differ")
 def test_connections_to_inherited_sockets_without_a_worker_are_closed(managed):
     stack, _ = managed(listen=ALL)
     before, path = inodes(stack), stack.worker_socket(1)

@@ -55,6 +55,7 @@ def upgrade(stack) -> None:
     assert {program_of(pid) for pid in stack.daemon.workers()} == {new}
 
 
+@pytest.mark.problem("An upgrade")
 def test_upgrades_under_load_fail_no_request_and_keep_the_process(upgradable):
     stack = upgradable()
     pid, failed, going = stack.daemon.pid, [], True

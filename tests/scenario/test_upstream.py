@@ -187,18 +187,25 @@ def test_upstream_with_an_untrusted_certificate_gets_no_query(make_stack):
 # Stale answers
 
 
+@pytest.mark.problem("The upstream is down")
 def test_last_snapshot_is_served_while_the_upstream_fails(make_stack):
     stack = make_stack(config=one_worker(timeout="3s"), providers=QUICK)
     stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
     last = stack.task("t")
-    for switches, detail in (
-        ({"status": 500}, "upstream-error"), ({"reset": True}, "upstream-error"), ({"garbage": True}, "upstream-invalid"),
-        ({"hang": True}, "upstream-timeout"), ({"retry_after": 1}, "upstream-unavailable"),
+    for switches, detail, line in (
+        ({"status": 503}, "upstream-error", "returned HTTP 503"), ({"reset": True}, "upstream-error", "could not be reached"),
+        ({"garbage": True}, "upstream-invalid", "returned HTTP 200 ("), ({"hang": True}, "upstream-timeout", "did not answer in time"),
+        ({"retry_after": 1}, "upstream-unavailable", f"HTTP 429 for key {stack.key_file}; pausing it for 1 s"),
     ):
         stack.standin.clear("t")
         stack.standin.switch("t", **switches)
         said = f"taskproxy; fwd=stale; detail={detail}"
-        stale = stack.wait_until(lambda: (a := stack.task("t")).headers["cache-status"] == said and a, what=said)
+
+        def failed():
+            answer = stack.task("t")
+            return answer.headers["cache-status"] == said and line in stack.daemon.log() and answer
+
+        stale = stack.wait_until(failed, what=f"{said} and {line}")
         assert (stale.status, stale.body, stale.headers["etag"]) == (200, last.body, last.headers["etag"])
         assert stale.headers["cache-control"] == "private, no-cache"
         assert int(stale.headers["retry-after"]) >= 1
