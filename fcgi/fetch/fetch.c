@@ -449,11 +449,6 @@ static void publish(struct fetch *f, int64_t pause_ms)
         lease_abandon(&f->lookup);
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF((uv_timer_t *)handle, struct fetch, timer));
-}
-
 static void fetch_free(struct fetch *f)
 {
     quota_cancel(&f->charge);
@@ -461,7 +456,7 @@ static void fetch_free(struct fetch *f)
     snapshot_unref(f->result.snapshot);
     stat_dec(STAT_FETCHES);
     if (f->timer.loop != NULL)
-        uv_close((uv_handle_t *)&f->timer, on_closed);
+        close_and_free((uv_handle_t *)&f->timer, f);
     else
         free(f);
 }

@@ -83,17 +83,12 @@ static void set_watch_due(struct poll_entry *e, int64_t ms)
     e->watch_due_ms = in_ms(e, ms > 0 ? ms + rand() % (jitter_ms + 1) : 1);
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF((uv_timer_t *)handle, struct poll_entry, timer));
-}
-
 static void entry_free(struct poll_entry *e)
 {
     HASH_DEL(e->poller->table, e);
     if (e->watchers != NULL)
         stat_dec(STAT_WATCHED);
-    uv_close((uv_handle_t *)&e->timer, on_closed);
+    close_and_free((uv_handle_t *)&e->timer, e);
 }
 
 /* Sets the timer after any change; frees an entry that has neither watchers nor a hint. */
@@ -473,11 +468,6 @@ struct poller *poller_new(struct poller_parts parts)
     return p;
 }
 
-static void on_report_timer_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF((uv_timer_t *)handle, struct poller, report_timer));
-}
-
 void poller_free(struct poller *p)
 {
     struct poll_entry *e, *next;
@@ -486,5 +476,5 @@ void poller_free(struct poller *p)
     fetches_listen(p->parts.fetches, (struct fetches_listener){0});
     HASH_ITER(hh, p->table, e, next)
     entry_free(e);
-    uv_close((uv_handle_t *)&p->report_timer, on_report_timer_closed);
+    close_and_free((uv_handle_t *)&p->report_timer, p);
 }

@@ -68,6 +68,17 @@ struct moment moment_now(const struct uv_loop_s *loop)
     return (struct moment){.ms = (int64_t)uv_now(loop), .date_ms = wall_ms()};
 }
 
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void close_and_free(uv_handle_t *handle, void *object)
+{
+    handle->data = object;
+    uv_close(handle, on_closed);
+}
+
 struct unit {
     const char *name; /* NULL behind the last */
     int64_t factor;

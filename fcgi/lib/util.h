@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct uv_handle_s;
 struct uv_loop_s;
 
 #define NELEMS(array) (sizeof(array) / sizeof((array)[0]))
@@ -36,6 +37,9 @@ struct moment {
 };
 
 struct moment moment_now(const struct uv_loop_s *loop);
+
+/* Closes a handle of libuv. Then, in a later loop iteration, frees the object, which may contain the handle. */
+void close_and_free(struct uv_handle_s *handle, void *object);
 
 /* "250ms", "10s", "2m", "24h", "7d" to milliseconds; "64KiB", "4MiB", "1GiB", "512B" to bytes. */
 MUST_CHECK int parse_duration(const char *text, int64_t *ret_ms);

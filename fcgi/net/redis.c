@@ -129,11 +129,6 @@ static bool send_probe(struct redis *r, int64_t timeout_ms);
 
 /* ---- the adapter ---- */
 
-static void on_link_closed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
 static void on_link_ready(uv_poll_t *poll, int status, int events)
 {
     struct link *link = poll->data;
@@ -167,7 +162,7 @@ static void link_cleanup(void *data)
     struct link *link = data;
     link->context = NULL;
     uv_poll_stop(&link->poll);
-    uv_close((uv_handle_t *)&link->poll, on_link_closed);
+    close_and_free((uv_handle_t *)&link->poll, link);
 }
 
 static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
@@ -613,15 +608,10 @@ struct redis *redis_subscribe(struct redis *first, const char *channel, redis_me
                                                                .ctx = ctx});
 }
 
-static void on_probe_timer_closed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct redis *r = handle->data;
-    uv_close((uv_handle_t *)&r->probe_timer, on_probe_timer_closed);
+    close_and_free((uv_handle_t *)&r->probe_timer, r);
 }
 
 void redis_free(struct redis *r)

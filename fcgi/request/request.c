@@ -660,11 +660,6 @@ static enum step respond(struct request *r)
 
 /* ---- the driver ---- */
 
-static void on_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF((uv_timer_t *)handle, struct request, timer));
-}
-
 static void request_free(struct request *r)
 {
     unschedule(r);
@@ -672,7 +667,7 @@ static void request_free(struct request *r)
     end_stream(r);
     lookups_done(&r->lookups);
     if (r->timer.loop != NULL)
-        uv_close((uv_handle_t *)&r->timer, on_closed);
+        close_and_free((uv_handle_t *)&r->timer, r);
     else
         free(r);
 }
@@ -756,11 +751,6 @@ static void drop(struct request *r)
     request_free(r);
 }
 
-static void on_idle_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF((uv_idle_t *)handle, struct requests, idle));
-}
-
 void requests_free(struct requests *rs)
 {
     if (rs == NULL)
@@ -772,5 +762,5 @@ void requests_free(struct requests *rs)
     request_metrics_free(rs->metrics);
     throttle_free(rs->throttle);
     poller_free(rs->poller);
-    uv_close((uv_handle_t *)&rs->idle, on_idle_closed);
+    close_and_free((uv_handle_t *)&rs->idle, rs);
 }

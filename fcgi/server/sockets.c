@@ -311,16 +311,11 @@ void sockets_tidy(struct sockets *sockets)
     sockets->changed = false;
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
 void sockets_free(struct sockets *sockets)
 {
     for (size_t i = 0; i < sockets->n; i++)
         close_item(&sockets->items[i]);
     free(sockets->items);
-    uv_close((uv_handle_t *)&sockets->refuse, on_closed);
+    close_and_free((uv_handle_t *)&sockets->refuse, sockets);
     close(sockets->unserved);
 }

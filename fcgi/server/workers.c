@@ -272,15 +272,10 @@ void workers_stop(struct workers *workers)
 
 /* ---- rows of the table ---- */
 
-static void on_closed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
 static void remove_child(struct child *child)
 {
     DL_DELETE(child->workers->children, child);
-    uv_close((uv_handle_t *)&child->poll, on_closed);
+    close_and_free((uv_handle_t *)&child->poll, child);
     close(child->control);
 }
 
@@ -513,8 +508,7 @@ int workers_spawn(uv_loop_t *loop, const char *const *args, const int *fds, int 
                                     .stdio = stdio,
                                     .stdio_count = n_fds};
     int error = uv_spawn(loop, process, &options), pid = process->pid;
-    process->data = process;
-    uv_close((uv_handle_t *)process, on_closed); /* before libuv looks for processes that have exited */
+    close_and_free((uv_handle_t *)process, process); /* before libuv looks for processes that have exited */
     free(options.env);
     return error < 0 ? error : pid;
 }

@@ -42,11 +42,6 @@ struct http {
 
 static void read_finished(struct http *h);
 
-static void on_poll_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
 static void on_socket_ready(uv_poll_t *poll, int status, int events)
 {
     struct http *h = poll->data;
@@ -65,7 +60,7 @@ static void stop_polling(struct http *h, curl_socket_t socket, uv_poll_t *poll)
 {
     curl_multi_assign(h->multi, socket, NULL);
     uv_poll_stop(poll);
-    uv_close((uv_handle_t *)poll, on_poll_closed);
+    close_and_free((uv_handle_t *)poll, poll);
 }
 
 static uv_poll_t *start_polling(struct http *h, curl_socket_t socket)
