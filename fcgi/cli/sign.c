@@ -9,18 +9,17 @@
 #include "access/link.h"
 #include "task/route.h"
 
-enum { TOKEN_BYTES = 32, DIGEST_BYTES = 32 };
+enum { TOKEN_BYTES = 32, DIGEST_DIGITS = 64 };
 
 int sign_new_token(void)
 {
-    unsigned char random[TOKEN_BYTES], digest[DIGEST_BYTES];
-    char hex[2 * TOKEN_BYTES + 1];
+    unsigned char random[TOKEN_BYTES];
+    char hex[2 * TOKEN_BYTES + 1], digest[DIGEST_DIGITS + 1];
     random_bytes(random, sizeof(random));
     hex_encode(random, sizeof(random), hex);
     char *token = xasprintf("tp-%s", hex);
-    sha256(token, strlen(token), digest);
-    hex_encode(digest, sizeof(digest), hex);
-    printf("%s\n\"token_sha256\": [\"%s\"]\n", token, hex);
+    sha256_hex(token, strlen(token), DIGEST_DIGITS, digest);
+    printf("%s\n\"token_sha256\": [\"%s\"]\n", token, digest);
     free(token);
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -378,9 +378,7 @@ struct provider *provider_load(struct files *files, const char *path, char **ret
         return NULL;
     }
     qsort(p->keep_paths.items, p->keep_paths.n, sizeof(struct json_path), compare_paths);
-    unsigned char digest[32];
-    sha256(file->data, file->len, digest);
-    hex_encode(digest, (sizeof(p->digest) - 1) / 2, p->digest);
+    sha256_hex(file->data, file->len, sizeof(p->digest) - 1, p->digest);
     return p;
 }
 

@@ -212,11 +212,9 @@ const struct team *teams_by_name(const struct teams *teams, const char *name)
 /* Compares every digest in constant time, so that timing reveals nothing. */
 const struct team *teams_by_token(const struct teams *teams, const char *token, size_t len)
 {
-    unsigned char digest[DIGEST_LEN / 2];
     char text[DIGEST_LEN + 1];
     const struct team *found = NULL;
-    sha256(token, len, digest);
-    hex_encode(digest, sizeof(digest), text);
+    sha256_hex(token, len, DIGEST_LEN, text);
     for (size_t i = 0; i < teams->list.n; i++) {
         const struct team *team = teams_at(teams, i);
         for (size_t k = 0; k < team->token_sha256.n; k++) {

@@ -270,9 +270,7 @@ void files_wipe_secrets(struct files *files)
 
 void key_mark(const char *key, char out[static KEY_MARK_SIZE])
 {
-    unsigned char digest[32];
-    sha256(key, strlen(key), digest);
-    hex_encode(digest, KEY_MARK_SIZE / 2, out);
+    sha256_hex(key, strlen(key), KEY_MARK_SIZE - 1, out);
 }
 
 /* ---- the next set ---- */

@@ -201,6 +201,13 @@ void sha256(const void *data, size_t len, unsigned char out[static 32])
     SHA256(data, len, out);
 }
 
+void sha256_hex(const void *data, size_t len, size_t n_digits, char *out)
+{
+    unsigned char digest[32];
+    sha256(data, len, digest);
+    hex_encode(digest, n_digits / 2, out);
+}
+
 void random_bytes(void *out, size_t len)
 {
     if (getentropy(out, len) < 0)

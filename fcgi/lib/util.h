@@ -68,6 +68,9 @@ void hex_encode(const void *data, size_t len, char *out);
 /* SHA-256 of `data`. */
 void sha256(const void *data, size_t len, unsigned char out[static 32]);
 
+/* Its first `n_digits` lower-case hex digits, at most 64 and an even number, and a NUL. */
+void sha256_hex(const void *data, size_t len, size_t n_digits, char *out);
+
 /* `len` random bytes from the kernel, at most 256. */
 void random_bytes(void *out, size_t len);
 

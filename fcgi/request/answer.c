@@ -308,16 +308,12 @@ static struct list_facts facts_of_list(struct moment now, const struct answer_it
 void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
 {
     struct buf text;
-    unsigned char digest[32];
     buf_init(&text, TEXT_MAX);
     for (size_t i = 0; i < n; i++)
         buf_puts(&text, items[i].snapshot ? items[i].snapshot->views[VIEW_UNIFIED].etag
                                           : problem_code(items[i].problem));
-    sha256(text.data, text.len, digest);
+    etag_of(text.data, text.len, etag);
     buf_done(&text);
-    etag[0] = '"';
-    hex_encode(digest, (ETAG_SIZE - 3) / 2, etag + 1);
-    strcpy(etag + ETAG_SIZE - 2, "\"");
 }
 
 static void write_list(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,

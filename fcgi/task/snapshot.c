@@ -66,15 +66,19 @@ static void set_times(struct snapshot *s, const struct snapshot_rules *rules, st
     s->keep_until_ms = s->fresh_until_ms + rules->stale_for_ms;
 }
 
-/* A copy of the bytes. The entity tag is a strong validator: the digest of the bytes. */
+void etag_of(const void *data, size_t len, char etag[static ETAG_SIZE])
+{
+    etag[0] = '"';
+    sha256_hex(data, len, ETAG_SIZE - 3, etag + 1);
+    strcpy(etag + ETAG_SIZE - 2, "\"");
+}
+
+/* A copy of the bytes. */
 static void set_view(struct view_bytes *view, const struct view_bytes *from)
 {
-    unsigned char digest[32];
     struct blob *blob = blob_new(from->data, from->len);
-    *view = (struct view_bytes){.data = blob->data, .len = blob->len, .whole = {.blob = blob}, .etag = "\""};
-    sha256(view->data, view->len, digest);
-    hex_encode(digest, (ETAG_SIZE - 3) / 2, view->etag + 1);
-    strcpy(view->etag + ETAG_SIZE - 2, "\"");
+    *view = (struct view_bytes){.data = blob->data, .len = blob->len, .whole = {.blob = blob}};
+    etag_of(view->data, view->len, view->etag);
 }
 
 struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules,

@@ -44,6 +44,9 @@ struct snapshot_rules {
     int64_t poll_max_ms;
 };
 
+/* The entity tag of these bytes, a strong validator: their digest. */
+void etag_of(const void *data, size_t len, char etag[static ETAG_SIZE]);
+
 /* Makes a snapshot of the facts in `draft`: its state, when it was created and fetched, and its views, whose bytes are
  * copied. References, entity tags and the times by the rules are set here. The caller owns the one reference. */
 struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapshot_rules *rules,

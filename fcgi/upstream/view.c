@@ -757,9 +757,7 @@ static void write_identity(const struct provider *p, struct json_object *doc, ch
         for (char *c = name; *c != '\0'; c++)
             *c = (char)tolower((unsigned char)*c);
     }
-    unsigned char digest[32];
-    sha256(name, strlen(name), digest);
-    hex_encode(digest, (IDENTITY_SIZE - 1) / 2, out);
+    sha256_hex(name, strlen(name), IDENTITY_SIZE - 1, out);
     free(name);
 }
 
