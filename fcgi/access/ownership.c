@@ -59,11 +59,6 @@ void ownership_free(struct ownership *ownership)
     free(ownership);
 }
 
-static int64_t steady_ms(void)
-{
-    return (int64_t)(uv_hrtime() / 1000000);
-}
-
 /* ---- the cache of owners ---- */
 
 static void write_key(const struct claim *claim, char key[static OWNER_KEY_SIZE])
@@ -98,7 +93,7 @@ static struct owner *remember(const struct claim *claim, const struct team *team
         HASH_ADD_STR(ownership->table, key, owner);
     }
     owner->team = team;
-    owner->confirmed_ms = steady_ms();
+    owner->confirmed_ms = monotonic_ms();
     return owner;
 }
 
@@ -150,7 +145,7 @@ static struct redis_command *send_claim(struct claim *claim)
 /* Whether the cache decides. The owner queries Redis once a day, which renews its claim. */
 static bool is_settled(const struct owner *owner, const struct team *team)
 {
-    return owner != NULL && (owner->team != team || steady_ms() - owner->confirmed_ms < RENEW_MS);
+    return owner != NULL && (owner->team != team || monotonic_ms() - owner->confirmed_ms < RENEW_MS);
 }
 
 /* The provider's file names a member that this answer does not have. */

@@ -12,8 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <uv.h>
-
 #include "lib/buf.h"
 #include "lib/sanitize.h"
 #include "lib/stats.h"
@@ -329,11 +327,6 @@ void log_audit(const struct log_audit *audit)
     sanitize_copy(task, sizeof(task), audit->task, strlen(audit->task));
     safe.task = task;
     write_entry((struct log_entry){.level = LOG_AUDIT, .message = audit->event, .audit = &safe});
-}
-
-static int64_t monotonic_ms(void)
-{
-    return (int64_t)(uv_hrtime() / 1000000);
 }
 
 static void report(enum log_ratelimit_when when)

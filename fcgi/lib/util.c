@@ -63,6 +63,11 @@ int64_t wall_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+int64_t monotonic_ms(void)
+{
+    return (int64_t)(uv_hrtime() / 1000000);
+}
+
 struct moment moment_now(const struct uv_loop_s *loop)
 {
     return (struct moment){.ms = (int64_t)uv_now(loop), .date_ms = wall_ms()};

@@ -29,6 +29,9 @@ char *xasprintf(const char *format, ...) PRINTF(1, 2) NEVER_NULL;
 /* Milliseconds since 1970, by the wall clock. */
 int64_t wall_ms(void);
 
+/* Milliseconds since some moment, by a clock that cannot be set. Unlike the loop's time, it is never out of date. */
+int64_t monotonic_ms(void);
+
 /* A moment by two clocks. The wall clock may be set at any time and differs between hosts, so it serves for dates
  * alone; intervals are measured by the loop's clock. */
 struct moment {
