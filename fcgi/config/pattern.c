@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/crypto.h>
+
 /* "a-z" or "a"; returns the number of characters read. */
 static size_t add_range(bool class[static 256], const char *text)
 {
@@ -72,25 +74,14 @@ bool grammar_takes(const struct grammar *grammar, const char *value)
 
 /* ---- percent-encoding and queries ---- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 int percent_decode(const char *text, size_t len, char *out, size_t size)
 {
     const char *end = text + len;
     for (; text < end; text++) {
         char c = *text;
         if (c == '%') {
-            int high = end - text > 2 ? hex_digit(text[1]) : -1;
-            int low = high >= 0 ? hex_digit(text[2]) : -1;
+            int high = end - text > 2 ? OPENSSL_hexchar2int((unsigned char)text[1]) : -1;
+            int low = high >= 0 ? OPENSSL_hexchar2int((unsigned char)text[2]) : -1;
             if (low < 0)
                 return -1;
             c = (char)(high * 16 + low);
