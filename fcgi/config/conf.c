@@ -1,7 +1,6 @@
 /* conf: see conf.h. The table, the checks that it cannot make, and the life of a configuration. */
 #include "config/conf.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -12,7 +11,6 @@
 
 #include "lib/address.h"
 #include "lib/cpus.h"
-#include "lib/vault.h"
 
 enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, HOOK_SECRET_MIN = 32 };
 
@@ -356,9 +354,6 @@ static char *finish_route(struct conf *conf, size_t i)
 static char *finish_redis(struct conf *conf)
 {
     struct conf_redis *redis = &conf->redis;
-    static const char form[] = "must be IP:PORT or unix:PATH; host names are not supported, because "
-                               "resolving them would block";
-    unsigned char address[16];
     if (redis->address == NULL)
         return NULL;
     if (strncmp(redis->address, "unix:/", 6) == 0) {
@@ -366,14 +361,15 @@ static char *finish_redis(struct conf *conf)
     } else {
         const char *colon = strrchr(redis->address, ':');
         int64_t port;
-        if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
-            return conf_error(conf, "/redis/address: %s", form);
-        bool bracket = redis->address[0] == '[' && colon > redis->address + 2 && colon[-1] == ']';
-        redis->host = xstrndup(redis->address + bracket, (size_t)(colon - redis->address) - 2 * bracket);
+        size_t len = colon != NULL ? (size_t)(colon - redis->address) : 0;
+        if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535 ||
+            address_literal(redis->address, len) < 0)
+            return conf_error(conf, "/redis/address: must be IP:PORT or unix:PATH; host names are not "
+                                    "supported, because resolving them would block");
+        bool bracket = redis->address[0] == '[';
+        redis->host = xstrndup(redis->address + bracket, len - 2 * bracket);
         redis->port = (int)port;
-        if (inet_pton(bracket ? AF_INET6 : AF_INET, redis->host, address) != 1)
-            return conf_error(conf, "/redis/address: %s", form);
-        if (!redis->plaintext && !is_loopback(redis->address, (size_t)(colon - redis->address)))
+        if (!redis->plaintext && !is_loopback(redis->address, len))
             return conf_error(conf, "/redis/address: the connection to another host would not be encrypted; "
                                     "if the network between "
                                     "the hosts is trusted, set \"plaintext\": true");
