@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -463,10 +462,10 @@ static char *conf_finish(struct conf *conf)
 static int read_keys(struct conf *conf, const struct table *table, const char *path, char **ret_error)
 {
     char *why;
-    conf->file = files_get(conf->files, path, FILE_PLAIN, CONF_FILE_MAX, &why);
-    if (conf->file != NULL)
-        return schema_read(table, &(struct schema_source){.file = conf->file, .files = conf->files}, conf,
-                           ret_error);
+    conf->source = (struct schema_source){
+        .file = files_get(conf->files, path, FILE_PLAIN, CONF_FILE_MAX, &why), .files = conf->files};
+    if (conf->source.file != NULL)
+        return schema_read(table, &conf->source, conf, ret_error);
     *ret_error = xasprintf("%s: %s", path, why);
     free(why);
     return -1;
@@ -590,16 +589,6 @@ char *conf_check_providers(const struct conf *conf)
         free(entries[i]);
     }
     free(entries);
-    return error;
-}
-
-char *conf_error(const struct conf *conf, const char *format, ...)
-{
-    const struct schema_source source = {.file = conf->file, .files = conf->files};
-    va_list args;
-    va_start(args, format);
-    char *error = schema_verror(&source, format, args);
-    va_end(args);
     return error;
 }
 

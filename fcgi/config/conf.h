@@ -110,10 +110,10 @@ struct conf {
     int log_format;        /* enum log_format */
     bool audit;            /* log who claims, reads and is refused tasks */
 
-    struct files *files;     /* all files that were read */
-    const struct file *file; /* (ref) the configuration file itself */
-    struct list providers;   /* of struct provider *, each once */
-    struct teams *teams;     /* NULL: there are none */
+    struct files *files;         /* all files that were read */
+    struct schema_source source; /* (ref) the configuration file itself, and these files */
+    struct list providers;       /* of struct provider *, each once */
+    struct teams *teams;         /* NULL: there are none */
 };
 
 extern const struct table conf_table; /* of the file, for the manual */
@@ -140,7 +140,7 @@ char *conf_check_providers(const struct conf *conf);
 
 /* The message (allocated) of an error that only the process which uses the configuration can detect, in the
  * form of load errors: "FILE:LINE: /pointer: reason". The formatted text is "/pointer: reason". */
-char *conf_error(const struct conf *conf, const char *format, ...) PRINTF(2, 3);
+#define conf_error(conf, ...) schema_error(&(conf)->source, __VA_ARGS__)
 
 /* The configuration with all defaults; of secrets, only the file names. */
 void conf_print(const struct conf *conf, struct buf *out);

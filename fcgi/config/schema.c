@@ -4,6 +4,7 @@
  * which knows the pointer to the value: go_in and go_out extend it and cut it back. */
 #include "config/schema.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,21 +75,15 @@ static char *place_error(const struct schema_source *source, const char *pointer
     return xasprintf("%s:%zu: %s%s%s", file->path, line, pointer, *pointer ? ": " : "", what);
 }
 
-char *schema_verror(const struct schema_source *source, const char *format, va_list args)
-{
-    char text[1024], *what = text;
-    vsnprintf(text, sizeof(text), format, args);
-    const char *pointer = strsep(&what, ":");
-    return place_error(source, pointer, what + 1);
-}
-
 char *schema_error(const struct schema_source *source, const char *format, ...)
 {
+    char text[1024], *what = text;
     va_list args;
     va_start(args, format);
-    char *error = schema_verror(source, format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    return error;
+    const char *pointer = strsep(&what, ":");
+    return place_error(source, pointer, what + 1);
 }
 
 static int fail(struct reader *r, const char *format, ...) PRINTF(2, 3);

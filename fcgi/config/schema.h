@@ -6,8 +6,6 @@
 #ifndef SCHEMA_H
 #define SCHEMA_H
 
-#include <stdarg.h>
-
 #include "lib/buf.h"
 #include "lib/files.h"
 #include "lib/json.h"
@@ -121,7 +119,6 @@ void schema_done_map(const struct table *table, struct list *out);
 
 /* The message of an error that the table cannot detect, in the same form. The formatted text is "/pointer: reason". */
 char *schema_error(const struct schema_source *source, const char *format, ...) PRINTF(2, 3);
-char *schema_verror(const struct schema_source *source, const char *format, va_list args);
 
 /* For `refuse` of a string: keys of maps and other names have 1 to SCHEMA_NAME_MAX letters, digits, '_' and '-'. */
 const char *schema_refuse_name(const void *name);
