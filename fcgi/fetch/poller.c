@@ -378,44 +378,27 @@ static void notify_watchers(struct poll_entry *e, struct snapshot *snapshot)
     e->notifying = false;
 }
 
-/* Lets a watcher of another team pay for the next poll, if there is one. */
-static void change_payer(struct poll_entry *e, const struct quota *refused)
+/* The first watcher of a team other than the one that was refused; NULL: there is none, or no team was refused. */
+static struct watcher *find_unconcerned(const struct poll_entry *e, const struct fetch_result *result)
 {
-    struct watcher *watcher;
-    DL_FOREACH(e->watchers, watcher)
-    {
-        if (watcher->payer != refused)
-            break;
-    }
-    if (watcher == NULL)
-        return;
-    DL_DELETE(e->watchers, watcher);
-    DL_PREPEND(e->watchers, watcher);
-}
-
-/* Whether a team that watches the task is not concerned by the refusal. */
-static bool is_refused_for_others(const struct poll_entry *e, const struct fetch_result *result)
-{
-    const struct watcher *watcher;
-    if (!result->refusal)
-        return false;
-    DL_FOREACH(e->watchers, watcher)
-    {
-        if (watcher->payer != result->refused)
-            return true;
-    }
-    return false;
+    struct watcher *watcher = result->refusal ? e->watchers : NULL;
+    while (watcher != NULL && watcher->payer == result->refused)
+        watcher = watcher->next;
+    return watcher;
 }
 
 /* What concerns another team must not delay the next poll, however often that team asks. */
 static void plan_next_poll(struct poll_entry *e, const struct fetch_result *result)
 {
     uint64_t planned_ms = e->watch_due_ms;
+    struct watcher *unconcerned = find_unconcerned(e, result);
     struct quota *payer;
     if (result->problem == PROBLEM_RATE_LIMITED)
         return set_watch_due(e, find_payer(e, &payer));
-    if (!is_refused_for_others(e, result))
+    if (unconcerned == NULL)
         return set_watch_due(e, pause_after(e, result));
+    DL_DELETE(e->watchers, unconcerned);
+    DL_PREPEND(e->watchers, unconcerned); /* it pays for the next poll */
     set_watch_due(e, longer(cached(e).left_ms, interval(e)));
     if (planned_ms < e->watch_due_ms)
         e->watch_due_ms = planned_ms;
@@ -432,8 +415,6 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     if (result->snapshot != NULL || (result->problem == PROBLEM_TASK_NOT_FOUND && !result->doubted))
         notify_watchers(e, result->snapshot);
     follow_hint(e, result);
-    if (result->refusal)
-        change_payer(e, result->refused);
     if (e->watchers != NULL)
         plan_next_poll(e, result);
     settle(e);
