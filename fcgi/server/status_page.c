@@ -43,19 +43,6 @@ static void check_workers(const struct status_facts *facts, struct json_object *
         report(problems, "%d of %d workers are missing", missing, wanted);
 }
 
-static void check_descriptors(const struct shm_counters *total, struct json_object *problems)
-{
-    if (stat_read(total, STAT_DESCRIPTORS_EXHAUSTED) > 0)
-        report(problems, "a process is out of file descriptors");
-}
-
-static void check_sockets(const struct shm_counters *total, struct json_object *problems)
-{
-    int unserved = (int)stat_read(total, STAT_SOCKETS_UNSERVED);
-    if (unserved > 0)
-        report(problems, "no worker serves %d of the service manager's sockets", unserved);
-}
-
 static void check_redis(const struct status_facts *facts, const struct shm_counters *total,
                         struct json_object *problems)
 {
@@ -104,9 +91,12 @@ static void check_files(const struct files *files, struct json_object *problems)
 static struct json_object *find_problems(const struct status_facts *facts, const struct shm_counters *total)
 {
     struct json_object *problems = json_object_new_array();
+    int unserved = (int)stat_read(total, STAT_SOCKETS_UNSERVED);
     check_workers(facts, problems);
-    check_sockets(total, problems);
-    check_descriptors(total, problems);
+    if (unserved > 0)
+        report(problems, "no worker serves %d of the service manager's sockets", unserved);
+    if (stat_read(total, STAT_DESCRIPTORS_EXHAUSTED) > 0)
+        report(problems, "a process is out of file descriptors");
     check_redis(facts, total, problems);
     for (size_t i = 0; i < facts->conf->upstreams.n; i++)
         check_upstream(conf_upstream(facts->conf, i), total, problems);
