@@ -28,18 +28,6 @@ static const struct conf_upstream *upstream_of(const struct attempt *a)
     return a->order.task->route->upstream;
 }
 
-static void on_queued(void *user)
-{
-    const struct attempt *a = user;
-    a->order.on_queued(a->order.ctx);
-}
-
-static bool on_turn(void *user)
-{
-    const struct attempt *a = user;
-    return a->order.on_turn(a->order.ctx);
-}
-
 static void send_query(struct attempt *a)
 {
     const struct task *task = a->order.task;
@@ -54,8 +42,9 @@ static void send_query(struct attempt *a)
                                          .seen = a->order.last != NULL,
                                          .target = target.data,
                                          .choice = &a->choice,
-                                         .on_queued = on_queued,
-                                         .on_turn = on_turn};
+                                         .on_queued = a->order.on_queued,
+                                         .on_turn = a->order.on_turn,
+                                         .turn_user = a->order.ctx};
     a->call = upstream_get(a->order.upstreams, &query, on_answer, a);
     buf_done(&target);
 }

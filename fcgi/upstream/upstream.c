@@ -66,7 +66,8 @@ struct upstream_call {
     uint64_t sent_ns;           /* uv_hrtime */
     struct trace trace;         /* the trace it belongs to */
     struct http_call *http;     /* NULL while it waits */
-    bool (*on_turn)(void *user);
+    bool (*on_turn)(void *turn_user);
+    void *turn_user;
     upstream_callback *on_answer;
     void *user;
 };
@@ -93,20 +94,43 @@ static int64_t now_ms(const struct origin *origin)
     return (int64_t)uv_now(origin->upstreams->loop);
 }
 
-static void enter_list(struct upstream_call *call, struct upstream_call **list)
+/* ---- the lists: a query is in one of them until it ends ---- */
+
+/* Counts a query that enters (1) or leaves (-1) its list. Paused queries count as in flight. */
+static void count(const struct upstream_call *call, int n)
 {
-    call->list = list;
-    DL_APPEND(*list, call);
+    struct origin *origin = call->origin;
+    if (call->list == &origin->queue) {
+        call->share->queued += n;
+    } else if (call->list != &origin->upstreams->refused) {
+        call->share->in_flight += n;
+        origin->in_flight += n;
+    }
 }
 
-static void leave_list(struct upstream_call *call)
+static int by_age(const struct upstream_call *a, const struct upstream_call *b)
+{
+    return a->begun_ms <= b->begun_ms ? -1 : 1;
+}
+
+static void enter(struct upstream_call *call, struct upstream_call **list)
+{
+    call->list = list;
+    if (list == &call->origin->running)
+        DL_INSERT_INORDER(*list, call, by_age);
+    else
+        DL_APPEND(*list, call);
+    count(call, 1);
+}
+
+static void leave(struct upstream_call *call)
 {
     DL_DELETE(*call->list, call); // NOLINT(clang-analyzer-core.NullDereference): it is in the list
+    count(call, -1);
 }
 
 static void call_free(struct upstream_call *call)
 {
-    leave_list(call);
     free(call->url);
     free(call);
 }
@@ -116,21 +140,25 @@ static void call_free(struct upstream_call *call)
 static void leave_upstream(struct upstream_call *call)
 {
     call->http = NULL;
-    call->origin->in_flight--;
-    call->share->in_flight--;
     upstream_stats_left(&call->origin->stats, (int64_t)(uv_hrtime() - call->sent_ns));
+}
+
+static void end(struct upstream_call *call, const struct http_answer *answer)
+{
+    leave(call);
+    call->on_answer(call->user, call, answer);
+    call_free(call);
 }
 
 static void on_http_answer(void *user, const struct http_answer *answer)
 {
     struct upstream_call *call = user;
     struct origin *origin = call->origin;
-    const struct trace *outer = trace_enter(&call->trace);
+    const struct trace trace = call->trace, *outer = trace_enter(&trace);
     origin->multiplexes = answer->multiplexed;
     leave_upstream(call);
-    call->on_answer(call->user, call, answer);
+    end(call, answer);
     trace_enter(outer);
-    call_free(call);
     start_next(origin);
 }
 
@@ -187,11 +215,6 @@ static void make_headers(const struct upstream_call *call, struct headers *heade
         headers_add(headers, "traceparent", call->trace.parent);
 }
 
-static int by_age(const struct upstream_call *a, const struct upstream_call *b)
-{
-    return a->begun_ms <= b->begun_ms ? -1 : 1;
-}
-
 static void send_query(struct upstream_call *call)
 {
     struct origin *origin = call->origin;
@@ -208,12 +231,9 @@ static void send_query(struct upstream_call *call)
                                          .multiplexes = origin->multiplexes};
     call->http = http_get(origin->upstreams->http, &request, on_http_answer, call);
     headers_done(&headers);
-    origin->in_flight++;
-    call->share->in_flight++;
     call->sent_ns = uv_hrtime();
     upstream_stats_sent(&origin->stats);
-    call->list = &origin->running;
-    DL_INSERT_INORDER(origin->running, call, by_age);
+    enter(call, &origin->running);
     set_timer(origin);
 }
 
@@ -222,18 +242,15 @@ static void refuse(struct upstream_call *call, enum outcome outcome, int64_t ret
 {
     struct upstreams *u = call->origin->upstreams;
     call->refusal = (struct http_answer){.outcome = outcome, .body = "", .retry_after_ms = retry_after_ms};
-    enter_list(call, &u->refused);
+    enter(call, &u->refused);
     uv_timer_start(&u->refusals, on_refusals, 0, 0);
 }
 
 static void on_refusals(uv_timer_t *timer)
 {
     struct upstreams *u = CONTAINER_OF(timer, struct upstreams, refusals);
-    struct upstream_call *call;
-    while ((call = u->refused) != NULL) {
-        call->on_answer(call->user, call, &call->refusal);
-        call_free(call);
-    }
+    while (u->refused != NULL)
+        end(u->refused, &u->refused->refusal);
 }
 
 /* Takes the key last: a query that is not sent must not use up the probe of a suspended key. */
@@ -258,23 +275,11 @@ static bool has_room(const struct origin *origin, const struct share *share)
                           origin->upstreams->shared);
 }
 
-static void enter_queue(struct upstream_call *call)
-{
-    enter_list(call, &call->origin->queue);
-    call->share->queued++;
-}
-
-static void leave_queue(struct upstream_call *call)
-{
-    leave_list(call);
-    call->share->queued--;
-}
-
 static void refuse_late(struct origin *origin)
 {
     struct upstream_call *call;
     while ((call = origin->queue) != NULL && left_ms(call) < LEFT_LEAST_MS) {
-        leave_queue(call);
+        leave(call);
         refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
     }
 }
@@ -312,23 +317,9 @@ static struct upstream_call *find_next(const struct origin *origin)
     return call;
 }
 
-static void enter_paused(struct upstream_call *call)
-{
-    enter_list(call, &call->origin->paused);
-    call->origin->in_flight++;
-    call->share->in_flight++;
-}
-
-static void leave_paused(struct upstream_call *call)
-{
-    leave_list(call);
-    call->origin->in_flight--;
-    call->share->in_flight--;
-}
-
 static void resume(struct upstream_call *call)
 {
-    leave_paused(call);
+    leave(call);
     if (left_ms(call) < LEFT_LEAST_MS)
         refuse(call, OUTCOME_QUEUE_TIMEOUT, 0);
     else
@@ -340,9 +331,9 @@ static void start_next(struct origin *origin)
     struct upstream_call *call;
     refuse_late(origin);
     while ((call = find_next(origin)) != NULL) {
-        leave_queue(call);
-        enter_paused(call);
-        if (call->on_turn(call->user))
+        leave(call);
+        enter(call, &origin->paused);
+        if (call->on_turn(call->turn_user))
             resume(call);
     }
     set_timer(origin);
@@ -375,14 +366,15 @@ struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_qu
                                    .begun_ms = now_ms(origin),
                                    .trace = trace_now(),
                                    .on_turn = query->on_turn,
+                                   .turn_user = query->turn_user,
                                    .on_answer = on_answer,
                                    .user = user};
     if (call->share->queued == 0 && has_room(origin, call->share)) {
         start(call);
     } else {
-        enter_queue(call);
+        enter(call, &origin->queue);
         set_timer(origin);
-        query->on_queued(user);
+        query->on_queued(query->turn_user);
     }
     return call;
 }
@@ -393,9 +385,9 @@ bool upstream_join(struct upstream_call *call, const struct team *team)
     if (call->list != &call->origin->queue || share->queued >= call->share->queued ||
         share->breaker.state != BREAKER_CLOSED)
         return false;
-    call->share->queued--;
-    share->queued++;
+    count(call, -1);
     call->share = share;
+    count(call, 1);
     start_next(call->origin);
     return true;
 }
@@ -403,17 +395,15 @@ bool upstream_join(struct upstream_call *call, const struct team *team)
 void upstream_cancel(struct upstream_call *call)
 {
     struct origin *origin = call->origin;
-    bool paused = call->list == &origin->paused;
+    bool was_paused = call->list == &origin->paused;
     if (call->http != NULL) {
         http_cancel(call->http);
         leave_upstream(call);
         upstream_learn(call, NULL, OUTCOME_CANCELLED, NULL);
     }
-    call->share->queued -= call->list == &origin->queue;
-    origin->in_flight -= paused;
-    call->share->in_flight -= paused;
+    leave(call);
     call_free(call);
-    if (paused)
+    if (was_paused)
         start_next(origin);
 }
 

@@ -36,8 +36,9 @@ struct upstream_query {
     /* on_queued is called before upstream_get returns if the query enters the queue, and on_turn when its
      * turn comes. on_turn returns false if the query should keep its place until upstream_resume or
      * upstream_cancel. */
-    void (*on_queued)(void *user);
-    bool (*on_turn)(void *user);
+    void (*on_queued)(void *turn_user);
+    bool (*on_turn)(void *turn_user);
+    void *turn_user; /* passed to these two */
 };
 
 /* Sends a query to the route's upstream, with the next key of the choice. The query belongs to the current
