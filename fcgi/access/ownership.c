@@ -186,7 +186,5 @@ bool ownership_covers(const struct claim *claim, const struct snapshot *snapshot
 
 void ownership_cancel(struct claim *claim)
 {
-    if (claim->command != NULL)
-        redis_cancel(claim->command);
-    claim->command = NULL;
+    redis_cancel(&claim->command);
 }

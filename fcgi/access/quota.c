@@ -215,9 +215,7 @@ bool quota_charge(struct quota *a, int64_t n, struct charge *charge,
 
 void quota_cancel(struct charge *charge)
 {
-    if (charge->command != NULL)
-        redis_cancel(charge->command);
-    charge->command = NULL;
+    redis_cancel(&charge->command);
 }
 
 void quota_charge_again(struct quota *a)

@@ -138,11 +138,8 @@ static void on_lease(void *user, const struct redis_reply *reply)
 
 static void cancel_reading(struct lease_lookup *lookup)
 {
-    if (lookup->age != NULL)
-        redis_cancel(lookup->age);
-    if (lookup->get != NULL)
-        redis_cancel(lookup->get);
-    lookup->age = lookup->get = NULL;
+    redis_cancel(&lookup->age);
+    redis_cancel(&lookup->get);
 }
 
 /* Returns false if Redis is unavailable. */
@@ -256,11 +253,9 @@ void lease_remove(struct lease *s, const struct task *task)
 void lease_abandon(struct lease_lookup *lookup)
 {
     cancel_reading(lookup);
-    if (lookup->acquire != NULL) {
-        redis_cancel(lookup->acquire);
+    if (lookup->acquire != NULL)
         hold(lookup); /* the lease may still be granted */
-    }
-    lookup->acquire = NULL;
+    redis_cancel(&lookup->acquire);
     snapshot_unref(lookup->found);
     lookup->found = NULL;
     if (let_go(lookup))

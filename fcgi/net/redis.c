@@ -510,9 +510,11 @@ struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const ch
     return command;
 }
 
-void redis_cancel(struct redis_command *command)
+void redis_cancel(struct redis_command **command)
 {
-    command->on_reply = NULL;
+    if (*command != NULL)
+        (*command)->on_reply = NULL;
+    *command = NULL;
 }
 
 bool redis_is_busy(const struct redis *r)
@@ -620,7 +622,7 @@ void redis_free(struct redis *r)
         return;
     struct redis_command *command;
     DL_FOREACH(r->commands_sent, command)
-    redis_cancel(command);
+    command->on_reply = NULL;
     r->freed = true;
     uv_timer_stop(&r->probe_timer); /* it is closed only after the other timer */
     if (r->commands != NULL)

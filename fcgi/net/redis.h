@@ -49,7 +49,9 @@ void redis_free(struct redis *redis);
  * `on_reply` may be NULL; failures are counted and logged once in any case. */
 struct redis_command *redis_send(struct redis *redis, enum redis_verb verb, const char *const words[],
                                  redis_callback *on_reply, void *user);
-void redis_cancel(struct redis_command *command);
+
+/* The command gets no callback; *command becomes NULL, and may be NULL before. */
+void redis_cancel(struct redis_command **command);
 
 /* Whether commands wait for replies. None waits longer than the time-out. */
 bool redis_is_busy(const struct redis *redis);
