@@ -258,8 +258,7 @@ static void on_next(uv_timer_t *timer);
 static void retry(struct follow *f, const char *why, int64_t retry_after_ms)
 {
     bool is_first = f->backoff.last_ms == 0;
-    int64_t ms = backoff_next(&f->backoff);
-    ms = ms > retry_after_ms ? ms : retry_after_ms;
+    int64_t ms = max64(backoff_next(&f->backoff), retry_after_ms);
     if (uv_now(&f->loop) + (uint64_t)ms > f->good_ms + f->patience_ms)
         return fail(f, FOLLOW_UNREACHED, why);
     if (is_first)

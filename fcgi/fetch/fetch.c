@@ -221,7 +221,7 @@ static enum step await_notification(struct fetch *f)
     int64_t left_ms = task_timeout_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->reread_pause);
     if (left_ms <= 0)
         return CHARGE;
-    pause_ms = pause_ms < left_ms ? pause_ms : left_ms;
+    pause_ms = min64(pause_ms, left_ms);
     f->awaited_ms += pause_ms;
     f->awaits_notification = true;
     return pause_before(f, LOOK_IN_REDIS, pause_ms);

@@ -116,8 +116,7 @@ static int64_t find_payer(const struct poll_entry *e, struct quota **ret_payer)
         *ret_payer = watcher->payer;
         if (!quota_is_spent(watcher->payer))
             return 0;
-        int64_t left_ms = quota_left_ms(watcher->payer);
-        soonest_ms = left_ms < soonest_ms ? left_ms : soonest_ms;
+        soonest_ms = min64(soonest_ms, quota_left_ms(watcher->payer));
     }
     return soonest_ms;
 }
@@ -136,11 +135,6 @@ static void poll_for_watchers(struct poll_entry *e)
     set_watch_due(e, wait_ms);
 }
 
-static int64_t longer(int64_t a_ms, int64_t b_ms)
-{
-    return a_ms > b_ms ? a_ms : b_ms;
-}
-
 static int64_t interval(const struct poll_entry *e)
 {
     const struct snapshot_rules rules = task_rules(&e->task, &e->poller->parts.conf->cache);
@@ -154,8 +148,8 @@ static int64_t pause_after(const struct poll_entry *e, const struct fetch_result
     int64_t left_ms = cached(e).left_ms;
     if (result->snapshot != NULL && left_ms > 0)
         return left_ms;
-    int64_t pause_ms = longer(left_ms, interval(e));
-    return longer(pause_ms, result->retry_after_ms);
+    int64_t pause_ms = max64(left_ms, interval(e));
+    return max64(pause_ms, result->retry_after_ms);
 }
 
 /* ---- polling for a hint ---- */
@@ -200,7 +194,7 @@ static int64_t pause_after_failure(struct poll_entry *e, const struct fetch_resu
     int64_t pause_ms = backoff_next(&e->hint_pause);
     if (e->poller->draining)
         return pause_ms;
-    return longer(longer(pause_ms, cached(e).left_ms), result->retry_after_ms);
+    return max64(max64(pause_ms, cached(e).left_ms), result->retry_after_ms);
 }
 
 /* Queries for hints are of no team, so the refusal of a team's query says nothing about them. */
@@ -399,7 +393,7 @@ static void plan_next_poll(struct poll_entry *e, const struct fetch_result *resu
         return set_watch_due(e, pause_after(e, result));
     DL_DELETE(e->watchers, unconcerned);
     DL_PREPEND(e->watchers, unconcerned); /* it pays for the next poll */
-    set_watch_due(e, longer(cached(e).left_ms, interval(e)));
+    set_watch_due(e, max64(cached(e).left_ms, interval(e)));
     if (planned_ms < e->watch_due_ms)
         e->watch_due_ms = planned_ms;
 }

@@ -56,6 +56,16 @@ char *xasprintf(const char *format, ...)
     return must(text);
 }
 
+int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 int64_t wall_ms(void)
 {
     struct timespec ts;

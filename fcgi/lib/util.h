@@ -26,6 +26,9 @@ char *xstrdup(const char *text) NEVER_NULL;
 char *xstrndup(const char *text, size_t len) NEVER_NULL;
 char *xasprintf(const char *format, ...) PRINTF(1, 2) NEVER_NULL;
 
+int64_t min64(int64_t a, int64_t b);
+int64_t max64(int64_t a, int64_t b);
+
 /* Milliseconds since 1970, by the wall clock. */
 int64_t wall_ms(void);
 

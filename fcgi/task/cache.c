@@ -157,8 +157,7 @@ static int64_t fresh_left_ms(const struct entry *e, struct moment now)
     int64_t left_ms = e->fresh_until_ms - now.ms;
     if (left_ms <= 0 || e->snapshot == NULL)
         return 0;
-    int64_t snapshot_ms = snapshot_left_ms(e->snapshot, now);
-    return left_ms < snapshot_ms ? left_ms : snapshot_ms;
+    return min64(left_ms, snapshot_left_ms(e->snapshot, now));
 }
 
 struct cache_result cache_get(struct cache *c, const struct task *task, struct moment now)
@@ -239,8 +238,7 @@ int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snap
         return 0;
     int64_t pause_ms = last ? snapshot_interval_ms(last->created_ms, &rules, now.date_ms)
                             : task->route->provider->poll.min_ms;
-    if (retry_after_ms > pause_ms)
-        pause_ms = retry_after_ms;
+    pause_ms = max64(pause_ms, retry_after_ms);
     set_problem(e, problem, now.ms, pause_ms);
     push_out(c);
     return pause_ms;

@@ -19,16 +19,6 @@ enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
 static const int64_t url_margin_ms = 60 * 1000;
 static const int64_t retry_after_max_ms = 5 * 60 * 1000;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* A snapshot of an ended task is fresh for terminal_ttl, but its URLs must still work for a while after it is
  * served. When they are about to expire, the task is fetched again at its shortest poll interval; if they had expired
  * when it was fetched, once a minute. */

@@ -122,8 +122,7 @@ static bool bring_back(struct pool_key *key, int64_t now_ms)
 
 static void let_rest(struct pool_key *key, int64_t rest_ms, int64_t now_ms)
 {
-    rest_ms = rest_ms < REST_LEAST_MS ? REST_LEAST_MS : rest_ms;
-    key->rests_until_ms = now_ms + (rest_ms < REST_MOST_MS ? rest_ms : REST_MOST_MS);
+    key->rests_until_ms = now_ms + min64(max64(rest_ms, REST_LEAST_MS), REST_MOST_MS);
 }
 
 bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_lesson lesson, int64_t rest_ms,
