@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,18 +200,12 @@ static void open_own(void)
         log_fd = fd;
 }
 
-static bool is_writable(int within_ms)
-{
-    struct pollfd fds = {.fd = log_fd, .events = POLLOUT};
-    return poll(&fds, 1, within_ms) > 0;
-}
-
 /* Returns the number of bytes written, or a negative errno. */
 static ssize_t write_now(const char *text, size_t len)
 {
     ssize_t n = send(log_fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && errno == ENOTSOCK) {
-        if (!is_writable(0))
+        if (!is_writable(log_fd, 0))
             return -EAGAIN;
         n = write(log_fd, text, len);
     }
@@ -370,7 +363,8 @@ void log_finish(void)
 {
     report(LOG_RATELIMIT_END);
     int64_t left_ms, end_ms = monotonic_ms() + LOG_FINISH_MS;
-    while (catch_up() == -EAGAIN && (left_ms = end_ms - monotonic_ms()) > 0 && is_writable((int)left_ms))
+    while (catch_up() == -EAGAIN && (left_ms = end_ms - monotonic_ms()) > 0 &&
+           is_writable(log_fd, (int)left_ms))
         ;
     for (size_t i = 0; i < backlog_len; i++) {
         if (backlog[i] == '\n')

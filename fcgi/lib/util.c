@@ -17,8 +17,7 @@
 static void *must(void *ptr)
 {
     if (ptr == NULL) {
-        struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
-        if (poll(&out, 1, 0) > 0) /* a process that blocks here is never replaced */
+        if (is_writable(STDERR_FILENO, 0)) /* a process that blocks here is never replaced */
             fputs("taskproxy: out of memory\n", stderr);
         abort();
     }
@@ -227,6 +226,12 @@ void random_bytes(void *out, size_t len)
 {
     if (getentropy(out, len) < 0)
         abort(); /* more than 256 bytes, or a kernel without getrandom(2) */
+}
+
+bool is_writable(int fd, int within_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    return poll(&p, 1, within_ms) > 0;
 }
 
 long read_full(int fd, void *out, size_t len)

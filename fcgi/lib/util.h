@@ -80,6 +80,9 @@ void sha256_hex(const void *data, size_t len, size_t n_digits, char *out);
 /* `len` random bytes from the kernel, at most 256. */
 void random_bytes(void *out, size_t len);
 
+/* Whether a write to the descriptor would succeed or fail at once rather than block, now or within the time. */
+bool is_writable(int fd, int within_ms);
+
 /* Read or write `len` bytes, continuing after EINTR and short counts; read_full stops at the end of the file. A negative
  * errno on failure. */
 MUST_CHECK long read_full(int fd, void *out, size_t len);

@@ -11,7 +11,6 @@
 #include "net/fcgi.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -307,12 +306,6 @@ static void check_socket(struct fcgi_request *c)
 
 /* ---- writing ---- */
 
-static bool has_room(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
-    return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0;
-}
-
 /* Called when the answer is written or the write has failed: keeps the connection for its next request, or
  * closes it. */
 static void end_request(struct fcgi_request *c, bool failed)
@@ -351,7 +344,7 @@ static bool put_body(struct fcgi_request *c, const struct body *body, struct bod
 static bool write_pending(struct fcgi_request *c)
 {
     const struct body body = pending_body(c);
-    while (!body_is_read(&body, &c->written) && has_room(c->fd)) {
+    while (!body_is_read(&body, &c->written) && is_writable(c->fd, 0)) {
         if (!put_body(c, &body, &c->written) || FCGX_FFlush(c->fcgx.out) != 0)
             return false;
     }
@@ -391,7 +384,7 @@ static void on_write_timeout(uv_timer_t *timer)
 {
     struct fcgi_request *c = timer->data;
     bool late = uv_now(c->server->loop) >= c->unsent_since_ms + UNSENT_MAX_MS;
-    if (!late && has_room(c->fd))
+    if (!late && is_writable(c->fd, 0))
         continue_writing(c);
     else
         close_connection(c, "the web server does not read its answer");
