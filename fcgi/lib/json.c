@@ -322,9 +322,7 @@ static bool read_value(struct reader *r, int token, struct json_object **ret_val
 static bool read_document(struct reader *r, struct json_object **ret_doc)
 {
     int token = scan(&r->s);
-    if (token == T_END)
-        r->s.why = "unexpected end of file";
-    else if (token >= T_STRING && token <= T_WORD)
+    if (token >= T_STRING && token <= T_WORD)
         r->s.why = "expected an object or an array";
     else if (read_value(r, token, ret_doc) && (token = scan(&r->s)) != T_END)
         refuse(r, token, "unexpected text after the value");
