@@ -221,20 +221,14 @@ static void pass_hint(const char *key, size_t key_len)
 
 /* ---- the two ways to run ---- */
 
-static struct conf *load_inherited(const char *path)
+static struct conf *load_inherited(const char *path, char **ret_error)
 {
-    char *error = NULL;
     struct files *files = files_unseal(WORKER_FD_FILES);
     close(WORKER_FD_FILES);
-    if (files == NULL) {
-        log_error("cannot read the configuration from the master: is it another version?");
-        return NULL;
-    }
-    struct conf *conf = conf_load(path, files, &error);
-    if (conf == NULL)
-        log_error("%s", error);
-    free(error);
-    return conf;
+    if (files != NULL)
+        return conf_load(path, files, ret_error);
+    *ret_error = xstrdup("cannot read the configuration from the master: is it another version?");
+    return NULL;
 }
 
 static void on_beat(uv_timer_t *timer)
@@ -265,26 +259,26 @@ void worker_report_ready(void)
 
 int worker_main(int index, int slot, const char *path)
 {
-    char mark[24];
+    struct worker w = {.conf = NULL};
+    char mark[24], *error = NULL;
     snprintf(mark, sizeof(mark), "worker %d", index);
     log_setup(LOG_INFO, LOG_TEXT, mark);
-    if (stats_attach(WORKER_FD_STATS, slot) < 0) {
-        log_error("cannot map the page of counters");
-        return EXIT_FAILURE;
-    }
+    if (stats_attach(WORKER_FD_STATS, slot) < 0)
+        error = xstrdup("cannot map the page of counters");
+    else
+        w.conf = load_inherited(path, &error);
     close(WORKER_FD_STATS);
-    struct worker w = {.conf = load_inherited(path)};
-    if (w.conf == NULL)
-        return EXIT_FAILURE;
-    w.pass_hint = w.conf->workers > 1 ? pass_hint : NULL;
-    log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
-    char *error = sandbox_become(w.conf->user);
+    if (w.conf != NULL) {
+        log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
+        error = sandbox_become(w.conf->user);
+    }
     if (error != NULL) {
         log_error("%s", error);
         free(error);
         conf_free(w.conf);
         return EXIT_FAILURE;
     }
+    w.pass_hint = w.conf->workers > 1 ? pass_hint : NULL;
     make_parts(&w);
     conf_wipe_unused(w.conf); /* after make_parts, which names each key's metrics by a digest of the key */
     worker_mask_terminate(SIG_BLOCK);
