@@ -261,12 +261,9 @@ void wait_slot_release(struct wait_slot *slot)
     slot->taken = 0;
 }
 
-int64_t quota_queries_limit(const struct quota *a)
+int64_t quota_limit_of(const struct quota *a, enum quota_limit limit)
 {
-    return a ? a->team->queries_per_minute : 0;
-}
-
-int64_t quota_watchers_limit(const struct quota *a)
-{
-    return a ? a->team->watchers : 0;
+    if (a == NULL)
+        return 0;
+    return limit == LIMIT_QUERIES ? a->team->queries_per_minute : a->team->watchers;
 }

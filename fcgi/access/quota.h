@@ -98,8 +98,7 @@ struct wait_slot {
 MUST_CHECK bool wait_slot_take(struct wait_slot *slot, int64_t n);
 void wait_slot_release(struct wait_slot *slot);
 
-/* The team's limits; 0: none. */
-int64_t quota_queries_limit(const struct quota *quota);
-int64_t quota_watchers_limit(const struct quota *quota);
+/* The team's limit; 0: none. */
+int64_t quota_limit_of(const struct quota *quota, enum quota_limit limit);
 
 #endif

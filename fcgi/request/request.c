@@ -260,7 +260,7 @@ static enum step authorize(struct request *r)
     limit_wait(r);
     r->facts.team = caller.team ? caller.team->name : NULL;
     r->wait_slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
-    r->facts.limit = quota_queries_limit(r->wait_slot.quota);
+    r->facts.limit = quota_limit_of(r->wait_slot.quota, LIMIT_QUERIES);
     return r->asked.kind == ROUTE_MANY ? defer_list(r) : authorize_lookups(r);
 }
 
@@ -325,7 +325,7 @@ static enum step refuse_watcher(struct request *r)
 {
     quota_refused(r->wait_slot.quota, LIMIT_WATCHERS);
     lookups_forget(&r->lookups);
-    r->facts.limit = quota_watchers_limit(r->wait_slot.quota);
+    r->facts.limit = quota_limit_of(r->wait_slot.quota, LIMIT_WATCHERS);
     r->facts.retry_after_ms = RETRY_MS;
     return refuse(r, PROBLEM_TOO_MANY_WATCHERS);
 }
