@@ -188,7 +188,7 @@ static int use_conf(int mode, const char *const *given, const struct conf *conf)
     case PRINT_NGINX:
         return print_nginx(conf, given[PRINT_NGINX]);
     default:
-        return sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TTL]});
+        return report(sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TTL]}));
     }
 }
 

@@ -1,7 +1,7 @@
 /* sign: see sign.h. */
 #include "cli/sign.h"
 
-#include <stdarg.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,19 +24,6 @@ int sign_new_token(void)
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-static int complain(const char *format, ...) PRINTF(1, 2);
-
-static int complain(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("taskproxy: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    return EXIT_FAILURE;
-}
-
 /* Seconds; -1 if the lifetime is out of range. */
 static int64_t read_ttl(const char *text, int64_t max_ms)
 {
@@ -46,37 +33,37 @@ static int64_t read_ttl(const char *text, int64_t max_ms)
     return ms / 1000;
 }
 
-int sign_link(const struct conf *conf, const struct sign_order *order)
+char *sign_link(const struct conf *conf, const struct sign_order *order)
 {
     struct task task;
     char sig[LINK_SIG_SIZE], longest[32];
     if (order->team == NULL || order->task == NULL || order->ttl == NULL)
-        return complain("--sign requires --team, --task and --ttl");
+        return xasprintf("--sign requires --team, --task and --ttl");
     int64_t ttl_s = read_ttl(order->ttl, conf->access.link_max_ttl_ms);
     format_duration(conf->access.link_max_ttl_ms, longest);
     if (ttl_s < 0)
-        return complain("--ttl must be a duration from \"1s\" to \"%s\" (link_max_ttl)", longest);
+        return xasprintf("--ttl must be a duration from \"1s\" to \"%s\" (link_max_ttl)", longest);
     if (conf->teams == NULL)
-        return complain("the configuration names no teams_file");
+        return xasprintf("the configuration names no teams_file");
     const struct team *team = teams_by_name(conf->teams, order->team);
     if (team == NULL)
-        return complain("team \"%s\" is not in %s", order->team, conf->access.teams_file);
+        return xasprintf("team \"%s\" is not in %s", order->team, conf->access.teams_file);
     const struct named_secret *named = team_link_secrets(team);
     bool has_named = team->link_secrets.n > 0;
     const char *kid = has_named ? named->name : "",
                *secret = has_named ? named->secret.text : team->plain_link_secrets[0].text;
     if (secret == NULL)
-        return complain("team \"%s\" has neither link_secrets nor a link_secret_file", team->name);
+        return xasprintf("team \"%s\" has neither link_secrets nor a link_secret_file", team->name);
     enum problem problem = route_named(conf, order->task, &task);
     if (problem != PROBLEM_NONE)
-        return complain(problem == PROBLEM_BAD_ID ? "\"%s\": not a valid task id for this provider"
-                                                  : "\"%s\": no route has this provider",
-                        order->task);
+        return xasprintf(problem == PROBLEM_BAD_ID ? "\"%s\": not a valid task id for this provider"
+                                                   : "\"%s\": no route has this provider",
+                         order->task);
     const char *provider = task.route->provider->name;
     if (!team_may_use(team, task.route->provider))
-        return complain("team \"%s\" may not use provider \"%s\"", team->name, provider);
+        return xasprintf("team \"%s\" may not use provider \"%s\"", team->name, provider);
     int64_t exp = wall_ms() / 1000 + ttl_s;
     link_sign(secret, kid, team->name, provider, task_id(&task), exp, sig);
     printf("team=%s&exp=%lld%s%s&sig=%s\n", team->name, (long long)exp, *kid ? "&kid=" : "", kid, sig);
-    return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return fflush(stdout) == 0 ? NULL : xasprintf("cannot print the link: %s", strerror(errno));
 }

@@ -14,7 +14,7 @@ struct sign_order {
     const char *ttl;  /* a duration */
 };
 
-/* Prints the query string of a signed link on one line, or an error. Returns the exit status. */
-int sign_link(const struct conf *conf, const struct sign_order *order);
+/* Prints the query string of a signed link on one line. Returns an error (allocated), or NULL. */
+char *sign_link(const struct conf *conf, const struct sign_order *order);
 
 #endif
