@@ -439,15 +439,15 @@ static int open_counters(struct master *m)
     return m->stats_fd < 0 ? m->stats_fd : stats_attach(m->stats_fd, STATS_MASTER_SLOT);
 }
 
-static bool open_everything(struct master *m, char **ret_error)
+/* Returns an error (allocated), or NULL. */
+static char *open_everything(struct master *m)
 {
-    if (socket_dir_make(m->conf->socket_dir, ret_error) < 0)
-        return false;
-    int error = open_counters(m);
-    if (error < 0) {
-        *ret_error = xasprintf("cannot create the page of counters: %s", strerror(-error));
-        return false;
-    }
+    char *error = socket_dir_make(m->conf->socket_dir);
+    if (error != NULL)
+        return error;
+    int result = open_counters(m);
+    if (result < 0)
+        return xasprintf("cannot create the page of counters: %s", strerror(-result));
     series_set(stat_series(FAMILY_BUILD, "version", TASKPROXY_VERSION), 1);
     stat_set(STAT_RELOADED_OK, 1);
     stat_set(STAT_RELOADED_AT, wall_ms() / 1000);
@@ -459,7 +459,7 @@ static bool open_everything(struct master *m, char **ret_error)
                                                     .on_change = on_workers_change,
                                                     .on_page = on_page,
                                                     .ctx = m});
-    return true;
+    return NULL;
 }
 
 static void init(struct master *m)
@@ -513,12 +513,12 @@ static void run(struct master *m)
 int master_main(const char *path, struct conf *conf)
 {
     struct master master = {.conf_path = path, .conf = conf, .stats_fd = -1}, *m = &master;
-    char *error = NULL;
     set_up_log(conf);
     sandbox_protect_process(); /* this process keeps the keys, too, for the workers that it starts later */
     signal(SIGPIPE, SIG_IGN);
     init(m);
-    if (open_everything(m, &error))
+    char *error = open_everything(m);
+    if (error == NULL)
         error = start_generation(m, conf);
     bool started = error == NULL;
     if (started) {

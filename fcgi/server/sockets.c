@@ -164,12 +164,11 @@ static struct passed *find_passed(struct sockets *sockets, const char *path)
 
 /* ---- sockets that this process opens ---- */
 
-int socket_dir_make(const char *dir, char **ret_error)
+char *socket_dir_make(const char *dir)
 {
     if ((mkdir(dir, 0755) == 0 && chmod(dir, 0755) == 0) || errno == EEXIST)
-        return 0; /* chmod, because the umask may have denied access to the web server */
-    *ret_error = xasprintf("cannot create the directory %s: %s", dir, strerror(errno));
-    return -1;
+        return NULL; /* chmod, because the umask may have denied access to the web server */
+    return xasprintf("cannot create the directory %s: %s", dir, strerror(errno));
 }
 
 /* Removes a socket that a dead process has left at that address, where `fd` shall listen. Returns an error

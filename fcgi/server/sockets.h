@@ -16,8 +16,8 @@ struct sockets *sockets_new(uv_loop_t *loop);
 /* Closes all sockets, and removes those that are not the service manager's. Run the loop once more. */
 void sockets_free(struct sockets *sockets);
 
-/* Creates the directory, with mode 0755, if it is missing; -1 with *ret_error (allocated). */
-MUST_CHECK int socket_dir_make(const char *dir, char **ret_error);
+/* Creates the directory, with mode 0755, if it is missing. Returns an error (allocated), or NULL. */
+MUST_CHECK char *socket_dir_make(const char *dir);
 
 /* Returns a listening socket at `path`, (ref): the one that was passed with this path or is open already, or
  * else a new one with mode 0660. It has the `group` (NULL: that of the process), unless it is the service
