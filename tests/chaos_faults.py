@@ -55,7 +55,11 @@ class Faults:
             mend()
         if part in ("workers", "redis") or fault.name == "reload":
             stopped = HUNG_AFTER + 1 if fault.name == "worker_stopped" else 0  # until the master kills it
-            self._apart.append((began, max(time.time(), began + stopped)))
+            self.add_apart(began, max(time.time(), began + stopped))
+
+    def add_apart(self, begin: float, end: float) -> None:
+        """Workers may not know of each other's queries during that time."""
+        self._apart.append((begin, end))
 
     def were_apart(self, at: float, seconds_after: float) -> bool:
         """Whether workers may not have known of each other's queries at that time, or within the seconds before it."""

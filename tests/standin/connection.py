@@ -101,6 +101,7 @@ class Connection(socketserver.BaseRequestHandler):
             return
         player, task_id = found
         query = Query(method, target, headers, task_id, self.standin.time())
+        query.abandoned = self._is_closed()
         switch, barrier = self.standin.admit(query)
         try:
             if barrier:
@@ -112,6 +113,12 @@ class Connection(socketserver.BaseRequestHandler):
             self.answered = True
         finally:
             self.standin.left()
+
+    def _is_closed(self) -> bool:
+        """Whether the peer has closed the connection; there may be unread data."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _misbehave(self, switch: Switch) -> None:
         if switch.delay:

@@ -57,6 +57,7 @@ class Query:
     task_id: str
     at: float
     answer: str = "no answer yet, or none because of a switch"
+    abandoned: bool = False  # the peer closed the connection before the query was read
 
     def __str__(self):
         clock = time.strftime("%H:%M:%S", time.localtime(self.at))
