@@ -209,6 +209,7 @@ static const char *etag_of(const struct http_call *call)
 
 static void finish(struct http_call *call, CURLcode code)
 {
+    uv_update_time(call->http->loop); /* poll intervals begin now, and this iteration may have been long */
     curl_off_t retry_after = 0;
     curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
     if (retry_after > RETRY_AFTER_MAX_S)
