@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """`make chaos`, after the build: breaks parts of a running stack at random while 100 clients follow 50 tasks.
 
-Checked: clients get only documented answers, in time, and each learns that its task has ended. Checked at the end: the
-upstream has received one query per task and interval, or at most four while workers could not know of each other's queries;
-no file but the key file contains a key; no request, query or descriptor of the master is left over.
+Checked: clients get only documented answers, in time, and each learns that its task has ended. Checked at the end: the upstream
+has received one query per task and interval; while workers could not know of each other's queries, one from each of them. No file
+but the key file contains a key, and no request, query or descriptor of the master is left over.
 
 MINUTES=2    how long
 SEED=        repeats the faults of the run that printed it; default: a random one
@@ -16,6 +16,7 @@ import re
 import secrets
 import sys
 import time
+from pathlib import Path
 
 import chaos_clients
 import chaos_faults
@@ -31,7 +32,6 @@ EARLY = 0.4  # seconds by which queries may be too close: workers measure from t
 AFTER_FAULT = 3.0  # seconds until workers know of each other's queries again
 APART = re.compile("Redis at .*(unavailable|rejected|again)|exited on signal|unresponsive")  # log lines
 BEFORE_LINE = 1.0  # seconds from such an event until its line is read; Redis replies later than its time-out
-QUERIES_MEANWHILE = 4  # at most, for a task and interval: by two workers, and two of the generation before a reload
 GAUGES = ("waiters", "streams", "watched_tasks", "team_held_requests", "unsent_bytes", "fetches", "upstream_in_flight")  # 0 at the end
 
 
@@ -44,7 +44,8 @@ class Chaos:
         self.stack = make_stack()
         self.faults = chaos_faults.Faults(self.stack, seed, seconds)
         self.clients = None
-        self._judged = [0, 0]  # intervals while workers knew of each other's queries, and others
+        self._owners = {}  # {port: [(time, worker)]}: connections to the upstream
+        self._intervals = [0, 0]  # between queries: ignored, and checked
 
     def run(self) -> list:
         with self.stack:
@@ -61,7 +62,7 @@ class Chaos:
 
     async def _break_and_follow(self) -> None:
         following = asyncio.ensure_future(self.clients.follow(self.seconds))
-        reading = asyncio.ensure_future(self._read_log())
+        watching = [asyncio.ensure_future(watch) for watch in (self._read_log(), self._find_owners())]
         await asyncio.gather(*(asyncio.to_thread(self.faults.run, part) for part in chaos_faults.PARTS))
         await asyncio.wait([following], timeout=CALM_SECONDS)
         if not following.done():
@@ -69,7 +70,8 @@ class Chaos:
             following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
-        reading.cancel()
+        for watch in watching:
+            watch.cancel()
 
     async def _read_log(self) -> None:
         """On a busy machine, workers also lose Redis, or are killed because they do not respond, when nothing is broken."""
@@ -79,21 +81,39 @@ class Chaos:
                     self.faults.add_apart(time.time() - BEFORE_LINE, time.time())
                 await asyncio.sleep(0.1)
 
+    async def _find_owners(self) -> None:
+        while True:
+            for port, pid in connections(self.stack.daemon.workers(), self.stack.standin.port):
+                self._owners.setdefault(port, []).append((time.time(), pid))
+            await asyncio.sleep(0.2)
+
     def _check_queries(self) -> None:
-        """Ignores queries that their worker abandoned, and could repeat, before the stand-in read them."""
-        times = {}
+        """Ignores queries that may be repeated at once: those whose connection breaks, those with a rejected key, and those
+        that their worker abandoned before the stand-in read them."""
+        by_task = {}
         for query in self.stack.standin.seen():
-            if not query.abandoned:
-                times.setdefault((query.task_id, query.headers.get("authorization")), []).append(query.at)
-        for (task, _), sent in times.items():
-            for early, late in zip(sent, sent[1:]):
-                apart = self.faults.were_apart(late, AFTER_FAULT)
-                self._judged[apart] += 1
-                if late - early < INTERVAL - EARLY and not apart:
-                    self.findings.append(f"{task}: queries {late - early:.2f} s apart, at {late - self.faults.began:.2f} s")
-            for first, last in zip(sent, sent[QUERIES_MEANWHILE:]):
-                if last - first < INTERVAL - EARLY:
-                    self.findings.append(f"{task}: {QUERIES_MEANWHILE + 1} queries within {last - first:.2f} s")
+            if not query.abandoned and query.answer.startswith(("200", "429", "500")):
+                by_task.setdefault((query.task_id, query.headers.get("authorization")), []).append(query)
+        for queries in by_task.values():
+            self._check_intervals(queries, "two workers", lambda query: not self.faults.were_apart(query.at, AFTER_FAULT))
+            by_worker = {}
+            for query in queries:
+                by_worker.setdefault(self._owner(query), []).append(query)
+            by_worker.pop(None, None)
+            for pid, own in by_worker.items():
+                self._check_intervals(own, f"process {pid}", lambda _: True)
+
+    def _owner(self, query) -> int | None:
+        """The worker that has sent it; None if its connection was never found."""
+        found = [(abs(at - query.at), pid) for at, pid in self._owners.get(query.port, [])]
+        return min(found)[1] if found else None
+
+    def _check_intervals(self, queries: list, whose: str, counts) -> None:
+        for early, late in zip(queries, queries[1:]):
+            self._intervals[counts(late)] += 1
+            if counts(late) and late.at - early.at < INTERVAL - EARLY:
+                self.findings.append(f"{late.task_id}: {late.at - early.at:.2f} s between queries of {whose}, "
+                                     f"at {late.at - self.faults.began:.2f} s")
 
     def _check_keys(self) -> None:
         keys = [key.encode() for key in self.faults.keys]
@@ -102,11 +122,11 @@ class Chaos:
                 self.findings.append(f"{path.relative_to(self.stack.folder)} contains an API key")
 
     def report(self) -> str:
-        together, apart = self._judged
+        ignored, checked = self._intervals
         return "\n".join([
             f"  {self.faults.summary()}",
             f"  {self.clients.summary()}",
-            f"  {self.stack.standin.count():,} queries at the upstream; {together} of {together + apart} intervals had to be complete",
+            f"  {self.stack.standin.count():,} queries at the upstream, {checked} intervals checked, {ignored} ignored",
         ])
 
 
@@ -137,6 +157,17 @@ def left_over(running: stack.Stack, descriptors: int) -> list:
         except TimeoutError:
             findings.append(f"{what}: not as before the run")
     return findings
+
+
+def connections(pids: list, port: int) -> list:
+    """The connections of the processes to that port of 127.0.0.1: (local port, pid)."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    local = {f"socket:[{row[9]}]": int(row[1].partition(":")[2], 16) for row in rows if row[2] == f"0100007F:{port:04X}"}
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has exited, or has closed a descriptor
+            found += [(local[name], pid) for name in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if name in local]
+    return found
 
 
 def count_descriptors(pid: int) -> int:

@@ -101,7 +101,7 @@ class Connection(socketserver.BaseRequestHandler):
             return
         player, task_id = found
         query = Query(method, target, headers, task_id, self.standin.time())
-        query.abandoned = self._is_closed()
+        query.port, query.abandoned = self.client_address[1], self._is_closed()
         switch, barrier = self.standin.admit(query)
         try:
             if barrier:

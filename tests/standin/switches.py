@@ -57,6 +57,7 @@ class Query:
     task_id: str
     at: float
     answer: str = "no answer yet, or none because of a switch"
+    port: int = 0  # of the peer
     abandoned: bool = False  # the peer closed the connection before the query was read
 
     def __str__(self):
