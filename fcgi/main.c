@@ -112,14 +112,29 @@ static struct conf *load(const char *path, struct files *files)
     return conf;
 }
 
+enum { RETIREMENT_NEAR_DAYS = 30 };
+
+static void warn_of_retirement(const struct conf *conf)
+{
+    for (size_t i = 0; i < conf->providers.n; i++) {
+        const struct provider *provider = ((struct provider **)conf->providers.items)[i];
+        int64_t days = provider->retires ? provider_days_left(provider, wall_ms() / 1000) : INT64_MAX;
+        if (days <= RETIREMENT_NEAR_DAYS)
+            fprintf(stderr, "taskproxy: warning: provider %s %s on %s\n", provider->name,
+                    days < 0 ? "retired" : "retires", provider->retires);
+    }
+}
+
 /* Checks all provider files of the folder, even if no route names them. */
 static int check(const char *path, const struct conf *conf)
 {
     char *error = conf_check_providers(conf);
     if (error == NULL)
         error = master_refuses(conf);
-    if (error == NULL)
+    if (error == NULL) {
+        warn_of_retirement(conf);
         printf("%s: ok\n", path);
+    }
     return report(error);
 }
 

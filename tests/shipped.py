@@ -5,7 +5,7 @@ import re
 
 import jsonschema
 from recorded import ANSWERS, expectation, read_answer
-from stack import ROOT, read_json
+from stack import OTHER_PATHS, ROOT, read_json
 
 PROVIDERS = {file.stem: read_json(file) for file in sorted((ROOT / "conf" / "providers").glob("*.json"))}
 
@@ -52,9 +52,9 @@ def record(stack, provider: str, case: str, bare_id: str) -> dict:
 
 
 def native_path(provider: str, task: str) -> str:
-    """The provider's own path for a task named as in the unified path."""
+    """The path of the provider's route for a task named as in the unified path."""
     parts = iter(task.split("/"))
-    return re.sub(r"\{\w+\}", lambda _: next(parts), PROVIDERS[provider]["path"])
+    return re.sub(r"\{\w+\}", lambda _: next(parts), OTHER_PATHS.get(provider, PROVIDERS[provider]["path"]))
 
 
 def unified_path(provider: str, task: str) -> str:

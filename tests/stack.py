@@ -30,6 +30,8 @@ from standin import Standin
 
 # Time-outs of queries: on a busy machine they may take long, and must not fail.
 PATIENT = {"connect_timeout": "30s", "timeout": "30s"}
+# Paths of routes, here and at the stand-in, for providers whose own path is also another's.
+OTHER_PATHS = {"xai": "/xai/v1/videos/{task_id}"}
 LAST_LINES = 40  # of each log, in the report of a failed test
 LINE_LENGTH = 400
 
@@ -237,11 +239,13 @@ class Stack:
         return config if self._starts["redis"] else merged(config, {"redis": None})
 
     def _all_routes(self, main: dict) -> dict:
-        """Providers with signed tokens need a key of two halves and so a separate upstream, here on the same host."""
+        """Providers with signed tokens have a key of two halves and so a separate upstream, here on the same host."""
         routes = []
         for file in sorted(self.providers_dir.glob("*.json")):
-            signs = "{jwt}" in read_json(file)["auth"]["value"]
-            routes.append({"provider": file.stem, "upstream": "signed" if signs else "main"})
+            signs = "jwt}" in read_json(file)["auth"]["value"]
+            path = OTHER_PATHS.get(file.stem)
+            routes.append({"provider": file.stem, "upstream": "signed" if signs else "main",
+                           **({"path": path, "upstream_path": path} if path else {})})
         return {"upstreams": {"signed": {**main, "key_files": [str(self.signing_key_file)]}}, "routes": routes}
 
     def print_nginx(self) -> str:

@@ -155,7 +155,7 @@ static void refuse_nameless(struct claim *claim)
     decide(claim, NULL, CLAIM_NO_EVENT);
     if (log_once(&claim->ownership->nameless, provider->name, 0))
         log_warn("the answer for task %s/%s has no identity at %s; no team may read such tasks",
-                 provider->name, task_id(claim->task), provider->identity.text);
+                 provider->name, task_id(claim->task), ((struct json_path *)provider->identity.items)->text);
 }
 
 bool ownership_claim(struct ownership *ownership, struct claim *claim, const struct task *task,

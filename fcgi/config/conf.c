@@ -287,14 +287,16 @@ static const struct conf_upstream *find_upstream(const struct conf *conf, const 
     return NULL;
 }
 
-static bool are_key_pairs(const struct conf_upstream *upstream)
+/* Whether all keys are ACCESS_KEY:SECRET_KEY; without `all`, those with a colon. */
+static bool are_key_pairs(const struct conf_upstream *upstream, bool all)
 {
     for (size_t i = 0; i < upstream->keys.n; i++) {
         const char *key = conf_keys(upstream)[i].text;
         if (key == NULL)
             continue; /* not read */
         size_t access_len = strcspn(key, ":"), secret_len = strlen(key + access_len);
-        if (access_len == 0 || access_len > 256 || secret_len < 2 || secret_len > 257)
+        bool pair = access_len > 0 && access_len <= 256 && secret_len >= 2 && secret_len <= 257;
+        if (!pair && (all || secret_len > 0))
             return false;
     }
     return true;
@@ -325,11 +327,13 @@ static char *finish_route(struct conf *conf, size_t i)
     if (!pattern_same_variables(&r->path, &r->upstream_path))
         return conf_error(conf,
                           "/routes/%zu/path: must have the variables of upstream_path, in the same order", i);
-    if (strstr(r->provider->auth.value, "{jwt}") != NULL && !are_key_pairs(r->upstream))
+    bool needs_pairs = strstr(r->provider->auth.value, "{jwt}") != NULL;
+    bool signs = needs_pairs || strstr(r->provider->auth.value, "{key-or-jwt}") != NULL;
+    if (signs && !are_key_pairs(r->upstream, needs_pairs))
         return conf_error(conf,
                           "/routes/%zu/upstream: this provider's tokens are signed: each key file must "
-                          "contain ACCESS_KEY:SECRET_KEY, at most 256 characters each",
-                          i);
+                          "contain %sACCESS_KEY:SECRET_KEY, at most 256 characters each",
+                          i, needs_pairs ? "" : "a key without a colon, or ");
     r->named = true;
     for (size_t k = 0; k < i; k++) {
         const struct conf_route *other = conf_route(conf, k);
@@ -347,6 +351,10 @@ static char *finish_route(struct conf *conf, size_t i)
     }
     if (r->hook_secret.text != NULL && r->provider->hook.n == 0)
         return conf_error(conf, "/routes/%zu/hook_secret_file: the provider's file has no \"hook\"", i);
+    if (r->hook_secret.text != NULL &&
+        strcmp(r->path.variables[r->path.n_variables - 1]->name, "task_id") != 0)
+        return conf_error(conf,
+                          "/routes/%zu/hook_secret_file: the last variable of the path must be {task_id}", i);
     return NULL;
 }
 
@@ -407,7 +415,7 @@ static char *check_ownership(const struct conf *conf)
 {
     char *error = NULL;
     for (size_t i = 0; i < conf->routes.n && error == NULL; i++) {
-        if (conf_route(conf, i)->provider->identity.n_segments == 0)
+        if (conf_route(conf, i)->provider->identity.n == 0)
             error = conf_error(
                 conf, "/routes/%zu/provider: its file has no \"identity\", which \"ownership\" needs", i);
     }

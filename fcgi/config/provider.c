@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
-enum { PROVIDER_FILE_MAX = 256 * 1024 };
+enum { PROVIDER_FILE_MAX = 256 * 1024, DAY_LEN = 10 };
 
 #define STATE_WORDS "none|queued|running|succeeded|failed|cancelled"
 
@@ -48,6 +49,13 @@ enum state provider_state_of(const struct provider *p, struct json_object *statu
     return STATE_NONE;
 }
 
+int64_t provider_days_left(const struct provider *p, int64_t now_s)
+{
+    struct tm day = {0};
+    strptime(p->retires, "%Y-%m-%d", &day);
+    return timegm(&day) / 86400 - now_s / 86400;
+}
+
 /* ---- checks of single values, for the tables: the reason to refuse one, or NULL ---- */
 
 /* A condition without members always holds, which only makes sense for "ok". */
@@ -70,8 +78,20 @@ static const char *refuse_exception(const void *value)
 static const char *refuse_auth_value(const void *value)
 {
     const char *text = *(char *const *)value;
-    bool good = strstr(text, "{key}") != NULL || strstr(text, "{jwt}") != NULL;
-    return good ? NULL : "must contain {key} or {jwt}";
+    bool good = strstr(text, "{key}") != NULL || strstr(text, "{jwt}") != NULL ||
+                strstr(text, "{key-or-jwt}") != NULL;
+    return good ? NULL : "must contain {key}, {jwt} or {key-or-jwt}";
+}
+
+static const char *refuse_day(const void *value)
+{
+    const char *text = *(char *const *)value;
+    struct tm day = {0};
+    char same[32] = "";
+    if (strptime(text, "%Y-%m-%d", &day) != NULL)
+        utc_text(timegm(&day), same);
+    bool good = strlen(text) == DAY_LEN && memcmp(text, same, DAY_LEN) == 0;
+    return good ? NULL : "must be a day, such as \"2026-10-31\"";
 }
 
 static const char *refuse_star(const void *value)
@@ -128,8 +148,8 @@ static const struct table status_table = TABLE(STATUS, status_fields);
 static const struct field auth_fields[] = {
     FIELD("header", S_STRING, AUTH, header, REQUIRED, "the header that carries the key",
           .refuse = schema_refuse_name),
-    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key} or {jwt}", .max = 256,
-          .refuse = refuse_auth_value),
+    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key}, {jwt} or {key-or-jwt}",
+          .max = 256, .refuse = refuse_auth_value),
 };
 static const struct table auth_table = TABLE(AUTH, auth_fields);
 
@@ -212,8 +232,9 @@ static const struct field provider_fields[] = {
           "further headers of the query; {uuid} becomes a new UUID", ),
     FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "members of a webhook's body that may hold the task id",
           .refuse = refuse_star),
-    FIELD("identity", S_POINTER, PROVIDER, identity, "null",
-          "the member of an answer that names its task, for \"ownership\"", .refuse = refuse_star),
+    FIELD("identity", S_POINTERS, PROVIDER, identity, "null",
+          "members of an answer that may name its task, for \"ownership\": the first that is there",
+          .refuse = refuse_star),
     FIELD("ok", S_OBJECT, PROVIDER, ok, "{}",
           "condition that good answers meet, for upstreams that send errors with status 200",
           .table = &condition_table),
@@ -231,6 +252,8 @@ static const struct field provider_fields[] = {
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "members that the native view keeps", ),
     FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "where the unified view's members come from",
           .table = &unified_table),
+    FIELD("retires", S_STRING, PROVIDER, retires, "null",
+          "the last day of this interface at the upstream, such as \"2026-10-31\"", .refuse = refuse_day),
     FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often to query a running task", .table = &poll_table),
 };
 const struct table provider_table = TABLE(PROVIDER, provider_fields);
@@ -335,8 +358,6 @@ static char *finish(struct provider *p, const struct schema_source *source)
         error = make_grammars(p, source);
     if (error == NULL && pattern_init(&p->path, p->path_text, p->grammars, p->n_grammars, &why) < 0)
         error = schema_error(source, "/path: %s", why);
-    if (error == NULL && p->hook.n > 0 && p->path.n_variables != 1)
-        error = schema_error(source, "/hook: requires a \"path\" with one variable: a webhook has no others");
     if (error == NULL)
         error = check_result_path(p, source);
     if (error == NULL)

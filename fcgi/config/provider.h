@@ -93,7 +93,7 @@ struct result_query {
 
 struct provider_auth {
     char *header;
-    char *value; /* with "{key}" or "{jwt}" */
+    char *value; /* with "{key}", "{jwt}" or "{key-or-jwt}" */
 };
 
 /* How long a running task's snapshot is fresh: from min_ms for a young task to max_ms for an old one. */
@@ -107,18 +107,19 @@ struct provider {
     char *task_id_text;
     struct list variables; /* of struct pair: name and grammar */
     struct provider_auth auth;
-    struct list headers;       /* of struct pair */
-    struct list hook;          /* of struct json_path: where a webhook's body names the task */
-    struct json_path identity; /* where an answer names its task; n_segments 0: nowhere */
-    struct condition ok;       /* holds for every good answer */
-    struct list missing;       /* of struct condition: the task does not exist */
-    struct list refused;       /* of struct condition: the upstream refused the key */
-    struct list busy;          /* of struct condition: the key is rate limited */
+    struct list headers;  /* of struct pair */
+    struct list hook;     /* of struct json_path: where a webhook's body names the task */
+    struct list identity; /* of struct json_path: where an answer names its task */
+    struct condition ok;  /* holds for every good answer */
+    struct list missing;  /* of struct condition: the task does not exist */
+    struct list refused;  /* of struct condition: the upstream refused the key */
+    struct list busy;     /* of struct condition: the key is rate limited */
     struct provider_status status;
     struct result_query result;
     struct list keep_paths; /* of struct json_path, sorted by segments; none lies inside another one */
     struct unified_fields unified;
     struct provider_poll poll;
+    char *retires; /* the last day of this interface at the upstream, "2026-10-31"; NULL: not known */
 
     /* Made from the above: */
     struct grammar grammars[PATTERN_VARIABLES];
@@ -132,6 +133,9 @@ extern const struct table provider_table; /* of the file, for the manual */
 /* Reads the file; NULL with *ret_error (allocated) that names file, line and key. */
 struct provider *provider_load(struct files *files, const char *path, char **ret_error);
 void provider_free(struct provider *provider); /* NULL is allowed */
+
+/* The number of days until `retires`, which must be set; negative afterwards. */
+int64_t provider_days_left(const struct provider *provider, int64_t now_s);
 
 /* The state for a status value; STATE_NONE if the file does not list it. */
 enum state provider_state_of(const struct provider *provider, struct json_object *status);

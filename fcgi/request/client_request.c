@@ -143,6 +143,21 @@ static bool is_secret(const char *secret, const char *given, size_t given_len)
     return CRYPTO_memcmp(ours, theirs, DIGEST_SIZE) == 0;
 }
 
+/* The variables in the URL of a webhook, "/fal-ai/pika": what follows the secret. */
+static const char *hook_variables(const char *uri)
+{
+    const char *secret = strchr(uri + strlen(prefix), '/');
+    return secret == NULL ? "" : secret + 1 + strcspn(secret + 1, "/?#");
+}
+
+static size_t count_segments(const char *path)
+{
+    size_t n = 0;
+    for (; *path != '\0' && strchr("?#", *path) == NULL; path++)
+        n += *path == '/';
+    return n;
+}
+
 /* The route whose webhook address this is. NULL if no route has it: an unknown provider and a wrong secret look
  * the same and take the same time. */
 static const struct conf_route *find_hook(const struct conf *conf, const char *uri)
@@ -158,38 +173,44 @@ static const struct conf_route *find_hook(const struct conf *conf, const char *u
         const char *provider = route->provider->name;
         bool named = strlen(provider) == name_len && memcmp(provider, name, name_len) == 0;
         if (named && route->hook_secret.text != NULL &&
-            is_secret(route->hook_secret.text, secret, strcspn(secret, "?#")) && found == NULL)
+            is_secret(route->hook_secret.text, secret, strcspn(secret, "/?#")) &&
+            count_segments(hook_variables(uri)) == route->path.n_variables - 1 && found == NULL)
             found = route;
     }
     return found;
 }
 
-/* Finds the first of the provider's pointers that leads to a valid task id. */
-static bool find_id(const struct conf_route *route, struct json_object *doc, struct task *task)
+/* Finds the first of the provider's pointers that leads to a valid task id, which follows the variables of the URL. */
+static bool find_id(const struct conf_route *route, const char *variables, struct json_object *doc,
+                    struct task *task)
 {
+    char path[1 + TASK_ID_MAX];
+    int len = (int)strcspn(variables, "?#");
     const struct json_path *pointers = route->provider->hook.items;
     for (size_t i = 0; i < route->provider->hook.n; i++) {
         struct json_object *value;
         if (!json_at(doc, &pointers[i], NULL, &value))
             continue;
-        const char *id =
+        const char *task_id =
             json_object_is_type(value, json_type_int) ? json_object_to_json_string(value) : json_text(value);
-        if (id != NULL && strlen(id) < TASK_ID_MAX && pattern_takes_id(&route->path, id)) {
-            task_init(task, route, id);
+        if (task_id != NULL &&
+            snprintf(path, sizeof(path), "%.*s/%s", len, variables, task_id) < (int)sizeof(path) &&
+            pattern_takes_id(&route->path, path + 1)) {
+            task_init(task, route, path + 1);
             return true;
         }
     }
     return false;
 }
 
-enum problem client_request_hint(const struct conf_route *route, const char *body, size_t len,
+enum problem client_request_hint(const struct client_request *asked, const char *body, size_t len,
                                  struct task *ret_task)
 {
     struct json_error error;
     if (len > HOOK_BODY_MAX)
         return PROBLEM_TOO_LARGE;
     struct json_object *doc = json_read(body, len, HOOK_DEPTH_MAX, JSON_PLAIN, &error);
-    bool found = doc != NULL && find_id(route, doc, ret_task);
+    bool found = doc != NULL && find_id(asked->hook, hook_variables(asked->uri), doc, ret_task);
     json_object_put(doc);
     return found ? PROBLEM_NONE : PROBLEM_BAD_HOOK;
 }

@@ -15,9 +15,9 @@ struct client_request {
     enum route_kind kind;
     enum view_kind view;
     const struct conf_route
-        *hook;                 /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET: the provider's route */
-    int wait_s;                /* how long the client wants to wait for a change; 0: not at all */
-    bool stream;               /* the client wants server-sent events */
+        *hook;   /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
+    int wait_s;  /* how long the client wants to wait for a change; 0: not at all */
+    bool stream; /* the client wants server-sent events */
     const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
     const char *if_none_match; /* (ref) */
     const char *last_event_id; /* (ref) */
@@ -35,9 +35,9 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
 /* Whether the URI is that of a webhook, with the right secret or not. */
 bool client_request_is_hook(const char *uri);
 
-/* Reads the body of a webhook, which is only a hint: it names the task to poll, and nothing else in it is used.
- * Returns why the webhook is refused, if it is. */
-enum problem client_request_hint(const struct conf_route *hook, const char *body, size_t len,
+/* Reads the body of a webhook, which is only a hint: it names the task to poll, and nothing else in it is used. The
+ * variables of the task other than its id are in the URL. Returns why the webhook is refused, if it is. */
+enum problem client_request_hint(const struct client_request *asked, const char *body, size_t len,
                                  struct task *ret_task);
 
 /* Sets those facts of the answer that follow from the request. */

@@ -191,7 +191,7 @@ static enum step take_hint(struct request *r)
     size_t len;
     const char *body = fcgi_body(r->client, &len);
     struct task *task = &r->lookups.only.task;
-    enum problem problem = client_request_hint(r->asked.hook, body, len, task);
+    enum problem problem = client_request_hint(&r->asked, body, len, task);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
     poller_hint(r->requests->poller, task);

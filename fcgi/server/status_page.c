@@ -348,6 +348,22 @@ static struct json_object *teams_section(const struct conf *conf, const struct s
     return section;
 }
 
+/* The routed providers whose interface ends at the upstream. */
+static struct json_object *retiring_section(const struct conf *conf)
+{
+    struct json_object *section = json_object_new_array();
+    for (size_t i = 0; i < conf->providers.n; i++) {
+        const struct provider *provider = ((struct provider **)conf->providers.items)[i];
+        if (provider->retires == NULL)
+            continue;
+        struct json_object *row = add_row(section);
+        add_text(row, "provider", provider->name);
+        add_text(row, "retires", provider->retires);
+        add_number(row, "days_left", provider_days_left(provider, wall_ms() / 1000));
+    }
+    return section;
+}
+
 static struct json_object *tasks_section(void)
 {
     struct json_object *section = json_object_new_array();
@@ -374,6 +390,7 @@ static int print_status(const struct status_facts *facts, const struct shm_count
     json_object_object_add(page, "upstreams", upstreams_section(conf, total));
     json_object_object_add(page, "keys", keys_section(conf, total));
     json_object_object_add(page, "teams", teams_section(conf, total));
+    json_object_object_add(page, "retiring", retiring_section(conf));
     json_object_object_add(page, "most_watched", tasks_section());
     buf_puts(out,
              json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE | JSON_C_TO_STRING_PRETTY));

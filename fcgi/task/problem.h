@@ -16,7 +16,8 @@
     X(BAD_IDS, "bad_request", 400, "Bad request",                                                            \
       "ids must be 1 to 100 items of the form PROVIDER/ID, separated by commas.")                            \
     X(BAD_HOOK, "bad_request", 400, "Bad request",                                                           \
-      "The body is not JSON, or does not name a task where this provider's webhooks do.")                    \
+      "The body is not JSON, or does not name a task where this provider's webhooks do; or the URL has an "  \
+      "invalid variable.")                                                                                   \
     X(NOT_READY, "content_not_ready", 409, "Content not ready", "The task has not ended yet.")               \
     X(CONTENT_EXPIRED, "content_expired", 410, "Content expired", "The result has expired at the upstream.") \
     X(TOO_LARGE, "bad_request", 413, "Content too large", "The request body is too large.")                  \

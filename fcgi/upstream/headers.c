@@ -122,6 +122,12 @@ static void add_uuid(struct buf *out)
     buf_addf(out, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }
 
+static void add_token(struct buf *out, const char *key, struct jwt *jwt, int64_t now_s)
+{
+    jwt_renew(jwt, key, now_s);
+    buf_puts(out, jwt->text ? jwt->text : "");
+}
+
 void headers_add_template(struct headers *h, const char *name, const char *value, const char *key,
                           struct jwt *jwt, int64_t now_s)
 {
@@ -132,9 +138,14 @@ void headers_add_template(struct headers *h, const char *name, const char *value
             buf_puts(out, key);
             at += 5;
         } else if (jwt != NULL && strncmp(at, "{jwt}", 5) == 0) {
-            jwt_renew(jwt, key, now_s);
-            buf_puts(out, jwt->text ? jwt->text : "");
+            add_token(out, key, jwt, now_s);
             at += 5;
+        } else if (jwt != NULL && strncmp(at, "{key-or-jwt}", 12) == 0) {
+            if (strchr(key, ':') != NULL)
+                add_token(out, key, jwt, now_s);
+            else
+                buf_puts(out, key);
+            at += 12;
         } else if (strncmp(at, "{uuid}", 6) == 0) {
             add_uuid(out);
             at += 6;

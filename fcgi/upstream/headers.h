@@ -1,7 +1,8 @@
 /* headers: the header lines of a query, from the templates of a provider file and the key.
  *
  *     {key}   the key                {uuid}  a fresh UUID
- *     {jwt}   a JSON web token (HS256) that a key of the form ACCESS:SECRET has signed */
+ *     {jwt}   a JSON web token (HS256) that a key of the form ACCESS:SECRET has signed
+ *     {key-or-jwt}  the latter if the key has that form, and otherwise the key */
 #ifndef HEADERS_H
 #define HEADERS_H
 
@@ -28,7 +29,7 @@ struct headers {
 void headers_init(struct headers *headers);
 void headers_done(struct headers *headers); /* wipes the lines */
 
-/* Add a line as given, or with its templates filled in ({jwt} only if `jwt` is not NULL). A line that does
+/* Add a line as given, or with its templates filled in ({jwt} and {key-or-jwt} only if `jwt` is not NULL). A line that does
  * not fit is omitted. */
 void headers_add(struct headers *headers, const char *name, const char *value);
 void headers_add_template(struct headers *headers, const char *name, const char *value, const char *key,

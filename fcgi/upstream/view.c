@@ -747,7 +747,10 @@ static enum outcome read_result(const struct view_input *q, struct json_object *
 static void write_identity(const struct provider *p, struct json_object *doc, char out[static IDENTITY_SIZE])
 {
     struct json_object *value;
-    const char *text = json_at(doc, &p->identity, NULL, &value) ? scalar_text(value) : NULL;
+    const char *text = NULL;
+    for (size_t i = 0; i < p->identity.n && text == NULL; i++)
+        text =
+            json_at(doc, (struct json_path *)p->identity.items + i, NULL, &value) ? scalar_text(value) : NULL;
     if (text == NULL || text[0] == '\0')
         return;
     if (text[strspn(text, "0123456789")] == '\0')

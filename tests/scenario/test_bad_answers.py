@@ -104,8 +104,9 @@ def test_malformed_or_oversized_body_is_invalid_and_not_stored(everyone, provide
 
 # Providers with similar formats, so that one's success may be read as the other's.
 FAMILIES = (
-    {"sora", "newapi", "suno"}, {"kling", "kling-official", "kling-images"}, {"luma", "luma-aggregator"},
-    {"openai", "replicate", "seedance", "runway", "midjourney"},
+    {"sora", "newapi", "suno"}, {"kling", "kling-official", "kling-images"}, {"luma", "luma-aggregator", "luma-agents"},
+    {"openai", "replicate", "seedance", "runway", "midjourney", "openrouter", "gemini-interactions"}, {"heygen", "heygen3"},
+    {"fal", "fal-workflows"},
 )
 
 

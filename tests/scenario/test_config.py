@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,19 @@ def test_invalid_provider_file_is_refused_with_its_location(place, old, new, mes
 ], ids=lambda text: text[:40])
 def test_valid_configuration_is_ok(place, old, new):
     place.write(config=changed(CONFIG, old, new))
+    assert place.run("--check-config") == (0, "taskproxy.json: ok\n", "")
+
+
+def test_check_warns_of_a_provider_that_retires_soon_or_has_retired(place):
+    today = datetime.now(timezone.utc).date()
+    for days, words in ((-1000, "retired"), (10, "retires"), (100, None)):
+        day = today + timedelta(days=days)
+        place.write(provider=changed(PROVIDER, '"keep"', f'"retires": "{day}", "keep"'))
+        warning = f"taskproxy: warning: provider toy {words} on {day}\n" if words else ""
+        assert place.run("--check-config") == (0, "taskproxy.json: ok\n", warning)
+    place.write()
+    (place.folder / "providers" / "other.json").write_text(  # no route names it
+        PROVIDER.replace('"toy"', '"other"').replace('"keep"', '"retires": "2001-01-01", "keep"'))
     assert place.run("--check-config") == (0, "taskproxy.json: ok\n", "")
 
 

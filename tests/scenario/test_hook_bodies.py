@@ -56,13 +56,32 @@ def test_shipped_providers_find_the_task_where_their_file_says(make_stack, tmp_p
     stack.daemon.start()
     stack.nginx.start()
     for provider, pointers in taking.items():
-        task = expectation(provider, cases(provider)[0])["task"]
-        for pointer in pointers:
+        *variables, task = expectation(provider, cases(provider)[0])["task"].split("/")
+        others = "".join("/" + variable for variable in variables)
+        for pointer in [pointers] if isinstance(pointers, str) else pointers:
             body = json.dumps(functools.reduce(lambda inner, name: {name: inner}, reversed(pointer.split("/")[1:]), task))
-            assert post(stack, body.encode(), f"/v1/hooks/{provider}/{SECRET}").status == 204, (provider, pointer)
-        stack.wait_until(lambda: any(task in query.target for query in stack.standin.seen()), what=f"{provider}'s query")
+            assert post(stack, body.encode(), f"/v1/hooks/{provider}/{SECRET}{others}").status == 204, (provider, pointer)
+        stack.wait_until(lambda: any(f"{others}/" in query.target and task in query.target or not others and task in query.target
+                                     for query in stack.standin.seen()), what=f"{provider}'s query")
         stack.standin.reset_counts()
-    assert len(taking) >= 12
+    assert len(taking) >= 20
+    assert_variables_of_the_url_count(stack)
+
+
+def assert_variables_of_the_url_count(stack):
+    """The other variables of a task stand in the URL: as many as the path has, and valid ones."""
+    def status(path: str, task="bad") -> int:
+        return post(stack, json.dumps({"request_id": task, "task_id": task}).encode(), "/v1/hooks/" + path).status
+
+    assert status(f"fal/{SECRET}/fal-ai/pika?x=/y") == status(f"kling/{SECRET}/motion-control") == 204
+    stack.wait_until(lambda: stack.standin.count("bad") >= 2, what="the queries")
+    for path in ("fal/SECRET", "fal/SECRET/fal-ai", "fal/SECRET/fal-ai/pika/", "fal/SECRET/fal-ai/pika/x", "fal/SECRET/?/fal-ai/pika",
+                 "fal/wrong/fal-ai/pika", "kling/SECRET/text2video/x", "kling/text2video/SECRET"):
+        assert status(path.replace("SECRET", SECRET)) == 404, path
+    for path in ("fal/SECRET//pika", "fal/SECRET/fal-ai/..", "fal/SECRET/fal-ai/p%69ka", "kling/SECRET/nonsense", "kling/SECRET/",
+                 "kling/SECRET/" + 300 * "x"):
+        assert status(path.replace("SECRET", SECRET)) == 400, path
+    assert status(f"kling/{SECRET}/text2video", "text2video/bad") == status(f"fal/{SECRET}/fal-ai/pika", 300 * "x") == 400
 
 
 @pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "x" * 1000, "é"])

@@ -81,7 +81,7 @@ def test_busy_upstream_is_left_alone(make_stack):
     upstreams = stack.config["upstreams"]
     stack.configure(  # one upstream each, or the first 429 would pause all
         upstreams={provider: upstreams[upstream_of(stack, provider)] for provider in PROVIDERS},
-        routes=[{"provider": provider, "upstream": provider} for provider in PROVIDERS],
+        routes=[{**route, "upstream": route["provider"]} for route in stack.config["routes"]],
     )
     for turn in range(max(map(len, BUSY.values()))):
         stack.daemon.start()

@@ -220,6 +220,13 @@ def test_new_key_file_gives_a_new_token_after_a_reload(everyone):
     assert json.loads(base64.urlsafe_b64decode(token + "=="))["iss"] == "ak-new"
 
 
+def test_kling_takes_an_api_key_in_place_of_a_pair(everyone):
+    everyone.write_key(everyone.key, file=everyone.signing_key_file)
+    everyone.daemon.reload()
+    assert everyone.get(KLING + "1").status == 200
+    assert everyone.standin.seen("1")[0].headers["authorization"] == f"Bearer {everyone.key}"
+
+
 def test_key_secret_and_token_repeated_by_the_upstream_do_not_leak(everyone):
     everyone.get(KLING + "1")
     token = everyone.standin.seen("1")[0].headers["authorization"].removeprefix("Bearer ")

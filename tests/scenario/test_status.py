@@ -77,6 +77,15 @@ def test_rejected_key_is_degraded_and_identified_by_file_and_digest(make_stack):
     assert stack.key not in stack.get("/status").body.decode()
 
 
+def test_retiring_provider_is_listed_with_the_days_left(make_frozen):
+    stack = make_frozen(providers={"sora": {"retires": "2100-03-01"}}, redis=False)
+    (row,) = status(stack)["retiring"]
+    assert row == {"provider": "sora", "retires": "2100-03-01", "days_left": row["days_left"]} and row["days_left"] > 1000
+    stack.step(36 * 3600)
+    assert status(stack)["retiring"][0]["days_left"] in (row["days_left"] - 1, row["days_left"] - 2)
+    assert readiness(stack) == (200, "ready", [])
+
+
 def test_failure_of_the_past_is_not_degraded(make_frozen):
     """Without queries, nothing shows whether the upstream has recovered."""
     stack = make_frozen(config={"workers": 1, "upstreams": {"main": {"breaker_failures": 2}}})

@@ -1,10 +1,11 @@
 """The unified view, and lists of tasks in one request."""
 
 from helpers import time_out
-from shipped import PROVIDERS, UNIFIED_VIEW
+from shipped import PROVIDERS, UNIFIED_VIEW, record
 
 QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
-OWN_PARTS = {"fal": "fal-ai/pika/", "kling": "text2video/", "kling-official": "image2video/", "veo": "veo-3.0-generate-001/"}
+OWN_PARTS = {"fal": "fal-ai/pika/", "fal-workflows": "workflows/acme/film/", "kling": "text2video/", "kling-official": "image2video/", 
+             "veo": "veo-3.0-generate-001/"}
 
 
 def named(provider: str, bare_id: str) -> str:
@@ -34,16 +35,16 @@ def test_tasks_of_every_provider_pass_through_the_same_states(make_stack):
     stack = make_stack(every_provider=True, providers=QUICK, task_seconds=1000)
     names = [named(provider, str(1000 + i)) for i, provider in enumerate(PROVIDERS)]
 
-    def all_are(state, but_for=None):
+    def all_are(state, *but_for):
         answer = ask(stack, names)
         assert [f"{task['provider']}/{task['task_id']}" for task in tasks(answer)] == names
         for task in tasks(answer):
             UNIFIED_VIEW.validate(task)
-        return {t["provider"] for t in tasks(answer) if t["status"] != state} <= {but_for} and tasks(answer)
+        return {t["provider"] for t in tasks(answer) if t["status"] != state} <= {*but_for} and tasks(answer)
 
-    stack.wait_until(lambda: all_are("queued", but_for="veo"), what="all to be queued")  # for which Veo has no status
+    stack.wait_until(lambda: all_are("queued", "veo", "xai"), what="all to be queued")  # for which these have no status
     stack.standin.advance(500)
-    stack.wait_until(lambda: all_are("running", but_for="pika-feed"), what="all to run")  # nor has this provider of that
+    stack.wait_until(lambda: all_are("running", "pika-feed"), what="all to run")  # nor has this provider of that
     stack.standin.advance(600)
     ended = stack.wait_until(lambda: all_are("succeeded"), what="all to succeed")
     without_urls = {task["provider"] for task in ended if not task["results"]}
@@ -65,6 +66,25 @@ def test_failed_and_missing_tasks_look_alike_for_every_provider(make_stack):
     assert {task["status"] for task in failed} == {"failed"}
     assert {task["provider"] for task in failed if not task["error"]} == {"pixverse", "zhipu"}  # gives no reason
     assert set(codes(ask(stack, missing))) == {"task_not_found"}
+
+
+def test_new_apis_own_tasks_path_can_be_served_beside_ours(make_stack):
+    """new-api has /v1/tasks/KEY, as Runway has: a route's path gives it another name here."""
+    tasks_at = {"path": "/newapi/v1/tasks/{task_id}", "upstream_path": "/v1/tasks/{task_id}"}
+    stack = make_stack(every_provider=True, redis=False, daemon=False, nginx=False)
+    stack.configure(routes=[{**route, **(tasks_at if route["provider"] == "newapi" else {})} for route in stack.config["routes"]])
+    stack.daemon.start()
+    stack.nginx.start()
+    for number, case in ((7, "running"), (8, "succeeded")):
+        expected = record(stack, "newapi", case, f"90{number}")
+        native, unified = stack.get(f"/newapi/v1/tasks/90{number}"), stack.get(f"/v1/tasks/newapi/90{number}")
+        assert (native.json(), unified.json()) == (expected["native"], expected["unified"])
+        assert tasks(ask(stack, [f"newapi/90{number}"])) == [expected["unified"]]
+        assert {query.target for query in stack.standin.seen(f"90{number}")} == {f"/v1/tasks/90{number}"}
+    assert stack.get("/v1/tasks/17").json()["id"] == "17"  # Runway's native path is that of new-api
+    assert stack.get("/v1/tasks/runway/17").json()["provider"] == "runway"
+    for path in ("/v1/tasks/907/artifacts/video/content", "/v1/tasks/907/artifacts"):
+        assert outcome(stack.get(path)) == (404, "not_found")
 
 
 # Lists

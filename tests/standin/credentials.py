@@ -46,5 +46,10 @@ def kling_token(headers: dict, keys: set) -> str | None:
     return None
 
 
+def kling_key(headers: dict, keys: set) -> str | None:
+    """`Authorization: Bearer KEY`, or a token as above."""
+    return kling_token(headers, keys) or scheme("Bearer")(headers, keys)
+
+
 def _decoded(part: str) -> bytes:
     return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)

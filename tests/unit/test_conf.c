@@ -25,6 +25,8 @@ static struct conf *load_text(const char *text, char **ret_error)
         {"/etc/x/t.json", text, 0},
         {"/etc/x/key", "sk-12345678\n", 0},
         {"/etc/x/pair", "access:secret\r\n", 0},
+        {"/etc/x/half", "access-key:\n", 0},
+        {"/etc/x/hook", "0123456789abcdef0123456789abcdef\n", 0},
         {"/etc/x/short", "sk-1\n", 0},
         {"/etc/x/empty", "\n", 0},
         {"/etc/x/two-lines", "sk-12345678\nsk-87654321\n", 0},
@@ -37,6 +39,13 @@ static struct conf *load_text(const char *text, char **ret_error)
         {"/etc/x/bad-teams", "{\"web\":{\"token_sha256\":[],\n\"providers\":[\"q\"]}}", 0},
         {"/etc/x/providers/p.json", PROVIDER("p", "{key}") ",\"identity\":\"/id\"}", 0},
         {"/etc/x/providers/q.json", PROVIDER("q", "{jwt}") "}", 0},
+        {"/etc/x/providers/r.json", PROVIDER("r", "{key-or-jwt}") "}", 0},
+        {"/etc/x/providers/h.json",
+         "{\"name\":\"h\",\"path\":\"/h/{task_id}/"
+         "{kind}\",\"task_id\":\"[a-z]+\",\"variables\":{\"kind\":\"[a-z]+\"},"
+         "\"hook\":\"/id\",\"auth\":{\"header\":\"A\",\"value\":\"{key}\"},\"status\":{\"at\":\"/"
+         "s\"},\"keep\":[\"/s\"]}",
+         0},
         {"/etc/x/providers/bad.json", "{\n\"name\":5}", 0},
     };
     *ret_error = NULL;
@@ -121,6 +130,15 @@ TEST(signing_key_has_two_halves)
         load_good("{" UPSTREAM(URL ",\"key_files\":[\"pair\"]") ",\"routes\":[{\"provider\":\"q\","
                                                                 "\"upstream\":\"main\"}]}");
     assert_string_equal(conf_keys(conf_upstream(conf, 0))[0].text, "access:secret");
+    conf_free(conf);
+}
+
+TEST(keys_of_both_kinds_may_share_a_pool)
+{
+    struct conf *conf =
+        load_good("{" UPSTREAM(URL ",\"key_files\":[\"key\",\"pair\"]") ",\"routes\":[{\"provider\":\"r\","
+                                                                        "\"upstream\":\"main\"}]}");
+    assert_int_equal(conf_upstream(conf, 0)->keys.n, 2);
     conf_free(conf);
 }
 
@@ -397,6 +415,16 @@ TEST(every_error_has_its_exact_message)
          AT("/routes/0/upstream") "this provider's tokens are signed: each key file must contain "
                                   "ACCESS_KEY:SECRET_KEY, at "
                                   "most 256 characters each"},
+        {"{" UPSTREAM(
+             URL
+             ",\"key_files\":[\"key\",\"half\"]") ",\"routes\":[{\"provider\":\"r\",\"upstream\":\"main\"}]}",
+         AT("/routes/0/upstream") "this provider's tokens are signed: each key file must contain a key "
+                                  "without a "
+                                  "colon, or ACCESS_KEY:SECRET_KEY, at most 256 characters each"},
+        {WITH_ROUTES(ROUTE(",\"hook_secret_file\":\"hook\"")),
+         AT("/routes/0/hook_secret_file") "the provider's file has no \"hook\""},
+        {WITH_ROUTES("{\"provider\":\"h\",\"upstream\":\"main\",\"hook_secret_file\":\"hook\"}"),
+         AT("/routes/0/hook_secret_file") "the last variable of the path must be {task_id}"},
         {WITH_ROUTES(ROUTE(",\"path\":\"x\"")), AT("/routes/0/path") "must begin with '/'"},
         {WITH_ROUTES(ROUTE(",\"path\":\"/x/{other}\"")),
          AT("/routes/0/path") "names a variable that is neither \"task_id\" nor in \"variables\""},
@@ -458,6 +486,7 @@ int main(void)
         cmocka_unit_test(teams_file_is_read),
         cmocka_unit_test(upstream_may_have_several_keys),
         cmocka_unit_test(signing_key_has_two_halves),
+        cmocka_unit_test(keys_of_both_kinds_may_share_a_pool),
         cmocka_unit_test(two_routes_may_serve_one_provider_on_different_paths),
         cmocka_unit_test(socket_group_may_be_null),
         cmocka_unit_test(redis_addresses_are_parsed),

@@ -57,6 +57,22 @@ TEST(template_is_filled_with_the_key)
     assert_null(jwt.text);
 }
 
+TEST(key_or_jwt_is_the_key_unless_it_has_two_halves)
+{
+    struct jwt jwt = {0};
+    char *line = line_of("Bearer {key-or-jwt}!", "sk-1", &jwt);
+    assert_string_equal(line, "X-Key: Bearer sk-1!");
+    assert_null(jwt.text);
+    free(line);
+    line = line_of("{key-or-jwt}", "access:secret", &jwt);
+    assert_string_equal(line + strlen("X-Key: "), jwt.text);
+    free(line);
+    jwt_done(&jwt);
+    line = line_of("{key-or-jwt}", "sk-1", NULL);
+    assert_string_equal(line, "X-Key: {key-or-jwt}");
+    free(line);
+}
+
 TEST(uuid_is_version_4_and_new_each_time)
 {
     struct jwt jwt = {0};
@@ -170,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(oversized_headers_are_omitted_and_the_rest_keep_their_order),
         cmocka_unit_test(template_is_filled_with_the_key),
+        cmocka_unit_test(key_or_jwt_is_the_key_unless_it_has_two_halves),
         cmocka_unit_test(uuid_is_version_4_and_new_each_time),
         cmocka_unit_test(token_is_signed_with_the_secret_half_and_names_the_other),
         cmocka_unit_test(token_is_reused_until_shortly_before_it_expires),

@@ -11,6 +11,8 @@
 #define AUTH ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\"}"
 #define REST ",\"status\":{\"at\":\"/s\",\"running\":[\"R\"]},\"keep\":[\"/s\"]}"
 
+#define AT(pointer) "/etc/x/p.json:1: " pointer ": "
+
 static struct provider *load(const char *text, char **ret_error)
 {
     struct given file = {.path = "/etc/x/p.json", .text = text};
@@ -44,6 +46,32 @@ TEST(minimal_file_has_defaults)
     assert_null(p->result.path);
     provider_free(p);
     provider_free(NULL);
+}
+
+TEST(days_are_counted_to_the_day_on_which_the_provider_retires)
+{
+    static const int64_t day_s = 86400, noon_s = 1793448000; /* 2026-10-31T12:00:00Z */
+    struct provider *p = load_good(HEAD AUTH ",\"retires\":\"2026-10-31\"" REST);
+    assert_int_equal(provider_days_left(p, noon_s), 0);
+    assert_int_equal(provider_days_left(p, noon_s - day_s / 2), 0);
+    assert_int_equal(provider_days_left(p, noon_s - day_s / 2 - 1), 1);
+    assert_int_equal(provider_days_left(p, noon_s + day_s / 2), -1);
+    assert_int_equal(provider_days_left(p, noon_s - 365 * day_s), 365);
+    provider_free(p);
+}
+
+TEST(day_must_exist)
+{
+    static const char *const bad[] = {
+        "",           "2026-10-32",  "2026-02-29", "2026-1-1", "26-10-31", "2026-10-31 ", "2026-10-31T",
+        "31.10.2026", "2026-10-31x", "tomorrow"};
+    for (size_t i = 0; i < NELEMS(bad); i++) {
+        char *error = NULL, *text = xasprintf(HEAD AUTH ",\"retires\":\"%s\"" REST, bad[i]);
+        assert_null(load(text, &error));
+        assert_string_equal(error, AT("/retires") "must be a day, such as \"2026-10-31\"");
+        free(error);
+        free(text);
+    }
 }
 
 TEST(digest_is_that_of_the_bytes)
@@ -123,7 +151,6 @@ TEST(route_may_have_another_path_with_the_same_variables)
 
 TEST(every_error_is_reported_with_its_location)
 {
-#define AT(pointer)     "/etc/x/p.json:1: " pointer ": "
 #define STATUS(members) ",\"status\":{\"at\":\"/s\"," members "}"
     static const struct {
         const char *text;
@@ -137,7 +164,7 @@ TEST(every_error_is_reported_with_its_location)
         {HEAD ",\"auth\":{\"header\":\"\",\"value\":\"{key}\"}" REST,
          AT("/auth/header") "a name must have 1 to 64 letters, digits, '_' and '-'"},
         {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"Bearer\"}" REST,
-         AT("/auth/value") "must contain {key} or {jwt}"},
+         AT("/auth/value") "must contain {key}, {jwt} or {key-or-jwt}"},
         {HEAD ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\\r\\nB: c\"}" REST,
          AT("/auth/value") "must not contain control characters"},
         {HEAD AUTH ",\"headers\":{\"a\":\"x\"}" REST, AT("/headers") "a is the header of \"auth\""},
@@ -226,6 +253,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(minimal_file_has_defaults),
+        cmocka_unit_test(days_are_counted_to_the_day_on_which_the_provider_retires),
+        cmocka_unit_test(day_must_exist),
         cmocka_unit_test(digest_is_that_of_the_bytes),
         cmocka_unit_test(keep_paths_with_a_common_beginning_are_adjacent),
         cmocka_unit_test(status_value_may_have_any_scalar_type),
