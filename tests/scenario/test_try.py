@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,23 @@ def files_of(case) -> list:
 def documents(printed: str) -> list:
     """The JSON documents behind the two titles, native and unified."""
     return [json.loads(part.split(":\n", 1)[1]) for part in printed.split("\nnative view")[1].split("\nunified view")]
+
+
+def test_tutorial_works_as_written(tmp_path):
+    """The commands of conf/providers/README.md print what stands below them. json-c's versions differ in white space."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "taskproxy").symlink_to(Path(BINARY).resolve())
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    text, printed = (ROOT / "conf" / "providers" / "README.md").read_text(), ""
+    blocks = re.findall(r"^```(sh|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [kind for kind, _ in blocks].count("text") >= 4
+    for kind, block in blocks:
+        if kind == "text":
+            assert "".join(printed.split()) == "".join(block.split())
+            continue
+        done = subprocess.run(["sh", "-ec", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), block
+        printed = done.stdout
 
 
 # test_providers.py sends all recorded answers through the whole daemon.
