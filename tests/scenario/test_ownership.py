@@ -247,7 +247,8 @@ def test_budget_does_not_tell_a_foreign_task_from_a_missing_one(make_stack, path
 def test_number_of_queries_does_not_tell_a_foreign_task_from_a_missing_one(make_stack, path, keys):
     """A missing task is queried with each key; a task that has ended may need a second query."""
     teams = {"web": {"providers": ["sora", "fal"]}, "film": {"providers": ["sora", "fal"], "queries_per_minute": 7}}
-    stack = owning_stack(make_stack, clock=True, teams=teams, every_provider=True)
+    routes = [{"provider": provider, "upstream": "main"} for provider in ("sora", "fal")]
+    stack = owning_stack(make_stack, clock=True, teams=teams, config={"routes": routes})
     files = [stack.folder / f"key-{number}" for number in range(keys)]
     stack.standin.keys = {f"{stack.key}-{file.name}" for file in files}
     for file in files:
