@@ -272,7 +272,7 @@ int worker_main(int index, int slot, const char *path)
         log_setup((enum log_level)w.conf->log_level, (enum log_format)w.conf->log_format, mark);
         error = sandbox_become(w.conf->user);
     }
-    if (error != NULL) {
+    if (w.conf == NULL || error != NULL) {
         log_error("%s", error);
         free(error);
         conf_free(w.conf);
