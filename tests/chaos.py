@@ -88,20 +88,20 @@ class Chaos:
             await asyncio.sleep(0.2)
 
     def _check_queries(self) -> None:
-        """Ignores queries that may be repeated at once: those whose connection breaks, those with a rejected key, and those
-        that their worker abandoned before the stand-in read them."""
-        by_task = {}
+        """Ignores queries that a worker may repeat at once: those whose connection breaks, those with a rejected key, and those
+        that it abandoned before the stand-in read them. Another worker may also repeat those that it abandoned later."""
+        by_task, by_worker = {}, {}
         for query in self.stack.standin.seen():
-            if not query.abandoned and query.answer.startswith(("200", "429", "500")):
-                by_task.setdefault((query.task_id, query.headers.get("authorization")), []).append(query)
+            name = (query.task_id, query.headers.get("authorization"))
+            if not query.answer.startswith(("200", "429", "500")) or query.closed == query.at:
+                continue
+            if not query.closed or query.closed > query.at + chaos_clients.TIMEOUT + EARLY:
+                by_task.setdefault(name, []).append(query)
+            by_worker.setdefault((*name, self._owner(query)), []).append(query)
         for queries in by_task.values():
             self._check_intervals(queries, "two workers", lambda query: not self.faults.were_apart(query.at, AFTER_FAULT))
-            by_worker = {}
-            for query in queries:
-                by_worker.setdefault(self._owner(query), []).append(query)
-            by_worker.pop(None, None)
-            for pid, own in by_worker.items():
-                self._check_intervals(own, f"process {pid}", lambda _: True)
+        for (*_, pid), queries in by_worker.items():
+            self._check_intervals(queries, f"process {pid}", lambda _, pid=pid: pid is not None)
 
     def _owner(self, query) -> int | None:
         """The worker that has sent it; None if its connection was never found."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIO = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", "4", "-rfEsx", "--durations=15", "-p", "no:cacheprovider", "tests/scenario"]
 
+
 class Count(NamedTuple):
     """Numbers of tests by result."""
 
@@ -54,6 +55,12 @@ def unit() -> Count:
     return counted(["tests/unit/run-unit", *(f"build/asan/unit/{source.stem}" for source in sources)])
 
 
+def chaos(minutes: float, seed: int) -> Count:
+    """The whole run is one test."""
+    status, _ = run(["env", f"MINUTES={minutes}", f"SEED={seed}", "tests/chaos.py"])
+    return Count(passed=1) if status == 0 else Count(failed=1)
+
+
 def scenario(*options: str) -> Count:
     return counted([*SCENARIO, *options])
 
@@ -83,7 +90,7 @@ def run(command: list[str]) -> tuple[int, str]:
 
 def telling(lines) -> list[str]:
     """The lines that name failed tests, or the last ten lines if none does."""
-    named = [line.rstrip() for line in lines if re.match(r"FAILED |ERROR |\[  FAILED  \] |--- |.*ERROR: \w+Sanitizer|SUMMARY: ", line)]
+    named = [line.rstrip() for line in lines if re.match(r" *FOUND: |FAILED |ERROR |\[  FAILED  \] |--- |.*ERROR: \w+Sanitizer|SUMMARY: ", line)]
     return named or [line.rstrip() for line in [*lines][-10:]]
 
 

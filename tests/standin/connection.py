@@ -45,6 +45,7 @@ class Connection(socketserver.BaseRequestHandler):
         self.standin = self.server.standin
         self.received = b""
         self.answered = False  # whether this connection had an earlier query
+        self.query = None  # the last one
         self.socket = self.request
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.standin.context:
@@ -54,6 +55,8 @@ class Connection(socketserver.BaseRequestHandler):
 
     def finish(self):
         self.standin.closed(self.socket)
+        if self.query and not self.query.closed:
+            self.query.closed = self.standin.time()
         self.socket.close()
 
     def handle(self):
@@ -100,8 +103,9 @@ class Connection(socketserver.BaseRequestHandler):
             self._send(players.reply_json(404, {"error": {"message": message, "type": "invalid_request_error"}}), Switch())
             return
         player, task_id = found
-        query = Query(method, target, headers, task_id, self.standin.time())
-        query.port, query.abandoned = self.client_address[1], self._is_closed()
+        query = self.query = Query(method, target, headers, task_id, self.standin.time())
+        query.port = self.client_address[1]
+        query.closed = query.at if self._is_closed() else None
         switch, barrier = self.standin.admit(query)
         try:
             if barrier:

@@ -58,7 +58,7 @@ class Query:
     at: float
     answer: str = "no answer yet, or none because of a switch"
     port: int = 0  # of the peer
-    abandoned: bool = False  # the peer closed the connection before the query was read
+    closed: float | None = None  # when the peer was seen to close the connection without another query on it
 
     def __str__(self):
         clock = time.strftime("%H:%M:%S", time.localtime(self.at))
