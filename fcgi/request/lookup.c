@@ -407,6 +407,14 @@ void lookups_give_up(struct lookups *ls, enum problem problem)
     lookups_leave(ls);
 }
 
+bool lookups_have_view(const struct lookups *ls)
+{
+    size_t i = 0;
+    while (i < ls->n && ls->items[i].snapshot == NULL)
+        i++;
+    return i < ls->n;
+}
+
 void lookups_done(struct lookups *ls)
 {
     lookups_leave(ls);

@@ -105,6 +105,9 @@ void lookups_leave(struct lookups *lookups);
 /* Sets the problem of lookups without a result, and stops waiting. */
 void lookups_give_up(struct lookups *lookups, enum problem problem);
 
+/* Whether there is a view of any of the tasks. */
+bool lookups_have_view(const struct lookups *lookups);
+
 /* The longest time that any of the fetches may take. */
 int64_t lookups_timeout_ms(const struct lookups *lookups);
 

@@ -622,7 +622,7 @@ static void make_answer(const struct request *r, struct answer *ret_answer)
     const struct answer_facts *facts = &r->facts;
     if (r->asked.preflight && facts->problem == PROBLEM_NONE)
         answer_preflight(ret_answer, facts, fcgi_param(r->client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
-    else if (facts->problem != PROBLEM_NONE && r->lookups.only.snapshot == NULL)
+    else if (facts->problem != PROBLEM_NONE && !lookups_have_view(&r->lookups))
         answer_problem(ret_answer, facts);
     else if (r->asked.kind == ROUTE_HOOK)
         answer_nothing(ret_answer, facts);

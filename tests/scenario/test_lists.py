@@ -10,7 +10,7 @@ import pytest
 from fastcgi import Connection, request, task_params
 from helpers import worker_pid
 from teaming import bearer, refusal, teams_stack
-from watching import NATIVE, end, hold, quick, run
+from watching import INTERVAL, NATIVE, end, hold, quick, run
 
 HITS = {"level": "memory"}
 
@@ -51,6 +51,24 @@ def test_waiter_limit_counts_tasks(make_frozen):
     end(stack)
     stack.clock.run()
     assert [len(listed(ask.result())) for ask in held] == [8, 1]
+
+
+def test_list_over_the_waiter_limit_has_the_views_that_are_known(make_frozen):
+    stack = make_frozen(**quick(limits={"waiters": 2}), redis=False)
+    run(stack)
+    assert stack.get(ids("t0", "t1")).status == 200
+    stack.step(INTERVAL)
+    with stack.standin.hold("slow") as barrier:
+        asked = [stack.background(stack.task, "slow") for _ in range(2)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 2)
+        single, several, unknown = stack.task("t0"), stack.get(ids("t1", "new", "t0")), stack.get(ids("new"))
+        assert (single.status, single.headers["x-cache"]) == (several.status, several.headers["x-cache"]) == (200, "STALE")
+        assert [task.get("code", task.get("task_id")) for task in several.json()["tasks"]] == ["t1", "overloaded", "t0"]
+        assert int(several.headers["retry-after"]) >= 1
+        assert (unknown.status, unknown.json()["code"], unknown.headers["retry-after"]) == (503, "overloaded", "1")
+        barrier.release()
+        assert {ask.result().status for ask in asked} == {200}
 
 
 def test_watcher_limit_of_a_team_counts_tasks(make_frozen):

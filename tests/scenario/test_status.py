@@ -211,6 +211,19 @@ def test_status_is_printed_without_nginx_and_by_exit_status(make_stack):
     assert done.stderr == f"taskproxy: cannot connect to {stack.status_socket}: No such file or directory\n"
 
 
+def test_stopped_master_ends_in_a_time_out(make_stack):
+    """It stops as a whole, so the status server waits for a page, and the program for both."""
+    stack = make_stack(nginx=False, redis=False)
+    stack.daemon.freeze()
+    try:
+        done = stack.daemon.run("--status")
+    finally:
+        stack.daemon.thaw()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"taskproxy: the status server at {stack.status_socket} sent no status\n"
+    stack.wait_until(lambda: stack.daemon.run("--status").returncode == 0, what="a status")
+
+
 @pytest.mark.parametrize("answer", (
     b"", b"\1\6\0\1\0\4\0\0", b"\1\6\0\1\0\4\0\0\r\n\r\n" + b"\1\3\0\1\0\10\0\0" + bytes(8),
     b"\1\6\0\1\0\x10\0\1\r\n\r\n{\"status\":1}\0" + b"\1\3\0\1\0\10\0\0" + bytes(8),
