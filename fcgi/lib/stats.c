@@ -74,11 +74,26 @@ bool shm_counters_key_is(const char *key, const char *metric)
     return strncmp(key, metric, len) == 0 && (key[len] == '\0' || key[len] == '{');
 }
 
+static bool ends_in(const char *key, const char *suffix)
+{
+    size_t name = strcspn(key, "{"), len = strlen(suffix);
+    return name > len && memcmp(key + name - len, suffix, len) == 0;
+}
+
+static bool is_time(const char *key)
+{
+    return ends_in(key, "_timestamp_seconds");
+}
+
 static bool is_total(const char *key, size_t width)
 {
-    static const char suffix[] = "_total";
-    size_t name = strcspn(key, "{"), len = sizeof(suffix) - 1;
-    return width > 1 || (name > len && memcmp(key + name - len, suffix, len) == 0);
+    return width > 1 || ends_in(key, "_total") || is_time(key);
+}
+
+/* Times are not added up: the latest one remains. */
+static int64_t fold_value(const char *key, int64_t a, int64_t b)
+{
+    return is_time(key) ? max64(a, b) : a + b;
 }
 
 bool shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
@@ -95,8 +110,10 @@ bool shm_counters_fold(struct shm_counters *into, const struct shm_counters *fro
             continue;
         size_t to = shm_counters_series(into, key, width, at);
         whole &= to < SHM_COUNTERS_VALUES;
-        for (size_t i = 0; to < SHM_COUNTERS_VALUES && i < width; i++)
-            shm_counters_add(into, to + i, __atomic_load_n(&from->values[at + i], __ATOMIC_RELAXED));
+        for (size_t i = 0; to < SHM_COUNTERS_VALUES && i < width; i++) {
+            int64_t value = __atomic_load_n(&from->values[at + i], __ATOMIC_RELAXED);
+            series_set(&into->values[to + i], fold_value(key, into->values[to + i], value));
+        }
     }
     return whole;
 }

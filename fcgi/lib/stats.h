@@ -112,6 +112,8 @@
     X(KEYS_REJECTED, gauge, "keys_rejected",                                                                 \
       "Workers in which the upstream has rejected the key since its last good answer")                       \
     X(KEYS_ASIDE, gauge, "keys_set_aside", "Workers that have suspended the key because it was refused")     \
+    X(KEY_QUERIED_AT, gauge, "key_last_query_timestamp_seconds",                                             \
+      "When the last query with the key was sent; 0: never")                                                 \
     X(KEYS_UNPROVEN, gauge, "keys_unproven",                                                                 \
       "Workers that had the key rejected, but have not used it in the last ten minutes")                     \
     X(KEYS_RESTING, gauge, "keys_resting", "Workers that rest the key because it is rate limited")           \
@@ -194,10 +196,11 @@ bool shm_counters_key_is(const char *key, const char *metric);
 
 enum shm_counters_part {
     SHM_COUNTERS_ALL,
-    SHM_COUNTERS_TOTALS /* counters, whose names end in "_total", and histograms */
+    SHM_COUNTERS_TOTALS /* counters, whose names end in "_total", histograms, and times */
 };
 
-/* Adds the values of another slot to those with the same keys; false if there was no room for all of them. */
+/* Adds the values of another slot to those with the same keys; of times, whose names end in "_timestamp_seconds", the
+ * latest one remains. False if there was no room for all of them. */
 bool shm_counters_fold(struct shm_counters *into, const struct shm_counters *from,
                        enum shm_counters_part part);
 

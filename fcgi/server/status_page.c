@@ -213,6 +213,14 @@ static void add_number(struct json_object *row, const char *name, int64_t value)
     json_object_object_add(row, name, json_object_new_int64(value));
 }
 
+/* null if it is 0. */
+static void add_time(struct json_object *row, const char *name, int64_t unix_seconds)
+{
+    char text[32];
+    utc_text(unix_seconds, text);
+    json_object_object_add(row, name, unix_seconds > 0 ? json_object_new_string(text) : NULL);
+}
+
 static struct json_object *add_row(struct json_object *array)
 {
     struct json_object *row = json_object_new_object();
@@ -223,11 +231,9 @@ static struct json_object *add_row(struct json_object *array)
 static struct json_object *program_section(const struct status_facts *facts, const struct shm_counters *total)
 {
     struct json_object *row = json_object_new_object();
-    char at[32];
-    utc_text(stat_read(total, STAT_RELOADED_AT), at);
     add_text(row, "version", TASKPROXY_VERSION);
     add_number(row, "uptime_s", facts->uptime_s);
-    add_text(row, "configuration_of", at);
+    add_time(row, "configuration_of", stat_read(total, STAT_RELOADED_AT));
     add_number(row, "reloads", stat_read(total, STAT_RELOADS));
     add_number(row, "refused", stat_read(total, STAT_RELOADS_REFUSED));
     add_number(row, "worker_deaths", stat_read(total, STAT_WORKER_DEATHS));
@@ -283,6 +289,18 @@ static struct json_object *now_section(const struct shm_counters *total)
     return row;
 }
 
+/* With any of its keys. */
+static int64_t last_query(const struct conf_upstream *upstream, const struct shm_counters *total)
+{
+    int64_t last = 0;
+    for (size_t i = 0; i < upstream->keys.n; i++) {
+        struct key_reading key;
+        upstream_stats_read_key(upstream, i, total, &key);
+        last = max64(last, key.queried_at);
+    }
+    return last;
+}
+
 static struct json_object *upstreams_section(const struct conf *conf, const struct shm_counters *total)
 {
     struct json_object *section = json_object_new_array();
@@ -293,6 +311,7 @@ static struct json_object *upstreams_section(const struct conf *conf, const stru
         add_text(row, "upstream", upstream->name);
         bool unproven = series_read(total, FAMILY_BREAKER_UNPROVEN, "upstream", upstream->name) > 0;
         add_text(row, "breaker", open ? "open" : unproven ? "not tried for 10 min" : "closed");
+        add_time(row, "last_query", last_query(upstream, total));
         add_number(row, "in_flight",
                    series_read(total, FAMILY_UPSTREAM_IN_FLIGHT, "upstream", upstream->name));
         add_number(row, "queries", series_read(total, FAMILY_UPSTREAM_QUERIES, "upstream", upstream->name));
@@ -316,6 +335,7 @@ static void add_key(struct json_object *section, const struct conf_upstream *ups
              : key.resting > 0  ? "resting"
              : key.unproven > 0 ? "not tried for 10 min"
                                 : "in use");
+    add_time(row, "last_query", key.queried_at);
     add_number(row, "refusals", key.refusals);
 }
 

@@ -232,7 +232,7 @@ static void send_query(struct upstream_call *call)
     call->http = http_get(origin->upstreams->http, &request, on_http_answer, call);
     headers_done(&headers);
     call->sent_ns = uv_hrtime();
-    upstream_stats_sent(&origin->stats);
+    upstream_stats_sent(&origin->stats, call->choice->key);
     enter(call, &origin->running);
     set_timer(origin);
 }

@@ -28,7 +28,8 @@ static void init_keys(struct upstream_stats *s, const struct conf_upstream *conf
                                         .rejected = key_series(FAMILY_KEYS_REJECTED, conf, i, mark),
                                         .aside = key_series(FAMILY_KEYS_ASIDE, conf, i, mark),
                                         .resting = key_series(FAMILY_KEYS_RESTING, conf, i, mark),
-                                        .unproven = key_series(FAMILY_KEYS_UNPROVEN, conf, i, mark)};
+                                        .unproven = key_series(FAMILY_KEYS_UNPROVEN, conf, i, mark),
+                                        .queried_at = key_series(FAMILY_KEY_QUERIED_AT, conf, i, mark)};
     }
 }
 
@@ -60,8 +61,9 @@ void upstream_stats_done(struct upstream_stats *s)
     free(s->keys);
 }
 
-void upstream_stats_sent(struct upstream_stats *s)
+void upstream_stats_sent(struct upstream_stats *s, size_t key)
 {
+    series_set(s->keys[key].queried_at, wall_ms() / 1000);
     series_add(s->queries, 1);
     series_add(s->in_flight, 1);
 }
@@ -110,4 +112,5 @@ void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const s
     ret->aside = read_key(conf, ret, sum, FAMILY_KEYS_ASIDE);
     ret->resting = read_key(conf, ret, sum, FAMILY_KEYS_RESTING);
     ret->unproven = read_key(conf, ret, sum, FAMILY_KEYS_UNPROVEN);
+    ret->queried_at = read_key(conf, ret, sum, FAMILY_KEY_QUERIED_AT);
 }

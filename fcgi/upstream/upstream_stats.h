@@ -12,7 +12,7 @@
 enum { PROVEN_MS = 10 * 60 * 1000 };
 
 struct key_stats {
-    int64_t *refusals, *rejected, *aside, *resting, *unproven;
+    int64_t *refusals, *rejected, *aside, *resting, *unproven, *queried_at;
 };
 
 /* Series, as stat_series gives them. */
@@ -27,7 +27,7 @@ void upstream_stats_init(struct upstream_stats *stats, const struct conf_upstrea
                          const struct keypool *pool);
 void upstream_stats_done(struct upstream_stats *stats);
 
-void upstream_stats_sent(struct upstream_stats *stats);
+void upstream_stats_sent(struct upstream_stats *stats, size_t key);
 void upstream_stats_left(struct upstream_stats *stats, int64_t took_ns);
 
 /* Counts an outcome in the metric of its kind. */
@@ -36,11 +36,11 @@ void upstream_stats_count(struct upstream_stats *stats, enum outcome outcome);
 /* Sets the gauges of the keys; the time is the pool's. */
 void upstream_stats_keys(struct upstream_stats *stats, const struct keypool *pool, int64_t now_ms);
 
-/* The sums over all workers, from a sum of stats.h. */
+/* The sums over all workers, and the time of their last query (0: never), from a sum of stats.h. */
 struct key_reading {
     const char *name; /* (ref) */
     char mark[KEY_MARK_SIZE];
-    int64_t refusals, rejected, aside, resting, unproven;
+    int64_t refusals, rejected, aside, resting, unproven, queried_at;
 };
 
 void upstream_stats_read_key(const struct conf_upstream *conf, size_t i, const struct shm_counters *sum,

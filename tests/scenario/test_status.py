@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import time
 
 import pytest
 
@@ -156,6 +157,25 @@ def test_counts_match_the_metrics(make_stack):
     shown = status(stack)
     assert shown["requests"] == {"answered": 4, "hits": 3, "misses": 1, "collapsed": 0, "stale": 0, "queries_spared": 3}
     assert shown["upstreams"][0]["queries"] == stack.standin.count() == 1
+
+
+def test_time_of_the_last_query_is_shown_for_each_upstream_and_key(make_frozen):
+    stack = make_frozen(redis=False, config={"workers": 1})
+    other = stack.folder / "other-key"
+    stack.write_key("sk-of-another-upstream", file=other)
+    upstreams = {"other": {"base_url": "https://other.example", "key_files": [str(other)]}}
+    times = []
+    for _ in range(2):
+        stack.step(100)
+        assert stack.task(f"task_{len(times)}").status == 200
+        times.append(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stack.clock.time())))
+        stack.step(10)
+        assert one(stack, "upstreams", upstream="main")["last_query"] == one(stack, "keys", key="key")["last_query"] == times[-1]
+    stack.clock.run()
+    stack.configure(upstreams=upstreams)
+    stack.daemon.reload()
+    assert one(stack, "keys", key="key")["last_query"] == times[-1]
+    assert one(stack, "upstreams", upstream="other")["last_query"] is one(stack, "keys", key="other-key")["last_query"] is None
 
 
 def test_ten_most_watched_tasks_are_listed_with_shortened_ids(make_frozen):

@@ -68,6 +68,18 @@ TEST(totals_are_counters_and_histograms_and_no_gauges)
     assert_int_equal(value_of(&total, "waiters"), 3);
 }
 
+TEST(latest_time_remains)
+{
+    reset();
+    given(&total, "x_timestamp_seconds{key=\"a\"}", 20);
+    given(&sheet, "x_timestamp_seconds{key=\"a\"}", 10);
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_ALL);
+    assert_int_equal(value_of(&total, "x_timestamp_seconds{key=\"a\"}"), 20);
+    given(&sheet, "x_timestamp_seconds{key=\"a\"}", 20);
+    shm_counters_fold(&total, &sheet, SHM_COUNTERS_TOTALS);
+    assert_int_equal(value_of(&total, "x_timestamp_seconds{key=\"a\"}"), 30);
+}
+
 TEST(full_sheet_rejects_new_series_and_keeps_the_old)
 {
     char key[32];
@@ -135,6 +147,7 @@ int main(void)
         cmocka_unit_test(series_is_found_by_its_key),
         cmocka_unit_test(sheets_are_summed_by_key_at_any_position),
         cmocka_unit_test(totals_are_counters_and_histograms_and_no_gauges),
+        cmocka_unit_test(latest_time_remains),
         cmocka_unit_test(full_sheet_rejects_new_series_and_keeps_the_old),
         cmocka_unit_test(overlong_key_is_rejected),
         cmocka_unit_test(corrupt_sheet_is_harmless),
