@@ -297,7 +297,8 @@ def check_version(site: Production, wanted: str) -> None:
     for host, machine in enumerate(site.hosts):
         wait_until(lambda: site.version(host) == wanted, PATIENCE, f"version {wanted} on {machine.name}")
         assert machine.run("dpkg-query", "-W", "-f", "${Version}", "taskproxy").stdout == wanted
-    assert site.main_pids() == site.masters and "taskproxy: " not in "".join(site.outputs)  # of postinst
+    assert site.main_pids() == site.masters, "the service was restarted, not reloaded"
+    assert "taskproxy: " not in "".join(site.outputs), site.outputs  # a message of postinst
 
 
 def version() -> str:
