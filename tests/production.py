@@ -160,7 +160,8 @@ class Production:
         return {}
 
     def _up(self) -> dict:
-        return {row["metric"]["instance"]: row["value"][1] for row in self.prometheus("query", query='up{job="taskproxy"}')["result"]}
+        found = self.prometheus("query", query='up{job="taskproxy"}')["result"]
+        return {row["metric"]["instance"]: row["value"][1] for row in found}
 
 
 class Client(http.client.HTTPSConnection):
