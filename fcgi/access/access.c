@@ -9,14 +9,13 @@
 
 /* ---- tokens ---- */
 
-void access_key_param(const struct provider *provider, char out[static ACCESS_PARAM_SIZE])
+void access_header_param(const char *header, char out[static ACCESS_PARAM_SIZE])
 {
     static const char prefix[] = "HTTP_";
-    const char *name = provider->auth.header;
     size_t len = 0;
     memcpy(out, prefix, sizeof(prefix));
-    for (len = strlen(prefix); *name != '\0' && len < ACCESS_PARAM_SIZE - 1; name++)
-        out[len++] = *name == '-' ? '_' : (char)toupper((unsigned char)*name);
+    for (len = strlen(prefix); *header != '\0' && len < ACCESS_PARAM_SIZE - 1; header++)
+        out[len++] = *header == '-' ? '_' : (char)toupper((unsigned char)*header);
     out[len] = '\0';
 }
 

@@ -18,8 +18,8 @@ struct credentials {
     const char *query;
 };
 
-/* The name of the CGI parameter with the key_header, such as "HTTP_X_API_KEY". */
-void access_key_param(const struct provider *provider, char out[static ACCESS_PARAM_SIZE]);
+/* The name of the CGI parameter with a header: "HTTP_X_API_KEY" for "x-api-key". */
+void access_header_param(const char *header, char out[static ACCESS_PARAM_SIZE]);
 
 struct caller {
     const struct team *team; /* (ref) NULL in the mode "open" */

@@ -302,6 +302,18 @@ static bool are_key_pairs(const struct conf_upstream *upstream, bool all)
     return true;
 }
 
+/* nginx and the workers know one proxy protocol. Returns false if this is a second one. */
+static bool take_proxy(struct conf *conf, const struct provider_proxy *proxy)
+{
+    const struct provider_proxy *known = conf->proxy;
+    if (proxy->path == NULL)
+        return true;
+    conf->proxy = proxy;
+    return known == NULL ||
+           (strcmp(known->path, proxy->path) == 0 && strcasecmp(known->header, proxy->header) == 0 &&
+            strcmp(known->origin, proxy->origin) == 0);
+}
+
 static char *finish_route(struct conf *conf, size_t i)
 {
     struct conf_route *r = (struct conf_route *)conf->routes.items + i;
@@ -327,6 +339,10 @@ static char *finish_route(struct conf *conf, size_t i)
     if (!pattern_same_variables(&r->path, &r->upstream_path))
         return conf_error(conf,
                           "/routes/%zu/path: must have the variables of upstream_path, in the same order", i);
+    if (!take_proxy(conf, &r->provider->proxy))
+        return conf_error(conf, "/routes/%zu/provider: its \"proxy\" differs from that of another route", i);
+    if (r->path_text == NULL && r->provider->result_path.text != NULL)
+        r->result_path = &r->provider->result_path;
     bool needs_pairs = strstr(r->provider->auth.value, "{jwt}") != NULL;
     bool signs = needs_pairs || strstr(r->provider->auth.value, "{key-or-jwt}") != NULL;
     if (signs && !are_key_pairs(r->upstream, needs_pairs))

@@ -42,6 +42,7 @@ struct conf_route {
     const struct conf_upstream *upstream; /* (ref) */
     struct pattern path;                  /* that clients request */
     struct pattern upstream_path;         /* that queries request */
+    const struct pattern *result_path;    /* (ref) that clients request for the result alone; NULL: none */
     bool named; /* /v1/tasks/PROVIDER/ID leads to it: it is the first route of its provider */
 };
 
@@ -110,10 +111,11 @@ struct conf {
     int log_format;        /* enum log_format */
     bool audit;            /* log who claims, reads and is refused tasks */
 
-    struct files *files;         /* all files that were read */
-    struct schema_source source; /* (ref) the configuration file itself, and these files */
-    struct list providers;       /* of struct provider *, each once */
-    struct teams *teams;         /* NULL: there are none */
+    struct files *files;                /* all files that were read */
+    struct schema_source source;        /* (ref) the configuration file itself, and these files */
+    struct list providers;              /* of struct provider *, each once */
+    const struct provider_proxy *proxy; /* (ref) of all routes that have one; NULL: none has */
+    struct teams *teams;                /* NULL: there are none */
 };
 
 extern const struct table conf_table; /* of the file, for the manual */

@@ -94,6 +94,25 @@ static const char *refuse_day(const void *value)
     return good ? NULL : "must be a day, such as \"2026-10-31\"";
 }
 
+/* nginx's configuration contains both. */
+static bool is_plain(const char *text)
+{
+    return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./")] == '\0';
+}
+
+static const char *refuse_proxy_path(const void *value)
+{
+    const char *text = *(char *const *)value;
+    return text[0] == '/' && is_plain(text) ? NULL : "must be a path of letters, digits and _ - . /";
+}
+
+static const char *refuse_origin(const void *value)
+{
+    const char *text = *(char *const *)value;
+    bool good = strncmp(text, "https://", 8) == 0 && is_plain(text + 8) && strchr(text + 8, '/') == NULL;
+    return good ? NULL : "must be https:// and a host name";
+}
+
 static const char *refuse_star(const void *value)
 {
     const struct json_path *path = value;
@@ -206,6 +225,17 @@ static const struct field unified_fields[] = {
 };
 static const struct table unified_table = TABLE(UNIFIED, unified_fields);
 
+#define SERVICE struct result_service
+static const struct field result_service_fields[] = {
+    FIELD("unfinished_status", S_INT, SERVICE, unfinished_status, REQUIRED,
+          "the status before the task has succeeded", .min = 400, .max = 499),
+    FIELD("unfinished_detail", S_STRING, SERVICE, unfinished_detail, REQUIRED,
+          "the member \"detail\" of that answer", .max = 256),
+    FIELD("failed_status", S_INT, SERVICE, failed_status, REQUIRED, "the status of a failed task", .min = 400,
+          .max = 499),
+};
+static const struct table result_service_table = TABLE(SERVICE, result_service_fields);
+
 #define QUERY struct result_query
 static const struct field result_query_fields[] = {
     FIELD("path", S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
@@ -215,8 +245,21 @@ static const struct field result_query_fields[] = {
           .table = &condition_table),
     FIELD("failed", S_LIST, QUERY, failed, "[]", "conditions; if any holds, the task has failed",
           .table = &condition_table, .refuse = refuse_condition),
+    FIELD("served", S_OBJECT, QUERY, served, "null", "clients may request the path, too",
+          .table = &result_service_table),
 };
 static const struct table result_query_table = TABLE(QUERY, result_query_fields);
+
+#define PROXY struct provider_proxy
+static const struct field proxy_fields[] = {
+    FIELD("path", S_STRING, PROXY, path, REQUIRED, "the path that clients request", .max = 128,
+          .refuse = refuse_proxy_path),
+    FIELD("header", S_STRING, PROXY, header, REQUIRED, "the header with the URL that they mean",
+          .refuse = schema_refuse_name),
+    FIELD("origin", S_STRING, PROXY, origin, REQUIRED, "the origin of such a URL", .max = 256,
+          .refuse = refuse_origin),
+};
+static const struct table proxy_table = TABLE(PROXY, proxy_fields);
 
 #define PROVIDER struct provider
 static const struct field provider_fields[] = {
@@ -249,6 +292,8 @@ static const struct field provider_fields[] = {
     FIELD("result", S_OBJECT, PROVIDER, result, "null",
           "a second query, sent when the first says that the task has succeeded",
           .table = &result_query_table),
+    FIELD("proxy", S_OBJECT, PROVIDER, proxy, "null", "the provider's own proxy protocol",
+          .table = &proxy_table),
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "members that the native view keeps", ),
     FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "where the unified view's members come from",
           .table = &unified_table),
@@ -320,6 +365,17 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
     return NULL;
 }
 
+static char *make_result_path(struct provider *p, const struct schema_source *source)
+{
+    const char *why = NULL;
+    if (p->result.path == NULL || p->result.served.unfinished_status == 0)
+        return NULL;
+    if (provider_pattern(p, p->result.path, &p->result_path, &why) == 0 &&
+        !pattern_same_variables(&p->path, &p->result_path))
+        why = "must have the variables of \"path\", in the same order, to be served";
+    return why ? schema_error(source, "/result/path: %s", why) : NULL;
+}
+
 /* A path inside another one would suggest a restriction that does not exist: the wider one keeps everything. */
 static char *check_keep(const struct provider *p, const struct schema_source *source)
 {
@@ -360,6 +416,8 @@ static char *finish(struct provider *p, const struct schema_source *source)
         error = schema_error(source, "/path: %s", why);
     if (error == NULL)
         error = check_result_path(p, source);
+    if (error == NULL)
+        error = make_result_path(p, source);
     if (error == NULL)
         error = check_headers(p, source);
     if (error == NULL)
@@ -408,6 +466,7 @@ void provider_free(struct provider *p)
     if (p == NULL)
         return;
     pattern_done(&p->path);
+    pattern_done(&p->result_path);
     for (size_t i = 0; i < p->n_grammars; i++)
         grammar_done(&p->grammars[i]);
     schema_done(&provider_table, p);

@@ -82,6 +82,13 @@ struct unified_fields {
     struct list results; /* of struct result_field */
 };
 
+/* How clients are answered that request the path of the second query, as long as there is no result. */
+struct result_service {
+    int64_t unfinished_status; /* 0: the path is not served */
+    char *unfinished_detail;
+    int64_t failed_status;
+};
+
 /* The second query, sent when the first answer says that the task has succeeded. In its path, "{/pointer}"
  * stands for a member of the first answer. */
 struct result_query {
@@ -89,6 +96,15 @@ struct result_query {
     char *into; /* the member of the document that the second answer becomes */
     struct condition ok;
     struct list failed; /* of struct condition: the task has failed */
+    struct result_service served;
+};
+
+/* The provider's own proxy protocol: its clients request one path for everything, with the URL that they mean in a
+ * header. */
+struct provider_proxy {
+    char *path; /* NULL: it has none */
+    char *header;
+    char *origin; /* of the URLs, "https://queue.fal.run" */
 };
 
 struct provider_auth {
@@ -116,6 +132,7 @@ struct provider {
     struct list busy;     /* of struct condition: the key is rate limited */
     struct provider_status status;
     struct result_query result;
+    struct provider_proxy proxy;
     struct list keep_paths; /* of struct json_path, sorted by segments; none lies inside another one */
     struct unified_fields unified;
     struct provider_poll poll;
@@ -125,6 +142,7 @@ struct provider {
     struct grammar grammars[PATTERN_VARIABLES];
     size_t n_grammars;
     struct pattern path;
+    struct pattern result_path; /* of result.path if it is served; otherwise without text */
     char digest[17]; /* of the file; values in Redis with another digest are not used */
 };
 

@@ -27,6 +27,7 @@ static const char *status_text(int status)
                  {409, "Conflict"},
                  {410, "Gone"},
                  {413, "Content Too Large"},
+                 {422, "Unprocessable Content"},
                  {429, "Too Many Requests"},
                  {502, "Bad Gateway"},
                  {503, "Service Unavailable"},
@@ -215,20 +216,37 @@ static void add_etag(struct buf *head, const char *etag)
     buf_puts(head, "\r\n");
 }
 
+/* The headers that depend on the view. A status 200 becomes 304 if the client has the view. */
+static void begin_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                       enum view_kind kind, int status)
+{
+    const char *etag = s->views[kind].etag;
+    begin(a, facts, status == 200 && answer_etag_matches(facts->if_none_match, etag) ? 304 : status);
+    add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
+    add_freshness(a, facts, s);
+    add_etag(&a->head, etag);
+    add_readers(&a->head, facts);
+}
+
 void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
                  enum view_kind kind)
 {
-    const struct view_bytes *view = &s->views[kind];
-    bool unchanged = answer_etag_matches(facts->if_none_match, view->etag);
-    begin(a, facts, facts->no_content ? 204 : unchanged ? 304 : 200);
-    add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
-    add_freshness(a, facts, s);
-    add_etag(&a->head, view->etag);
-    add_readers(&a->head, facts);
-    if (unchanged || facts->no_content)
+    begin_view(a, facts, s, kind, facts->no_content ? 204 : 200);
+    if (a->status != 200)
         buf_puts(&a->head, "\r\n");
     else
-        end(a, facts, "application/json", (struct body){.blobs = &view->whole, .n_blobs = 1});
+        end(a, facts, "application/json", (struct body){.blobs = &s->views[kind].whole, .n_blobs = 1});
+}
+
+void answer_part(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                 enum view_kind kind, int status, struct buf *text)
+{
+    begin_view(a, facts, s, kind, status);
+    a->text = *text;
+    if (a->status == 304)
+        buf_puts(&a->head, "\r\n");
+    else
+        end(a, facts, "application/json", body_of(&a->text));
 }
 
 /* Clients may keep it until the URL expires. The URL's host does not learn where the request came from: the query of a
@@ -265,7 +283,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     add_cache_status(a, facts, facts->ttl_ms);
     buf_puts(&a->head, "Cache-Control: no-store\r\n");
     add_readers(&a->head, facts);
-    if (facts->problem == PROBLEM_METHOD)
+    if (a->status == 405)
         buf_addf(&a->head, "Allow: %s\r\n", facts->allow ? facts->allow : methods(facts));
     if (a->status == 401)
         buf_puts(&a->head, "WWW-Authenticate: Bearer realm=\"taskproxy\"\r\n");
@@ -274,7 +292,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     if (a->status == 429)
         add_limit(&a->head, facts);
     problem_body(facts->problem, facts->request_id, &a->text);
-    end(a, facts, "application/problem+json", body_of(&a->text));
+    end(a, facts, facts->plain_json ? "application/json" : "application/problem+json", body_of(&a->text));
 }
 
 /* Facts about all tasks of a list. */

@@ -2,8 +2,7 @@
 #ifndef ANSWER_H
 #define ANSWER_H
 
-#include "task/problem.h"
-#include "task/snapshot.h"
+#include "task/route.h"
 
 /* Where an answer came from, for Cache-Status and X-Cache. For a list, the highest value among its items. */
 enum answer_source {
@@ -30,8 +29,9 @@ struct answer_facts {
     struct moment now;
     const char *allow;      /* the allowed methods; NULL: those of a task */
     int waited_s;           /* the wait that was granted to the client; 0: none */
-    bool content;           /* the client wants a result itself */
-    size_t content_number;  /* which one */
+    enum route_kind kind;
+    size_t content_number;  /* ROUTE_CONTENT: which result */
+    bool plain_json;        /* problems have the media type application/json */
     bool no_content;        /* 204: the stream has nothing more to send */
     int64_t limit;          /* for a 429: the limit that was reached */
     bool by_origin;         /* which page may read the answer depends on origin and credentials */
@@ -56,6 +56,10 @@ void answer_id(const char *given, char out[static ANSWER_ID_SIZE]);
 /* The snapshot's view, or 304. The snapshot must outlive the answer. */
 void answer_view(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                  enum view_kind kind);
+
+/* A part of the view, or something in place of a part that does not exist; `text` becomes the answer's. */
+void answer_part(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
+                 enum view_kind kind, int status, struct buf *text);
 
 /* A redirect to the URL of a result, which expires at `expiry` (seconds since 1970; 0: unknown). */
 void answer_redirect(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,

@@ -111,10 +111,9 @@ static bool is_refused(const char *parameters, size_t len)
     return false;
 }
 
-/* Whether an Accept header (may be NULL) lists text/event-stream, other than with q=0. */
-static bool accepts_event_stream(const char *accept)
+/* Whether an Accept header (may be NULL) lists the media type, other than with q=0. */
+static bool accepts(const char *accept, const char *type)
 {
-    static const char type[] = "text/event-stream";
     for (const char *at = accept; at != NULL && *at != '\0';) {
         at += strspn(at, " \t,");
         size_t len = strcspn(at, ",");
@@ -215,6 +214,35 @@ enum problem client_request_hint(const struct client_request *asked, const char 
     return found ? PROBLEM_NONE : PROBLEM_BAD_HOOK;
 }
 
+/* ---- proxy protocols: one path for everything, and the URL that the client means in a header ---- */
+
+static bool is_proxied(const struct conf *conf, const char *uri)
+{
+    size_t len = conf->proxy ? strlen(conf->proxy->path) : 0;
+    return len > 0 && strncmp(uri, conf->proxy->path, len) == 0 && strchr("?#", uri[len]) != NULL;
+}
+
+/* Only the own paths of providers with this protocol can be meant. */
+static enum problem find_target(const struct conf *conf, const struct fcgi_request *client,
+                                struct client_request *asked, struct task *task)
+{
+    const char *origin = conf->proxy->origin;
+    size_t origin_len = strlen(origin);
+    char param[ACCESS_PARAM_SIZE];
+    enum problem problem = PROBLEM_NO_TARGET;
+    access_header_param(conf->proxy->header, param);
+    const char *url = fcgi_param(client, param);
+    if (url == NULL || strncmp(url, origin, origin_len) != 0)
+        return PROBLEM_NO_TARGET;
+    asked->kind = route_find(conf, url + origin_len, task, &problem);
+    if ((asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_RESULT) &&
+        task->route->provider->proxy.path != NULL)
+        return PROBLEM_NONE;
+    asked->kind = ROUTE_NONE;
+    task->route = NULL;
+    return problem == PROBLEM_BAD_ID ? problem : PROBLEM_NO_TARGET;
+}
+
 /* ---- the request ---- */
 
 static bool is_method(const char *method, const char *name)
@@ -229,8 +257,9 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
     if (wait_s < 0)
         return PROBLEM_BAD_WAIT;
     asked->wait_s = wait_s;
-    asked->stream = accepts_event_stream(fcgi_param(client, "HTTP_ACCEPT")) && fcgi_can_stream(client) &&
-                    asked->kind != ROUTE_MANY && asked->kind != ROUTE_CONTENT && !asked->head_only;
+    bool views = asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_UNIFIED;
+    asked->stream = views && accepts(fcgi_param(client, "HTTP_ACCEPT"), "text/event-stream") &&
+                    fcgi_can_stream(client) && !asked->head_only;
     return PROBLEM_NONE;
 }
 
@@ -252,8 +281,21 @@ static void read_credentials(const struct conf *conf, const struct fcgi_request 
                                         .query = query ? query + 1 : NULL};
     if (task == NULL)
         return;
-    access_key_param(task->route->provider, key_param);
+    access_header_param(task->route->provider->auth.header, key_param);
     asked->given.key_header = fcgi_param(client, key_param);
+}
+
+static enum view_kind view_of(enum route_kind kind, const char *prefer)
+{
+    bool native = kind == ROUTE_RESULT || (kind == ROUTE_NATIVE && !client_request_prefers_unified(prefer));
+    return native ? VIEW_NATIVE : VIEW_UNIFIED;
+}
+
+/* Whether a client's Accept header excludes the media type of problems. */
+static bool wants_plain_json(const char *accept)
+{
+    return accepts(accept, "application/json") && !accepts(accept, "application/problem+json") &&
+           !accepts(accept, "application/*") && !accepts(accept, "*/*");
 }
 
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
@@ -266,22 +308,26 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
                                      .if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH"),
                                      .last_event_id = fcgi_param(client, "HTTP_LAST_EVENT_ID")};
     enum problem problem = PROBLEM_BAD_REQUEST;
-    if (asked->uri != NULL)
+    bool proxied = asked->uri != NULL && is_proxied(conf, asked->uri);
+    if (proxied)
+        problem = find_target(conf, client, asked, ret_task);
+    else if (asked->uri != NULL)
         asked->kind = route_find(conf, asked->uri, ret_task, &problem);
     if (problem == PROBLEM_NOT_FOUND && (asked->hook = find_hook(conf, asked->uri)) != NULL) {
         asked->kind = ROUTE_HOOK;
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
+    asked->plain_json = wants_plain_json(fcgi_param(client, "HTTP_ACCEPT"));
     if (asked->kind == ROUTE_CONTENT)
         asked->if_none_match = NULL; /* it has the validator of a file, not of a view */
-    bool unified =
-        asked->kind != ROUTE_NATIVE || client_request_prefers_unified(fcgi_param(client, "HTTP_PREFER"));
-    asked->view = unified ? VIEW_UNIFIED : VIEW_NATIVE;
+    asked->view = view_of(asked->kind, fcgi_param(client, "HTTP_PREFER"));
     read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
+    if (proxied && asked->preflight) /* browsers send no such header with it */
+        return PROBLEM_NONE;
     if (!asked->head_only && !asked->preflight && !is_method(method, "GET"))
-        return PROBLEM_METHOD;
+        return proxied ? PROBLEM_SUBMIT : PROBLEM_METHOD;
     return problem == PROBLEM_NONE ? read_preferences(client, asked) : problem;
 }
 
@@ -290,8 +336,9 @@ void client_request_facts(const struct client_request *asked, const struct conf 
 {
     facts->if_none_match = asked->if_none_match;
     facts->head_only = asked->head_only;
-    facts->content = asked->kind == ROUTE_CONTENT;
-    facts->content_number = facts->content ? route_content_number(asked->uri) : 0;
+    facts->plain_json = asked->plain_json;
+    facts->kind = asked->kind;
+    facts->content_number = asked->kind == ROUTE_CONTENT ? route_content_number(asked->uri) : 0;
     facts->allow = asked->kind == ROUTE_HOOK ? "POST" : NULL;
     facts->origin = asked->origin;
     facts->by_origin = conf->access.mode != ACCESS_OPEN;

@@ -7,6 +7,7 @@
 #include "access/access.h"
 #include "lib/stats.h"
 #include "request/content.h"
+#include "request/result.h"
 
 enum { RETRY_MS = 1000 };
 
@@ -442,12 +443,14 @@ static void answer_one(const struct lookup *l, enum view_kind view, struct answe
     facts->problem = l->problem;
     facts->ttl_ms = l->ttl_ms;
     facts->retry_after_ms = l->retry_after_ms;
-    if (l->snapshot != NULL && facts->content)
-        content_answer(answer, facts, l->snapshot);
-    else if (l->snapshot != NULL)
-        answer_view(answer, facts, l->snapshot, view);
-    else
+    if (l->snapshot == NULL)
         answer_problem(answer, facts);
+    else if (facts->kind == ROUTE_CONTENT)
+        content_answer(answer, facts, l->snapshot);
+    else if (facts->kind == ROUTE_RESULT)
+        result_answer(answer, facts, l->snapshot, &l->task.route->provider->result);
+    else
+        answer_view(answer, facts, l->snapshot, view);
 }
 
 static void count_stale(const struct lookups *ls)

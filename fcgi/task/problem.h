@@ -37,7 +37,10 @@
     X(NO_RESULT, "content_not_found", 404, "Content not found", "The task has no result with this number.")  \
     X(NO_RESULTS, "content_not_found", 404, "Content not found",                                             \
       "The task has failed or was cancelled, so it has no results.")                                         \
+    X(NO_TARGET, "not_found", 404, "Not found", "The target URL is not that of a task's status or result.")  \
     X(METHOD, "method_not_allowed", 405, "Method not allowed", "This resource is read-only.")                \
+    X(SUBMIT, "method_not_allowed", 405, "Method not allowed",                                               \
+      "This proxy only answers queries for tasks. Submit and cancel them with the provider's API key.")      \
     X(RATE_LIMITED, "rate_limited", 429, "Too many requests",                                                \
       "The team has used up its upstream queries for this minute.")                                          \
     X(TOO_MANY_WATCHERS, "rate_limited", 429, "Too many requests",                                           \

@@ -26,22 +26,29 @@ void task_init(struct task *task, const struct conf_route *route, const char *id
     }
 }
 
-static enum problem take_native(const struct conf *conf, const char *path, const char *query,
-                                struct task *task)
+/* A path and query as one of the provider's own. ROUTE_NONE: they are not; then *ret_problem is set. */
+static enum route_kind take_native(const struct conf *conf, const char *path, const char *query,
+                                   struct task *task, enum problem *ret_problem)
 {
-    enum problem problem = PROBLEM_NOT_FOUND;
     char id[TASK_ID_MAX];
+    *ret_problem = PROBLEM_NOT_FOUND;
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
+        enum route_kind kind = ROUTE_NATIVE;
         enum pattern_match match = pattern_match(&route->path, path, query, id);
+        if (match == PATTERN_OTHER && route->result_path != NULL) {
+            kind = ROUTE_RESULT;
+            match = pattern_match(route->result_path, path, query, id);
+        }
         if (match == PATTERN_MATCHES) {
             task_init(task, route, id);
-            return PROBLEM_NONE;
+            *ret_problem = PROBLEM_NONE;
+            return kind;
         }
         if (match == PATTERN_BAD_ID)
-            problem = PROBLEM_BAD_ID;
+            *ret_problem = PROBLEM_BAD_ID;
     }
-    return problem;
+    return ROUTE_NONE;
 }
 
 enum problem route_named(const struct conf *conf, const char *name, struct task *task)
@@ -126,12 +133,12 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
     if (strcmp(path, unified_prefix) == 0)
         return ROUTE_MANY;
     /* Checks the providers' own paths first: they may begin like ours. */
-    *ret_problem = take_native(conf, path, query, ret_task);
-    if (*ret_problem == PROBLEM_NONE)
-        return ROUTE_NATIVE;
+    enum route_kind kind = take_native(conf, path, query, ret_task, ret_problem);
+    if (kind != ROUTE_NONE)
+        return kind;
     if (strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
         return ROUTE_NONE;
-    enum route_kind kind = ROUTE_UNIFIED;
+    kind = ROUTE_UNIFIED;
     enum problem problem = take_unified(conf, path + prefix_len + 1, ret_task);
     if (problem != PROBLEM_NONE && cut_content(path + prefix_len)) {
         kind = ROUTE_CONTENT;
@@ -216,9 +223,9 @@ static void print_literal(const char *literal, struct buf *out)
         buf_addf(out, "%s%c", strchr(".+*()[]|^$?\\\"", *c) ? "\\" : "", *c);
 }
 
-/* A pattern with a query as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2 and so on.
- * Query parameters may come in any order, hence the lookaheads. */
-static void print_query_regex(const struct pattern *pattern, struct buf *out)
+/* A pattern as a regular expression over "PATH?QUERY", which captures the variables as tp1, tp2 and so on. Query
+ * parameters may come in any order, hence the lookaheads. */
+static void print_pattern_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
     for (size_t i = 0; i < pattern->n_parts; i++) {
@@ -265,12 +272,36 @@ static void print_key(const struct pattern *pattern, struct buf *out)
     buf_puts(out, "\";\n");
 }
 
+static void print_variable(const char *header, struct buf *out)
+{
+    buf_puts(out, " $http_");
+    for (; *header != '\0'; header++)
+        buf_putc(out, *header == '-' ? '_' : tolower((unsigned char)*header));
+}
+
+/* $NAME_uri: the path of the URL that a client of a proxy protocol means. */
+static void print_targets(const struct provider_proxy *proxy, const char *name, struct buf *out)
+{
+    buf_puts(out, "map \"$uri");
+    print_variable(proxy->header, out);
+    buf_addf(out, "\" $%s_uri {\n    default $uri;\n    \"~^", name);
+    print_literal(proxy->path, out);
+    buf_putc(out, ' ');
+    print_literal(proxy->origin, out);
+    buf_puts(out, "(?<tp>/[^?#]*)\" $tp;\n}\n");
+}
+
 static void print_map(const struct conf *conf, const char *name, struct buf *out)
 {
     bool with_query = false;
+    const struct provider_proxy *proxy = conf->proxy;
+    char *uri = proxy ? xasprintf("$%s_uri", name) : xstrdup("$uri");
+    if (proxy != NULL)
+        print_targets(proxy, name, out);
     for (size_t i = 0; i < conf->routes.n; i++)
         with_query |= has_query(&conf_route(conf, i)->path);
-    buf_addf(out, "map \"%s\" $%s_task {\n    default $uri;\n", with_query ? "$uri?$args" : "$uri", name);
+    buf_addf(out, "map \"%s%s\" $%s_task {\n    default %s;\n", uri, with_query ? "?$args" : "", name, uri);
+    free(uri);
     buf_addf(out, "    \"~^%s%s\" $request_uri;\n", unified_prefix, with_query ? "\\?" : "$");
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
@@ -281,7 +312,13 @@ static void print_map(const struct conf *conf, const char *name, struct buf *out
         }
         if (has_query(&route->path)) {
             buf_puts(out, "    \"~^");
-            print_query_regex(&route->path, out);
+            print_pattern_regex(&route->path, out);
+            print_key(&route->path, out);
+        }
+        if (route->result_path != NULL) {
+            buf_puts(out, "    \"~^");
+            print_pattern_regex(route->result_path, out);
+            buf_puts(out, with_query ? "\\?" : "$");
             print_key(&route->path, out);
         }
     }

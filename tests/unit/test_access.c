@@ -277,9 +277,9 @@ TEST(origin_may_read_what_its_team_may_request)
 TEST(header_parameter_is_named_as_in_cgi)
 {
     char param[ACCESS_PARAM_SIZE];
-    access_key_param(conf_route(teams_conf, GOOG)->provider, param);
+    access_header_param(conf_route(teams_conf, GOOG)->provider->auth.header, param);
     assert_string_equal(param, "HTTP_X_GOOG_API_KEY");
-    access_key_param(conf_route(teams_conf, SORA)->provider, param);
+    access_header_param(conf_route(teams_conf, SORA)->provider->auth.header, param);
     assert_string_equal(param, "HTTP_AUTHORIZATION");
 }
 
