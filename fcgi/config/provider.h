@@ -143,7 +143,7 @@ struct provider {
     size_t n_grammars;
     struct pattern path;
     struct pattern result_path; /* of result.path if it is served; otherwise without text */
-    char digest[17]; /* of the file; values in Redis with another digest are not used */
+    char digest[17];            /* of the file; values in Redis with another digest are not used */
 };
 
 extern const struct table provider_table; /* of the file, for the manual */

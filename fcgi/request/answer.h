@@ -27,8 +27,8 @@ struct answer_facts {
     int64_t retry_after_ms; /* of a problem; 0: no header */
     int64_t ttl_ms;         /* of a problem in the cache: how long it stays there */
     struct moment now;
-    const char *allow;      /* the allowed methods; NULL: those of a task */
-    int waited_s;           /* the wait that was granted to the client; 0: none */
+    const char *allow; /* the allowed methods; NULL: those of a task */
+    int waited_s;      /* the wait that was granted to the client; 0: none */
     enum route_kind kind;
     size_t content_number;  /* ROUTE_CONTENT: which result */
     bool plain_json;        /* problems have the media type application/json */

@@ -13,7 +13,8 @@ enum { ROUTE_LABEL_SIZE = 120 };
 
 /* The statuses of answers. Any other one would be counted as the last. */
 static const int statuses[] = {
-    200, 204, 302, 304, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, REQUEST_METRICS_GONE, 502, 503, 504, 0};
+    200, 204, 302, 304, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, REQUEST_METRICS_GONE,
+    502, 503, 504, 0};
 
 enum { STATUSES = NELEMS(statuses) };
 

@@ -10,6 +10,8 @@
 #define HEAD "{\"name\":\"p\",\"path\":\"/p/{task_id}\",\"task_id\":\"[a-z0-9]{1,8}\""
 #define AUTH ",\"auth\":{\"header\":\"A\",\"value\":\"{key}\"}"
 #define REST ",\"status\":{\"at\":\"/s\",\"running\":[\"R\"]},\"keep\":[\"/s\"]}"
+#define SERVED                                                                                               \
+    "\"served\":{\"unfinished_status\":400,\"unfinished_detail\":\"running\",\"failed_status\":422}"
 
 #define AT(pointer) "/etc/x/p.json:1: " pointer ": "
 
@@ -227,6 +229,16 @@ TEST(every_error_is_reported_with_its_location)
          AT("/result/path") "{ and } must enclose a variable of \"path\" or a pointer"},
         {HEAD AUTH ",\"result\":{\"path\":\"/x/{task_id\",\"into\":\"r\"}" REST,
          AT("/result/path") "{ and } must enclose a variable of \"path\" or a pointer"},
+        {HEAD AUTH ",\"result\":{\"path\":\"/x?id={/file}\",\"into\":\"r\"," SERVED "}" REST,
+         AT("/result/path") "names a variable that is neither \"task_id\" nor in \"variables\""},
+        {HEAD AUTH ",\"result\":{\"path\":\"/x\",\"into\":\"r\"," SERVED "}" REST,
+         AT("/result/path") "contains no variable"},
+        {HEAD AUTH ",\"result\":{\"path\":\"/x\",\"into\":\"r\",\"served\":{}}" REST,
+         AT("/result/served") "the key \"unfinished_status\" is missing"},
+        {HEAD AUTH ",\"proxy\":{\"path\":\"x\",\"header\":\"h\",\"origin\":\"https://a\"}" REST,
+         AT("/proxy/path") "must be a path of letters, digits and _ - . /"},
+        {HEAD AUTH ",\"proxy\":{\"path\":\"/x\",\"header\":\"h\",\"origin\":\"https://a/b\"}" REST,
+         AT("/proxy/origin") "must be https:// and a host name"},
         {HEAD AUTH ",\"result\":{\"path\":\"/x\"}" REST, AT("/result") "the key \"into\" is missing"},
     };
     for (size_t i = 0; i < NELEMS(mistakes); i++) {

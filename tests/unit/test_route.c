@@ -28,7 +28,11 @@ static int load(void **unused __attribute__((unused)))
         {"/x/providers/sora.json", PROVIDER("sora", "/sora/v1/videos/{task_id}", ""), 0},
         {"/x/providers/fal.json",
          PROVIDER("fal", "/{owner}/{app}/requests/{task_id}/status",
-                  ",\"variables\":{\"owner\":\"[a-z-]+\",\"app\":\"[a-z.]+\"}"),
+                  ",\"variables\":{\"owner\":\"[a-z-]+\",\"app\":\"[a-z.]+\"},"
+                  "\"result\":{\"path\":\"/{owner}/{app}/requests/{task_id}\",\"into\":\"result\",\"served\":"
+                  "{\"unfinished_status\":400,\"unfinished_detail\":\"running\",\"failed_status\":422}},"
+                  "\"proxy\":{\"path\":\"/api/fal/proxy\",\"header\":\"X-Fal-Target\","
+                  "\"origin\":\"https://queue.fal.run\"}"),
          0},
         {"/x/providers/mini.json", PROVIDER("mini", "/v1/query?task_id={task_id}", ""), 0},
     };
@@ -71,6 +75,13 @@ TEST(provider_path_is_the_native_view)
     assert_found("/fal-ai/pika/requests/ID/status", ROUTE_NATIVE, 1, "fal-ai/pika/ID");
     assert_found("/v1/query?task_id=42", ROUTE_NATIVE, 2, "42");
     assert_found("/second/task_01", ROUTE_NATIVE, 3, "task_01");
+}
+
+TEST(path_of_the_second_query_is_the_result_alone)
+{
+    assert_found("/fal-ai/pika/requests/ID", ROUTE_RESULT, 1, "fal-ai/pika/ID");
+    assert_problem("/fal-ai/pika/requests/a.b", PROBLEM_BAD_ID);
+    assert_problem("/fal-ai/pika/requests", PROBLEM_NOT_FOUND);
 }
 
 TEST(task_name_is_the_unified_view)
@@ -247,7 +258,12 @@ TEST(key_consists_of_upstream_provider_and_id)
 TEST(nginx_map_finds_the_task_in_a_uri)
 {
     static const char *const lines[] = {
-        "map \"$uri?$args\" $blue_task {\n    default $uri;\n    \"~^/v1/tasks\\?\" $request_uri;\n",
+        "map \"$uri $http_x_fal_target\" $blue_uri {\n    default $uri;\n"
+        "    \"~^/api/fal/proxy https://queue\\.fal\\.run(?<tp>/[^?#]*)\" $tp;\n}\n",
+        "map \"$blue_uri?$args\" $blue_task {\n    default $blue_uri;\n    \"~^/v1/tasks\\?\" "
+        "$request_uri;\n",
+        "    \"~^/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/requests/(?<tp3>[^/?]+)\\?\" "
+        "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
         "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)(?:/content/[0-9]+)?\\?\" \"/sora/v1/videos/${tp1}\";\n",
         "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)(?:/content/[0-9]+)?\\?\" "
         "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
@@ -271,6 +287,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(provider_path_is_the_native_view),
+        cmocka_unit_test(path_of_the_second_query_is_the_result_alone),
         cmocka_unit_test(task_name_is_the_unified_view),
         cmocka_unit_test(result_has_a_number_after_the_name_of_its_task),
         cmocka_unit_test(first_route_of_a_provider_is_the_named_one),
