@@ -19,6 +19,8 @@
     "/{task_id}\",\"task_id\":\"[a-z]+\",\"auth\":{\"header\":\"A\","                                        \
     "\"value\":\"" auth "\"},\"status\":{\"at\":\"/s\"},\"keep\":[\"/s\"]"
 
+#define PROXY(path) ",\"proxy\":{\"path\":\"" path "\",\"header\":\"h\",\"origin\":\"https://a\"}"
+
 static struct conf *load_text(const char *text, char **ret_error)
 {
     const struct given given[] = {
@@ -46,6 +48,8 @@ static struct conf *load_text(const char *text, char **ret_error)
          "\"hook\":\"/id\",\"auth\":{\"header\":\"A\",\"value\":\"{key}\"},\"status\":{\"at\":\"/"
          "s\"},\"keep\":[\"/s\"]}",
          0},
+        {"/etc/x/providers/one.json", PROVIDER("one", "{key}") PROXY("/one") "}", 0},
+        {"/etc/x/providers/other.json", PROVIDER("other", "{key}") PROXY("/other") "}", 0},
         {"/etc/x/providers/bad.json", "{\n\"name\":5}", 0},
     };
     *ret_error = NULL;
@@ -432,6 +436,9 @@ TEST(every_error_has_its_exact_message)
          AT("/routes/0/upstream_path") "contains no variable"},
         {WITH_ROUTES(ROUTE("") "," ROUTE("")),
          AT("/routes/1/provider") "another route has the same path: give one of them a \"path\""},
+        {WITH_ROUTES("{\"provider\":\"one\",\"upstream\":\"main\"},"
+                     "{\"provider\":\"other\",\"upstream\":\"main\",\"path\":\"/y/{task_id}\"}"),
+         AT("/routes/1/provider") "its \"proxy\" differs from that of another route"},
         {"{\n" GOOD ",\n\"routes\":[]}", "/etc/x/t.json:3: a duplicate key"},
     };
     for (size_t i = 0; i < NELEMS(mistakes); i++)
