@@ -108,6 +108,13 @@ def test_ai_sdk_polls_and_gets_the_video_through_us(stack):
     assert video["downloaded"] == [video["content"]]
 
 
+def test_request_in_a_namespace_is_read_like_others(stack):
+    stack.standin.switch("11", state="SUCCESS")
+    result = through_proxy(stack, "/workflows/fal-ai/pika/requests/11")
+    assert result.json()["video"]["url"] == stack.get("/workflows/fal-ai/pika/requests/11/status").json()["result"]["video"]["url"]
+    assert stack.standin.count("11") == 1
+
+
 # The protocol
 
 
