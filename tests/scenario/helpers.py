@@ -28,6 +28,11 @@ def readiness(stack) -> dict:
     return json.loads(fastcgi.ask(stack.status_socket, "/readyz")[2])
 
 
+def wait_ready(stack) -> None:
+    """Until nothing is degraded. On a busy machine, a worker may be late to report that it is ready, or that it responds."""
+    stack.wait_until(lambda: readiness(stack)["status"] == "ready", what="/readyz being ready")
+
+
 def worker_states(stack) -> list:
     return [worker["state"] for worker in json.loads(fastcgi.ask(stack.status_socket, "/status")[2])["workers"]]
 

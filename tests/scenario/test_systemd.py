@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import beat_until, readiness, sockets, wait_gone, worker_pid
+from helpers import beat_until, readiness, sockets, wait_gone, wait_ready, worker_pid
 from managing import Manager
 from parts import PATIENCE
 
@@ -191,7 +191,7 @@ def test_workers_without_an_inherited_socket_open_their_own(managed):
     assert sockets(stack) == [*ALL, "worker-2.sock"]
     assert {stack.ask_worker("/sora/v1/videos/task_1", index).status for index in range(3)} == {200}
     stack.wait_log(f"the service manager has not opened {stack.worker_socket(2)}: a restart of the service refuses connections")
-    assert readiness(stack)["status"] == "ready"
+    wait_ready(stack)
     stack.daemon.stop()
     assert sockets(stack) == ALL
 
@@ -224,7 +224,7 @@ def test_connections_to_inherited_sockets_without_a_worker_are_closed(managed):
     stack.wait_metric("sockets_unserved", lambda value: value == 0)
     assert inodes(stack) == before
     assert stack.ask_worker("/sora/v1/videos/task_1", index=1).status == 200
-    assert readiness(stack)["status"] == "ready"
+    wait_ready(stack)
 
 
 def test_upgrade_keeps_inherited_sockets(managed):
