@@ -8,10 +8,11 @@ four sections, while the clients are busy, and after the last one.
 
 Memory (RssAnon) and descriptors are compared between rests, because they depend on the load of the machine at other times; so
 do the connections that nginx and the workers keep, which are subtracted. From sections 5 to 8, of which the lowest value
-counts, to sections 13 to 16, no process is replaced, each grows by at most 3 MiB, and all together by at most 8 descriptors.
-Reloads and rotations after the end add at most 0.5 MiB to the master. At each rest nothing of a client is left, the master has
-no more descriptors than at the start, and the caches are within their limits. Tasks that have ended do not change, and the log
-contains no warning.
+counts, to sections 13 to 16, no process is replaced, all together grow by at most 8 descriptors, and each process by at most
+3 MiB, plus 64 KiB for each descriptor by which its peak has risen: when the machine becomes busier, requests take longer, a
+process serves more of them at a time, and its allocator keeps the memory. Reloads and rotations after the end add at most
+0.5 MiB to the master. At each rest nothing of a client is left, the master has no more descriptors than at the start, and the
+caches are within their limits. Tasks that have ended do not change, and the log contains no warning.
 
 HOURS=1      how long
 """
@@ -38,6 +39,7 @@ SECTIONS, RENEWED_SECTIONS = 16, 4
 RENEWALS, RENEWALS_AFTER = 3, 18  # reloads and rotations in each of those sections, and after the last one
 SAMPLE_SECONDS = 2.0
 MAX_MORE_MIB, MAX_MORE_DESCRIPTORS = 3.0, 8
+MIB_PER_DESCRIPTOR = 1 / 16
 MAX_MORE_MIB_OF_MASTER = 0.5
 TOGETHER = "together"  # without kept connections
 
@@ -48,6 +50,7 @@ class Usage(NamedTuple):
     pid: int
     mib: float
     descriptors: int
+    peak: int = 0  # the most descriptors in a sample so far
 
 
 class Soak:
@@ -103,7 +106,8 @@ class Soak:
         mib = self.stack.metric("cache_bytes") / 2**20
         if mib > self._cache_mib * self.stack.config["workers"]:
             self.findings.append(f"the caches contain {mib:.1f} MiB")
-        self._rests.append(usage(self.stack) | {TOGETHER: usage_together(self.stack)})
+        used = {name: use._replace(peak=self._highest[name].descriptors) for name, use in usage(self.stack).items()}
+        self._rests.append(used | {TOGETHER: usage_together(self.stack)})
 
     def _renew_master(self) -> None:
         for _ in range(RENEWALS_AFTER):
@@ -181,8 +185,8 @@ def process_usage(pid: int) -> Usage:
 def usage_together(running: stack.Stack) -> Usage:
     """The sums, without the connections that nginx keeps to the workers, and the workers to the upstream."""
     kept = 2 * int(running.metric("connections")) + running.standin.counts()["open"]
-    _, mib, descriptors = map(sum, zip(*usage(running).values()))
-    return Usage(0, mib, descriptors - kept)
+    used = usage(running).values()
+    return Usage(0, sum(use.mib for use in used), sum(use.descriptors for use in used) - kept)
 
 
 def growth(rests: list) -> list:
@@ -196,7 +200,8 @@ def growth(rests: list) -> list:
 
     findings = grown(TOGETHER, "descriptors", MAX_MORE_DESCRIPTORS)
     for name in late[0].keys() - {TOGETHER}:
-        findings += grown(name, "mib", MAX_MORE_MIB)
+        busier = late[-1][name].peak - early[-1][name].peak
+        findings += grown(name, "mib", MAX_MORE_MIB + MIB_PER_DESCRIPTOR * busier)
         if len({rest[name].pid for rest in kept}) > 1:
             findings.append(f"{name} was replaced without a reload")
     return findings

@@ -16,9 +16,9 @@ def test_unit_programs_without_a_source_do_not_run(tmp_path, monkeypatch):
     assert [command[1:] for command in commands] == [["build/asan/unit/test_new"]]
 
 
-def rests(mib=lambda section: 5.0, descriptors=lambda section: 90, pid=lambda section: 1):
-    return [{"worker 0": soak.Usage(pid(section), mib(section), 20), soak.TOGETHER: soak.Usage(0, 9.0, descriptors(section))}
-            for section in range(soak.SECTIONS)]
+def rests(mib=lambda section: 5.0, descriptors=lambda section: 90, pid=lambda section: 1, peak=lambda section: 50):
+    return [{"worker 0": soak.Usage(pid(section), mib(section), 20, peak(section)),
+             soak.TOGETHER: soak.Usage(0, 9.0, descriptors(section))} for section in range(soak.SECTIONS)]
 
 
 def test_soak_finds_growth():
@@ -32,3 +32,8 @@ def test_soak_tolerates_what_does_not_last():
     assert soak.growth(rests(
         mib=lambda section: min(2 + section, 6) + 3 * (section == 14), descriptors=lambda section: 90 + 40 * (section == 13),
         pid=lambda section: min(section, 3))) == []
+
+
+def test_soak_tolerates_memory_for_more_requests_at_a_time():
+    busy = rests(mib=lambda section: 5 + 5 * (section > 8), peak=lambda section: 50 + 80 * (section > 8))
+    assert soak.growth(busy) == []
