@@ -239,7 +239,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
 }
 
 void answer_part(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                 enum view_kind kind, int status, struct buf *text)
+                 enum view_kind kind, int status, const struct buf *text)
 {
     begin_view(a, facts, s, kind, status);
     a->text = *text;

@@ -59,7 +59,7 @@ void answer_view(struct answer *answer, const struct answer_facts *facts, const 
 
 /* A part of the view, or something in place of a part that does not exist; `text` becomes the answer's. */
 void answer_part(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
-                 enum view_kind kind, int status, struct buf *text);
+                 enum view_kind kind, int status, const struct buf *text);
 
 /* A redirect to the URL of a result, which expires at `expiry` (seconds since 1970; 0: unknown). */
 void answer_redirect(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
