@@ -32,7 +32,7 @@ static struct trial answered(enum state state, enum answer_source source, const 
     struct trial t = {.facts = {.request_id = "req-1",
                                 .source = source,
                                 .now = {loop_now, now_ms},
-                                .content = true,
+                                .kind = ROUTE_CONTENT,
                                 .content_number = n,
                                 .problem = source == SOURCE_STALE ? PROBLEM_UNREACHABLE : PROBLEM_NONE,
                                 .retry_after_ms = source == SOURCE_STALE ? 7000 : 0},
