@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """`make chaos`, after the build: breaks parts of a running stack at random while 100 clients follow 50 tasks.
 
-Checked: clients get only documented answers, in time, and each learns that its task has ended. Checked at the end: the upstream
-has received one query per task and interval; while workers could not know of each other's queries, one from each of them. No file
-but the key file contains a key, and no request, query or descriptor of the master is left over.
+The clients check that they get only documented answers, in time, and learn that each task has ended. At the end, the program
+checks that the upstream has received one query per task and interval (one from each worker while the workers could not see each
+other's queries), that only the key file contains a key, that no request or query remains, and that the master has no more
+descriptors than at the start.
 
 MINUTES=2    how long
 SEED=        repeats the faults of the run that printed it; default: a random one

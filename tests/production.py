@@ -3,9 +3,9 @@
 
   tests/production.py RELEASE
 
-Both run systemd as process 1 and share a network without a connection to any other (machines.py), in which this process is the
-upstream and the clients. The packages are downloaded before; the first run takes minutes. It requires root or sudo, and
-permission to create namespaces and to mount.
+Both run systemd as process 1 and share an isolated network (machines.py), in which this process plays the upstream and the
+clients. It downloads the packages first, so the first run takes several minutes. It requires root or sudo, and permission to
+create namespaces and to mount.
 """
 
 import contextlib

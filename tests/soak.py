@@ -6,13 +6,13 @@ thousand tasks (fewer in runs of less than an hour), two teams, nginx, and a Red
 and rests after each until all tasks have ended. Reloads and rotations replace the workers, so they are made only in the first
 four sections, while the clients are busy, and after the last one.
 
-Memory (RssAnon) and descriptors are compared between rests, because they depend on the load of the machine at other times; so
-do the connections that nginx and the workers keep, which are subtracted. From sections 5 to 8, of which the lowest value
-counts, to sections 13 to 16, no process is replaced, all together grow by at most 8 descriptors, and each process by at most
-3 MiB, plus 64 KiB for each descriptor by which its peak has risen: when the machine becomes busier, requests take longer, a
-process serves more of them at a time, and its allocator keeps the memory. Reloads and rotations after the end add at most
-0.5 MiB to the master. At each rest nothing of a client is left, the master has no more descriptors than at the start, and the
-caches are within their limits. Tasks that have ended do not change, and the log contains no warning.
+Memory (RssAnon) and descriptors are measured at the rests, because the load changes them at other times; the connections that
+nginx and the workers keep are subtracted from the sum of the descriptors. The lowest values of sections 5 to 8 are compared
+with those of sections 13 to 16: all processes together may gain 8 descriptors, and each process 3 MiB, plus 64 KiB for each
+descriptor by which its peak has risen, because when the machine becomes busier, a process serves more requests at a time, and
+its allocator keeps the memory. No process may be replaced after section 4. Reloads and rotations after the end may add 0.5 MiB
+to the master. At each rest, nothing of a client may be left, the master may have no more descriptors than at the start, and the
+caches must be within their limits. Tasks that have ended must not change, and the log must contain no warning.
 
 HOURS=1      how long
 """

@@ -94,7 +94,7 @@ static const char *refuse_day(const void *value)
     return good ? NULL : "must be a day, such as \"2026-10-31\"";
 }
 
-/* nginx's configuration contains both. */
+/* The path and the origin are printed into nginx's configuration, so they must need no quoting. */
 static bool is_plain(const char *text)
 {
     return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./")] == '\0';
@@ -254,7 +254,7 @@ static const struct table result_query_table = TABLE(QUERY, result_query_fields)
 static const struct field proxy_fields[] = {
     FIELD("path", S_STRING, PROXY, path, REQUIRED, "the path that clients request", .max = 128,
           .refuse = refuse_proxy_path),
-    FIELD("header", S_STRING, PROXY, header, REQUIRED, "the header with the URL that they mean",
+    FIELD("header", S_STRING, PROXY, header, REQUIRED, "the header with the target URL",
           .refuse = schema_refuse_name),
     FIELD("origin", S_STRING, PROXY, origin, REQUIRED, "the origin of such a URL", .max = 256,
           .refuse = refuse_origin),

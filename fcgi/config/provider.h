@@ -82,7 +82,7 @@ struct unified_fields {
     struct list results; /* of struct result_field */
 };
 
-/* How clients are answered that request the path of the second query, as long as there is no result. */
+/* The answers at the path of the second query while there is no result. */
 struct result_service {
     int64_t unfinished_status; /* 0: the path is not served */
     char *unfinished_detail;
@@ -99,8 +99,7 @@ struct result_query {
     struct result_service served;
 };
 
-/* The provider's own proxy protocol: its clients request one path for everything, with the URL that they mean in a
- * header. */
+/* The provider's own proxy protocol: its clients request one path for everything, with the target URL in a header. */
 struct provider_proxy {
     char *path; /* NULL: it has none */
     char *header;

@@ -193,6 +193,8 @@ static void add_freshness(struct answer *a, const struct answer_facts *facts, co
 static void add_readers(struct buf *head, const struct answer_facts *facts)
 {
     buf_puts(head, "Vary: Accept, Prefer");
+    if (facts->target_header != NULL)
+        buf_addf(head, ", %s", facts->target_header);
     if (facts->by_origin)
         buf_puts(head, ", Origin, Authorization");
     if (facts->by_origin && facts->key_header != NULL && strcasecmp(facts->key_header, "Authorization") != 0)
@@ -218,9 +220,8 @@ static void add_etag(struct buf *head, const char *etag)
 
 /* The headers that depend on the view. A status 200 becomes 304 if the client has the view. */
 static void begin_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                       enum view_kind kind, int status)
+                       const char *etag, int status)
 {
-    const char *etag = s->views[kind].etag;
     begin(a, facts, status == 200 && answer_etag_matches(facts->if_none_match, etag) ? 304 : status);
     add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
     add_freshness(a, facts, s);
@@ -231,17 +232,19 @@ static void begin_view(struct answer *a, const struct answer_facts *facts, const
 void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
                  enum view_kind kind)
 {
-    begin_view(a, facts, s, kind, facts->no_content ? 204 : 200);
+    begin_view(a, facts, s, s->views[kind].etag, facts->no_content ? 204 : 200);
     if (a->status != 200)
         buf_puts(&a->head, "\r\n");
     else
         end(a, facts, "application/json", (struct body){.blobs = &s->views[kind].whole, .n_blobs = 1});
 }
 
-void answer_part(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                 enum view_kind kind, int status, const struct buf *text)
+void answer_part(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, int status,
+                 const struct buf *text)
 {
-    begin_view(a, facts, s, kind, status);
+    char etag[ETAG_SIZE];
+    etag_of(text->data, text->len, etag);
+    begin_view(a, facts, s, etag, status);
     a->text = *text;
     if (a->status == 304)
         buf_puts(&a->head, "\r\n");

@@ -30,13 +30,14 @@ struct answer_facts {
     const char *allow; /* the allowed methods; NULL: those of a task */
     int waited_s;      /* the wait that was granted to the client; 0: none */
     enum route_kind kind;
-    size_t content_number;  /* ROUTE_CONTENT: which result */
-    bool plain_json;        /* problems have the media type application/json */
-    bool no_content;        /* 204: the stream has nothing more to send */
-    int64_t limit;          /* for a 429: the limit that was reached */
-    bool by_origin;         /* which page may read the answer depends on origin and credentials */
-    const char *key_header; /* the header in which the provider's own clients have their key, or NULL */
-    const char *origin;     /* (ref) of the page that may read the answer, or NULL */
+    size_t content_number;     /* ROUTE_CONTENT: which result */
+    bool plain_json;           /* problems have the media type application/json */
+    bool no_content;           /* 204: the stream has nothing more to send */
+    int64_t limit;             /* for a 429: the limit that was reached */
+    bool by_origin;            /* which page may read the answer depends on origin and credentials */
+    const char *target_header; /* (ref) the header of a proxy protocol that says what is requested, or NULL */
+    const char *key_header;    /* the header in which the provider's own clients have their key, or NULL */
+    const char *origin;        /* (ref) of the page that may read the answer, or NULL */
 };
 
 struct answer {
@@ -57,9 +58,9 @@ void answer_id(const char *given, char out[static ANSWER_ID_SIZE]);
 void answer_view(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                  enum view_kind kind);
 
-/* A part of the view, or something in place of a part that does not exist; `text` becomes the answer's. */
+/* A part of a view, or a document in place of a missing part. The answer takes ownership of the text. */
 void answer_part(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
-                 enum view_kind kind, int status, const struct buf *text);
+                 int status, const struct buf *text);
 
 /* A redirect to the URL of a result, which expires at `expiry` (seconds since 1970; 0: unknown). */
 void answer_redirect(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,

@@ -214,7 +214,7 @@ enum problem client_request_hint(const struct client_request *asked, const char 
     return found ? PROBLEM_NONE : PROBLEM_BAD_HOOK;
 }
 
-/* ---- proxy protocols: one path for everything, and the URL that the client means in a header ---- */
+/* ---- proxy protocols: one path for everything, and the target URL in a header ---- */
 
 static bool is_proxied(const struct conf *conf, const char *uri)
 {
@@ -222,7 +222,7 @@ static bool is_proxied(const struct conf *conf, const char *uri)
     return len > 0 && strncmp(uri, conf->proxy->path, len) == 0 && strchr("?#", uri[len]) != NULL;
 }
 
-/* Only the own paths of providers with this protocol can be meant. */
+/* The target must be a native or result path of a provider with this protocol. */
 static enum problem find_target(const struct conf *conf, const struct fcgi_request *client,
                                 struct client_request *asked, struct task *task)
 {
@@ -308,8 +308,8 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
                                      .if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH"),
                                      .last_event_id = fcgi_param(client, "HTTP_LAST_EVENT_ID")};
     enum problem problem = PROBLEM_BAD_REQUEST;
-    bool proxied = asked->uri != NULL && is_proxied(conf, asked->uri);
-    if (proxied)
+    asked->proxied = asked->uri != NULL && is_proxied(conf, asked->uri);
+    if (asked->proxied)
         problem = find_target(conf, client, asked, ret_task);
     else if (asked->uri != NULL)
         asked->kind = route_find(conf, asked->uri, ret_task, &problem);
@@ -319,15 +319,15 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
     }
     asked->plain_json = wants_plain_json(fcgi_param(client, "HTTP_ACCEPT"));
     if (asked->kind == ROUTE_CONTENT)
-        asked->if_none_match = NULL; /* it has the validator of a file, not of a view */
+        asked->if_none_match = NULL; /* it refers to a file, not to a view */
     asked->view = view_of(asked->kind, fcgi_param(client, "HTTP_PREFER"));
     read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
-    if (proxied && asked->preflight) /* browsers send no such header with it */
+    if (asked->proxied && asked->preflight) /* a preflight does not contain the target header */
         return PROBLEM_NONE;
     if (!asked->head_only && !asked->preflight && !is_method(method, "GET"))
-        return proxied ? PROBLEM_SUBMIT : PROBLEM_METHOD;
+        return asked->proxied ? PROBLEM_SUBMIT : PROBLEM_METHOD;
     return problem == PROBLEM_NONE ? read_preferences(client, asked) : problem;
 }
 
@@ -342,5 +342,6 @@ void client_request_facts(const struct client_request *asked, const struct conf 
     facts->allow = asked->kind == ROUTE_HOOK ? "POST" : NULL;
     facts->origin = asked->origin;
     facts->by_origin = conf->access.mode != ACCESS_OPEN;
+    facts->target_header = asked->proxied ? conf->proxy->header : NULL;
     facts->key_header = task->route ? task->route->provider->auth.header : NULL;
 }

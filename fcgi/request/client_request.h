@@ -15,9 +15,10 @@ struct client_request {
     enum route_kind kind;
     enum view_kind view;
     const struct conf_route
-        *hook;   /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
-    int wait_s;  /* how long the client wants to wait for a change; 0: not at all */
-    bool stream; /* the client wants server-sent events */
+        *hook;    /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
+    int wait_s;   /* how long the client wants to wait for a change; 0: not at all */
+    bool stream;  /* the client wants server-sent events */
+    bool proxied; /* the request is one of conf->proxy, a proxy protocol */
     bool plain_json;           /* the client accepts application/json, but no problem documents */
     const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
     const char *if_none_match; /* (ref) */

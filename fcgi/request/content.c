@@ -12,7 +12,8 @@ enum { VIEW_DEPTH = 8, POINTER_SIZE = 64, URL_MAX = 8192, RETRY_MS = 1000 };
 
 /* ---- URLs, which come from the upstream ---- */
 
-/* What browsers do with an unusual URL, done here: no client gets another scheme, and no header line can be added. */
+/* Percent-encodes unusual characters, as browsers do, and accepts only http and https: the URL of an upstream can neither
+ * add a header line nor run a script. */
 static bool write_url(const char *url, struct buf *out)
 {
     static const char allowed[] = "!#$%&'()*+,-./:;=?@[]_~";
@@ -25,7 +26,7 @@ static bool write_url(const char *url, struct buf *out)
     return !out->failed;
 }
 
-/* Seconds since 1970: that of the URL itself or else, unless the URL has none, of all results. 0: unknown. */
+/* The expiry in the URL, in seconds since 1970; if it has none, that of the task's results. 0: unknown. */
 static int64_t expiry_of(const char *url, const struct snapshot *s)
 {
     int64_t at = url_expiry(url);

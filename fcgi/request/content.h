@@ -1,7 +1,7 @@
 /* content: the answer to a request for a result itself, /v1/tasks/PROVIDER/ID/content/N.
  *
- * It is made from the same snapshot as the views: a redirect to the current URL of the result, or the problem because of
- * which there is none. Clients need no credentials of the upstream, and can keep the reference longer than the URL. */
+ * It is made from the same snapshot as the views: a redirect to the current URL of the result, or a problem that says why
+ * there is none. Clients need no credentials of the upstream, and can keep the reference longer than the URL. */
 #ifndef CONTENT_H
 #define CONTENT_H
 

@@ -47,5 +47,5 @@ void result_answer(struct answer *answer, const struct answer_facts *facts, cons
     buf_init(&text, TEXT_MAX);
     buf_puts(&text, json_object_to_json_string_ext(body, JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(body);
-    answer_part(answer, facts, s, VIEW_NATIVE, status_for(s, query), &text);
+    answer_part(answer, facts, s, status_for(s, query), &text);
 }

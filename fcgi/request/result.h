@@ -1,7 +1,7 @@
 /* result: the answer to a request for the path of a provider's second query.
  *
  * The result alone is the part of the native view that the second answer has become, so both paths are answered from one
- * snapshot. Before the task has succeeded, clients get what the provider answers then. */
+ * snapshot. Before the task has succeeded, clients get the provider's own error for an unfinished task. */
 #ifndef RESULT_H
 #define RESULT_H
 

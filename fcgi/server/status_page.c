@@ -368,7 +368,7 @@ static struct json_object *teams_section(const struct conf *conf, const struct s
     return section;
 }
 
-/* The routed providers whose interface ends at the upstream. */
+/* Providers in use whose upstream has announced the end of the interface. */
 static struct json_object *retiring_section(const struct conf *conf)
 {
     struct json_object *section = json_object_new_array();

@@ -36,7 +36,7 @@ enum route_kind {
     ROUTE_NONE,    /* not a valid request; the problem is set */
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
-    ROUTE_RESULT,  /* its path of the result alone */
+    ROUTE_RESULT,  /* the provider's path for the result alone */
     ROUTE_CONTENT, /* /v1/tasks/PROVIDER/ID/content/N */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
     ROUTE_HOOK     /* a webhook; see client_request.h */

@@ -1,5 +1,5 @@
-"""Each alert of conf/prometheus is caused by a real fault, and by what the daemon's own /metrics show of it: the alert's
-condition is false before, true during and false after the fault. tests/prometheus tests how long it must last ("for")."""
+"""For each alert of conf/prometheus, a test causes a real fault and evaluates the rule on the /metrics that the daemon then
+serves: the condition is false before the fault, true during it, and false afterwards. tests/prometheus tests the durations."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The results themselves: /v1/tasks/PROVIDER/ID/content/N."""
+"""/v1/tasks/PROVIDER/ID/content/N redirects to the results of a task."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""fal's own client through the proxy protocol (proxyUrl), and the AI SDK with fal, for tasks that were submitted elsewhere."""
+"""fal's client (through proxyUrl) and the AI SDK follow tasks that another program has submitted."""
 
 import json
 import os
@@ -123,6 +123,7 @@ def test_one_task_has_one_query_and_one_worker_on_all_its_paths(stack):
     status, result = stack.get(STATUS.format("8")), stack.get(RESULT.format("8"))
     assert result.json() == status.json()["result"]
     assert result.headers["cache-status"].startswith("taskproxy; hit; ttl=") and "redis" not in result.headers["cache-status"]
+    assert result.headers["etag"] != status.headers["etag"]  # at /api/fal/proxy they have one URL
     assert through_proxy(stack, STATUS.format("8") + "?logs=1").body == status.body
     assert through_proxy(stack, RESULT.format("8") + "#x").body == result.body
     assert "redis" not in through_proxy(stack, RESULT.format("8")).headers["cache-status"]
@@ -131,6 +132,15 @@ def test_one_task_has_one_query_and_one_worker_on_all_its_paths(stack):
     assert (unchanged.status, unchanged.body) == (304, b"")
     head = stack.get(RESULT.format("8"), method="HEAD")
     assert (head.status, head.headers["content-length"]) == (200, str(len(result.body)))
+
+
+def test_browsers_do_not_take_one_target_for_another(stack):
+    """All targets share one URL, so a cache needs the header with the target to tell them apart."""
+    stack.standin.switch("12", state="SUCCESS")
+    vary = "Accept, Prefer, x-fal-target-url"
+    assert through_proxy(stack, STATUS.format("12")).headers["vary"] == vary
+    assert stack.get(PROXY).headers["vary"] == vary
+    assert stack.get(STATUS.format("12")).headers["vary"] == "Accept, Prefer"
 
 
 def test_result_of_an_unfinished_task_can_be_waited_for(stack):

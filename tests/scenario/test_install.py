@@ -172,4 +172,4 @@ def test_nginx_accepts_the_installed_files_also_for_two_instances(prefix, tmp_pa
     told = run("nginx", "-T", "-p", tmp_path, "-c", "nginx.conf", "-e", tmp_path / "error.log")
     assert "[warn]" not in told
     for name in ("taskproxy", "blue"):
-        assert len(re.findall(rf"fastcgi_pass {name};", told)) == 3 and len(re.findall(rf"fastcgi_pass {name}_status;", told)) == 2
+        assert len(re.findall(rf"fastcgi_pass {name};", told)) == 4 and len(re.findall(rf"fastcgi_pass {name}_status;", told)) == 2
