@@ -311,6 +311,7 @@ def test_more_upstreams_than_the_metrics_have_room_for(make_stack, watch):
     stack.configure(upstreams={f"upstream{number}": None for number in range(60)})
     stack.daemon.reload()
     assert stack.task("task_2").status == 200
+    stack.wait_metric("series_lost", lambda now: now == 0)  # when the master has noticed that the old worker has exited
     prometheus.expect()
 
 
