@@ -181,10 +181,15 @@ def main() -> int:
     print(f"chaos: {minutes:g} minutes; SEED={seed} repeats the faults", flush=True)
     chaos = Chaos(seed, 60 * minutes)
     findings = chaos.run()
-    print(chaos.report())
+    return judge(f"chaos: seed {seed}", chaos.report(), findings)
+
+
+def judge(what: str, report: str, findings: list) -> int:
+    """Prints the report and the findings; returns the exit status."""
+    print(report)
     for finding in findings[:50]:
         print(f"  FOUND: {finding}")
-    print(f"chaos: seed {seed}: {len(findings)} findings")
+    print(f"{what}: {len(findings)} findings")
     return 1 if findings else 0
 
 

@@ -226,11 +226,7 @@ def main() -> int:
     print(f"soak: {hours:g} hours", flush=True)
     soak = Soak(hours)
     findings = soak.run()
-    print(soak.report())
-    for finding in findings[:50]:
-        print(f"  FOUND: {finding}")
-    print(f"soak: {len(findings)} findings")
-    return 1 if findings else 0
+    return chaos.judge("soak", soak.report(), findings)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Workers that exit or die while they hold requests: each client gets the current view or a clean end of its stream, and
 every error has a Retry-After."""
 
+import contextlib
 import os
 import signal
 
@@ -58,14 +59,21 @@ def test_new_workers_hold_new_watchers_while_old_ones_drain(make_stack):
     assert {status(ask.result()) for ask in again} == {"SUCCESS"}
 
 
-def test_worker_that_hangs_while_it_drains_is_killed_like_any_other(make_frozen):
-    stack = make_frozen(nginx=False, redis=False, config={"workers": 1, "hung_after": "10s", "drain": "10m"})
-    (old,) = stack.daemon.workers()
+@contextlib.contextmanager
+def leaving(stack):
+    """Within, a reload has replaced the only worker, and the old one waits for the upstream's answer to a request."""
     with stack.standin.hold("t") as barrier:
         asking = stack.background(stack.ask_worker, NATIVE + "t")
         barrier.wait_arrived(1)
         stack.daemon.reload(wait_for_old=False)
         stack.wait_until(lambda: "leaving" in worker_states(stack), what="the old worker to leave")
+        yield asking
+
+
+def test_worker_that_hangs_while_it_drains_is_killed_like_any_other(make_frozen):
+    stack = make_frozen(nginx=False, redis=False, config={"workers": 1, "hung_after": "10s", "drain": "10m"})
+    (old,) = stack.daemon.workers()
+    with leaving(stack) as asking:
         os.kill(old, signal.SIGSTOP)
         beat_until(stack, lambda: "worker 0 unresponsive for 10 s; killed" in stack.daemon.log(), what="the end of the worker")
         with pytest.raises(fastcgi.Closed):
@@ -76,11 +84,7 @@ def test_worker_that_hangs_while_it_drains_is_killed_like_any_other(make_frozen)
 def test_worker_that_has_finished_may_wait_for_redis_without_heartbeats(make_frozen):
     stack = make_frozen(nginx=False, config={"workers": 1, "hung_after": "5s", "redis": {"timeout": "10s"}})
     (old,) = stack.daemon.workers()
-    with stack.standin.hold("t") as barrier:
-        asking = stack.background(stack.ask_worker, NATIVE + "t")
-        barrier.wait_arrived(1)
-        stack.daemon.reload(wait_for_old=False)
-        stack.wait_until(lambda: "leaving" in worker_states(stack), what="the old worker to leave")
+    with leaving(stack) as asking:
         stack.redis.freeze()
     assert asking.result().status == 200
     for _ in range(7):

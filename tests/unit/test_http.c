@@ -3,24 +3,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/address.h"
 #include "lib/util.h"
 #include "upstream/http.h"
-
-static int64_t skipped_s; /* seconds that the monotonic clock is ahead */
-
-/* Replaces the C library's function, which libuv reads the time with. */
-int clock_gettime(clockid_t clock, struct timespec *now)
-{
-    int result = (int)syscall(SYS_clock_gettime, clock, now);
-    if (clock != CLOCK_REALTIME)
-        now->tv_sec += skipped_s;
-    return result;
-}
+#include "monotonic.h"
 
 static uv_loop_t loop;
 static uv_tcp_t server, connection; /* the listening socket, and the connection of the query */

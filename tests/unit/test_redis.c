@@ -4,23 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/stats.h"
 #include "net/redis.h"
-
-static int64_t skipped_s; /* seconds that the monotonic clock is ahead */
-
-/* Replaces the C library's function, which libuv reads the time with. */
-int clock_gettime(clockid_t clock, struct timespec *now)
-{
-    int result = (int)syscall(SYS_clock_gettime, clock, now);
-    if (clock != CLOCK_REALTIME)
-        now->tv_sec += skipped_s;
-    return result;
-}
+#include "monotonic.h"
 
 static char folder[] = "/tmp/test_redis.XXXXXX", prefix[] = "taskproxy:", *path;
 static struct conf_redis conf;
