@@ -154,6 +154,31 @@ static void add_cache_status(struct answer *a, const struct answer_facts *facts,
     buf_puts(head, "\r\n");
 }
 
+/* Whether the parameters contain "q=0" or "q=0.000". */
+static bool is_refused(const char *parameters, size_t len)
+{
+    for (const char *at = memchr(parameters, ';', len); at != NULL;) {
+        at += 1 + strspn(at + 1, " \t");
+        size_t left = len - (size_t)(at - parameters);
+        if (left >= 3 && strncasecmp(at, "q=0", 3) == 0)
+            return strspn(at + 3, ".0") == strcspn(at + 3, " \t,;");
+        at = memchr(at, ';', left);
+    }
+    return false;
+}
+
+bool answer_accepts(const char *accept, const char *type)
+{
+    for (const char *at = accept; at != NULL && *at != '\0';) {
+        at += strspn(at, " \t,");
+        size_t len = strcspn(at, ",");
+        if (strncasecmp(at, type, strlen(type)) == 0 && strchr(" \t,;", at[strlen(type)]) != NULL)
+            return !is_refused(at, len);
+        at += len;
+    }
+    return false;
+}
+
 bool answer_etag_matches(const char *list, const char *etag)
 {
     size_t len = strlen(etag);
@@ -280,6 +305,15 @@ static const char *methods(const struct answer_facts *facts)
     return facts->by_origin ? "GET, HEAD, OPTIONS" : "GET, HEAD";
 }
 
+/* Some clients read errors only if their media type is application/json. */
+static const char *problem_type(const char *accept)
+{
+    static const char problem[] = "application/problem+json", json[] = "application/json";
+    bool plain = answer_accepts(accept, json) && !answer_accepts(accept, problem) &&
+                 !answer_accepts(accept, "application/*") && !answer_accepts(accept, "*/*");
+    return plain ? json : problem;
+}
+
 void answer_problem(struct answer *a, const struct answer_facts *facts)
 {
     begin(a, facts, problem_status(facts->problem));
@@ -295,7 +329,7 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     if (a->status == 429)
         add_limit(&a->head, facts);
     problem_body(facts->problem, facts->request_id, &a->text);
-    end(a, facts, facts->plain_json ? "application/json" : "application/problem+json", body_of(&a->text));
+    end(a, facts, problem_type(facts->accept), body_of(&a->text));
 }
 
 /* Facts about all tasks of a list. */

@@ -31,7 +31,7 @@ struct answer_facts {
     int waited_s;      /* the wait that was granted to the client; 0: none */
     enum route_kind kind;
     size_t content_number;     /* ROUTE_CONTENT: which result */
-    bool plain_json;           /* problems have the media type application/json */
+    const char *accept;        /* (ref) the header's value, or NULL */
     bool no_content;           /* 204: the stream has nothing more to send */
     int64_t limit;             /* for a 429: the limit that was reached */
     bool by_origin;            /* which page may read the answer depends on origin and credentials */
@@ -81,6 +81,9 @@ void answer_many(struct answer *answer, const struct answer_facts *facts, const 
 
 /* The ETag of answer_many. */
 void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE]);
+
+/* Whether an Accept header (may be NULL) lists the media type, other than with q=0. */
+bool answer_accepts(const char *accept, const char *type);
 
 /* Whether an If-None-Match (may be NULL) has the tag (RFC 9110: a list, or "*"; weak tags match, too). */
 bool answer_etag_matches(const char *list, const char *etag);

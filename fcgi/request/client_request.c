@@ -98,32 +98,6 @@ int client_request_wait(const char *query, const char *prefer)
     return seconds_of(value);
 }
 
-/* Whether the parameters contain "q=0" or "q=0.000". */
-static bool is_refused(const char *parameters, size_t len)
-{
-    for (const char *at = memchr(parameters, ';', len); at != NULL;) {
-        at += 1 + strspn(at + 1, " \t");
-        size_t left = len - (size_t)(at - parameters);
-        if (left >= 3 && strncasecmp(at, "q=0", 3) == 0)
-            return strspn(at + 3, ".0") == strcspn(at + 3, " \t,;");
-        at = memchr(at, ';', left);
-    }
-    return false;
-}
-
-/* Whether an Accept header (may be NULL) lists the media type, other than with q=0. */
-static bool accepts(const char *accept, const char *type)
-{
-    for (const char *at = accept; at != NULL && *at != '\0';) {
-        at += strspn(at, " \t,");
-        size_t len = strcspn(at, ",");
-        if (strncasecmp(at, type, strlen(type)) == 0 && strchr(" \t,;", at[strlen(type)]) != NULL)
-            return !is_refused(at, len);
-        at += len;
-    }
-    return false;
-}
-
 /* ---- webhooks ---- */
 
 static const char prefix[] = "/v1/hooks/";
@@ -258,8 +232,8 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
         return PROBLEM_BAD_WAIT;
     asked->wait_s = wait_s;
     bool views = asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_UNIFIED;
-    asked->stream = views && accepts(fcgi_param(client, "HTTP_ACCEPT"), "text/event-stream") &&
-                    fcgi_can_stream(client) && !asked->head_only;
+    asked->stream = views && answer_accepts(asked->accept, "text/event-stream") && fcgi_can_stream(client) &&
+                    !asked->head_only;
     return PROBLEM_NONE;
 }
 
@@ -291,13 +265,6 @@ static enum view_kind view_of(enum route_kind kind, const char *prefer)
     return native ? VIEW_NATIVE : VIEW_UNIFIED;
 }
 
-/* Whether a client's Accept header excludes the media type of problems. */
-static bool wants_plain_json(const char *accept)
-{
-    return accepts(accept, "application/json") && !accepts(accept, "application/problem+json") &&
-           !accepts(accept, "application/*") && !accepts(accept, "*/*");
-}
-
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
                                  struct client_request *asked, struct task *ret_task)
 {
@@ -305,6 +272,7 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
     *asked = (struct client_request){.head_only = is_method(method, "HEAD"),
                                      .trace = trace_read(fcgi_param(client, "HTTP_TRACEPARENT")),
                                      .uri = fcgi_param(client, "REQUEST_URI"),
+                                     .accept = fcgi_param(client, "HTTP_ACCEPT"),
                                      .if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH"),
                                      .last_event_id = fcgi_param(client, "HTTP_LAST_EVENT_ID")};
     enum problem problem = PROBLEM_BAD_REQUEST;
@@ -317,7 +285,6 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
         asked->kind = ROUTE_HOOK;
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
-    asked->plain_json = wants_plain_json(fcgi_param(client, "HTTP_ACCEPT"));
     if (asked->kind == ROUTE_CONTENT)
         asked->if_none_match = NULL; /* it refers to a file, not to a view */
     asked->view = view_of(asked->kind, fcgi_param(client, "HTTP_PREFER"));
@@ -336,7 +303,7 @@ void client_request_facts(const struct client_request *asked, const struct conf 
 {
     facts->if_none_match = asked->if_none_match;
     facts->head_only = asked->head_only;
-    facts->plain_json = asked->plain_json;
+    facts->accept = asked->accept;
     facts->kind = asked->kind;
     facts->content_number = asked->kind == ROUTE_CONTENT ? route_content_number(asked->uri) : 0;
     facts->allow = asked->kind == ROUTE_HOOK ? "POST" : NULL;

@@ -19,8 +19,8 @@ struct client_request {
     int wait_s;   /* how long the client wants to wait for a change; 0: not at all */
     bool stream;  /* the client wants server-sent events */
     bool proxied; /* the request is one of conf->proxy, a proxy protocol */
-    bool plain_json;           /* the client accepts application/json, but no problem documents */
     const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
+    const char *accept;        /* (ref) */
     const char *if_none_match; /* (ref) */
     const char *last_event_id; /* (ref) */
     const char *origin;        /* (ref) the origin of the requesting page, if a team lists it */
