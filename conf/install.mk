@@ -39,7 +39,7 @@ install: build/taskproxy build/installed/taskproxy.json build/installed/taskprox
 	install -D -m 644 conf/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/taskproxy.conf
 	$(call put,$(filter %.5,$(MAN_PAGES)),$(MANDIR)/man5)
 	$(call put,$(filter %.8,$(MAN_PAGES)),$(MANDIR)/man8)
-	$(call put,README.md conf/production.md,$(DOCDIR))
+	$(call put,README.md conf/production.md conf/clients.md,$(DOCDIR))
 	$(call put,conf/providers/README.md,$(DOCDIR)/providers)
 
 deb:

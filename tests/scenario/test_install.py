@@ -44,6 +44,7 @@ def test_all_files_are_installed_below_destdir(install, tmp_path):
         "usr/share/taskproxy/unified-view.schema.json",
         "usr/share/doc/taskproxy/README.md",
         "usr/share/doc/taskproxy/production.md",
+        "usr/share/doc/taskproxy/clients.md",
     }
     assert expected <= files(tmp_path)
     others = files(tmp_path) - expected
