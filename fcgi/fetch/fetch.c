@@ -83,6 +83,7 @@ struct fetch {
     struct backoff reread_pause; /* the pauses of AWAIT_NOTIFICATION */
     int64_t awaited_ms;          /* the sum of these pauses */
     uv_timer_t timer;            /* for pauses; its loop is NULL until it is first used */
+    bool recalled;               /* the problem is one that another worker had before */
     bool queried;                /* an attempt was made, and other workers should get its result */
     bool parked;                 /* its query waits for its turn, and no lease is held meanwhile */
     struct attempt *attempt;     /* under way, or NULL */
@@ -172,6 +173,18 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
     return found->since_ms > last->since_ms || (!f->fresh && is_fresh(f, found));
 }
 
+/* Returns true if another worker's query has failed too recently for the next one. */
+static bool recall_failure(struct fetch *f)
+{
+    int64_t left_ms;
+    enum problem problem =
+        cache_remote_failure(f->fetches->cache, &f->task, f->result.last, loop_ms(f->fetches), &left_ms);
+    if (problem == PROBLEM_NONE)
+        return false;
+    fail(f, problem, left_ms);
+    return f->recalled = true;
+}
+
 static enum step read_redis(struct fetch *f)
 {
     struct snapshot *found = f->lookup.found;
@@ -193,6 +206,8 @@ static enum step read_redis(struct fetch *f)
         f->reread = true; /* once: a flood of notifications must not keep the fetch from going on */
         return READ_NOTIFICATION;
     }
+    if (!f->revalidate && recall_failure(f))
+        return DELIVER;
     if (f->lookup.holder == LEASE_NOT_WANTED && find_payer(f))
         return LOOK_IN_REDIS; /* a team that can pay has joined */
     return f->lookup.holder == LEASE_THEIRS ? AWAIT_NOTIFICATION : CHARGE;
@@ -425,12 +440,12 @@ static enum step keep(struct fetch *f)
 }
 
 /* Keeps the failure in the cache. Returns how long the task should not be queried; 0: unknown. The limits of
- * a team say nothing about the task, so such a refusal is not kept. */
+ * a team say nothing about the task, so such a refusal is not kept. A failure of another worker is kept as it is. */
 static int64_t note_failure(struct fetch *f)
 {
     const struct fetch_result *result = &f->result;
     int64_t pause_ms = 0;
-    if (result->problem == PROBLEM_RATE_LIMITED || result->refusal)
+    if (result->problem == PROBLEM_RATE_LIMITED || result->refusal || f->recalled)
         return 0;
     if (problem_is_excusable(result->problem) || result->doubted)
         pause_ms = cache_keep_failure(f->fetches->cache, &f->task, f->result.last, result->problem,
@@ -618,10 +633,12 @@ static void on_notification(void *ctx, const struct notification *n)
 {
     struct fetches *fs = ctx;
     struct fetch *f = find(fs, n->key, n->key_len);
+    struct task task;
     if (f != NULL)
         return take_notification(f, n);
-    if (problem_is_excusable(n->problem) || n->problem == PROBLEM_TASK_NOT_FOUND)
-        cache_keep_remote_failure(fs->cache, n->key, n->key_len, n->problem, n->retry_after_ms, loop_ms(fs));
+    if ((problem_is_excusable(n->problem) || n->problem == PROBLEM_TASK_NOT_FOUND) &&
+        task_from_key(fs->parts.conf, n->key, &task))
+        cache_keep_remote_failure(fs->cache, &task, n->problem, n->retry_after_ms, loop_ms(fs));
     if (n->problem != PROBLEM_NONE)
         return;
     if (fs->listener.on_notification == NULL || !fs->listener.on_notification(fs->listener.ctx, n))

@@ -19,6 +19,7 @@ struct entry {
     int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
     enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
+    bool remote;               /* no query of this worker: another one has reported the problem */
     int times_missing;         /* how often in a row the upstream has reported the task missing */
     size_t account;            /* the account that the snapshot is charged to */
     size_t bytes;              /* counted in the store */
@@ -164,7 +165,7 @@ struct cache_result cache_get(struct cache *c, const struct task *task, struct m
 {
     struct cache_result cached = {0};
     const struct entry *e = find_live(c, task->key, task->key_len, now.ms);
-    if (e == NULL)
+    if (e == NULL || (e->remote && e->snapshot == NULL))
         return cached;
     cached.snapshot = e->snapshot;
     cached.left_ms = fresh_left_ms(e, now);
@@ -183,6 +184,7 @@ static void set_problem(struct entry *e, enum problem problem, int64_t now_ms, i
 {
     e->problem = problem;
     e->quiet_until_ms = now_ms + quiet_ms;
+    e->remote = false;
     if (problem != PROBLEM_TASK_NOT_FOUND)
         e->times_missing = 0;
 }
@@ -244,25 +246,39 @@ int64_t cache_keep_failure(struct cache *c, const struct task *task, struct snap
     return pause_ms;
 }
 
-/* The entry of a running task that has a snapshot, or NULL. */
-static struct entry *running(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
+static bool is_running(const struct entry *e)
 {
-    struct entry *e = find_live(c, key, key_len, now_ms);
-    return e != NULL && e->snapshot != NULL && !state_ended(e->snapshot->state) ? e : NULL;
+    return e->snapshot != NULL && !state_ended(e->snapshot->state);
 }
 
-void cache_keep_remote_failure(struct cache *c, const char *key, size_t key_len, enum problem problem,
+void cache_keep_remote_failure(struct cache *c, const struct task *task, enum problem problem,
                                int64_t pause_ms, int64_t now_ms)
 {
-    struct entry *e = running(c, key, key_len, now_ms);
-    if (e != NULL && now_ms >= e->fresh_until_ms)
-        set_problem(e, problem, now_ms, pause_ms);
+    struct entry *e = find_live(c, task->key, task->key_len, now_ms);
+    bool added = e == NULL && problem != PROBLEM_TASK_NOT_FOUND;
+    if (added)
+        e = find_or_add(c, task);
+    if (added || (e != NULL && is_running(e) && now_ms >= e->fresh_until_ms)) {
+        set_problem(e, problem, now_ms, max64(pause_ms, task->route->provider->poll.min_ms));
+        e->remote = added;
+        push_out(c);
+    }
+}
+
+enum problem cache_remote_failure(struct cache *c, const struct task *task, const struct snapshot *last,
+                                  int64_t now_ms, int64_t *ret_left_ms)
+{
+    const struct entry *e = find_live(c, task->key, task->key_len, now_ms);
+    if (e == NULL || !e->remote || e->snapshot != NULL || (last == NULL && !costs_a_query(e->problem)))
+        return PROBLEM_NONE;
+    *ret_left_ms = quiet_left_ms(e, now_ms);
+    return e->problem;
 }
 
 void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
 {
-    struct entry *e = running(c, key, key_len, now_ms);
-    if (e != NULL && now_ms < e->fresh_until_ms)
+    struct entry *e = find_live(c, key, key_len, now_ms);
+    if (e != NULL && is_running(e) && now_ms < e->fresh_until_ms)
         e->fresh_until_ms = now_ms;
 }
 

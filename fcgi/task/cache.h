@@ -48,10 +48,15 @@ bool cache_keep_missing(struct cache *cache, const struct task *task, struct sna
 int64_t cache_keep_failure(struct cache *cache, const struct task *task, struct snapshot *last,
                            enum problem problem, int64_t retry_after_ms, struct moment now);
 
-/* Records that a query of another worker has failed: for `pause_ms`, a stale snapshot may be served. By the
- * task's key. */
-void cache_keep_remote_failure(struct cache *cache, const char *key, size_t key_len, enum problem problem,
+/* Records that a query of another worker has failed: for `pause_ms`, a stale snapshot may be served. Without an
+ * entry, cache_get reports nothing, because Redis may have a snapshot; cache_remote_failure reports the failure. */
+void cache_keep_remote_failure(struct cache *cache, const struct task *task, enum problem problem,
                                int64_t pause_ms, int64_t now_ms);
+
+/* The failure of another worker's query for a task that has no other entry, until its pause is over, or NONE. `last`
+ * is the snapshot in Redis, or NULL. */
+enum problem cache_remote_failure(struct cache *cache, const struct task *task, const struct snapshot *last,
+                                  int64_t now_ms, int64_t *ret_left_ms);
 
 /* Records that another worker has a newer snapshot: that of a running task becomes stale. By the task's
  * key. */

@@ -87,6 +87,31 @@ def test_failure_is_published_and_not_queried_again_in_the_interval(make_stack):
     assert_one_query_an_interval(stack, "t", more=3)
 
 
+def test_failure_is_not_queried_again_at_a_host_that_does_not_have_the_task(make_frozen):
+    """The first host has never seen one of the tasks either; the other task's last view is in Redis."""
+    settings = {"providers": {"sora": {"poll": {"min": "2s", "max": "2s"}}}, "config": {"workers": 1}}
+    stack = sharing(make_frozen, **settings)
+    other = second_host(make_frozen, stack, **settings)
+    run(stack)
+    assert stack.ask_worker(NATIVE + "seen").status == 200
+    stack.step(2)
+    stack.standin.switch(status=500)
+    assert stack.ask_worker(NATIVE + "seen").headers["x-cache"] == "STALE"
+    assert stack.ask_worker(NATIVE + "unseen").status == 502
+    other.wait_metric("redis_news_total", 3)
+    other.step(0.5)
+    for _ in range(2):
+        answer = other.ask_worker(NATIVE + "unseen")
+        assert (answer.status, answer.json()["code"], answer.headers["retry-after"]) == (502, "upstream_error", "2")
+        answer = other.ask_worker(NATIVE + "seen")
+        assert (status(answer), answer.headers["x-cache"], answer.headers["retry-after"]) == ("IN_PROGRESS", "STALE", "2")
+    assert (stack.standin.count("unseen"), stack.standin.count("seen")) == (1, 2)
+    other.step(1.5)
+    assert other.ask_worker(NATIVE + "unseen").status == 502
+    assert other.ask_worker(NATIVE + "seen").headers["x-cache"] == "STALE"
+    assert (stack.standin.count("unseen"), stack.standin.count("seen")) == (2, 3)
+
+
 def test_missing_task_is_published_and_believed_after_three_times(make_stack):
     stack = sharing(make_stack, providers=EVEN)
     run(stack)

@@ -64,6 +64,14 @@ static void assert_nothing_known(const struct task *of, int64_t at_ms)
     assert_int_equal(cached.left_ms, 0);
 }
 
+static void assert_remote_failure(const struct task *of, const struct snapshot *last, int64_t at_ms,
+                                  enum problem problem, int64_t left_ms)
+{
+    int64_t left = 0;
+    assert_int_equal(cache_remote_failure(cache, of, last, at_ms, &left), problem);
+    assert_int_equal(left, left_ms);
+}
+
 /* A snapshot of a task that has just started: fresh for 2 s. */
 static struct snapshot *new_running(void)
 {
@@ -234,28 +242,64 @@ TEST(outdating_keeps_the_count_of_missing)
 
 TEST(failure_of_another_worker_applies_to_stale_snapshots)
 {
-    static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
     cache_keep(cache, &task, running, 0);
-    cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
+    cache_keep_remote_failure(cache, &task, PROBLEM_UPSTREAM_ERROR, 7000, now + 1000);
     assert_int_equal(cache_get(cache, &task, at(now + 2000)).problem, PROBLEM_NONE); /* it was fresh */
-    cache_keep_remote_failure(cache, key, strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
+    cache_keep_remote_failure(cache, &task, PROBLEM_UPSTREAM_ERROR, 7000, now + 2000);
     struct cache_result cached = cache_get(cache, &task, at(now + 3000));
     assert_int_equal(cached.problem, PROBLEM_UPSTREAM_ERROR);
     assert_int_equal(cached.left_ms, 6000);
-    cache_keep_remote_failure(cache, "main:sora:b", strlen(key), PROBLEM_UPSTREAM_ERROR, 7000, now);
-    assert_nothing_known(&other, now);
+    assert_remote_failure(&task, snapshot, now + 3000, PROBLEM_NONE, 0);
     snapshot_unref(running);
+}
+
+/* Redis may have a snapshot of it, so only a worker that has looked there uses the failure. */
+TEST(failure_of_another_worker_applies_to_an_unseen_task_after_a_lookup_in_redis)
+{
+    cache_keep_remote_failure(cache, &other, PROBLEM_UPSTREAM_ERROR, 0, now);
+    assert_nothing_known(&other, now + 500);
+    assert_remote_failure(&other, NULL, now + 500, PROBLEM_UPSTREAM_ERROR, 1500); /* the minimum interval */
+    assert_remote_failure(&other, NULL, now + 2000, PROBLEM_NONE, 0);
+    cache_keep_remote_failure(cache, &other, PROBLEM_UPSTREAM_TIMEOUT, 7000, now);
+    assert_remote_failure(&other, snapshot, now, PROBLEM_UPSTREAM_TIMEOUT, 7000);
+    assert_remote_failure(&task, NULL, now, PROBLEM_NONE, 0);
+}
+
+TEST(failure_of_another_worker_gives_way_to_own_results)
+{
+    cache_keep_remote_failure(cache, &task, PROBLEM_UPSTREAM_ERROR, 7000, now);
+    cache_keep_failure(cache, &task, NULL, PROBLEM_UPSTREAM_TIMEOUT, 0, at(now));
+    assert_int_equal(cache_get(cache, &task, at(now)).problem, PROBLEM_UPSTREAM_TIMEOUT);
+    cache_keep_remote_failure(cache, &task, PROBLEM_UPSTREAM_ERROR, 7000, now);
+    assert_remote_failure(&task, NULL, now, PROBLEM_NONE, 0);
+    cache_keep_remote_failure(cache, &other, PROBLEM_UPSTREAM_ERROR, 7000, now);
+    cache_keep(cache, &other, snapshot, 0);
+    assert_int_equal(cache_get(cache, &other, at(now)).problem, PROBLEM_NONE);
+    assert_remote_failure(&other, snapshot, now, PROBLEM_NONE, 0);
+}
+
+TEST(limits_of_another_worker_do_not_keep_an_unseen_task_from_being_queried)
+{
+    cache_keep_remote_failure(cache, &task, PROBLEM_UNAVAILABLE, 7000, now);
+    assert_remote_failure(&task, NULL, now, PROBLEM_NONE, 0);
+    assert_remote_failure(&task, snapshot, now, PROBLEM_UNAVAILABLE, 7000);
+    cache_keep_remote_failure(cache, &other, PROBLEM_TASK_NOT_FOUND, 7000, now);
+    assert_remote_failure(&other, snapshot, now, PROBLEM_NONE, 0);
 }
 
 TEST(guessed_ids_cannot_push_out_results)
 {
+    struct task first = numbered_task("remote", 0);
     cache_keep(cache, &task, snapshot, 0);
     for (int i = 0; i < 20000; i++) {
         struct task guessed = numbered_task("guessed", i), failing = numbered_task("failing", i);
+        struct task remote = numbered_task("remote", i);
         cache_keep_missing(cache, &guessed, NULL, now);
         cache_keep_failure(cache, &failing, NULL, PROBLEM_UPSTREAM_ERROR, 0, at(now));
+        cache_keep_remote_failure(cache, &remote, PROBLEM_UPSTREAM_ERROR, 300000, now);
     }
+    assert_remote_failure(&first, NULL, now, PROBLEM_NONE, 0); /* failures evict failures */
     assert_ptr_equal(cache_get(cache, &task, at(now)).snapshot, snapshot);
     assert_int_equal(cache_usage(cache).evictions, 0);
     assert_int_equal(cache_usage(cache).entries, 1);
@@ -406,6 +450,9 @@ int main(void)
         CHECK(only_a_running_snapshot_can_be_outdated),
         CHECK(outdating_keeps_the_count_of_missing),
         CHECK(failure_of_another_worker_applies_to_stale_snapshots),
+        CHECK(failure_of_another_worker_applies_to_an_unseen_task_after_a_lookup_in_redis),
+        CHECK(failure_of_another_worker_gives_way_to_own_results),
+        CHECK(limits_of_another_worker_do_not_keep_an_unseen_task_from_being_queried),
         CHECK(guessed_ids_cannot_push_out_results),
         CHECK(new_results_evict_older_ones_and_evictions_are_counted),
         CHECK(entry_of_the_account_that_uses_the_most_is_evicted),
