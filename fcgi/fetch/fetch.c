@@ -10,7 +10,8 @@
  *       '---a new snapshot------------------------------------|   '-----------a problem-------------'
  *
  * While another worker queries the upstream, the fetch waits for its notification. After that of a new snapshot,
- * or after a pause without one, the fetch reads Redis again; that of a problem ends it.
+ * or after a pause without one, the fetch reads Redis again; that of a problem ends it. So does a problem that
+ * another worker had before, until the time of the next query.
  *
  * Each step does one thing and returns the next one. Only run() changes the step; a callback stores its
  * result and calls run(), which continues with the step set before the WAIT. */
@@ -83,7 +84,7 @@ struct fetch {
     struct backoff reread_pause; /* the pauses of AWAIT_NOTIFICATION */
     int64_t awaited_ms;          /* the sum of these pauses */
     uv_timer_t timer;            /* for pauses; its loop is NULL until it is first used */
-    bool recalled;               /* the problem is one that another worker had before */
+    bool recalled;               /* the problem is that of an earlier query of another worker */
     bool queried;                /* an attempt was made, and other workers should get its result */
     bool parked;                 /* its query waits for its turn, and no lease is held meanwhile */
     struct attempt *attempt;     /* under way, or NULL */
@@ -176,13 +177,11 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
 /* Returns true if another worker's query has failed too recently for the next one. */
 static bool recall_failure(struct fetch *f)
 {
-    int64_t left_ms;
-    enum problem problem =
-        cache_remote_failure(f->fetches->cache, &f->task, f->result.last, loop_ms(f->fetches), &left_ms);
-    if (problem == PROBLEM_NONE)
-        return false;
-    fail(f, problem, left_ms);
-    return f->recalled = true;
+    struct fetch_result *result = &f->result;
+    if (!f->revalidate)
+        result->problem = cache_remote_failure(f->fetches->cache, &f->task, result->last, loop_ms(f->fetches),
+                                               &result->retry_after_ms);
+    return f->recalled = result->problem != PROBLEM_NONE;
 }
 
 static enum step read_redis(struct fetch *f)
@@ -206,7 +205,7 @@ static enum step read_redis(struct fetch *f)
         f->reread = true; /* once: a flood of notifications must not keep the fetch from going on */
         return READ_NOTIFICATION;
     }
-    if (!f->revalidate && recall_failure(f))
+    if (recall_failure(f))
         return DELIVER;
     if (f->lookup.holder == LEASE_NOT_WANTED && find_payer(f))
         return LOOK_IN_REDIS; /* a team that can pay has joined */
