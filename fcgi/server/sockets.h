@@ -10,7 +10,7 @@
 
 struct sockets;
 
-/* Takes over the sockets that were passed to this process, and removes them from the environment. */
+/* Takes over the sockets that the environment lists. The variables stay set; workers_spawn does not pass them on. */
 struct sockets *sockets_new(uv_loop_t *loop);
 
 /* Closes all sockets, and removes those that are not the service manager's. Run the loop once more. */
