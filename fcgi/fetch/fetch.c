@@ -107,6 +107,22 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
     return DELIVER;
 }
 
+static void on_pause_over(uv_timer_t *timer)
+{
+    struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
+    f->awaits_notification = false;
+    run(f);
+}
+
+static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
+{
+    if (f->timer.loop == NULL)
+        uv_timer_init(f->fetches->parts.loop, &f->timer);
+    uv_timer_start(&f->timer, on_pause_over, (uint64_t)ms, 0);
+    f->step = next;
+    return WAIT;
+}
+
 static enum step note_missing(struct fetch *f)
 {
     f->result.doubted = !cache_keep_missing(f->fetches->cache, &f->task, f->result.last, loop_ms(f->fetches));
@@ -139,17 +155,6 @@ static void on_lookup_done(struct lease_lookup *lookup)
     run(CONTAINER_OF(lookup, struct fetch, lookup));
 }
 
-/* A fetch that no team can pay for must not keep other workers from querying the task, so it acquires no lease. */
-static enum step look_in_redis(struct fetch *f)
-{
-    bool acquire = find_payer(f);
-    f->received.any = false;
-    if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, acquire, on_lookup_done))
-        return CHARGE;
-    f->step = READ_REDIS;
-    return WAIT;
-}
-
 /* Whether a snapshot makes a query unnecessary. With `revalidate`, only that of an ended task does: when another
  * worker sent its query is unknown. */
 static bool suffices(const struct fetch *f, const struct snapshot *s, bool fresh)
@@ -160,6 +165,26 @@ static bool suffices(const struct fetch *f, const struct snapshot *s, bool fresh
 static bool is_fresh(const struct fetch *f, const struct snapshot *s)
 {
     return snapshot_left_ms(s, moment_now(f->fetches->parts.loop)) > 0;
+}
+
+/* Without Redis, a newer snapshot of another worker cannot be read, so the last one is not outdated. */
+static bool suffices_alone(struct fetch *f)
+{
+    f->fresh = f->result.last != NULL && is_fresh(f, f->result.last);
+    return suffices(f, f->result.last, f->fresh);
+}
+
+/* A fetch that no team can pay for must not keep other workers from querying the task, so it acquires no lease. */
+static enum step look_in_redis(struct fetch *f)
+{
+    bool acquire = find_payer(f);
+    f->received.any = false;
+    if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, acquire, on_lookup_done)) {
+        f->lookup.holder = LEASE_UNAVAILABLE;
+        return suffices_alone(f) ? pause_before(f, READ_REDIS, 0) : CHARGE;
+    }
+    f->step = READ_REDIS;
+    return WAIT;
 }
 
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
@@ -194,7 +219,8 @@ static enum step read_redis(struct fetch *f)
         f->fresh = is_fresh(f, found);
     }
     snapshot_unref(found);
-    if (suffices(f, f->result.last, f->fresh)) {
+    if (suffices(f, f->result.last, f->fresh) ||
+        (f->lookup.holder == LEASE_UNAVAILABLE && suffices_alone(f))) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
         f->result.snapshot = snapshot_ref(f->result.last);
@@ -210,22 +236,6 @@ static enum step read_redis(struct fetch *f)
     if (f->lookup.holder == LEASE_NOT_WANTED && find_payer(f))
         return LOOK_IN_REDIS; /* a team that can pay has joined */
     return f->lookup.holder == LEASE_THEIRS ? AWAIT_NOTIFICATION : CHARGE;
-}
-
-static void on_pause_over(uv_timer_t *timer)
-{
-    struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
-    f->awaits_notification = false;
-    run(f);
-}
-
-static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
-{
-    if (f->timer.loop == NULL)
-        uv_timer_init(f->fetches->parts.loop, &f->timer);
-    uv_timer_start(&f->timer, on_pause_over, (uint64_t)ms, 0);
-    f->step = next;
-    return WAIT;
 }
 
 /* If no notification has come within the time that one attempt may take, the lease holder is assumed to be

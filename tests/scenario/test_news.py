@@ -292,6 +292,21 @@ def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack
     assert status(stack.task("t")) == status(watching.result()) == "SUCCESS"
 
 
+def test_outdated_view_is_used_until_its_next_query_if_redis_cannot_be_read(make_frozen):
+    stack = sharing(make_frozen, providers=SLOW, config={"workers": 1})
+    run(stack)
+    assert stack.task("t").status == 200
+    report_news(stack)
+    stack.redis.cli("CONFIG", "SET", "maxmemory", "1")
+    assert status(stack.task("t")) == "IN_PROGRESS"
+    stack.redis.cli("CONFIG", "SET", "maxmemory", "0")
+    report_news(stack)
+    stack.redis.kill()
+    stack.wait_metric("redis_up", lambda up: up == 0)
+    assert status(stack.task("t")) == "IN_PROGRESS"
+    assert stack.standin.count("t") == 1
+
+
 def test_watcher_gets_news_that_came_at_the_limit_of_fetches(make_frozen):
     """A second later, not at the next poll."""
     stack = sharing(make_frozen, providers=SLOW, config={"workers": 1, "limits": {"fetches": 1}})
