@@ -401,6 +401,7 @@ class Nginx(Process):
             "listen 127.0.0.1:9180;": f"listen unix:{self.status_socket};",
             "access_log /var/log/nginx/taskproxy.log taskproxy;": f"access_log {access_log};",
             "/var/log/nginx/taskproxy-error.log": str(self.log_path),
+            "/etc/ssl/certs/ca-certificates.crt": self.stack.upstream_ca,
             **self.changes,
         }
         for file in (ROOT / "nginx").iterdir():

@@ -44,8 +44,9 @@ def record(stack, provider: str, case: str, bare_id: str) -> dict:
     expected["task"] = "/".join([*expected["task"].split("/")[:-1], bare_id])
     if "unified" in expected:
         results = [
-            {**row, "content": f"{unified_path(provider, expected['task'])}/content/{n}"}
+            {**row, "url": content if row["url"] == row["content"] else row["url"], "content": content}
             for n, row in enumerate(expected["unified"]["results"])
+            for content in [f"{unified_path(provider, expected['task'])}/content/{n}"]
         ]
         expected["unified"] = {**expected["unified"], "task_id": expected["task"], "results": results}
     return expected

@@ -248,6 +248,11 @@ class Stack:
                            **({"path": path, "upstream_path": path} if path else {})})
         return {"upstreams": {"signed": {**main, "key_files": [str(self.signing_key_file)]}}, "routes": routes}
 
+    @property
+    def upstream_ca(self) -> str:
+        """The certificates that nginx trusts."""
+        return self.config["upstreams"]["main"].get("ca_file") or "/etc/ssl/certs/ca-certificates.crt"
+
     def print_nginx(self) -> str:
         done = self.daemon.run("--print-nginx", binary=ROOT / "build/taskproxy")  # starts faster than the sanitizer build
         if done.returncode != 0:

@@ -87,7 +87,7 @@ int try_answer(const char *provider_path, const char *answer_path, const char *r
     if (ok) {
         struct view view;
         make_id(provider, id);
-        const struct view_input input = {.provider = provider, .task_id = id};
+        const struct view_input input = {.provider = provider, .task_id = id, .base_url = "https://upstream"};
         enum outcome outcome = view_read(&input, &answer, result_path ? &result : NULL, &view);
         print_outcome(outcome, &view);
         view_done(&view);

@@ -206,6 +206,11 @@ static const struct field result_fields[] = {
     FIELD("height", S_POINTER, RESULT, height, "null", "in pixels", ),
     FIELD("duration_seconds", S_POINTER, RESULT, duration_seconds, "null", "duration in seconds", ),
     FIELD("bytes", S_POINTER, RESULT, bytes, "null", "size in bytes", ),
+    FIELD("download", S_ENUM, RESULT, download, "\"redirect\"", "keyed: downloads need the key",
+          .words = "redirect|keyed"),
+    FIELD("path", S_STRING, RESULT, path, "null", "path of the result if the answer has no URL", .max = 512),
+    FIELD("origins", S_STRINGS, RESULT, origins, "[]", "origins that get the key; []: the upstream's own",
+          .refuse = refuse_origin),
 };
 static const struct table result_table = TABLE(RESULT, result_fields);
 
@@ -342,13 +347,13 @@ static char *refuse_doubled_status(const struct provider *p, const struct schema
 }
 
 /* The parts between braces are variables of the path, or pointers. */
-static char *check_result_path(const struct provider *p, const struct schema_source *source)
+static char *check_path(const struct provider *p, const struct schema_source *source, const char *place,
+                        const char *at)
 {
-    const char *at = p->result.path;
     if (at == NULL)
         return NULL;
     if (at[0] != '/')
-        return schema_error(source, "/result/path: must begin with '/'");
+        return schema_error(source, "%s: must begin with '/'", place);
     while ((at = strchr(at, '{')) != NULL) {
         size_t len = strcspn(++at, "}");
         char *name = xstrndup(at, len);
@@ -359,10 +364,19 @@ static char *check_result_path(const struct provider *p, const struct schema_sou
         bool good = at[len] == '}' && (pointer || pattern_has_variable(&p->path, name));
         free(name);
         if (!good)
-            return schema_error(source,
-                                "/result/path: { and } must enclose a variable of \"path\" or a pointer");
+            return schema_error(source, "%s: { and } must enclose a variable of \"path\" or a pointer",
+                                place);
     }
     return NULL;
+}
+
+static char *check_paths(const struct provider *p, const struct schema_source *source)
+{
+    const struct result_field *results = p->unified.results.items;
+    char *error = check_path(p, source, "/result/path", p->result.path);
+    for (size_t i = 0; i < p->unified.results.n && error == NULL; i++)
+        error = check_path(p, source, "/unified/results/path", results[i].path);
+    return error;
 }
 
 static char *make_result_path(struct provider *p, const struct schema_source *source)
@@ -415,7 +429,7 @@ static char *finish(struct provider *p, const struct schema_source *source)
     if (error == NULL && pattern_init(&p->path, p->path_text, p->grammars, p->n_grammars, &why) < 0)
         error = schema_error(source, "/path: %s", why);
     if (error == NULL)
-        error = check_result_path(p, source);
+        error = check_paths(p, source);
     if (error == NULL)
         error = make_result_path(p, source);
     if (error == NULL)

@@ -67,12 +67,17 @@ struct time_field {
     int64_t plus_ms; /* added to the value */
 };
 
+enum download { DOWNLOAD_REDIRECT, DOWNLOAD_KEYED };
+
 /* One row of results. The stars of `url` run over all members, and the other pointers use the same
  * indices. */
 struct result_field {
     char *type;
     struct json_path url;
     struct json_path width, height, duration_seconds, bytes;
+    int download;        /* enum download */
+    char *path;          /* where the result is if the answer has no URL, with {variables}; NULL: nowhere */
+    struct list origins; /* of char *: DOWNLOAD_KEYED: the origins that get the key; none: the upstream's */
 };
 
 struct unified_fields {

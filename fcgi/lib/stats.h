@@ -92,7 +92,8 @@
     X(ANSWERED, counter, "requests_total",                                                                   \
       "Requests answered, by route, status (499: the client left) and cache result")                         \
     X(CONTENT, counter, "content_requests_total",                                                            \
-      "Requests for results themselves, by provider, mode (redirect; none: refused) and status")             \
+      "Requests for results themselves, by provider, mode (redirect; keyed: left to nginx; none: refused) "  \
+      "and status")                                                                                          \
     X(TEAM_QUERIES, counter, "team_queries_total", "Queries charged to a team")                              \
     X(TEAM_HELD, gauge, "team_held_requests", "Waits and event streams of a team that are held")             \
     X(RATE_LIMITED, counter, "rate_limited_total",                                                           \

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { HEAD_MAX = 12 * 1024, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024 };
+enum { HEAD_MAX = 16 * 1024, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024 };
 
 #define WORD "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
@@ -29,6 +29,7 @@ static const char *status_text(int status)
                  {413, "Content Too Large"},
                  {422, "Unprocessable Content"},
                  {429, "Too Many Requests"},
+                 {501, "Not Implemented"},
                  {502, "Bad Gateway"},
                  {503, "Service Unavailable"},
                  {504, "Gateway Timeout"}};
@@ -257,11 +258,12 @@ static void begin_view(struct answer *a, const struct answer_facts *facts, const
 void answer_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
                  enum view_kind kind)
 {
-    begin_view(a, facts, s, s->views[kind].etag, facts->no_content ? 204 : 200);
+    const struct view_bytes *view = snapshot_view(s, kind);
+    begin_view(a, facts, s, view->etag, facts->no_content ? 204 : 200);
     if (a->status != 200)
         buf_puts(&a->head, "\r\n");
     else
-        end(a, facts, "application/json", (struct body){.blobs = &s->views[kind].whole, .n_blobs = 1});
+        end(a, facts, "application/json", (struct body){.blobs = &view->whole, .n_blobs = 1});
 }
 
 void answer_part(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, int status,
@@ -277,20 +279,14 @@ void answer_part(struct answer *a, const struct answer_facts *facts, const struc
         end(a, facts, "application/json", body_of(&a->text));
 }
 
-/* Clients may keep it until the URL expires. The URL's host does not learn where the request came from: the query of a
- * signed link would be in the Referer. */
-void answer_redirect(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                     const char *url, int64_t expiry)
+void answer_content(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, int status,
+                    const struct buf *lines)
 {
-    int64_t left_ms = expiry != 0 ? expiry * 1000 - facts->now.date_ms : snapshot_left_ms(s, facts->now);
-    begin(a, facts, 302);
+    begin(a, facts, status);
     add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
-    buf_puts(&a->head, "Location: ");
-    buf_puts(&a->head, url);
-    add_number(&a->head, "\r\nCache-Control: private, max-age=", seconds_down(left_ms), "\r\n");
-    buf_puts(&a->head, "Referrer-Policy: no-referrer\r\n");
     add_readers(&a->head, facts);
-    buf_puts(&a->head, "Content-Length: 0\r\n\r\n");
+    buf_add(&a->head, lines->data, lines->len);
+    end(a, facts, "application/octet-stream", (struct body){0});
 }
 
 /* draft-ietf-httpapi-ratelimit-headers-06. Nothing remains when a limit is reached. */
@@ -360,19 +356,20 @@ static struct list_facts facts_of_list(struct moment now, const struct answer_it
 }
 
 /* The tag covers the items, except for the request's id in problems. */
-void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE])
+void answer_list_etag(const struct answer_item *items, size_t n, enum view_kind kind,
+                      char etag[static ETAG_SIZE])
 {
     struct buf text;
     buf_init(&text, TEXT_MAX);
     for (size_t i = 0; i < n; i++)
-        buf_puts(&text, items[i].snapshot ? items[i].snapshot->views[VIEW_UNIFIED].etag
+        buf_puts(&text, items[i].snapshot ? snapshot_view(items[i].snapshot, kind)->etag
                                           : problem_code(items[i].problem));
     etag_of(text.data, text.len, etag);
     buf_done(&text);
 }
 
 static void write_list(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
-                       size_t n)
+                       size_t n, enum view_kind kind)
 {
     a->blobs = xcalloc(n, sizeof(*a->blobs));
     buf_puts(&a->text, "{\"tasks\":[");
@@ -381,7 +378,7 @@ static void write_list(struct answer *a, const struct answer_facts *facts, const
         if (i > 0)
             buf_putc(&a->text, ',');
         if (s != NULL)
-            a->blobs[a->n_blobs++] = (struct body_blob){a->text.len, s->views[VIEW_UNIFIED].whole.blob};
+            a->blobs[a->n_blobs++] = (struct body_blob){a->text.len, snapshot_view(s, kind)->whole.blob};
         else
             problem_body(items[i].problem, facts->request_id, &a->text);
     }
@@ -389,10 +386,10 @@ static void write_list(struct answer *a, const struct answer_facts *facts, const
 }
 
 void answer_many(struct answer *a, const struct answer_facts *facts, const struct answer_item *items,
-                 size_t n)
+                 size_t n, enum view_kind kind)
 {
     char etag[ETAG_SIZE];
-    answer_list_etag(items, n, etag);
+    answer_list_etag(items, n, kind, etag);
     bool unchanged = answer_etag_matches(facts->if_none_match, etag);
     const struct list_facts list = facts_of_list(facts->now, items, n);
     begin(a, facts, unchanged ? 304 : 200);
@@ -406,7 +403,7 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
         buf_puts(&a->head, "\r\n");
         return;
     }
-    write_list(a, facts, items, n);
+    write_list(a, facts, items, n, kind);
     end(a, facts, "application/json", (struct body){a->text.data, a->text.len, a->blobs, a->n_blobs});
 }
 

@@ -32,6 +32,7 @@ struct answer_facts {
     enum route_kind kind;
     size_t content_number;     /* ROUTE_CONTENT: which result */
     const char *accept;        /* (ref) the header's value, or NULL */
+    bool offload;              /* the web server can get a result with the key (CONTENT_OFFLOAD) */
     bool no_content;           /* 204: the stream has nothing more to send */
     int64_t limit;             /* for a 429: the limit that was reached */
     bool by_origin;            /* which page may read the answer depends on origin and credentials */
@@ -62,9 +63,9 @@ void answer_view(struct answer *answer, const struct answer_facts *facts, const 
 void answer_part(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                  int status, const struct buf *text);
 
-/* A redirect to the URL of a result, which expires at `expiry` (seconds since 1970; 0: unknown). */
-void answer_redirect(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
-                     const char *url, int64_t expiry);
+/* An answer without a body that says where a result is, in further header lines. */
+void answer_content(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
+                    int status, const struct buf *lines);
 
 /* A problem document. */
 void answer_problem(struct answer *answer, const struct answer_facts *facts);
@@ -77,10 +78,11 @@ struct answer_item {
 
 /* {"tasks":[...]}: the unified view or the problem of each. */
 void answer_many(struct answer *answer, const struct answer_facts *facts, const struct answer_item *items,
-                 size_t n);
+                 size_t n, enum view_kind kind);
 
 /* The ETag of answer_many. */
-void answer_list_etag(const struct answer_item *items, size_t n, char etag[static ETAG_SIZE]);
+void answer_list_etag(const struct answer_item *items, size_t n, enum view_kind kind,
+                      char etag[static ETAG_SIZE]);
 
 /* Whether an Accept header (may be NULL) lists the media type, other than with q=0. */
 bool answer_accepts(const char *accept, const char *type);

@@ -259,10 +259,11 @@ static void read_credentials(const struct conf *conf, const struct fcgi_request 
     asked->given.key_header = fcgi_param(client, key_param);
 }
 
-static enum view_kind view_of(enum route_kind kind, const char *prefer)
+static enum view_kind view_of(const struct client_request *asked, const char *prefer)
 {
-    bool native = kind == ROUTE_RESULT || (kind == ROUTE_NATIVE && !client_request_prefers_unified(prefer));
-    return native ? VIEW_NATIVE : VIEW_UNIFIED;
+    bool native = asked->kind == ROUTE_RESULT ||
+                  (asked->kind == ROUTE_NATIVE && !client_request_prefers_unified(prefer));
+    return native ? VIEW_NATIVE : asked->offload ? VIEW_UNIFIED : VIEW_KEYED;
 }
 
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
@@ -287,7 +288,8 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
     }
     if (asked->kind == ROUTE_CONTENT)
         asked->if_none_match = NULL; /* it refers to a file, not to a view */
-    asked->view = view_of(asked->kind, fcgi_param(client, "HTTP_PREFER"));
+    asked->offload = fcgi_param(client, "CONTENT_OFFLOAD") != NULL;
+    asked->view = view_of(asked, fcgi_param(client, "HTTP_PREFER"));
     read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
@@ -306,6 +308,7 @@ void client_request_facts(const struct client_request *asked, const struct conf 
     facts->accept = asked->accept;
     facts->kind = asked->kind;
     facts->content_number = asked->kind == ROUTE_CONTENT ? route_content_number(asked->uri) : 0;
+    facts->offload = asked->offload;
     facts->allow = asked->kind == ROUTE_HOOK ? "POST" : NULL;
     facts->origin = asked->origin;
     facts->by_origin = conf->access.mode != ACCESS_OPEN;

@@ -14,6 +14,7 @@ struct client_request {
     bool preflight; /* the method is OPTIONS: a browser's CORS preflight */
     enum route_kind kind;
     enum view_kind view;
+    bool offload; /* the web server can get a result with the key */
     const struct conf_route
         *hook;    /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
     int wait_s;   /* how long the client wants to wait for a change; 0: not at all */

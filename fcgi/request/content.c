@@ -2,6 +2,7 @@
 #include "request/content.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -38,7 +39,7 @@ static int64_t expiry_of(const char *url, const struct snapshot *s)
 /* The row of the unified view; NULL if there is none. The caller frees *ret_doc. */
 static struct json_object *find_row(const struct snapshot *s, size_t n, struct json_object **ret_doc)
 {
-    const struct view_bytes *view = &s->views[VIEW_UNIFIED];
+    const struct view_bytes *view = snapshot_view(s, VIEW_KEYED);
     struct json_error error;
     struct json_object *row = NULL;
     char pointer[POINTER_SIZE];
@@ -68,24 +69,82 @@ static void refuse(struct answer *a, const struct answer_facts *facts, enum prob
     answer_problem(a, &refusal);
 }
 
-static void answer_row(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                       struct json_object *row)
+/* The key that the task was queried with, or the first if that was removed. */
+static const char *key_of(const struct conf_upstream *upstream, const struct snapshot *s)
 {
-    struct json_object *member = NULL;
-    const char *url = json_object_object_get_ex(row, "url", &member) ? json_text(member) : NULL;
-    enum problem problem = problem_of(facts, s, url);
-    struct buf location;
-    buf_init(&location, URL_MAX);
-    if (problem == PROBLEM_NONE && !write_url(url, &location))
-        problem = PROBLEM_UPSTREAM_INVALID;
-    if (problem == PROBLEM_NONE)
-        answer_redirect(a, facts, s, location.data, expiry_of(url, s));
-    else
-        refuse(a, facts, problem, facts->source == SOURCE_STALE ? facts->retry_after_ms : 0);
-    buf_done(&location);
+    char mark[KEY_MARK_SIZE];
+    for (size_t i = 0; i < upstream->keys.n; i++) {
+        key_mark(conf_keys(upstream)[i].text, mark);
+        if (strcmp(mark, s->key) == 0)
+            return conf_keys(upstream)[i].text;
+    }
+    return conf_keys(upstream)[0].text;
 }
 
-void content_answer(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
+/* Lines that only nginx sees: the parts of the URL, and the header with the key. */
+static void write_offload(const struct conf_route *route, const char *key, int64_t now_s, const char *url,
+                          struct buf *lines)
+{
+    const struct provider_auth *auth = &route->provider->auth;
+    struct jwt jwt = {0};
+    struct headers header;
+    const char *host = strstr(url, "://") + 3, *target = host + strcspn(host, "/?#");
+    char *name = xasprintf("X-Taskproxy-Key-%s", auth->header);
+    buf_puts(
+        lines,
+        "X-Accel-Redirect: @taskproxy_content\r\nCache-Control: private, no-cache\r\nX-Taskproxy-Origin: ");
+    route_origin_name(url, lines);
+    buf_puts(lines, *target == '/' ? "\r\nX-Taskproxy-Target: " : "\r\nX-Taskproxy-Target: /");
+    buf_add(lines, target, strcspn(target, "#"));
+    buf_puts(lines, "\r\n");
+    headers_init(&header);
+    headers_add_template(&header, name, auth->value, key, &jwt, now_s);
+    buf_puts(lines, header.n > 0 ? header.lines[0] : name);
+    buf_puts(lines, "\r\n");
+    headers_done(&header);
+    jwt_done(&jwt);
+    free(name);
+}
+
+/* Clients may keep it until the URL expires. The URL's host does not learn where the request came from: the query of a
+ * signed link would be in the Referer. */
+static void write_redirect(const char *url, int64_t left_ms, struct buf *lines)
+{
+    buf_addf(lines,
+             "Location: %s\r\nCache-Control: private, max-age=%lld\r\nReferrer-Policy: no-referrer\r\n", url,
+             (long long)(left_ms > 0 ? left_ms / 1000 : 0));
+}
+
+static void answer_row(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                       const struct conf_route *route, struct json_object *row)
+{
+    struct json_object *member = NULL;
+    const char *text = json_object_object_get_ex(row, "url", &member) ? json_text(member) : NULL;
+    enum problem problem = problem_of(facts, s, text);
+    bool keyed = json_object_object_get_ex(row, "needs_key", &member);
+    struct buf url, lines;
+    buf_init(&url, URL_MAX);
+    buf_init_secret(&lines, 2 * URL_MAX);
+    if (problem == PROBLEM_NONE && !write_url(text, &url))
+        problem = PROBLEM_UPSTREAM_INVALID;
+    else if (problem == PROBLEM_NONE && keyed && !facts->offload)
+        problem = PROBLEM_NOT_OFFLOADED;
+    int64_t expiry = problem == PROBLEM_NONE ? expiry_of(text, s) : 0, date_ms = facts->now.date_ms;
+    if (problem != PROBLEM_NONE)
+        refuse(a, facts, problem, facts->source == SOURCE_STALE ? facts->retry_after_ms : 0);
+    else if (keyed)
+        write_offload(route, key_of(route->upstream, s), date_ms / 1000, url.data, &lines);
+    else
+        write_redirect(url.data, expiry != 0 ? expiry * 1000 - date_ms : snapshot_left_ms(s, facts->now),
+                       &lines);
+    if (problem == PROBLEM_NONE)
+        answer_content(a, facts, s, keyed ? 200 : 302, &lines);
+    buf_done(&url);
+    buf_done_secret(&lines);
+}
+
+void content_answer(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                    const struct conf_route *route)
 {
     if (!state_ended(s->state)) {
         int64_t left_ms = snapshot_left_ms(s, facts->now);
@@ -99,6 +158,6 @@ void content_answer(struct answer *a, const struct answer_facts *facts, const st
         return;
     }
     struct json_object *doc, *row = find_row(s, facts->content_number, &doc);
-    answer_row(a, facts, s, row);
+    answer_row(a, facts, s, route, row);
     json_object_put(doc);
 }

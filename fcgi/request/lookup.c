@@ -446,7 +446,7 @@ static void answer_one(const struct lookup *l, enum view_kind view, struct answe
     if (l->snapshot == NULL)
         answer_problem(answer, facts);
     else if (facts->kind == ROUTE_CONTENT)
-        content_answer(answer, facts, l->snapshot);
+        content_answer(answer, facts, l->snapshot, l->task.route);
     else if (facts->kind == ROUTE_RESULT)
         result_answer(answer, facts, l->snapshot, &l->task.route->provider->result);
     else
@@ -478,7 +478,7 @@ void lookups_answer(const struct lookups *ls, enum view_kind view, const struct 
         facts.stored |= ls->items[i].stored;
     }
     list_items(ls, items);
-    answer_many(answer, &facts, items, ls->n_listed);
+    answer_many(answer, &facts, items, ls->n_listed, view);
 }
 
 bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char *if_none_match)
@@ -488,8 +488,8 @@ bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char
     if (if_none_match == NULL)
         return true;
     if (!is_list(ls))
-        return answer_etag_matches(if_none_match, ls->only.snapshot->views[view].etag);
+        return answer_etag_matches(if_none_match, snapshot_view(ls->only.snapshot, view)->etag);
     list_items(ls, items);
-    answer_list_etag(items, ls->n_listed, etag);
+    answer_list_etag(items, ls->n_listed, view, etag);
     return answer_etag_matches(if_none_match, etag);
 }

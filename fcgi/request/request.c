@@ -551,7 +551,7 @@ static void end_stream(struct request *r)
 static bool send_update(struct request *r)
 {
     const struct snapshot *snapshot = r->lookups.only.snapshot; /* NULL: the task does not exist any more */
-    const struct view_bytes *view = snapshot ? &snapshot->views[r->asked.view] : NULL;
+    const struct view_bytes *view = snapshot ? snapshot_view(snapshot, r->asked.view) : NULL;
     bool sent = view == NULL ? stream_send_problem(r, r->lookups.only.problem)
                 : strcmp(view->etag, r->stream.last_etag) == 0 ? stream_send_heartbeat(r)
                                                                : stream_send_view(r, view);
@@ -567,7 +567,7 @@ static bool send_update(struct request *r)
 static bool is_complete(struct request *r)
 {
     const struct snapshot *snapshot = r->lookups.only.snapshot;
-    const char *id = r->asked.last_event_id, *etag = snapshot->views[r->asked.view].etag;
+    const char *id = r->asked.last_event_id, *etag = snapshot_view(snapshot, r->asked.view)->etag;
     if (id == NULL || strlen(id) != EVENT_ID_LEN || memcmp(id, etag + 1, EVENT_ID_LEN) != 0)
         return false;
     memcpy(r->stream.last_etag, etag, ETAG_SIZE);

@@ -14,7 +14,7 @@ enum { ROUTE_LABEL_SIZE = 120 };
 /* The statuses of answers. Any other one would be counted as the last. */
 static const int statuses[] = {
     200, 204, 302, 304, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, REQUEST_METRICS_GONE,
-    502, 503, 504, 0};
+    501, 502, 503, 504, 0};
 
 enum { STATUSES = NELEMS(statuses) };
 
@@ -98,7 +98,7 @@ static int64_t *series_of(const struct request_metrics_request *request, size_t 
 static void count_content(const struct request_metrics_request *request, size_t status)
 {
     char code[16];
-    const char *mode = request->status == 302 ? "redirect" : "none";
+    const char *mode = request->status == 302 ? "redirect" : request->status == 200 ? "keyed" : "none";
     snprintf(code, sizeof(code), "%d", statuses[status]);
     series_add(
         stat_series(FAMILY_CONTENT, "provider", request->route->provider->name, "mode", mode, "code", code),

@@ -47,6 +47,8 @@
       "The team has reached its limit of waiting requests.")                                                 \
     X(THROTTLED, "rate_limited", 429, "Too many requests",                                                   \
       "Too many invalid credentials from this address.")                                                     \
+    X(NOT_OFFLOADED, "content_not_offloaded", 501, "Content not offloaded",                                  \
+      "This result needs the upstream's key, which only nginx can send, with the shipped configuration.")    \
     X(UPSTREAM_ERROR, "upstream_error", 502, "Upstream error", "The upstream answered with an error.")       \
     X(UNREACHABLE, "upstream_error", 502, "Upstream unreachable", "The upstream could not be reached.")      \
     X(UPSTREAM_INVALID, "upstream_invalid", 502, "Invalid upstream answer",                                  \

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { URI_MAX = 16384, CONTENT_DIGITS_MAX = 9 };
 
@@ -119,6 +120,22 @@ static bool cut_content(char *path)
     return true;
 }
 
+/* PATH/content, where OpenAI's clients request the result of a task. */
+static bool take_native_content(const struct conf *conf, const char *path, const char *query,
+                                struct task *task)
+{
+    static const char word[] = "/content";
+    size_t len = strlen(path), word_len = strlen(word);
+    if (len < word_len || strcmp(path + len - word_len, word) != 0)
+        return false;
+    char *parent = xstrndup(path, len - word_len);
+    enum problem problem;
+    bool found = take_native(conf, parent, query, task, &problem) == ROUTE_NATIVE;
+    free(parent);
+    const struct list *results = found ? &task->route->provider->unified.results : NULL;
+    return found && results->n > 0 && ((struct result_field *)results->items)[results->n - 1].path != NULL;
+}
+
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem)
 {
@@ -134,6 +151,10 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
         return ROUTE_MANY;
     /* Checks the providers' own paths first: they may begin like ours. */
     enum route_kind kind = take_native(conf, path, query, ret_task, ret_problem);
+    if (kind == ROUTE_NONE && take_native_content(conf, path, query, ret_task)) {
+        *ret_problem = PROBLEM_NONE;
+        kind = ROUTE_CONTENT;
+    }
     if (kind != ROUTE_NONE)
         return kind;
     if (strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
@@ -322,7 +343,49 @@ static void print_map(const struct conf *conf, const char *name, struct buf *out
             print_key(&route->path, out);
         }
     }
+    buf_addf(out, "    \"~^(?<tp1>/[^?]+)/content%s\" $tp1;\n", with_query ? "\\?" : "$");
     buf_puts(out, "}\n");
+}
+
+void route_origin_name(const char *url, struct buf *out)
+{
+    const char *host = strstr(url, "://") + 3;
+    buf_puts(out, strncasecmp(url, "https", 5) == 0 ? "https_" : "http_");
+    for (const char *c = host; *c != '\0' && strchr("/?#", *c) == NULL; c++)
+        buf_putc(out, strchr(":[]", *c) != NULL ? '_' : *c);
+}
+
+/* The servers that hold keyed results. nginx resolves their names when it starts, and needs no resolver. */
+static void print_origin(const char *origin, const char *name, struct buf *out)
+{
+    bool tls = strncmp(origin, "https:", 6) == 0;
+    const char *host = strstr(origin, "://") + 3, *port = strrchr(host, ':');
+    struct buf line;
+    buf_init(&line, out->max);
+    buf_addf(&line, "\nupstream %s_", name);
+    route_origin_name(origin, &line);
+    buf_puts(&line, " {\n");
+    if (strstr(out->data, line.data) == NULL)
+        buf_addf(out, "%s    server %s%s;\n    keepalive 8;\n}\n", line.data, host,
+                 port != NULL && port[strspn(port, ":0123456789")] == '\0' ? ""
+                 : tls                                                     ? ":443"
+                                                                           : ":80");
+    buf_done(&line);
+}
+
+static void print_origins(const struct conf *conf, const char *name, struct buf *out)
+{
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct list *results = &conf_route(conf, i)->provider->unified.results;
+        for (size_t k = 0; k < results->n; k++) {
+            const struct result_field *field = (struct result_field *)results->items + k;
+            char *const *origins = field->origins.items;
+            if (field->download == DOWNLOAD_KEYED && field->origins.n == 0)
+                print_origin(conf_route(conf, i)->upstream->base_url, name, out);
+            for (size_t m = 0; m < field->origins.n; m++)
+                print_origin(origins[m], name, out);
+        }
+    }
 }
 
 void route_print_nginx(const struct conf *conf, const char *name, struct buf *out)
@@ -336,4 +399,5 @@ void route_print_nginx(const struct conf *conf, const char *name, struct buf *ou
     buf_puts(out, "    keepalive 1024;\n}\n\n");
     buf_addf(out, "upstream %s_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
              name, conf->socket_dir);
+    print_origins(conf, name, out);
 }

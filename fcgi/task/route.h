@@ -37,7 +37,7 @@ enum route_kind {
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
     ROUTE_RESULT,  /* the provider's path for the result alone */
-    ROUTE_CONTENT, /* /v1/tasks/PROVIDER/ID/content/N */
+    ROUTE_CONTENT, /* /v1/tasks/PROVIDER/ID/content/N, or PATH/content for OpenAI's own clients */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
     ROUTE_HOOK     /* a webhook; see client_request.h */
 };
@@ -46,7 +46,7 @@ enum route_kind {
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
 
-/* N in the URI of ROUTE_CONTENT. */
+/* N in the URI of ROUTE_CONTENT; 0 for PATH/content. */
 size_t route_content_number(const char *uri);
 
 /* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is
@@ -66,6 +66,9 @@ int64_t task_queries_max(const struct task *task);
 
 /* How long snapshots of the task are fresh and kept. */
 struct snapshot_rules task_rules(const struct task *task, const struct conf_cache *conf);
+
+/* The name in nginx's configuration of the origin of a URL: "https_api.example.com_8443". */
+void route_origin_name(const char *url, struct buf *out);
 
 /* For `taskproxy --print-nginx`: the map from the URI to the variable $NAME_task, and the upstream blocks NAME and
  * NAME_status. */

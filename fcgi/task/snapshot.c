@@ -2,7 +2,7 @@
  *
  * The value in Redis is one line, followed by the views.
  *
- *     taskproxy/6 DIGEST STATE CREATED_MS FETCHED_MS TTL_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN\n
+ *     taskproxy/6 DIGEST STATE CREATED_MS FETCHED_MS TTL_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN LEN\n
  *
  * KEY is the mark of the key that the query was made with; KEY and IDENTITY are "-" if there is none.
  * TTL_MS is how long Redis keeps the value. What is left of it gives the value's age, by the clock of Redis alone. */
@@ -66,7 +66,7 @@ void etag_of(const void *data, size_t len, char etag[static ETAG_SIZE])
 /* A copy of the bytes. */
 static void set_view(struct view_bytes *view, const struct view_bytes *from)
 {
-    struct blob *blob = blob_new(from->data, from->len);
+    struct blob *blob = blob_new(from->data ? from->data : "", from->len);
     *view = (struct view_bytes){.data = blob->data, .len = blob->len, .whole = {.blob = blob}};
     etag_of(view->data, view->len, view->etag);
 }
@@ -97,6 +97,12 @@ void snapshot_unref(struct snapshot *s)
     for (size_t i = 0; i < VIEW_COUNT; i++)
         blob_unref(s->views[i].whole.blob);
     free(s);
+}
+
+const struct view_bytes *snapshot_view(const struct snapshot *s, enum view_kind kind)
+{
+    bool empty = kind == VIEW_KEYED && s->views[kind].len == 0;
+    return &s->views[empty ? VIEW_UNIFIED : kind];
 }
 
 /* The URLs expire on a date. It is looked at again, because the wall clock may have been set, or have run while the

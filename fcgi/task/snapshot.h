@@ -8,7 +8,9 @@
 #include "lib/files.h"
 #include "config/provider.h"
 
-enum view_kind { VIEW_NATIVE, VIEW_UNIFIED, VIEW_COUNT };
+/* VIEW_KEYED is the unified view in which results that need the key have the upstream's own URLs, for a web server that
+ * cannot send the key; empty if no result needs it. */
+enum view_kind { VIEW_NATIVE, VIEW_UNIFIED, VIEW_KEYED, VIEW_COUNT };
 
 enum { ETAG_SIZE = 35, IDENTITY_SIZE = 33 }; /* 32 hex digits, the former in quotes, and the NUL */
 
@@ -54,6 +56,9 @@ struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapsho
 
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is allowed */
+
+/* The view to serve: that kind or, in place of an empty VIEW_KEYED, the unified one. */
+const struct view_bytes *snapshot_view(const struct snapshot *s, enum view_kind kind);
 
 /* The poll interval of a task that was created at that time. Both times are dates, which may be wrong;
  * the result is between poll.min and poll.max. */

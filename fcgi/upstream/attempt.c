@@ -83,6 +83,7 @@ static enum outcome read_view(const struct attempt *a, const struct upstream_cal
     const struct view_input input = {.provider = a->order.task->route->provider,
                                      .task_id = task_id(a->order.task),
                                      .secrets = &secrets,
+                                     .base_url = upstream_of(a)->base_url,
                                      .unnamed = !a->order.task->route->named};
     upstream_secrets(call, &secrets);
     bool second = a->result_path.len > 0;

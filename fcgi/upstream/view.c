@@ -372,6 +372,8 @@ struct writer {
     struct view *view;
     struct buf *out;
     size_t n_results; /* written so far */
+    bool keyed;       /* one of them needs the key */
+    bool own_urls;    /* such results have the upstream's own URLs */
 };
 
 /* The keep paths that begin with the segments read so far; they are adjacent in the provider's list. */
@@ -602,15 +604,38 @@ static void write_content(struct writer *w)
     buf_addf(w->out, "/content/%zu\"", w->n_results);
 }
 
+static bool has_origin(const char *url, const char *origin)
+{
+    size_t len = origin ? strlen(origin) : 0;
+    return len > 0 && strncasecmp(url, origin, len) == 0 && strchr("/?#", url[len]) != NULL;
+}
+
+/* Whether the key is sent for the URL. It goes to the listed origins only; a result elsewhere is taken for public. */
+static bool takes_key(const struct writer *w, const struct result_field *field, const char *url)
+{
+    char *const *origins = field->origins.items;
+    bool listed = field->origins.n == 0 && has_origin(url, w->q->base_url);
+    for (size_t i = 0; i < field->origins.n; i++)
+        listed |= has_origin(url, origins[i]);
+    return field->download == DOWNLOAD_KEYED && listed;
+}
+
 static void write_result(struct writer *w, const struct result_field *field, const char *url,
                          const size_t *indices)
 {
+    bool keyed = takes_key(w, field, url), own_url = !keyed || w->own_urls || w->q->unnamed;
+    w->keyed |= keyed;
     buf_addf(w->out, "%s{\"type\":", w->n_results > 0 ? "," : "");
     buf_add_json_string(w->out, field->type, strlen(field->type));
     buf_puts(w->out, ",\"url\":");
-    view_add_string(w->out, url, strlen(url), w->q->secrets);
+    if (own_url)
+        view_add_string(w->out, url, strlen(url), w->q->secrets);
+    else
+        write_content(w);
     buf_puts(w->out, ",\"content\":");
     write_content(w);
+    if (keyed && own_url)
+        buf_puts(w->out, ",\"needs_key\":true");
     write_number(w, "width", &field->width, indices);
     write_number(w, "height", &field->height, indices);
     write_number(w, "duration_seconds", &field->duration_seconds, indices);
@@ -639,13 +664,61 @@ static void each_url(struct writer *w, const struct result_field *field, struct 
     }
 }
 
+/* A string, or an integer as text; NULL for anything else. It belongs to the document. */
+static const char *scalar_text(struct json_object *value)
+{
+    return json_object_is_type(value, json_type_int) ? json_object_get_string(value) : json_text(value);
+}
+
+/* Writes a path with variables of the task and members of the answer filled in. */
+static bool write_path(const struct view_input *q, const char *path, struct json_object *doc, struct buf *out)
+{
+    const struct provider *p = q->provider;
+    for (const char *at = path; *at != '\0';) {
+        size_t plain = strcspn(at, "{");
+        buf_add(out, at, plain);
+        at += plain;
+        if (*at == '\0')
+            break;
+        char name[PATH_NAME_MAX], value[TASK_ID_MAX];
+        size_t len = strcspn(++at, "}");
+        snprintf(name, sizeof(name), "%.*s", (int)len, at);
+        at += len + 1;
+        struct json_object *member = NULL;
+        const char *text = value;
+        if (name[0] == '/')
+            text = json_pointer_get(doc, name, &member) == 0 ? scalar_text(member) : NULL;
+        else if (!pattern_variable(&p->path, name, q->task_id, value, sizeof(value)))
+            text = NULL;
+        if (text == NULL || text[0] == '\0' || strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
+            return false;
+        buf_add_percent(out, text);
+    }
+    return !out->failed;
+}
+
+/* The result of which the answer has no URL. */
+static void write_at_path(struct writer *w, const struct result_field *field)
+{
+    const size_t indices[JSON_PATH_SEGMENTS] = {0};
+    struct buf url;
+    buf_init(&url, PATH_MAX_BYTES);
+    buf_puts(&url, w->q->base_url ? w->q->base_url : "");
+    if (write_path(w->q, field->path, w->doc, &url))
+        write_result(w, field, url.data, indices);
+    buf_done(&url);
+}
+
 static void write_results(struct writer *w)
 {
     const struct list *fields = &w->q->provider->unified.results;
     buf_puts(w->out, ",\"results\":[");
     for (size_t i = 0; i < fields->n && w->view->state == STATE_SUCCEEDED; i++) {
         size_t indices[JSON_PATH_SEGMENTS] = {0};
-        each_url(w, (struct result_field *)fields->items + i, w->doc, 0, indices, 0);
+        const struct result_field *field = (struct result_field *)fields->items + i;
+        each_url(w, field, w->doc, 0, indices, 0);
+        if (field->path != NULL && w->n_results == 0)
+            write_at_path(w, field);
     }
     buf_putc(w->out, ']');
 }
@@ -672,40 +745,6 @@ static void write_unified(struct writer *w)
 }
 
 /* ---- the second answer ---- */
-
-/* A string, or an integer as text; NULL for anything else. It belongs to the document. */
-static const char *scalar_text(struct json_object *value)
-{
-    return json_object_is_type(value, json_type_int) ? json_object_get_string(value) : json_text(value);
-}
-
-/* Writes the path of the second query, with variables of the task and members of the first answer filled
- * in. */
-static bool write_result_path(const struct view_input *q, struct json_object *doc, struct buf *out)
-{
-    const struct provider *p = q->provider;
-    for (const char *at = p->result.path; *at != '\0';) {
-        size_t plain = strcspn(at, "{");
-        buf_add(out, at, plain);
-        at += plain;
-        if (*at == '\0')
-            break;
-        char name[PATH_NAME_MAX], value[TASK_ID_MAX];
-        size_t len = strcspn(++at, "}");
-        snprintf(name, sizeof(name), "%.*s", (int)len, at);
-        at += len + 1;
-        struct json_object *member = NULL;
-        const char *text = value;
-        if (name[0] == '/')
-            text = json_pointer_get(doc, name, &member) == 0 ? scalar_text(member) : NULL;
-        else if (!pattern_variable(&p->path, name, q->task_id, value, sizeof(value)))
-            text = NULL;
-        if (text == NULL || text[0] == '\0' || strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
-            return false;
-        buf_add_percent(out, text);
-    }
-    return !out->failed;
-}
 
 /* The second answer becomes a member of the first. */
 static enum outcome join_result(const struct view_input *q, struct json_object *doc,
@@ -734,7 +773,7 @@ static enum outcome read_result(const struct view_input *q, struct json_object *
         return OUTCOME_OK;
     if (result != NULL)
         return join_result(q, doc, result, view);
-    if (write_result_path(q, doc, &view->result_path))
+    if (write_path(q, q->provider->result.path, doc, &view->result_path))
         return OUTCOME_PARTIAL;
     view->why = "no reference to the result";
     return OUTCOME_INVALID;
@@ -776,7 +815,13 @@ static enum outcome make_views(const struct view_input *q, struct json_object *d
         note_expiry(&w, time_of(doc, &q->provider->unified.expires_at));
     w.out = &view->views[VIEW_UNIFIED];
     write_unified(&w);
-    if (!view->views[VIEW_NATIVE].failed && !view->views[VIEW_UNIFIED].failed)
+    w.out = &view->views[VIEW_KEYED];
+    w.own_urls = true;
+    w.n_results = 0;
+    buf_puts(w.out, "");
+    if (w.keyed)
+        write_unified(&w);
+    if (!view->views[VIEW_NATIVE].failed && !view->views[VIEW_UNIFIED].failed && !w.out->failed)
         return OUTCOME_OK;
     view->why = "the view would be too large";
     return OUTCOME_INVALID;

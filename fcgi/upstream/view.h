@@ -26,6 +26,7 @@ struct view_input {
     const struct provider *provider;
     const char *task_id;
     const struct secrets *secrets; /* may be NULL */
+    const char *base_url;          /* of the upstream; may be NULL */
     bool unnamed; /* /v1/tasks/PROVIDER/ID leads to another route, so results have no "content" */
 };
 

@@ -13,8 +13,9 @@ import yaml
 import hooking
 import needs
 from interface import FILE, Interface
-from stack import ROOT
-from teaming import bearer, in_seconds, link, teams_stack
+from stack import ROOT, merged
+from shipped import PROVIDERS
+from teaming import bearer, given, in_seconds, link, teams_stack
 from watching import NATIVE, UNIFIED, end, hold, run
 
 APP = {"Origin": "https://app.example.com"}
@@ -35,6 +36,9 @@ def stack(make_stack, tmp_path):
     """A stack with teams, one of which may hold only one request, with webhooks, and with a short upstream timeout."""
     config = {"upstreams": {"main": {"timeout": "4s", "breaker_failures": 0}}, "workers": 1}
     hooked = hooking.settings(tmp_path, config=config)
+    keyed = {"type": "file", "url": "/code", "download": "keyed", "path": "/sora/v1/videos/{task_id}"}  # any path that exists
+    results = [*PROVIDERS["sora"]["unified"]["results"], keyed]
+    hooked["providers"] = merged(hooked.get("providers", {}), {"sora": {"unified": {"results": results}}})
     teams = {"film": {"watchers": 1, "origins": [APP["Origin"]]}}
     return teams_stack(make_stack, teams, redis=False, **hooked)
 
@@ -72,7 +76,12 @@ def see_content(stack, interface) -> None:
     for task, status in (("ended/content/0?wait=1", 302), ("ended/content/9", 404), ("expired/content/0", 410), ("runs/content/0?wait=1", 409)):
         for method in ("get", "head"):
             assert interface.saw(CONTENT, method, stack.get(UNIFIED + task, MINE, method.upper())).status == status
+    n = len(stack.get(UNIFIED + "ended", MINE).json()["results"]) - 1
     for method in ("get", "head"):
+        assert interface.saw(CONTENT, method, stack.get(f"{UNIFIED}ended/content/{n}", MINE, method.upper())).status == 200
+        bare = stack.ask_worker(f"{UNIFIED}ended/content/{n}", method=method.upper(), **given("web"))
+        del bare.headers["x-taskproxy-team"]  # as nginx does
+        interface.saw(CONTENT, method, bare)
         interface.saw(CONTENT, method, stack.get(UNIFIED + "ended/content/0", APP, method.upper()))
         interface.saw(CONTENT, method, stack.get(UNIFIED + ".../content/0", MINE, method.upper()))
 

@@ -12,7 +12,8 @@ NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"
 def make(folder: Path) -> None:
     """Makes the CA, and a server certificate for 127.0.0.1, localhost and upstream.test."""
     make_ca(folder)
-    issue(folder, "server", "IP:127.0.0.1", "DNS:localhost", "DNS:upstream.test")
+    # nginx looks for an address among the names, too.
+    issue(folder, "server", "IP:127.0.0.1", "DNS:127.0.0.1", "DNS:localhost", "DNS:upstream.test")
 
 
 def make_ca(folder: Path) -> None:

@@ -369,7 +369,7 @@ TEST(list_has_views_and_problems_in_request_order)
     struct answer_facts facts = facts_of(SOURCE_UPSTREAM);
     struct answer a, again;
     struct json_error error;
-    answer_many(&a, &facts, items, NELEMS(items));
+    answer_many(&a, &facts, items, NELEMS(items), VIEW_UNIFIED);
     assert_head_is_well_formed(&a);
     assert_header(&a, "Retry-After", "2");
     assert_header(&a, "Cache-Control", "private, no-cache");
@@ -384,7 +384,7 @@ TEST(list_has_views_and_problems_in_request_order)
     free(body);
     char *etag = header_of(&a, "ETag");
     facts.if_none_match = etag;
-    answer_many(&again, &facts, items, NELEMS(items));
+    answer_many(&again, &facts, items, NELEMS(items), VIEW_UNIFIED);
     assert_int_equal(again.status, 304);
     assert_int_equal(body_len(&again.body), 0);
     free(etag);
@@ -392,7 +392,7 @@ TEST(list_has_views_and_problems_in_request_order)
     answer_done(&again);
     facts.if_none_match = NULL;
     facts.head_only = true;
-    answer_many(&a, &facts, &items[1], 2);
+    answer_many(&a, &facts, &items[1], 2, VIEW_UNIFIED);
     assert_header(&a, "Retry-After", NULL);
     assert_int_equal(body_len(&a.body), 0);
     answer_done(&a);

@@ -125,8 +125,9 @@ static void becomes_what_is_expected(void **state)
     assert_non_null(expect_file);
     struct json_object *expect = json_tokener_parse(expect_file->data);
     struct provider *provider = provider_of(files, recorded);
-    const struct view_input input = {
-        .provider = provider, .task_id = json_object_get_string(expected(expect, "task")), .secrets = NULL};
+    const struct view_input input = {.provider = provider,
+                                     .task_id = json_object_get_string(expected(expect, "task")),
+                                     .base_url = "https://upstream"};
     const struct view_answer answer = answer_of(first);
     struct view_answer result;
     struct view view;

@@ -10,6 +10,14 @@ static const int64_t now_ms = 1736867746000, now_s = 1736867746, loop_now = 5000
 static const struct snapshot_rules rules = {
     .terminal_ttl_ms = 3600000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
 
+static char header[] = "X-Api-Key", value[] = "Key {key}", first[] = "sk-first", second[] = "sk-second";
+static struct provider provider = {.auth = {.header = header, .value = value}};
+static struct secret keys[] = {{.text = first}, {.text = second}};
+static struct conf_upstream upstream = {.keys = {.items = keys, .n = NELEMS(keys)}};
+static const struct conf_route route = {.provider = &provider, .upstream = &upstream};
+static bool offload; /* the web server can get results with the key */
+static char owner[KEY_MARK_SIZE];
+
 /* A request for the n-th of the results, and its answer. */
 struct trial {
     struct answer_facts facts;
@@ -21,7 +29,7 @@ static struct trial answered(enum state state, enum answer_source source, const 
                              int64_t urls_expire_at)
 {
     char *view = xasprintf("{\"results\":[%s]}", results);
-    const struct snapshot draft = {.state = state,
+    const struct snapshot given = {.state = state,
                                    .known = true,
                                    .created_ms = now_ms,
                                    .fetched_ms = now_ms,
@@ -29,15 +37,18 @@ static struct trial answered(enum state state, enum answer_source source, const 
                                    .urls_expire_at = urls_expire_at,
                                    .views[VIEW_NATIVE] = {.data = "", .len = 0},
                                    .views[VIEW_UNIFIED] = {.data = view, .len = strlen(view)}};
+    struct snapshot draft = given;
+    memcpy(draft.key, owner, sizeof(draft.key));
     struct trial t = {.facts = {.request_id = "req-1",
                                 .source = source,
                                 .now = {loop_now, now_ms},
                                 .kind = ROUTE_CONTENT,
+                                .offload = offload,
                                 .content_number = n,
                                 .problem = source == SOURCE_STALE ? PROBLEM_UNREACHABLE : PROBLEM_NONE,
                                 .retry_after_ms = source == SOURCE_STALE ? 7000 : 0},
                       .snapshot = snapshot_new(&draft, &rules, (struct moment){loop_now, now_ms})};
-    content_answer(&t.answer, &t.facts, t.snapshot);
+    content_answer(&t.answer, &t.facts, t.snapshot, &route);
     free(view);
     return t;
 }
@@ -169,6 +180,51 @@ TEST(expired_url_of_an_old_snapshot_gives_the_problem_of_the_fetch)
     done(&t);
 }
 
+#define KEYED(url) "{\"type\":\"v\",\"url\":\"" url "\",\"needs_key\":true}"
+
+static void assert_offloaded(const char *url, const char *origin, const char *target, const char *key)
+{
+    char *row = xasprintf("{\"type\":\"v\",\"url\":\"%s\",\"needs_key\":true}", url);
+    char *expected =
+        xasprintf("X-Taskproxy-Origin: %s\r\nX-Taskproxy-Target: %s\r\nX-Taskproxy-Key-X-Api-Key: Key %s\r\n",
+                  origin, target, key);
+    offload = true;
+    struct trial t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, row, 0, 0);
+    offload = false;
+    assert_int_equal(t.answer.status, 200);
+    assert_line(&t, "X-Accel-Redirect: @taskproxy_content");
+    assert_null(strstr(t.answer.head.data, "Location"));
+    if (strstr(t.answer.head.data, expected) == NULL)
+        fail_msg("no\n%sin\n%s", expected, t.answer.head.data);
+    assert_ptr_equal(strstr(t.answer.head.data, "\r\n\r\n"), t.answer.head.data + t.answer.head.len - 4);
+    done(&t);
+    free(expected);
+    free(row);
+}
+
+TEST(keyed_result_is_left_to_the_web_server)
+{
+    assert_offloaded("https://x/v/1?a=b#c", "https_x", "/v/1?a=b", "sk-first");
+    assert_offloaded("https://x:8443", "https_x_8443", "/", "sk-first");
+    assert_offloaded("https://x?a", "https_x", "/?a", "sk-first");
+    assert_offloaded("http://127.0.0.1:80/\\r\\nX: y", "http_127.0.0.1_80", "/%0D%0AX:%20y", "sk-first");
+}
+
+TEST(key_is_the_one_that_owns_the_task)
+{
+    key_mark("sk-second", owner);
+    assert_offloaded("https://x/", "https_x", "/", "sk-second");
+    key_mark("sk-removed", owner);
+    assert_offloaded("https://x/", "https_x", "/", "sk-first");
+    owner[0] = '\0';
+}
+
+TEST(other_web_servers_cannot_get_a_keyed_result)
+{
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, KEYED("https://x/"), 0, 0), 501,
+                   "content_not_offloaded");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +236,9 @@ int main(void)
         cmocka_unit_test(result_that_does_not_exist_is_not_found),
         cmocka_unit_test(task_without_success_has_no_content),
         cmocka_unit_test(expired_url_is_no_redirect),
+        cmocka_unit_test(keyed_result_is_left_to_the_web_server),
+        cmocka_unit_test(key_is_the_one_that_owns_the_task),
+        cmocka_unit_test(other_web_servers_cannot_get_a_keyed_result),
         cmocka_unit_test(expired_url_of_an_old_snapshot_gives_the_problem_of_the_fetch),
     };
     return cmocka_run_group_tests_name("content", tests, NULL, NULL);

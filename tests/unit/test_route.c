@@ -25,7 +25,10 @@ static int load(void **unused __attribute__((unused)))
          "{\"provider\":\"sora\",\"upstream\":\"other\",\"path\":\"/second/{task_id}\"}]}",
          0},
         {"/x/key", "sk-12345678", 0},
-        {"/x/providers/sora.json", PROVIDER("sora", "/sora/v1/videos/{task_id}", ""), 0},
+        {"/x/providers/sora.json",
+         PROVIDER("sora", "/sora/v1/videos/{task_id}",
+                  ",\"unified\":{\"results\":[{\"type\":\"v\",\"url\":\"/u\",\"path\":\"/x\"}]}"),
+         0},
         {"/x/providers/fal.json",
          PROVIDER("fal", "/{owner}/{app}/requests/{task_id}/status",
                   ",\"variables\":{\"owner\":\"[a-z-]+\",\"app\":\"[a-z.]+\"},"
@@ -34,7 +37,12 @@ static int load(void **unused __attribute__((unused)))
                   "\"proxy\":{\"path\":\"/api/fal/proxy\",\"header\":\"X-Fal-Target\","
                   "\"origin\":\"https://queue.fal.run\"}"),
          0},
-        {"/x/providers/mini.json", PROVIDER("mini", "/v1/query?task_id={task_id}", ""), 0},
+        {"/x/providers/mini.json",
+         PROVIDER("mini", "/v1/query?task_id={task_id}",
+                  ",\"unified\":{\"results\":[{\"type\":\"v\",\"url\":\"/"
+                  "u\",\"download\":\"keyed\"},{\"type\":\"v\",\"url\":\"/u\",\"origins\":[\"https://"
+                  "files:8443\"]}]}"),
+         0},
     };
     char *error;
     conf = conf_load("/x/t.json", given_files(given, NELEMS(given)), &error);
@@ -112,6 +120,9 @@ TEST(result_has_a_number_after_the_name_of_its_task)
         assert_problem(uri, PROBLEM_BAD_ID);
         free(uri);
     }
+    assert_content("/sora/v1/videos/task_01/content?variant=video", "task_01", 0); /* OpenAI's clients */
+    assert_problem("/fal-ai/pika/requests/ID/status/content", PROBLEM_NOT_FOUND);
+    assert_problem("/content", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/nobody/task_01/content/0", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/content/0", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/sora/a.b/content/0", PROBLEM_BAD_ID);
@@ -269,6 +280,9 @@ TEST(nginx_map_finds_the_task_in_a_uri)
         "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
         "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)(?:/content/[0-9]+)?\\?\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
+        "    \"~^(?<tp1>/[^?]+)/content\\?\" $tp1;\n",
+        "\nupstream blue_https_a {\n    server a:443;\n    keepalive 8;\n}\n",
+        "\nupstream blue_https_files_8443 {\n    server files:8443;\n    keepalive 8;\n}\n",
         "\nupstream blue {\n    hash $blue_task consistent;\n",
         "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
         "max_fails=0;\n",

@@ -265,7 +265,7 @@ TEST(random_bit_flips_do_not_crash_it)
 
 TEST(stored_value_keeps_retry_after)
 {
-    static const char value[] = H "running 1000 2000 600000 0 60000 - - 0 0\n";
+    static const char value[] = H "running 1000 2000 600000 0 60000 - - 0 0 0\n";
     const char *why;
     struct snapshot *s = decoded_at(value, sizeof(value) - 1, 599000, 0, &why);
     assert_int_equal(snapshot_left_ms(s, present), 59000);
@@ -274,7 +274,7 @@ TEST(stored_value_keeps_retry_after)
 
 static int64_t left_by_redis(int64_t ttl_ms, int64_t behind_ms)
 {
-    static const char value[] = H "running 1000 1000 600000 0 0 - - 0 0\n";
+    static const char value[] = H "running 1000 1000 600000 0 0 - - 0 0 0\n";
     const char *why;
     struct snapshot *s = decoded_at(value, sizeof(value) - 1, ttl_ms, behind_ms, &why);
     int64_t left_ms = snapshot_left_ms(s, present);
@@ -293,7 +293,7 @@ TEST(age_of_a_stored_value_goes_by_the_clock_of_redis)
 
 TEST(stored_value_of_unknown_age_is_not_used)
 {
-    static const char value[] = H "running 1000 1000 600000 0 0 - - 0 0\n";
+    static const char value[] = H "running 1000 1000 600000 0 0 - - 0 0 0\n";
     static const int64_t ttls[] = {-1, 600001, 4200000}; /* no expiry; the clock of Redis was set back */
     for (size_t i = 0; i < NELEMS(ttls); i++) {
         const char *why;
@@ -310,28 +310,28 @@ TEST(foreign_and_hostile_values_are_rejected)
                                       "hello\n",
                                       "{\"a\":1}",
                                       "taskproxy/6\n",
-                                      "taskproxy/4 0123456789abcdef running 1 1 1 0 0 - - 0 0\n",
+                                      "taskproxy/4 0123456789abcdef running 1 1 1 0 0 - - 0 0 0\n",
                                       H "\n",
                                       H "running\n",
                                       H "running 1 1 9 0 0 0\n",
-                                      H "running 1 1 9 0 0 - - 1 0\n",
-                                      H "running 1 1 9 0 0 - - 0 0\nx",
-                                      H "running 1 1 -1 0 0 - - 0 0\n",
-                                      H "running 1 1 9223372036854775807 0 0 - - 0 0\n",
-                                      H "running 1 1 9 0 -1 - - 0 0\n",
-                                      H "running 1 1 9 0 x - - 0 0\n",
-                                      H "none 1 1 9 0 0 - - 0 0\n",
-                                      H "Running 1 1 9 0 0 - - 0 0\n",
-                                      H "running -1 1 9 0 0 - - 0 0\n",
-                                      H "running 1 x 9 0 0 - - 0 0\n",
-                                      H "running 1 1 9 0 0 - - 18446744073709551615 0\n",
-                                      H "running 1 1 9 0 0 - - 9223372036854775807 9223372036854775807\nab",
-                                      H "running 9223372036854775807 1 9 0 0 - - 0 0\n",
-                                      H "running 1 9223372036854775807 9 0 0 - - 0 0\n",
-                                      H "succeeded 1 1 9 9223372036854775807 0 - - 0 0\n",
-                                      H "succeeded 1 1 9 281474976711 0 - - 0 0\n",
-                                      H "running 1 1 9 0 0 - - 2 18446744073709551615\nab",
-                                      H "running 1 1 9 0 0 - - 0x0 0\n",
+                                      H "running 1 1 9 0 0 - - 1 0 0\n",
+                                      H "running 1 1 9 0 0 - - 0 0 0\nx",
+                                      H "running 1 1 -1 0 0 - - 0 0 0\n",
+                                      H "running 1 1 9223372036854775807 0 0 - - 0 0 0\n",
+                                      H "running 1 1 9 0 -1 - - 0 0 0\n",
+                                      H "running 1 1 9 0 x - - 0 0 0\n",
+                                      H "none 1 1 9 0 0 - - 0 0 0\n",
+                                      H "Running 1 1 9 0 0 - - 0 0 0\n",
+                                      H "running -1 1 9 0 0 - - 0 0 0\n",
+                                      H "running 1 x 9 0 0 - - 0 0 0\n",
+                                      H "running 1 1 9 0 0 - - 18446744073709551615 0 0\n",
+                                      H "running 1 1 9 0 0 - - 9223372036854775807 9223372036854775807 0\nab",
+                                      H "running 9223372036854775807 1 9 0 0 - - 0 0 0\n",
+                                      H "running 1 9223372036854775807 9 0 0 - - 0 0 0\n",
+                                      H "succeeded 1 1 9 9223372036854775807 0 - - 0 0 0\n",
+                                      H "succeeded 1 1 9 281474976711 0 - - 0 0 0\n",
+                                      H "running 1 1 9 0 0 - - 2 18446744073709551615 0\nab",
+                                      H "running 1 1 9 0 0 - - 0x0 0 0\n",
                                       H "running 1 1 9 0 0 - 0 0\n",
                                       H "running 1 1 9 0 0 - 0123456789abcdef0123456789abcde 0 0\n",
                                       H "running 1 1 9 0 0 - 0123456789abcdef0123456789abcdef0 0 0\n",
@@ -359,7 +359,7 @@ TEST(unterminated_head_is_not_searched_forever)
 
 TEST(empty_views_are_valid)
 {
-    static const char value[] = H "running 1 1 9 0 0 - - 0 0\n";
+    static const char value[] = H "running 1 1 9 0 0 - - 0 0 0\n";
     const char *why;
     struct snapshot *s = decoded(value, sizeof(value) - 1, &why);
     assert_non_null(s);

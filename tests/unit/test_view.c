@@ -517,6 +517,50 @@ TEST(content_is_a_reference_to_the_named_task)
     assert_content("x1", true, "\"content\":null,");
 }
 
+/* The result of a provider whose results are keyed, for an upstream at https://up:8. */
+static void assert_keyed(const char *row, const char *body, bool keyed, const char *url)
+{
+    char *members =
+        xasprintf(STATUS ",\"keep\":[\"/s\"],\"unified\":{\"results\":[{\"type\":\"v\",\"url\":\"/"
+                         "u\",\"download\":\"keyed\"%s}]}",
+                  row);
+    struct trial t = {.provider = load(members)};
+    const struct view_input input = {
+        .provider = t.provider, .task_id = "x1", .secrets = &key, .base_url = "https://up:8"};
+    const struct view_answer answer = {.http_status = 200, .body = body, .len = strlen(body)};
+    assert_int_equal(view_read(&input, &answer, NULL, &t.view), OUTCOME_OK);
+    const char *unified = t.view.views[VIEW_UNIFIED].data, *own = t.view.views[VIEW_KEYED].data;
+    char *plain = xasprintf("\"url\":\"%s\"", keyed ? "/v1/tasks/p/x1/content/0" : url);
+    char *with_key =
+        xasprintf("\"url\":\"%s\",\"content\":\"/v1/tasks/p/x1/content/0\",\"needs_key\":true,", url);
+    if (strstr(unified, plain) == NULL || strstr(unified, "needs_key") != NULL)
+        fail_msg("not %s in %s", plain, unified);
+    if (keyed ? strstr(own, with_key) == NULL : own[0] != '\0')
+        fail_msg("%s", own);
+    free(with_key);
+    free(plain);
+    free(members);
+    done(&t);
+}
+
+TEST(only_urls_of_the_listed_origins_take_the_key)
+{
+    static const char listed[] = ",\"origins\":[\"https://a\",\"https://b:9\"]",
+                      own[] = ",\"path\":\"/v/{task_id}?x\"";
+#define URL(url) "{\"s\":\"S\",\"u\":\"" url "\"}"
+    assert_keyed("", URL("https://up:8/v"), true, "https://up:8/v");
+    assert_keyed("", URL("HTTPS://UP:8?v"), true, "HTTPS://UP:8?v");
+    assert_keyed("", URL("https://up:8"), true, "https://up:8");
+    assert_keyed("", URL("https://up:80/v"), false, "https://up:80/v");
+    assert_keyed("", URL("http://up:8/v"), false, "http://up:8/v");
+    assert_keyed("", URL("https://up:8@evil/v"), false, "https://up:8@evil/v");
+    assert_keyed("", URL("https://up:8.evil/v"), false, "https://up:8.evil/v");
+    assert_keyed(listed, URL("https://b:9/v"), true, "https://b:9/v");
+    assert_keyed(listed, URL("https://up:8/v"), false, "https://up:8/v");
+    assert_keyed(own, "{\"s\":\"S\"}", true, "https://up:8/v/x1?x");
+    assert_keyed(own, URL("https://cdn/v"), false, "https://cdn/v");
+}
+
 TEST(number_of_results_is_limited)
 {
     struct buf body;
@@ -704,6 +748,7 @@ int main(void)
         cmocka_unit_test(results_take_their_sizes_from_the_same_member),
         cmocka_unit_test(nested_stars_are_expanded),
         cmocka_unit_test(content_is_a_reference_to_the_named_task),
+        cmocka_unit_test(only_urls_of_the_listed_origins_take_the_key),
         cmocka_unit_test(number_of_results_is_limited),
         cmocka_unit_test(earliest_expiry_of_a_kept_url_or_the_body_wins),
         cmocka_unit_test(lifetime_may_be_added_to_a_time),
