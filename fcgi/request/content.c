@@ -9,7 +9,7 @@
 #include "lib/json.h"
 #include "upstream/view.h"
 
-enum { VIEW_DEPTH = 8, POINTER_SIZE = 64, URL_MAX = 8192, RETRY_MS = 1000 };
+enum { VIEW_DEPTH = 8, POINTER_SIZE = 64, URL_MAX = 8192, LINES_MAX = 2 * URL_MAX, RETRY_MS = 1000 };
 
 /* ---- URLs, which come from the upstream ---- */
 
@@ -50,14 +50,15 @@ static struct json_object *find_row(const struct snapshot *s, size_t n, struct j
     return row;
 }
 
-static enum problem problem_of(const struct answer_facts *facts, const struct snapshot *s, const char *url)
+static enum problem problem_of(const struct answer_facts *facts, const struct snapshot *s, const char *url,
+                               bool keyed)
 {
     if (url == NULL)
         return PROBLEM_NO_RESULT;
     int64_t expiry = expiry_of(url, s);
-    if (expiry == 0 || expiry * 1000 > facts->now.date_ms)
-        return PROBLEM_NONE;
-    return facts->source == SOURCE_STALE ? facts->problem : PROBLEM_CONTENT_EXPIRED;
+    if (expiry != 0 && expiry * 1000 <= facts->now.date_ms)
+        return facts->source == SOURCE_STALE ? facts->problem : PROBLEM_CONTENT_EXPIRED;
+    return keyed && !facts->offload ? PROBLEM_NOT_OFFLOADED : PROBLEM_NONE;
 }
 
 static void refuse(struct answer *a, const struct answer_facts *facts, enum problem problem,
@@ -90,17 +91,14 @@ static void write_offload(const struct conf_route *route, const char *key, int64
     struct headers header;
     const char *host = strstr(url, "://") + 3, *target = host + strcspn(host, "/?#");
     char *name = xasprintf("X-Taskproxy-Key-%s", auth->header);
-    buf_puts(
-        lines,
-        "X-Accel-Redirect: @taskproxy_content\r\nCache-Control: private, no-cache\r\nX-Taskproxy-Origin: ");
-    route_origin_name(url, lines);
-    buf_puts(lines, *target == '/' ? "\r\nX-Taskproxy-Target: " : "\r\nX-Taskproxy-Target: /");
-    buf_add(lines, target, strcspn(target, "#"));
-    buf_puts(lines, "\r\n");
     headers_init(&header);
     headers_add_template(&header, name, auth->value, key, &jwt, now_s);
-    buf_puts(lines, header.n > 0 ? header.lines[0] : name);
-    buf_puts(lines, "\r\n");
+    buf_puts(lines, header.text.data);
+    buf_puts(lines, "\r\nX-Accel-Redirect: @taskproxy_content\r\nCache-Control: private, no-cache\r\n");
+    buf_addf(lines, "X-Taskproxy-Scheme: %.*s\r\nX-Taskproxy-Host: %.*s\r\nX-Taskproxy-Target: ",
+             (int)(host - url - 3), url, (int)(target - host), host);
+    route_origin_name(url, lines);
+    buf_addf(lines, "%s%.*s\r\n", *target == '/' ? "" : "/", (int)strcspn(target, "#"), target);
     headers_done(&header);
     jwt_done(&jwt);
     free(name);
@@ -108,8 +106,10 @@ static void write_offload(const struct conf_route *route, const char *key, int64
 
 /* Clients may keep it until the URL expires. The URL's host does not learn where the request came from: the query of a
  * signed link would be in the Referer. */
-static void write_redirect(const char *url, int64_t left_ms, struct buf *lines)
+static void write_redirect(struct moment now, const struct snapshot *s, int64_t expiry, const char *url,
+                           struct buf *lines)
 {
+    int64_t left_ms = expiry != 0 ? expiry * 1000 - now.date_ms : snapshot_left_ms(s, now);
     buf_addf(lines,
              "Location: %s\r\nCache-Control: private, max-age=%lld\r\nReferrer-Policy: no-referrer\r\n", url,
              (long long)(left_ms > 0 ? left_ms / 1000 : 0));
@@ -120,27 +120,24 @@ static void answer_row(struct answer *a, const struct answer_facts *facts, const
 {
     struct json_object *member = NULL;
     const char *text = json_object_object_get_ex(row, "url", &member) ? json_text(member) : NULL;
-    enum problem problem = problem_of(facts, s, text);
-    bool keyed = json_object_object_get_ex(row, "needs_key", &member);
+    bool keyed = json_object_object_get_ex(row, "needs_key", NULL);
+    enum problem problem = problem_of(facts, s, text, keyed);
     struct buf url, lines;
     buf_init(&url, URL_MAX);
-    buf_init_secret(&lines, 2 * URL_MAX);
+    buf_init(&lines, LINES_MAX);
     if (problem == PROBLEM_NONE && !write_url(text, &url))
         problem = PROBLEM_UPSTREAM_INVALID;
-    else if (problem == PROBLEM_NONE && keyed && !facts->offload)
-        problem = PROBLEM_NOT_OFFLOADED;
-    int64_t expiry = problem == PROBLEM_NONE ? expiry_of(text, s) : 0, date_ms = facts->now.date_ms;
-    if (problem != PROBLEM_NONE)
+    if (problem != PROBLEM_NONE) {
         refuse(a, facts, problem, facts->source == SOURCE_STALE ? facts->retry_after_ms : 0);
-    else if (keyed)
-        write_offload(route, key_of(route->upstream, s), date_ms / 1000, url.data, &lines);
-    else
-        write_redirect(url.data, expiry != 0 ? expiry * 1000 - date_ms : snapshot_left_ms(s, facts->now),
-                       &lines);
-    if (problem == PROBLEM_NONE)
-        answer_content(a, facts, s, keyed ? 200 : 302, &lines);
+    } else if (keyed) {
+        write_offload(route, key_of(route->upstream, s), facts->now.date_ms / 1000, url.data, &lines);
+        answer_content(a, facts, s, 200, &lines);
+    } else {
+        write_redirect(facts->now, s, expiry_of(text, s), url.data, &lines);
+        answer_content(a, facts, s, 302, &lines);
+    }
     buf_done(&url);
-    buf_done_secret(&lines);
+    buf_done(&lines);
 }
 
 void content_answer(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,

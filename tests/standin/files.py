@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import re
+import socket
 import ssl
 import threading
 from pathlib import Path
@@ -76,7 +77,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for piece in part(start, end if self.command == "GET" else start):
             self.wfile.write(piece)
             if task == "dies":
-                self.connection.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
                 return None
             if task == "waits":
                 self.server.files.go_on.wait(60)
