@@ -99,12 +99,20 @@ static size_t digits_behind(const char *path)
     return n;
 }
 
+/* OpenAI's clients may also request a thumbnail or a spritesheet. */
+static bool means_video(const char *query)
+{
+    char variant[8];
+    return query == NULL || strstr(query, "variant=") == NULL ||
+           (query_value(query, "variant", variant, sizeof(variant)) && strcmp(variant, "video") == 0);
+}
+
 size_t route_content_number(const char *uri)
 {
     char path[URI_MAX];
     const char *query;
-    if (split_uri(uri, path, &query) == NULL)
-        return 0;
+    if (split_uri(uri, path, &query) == NULL || !means_video(query))
+        return SIZE_MAX;
     return strtoul(path + strlen(path) - digits_behind(path), NULL, 10);
 }
 

@@ -46,7 +46,7 @@ enum route_kind {
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
 
-/* N in the URI of ROUTE_CONTENT; 0 for PATH/content. */
+/* N in the URI of ROUTE_CONTENT; 0 for PATH/content; SIZE_MAX, which no result has, for a variant of a video. */
 size_t route_content_number(const char *uri);
 
 /* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is

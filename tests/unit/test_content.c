@@ -182,40 +182,44 @@ TEST(expired_url_of_an_old_snapshot_gives_the_problem_of_the_fetch)
 
 #define KEYED(url) "{\"type\":\"v\",\"url\":\"" url "\",\"needs_key\":true}"
 
-static void assert_offloaded(const char *url, const char *origin, const char *target, const char *key)
+static void assert_offloaded(const char *url, const char *place, const char *target, const char *key)
 {
     char *row = xasprintf("{\"type\":\"v\",\"url\":\"%s\",\"needs_key\":true}", url);
-    char *expected =
-        xasprintf("X-Taskproxy-Origin: %s\r\nX-Taskproxy-Target: %s\r\nX-Taskproxy-Key-X-Api-Key: Key %s\r\n",
-                  origin, target, key);
+    char *expected = xasprintf("X-Taskproxy-%s\r\nX-Taskproxy-Target: %s\r\n", place, target);
+    char *key_line = xasprintf("X-Taskproxy-Key-X-Api-Key: Key %s", key);
     offload = true;
     struct trial t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, row, 0, 0);
     offload = false;
     assert_int_equal(t.answer.status, 200);
     assert_line(&t, "X-Accel-Redirect: @taskproxy_content");
+    assert_line(&t, key_line);
     assert_null(strstr(t.answer.head.data, "Location"));
     if (strstr(t.answer.head.data, expected) == NULL)
         fail_msg("no\n%sin\n%s", expected, t.answer.head.data);
     assert_ptr_equal(strstr(t.answer.head.data, "\r\n\r\n"), t.answer.head.data + t.answer.head.len - 4);
     done(&t);
+    free(key_line);
     free(expected);
     free(row);
 }
 
 TEST(keyed_result_is_left_to_the_web_server)
 {
-    assert_offloaded("https://x/v/1?a=b#c", "https_x", "/v/1?a=b", "sk-first");
-    assert_offloaded("https://x:8443", "https_x_8443", "/", "sk-first");
-    assert_offloaded("https://x?a", "https_x", "/?a", "sk-first");
-    assert_offloaded("http://127.0.0.1:80/\\r\\nX: y", "http_127.0.0.1_80", "/%0D%0AX:%20y", "sk-first");
+    assert_offloaded("https://x/v/1?a=b#c", "Scheme: https\r\nX-Taskproxy-Host: x", "https_x/v/1?a=b",
+                     "sk-first");
+    assert_offloaded("https://x:8443", "Scheme: https\r\nX-Taskproxy-Host: x:8443", "https_x_8443/",
+                     "sk-first");
+    assert_offloaded("https://x?a", "Scheme: https\r\nX-Taskproxy-Host: x", "https_x/?a", "sk-first");
+    assert_offloaded("http://127.0.0.1:80/\\r\\nX: y", "Scheme: http\r\nX-Taskproxy-Host: 127.0.0.1:80",
+                     "http_127.0.0.1_80/%0D%0AX:%20y", "sk-first");
 }
 
 TEST(key_is_the_one_that_owns_the_task)
 {
     key_mark("sk-second", owner);
-    assert_offloaded("https://x/", "https_x", "/", "sk-second");
+    assert_offloaded("https://x/", "Scheme: https\r\nX-Taskproxy-Host: x", "https_x/", "sk-second");
     key_mark("sk-removed", owner);
-    assert_offloaded("https://x/", "https_x", "/", "sk-first");
+    assert_offloaded("https://x/", "Scheme: https\r\nX-Taskproxy-Host: x", "https_x/", "sk-first");
     owner[0] = '\0';
 }
 

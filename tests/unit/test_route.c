@@ -41,7 +41,7 @@ static int load(void **unused __attribute__((unused)))
          PROVIDER("mini", "/v1/query?task_id={task_id}",
                   ",\"unified\":{\"results\":[{\"type\":\"v\",\"url\":\"/"
                   "u\",\"download\":\"keyed\"},{\"type\":\"v\",\"url\":\"/u\",\"origins\":[\"https://"
-                  "files:8443\"]}]}"),
+                  "files\"]}]}"),
          0},
     };
     char *error;
@@ -121,6 +121,9 @@ TEST(result_has_a_number_after_the_name_of_its_task)
         free(uri);
     }
     assert_content("/sora/v1/videos/task_01/content?variant=video", "task_01", 0); /* OpenAI's clients */
+    assert_content("/sora/v1/videos/task_01/content", "task_01", 0);
+    assert_content("/sora/v1/videos/task_01/content?variant=thumbnail", "task_01", SIZE_MAX);
+    assert_content("/sora/v1/videos/task_01/content?variant=video&variant=video", "task_01", SIZE_MAX);
     assert_problem("/fal-ai/pika/requests/ID/status/content", PROBLEM_NOT_FOUND);
     assert_problem("/content", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/nobody/task_01/content/0", PROBLEM_NOT_FOUND);
@@ -282,7 +285,7 @@ TEST(nginx_map_finds_the_task_in_a_uri)
         "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^(?<tp1>/[^?]+)/content\\?\" $tp1;\n",
         "\nupstream blue_https_a {\n    server a:443;\n    keepalive 8;\n}\n",
-        "\nupstream blue_https_files_8443 {\n    server files:8443;\n    keepalive 8;\n}\n",
+        "\nupstream blue_https_files {\n    server files:443;\n    keepalive 8;\n}\n",
         "\nupstream blue {\n    hash $blue_task consistent;\n",
         "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
         "max_fails=0;\n",
