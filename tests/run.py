@@ -32,6 +32,7 @@ def main() -> int:
         print("starting …", flush=True)
         with stack.Stack(binary=BINARY, port=port, upstream=upstream, every_provider=not upstream,
                          task_seconds=TASK_SECONDS) as running:
+            running.standin.switch(own_urls=True)
             tell(running)
             return wait(running)
     except KeyboardInterrupt:
@@ -99,7 +100,12 @@ def tell(running: stack.Stack) -> None:
         task = "task_demo"
         more = f"""
   curl -i {running.nginx.url}/v1/tasks/fal/fal-ai/pika/demo
-  curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task},kling/text2video/demo,runway/demo_missing,veo/veo-3.0/demo_fail'"""
+  curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task},kling/text2video/demo,runway/demo_missing,veo/veo-3.0/demo_fail'
+
+Results, without the upstream's key: nginx sends it, or redirects to a signed URL of the stand-in
+
+  curl -L '{running.nginx.url}/v1/tasks/openai/video_demo/content/0?wait=60' -o keyed.mp4
+  curl -L --cacert {running.standin.ca_file} '{running.nginx.url}/v1/tasks/sora/{task}/content/0?wait=60' -o redirected.mp4"""
     else:
         upstream = running.config["upstreams"]["main"]["base_url"]
         task = "task_01jhjp54x0f759wceyasz6xrge"

@@ -8,7 +8,15 @@ const clients = {
   openai() {
     const { OpenAI } = require('openai');
     const openai = new OpenAI({ apiKey: 'a-client', baseURL: `${base}/v1`, ...options });
-    return { retrieve: () => openai.videos.retrieve(id) };
+    const download = async (query) => {
+      const response = await openai.videos.downloadContent(id, query);
+      return { type: response.headers.get('content-type'), base64: Buffer.from(await response.arrayBuffer()).toString('base64') };
+    };
+    return {
+      retrieve: () => openai.videos.retrieve(id),
+      download: () => download({}),
+      thumbnail: () => download({ variant: 'thumbnail' }),
+    };
   },
   runway() {
     const { RunwayML } = require('@runwayml/sdk');

@@ -1,6 +1,7 @@
 """Official SDKs with another base URL and key: they get the members that they need, and report our errors as their own,
 with our message."""
 
+import base64
 import json
 import os
 import subprocess
@@ -10,8 +11,9 @@ import pytest
 
 import needs
 from shipped import PROVIDERS
-from stack import Stack
+from stack import ROOT, Stack
 
+VIDEO = base64.b64decode((ROOT / "tests/standin/video.b64").read_text())
 CLIENTS = Path(__file__).with_name("clients.cjs")
 QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
 
@@ -52,6 +54,15 @@ def test_openai_videos_retrieve(everyone, ask):
     assert video["error"]["code"] == "moderation_blocked"
     (query,) = everyone.standin.seen("video_failed")
     assert query.headers["authorization"] == f"Bearer {everyone.key}"  # not the client's
+
+
+def test_openai_videos_download_content(everyone, ask):
+    everyone.standin.switch("video_1", state="SUCCESS")
+    assert ask("openai", "download", "video_1")["result"] == {"type": "video/mp4", "base64": base64.b64encode(VIDEO).decode()}
+    (query,) = everyone.standin.seen("video_1/content")
+    assert query.headers["authorization"] == f"Bearer {everyone.key}"  # not the client's
+    error = ask("openai", "thumbnail", "video_1", 0)["error"]
+    assert (error["classes"][0], error["status"]) == ("NotFoundError", 404) and "result" in error["message"]
 
 
 def test_runway_tasks_retrieve(everyone, ask):

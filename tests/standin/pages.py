@@ -3,9 +3,14 @@
 from urllib.parse import unquote, urlsplit
 
 import recorded
-from players import Sora
+from players import Sora, Video
 
-PLAYERS = (Sora(), *recorded.players())
+PLAYERS = (
+    Sora(),
+    Video(r"/v1/videos/([^/]+)/content", keyed=True),
+    Video(r"/vg-assets/assets/([^/]+)/.*", keyed=False),
+    *recorded.players(),
+)
 
 
 def find(target: str):

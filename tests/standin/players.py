@@ -4,6 +4,7 @@ A player finds the task in a path, reads the key from the headers and makes the 
 valid keys, or most switches. The others are in recorded.py; pages.py lists all.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -122,6 +123,32 @@ class Sora(NewApi):
         ):
             text = text.replace(example, ours)
         return text.encode()
+
+
+class Video:
+    """The results themselves: at OpenAI's path for clients with the key, and at the signed URLs of sora's page for everyone."""
+
+    kept_texts = ()
+    body = base64.b64decode(Path(__file__).with_name("video.b64").read_text(encoding="ascii"))  # 2 s of a test pattern
+
+    def __init__(self, path: str, keyed: bool):
+        self._path, self._keyed = re.compile(path), keyed
+
+    def find(self, path: str, query: str) -> str | None:
+        match = self._path.fullmatch(path)
+        return match and f"{match[1]}/content"
+
+    def key(self, headers: dict, keys: set) -> str | None:
+        return credentials.scheme("Bearer")(headers, keys) if self._keyed else min(keys)
+
+    def refuse(self, status: int) -> Reply:
+        return self.error(status, "Incorrect API key provided.", "invalid_api_key")
+
+    def error(self, status: int, message: str, code: str = "") -> Reply:
+        return reply_json(status, {"error": {"message": message, "code": code}})
+
+    def play(self, task: Task, now: float, headers: dict, switch) -> Reply:
+        return Reply(200, self.body, {"Content-Type": "video/mp4"})
 
 
 def _utc(seconds: float, form: str) -> str:

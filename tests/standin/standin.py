@@ -275,6 +275,8 @@ class Standin:
             reply = players.Reply(302, b"", {"Location": switch.redirect})
         if (body := unusual_body(switch)) is not None:
             reply.body = body
+        if switch.own_urls:
+            reply.body = reply.body.replace(b"https://videos.openai.com/", f"{self.url}/".encode())
         if switch.retry_after is not None:
             reply.headers["Retry-After"] = str(switch.retry_after)
         reply.headers.update(switch.headers or {})
