@@ -126,17 +126,17 @@ def test_upstream_that_dies_ends_the_answer(stack):
             connection.getresponse().read()
 
 
-def test_team_has_a_limit_of_downloads(stack, files):
+def test_team_has_a_limit_of_downloads_which_ends_with_clients_that_leave(stack, files):
     with contextlib.ExitStack() as open_ones:
         for _ in range(2):
             connection = stack.nginx.connection(60)
             open_ones.callback(connection.close)
             connection.request("GET", content("waits"), headers=bearer("web"))
             assert connection.getresponse().status == 200
-        answer = get(stack, "t", "GET")
-        assert refusal(answer) == (429, "rate_limited")
-    files.go_on.set()
-    stack.wait_until(lambda: get(stack, "t", "HEAD").status == 200, what="the downloads to end")  # when their clients have left
+        assert refusal(get(stack, "t")) == (429, "rate_limited")
+    for _ in range(2):
+        assert files.left.acquire(timeout=20), "nginx does not close the connection of a client that has left"
+    stack.wait_until(lambda: get(stack, "t", "HEAD").status == 200, what="the downloads to end")
 
 
 def test_access_is_checked_first(stack, files):

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -80,8 +81,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return None
             if task == "waits":
-                self.server.files.go_on.wait(60)
+                self.wait_for_end()
         return None
+
+    def wait_for_end(self) -> None:
+        """Sends nothing more until the peer closes the connection."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLRDHUP)
+        if poll.poll(60_000):
+            self.server.files.left.release()
+        raise ConnectionError
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -93,7 +102,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Files:
     def __init__(self, folder: Path, key: str):
-        self.key, self.seen, self.location, self.go_on = key, [], "", threading.Event()
+        self.key, self.seen, self.location, self.left = key, [], "", threading.Semaphore(0)
         authority.make(folder)
         self.ca_file = str(folder / "ca.pem")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -109,7 +118,6 @@ class Files:
         return self
 
     def __exit__(self, *_):
-        self.go_on.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
