@@ -190,11 +190,11 @@ def test_access_log_line_has_the_documented_fields(make_stack):
         who, when, method, path, version, status, length, *rest = line.split(" ")
         assert (who, method, path, version, status) == ("unix:", '"GET', "/sora/v1/videos/t", 'HTTP/1.1"', "200")
         assert int(length) == len(answer.body) and when.startswith("[20")
-        seconds = [float(rest.pop(2).removeprefix(name)) for name in ("time=", "worker=")]
+        seconds = [float(rest.pop(3).removeprefix(name)) for name in ("time=", "worker=")]
         assert all(0 <= number < 10 for number in seconds)
-        assert rest.pop(2) == "worker_status=200"
-        assert rest[:4] == [f"cache={cache}", "team=-", f"id={answer.headers['x-request-id']}", f"trace={TRACE}"]
-        assert rest[4:] == ['"x', '\\x22y\\x22"']
+        assert rest.pop(3) == "worker_status=200"
+        assert rest[:5] == [f"cache={cache}", "team=-", "content=-", f"id={answer.headers['x-request-id']}", f"trace={TRACE}"]
+        assert rest[5:] == ['"x', '\\x22y\\x22"']
 
 
 def test_access_log_has_the_team_and_the_answer_does_not(make_stack):

@@ -36,8 +36,8 @@ def stack(make_stack, tmp_path):
     """A stack with teams, one of which may hold only one request, with webhooks, and with a short upstream timeout."""
     config = {"upstreams": {"main": {"timeout": "4s", "breaker_failures": 0}}, "workers": 1}
     hooked = hooking.settings(tmp_path, config=config)
-    keyed = {"type": "file", "url": "/code", "download": "keyed", "path": "/sora/v1/videos/{task_id}"}  # any path that exists
-    results = [*PROVIDERS["sora"]["unified"]["results"], keyed]
+    results = PROVIDERS["sora"]["unified"]["results"]
+    results = [*results, {**results[0], "download": "keyed"}]
     hooked["providers"] = merged(hooked.get("providers", {}), {"sora": {"unified": {"results": results}}})
     teams = {"film": {"watchers": 1, "origins": [APP["Origin"]]}}
     return teams_stack(make_stack, teams, redis=False, **hooked)
@@ -50,7 +50,7 @@ def see_one(stack, interface, view) -> None:
 
     run(stack, task_id="runs")
     running = ask("runs?wait=1")
-    stack.standin.switch("ended", state="SUCCESS")
+    stack.standin.switch("ended", state="SUCCESS", own_urls=True)
     etag = ask("ended?wait=1").headers["etag"]
     assert "provider" in ask("ended", {**MINE, "Prefer": "view=unified"}).json()
     ask("ended", STREAM)

@@ -153,6 +153,8 @@ class Connection(socketserver.BaseRequestHandler):
             f"{name}: {value}\r\n" for name, value in {**reply.headers, **framing}.items()
         )
         body = reply.body[: len(reply.body) // 2] if switch.truncated else reply.body
+        if self.query and self.query.method == "HEAD":
+            body = b""
         self.socket.sendall(head.encode("latin-1") + b"\r\n" + (chunk(body) if chunked else body))
         while switch.endless:
             if switch.pace:
