@@ -366,18 +366,16 @@ void route_origin_name(const char *url, struct buf *out)
 /* The servers that hold keyed results. nginx resolves their names when it starts, and needs no resolver. */
 static void print_origin(const char *origin, const char *name, struct buf *out)
 {
-    bool tls = strncmp(origin, "https:", 6) == 0;
+    const char *usual_port = strncmp(origin, "https:", 6) == 0 ? ":443" : ":80";
     const char *host = strstr(origin, "://") + 3, *port = strrchr(host, ':');
+    bool has_port = port != NULL && port[strspn(port, ":0123456789")] == '\0';
     struct buf line;
     buf_init(&line, out->max);
     buf_addf(&line, "\nupstream %s_", name);
     route_origin_name(origin, &line);
     buf_puts(&line, " {\n");
     if (strstr(out->data, line.data) == NULL)
-        buf_addf(out, "%s    server %s%s;\n    keepalive 8;\n}\n", line.data, host,
-                 port != NULL && port[strspn(port, ":0123456789")] == '\0' ? ""
-                 : tls                                                     ? ":443"
-                                                                           : ":80");
+        buf_addf(out, "%s    server %s%s;\n    keepalive 8;\n}\n", line.data, host, has_port ? "" : usual_port);
     buf_done(&line);
 }
 
