@@ -375,7 +375,8 @@ static void print_origin(const char *origin, const char *name, struct buf *out)
     route_origin_name(origin, &line);
     buf_puts(&line, " {\n");
     if (strstr(out->data, line.data) == NULL)
-        buf_addf(out, "%s    server %s%s;\n    keepalive 8;\n}\n", line.data, host, has_port ? "" : usual_port);
+        buf_addf(out, "%s    server %s%s;\n    keepalive 8;\n}\n", line.data, host,
+                 has_port ? "" : usual_port);
     buf_done(&line);
 }
 
