@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+import authority
 from files import SIZE, Files, part
 from helpers import status_of
 from parts import children_of
@@ -29,11 +30,15 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stack(files):
+def upstream(files):
     key_file = os.path.join(os.path.dirname(files.ca_file), "key")
     with open(os.open(key_file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         file.write(KEY + "\n")
-    upstream = {"base_url": files.url, "key_file": key_file, "ca_file": files.ca_file}
+    return {"base_url": files.url, "key_file": key_file, "ca_file": files.ca_file}
+
+
+@pytest.fixture(scope="module")
+def stack(upstream):
     with contextlib.ExitStack() as stacks:
         stack = stacks.enter_context(Stack(upstream=upstream, config={**OPENAI, **TEAMS}, redis=False, daemon=False, nginx=False))
         write_teams(stack, {"web": {"providers": ["openai"]}, "film": {"providers": []}})
@@ -124,6 +129,16 @@ def test_upstream_that_dies_ends_the_answer(stack):
         connection.request("GET", content("dies"), headers=bearer("web"))
         with pytest.raises(Exception, match="IncompleteRead|reset"):
             connection.getresponse().read()
+
+
+def test_server_with_an_unknown_certificate_gets_no_key(files, upstream, tmp_path):
+    authority.make(tmp_path)
+    with Stack(upstream=upstream, config=OPENAI, redis=False, nginx=False) as stack:
+        stack.nginx.changes["/etc/ssl/certs/ca-certificates.crt"] = str(tmp_path / "ca.pem")
+        stack.nginx.start()
+        seen = len(files.seen)
+        assert refusal(stack.get(content("t"))) == (502, "upstream_error")
+        assert [path for _, path, _ in files.seen[seen:]] == ["/v1/videos/t"]  # the worker's query
 
 
 def test_team_has_a_limit_of_downloads_which_ends_with_clients_that_leave(stack, files):
