@@ -89,7 +89,7 @@ static const char *split_uri(const char *uri, char path[static URI_MAX], const c
     return path;
 }
 
-/* ---- the results themselves: "/content/N" after the name of a task ---- */
+/* ---- the results themselves: "/content/N", or "/content" for the first one, after the path of a task ---- */
 
 static size_t digits_behind(const char *path)
 {
@@ -99,19 +99,15 @@ static size_t digits_behind(const char *path)
     return n;
 }
 
-/* OpenAI's clients may also request a thumbnail or a spritesheet. */
-static bool means_video(const char *query)
-{
-    char variant[8];
-    return query == NULL || strstr(query, "variant=") == NULL ||
-           (query_value(query, "variant", variant, sizeof(variant)) && strcmp(variant, "video") == 0);
-}
-
 size_t route_content_number(const char *uri)
 {
     char path[URI_MAX];
     const char *query;
-    if (split_uri(uri, path, &query) == NULL || !means_video(query))
+    if (split_uri(uri, path, &query) == NULL)
+        return SIZE_MAX;
+    const char *variant =
+        query ? strstr(query, "variant=") : NULL; /* OpenAI's: video, thumbnail or spritesheet */
+    if (variant != NULL && strncmp(variant, "variant=video", 13) != 0)
         return SIZE_MAX;
     return strtoul(path + strlen(path) - digits_behind(path), NULL, 10);
 }
@@ -119,29 +115,28 @@ size_t route_content_number(const char *uri)
 /* Returns false if the path does not end in that. */
 static bool cut_content(char *path)
 {
-    static const char word[] = "/content/";
-    size_t digits = digits_behind(path), len = strlen(path) - digits, word_len = strlen(word);
-    if (digits == 0 || digits > CONTENT_DIGITS_MAX || len < word_len ||
-        memcmp(path + len - word_len, word, word_len) != 0)
+    static const char word[] = "/content";
+    size_t digits = digits_behind(path), word_len = strlen(word);
+    size_t len = strlen(path) - digits - (digits > 0);
+    if (digits > CONTENT_DIGITS_MAX || len < word_len || memcmp(path + len - word_len, word, word_len) != 0 ||
+        path[len] != (digits > 0 ? '/' : '\0'))
         return false;
     path[len - word_len] = '\0';
     return true;
 }
 
-/* PATH/content, where OpenAI's clients request the result of a task. */
-static bool take_native_content(const struct conf *conf, const char *path, const char *query,
-                                struct task *task)
+/* Finds the task of a path. The providers' own paths come first: they may begin like ours. */
+static enum route_kind find_task(const struct conf *conf, const char *path, const char *query,
+                                 struct task *task, enum problem *ret_problem)
 {
-    static const char word[] = "/content";
-    size_t len = strlen(path), word_len = strlen(word);
-    if (len < word_len || strcmp(path + len - word_len, word) != 0)
-        return false;
-    char *parent = xstrndup(path, len - word_len);
-    enum problem problem;
-    bool found = take_native(conf, parent, query, task, &problem) == ROUTE_NATIVE;
-    free(parent);
-    const struct list *results = found ? &task->route->provider->unified.results : NULL;
-    return found && results->n > 0 && ((struct result_field *)results->items)[results->n - 1].path != NULL;
+    const size_t prefix_len = strlen(unified_prefix);
+    enum route_kind kind = take_native(conf, path, query, task, ret_problem);
+    if (kind != ROUTE_NONE || strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
+        return kind;
+    enum problem problem = take_unified(conf, path + prefix_len + 1, task);
+    if (problem == PROBLEM_NONE || *ret_problem == PROBLEM_NOT_FOUND)
+        *ret_problem = problem;
+    return problem == PROBLEM_NONE ? ROUTE_UNIFIED : ROUTE_NONE;
 }
 
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
@@ -149,7 +144,6 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
 {
     char path[URI_MAX];
     const char *query;
-    const size_t prefix_len = strlen(unified_prefix);
     *ret_problem = PROBLEM_NONE;
     if (split_uri(uri, path, &query) == NULL) {
         *ret_problem = PROBLEM_BAD_REQUEST;
@@ -157,25 +151,10 @@ enum route_kind route_find(const struct conf *conf, const char *uri, struct task
     }
     if (strcmp(path, unified_prefix) == 0)
         return ROUTE_MANY;
-    /* Checks the providers' own paths first: they may begin like ours. */
-    enum route_kind kind = take_native(conf, path, query, ret_task, ret_problem);
-    if (kind == ROUTE_NONE && take_native_content(conf, path, query, ret_task)) {
-        *ret_problem = PROBLEM_NONE;
-        kind = ROUTE_CONTENT;
-    }
-    if (kind != ROUTE_NONE)
+    enum route_kind kind = find_task(conf, path, query, ret_task, ret_problem);
+    if (kind != ROUTE_NONE || !cut_content(path))
         return kind;
-    if (strncmp(path, unified_prefix, prefix_len) != 0 || path[prefix_len] != '/')
-        return ROUTE_NONE;
-    kind = ROUTE_UNIFIED;
-    enum problem problem = take_unified(conf, path + prefix_len + 1, ret_task);
-    if (problem != PROBLEM_NONE && cut_content(path + prefix_len)) {
-        kind = ROUTE_CONTENT;
-        problem = take_unified(conf, path + prefix_len + 1, ret_task);
-    }
-    if (problem == PROBLEM_NONE || *ret_problem == PROBLEM_NOT_FOUND)
-        *ret_problem = problem;
-    return problem == PROBLEM_NONE ? kind : ROUTE_NONE;
+    return find_task(conf, path, query, ret_task, ret_problem) == ROUTE_NONE ? ROUTE_NONE : ROUTE_CONTENT;
 }
 
 bool task_from_key(const struct conf *conf, const char *key, struct task *ret_task)
@@ -278,7 +257,7 @@ static void print_unified_regex(const struct conf_route *route, bool with_query,
     buf_addf(out, "%s/%s", unified_prefix, route->provider->name);
     for (size_t n = 1; n <= route->path.n_variables; n++)
         buf_addf(out, "/(?<tp%zu>[^/?]+)", n);
-    buf_puts(out, "(?:/content/[0-9]+)?");
+    buf_puts(out, "(?:/content(?:/[0-9]+)?)?");
     buf_puts(out, with_query ? "\\?" : "$");
 }
 
@@ -351,7 +330,7 @@ static void print_map(const struct conf *conf, const char *name, struct buf *out
             print_key(&route->path, out);
         }
     }
-    buf_addf(out, "    \"~^(?<tp1>/[^?]+)/content%s\" $tp1;\n", with_query ? "\\?" : "$");
+    buf_addf(out, "    \"~^(?<tp1>/[^?]+)/content(?:/[0-9]+)?%s\" $tp1;\n", with_query ? "\\?" : "$");
     buf_puts(out, "}\n");
 }
 

@@ -37,7 +37,7 @@ enum route_kind {
     ROUTE_NATIVE,  /* a provider's own path */
     ROUTE_UNIFIED, /* /v1/tasks/PROVIDER/ID */
     ROUTE_RESULT,  /* the provider's path for the result alone */
-    ROUTE_CONTENT, /* /v1/tasks/PROVIDER/ID/content/N, or PATH/content for OpenAI's own clients */
+    ROUTE_CONTENT, /* any path of a task, followed by /content/N or /content */
     ROUTE_MANY,    /* /v1/tasks?ids=... */
     ROUTE_HOOK     /* a webhook; see client_request.h */
 };
@@ -46,7 +46,7 @@ enum route_kind {
 enum route_kind route_find(const struct conf *conf, const char *uri, struct task *ret_task,
                            enum problem *ret_problem);
 
-/* N in the URI of ROUTE_CONTENT; 0 for PATH/content; SIZE_MAX, which no result has, for a variant of a video. */
+/* N in the URI of ROUTE_CONTENT, 0 without N; SIZE_MAX, which no result has, for a variant of a video. */
 size_t route_content_number(const char *uri);
 
 /* The task of the name "PROVIDER/ID", not percent-encoded. If several routes have the provider, the first is

@@ -723,11 +723,13 @@ static void write_results(struct writer *w)
     buf_putc(w->out, ']');
 }
 
-static void write_unified(struct writer *w)
+static void write_unified(struct writer *w, enum view_kind kind)
 {
     const struct unified_fields *u = &w->q->provider->unified;
     const enum state state = w->view->state;
-    struct buf *out = w->out;
+    struct buf *out = w->out = &w->view->views[kind];
+    w->n_results = 0;
+    w->own_urls = kind == VIEW_KEYED;
     buf_puts(out, "{\"provider\":");
     buf_add_json_string(out, w->q->provider->name, strlen(w->q->provider->name));
     buf_puts(out, ",\"task_id\":");
@@ -813,14 +815,9 @@ static enum outcome make_views(const struct view_input *q, struct json_object *d
     view->created_at = time_of(doc, &q->provider->unified.created_at);
     if (view->state == STATE_SUCCEEDED)
         note_expiry(&w, time_of(doc, &q->provider->unified.expires_at));
-    w.out = &view->views[VIEW_UNIFIED];
-    write_unified(&w);
-    w.out = &view->views[VIEW_KEYED];
-    w.own_urls = true;
-    w.n_results = 0;
-    buf_puts(w.out, "");
+    write_unified(&w, VIEW_UNIFIED);
     if (w.keyed)
-        write_unified(&w);
+        write_unified(&w, VIEW_KEYED);
     if (!view->views[VIEW_NATIVE].failed && !view->views[VIEW_UNIFIED].failed && !w.out->failed)
         return OUTCOME_OK;
     view->why = "the view would be too large";

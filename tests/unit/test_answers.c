@@ -89,7 +89,7 @@ static void assert_nothing_private(const struct buf *view)
 {
     static const char *const words[] = {"hunter2", "secret", "u-17"};
     for (size_t i = 0; i < NELEMS(words); i++) {
-        if (strstr(view->data, words[i]) != NULL)
+        if (view->len > 0 && strstr(view->data, words[i]) != NULL)
             fail_msg("\"%s\" stands in a view:\n%s", words[i], view->data);
     }
 }

@@ -113,8 +113,9 @@ TEST(result_has_a_number_after_the_name_of_its_task)
     assert_content("/v1/tasks/sora/%74ask_01/content/007", "task_01", 7);
     assert_content("/v1/tasks/fal/fal-ai/pika/ID/content/999999999", "fal-ai/pika/ID", 999999999);
     assert_found("/v1/tasks/fal/fal-ai/content/5", ROUTE_UNIFIED, 1, "fal-ai/content/5");
-    static const char *const others[] = {"",     "/",   "/x",   "/1x",         "/-1",
-                                         "/%31", "/1/", "/1/2", "/1000000000", "/ 1"};
+    assert_content("/v1/tasks/sora/task_01/content", "task_01", 0);
+    static const char *const others[] = {"/",   "/x",   "/1x",         "/-1", "1",   "/%31",
+                                         "/1/", "/1/2", "/1000000000", "/ 1", "//1", "/content"};
     for (size_t i = 0; i < NELEMS(others); i++) {
         char *uri = xasprintf("/v1/tasks/sora/task_01/content%s", others[i]);
         assert_problem(uri, PROBLEM_BAD_ID);
@@ -123,13 +124,14 @@ TEST(result_has_a_number_after_the_name_of_its_task)
     assert_content("/sora/v1/videos/task_01/content?variant=video", "task_01", 0); /* OpenAI's clients */
     assert_content("/sora/v1/videos/task_01/content", "task_01", 0);
     assert_content("/sora/v1/videos/task_01/content?variant=thumbnail", "task_01", SIZE_MAX);
-    assert_content("/sora/v1/videos/task_01/content?variant=video&variant=video", "task_01", SIZE_MAX);
-    assert_problem("/fal-ai/pika/requests/ID/status/content", PROBLEM_NOT_FOUND);
+    assert_content("/sora/v1/videos/task_01/content/1", "task_01", 1);
+    assert_content("/fal-ai/pika/requests/ID/content/1", "fal-ai/pika/ID", 1);
     assert_problem("/content", PROBLEM_NOT_FOUND);
+    assert_problem("/1", PROBLEM_NOT_FOUND);
+    assert_problem("/sora/v1/videos/a.b/content", PROBLEM_BAD_ID);
     assert_problem("/v1/tasks/nobody/task_01/content/0", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/content/0", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/sora/a.b/content/0", PROBLEM_BAD_ID);
-    assert_problem("/sora/v1/videos/task_01/content/0", PROBLEM_NOT_FOUND);
 }
 
 TEST(first_route_of_a_provider_is_the_named_one)
@@ -278,12 +280,12 @@ TEST(nginx_map_finds_the_task_in_a_uri)
         "$request_uri;\n",
         "    \"~^/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/requests/(?<tp3>[^/?]+)\\?\" "
         "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
-        "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)(?:/content/[0-9]+)?\\?\" \"/sora/v1/videos/${tp1}\";\n",
-        "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)(?:/content/[0-9]+)?\\?\" "
+        "    \"~^/v1/tasks/sora/(?<tp1>[^/?]+)(?:/content(?:/[0-9]+)?)?\\?\" \"/sora/v1/videos/${tp1}\";\n",
+        "    \"~^/v1/tasks/fal/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/(?<tp3>[^/?]+)(?:/content(?:/[0-9]+)?)?\\?\" "
         "\"/${tp1}/${tp2}/requests/${tp3}/status\";\n",
-        "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)(?:/content/[0-9]+)?\\?\" \"/v1/query?task_id=${tp1}\";\n",
+        "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)(?:/content(?:/[0-9]+)?)?\\?\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
-        "    \"~^(?<tp1>/[^?]+)/content\\?\" $tp1;\n",
+        "    \"~^(?<tp1>/[^?]+)/content(?:/[0-9]+)?\\?\" $tp1;\n",
         "\nupstream blue_https_a {\n    server a:443;\n    keepalive 8;\n}\n",
         "\nupstream blue_https_files {\n    server files:443;\n    keepalive 8;\n}\n",
         "\nupstream blue {\n    hash $blue_task consistent;\n",
