@@ -32,7 +32,6 @@ def main() -> int:
         print("starting …", flush=True)
         with stack.Stack(binary=BINARY, port=port, upstream=upstream, every_provider=not upstream,
                          task_seconds=TASK_SECONDS) as running:
-            running.standin.switch(own_urls=True)
             tell(running)
             return wait(running)
     except KeyboardInterrupt:
@@ -97,6 +96,7 @@ def check_parts() -> None:
 def tell(running: stack.Stack) -> None:
     if running.config["upstreams"]["main"]["base_url"] == running.standin.url:
         upstream = f"{running.standin.url}  (a stand-in; a new task takes {TASK_SECONDS} s)"
+        running.standin.switch(own_urls=True)
         task = "task_demo"
         more = f"""
   curl -i {running.nginx.url}/v1/tasks/fal/fal-ai/pika/demo

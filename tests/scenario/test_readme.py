@@ -3,9 +3,11 @@
 import re
 import subprocess
 
+import run
 from helpers import marked, use_documented_rights
 from interface import TRANSPORT
 from parts import ROOT
+from players import Video
 from shipped import PROVIDERS, UNIFIED_VIEW
 from teaming import bearer, teams_stack
 
@@ -74,6 +76,16 @@ def test_every_quoted_log_line_exists():
     assert len(phrases) > 6
     for phrase in phrases:
         assert re.sub(r"\d+", "…", phrase) in formats
+
+
+def test_downloads_that_make_run_prints_work(make_stack, capsys, tmp_path):
+    stack = make_stack(every_provider=True, port=0, task_seconds=0)
+    run.tell(stack)
+    commands = re.findall(r"^  (curl -L .*)$", capsys.readouterr().out, re.MULTILINE)
+    for number, command in enumerate(commands, 1):
+        subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+        assert [file.read_bytes() for file in tmp_path.iterdir()] == number * [Video.body]
+    assert len(commands) == 2
 
 
 def test_every_problem_is_caused_by_a_test():

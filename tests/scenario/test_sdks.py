@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import needs
+from players import Video
 from shipped import PROVIDERS
-from stack import ROOT, Stack
+from stack import Stack
 
-VIDEO = base64.b64decode((ROOT / "tests/standin/video.b64").read_text())
 CLIENTS = Path(__file__).with_name("clients.cjs")
 QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in PROVIDERS}
 
@@ -58,7 +58,7 @@ def test_openai_videos_retrieve(everyone, ask):
 
 def test_openai_videos_download_content(everyone, ask):
     everyone.standin.switch("video_1", state="SUCCESS")
-    assert ask("openai", "download", "video_1")["result"] == {"type": "video/mp4", "base64": base64.b64encode(VIDEO).decode()}
+    assert ask("openai", "download", "video_1")["result"] == {"type": "video/mp4", "base64": base64.b64encode(Video.body).decode()}
     (query,) = everyone.standin.seen("video_1/content")
     assert query.headers["authorization"] == f"Bearer {everyone.key}"  # not the client's
     error = ask("openai", "thumbnail", "video_1", 0)["error"]
