@@ -15,7 +15,7 @@ from switches import SWITCHES
 PATH = "/sora/v1/videos/"
 AWKWARD = 'sk-"a\\b/c{key}%41<d>&e=canary'
 TROUBLES = {
-    "succeeded": {"state": "SUCCESS"}, "failed": {"state": "FAILURE"}, "running": {"state": "IN_PROGRESS"},
+    "succeeded": {"state": "SUCCESS", "own_urls": True}, "failed": {"state": "FAILURE"}, "running": {"state": "IN_PROGRESS"},
     "unknown": {"state": "ON_HOLIDAY"}, "missing": {}, "error": {"status": 500}, "auth": {"status": 401},
     "forbidden": {"status": 403}, "not-found": {"status": 404}, "no-json": {"garbage": True},
     "huge": {"huge": 5 * 1024 * 1024}, "deep": {"deep": True, "repeat_key": False},
