@@ -174,3 +174,4 @@ def test_nginx_accepts_the_installed_files_also_for_two_instances(prefix, tmp_pa
     assert "[warn]" not in told
     for name in ("taskproxy", "blue"):
         assert len(re.findall(rf"fastcgi_pass {name};", told)) == 4 and len(re.findall(rf"fastcgi_pass {name}_status;", told)) == 2
+        assert f"proxy_pass $taskproxy_scheme://{name}_$taskproxy_target;" in told
