@@ -19,6 +19,8 @@ enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, HOOK_SECRET_M
 #define DAYS    (24 * HOURS)
 #define MIB     (1024LL * 1024)
 
+#define HOST_CHARS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._:[]"
+
 /* ---- checks of single values, for the table: the reason to refuse one, or NULL ---- */
 
 static bool is_localhost(const char *host, size_t len)
@@ -40,7 +42,8 @@ static const char *host_of(const char *url, size_t *ret_len)
     return host;
 }
 
-/* scheme://host[:port] without a path, which belongs to the routes, and without a user. */
+/* scheme://host[:port] without a path, which belongs to the routes, and without a user. It is printed into nginx's
+ * configuration without quotes. */
 static const char *refuse_url(const void *value)
 {
     const char *url = *(char *const *)value;
@@ -49,7 +52,7 @@ static const char *refuse_url(const void *value)
         return "must begin with https:// (or http:// for a loopback address)";
     size_t len;
     const char *host = host_of(url, &len);
-    if (strpbrk(host, "/?#@\\ \"<>") != NULL || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
+    if (host[strspn(host, HOST_CHARS)] != '\0' || host[0] == '\0' || host[0] == ':' || len > strlen(host) ||
         (host[len] != ':' && host[len] != '\0'))
         return "must be a scheme, a host and optionally a port, such as \"https://api.example.com\"";
     if (host[len] == ':') {

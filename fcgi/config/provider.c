@@ -31,6 +31,21 @@ bool state_ended(enum state state)
     return state >= STATE_SUCCEEDED;
 }
 
+static bool has_origin(const char *url, const char *origin)
+{
+    size_t len = origin ? strlen(origin) : 0;
+    return len > 0 && strncasecmp(url, origin, len) == 0 && strchr("/?#", url[len]) != NULL;
+}
+
+bool result_takes_key(const struct result_field *field, const char *base_url, const char *url)
+{
+    char *const *origins = field->origins.items;
+    bool listed = field->origins.n == 0 && has_origin(url, base_url);
+    for (size_t i = 0; i < field->origins.n; i++)
+        listed |= has_origin(url, origins[i]);
+    return field->download == DOWNLOAD_KEYED && listed;
+}
+
 bool scalar_is_among(struct json_object *value, const struct list *scalars)
 {
     for (size_t i = 0; i < scalars->n; i++) {
@@ -109,7 +124,8 @@ static const char *refuse_proxy_path(const void *value)
 static const char *refuse_origin(const void *value)
 {
     const char *text = *(char *const *)value;
-    bool good = strncmp(text, "https://", 8) == 0 && is_plain(text + 8) && strchr(text + 8, '/') == NULL;
+    bool good = strncmp(text, "https://", 8) == 0 && text[8] != '\0' && is_plain(text + 8) &&
+                strchr(text + 8, '/') == NULL;
     return good ? NULL : "must be https:// and a host name";
 }
 

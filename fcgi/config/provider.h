@@ -162,6 +162,10 @@ int64_t provider_days_left(const struct provider *provider, int64_t now_s);
 /* The state for a status value; STATE_NONE if the file does not list it. */
 enum state provider_state_of(const struct provider *provider, struct json_object *status);
 
+/* Whether the key is sent for the URL of a result. It goes to the listed origins only; a result elsewhere is taken for
+ * public. The URL of the upstream may be NULL. */
+bool result_takes_key(const struct result_field *field, const char *base_url, const char *url);
+
 /* Whether a value equals one of a list of S_SCALARS. */
 bool scalar_is_among(struct json_object *value, const struct list *scalars);
 

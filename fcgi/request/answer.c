@@ -286,7 +286,6 @@ void answer_content(struct answer *a, const struct answer_facts *facts, const st
     add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
     add_readers(&a->head, facts);
     buf_add(&a->head, lines->data, lines->len);
-    end(a, facts, "application/octet-stream", (struct body){0});
 }
 
 /* draft-ietf-httpapi-ratelimit-headers-06. Nothing remains when a limit is reached. */
@@ -448,6 +447,7 @@ void answer_stream_head(const struct answer_facts *facts, struct buf *out)
 
 void answer_done(struct answer *a)
 {
+    explicit_bzero(a->head.data, a->head.len); /* may contain a key: content.c */
     buf_done(&a->head);
     buf_done(&a->text);
     free(a->blobs);

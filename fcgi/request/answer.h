@@ -63,7 +63,7 @@ void answer_view(struct answer *answer, const struct answer_facts *facts, const 
 void answer_part(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                  int status, const struct buf *text);
 
-/* An answer without a body that says where a result is, in further header lines. */
+/* An answer without a body that says where a result is. The lines end the head. */
 void answer_content(struct answer *answer, const struct answer_facts *facts, const struct snapshot *snapshot,
                     int status, const struct buf *lines);
 

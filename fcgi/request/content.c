@@ -9,7 +9,7 @@
 #include "lib/json.h"
 #include "upstream/view.h"
 
-enum { VIEW_DEPTH = 8, POINTER_SIZE = 64, URL_MAX = 8192, LINES_MAX = 2 * URL_MAX, RETRY_MS = 1000 };
+enum { VIEW_DEPTH = 8, POINTER_SIZE = 64, URL_MAX = 8192, LINES_MAX = URL_MAX + 4096, RETRY_MS = 1000 };
 
 /* ---- URLs, which come from the upstream ---- */
 
@@ -82,6 +82,17 @@ static const char *key_of(const struct conf_upstream *upstream, const struct sna
     return conf_keys(upstream)[0].text;
 }
 
+/* A stored snapshot may be older than the configuration. */
+static bool takes_key(const struct conf_route *route, const char *url)
+{
+    const struct list *results = &route->provider->unified.results;
+    for (size_t i = 0; i < results->n; i++) {
+        if (result_takes_key((struct result_field *)results->items + i, route->upstream->base_url, url))
+            return true;
+    }
+    return false;
+}
+
 /* Lines that only nginx sees: the parts of the URL, and the header with the key. */
 static void write_offload(const struct conf_route *route, const char *key, int64_t now_s, const char *url,
                           struct buf *lines)
@@ -93,12 +104,16 @@ static void write_offload(const struct conf_route *route, const char *key, int64
     char *name = xasprintf("X-Taskproxy-Key-%s", auth->header);
     headers_init(&header);
     headers_add_template(&header, name, auth->value, key, &jwt, now_s);
-    buf_puts(lines, header.text.data);
-    buf_puts(lines, "\r\nX-Accel-Redirect: @taskproxy_content\r\nCache-Control: private, no-cache\r\n");
+    buf_puts(lines, "X-Accel-Redirect: @taskproxy_content\r\nCache-Control: private, no-cache\r\n");
+    buf_puts(lines, "Content-Type: application/octet-stream\r\n");
     buf_addf(lines, "X-Taskproxy-Scheme: %.*s\r\nX-Taskproxy-Host: %.*s\r\nX-Taskproxy-Target: ",
              (int)(host - url - 3), url, (int)(target - host), host);
     route_origin_name(url, lines);
     buf_addf(lines, "%s%.*s\r\n", *target == '/' ? "" : "/", (int)strcspn(target, "#"), target);
+    for (size_t i = 0; i < header.n; i++) {
+        buf_puts(lines, header.lines[i]);
+        buf_puts(lines, "\r\n");
+    }
     headers_done(&header);
     jwt_done(&jwt);
     free(name);
@@ -124,20 +139,22 @@ static void answer_row(struct answer *a, const struct answer_facts *facts, const
     enum problem problem = problem_of(facts, s, text, keyed);
     struct buf url, lines;
     buf_init(&url, URL_MAX);
-    buf_init(&lines, LINES_MAX);
-    if (problem == PROBLEM_NONE && !write_url(text, &url))
+    buf_init_secret(&lines, LINES_MAX);
+    if (problem == PROBLEM_NONE && (!write_url(text, &url) || (keyed && !takes_key(route, url.data))))
         problem = PROBLEM_UPSTREAM_INVALID;
-    if (problem != PROBLEM_NONE) {
-        refuse(a, facts, problem, facts->source == SOURCE_STALE ? facts->retry_after_ms : 0);
-    } else if (keyed) {
+    if (problem == PROBLEM_NONE && keyed)
         write_offload(route, key_of(route->upstream, s), facts->now.date_ms / 1000, url.data, &lines);
-        answer_content(a, facts, s, 200, &lines);
-    } else {
+    else if (problem == PROBLEM_NONE)
         write_redirect(facts->now, s, expiry_of(text, s), url.data, &lines);
-        answer_content(a, facts, s, 302, &lines);
-    }
+    buf_puts(&lines, "Content-Length: 0\r\n\r\n");
+    if (problem == PROBLEM_NONE && lines.failed)
+        problem = PROBLEM_UPSTREAM_INVALID;
+    if (problem == PROBLEM_NONE)
+        answer_content(a, facts, s, keyed ? 200 : 302, &lines);
+    else
+        refuse(a, facts, problem, facts->source == SOURCE_STALE ? facts->retry_after_ms : 0);
     buf_done(&url);
-    buf_done(&lines);
+    buf_done_secret(&lines);
 }
 
 void content_answer(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,

@@ -105,9 +105,8 @@ size_t route_content_number(const char *uri)
     const char *query;
     if (split_uri(uri, path, &query) == NULL)
         return SIZE_MAX;
-    const char *variant =
-        query ? strstr(query, "variant=") : NULL; /* OpenAI's: video, thumbnail or spritesheet */
-    if (variant != NULL && strncmp(variant, "variant=video", 13) != 0)
+    char variant[16]; /* OpenAI's: video, thumbnail or spritesheet */
+    if (query_value(query, "variant", variant, sizeof(variant)) && strcmp(variant, "video") != 0)
         return SIZE_MAX;
     return strtoul(path + strlen(path) - digits_behind(path), NULL, 10);
 }
@@ -115,11 +114,10 @@ size_t route_content_number(const char *uri)
 /* Returns false if the path does not end in that. */
 static bool cut_content(char *path)
 {
-    static const char word[] = "/content";
-    size_t digits = digits_behind(path), word_len = strlen(word);
-    size_t len = strlen(path) - digits - (digits > 0);
-    if (digits > CONTENT_DIGITS_MAX || len < word_len || memcmp(path + len - word_len, word, word_len) != 0 ||
-        path[len] != (digits > 0 ? '/' : '\0'))
+    size_t digits = digits_behind(path), len = strlen(path) - digits;
+    const char *word = digits > 0 ? "/content/" : "/content";
+    size_t word_len = strlen(word);
+    if (digits > CONTENT_DIGITS_MAX || len < word_len || memcmp(path + len - word_len, word, word_len) != 0)
         return false;
     path[len - word_len] = '\0';
     return true;
@@ -296,7 +294,7 @@ static void print_targets(const struct provider_proxy *proxy, const char *name, 
     print_literal(proxy->path, out);
     buf_putc(out, ' ');
     print_literal(proxy->origin, out);
-    buf_puts(out, "(?<tp>/[^?#]*)\" $tp;\n}\n");
+    buf_puts(out, "(?<tp1>/[^?#]*)\" $tp1;\n}\n");
 }
 
 static void print_map(const struct conf *conf, const char *name, struct buf *out)
@@ -339,11 +337,11 @@ void route_origin_name(const char *url, struct buf *out)
     const char *host = strstr(url, "://") + 3;
     buf_puts(out, strncasecmp(url, "https", 5) == 0 ? "https_" : "http_");
     for (const char *c = host; *c != '\0' && strchr("/?#", *c) == NULL; c++)
-        buf_putc(out, strchr(":[]", *c) != NULL ? '_' : *c);
+        buf_putc(out, strchr(":[]", *c) != NULL ? '_' : (char)tolower((unsigned char)*c));
 }
 
 /* The servers that hold keyed results. nginx resolves their names when it starts, and needs no resolver. */
-static void print_origin(const char *origin, const char *name, struct buf *out)
+static void print_origin(const char *origin, const char *ca_file, const char *name, struct buf *out)
 {
     const char *usual_port = strncmp(origin, "https:", 6) == 0 ? ":443" : ":80";
     const char *host = strstr(origin, "://") + 3, *port = strrchr(host, ':');
@@ -353,23 +351,27 @@ static void print_origin(const char *origin, const char *name, struct buf *out)
     buf_addf(&line, "\nupstream %s_", name);
     route_origin_name(origin, &line);
     buf_puts(&line, " {\n");
-    if (strstr(out->data, line.data) == NULL)
+    if (strstr(out->data, line.data) == NULL) {
         buf_addf(out, "%s    server %s%s;\n    keepalive 8;\n}\n", line.data, host,
                  has_port ? "" : usual_port);
+        if (ca_file != NULL)
+            buf_addf(out, "# proxy_ssl_trusted_certificate in taskproxy.conf must include %s.\n", ca_file);
+    }
     buf_done(&line);
 }
 
 static void print_origins(const struct conf *conf, const char *name, struct buf *out)
 {
     for (size_t i = 0; i < conf->routes.n; i++) {
+        const struct conf_upstream *upstream = conf_route(conf, i)->upstream;
         const struct list *results = &conf_route(conf, i)->provider->unified.results;
         for (size_t k = 0; k < results->n; k++) {
             const struct result_field *field = (struct result_field *)results->items + k;
             char *const *origins = field->origins.items;
             if (field->download == DOWNLOAD_KEYED && field->origins.n == 0)
-                print_origin(conf_route(conf, i)->upstream->base_url, name, out);
+                print_origin(upstream->base_url, upstream->ca_file, name, out);
             for (size_t m = 0; m < field->origins.n; m++)
-                print_origin(origins[m], name, out);
+                print_origin(origins[m], NULL, name, out);
         }
     }
 }

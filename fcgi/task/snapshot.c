@@ -2,7 +2,7 @@
  *
  * The value in Redis is one line, followed by the views.
  *
- *     taskproxy/6 DIGEST STATE CREATED_MS FETCHED_MS TTL_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN LEN\n
+ *     taskproxy/7 DIGEST STATE CREATED_MS FETCHED_MS TTL_MS URLS_EXPIRE_AT RETRY_AFTER_MS KEY IDENTITY LEN LEN LEN\n
  *
  * KEY is the mark of the key that the query was made with; KEY and IDENTITY are "-" if there is none.
  * TTL_MS is how long Redis keeps the value. What is left of it gives the value's age, by the clock of Redis alone. */
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "taskproxy/6"
+#define FORMAT "taskproxy/7"
 
 enum { HEAD_MAX = 256, POLL_GROWTH = 8 };
 

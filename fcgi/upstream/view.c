@@ -604,26 +604,11 @@ static void write_content(struct writer *w)
     buf_addf(w->out, "/content/%zu\"", w->n_results);
 }
 
-static bool has_origin(const char *url, const char *origin)
-{
-    size_t len = origin ? strlen(origin) : 0;
-    return len > 0 && strncasecmp(url, origin, len) == 0 && strchr("/?#", url[len]) != NULL;
-}
-
-/* Whether the key is sent for the URL. It goes to the listed origins only; a result elsewhere is taken for public. */
-static bool takes_key(const struct writer *w, const struct result_field *field, const char *url)
-{
-    char *const *origins = field->origins.items;
-    bool listed = field->origins.n == 0 && has_origin(url, w->q->base_url);
-    for (size_t i = 0; i < field->origins.n; i++)
-        listed |= has_origin(url, origins[i]);
-    return field->download == DOWNLOAD_KEYED && listed;
-}
-
 static void write_result(struct writer *w, const struct result_field *field, const char *url,
                          const size_t *indices)
 {
-    bool keyed = takes_key(w, field, url), own_url = !keyed || w->own_urls || w->q->unnamed;
+    bool keyed = result_takes_key(field, w->q->base_url, url),
+         own_url = !keyed || w->own_urls || w->q->unnamed;
     w->keyed |= keyed;
     buf_addf(w->out, "%s{\"type\":", w->n_results > 0 ? "," : "");
     buf_add_json_string(w->out, field->type, strlen(field->type));

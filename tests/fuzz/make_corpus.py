@@ -74,7 +74,7 @@ def answer(path: Path) -> tuple[int, bytes]:
 
 def snapshots():
     for state in ("queued", "running", "succeeded", "failed", "cancelled"):
-        head = f"taskproxy/6 0123456789abcdef {state} 1736867746000 1736867746000 600000 1736871346 5000 0123abcd {32 * 'a'} 7 2 0\n"
+        head = f"taskproxy/7 0123456789abcdef {state} 1736867746000 1736867746000 600000 1736871346 5000 0123abcd {32 * 'a'} 7 2 0\n"
         yield head.encode() + b'{"a":1}' + b"{}"
 
 

@@ -269,6 +269,8 @@ TEST(malformed_or_plaintext_base_urls_are_refused)
                {"https://:443", form},
                {"https://a b", form},
                {"https://a\\\\b", form},
+               {"https://a;b", form},
+               {"https://a$b", form},
                {"https://[::1", form},
                {"https://[::1]x", form},
                {"https://x:", port},

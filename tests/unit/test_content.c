@@ -11,7 +11,13 @@ static const struct snapshot_rules rules = {
     .terminal_ttl_ms = 3600000, .stale_for_ms = 600000, .poll_min_ms = 2000, .poll_max_ms = 15000};
 
 static char header[] = "X-Api-Key", value[] = "Key {key}", first[] = "sk-first", second[] = "sk-second";
-static struct provider provider = {.auth = {.header = header, .value = value}};
+static char x[] = "https://x", x_8443[] = "https://x:8443", local[] = "http://127.0.0.1:80";
+static char *origins[] = {x, x_8443, local};
+static struct result_field fields[] = {
+    {.download = DOWNLOAD_REDIRECT},
+    {.download = DOWNLOAD_KEYED, .origins = {.items = origins, .n = NELEMS(origins)}}};
+static struct provider provider = {.auth = {.header = header, .value = value},
+                                   .unified.results = {.items = fields, .n = NELEMS(fields)}};
 static struct secret keys[] = {{.text = first}, {.text = second}};
 static struct conf_upstream upstream = {.keys = {.items = keys, .n = NELEMS(keys)}};
 static const struct conf_route route = {.provider = &provider, .upstream = &upstream};
@@ -210,6 +216,8 @@ TEST(keyed_result_is_left_to_the_web_server)
     assert_offloaded("https://x:8443", "Scheme: https\r\nX-Taskproxy-Host: x:8443", "https_x_8443/",
                      "sk-first");
     assert_offloaded("https://x?a", "Scheme: https\r\nX-Taskproxy-Host: x", "https_x/?a", "sk-first");
+    assert_offloaded("HTTPS://X/%2e%2e/../%0d%0a", "Scheme: HTTPS\r\nX-Taskproxy-Host: X",
+                     "https_x/%2e%2e/../%0d%0a", "sk-first");
     assert_offloaded("http://127.0.0.1:80/\\r\\nX: y", "Scheme: http\r\nX-Taskproxy-Host: 127.0.0.1:80",
                      "http_127.0.0.1_80/%0D%0AX:%20y", "sk-first");
 }
@@ -221,6 +229,41 @@ TEST(key_is_the_one_that_owns_the_task)
     key_mark("sk-removed", owner);
     assert_offloaded("https://x/", "Scheme: https\r\nX-Taskproxy-Host: x", "https_x/", "sk-first");
     owner[0] = '\0';
+}
+
+/* A stored view may be older than the configuration, or not be ours. */
+TEST(key_is_not_sent_to_other_origins)
+{
+    static const char *const rows[] = {
+        KEYED("https://y/"),   KEYED("http://x/"),        KEYED("https://x:80/"),    KEYED("https://x@y/"),
+        KEYED("https://x.y/"), KEYED("https://x\\\\@y/"), KEYED("https://x%2f@y/"),  KEYED("https:/x/"),
+        KEYED("file:///x"),    KEYED("https://u:p@x/"),   KEYED("https://x\\r\\n/"), KEYED("//x/"),
+    };
+    offload = true;
+    for (size_t i = 0; i < NELEMS(rows); i++)
+        assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, rows[i], 0, 0), 502, "upstream_invalid");
+    offload = false;
+}
+
+TEST(result_whose_url_and_key_are_too_long_is_refused)
+{
+    char *path = xcalloc(1, 8192), *row;
+    memset(path, 'a', 8150);
+    row = xasprintf(KEYED("https://x/%s"), path);
+    offload = true;
+    struct trial t = answered(STATE_SUCCEEDED, SOURCE_MEMORY, row, 0, 0);
+    assert_int_equal(t.answer.status, 200);
+    assert_string_equal(t.answer.head.data + t.answer.head.len - 4, "\r\n\r\n");
+    done(&t);
+    char *longer = xcalloc(1, 4096);
+    memset(longer, 'k', 4095);
+    keys[0].text = longer;
+    assert_refused(answered(STATE_SUCCEEDED, SOURCE_MEMORY, row, 0, 0), 502, "upstream_invalid");
+    keys[0].text = first;
+    offload = false;
+    free(longer);
+    free(row);
+    free(path);
 }
 
 TEST(other_web_servers_cannot_get_a_keyed_result)
@@ -242,6 +285,8 @@ int main(void)
         cmocka_unit_test(expired_url_is_no_redirect),
         cmocka_unit_test(keyed_result_is_left_to_the_web_server),
         cmocka_unit_test(key_is_the_one_that_owns_the_task),
+        cmocka_unit_test(key_is_not_sent_to_other_origins),
+        cmocka_unit_test(result_whose_url_and_key_are_too_long_is_refused),
         cmocka_unit_test(other_web_servers_cannot_get_a_keyed_result),
         cmocka_unit_test(expired_url_of_an_old_snapshot_gives_the_problem_of_the_fetch),
     };

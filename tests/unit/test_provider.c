@@ -239,6 +239,8 @@ TEST(every_error_is_reported_with_its_location)
          AT("/proxy/path") "must be a path of letters, digits and _ - . /"},
         {HEAD AUTH ",\"proxy\":{\"path\":\"/x\",\"header\":\"h\",\"origin\":\"https://a/b\"}" REST,
          AT("/proxy/origin") "must be https:// and a host name"},
+        {HEAD AUTH ",\"proxy\":{\"path\":\"/x\",\"header\":\"h\",\"origin\":\"https://\"}" REST,
+         AT("/proxy/origin") "must be https:// and a host name"},
         {HEAD AUTH ",\"result\":{\"path\":\"/x\"}" REST, AT("/result") "the key \"into\" is missing"},
     };
     for (size_t i = 0; i < NELEMS(mistakes); i++) {

@@ -124,10 +124,14 @@ TEST(result_has_a_number_after_the_name_of_its_task)
     assert_content("/sora/v1/videos/task_01/content?variant=video", "task_01", 0); /* OpenAI's clients */
     assert_content("/sora/v1/videos/task_01/content", "task_01", 0);
     assert_content("/sora/v1/videos/task_01/content?variant=thumbnail", "task_01", SIZE_MAX);
+    assert_content("/sora/v1/videos/task_01/content?a=1&variant=spritesheet&wait=9", "task_01", SIZE_MAX);
+    assert_content("/sora/v1/videos/task_01/content?invariant=thumbnail", "task_01", 0);
     assert_content("/sora/v1/videos/task_01/content/1", "task_01", 1);
     assert_content("/fal-ai/pika/requests/ID/content/1", "fal-ai/pika/ID", 1);
     assert_problem("/content", PROBLEM_NOT_FOUND);
     assert_problem("/1", PROBLEM_NOT_FOUND);
+    assert_problem("1", PROBLEM_NOT_FOUND);
+    assert_problem("", PROBLEM_NOT_FOUND);
     assert_problem("/sora/v1/videos/a.b/content", PROBLEM_BAD_ID);
     assert_problem("/v1/tasks/nobody/task_01/content/0", PROBLEM_NOT_FOUND);
     assert_problem("/v1/tasks/content/0", PROBLEM_NOT_FOUND);
@@ -275,7 +279,7 @@ TEST(nginx_map_finds_the_task_in_a_uri)
 {
     static const char *const lines[] = {
         "map \"$uri $http_x_fal_target\" $blue_uri {\n    default $uri;\n"
-        "    \"~^/api/fal/proxy https://queue\\.fal\\.run(?<tp>/[^?#]*)\" $tp;\n}\n",
+        "    \"~^/api/fal/proxy https://queue\\.fal\\.run(?<tp1>/[^?#]*)\" $tp1;\n}\n",
         "map \"$blue_uri?$args\" $blue_task {\n    default $blue_uri;\n    \"~^/v1/tasks\\?\" "
         "$request_uri;\n",
         "    \"~^/(?<tp1>[^/?]+)/(?<tp2>[^/?]+)/requests/(?<tp3>[^/?]+)\\?\" "
@@ -286,15 +290,20 @@ TEST(nginx_map_finds_the_task_in_a_uri)
         "    \"~^/v1/tasks/mini/(?<tp1>[^/?]+)(?:/content(?:/[0-9]+)?)?\\?\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^/v1/query\\?(?=(?:.*&)?task_id=(?<tp1>[^&]+))\" \"/v1/query?task_id=${tp1}\";\n",
         "    \"~^(?<tp1>/[^?]+)/content(?:/[0-9]+)?\\?\" $tp1;\n",
-        "\nupstream blue_https_a {\n    server a:443;\n    keepalive 8;\n}\n",
+        "\nupstream blue_https_a {\n    server a:443;\n    keepalive 8;\n}\n"
+        "# proxy_ssl_trusted_certificate in taskproxy.conf must include /x/ca.pem.\n",
         "\nupstream blue_https_files {\n    server files:443;\n    keepalive 8;\n}\n",
         "\nupstream blue {\n    hash $blue_task consistent;\n",
         "    server unix:/run/t/worker-0.sock max_fails=0;\n    server unix:/run/t/worker-1.sock "
         "max_fails=0;\n",
         "\nupstream blue_status {\n    server unix:/run/t/status.sock max_fails=0;\n"};
+    char ca_file[] = "/x/ca.pem";
+    struct conf_upstream *main_one = conf->upstreams.items;
     struct buf out;
     buf_init(&out, 65536);
+    main_one->ca_file = ca_file;
     route_print_nginx(conf, "blue", &out);
+    main_one->ca_file = NULL;
     for (size_t i = 0; i < NELEMS(lines); i++) {
         if (strstr(out.data, lines[i]) == NULL)
             fail_msg("there is no\n%sin\n%s", lines[i], out.data);

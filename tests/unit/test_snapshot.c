@@ -261,7 +261,7 @@ TEST(random_bit_flips_do_not_crash_it)
     buf_done(&value);
 }
 
-#define H "taskproxy/6 0123456789abcdef "
+#define H "taskproxy/7 0123456789abcdef "
 
 TEST(stored_value_keeps_retry_after)
 {
@@ -309,7 +309,7 @@ TEST(foreign_and_hostile_values_are_rejected)
                                       " \n",
                                       "hello\n",
                                       "{\"a\":1}",
-                                      "taskproxy/6\n",
+                                      "taskproxy/7\n",
                                       "taskproxy/4 0123456789abcdef running 1 1 1 0 0 - - 0 0 0\n",
                                       H "\n",
                                       H "running\n",
