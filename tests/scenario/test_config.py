@@ -342,7 +342,7 @@ def test_print_nginx_lists_every_worker_and_route(place):
     assert [line.split()[1] for line in printed.splitlines() if line.strip().startswith("server ")] == [
         *(f"unix:/run/there/worker-{index}.sock" for index in range(3)), "unix:/run/there/status.sock",
     ]
-    assert '"~^/v1/tasks/toy/(?<tp1>[^/?]+)(?:/content/[0-9]+)?$" "/' in printed
+    assert '"~^/v1/tasks/toy/(?<tp1>[^/?]+)(?:/content(?:/[0-9]+)?)?$" "/' in printed
     assert "hash $taskproxy_task consistent;" in printed
     assert place.run("--print-nginx=blue") == (0, printed.replace("taskproxy_", "blue_").replace("upstream taskproxy", "upstream blue"), "")
     for name in ("", "9", "blue-1", "Blue"):
