@@ -45,6 +45,9 @@ struct master {
     struct sockets *sockets;
     struct workers *workers;
     struct notify notify;
+    struct history history;
+    uint64_t sample_due_ms;  /* loop time of its next sample */
+    char *refusal;           /* why the last reload was refused; NULL: it was not */
     uint64_t started_ms;     /* loop time */
     uint64_t stamp_reported; /* files_stamp of the live and secret files when they were loaded, or refused */
     uint64_t stamp_seen;     /* at the last tick */
@@ -58,7 +61,7 @@ struct master {
     uv_poll_t signals; /* of signal_fd */
     uv_signal_t child_signal;
     uv_timer_t watchdog;
-    uv_timer_t tick; /* every TICK_MS: the log, the check, the files on the disk */
+    uv_timer_t tick; /* every TICK_MS: the log, the check, the history, the files on the disk */
 };
 
 /* ---- the watchdog ---- */
@@ -175,6 +178,8 @@ static void refuse_reload(struct master *m, const char *why)
     log_error("%s", text);
     notify_refused(&m->notify, text);
     free(text);
+    free(m->refusal);
+    m->refusal = xstrdup(why);
 }
 
 static void reload(struct master *m)
@@ -191,6 +196,8 @@ static void reload(struct master *m)
     }
     stat_inc(STAT_RELOADS);
     stat_set(STAT_RELOADED_OK, 1);
+    free(m->refusal);
+    m->refusal = NULL;
     log_info("configuration reloaded: %d workers", (int)m->conf->workers);
 }
 
@@ -315,12 +322,21 @@ static void check_files(struct master *m)
     stat_add(STAT_ROTATIONS_REFUSED, changed && stat_get(STAT_FILES_REFUSED) > 0);
 }
 
+static void take_sample(struct master *m)
+{
+    if (uv_now(&m->loop) < m->sample_due_ms)
+        return;
+    m->sample_due_ms = uv_now(&m->loop) + HISTORY_STEP_S * 1000;
+    history_sample(&m->history, m->conf);
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct master *m = CONTAINER_OF(timer, struct master, tick);
     log_tick();
     if (m->check_pid != 0 && --m->check_ticks == 0)
         kill(m->check_pid, SIGKILL);
+    take_sample(m);
     check_files(m);
 }
 
@@ -359,6 +375,8 @@ static void on_page(void *ctx, unsigned page, int control)
     const struct master *m = ctx;
     const struct status_facts facts = {.workers = m->workers,
                                        .conf = m->conf,
+                                       .history = &m->history,
+                                       .refusal = m->refusal,
                                        .uptime_s = (long long)(uv_now(&m->loop) - m->started_ms) / 1000};
     status_page_send(&facts, page, control);
 }
@@ -489,6 +507,7 @@ static void close_everything(struct master *m)
     close(m->signal_fd);
     close(m->stats_fd);
     notify_done(&m->notify);
+    free(m->refusal);
     conf_free(m->conf);
     if (!vault_is_empty())
         abort(); /* a secret was not wiped */

@@ -203,9 +203,10 @@ static int print_metrics(const struct status_facts *facts, const struct shm_coun
 
 /* ---- /status: an object with one member for each section ---- */
 
+/* null if it is NULL. */
 static void add_text(struct json_object *row, const char *name, const char *value)
 {
-    json_object_object_add(row, name, json_object_new_string(value));
+    json_object_object_add(row, name, value != NULL ? json_object_new_string(value) : NULL);
 }
 
 static void add_number(struct json_object *row, const char *name, int64_t value)
@@ -236,6 +237,7 @@ static struct json_object *program_section(const struct status_facts *facts, con
     add_time(row, "configuration_of", stat_read(total, STAT_RELOADED_AT));
     add_number(row, "reloads", stat_read(total, STAT_RELOADS));
     add_number(row, "refused", stat_read(total, STAT_RELOADS_REFUSED));
+    add_text(row, "last_refusal", facts->refusal);
     add_number(row, "worker_deaths", stat_read(total, STAT_WORKER_DEATHS));
     return row;
 }
@@ -284,6 +286,7 @@ static struct json_object *now_section(const struct shm_counters *total)
     add_number(row, "cached", stat_read(total, STAT_CACHE_ENTRIES));
     add_number(row, "cache_bytes", stat_read(total, STAT_CACHE_BYTES));
     add_number(row, "evictions", stat_read(total, STAT_CACHE_EVICTIONS));
+    add_number(row, "redis_wanted", stat_read(total, STAT_REDIS_WANTED));
     add_number(row, "redis_up", stat_read(total, STAT_REDIS_UP));
     add_number(row, "redis_failures", stat_read(total, STAT_REDIS_FAILURES));
     return row;
@@ -357,7 +360,11 @@ static struct json_object *teams_section(const struct conf *conf, const struct s
     for (size_t i = 0; conf->teams != NULL && i < conf->teams->list.n && i <= QUOTA_SERIES_MAX; i++) {
         struct json_object *row = add_row(section);
         const char *name = quota_series_name(conf, i);
+        const struct team *team = teams_at(conf->teams, i);
+        bool own = i < QUOTA_SERIES_MAX;
         add_text(row, "team", name);
+        add_number(row, "queries_per_minute", own ? team->queries_per_minute : 0);
+        add_number(row, "watchers", own ? team->watchers : 0);
         add_number(row, "queries", series_read(total, FAMILY_TEAM_QUERIES, "team", name));
         add_number(row, "queries_refused",
                    series_read(total, FAMILY_RATE_LIMITED, "team", name, "limit", "queries"));
@@ -412,6 +419,7 @@ static int print_status(const struct status_facts *facts, const struct shm_count
     json_object_object_add(page, "teams", teams_section(conf, total));
     json_object_object_add(page, "retiring", retiring_section(conf));
     json_object_object_add(page, "most_watched", tasks_section());
+    json_object_object_add(page, "history", history_json(facts->history));
     buf_puts(out,
              json_object_to_json_string_ext(page, JSON_C_TO_STRING_NOSLASHESCAPE | JSON_C_TO_STRING_PRETTY));
     buf_putc(out, '\n');

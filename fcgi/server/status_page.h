@@ -8,6 +8,7 @@
 #ifndef STATUS_PAGE_H
 #define STATUS_PAGE_H
 
+#include "server/history.h"
 #include "server/workers.h"
 
 enum { STATUS_PAGE_MAX = 1024 * 1024 }; /* bytes */
@@ -22,6 +23,8 @@ const char *status_page_type(int page);
 struct status_facts {
     const struct workers *workers; /* (ref) */
     const struct conf *conf;       /* (ref) the configuration in force */
+    const struct history *history; /* (ref) */
+    const char *refusal;           /* (ref) why the last reload was refused; NULL: it was not */
     long long uptime_s;
 };
 

@@ -119,10 +119,12 @@ def test_refused_reload_is_degraded_until_one_succeeds(stack):
     stack.configure(no_such_key=1)
     stack.daemon.hup()
     wait_ready(stack, 200, "degraded", ["the last reload was refused"])
+    assert status(stack)["taskproxy"]["last_refusal"].endswith("/no_such_key: unknown key")
     stack.configure(no_such_key=None)
     stack.daemon.reload()
     stack.wait_metric("redis_up", 2)
     wait_ready(stack, 200, "ready", [])
+    assert status(stack)["taskproxy"]["last_refusal"] is None
 
 
 def test_daemon_without_workers_is_not_ready(make_frozen):
@@ -157,6 +159,27 @@ def test_counts_match_the_metrics(make_stack):
     shown = status(stack)
     assert shown["requests"] == {"answered": 4, "hits": 3, "misses": 1, "collapsed": 0, "stale": 0, "queries_spared": 3}
     assert shown["upstreams"][0]["queries"] == stack.standin.count() == 1
+
+
+def test_history_has_a_value_for_each_ten_seconds_of_the_last_fifteen_minutes(make_frozen):
+    stack = make_frozen(redis=False, config={"workers": 1})
+
+    def history():
+        return status(stack)["history"]
+
+    def step():
+        """A step of the history."""
+        n = len(history()["answered"])
+        step_until(stack, lambda: n == 90 or len(history()["answered"]) > n, what="a step", seconds=10)
+
+    step()
+    start = len(history()["answered"])
+    assert stack.task("task_1").status == stack.task("task_1").status == 200
+    step()
+    step()
+    shown = history()
+    assert shown == {"step_s": 10, "answered": [*[0] * start, 2, 0], "hits": [*[0] * start, 1, 0],
+                     "queries": [*[0] * start, 1, 0], "queries_spared": [*[0] * start, 1, 0]}
 
 
 def test_time_of_the_last_query_is_shown_for_each_upstream_and_key(make_frozen):
