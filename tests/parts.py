@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -402,9 +403,11 @@ class Nginx(Process):
             "access_log /var/log/nginx/taskproxy.log taskproxy;": f"access_log {access_log};",
             "/var/log/nginx/taskproxy-error.log": str(self.log_path),
             "/etc/ssl/certs/ca-certificates.crt": self.stack.upstream_ca,
+            "/usr/share/taskproxy/www": f"{shipped}/www",
             **self.changes,
         }
-        for file in (ROOT / "nginx").iterdir():
+        shutil.copytree(ROOT / "nginx" / "www", shipped / "www", dirs_exist_ok=True)
+        for file in (ROOT / "nginx").glob("*.conf"):
             text = file.read_text()
             for shipped_text, ours in changes.items():
                 text = text.replace(shipped_text, ours)
