@@ -331,7 +331,7 @@ class Daemon(Process):
 
 
 class Nginx(Process):
-    """nginx with the shipped files, on a UNIX socket or, with a port (0: any that is free), on 127.0.0.1."""
+    """nginx with the shipped files, on UNIX sockets or, with a port (0: any that is free), on 127.0.0.1."""
 
     name = "nginx"
 
@@ -340,8 +340,8 @@ class Nginx(Process):
         self.prefix = stack.folder / "nginx"
         self.socket = str(stack.folder / "nginx.sock")
         self.status_socket = str(stack.folder / "nginx-status.sock")
-        self.ports = [] if port is None else [Port(number=port)]  # inherited from the next start on
-        self.port = self.ports[0].number if self.ports else None
+        self.ports = [] if port is None else [Port(number=port), Port()]  # inherited from the next start on
+        self.port, self.status_port = [port.number for port in self.ports] or (None, None)
         self._processes = processes
         self._http = http
         self._access_log = access_log
@@ -351,6 +351,11 @@ class Nginx(Process):
     def url(self) -> str | None:
         """None without a port."""
         return f"http://127.0.0.1:{self.port}" if self.port else None
+
+    @property
+    def console_url(self) -> str | None:
+        """None without a port."""
+        return f"http://127.0.0.1:{self.status_port}/console.html" if self.port else None
 
     def connection(self, seconds: float = 30, status: bool = False) -> http.client.HTTPConnection:
         """To the public server, or to the one with the operator's pages."""
@@ -396,10 +401,11 @@ class Nginx(Process):
         shipped.mkdir(parents=True, exist_ok=True)
         (shipped / "upstream.conf").write_text(self.stack.print_nginx())
         address = f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
+        status_ports = f" listen 127.0.0.1:{self.status_port};" if self.port else ""
         access_log = f"{self.stack.folder}/access.log taskproxy" if self._access_log else "off"
         changes = {
             "listen 80;": f"listen {address};",
-            "listen 127.0.0.1:9180;": f"listen unix:{self.status_socket};",
+            "listen 127.0.0.1:9180;": f"listen unix:{self.status_socket};{status_ports}",
             "access_log /var/log/nginx/taskproxy.log taskproxy;": f"access_log {access_log};",
             "/var/log/nginx/taskproxy-error.log": str(self.log_path),
             "/etc/ssl/certs/ca-certificates.crt": self.stack.upstream_ca,

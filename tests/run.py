@@ -115,6 +115,7 @@ Results, without the upstream's key: nginx sends it, or redirects to a signed UR
     workers = ", ".join(str(pid) for pid in running.daemon.workers())
     print(f"""
   nginx      {running.nginx.url}
+  console    {running.nginx.console_url}
   taskproxy  master {running.daemon.pid}, workers {workers}
              configuration {running.daemon.config_file}
              log           {running.daemon.log_path}

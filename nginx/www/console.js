@@ -30,6 +30,9 @@ function bytes(n) {
 
 const ago = (time) => (time === null ? "never" : `${duration(Math.max(0, (Date.now() - Date.parse(time)) / 1000))} ago`);
 
+const retirement = ({ retires, days_left: days }) =>
+  days < 0 ? element("span", { class: "bad" }, `ended on ${retires}`) : `ends on ${retires}, in ${days} days`;
+
 /** @returns {HTMLElement} a word that has a color only if it is bad news */
 const verdict = (word, good) => element("span", { class: good.includes(word) ? "good" : "bad" }, word);
 
@@ -170,7 +173,7 @@ function show(status) {
     ["Reloads", `${program.reloads}, and ${program.refused} refused`],
     ["Last reload", program.last_refusal === null ? "accepted" : element("span", { class: "bad" }, `refused: ${program.last_refusal}`)],
     ["Workers that died", number.format(program.worker_deaths)],
-    ...status.retiring.map((row) => [`${row.provider} ends`, `${row.retires} (in ${row.days_left} days)`]),
+    ...status.retiring.map((row) => [`Interface of ${row.provider}`, retirement(row)]),
   ]);
 }
 

@@ -161,25 +161,22 @@ def test_counts_match_the_metrics(make_stack):
     assert shown["upstreams"][0]["queries"] == stack.standin.count() == 1
 
 
-def test_history_has_a_value_for_each_ten_seconds_of_the_last_fifteen_minutes(make_frozen):
+def test_history_shows_how_much_the_counters_grew_in_each_ten_seconds(make_frozen):
     stack = make_frozen(redis=False, config={"workers": 1})
 
-    def history():
-        return status(stack)["history"]
+    def values(name):
+        return status(stack)["history"][name]
 
-    def step():
-        """A step of the history."""
-        n = len(history()["answered"])
-        step_until(stack, lambda: n == 90 or len(history()["answered"]) > n, what="a step", seconds=10)
+    def pass_a_step():
+        n = len(values("answered"))
+        step_until(stack, lambda: len(values("answered")) > n, what="a step of the history", seconds=10)
 
-    step()
-    start = len(history()["answered"])
+    pass_a_step()
     assert stack.task("task_1").status == stack.task("task_1").status == 200
-    step()
-    step()
-    shown = history()
-    assert shown == {"step_s": 10, "answered": [*[0] * start, 2, 0], "hits": [*[0] * start, 1, 0],
-                     "queries": [*[0] * start, 1, 0], "queries_spared": [*[0] * start, 1, 0]}
+    pass_a_step()
+    pass_a_step()
+    assert status(stack)["history"]["step_s"] == 10 and len(values("answered")) >= 3
+    assert [sum(values(name)) for name in ("answered", "hits", "queries", "queries_spared")] == [2, 1, 1, 1]
 
 
 def test_time_of_the_last_query_is_shown_for_each_upstream_and_key(make_frozen):
