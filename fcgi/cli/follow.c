@@ -191,6 +191,16 @@ static void describe(const struct follow *f, struct json_object *view, char out[
              state_name(f->state), percent, error[0] != '\0' ? ": " : "", error);
 }
 
+/* The URL of a result that needs the upstream's key is a path of this server, which takes the same link as the task. */
+static void print_result(struct follow *f, const char *url)
+{
+    const char *host = strstr(f->url, "://") + 3, *query = strchr(f->url, '?');
+    bool is_path = url[0] == '/';
+    char *origin = xstrndup(f->url, is_path ? (size_t)(host - f->url) + strcspn(host, "/?") : 0);
+    print_line(f, stdout, origin, url, is_path && query != NULL ? query : "");
+    free(origin);
+}
+
 static void print_results(struct follow *f, struct json_object *view)
 {
     struct json_object *results = NULL;
@@ -199,7 +209,7 @@ static void print_results(struct follow *f, struct json_object *view)
     for (size_t i = 0; i < n; i++) {
         const char *url = text_of(json_object_array_get_idx(results, i), "url");
         if (url[0] != '\0')
-            print_line(f, stdout, "", url, "");
+            print_result(f, url);
     }
 }
 
