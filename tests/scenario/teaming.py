@@ -8,7 +8,7 @@ import time
 
 from stack import Stack, merged
 
-TOKENS = {"web": "tp-web-0123456789abcdef", "film": "tp-film-0123456789abcdef"}
+TOKENS = {team: f"tp-{team}-0123456789abcdef" for team in ("web", "film", "music")}
 SECRET = "a-secret-for-links-of-64-characters-0123456789abcdef0123456789ab"
 OLD_SECRET = SECRET[::-1]
 TEAMS = {

@@ -8,14 +8,15 @@ import re
 import pytest
 
 import authority
-from files import SIZE, Files, part
+from files import ELSEWHERE, SIZE, Files, part
 from helpers import status_of
 from parts import children_of
 from stack import Stack
-from teaming import bearer, refusal, write_teams
+from teaming import bearer, given, link, refusal, write_teams
 
 KEY = "sk-canary-0123456789abcdef"
 OPENAI = {"routes": [{"provider": "openai", "upstream": "main"}]}
+PAGE = "https://app.example.com"
 TEAMS = {"access": {"mode": "teams", "teams_file": "teams.json"}}
 
 
@@ -40,8 +41,8 @@ def upstream(files):
 @pytest.fixture(scope="module")
 def stack(upstream):
     with contextlib.ExitStack() as stacks:
-        stack = stacks.enter_context(Stack(upstream=upstream, config={**OPENAI, **TEAMS}, redis=False, daemon=False, nginx=False))
-        write_teams(stack, {"web": {"providers": ["openai"]}, "film": {"providers": []}})
+        stack = stacks.enter_context(Stack(upstream=upstream, config={**OPENAI, **TEAMS}, port=0, redis=False, daemon=False, nginx=False))
+        write_teams(stack, {"web": {"providers": ["openai"], "origins": [PAGE]}, "film": {"providers": []}, "music": {"providers": ["openai"]}})
         stack.daemon.start()
         stack.nginx.changes["alert;"] = "info;"
         stack.nginx.changes["limit_conn taskproxy_content 32;"] = "limit_conn taskproxy_content 2;"
@@ -100,13 +101,14 @@ def test_ranges_and_conditions(stack, files):
     assert get(stack, "t", If_None_Match='"v1"').status == 304
     head = get(stack, "t", "HEAD")
     assert (head.status, head.headers["content-length"], head.body) == (200, str(SIZE), b"")
-    assert refusal(get(stack, "t", Range=f"bytes={SIZE}-")) == (416, "bad_request")
+    past = get(stack, "t", Range=f"bytes={SIZE}-")
+    assert (refusal(past), past.headers["content-range"]) == ((416, "bad_request"), f"bytes */{SIZE}")
 
 
 @pytest.mark.parametrize("task, outcome", [
     ("401", (502, "upstream_auth")), ("403", (502, "upstream_auth")), ("404", (404, "content_not_found")), ("410", (410, "content_expired")),
     ("400", (502, "upstream_error")), ("500", (502, "upstream_error")), ("503", (503, "upstream_unavailable")),
-    ("429", (503, "upstream_unavailable")),
+    ("429", (503, "upstream_unavailable")), ("520", (502, "upstream_error")),
 ])
 def test_failure_of_the_upstream_is_a_problem(stack, task, outcome):
     answer = get(stack, task)
@@ -116,8 +118,9 @@ def test_failure_of_the_upstream_is_a_problem(stack, task, outcome):
 
 def test_redirect_of_the_upstream_is_passed_on_without_the_key(stack, files):
     files.location = "https://storage.example.com/v?sig=1"
-    answer = get(stack, "302")
+    answer = get(stack, "302", Origin=PAGE)
     assert (answer.status, answer.headers["location"]) == (302, files.location)
+    assert (answer.headers["access-control-allow-origin"], answer.headers["access-control-allow-credentials"]) == (PAGE, "true")
     assert KEY not in str(answer) and "set-cookie" not in answer.headers
     files.location = "javascript:alert(1)"
     assert refusal(get(stack, "307")) == (502, "upstream_error")
@@ -148,7 +151,10 @@ def test_team_has_a_limit_of_downloads_which_ends_with_clients_that_leave(stack,
             open_ones.callback(connection.close)
             connection.request("GET", content("waits"), headers=bearer("web"))
             assert connection.getresponse().status == 200
-        assert refusal(get(stack, "t")) == (429, "rate_limited")
+        refused = get(stack, "t", Origin=PAGE)
+        assert refusal(refused) == (429, "rate_limited")
+        assert (refused.headers["retry-after"], refused.headers["access-control-allow-origin"]) == ("1", PAGE)
+        assert stack.get(content("t"), {**bearer("music"), "Range": "bytes=0-9"}).status == 206
     for _ in range(2):
         assert files.left.acquire(timeout=20), "nginx does not close the connection of a client that has left"
     stack.wait_until(lambda: get(stack, "t", "HEAD").status == 200, what="the downloads to end")
@@ -168,13 +174,51 @@ def test_native_path_of_openai(stack, files):
     assert (answer.status, answer.body) == (206, b"".join(part(0, 100)))
 
 
-def test_web_server_that_cannot_send_the_key(stack, files):
-    authorization = {"HTTP_AUTHORIZATION": bearer("web")["Authorization"]}
-    row, = stack.ask_worker("/v1/tasks/openai/t", **authorization).json()["results"]
+@pytest.mark.parametrize("path", ["/v1/tasks/openai/t", "/v1/videos/t"])
+def test_watch_prints_where_the_result_is(stack, path):
+    query = link("openai/t")
+    done = stack.daemon.run("--watch", f"{stack.nginx.url}{path}?{query}")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"openai/t succeeded\n{stack.nginx.url}{content('t')}?{query}\n")
+    assert stack.get(f"{content('t')}?{query}", {"Range": "bytes=0-9"}).status == 206
+
+
+# What the FastCGI modules of other web servers add to a request.
+OTHER_SERVERS = {
+    "lighttpd": {"SERVER_SOFTWARE": "lighttpd/1.4.69", "SCRIPT_NAME": "", "DOCUMENT_ROOT": "/var/www", "REDIRECT_STATUS": "200"},
+    "Apache": {"SERVER_SOFTWARE": "Apache/2.4.62 (Debian)", "SCRIPT_FILENAME": "proxy:fcgi://localhost/v1", "CONTEXT_PREFIX": "", "UNIQUE_ID": "x"},
+    "Caddy": {"SERVER_SOFTWARE": "Caddy/v2.6.2", "GATEWAY_INTERFACE": "CGI/1.1", "PATH_INFO": "", "DOCUMENT_URI": "/", "HTTP_X_FORWARDED_PROTO": "https"},
+    "CGI": None,
+}
+
+
+@pytest.mark.parametrize("server", OTHER_SERVERS)
+def test_web_server_that_cannot_send_the_key(stack, files, server):
+    def ask(target):
+        params = {**given("web"), "HTTP_CONTENT_OFFLOAD": "1", **(OTHER_SERVERS[server] or {})}
+        return stack.daemon.cgi(target, **params) if server == "CGI" else stack.ask_worker(target, **params)
+
+    row, = ask("/v1/tasks/openai/t").json()["results"]
     assert (row["needs_key"], row["url"], row["content"]) == (True, f"{files.url}/v1/videos/t/content", content("t"))
-    listed, = stack.ask_worker("/v1/tasks?ids=openai/t", **authorization).json()["tasks"]
+    listed, = ask("/v1/tasks?ids=openai/t").json()["tasks"]
     assert listed["results"] == [row]
-    assert refusal(stack.ask_worker(content("t"), **authorization)) == (501, "content_not_offloaded")
+    refused = ask(content("t"))
+    assert refusal(refused) == (501, "content_not_offloaded") and "only nginx can send" in refused.json()["detail"]
+    assert KEY not in str(refused)
+    redirect = ask(content("elsewhere"))
+    assert (redirect.status, redirect.headers["location"]) == (302, ELSEWHERE)
+
+
+def test_downloads_are_counted(stack):
+    def counts():
+        modes = {"keyed": "200", "none": "501", "redirect": "302"}
+        return [stack.metric("content_requests_total", provider="openai", mode=mode, code=code) for mode, code in modes.items()]
+
+    before = counts()
+    get(stack, "t", "HEAD")
+    get(stack, "404")  # the worker's answer is counted; how the download ended is in the access log
+    stack.ask_worker(content("t"), **given("web"))
+    get(stack, "elsewhere")
+    stack.wait_until(lambda: all(now >= was + new for now, was, new in zip(counts(), before, (2, 1, 1))), what="the four requests")
 
 
 def test_logs_and_files_have_no_key(stack, files):

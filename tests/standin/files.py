@@ -14,6 +14,7 @@ import authority
 
 BLOCK = bytes(range(256)) * 1024
 SIZE = 200 * 1024 * 1024
+ELSEWHERE = "https://cdn.example.com/v.mp4?sig=1"  # a result that needs no key
 
 
 def part(start: int, end: int):
@@ -52,6 +53,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(401, b'{"error":{"message":"the key is wrong"}}')
         elif not content:
             video = {"id": task, "status": "completed", "created_at": 1759964699, "object": "video"}
+            if task == "elsewhere":
+                video["url"] = ELSEWHERE
             self.answer(200, json.dumps(video).encode(), Content_Type="application/json")
         elif task.isdigit():
             self.answer(int(task), b"the upstream's own words", Location=files.location, Set_Cookie="a=b")
