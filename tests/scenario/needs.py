@@ -17,6 +17,7 @@ from stack import ROOT
 
 LOCKED = ROOT / "tests" / "npm"  # package.json and package-lock.json
 INSTALLED = ROOT / "build" / "npm"
+CHROMIUM = "chromium-headless-shell"
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
@@ -65,7 +66,13 @@ def _no_landlock() -> str:
     return "" if ctypes.CDLL(None).syscall(landlock_create_ruleset, None, 0, 1) > 0 else "this kernel has no Landlock"
 
 
-# Packages of npm
+# Browsers and packages of npm
+
+
+def chromium() -> str:
+    """The path of Chromium's program without a window."""
+    or_skip(lambda: "" if shutil.which(CHROMIUM) else f"{CHROMIUM} is not installed")
+    return shutil.which(CHROMIUM)
 
 
 def npm_modules() -> str:
