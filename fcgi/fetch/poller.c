@@ -1,7 +1,7 @@
 /* poller: see poller.h. An entry has two due times, one for its watchers and one for its hint, and one timer
  * for both:
  *
- *     poller_join --> watch_due: no longer fresh --> fetches_refresh --> on_fetched --> the watchers' on_change
+ *     poller_join --> watch_due: no longer fresh --> fetches_refresh --> on_fetched --> the watchers' on_change, on_trouble
  *                      ^-------------------------------------------------'  |
  *     poller_hint --> hint_due: now --------------> fetches_refresh -------' '--> satisfied, or due again */
 #include "fetch/poller.h"
@@ -121,13 +121,29 @@ static int64_t find_payer(const struct poll_entry *e, struct quota **ret_payer)
     return soonest_ms;
 }
 
+static void report_trouble(struct watcher *watcher, enum problem problem, int64_t retry_after_ms)
+{
+    if (watcher->on_trouble != NULL)
+        watcher->on_trouble(watcher, problem, retry_after_ms);
+}
+
+/* Like find_payer. If there is none, each watcher learns when its own quota has a query again. */
+static int64_t wait_for_payer(const struct poll_entry *e, struct quota **ret_payer)
+{
+    int64_t wait_ms = find_payer(e, ret_payer);
+    struct watcher *watcher = wait_ms > 0 ? e->watchers : NULL;
+    for (; watcher != NULL; watcher = watcher->next)
+        report_trouble(watcher, PROBLEM_RATE_LIMITED, quota_left_ms(watcher->payer));
+    return wait_ms;
+}
+
 static void poll_for_watchers(struct poll_entry *e)
 {
     struct quota *payer = NULL;
     int64_t wait_ms =
         cached(e).left_ms; /* 0, unless another request has just fetched the task, or failed to */
     if (wait_ms == 0)
-        wait_ms = find_payer(e, &payer);
+        wait_ms = wait_for_payer(e, &payer);
     if (wait_ms == 0) { /* on_fetched sets the next due time; this one is a safeguard */
         enum fetches_join how = fetches_refresh(e->poller->parts.fetches, &e->task, false, payer);
         wait_ms = how == FETCH_REFUSED ? RETRY_MS : FETCH_MAX_MS;
@@ -388,7 +404,7 @@ static void plan_next_poll(struct poll_entry *e, const struct fetch_result *resu
     struct watcher *unconcerned = find_unconcerned(e, result);
     struct quota *payer;
     if (result->problem == PROBLEM_RATE_LIMITED)
-        return set_watch_due(e, find_payer(e, &payer));
+        return set_watch_due(e, wait_for_payer(e, &payer));
     if (unconcerned == NULL)
         return set_watch_due(e, pause_after(e, result));
     DL_DELETE(e->watchers, unconcerned);
@@ -396,6 +412,17 @@ static void plan_next_poll(struct poll_entry *e, const struct fetch_result *resu
     set_watch_due(e, max64(cached(e).left_ms, interval(e)));
     if (planned_ms < e->watch_due_ms)
         e->watch_due_ms = planned_ms;
+}
+
+/* Reports a failed poll; what concerns one team's share, only to the watchers of that team. */
+static void report_failure(const struct poll_entry *e, const struct fetch_result *result)
+{
+    struct watcher *watcher = result->problem == PROBLEM_RATE_LIMITED ? NULL : e->watchers;
+    int64_t wait_ms = (int64_t)(e->watch_due_ms - uv_now(e->poller->parts.loop));
+    for (; watcher != NULL; watcher = watcher->next) {
+        if (!result->refusal || watcher->payer == result->refused)
+            report_trouble(watcher, result->problem, wait_ms);
+    }
 }
 
 static void on_fetched(void *ctx, const struct fetch_result *result)
@@ -411,6 +438,8 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
     follow_hint(e, result);
     if (e->watchers != NULL)
         plan_next_poll(e, result);
+    if (result->snapshot == NULL)
+        report_failure(e, result);
     settle(e);
 }
 

@@ -26,6 +26,9 @@ struct watcher {
     /* Called with each new snapshot; NULL: the task does not exist any more. The callback may remove this
      * watcher and others. */
     void (*on_change)(struct watcher *watcher, struct snapshot *snapshot);
+    /* Called after each failed poll, and when no watcher's quota has a query left (PROBLEM_RATE_LIMITED); the next
+     * attempt follows after `retry_after_ms`. It must not remove watchers. NULL is allowed. */
+    void (*on_trouble)(struct watcher *watcher, enum problem problem, int64_t retry_after_ms);
 };
 
 /* All (ref), and outlive the poller. `on_idle` may be NULL. */

@@ -9,7 +9,7 @@
 #include "request/content.h"
 #include "request/result.h"
 
-enum { RETRY_MS = 1000 };
+enum { RETRY_MS = 1000, RETRY_JITTER_MS = 500 };
 
 void lookups_init(struct lookups *ls, const struct lookups_parts *parts, const char *request_id)
 {
@@ -17,7 +17,7 @@ void lookups_init(struct lookups *ls, const struct lookups_parts *parts, const c
         .parts = parts, .request_id = request_id, .items = &ls->only, .n = 1, .only.lookups = ls};
 }
 
-static bool is_list(const struct lookups *ls)
+bool lookups_are_list(const struct lookups *ls)
 {
     return ls->items != &ls->only;
 }
@@ -178,10 +178,11 @@ bool lookup_excuse(struct lookup *l)
 
 /* ---- fetches ---- */
 
-static void end_wait(struct lookups *ls)
+static void end_wait(struct lookup *l)
 {
-    if (--ls->n_missing == 0)
-        ls->parts->on_update(ls);
+    l->pending = false;
+    if (--l->lookups->n_missing == 0 || l->lookups->followed)
+        l->lookups->parts->on_update(l->lookups);
 }
 
 static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *result)
@@ -200,7 +201,7 @@ static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *r
         snapshot_unref(l->last);
         l->last = snapshot_ref(result->last);
     }
-    end_wait(l->lookups);
+    end_wait(l);
 }
 
 bool lookup_fetch(struct lookup *l)
@@ -254,7 +255,7 @@ static void on_charged(struct charge *charge)
     struct lookup *l = CONTAINER_OF(charge, struct lookup, charge);
     if (!charge->granted)
         limit(l);
-    end_wait(l->lookups);
+    end_wait(l);
 }
 
 /* Charges the answer for the queries that were not charged yet. Returns true if the charge is decided later. */
@@ -300,7 +301,7 @@ static void on_claimed(struct claim *claim)
     struct lookup *l = CONTAINER_OF(claim, struct lookup, claim);
     l->granted = claim->granted;
     if (l->granted || !conceal(l))
-        end_wait(l->lookups);
+        end_wait(l);
 }
 
 bool lookup_claim(struct lookup *l)
@@ -349,11 +350,22 @@ static bool is_running(const struct lookup *l)
 /* Whether the request may be answered now that a lookup has a new result. */
 static bool can_end(struct lookups *ls)
 {
-    if (!is_list(ls) || ls->every_change)
+    if (!lookups_are_list(ls) || ls->every_change)
         return true;
     while (ls->n_ended < ls->n && !is_running(&ls->items[ls->n_ended]))
         ls->n_ended++;
     return ls->n_ended == ls->n;
+}
+
+/* The view is served until the task changes, but the client learns that it may be old. */
+static void on_watched_trouble(struct watcher *watcher, enum problem problem, int64_t retry_after_ms)
+{
+    struct lookup *l = CONTAINER_OF(watcher, struct lookup, watcher);
+    if (!l->lookups->followed || l->problem == problem)
+        return;
+    l->problem = problem;
+    l->retry_after_ms = retry_after_ms;
+    l->lookups->parts->on_update(l->lookups);
 }
 
 static void on_watched_change(struct watcher *watcher, struct snapshot *snapshot)
@@ -365,7 +377,8 @@ static void on_watched_change(struct watcher *watcher, struct snapshot *snapshot
         take_snapshot(l, snapshot); /* or drops it as foreign */
     else
         lose(l, PROBLEM_TASK_NOT_FOUND);
-    if (can_end(l->lookups) && !(same && l->snapshot != NULL && is_list(l->lookups)))
+    bool is_news = !same || l->snapshot == NULL || l->told.trouble != PROBLEM_NONE;
+    if (can_end(l->lookups) && (is_news || !lookups_are_list(l->lookups)))
         l->lookups->parts->on_update(l->lookups);
 }
 
@@ -382,9 +395,92 @@ bool lookup_watch(struct lookup *l)
     if (l->snapshot == NULL || state_ended(l->snapshot->state))
         return false;
     l->watcher.on_change = on_watched_change;
+    l->watcher.on_trouble = on_watched_trouble;
     if (l->watcher.entry == NULL)
         poller_join(parts->poller, &l->task, l->snapshot, &l->watcher);
     return true;
+}
+
+/* ---- event streams ---- */
+
+bool lookup_can_stream(struct lookup *l)
+{
+    lookup_watch(l);
+    return l->snapshot != NULL || problem_may_pass(l->problem);
+}
+
+/* A failed lookup begins again as that of a new request. */
+static void begin_again(struct lookup *l)
+{
+    lose(l, PROBLEM_NONE);
+    l->granted = l->lookups->parts->conf->access.ownership == OWNERSHIP_NONE;
+    l->claim.event = CLAIM_NO_EVENT;
+    l->paid = 0;
+    l->stage = STAGE_LOOK;
+}
+
+/* A task that cannot be served is looked up again when it may be queried. The jitter spreads out tasks that failed
+ * together. */
+static void settle(struct lookup *l)
+{
+    lookup_excuse(l);
+    lookup_watch(l);
+    l->retry_at_ms = INT64_MAX;
+    if (l->snapshot != NULL || !problem_may_pass(l->problem))
+        return;
+    l->retry_after_ms = max64(l->retry_after_ms, l->task.route->provider->poll.min_ms);
+    l->retry_at_ms = l->lookups->now.ms + l->retry_after_ms + rand() % RETRY_JITTER_MS;
+}
+
+static bool wait_on(struct lookup *l)
+{
+    l->lookups->n_missing++;
+    return l->pending = true;
+}
+
+bool lookup_follow(struct lookup *l)
+{
+    if (l->pending)
+        return true;
+    if (l->stage == STAGE_WATCH && l->snapshot == NULL && l->lookups->now.ms >= l->retry_at_ms)
+        begin_again(l);
+    if (l->stage == STAGE_LOOK) {
+        lookup_in_memory(l);
+        l->stage = STAGE_CLAIM;
+        if (lookup_fetch(l))
+            return wait_on(l);
+    }
+    if (l->stage == STAGE_CLAIM) {
+        l->stage = STAGE_SETTLE;
+        if (lookup_claim(l))
+            return wait_on(l);
+    }
+    if (l->stage == STAGE_SETTLE) {
+        lookup_audit(l);
+        settle(l);
+        l->stage = STAGE_WATCH;
+    }
+    return l->snapshot != NULL ? is_running(l) : problem_may_pass(l->problem);
+}
+
+void lookups_follow(struct lookups *ls)
+{
+    ls->followed = ls->every_change = true;
+    if (lookups_are_list(ls))
+        return;
+    settle(&ls->only);
+    ls->only.stage = STAGE_WATCH;
+}
+
+int64_t lookups_retry_at_ms(const struct lookups *ls)
+{
+    int64_t soonest_ms = INT64_MAX;
+    for (size_t i = 0; i < ls->n; i++) {
+        const struct lookup *l = &ls->items[i];
+        if (l->stage == STAGE_WATCH && l->snapshot == NULL)
+            soonest_ms = min64(soonest_ms, l->retry_at_ms);
+    }
+    return soonest_ms;
 }
 
 /* ---- leaving ---- */
@@ -421,7 +517,7 @@ void lookups_done(struct lookups *ls)
     lookups_leave(ls);
     lookups_forget(ls);
     free(ls->order);
-    if (is_list(ls))
+    if (lookups_are_list(ls))
         free(ls->items);
 }
 
@@ -467,7 +563,7 @@ void lookups_answer(const struct lookups *ls, enum view_kind view, const struct 
     struct answer_item items[ROUTE_IDS_MAX];
     struct answer_facts facts = *request;
     count_stale(ls);
-    if (!is_list(ls))
+    if (!lookups_are_list(ls))
         return answer_one(&ls->only, view, &facts, answer);
     facts.source = SOURCE_MEMORY;
     for (size_t i = 0; i < ls->n; i++) {
@@ -487,7 +583,7 @@ bool lookups_are_known(const struct lookups *ls, enum view_kind view, const char
     char etag[ETAG_SIZE];
     if (if_none_match == NULL)
         return true;
-    if (!is_list(ls))
+    if (!lookups_are_list(ls))
         return answer_etag_matches(if_none_match, snapshot_view(ls->only.snapshot, view)->etag);
     list_items(ls, items);
     answer_list_etag(items, ls->n_listed, view, etag);

@@ -10,6 +10,15 @@
 
 struct lookups;
 
+/* Where a lookup of an event stream is: what lookup_follow does next. */
+enum lookup_stage { STAGE_LOOK, STAGE_CLAIM, STAGE_SETTLE, STAGE_WATCH };
+
+/* What the client of an event stream knows of a task. */
+struct told {
+    char mark[ETAG_SIZE]; /* of the last view, or of the problem that was the end; see stream.h */
+    enum problem trouble; /* the problem since then, or NONE */
+};
+
 /* One task of a request. */
 struct lookup {
     struct lookups *lookups; /* (ref) those of the request */
@@ -28,6 +37,10 @@ struct lookup {
     bool granted; /* the team may read the task */
     int64_t paid; /* queries that the team was charged for the result */
     struct charge charge;
+    enum lookup_stage stage; /* of an event stream */
+    bool pending;            /* likewise: a result comes later */
+    int64_t retry_at_ms;     /* likewise: loop time at which a failed lookup begins again */
+    struct told told;        /* likewise */
 };
 
 /* Shared by all requests of a worker. All (ref), and outlive the lookups. */
@@ -49,11 +62,15 @@ struct lookups {
     size_t n;
     size_t n_missing;   /* results of lookup_fetch or lookup_claim that come later */
     bool every_change;  /* on_update is called for each change of a list; false: when all tasks have ended */
+    bool followed;      /* by an event stream: on_update is called for each result, change and failure */
     size_t n_ended;     /* the first items, which are known to have ended */
     struct lookup only; /* the one lookup of most requests */
     unsigned char *order; /* of a list: the item at each of its n_listed places; a task may be named twice */
     size_t n_listed;
 };
+
+/* Whether there are many tasks, or one in a list. */
+bool lookups_are_list(const struct lookups *lookups);
 
 /* One lookup, whose task the caller sets in `only`. All (ref), and outlive the lookups. */
 void lookups_init(struct lookups *lookups, const struct lookups_parts *parts, const char *request_id);
@@ -88,6 +105,20 @@ bool lookup_audit(struct lookup *lookup);
 /* Takes the newest snapshot in the cache and watches the task from then on: changes call on_update.
  * Returns false if the task cannot change any more. */
 bool lookup_watch(struct lookup *lookup);
+
+/* For an event stream, takes one lookup as far as it goes without waiting: through the steps above, once, and again
+ * after a pause if it fails with a problem that may pass. Later results call on_update. Returns whether the task can
+ * change any more. */
+bool lookup_follow(struct lookup *lookup);
+
+/* Whether an event stream can begin with this result. It watches the task from then on. */
+bool lookup_can_stream(struct lookup *lookup);
+
+/* Begins to follow the tasks. The one lookup of most requests goes on from where it is. */
+void lookups_follow(struct lookups *lookups);
+
+/* The loop time at which the next failed lookup begins again; INT64_MAX: none does. */
+int64_t lookups_retry_at_ms(const struct lookups *lookups);
 
 /* After a failure, falls back to the last snapshot. Returns false if there is no failure or the snapshot is
  * too old. */

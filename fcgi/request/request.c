@@ -1,13 +1,14 @@
 /* request: see request.h. The steps of one request:
  *
  *     route -> authorize -> look_in_memory -> join_fetches -> claim -> audit -> hold -> respond
- *       |  |       |            ^    '-- all fresh -----------^ |                ^--'     ^
- *       |  |       '- take_ids -'                               |                '-> stream -- change --> stream ...
- *       |  '-- take_hint --.                                    |                         |
+ *       |  |       |            ^    '-- all fresh -----------^ |                ^-'|     ^
+ *       |  |       '- take_ids -'                               |                   '-> begin_stream -> stream --.
+ *       |  '-- take_hint --.                                    |                         |              ^-------'
  *       '----- refused ----'------------------------------------'-------------------------'
  *
  * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
- * wait is held until one of its tasks changes; a stream sends each change. A step that refuses the request sets the
+ * wait is held until one of its tasks changes; a stream sends each change and each failure, and tries again tasks that
+ * could not be served. A step that refuses the request sets the
  * problem and returns RESPOND. Only run() changes the step and frees the request. */
 #include "request/request.h"
 
@@ -24,10 +25,10 @@
 #include "request/request_metrics.h"
 #include "fetch/poller.h"
 #include "request/client_request.h"
+#include "request/stream.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
-enum { DUE_MAX = 1000 };               /* due requests for one task that one loop iteration runs */
-enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
+enum { DUE_MAX = 1000 }; /* due requests for one task that one loop iteration runs */
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
@@ -40,6 +41,7 @@ enum { EVENT_ID_LEN = ETAG_SIZE - 3 }; /* the ETag without quotes */
     X(CLAIM, claim)                                                                                          \
     X(AUDIT, audit)                                                                                          \
     X(HOLD, hold)                                                                                            \
+    X(BEGIN_STREAM, begin_stream)                                                                            \
     X(STREAM, stream)                                                                                        \
     X(RESPOND, respond)
 
@@ -51,8 +53,8 @@ enum step { STEPS(STEP_ID) WAIT, DONE };
 
 /* The event stream of a request. */
 struct stream {
-    bool open;                 /* the head was sent, and the stream was not closed */
-    char last_etag[ETAG_SIZE]; /* of the view that the client has */
+    bool open;        /* the head was sent, and the stream was not closed */
+    int64_t spoke_ms; /* loop time at which the last text was sent */
 };
 
 struct request {
@@ -72,7 +74,7 @@ struct request {
     bool held;         /* it waits for a change */
     bool time_over;    /* the deadline has passed: answer with the current results */
     struct stream stream;
-    uv_timer_t timer; /* the deadline, or the heartbeat */
+    uv_timer_t timer; /* the deadline, or when a stream has something to do */
     struct answer_facts facts;
     char id[ANSWER_ID_SIZE];
 };
@@ -414,9 +416,9 @@ static enum step hold(struct request *r)
     if (r->client == NULL || r->time_over || (r->asked.wait_s == 0 && !r->asked.stream))
         return RESPOND;
     lookups_each(&r->lookups, lookup_excuse);
+    if (r->asked.stream && lookups_each(&r->lookups, lookup_can_stream) > 0)
+        return BEGIN_STREAM;
     r->lookups.every_change = r->asked.if_none_match != NULL;
-    if (r->asked.stream && r->lookups.only.snapshot != NULL)
-        return STREAM;
     if (r->asked.wait_s == 0 || r->requests->leaving || lookups_each(&r->lookups, lookup_watch) == 0 ||
         !lookups_are_known(&r->lookups, r->asked.view, r->asked.if_none_match))
         return RESPOND;
@@ -455,41 +457,19 @@ static void check_room(struct request *r, struct answer *answer)
     answer_problem(answer, &r->facts);
 }
 
-/* ---- the text of event streams (WHATWG HTML, text/event-stream) ---- */
+/* ---- begin_stream ---- */
 
-/* These return false if the client has left or reads too slowly; then it must not be used any more. */
-static bool stream_send(struct request *r, struct buf *text)
+static enum step begin_stream(struct request *r)
 {
-    bool open = fcgi_stream_send(r->client, text->data, text->len, may_keep(r, text->len));
-    buf_done(text);
-    return open;
-}
-
-/* A view contains no line breaks, so it fits into one data line. */
-static bool stream_send_view(struct request *r, const struct view_bytes *view)
-{
-    struct buf text;
-    buf_init(&text, EVENT_MAX);
-    buf_addf(&text, "event: status\nid: %.*s\ndata: ", EVENT_ID_LEN, view->etag + 1);
-    buf_add(&text, view->data, view->len);
-    buf_puts(&text, "\n\n");
-    return stream_send(r, &text);
-}
-
-static bool stream_send_problem(struct request *r, enum problem problem)
-{
-    struct buf text;
-    buf_init(&text, EVENT_MAX);
-    buf_puts(&text, "event: problem\ndata: ");
-    problem_body(problem, r->id, &text);
-    buf_puts(&text, "\n\n");
-    return stream_send(r, &text);
-}
-
-static bool stream_send_heartbeat(struct request *r)
-{
-    static const char comment[] = ": still here\n\n";
-    return fcgi_stream_send(r->client, comment, strlen(comment), may_keep(r, strlen(comment)));
+    if (too_many_wait(r))
+        return refuse_overload(r);
+    if (!wait_slot_take(&r->wait_slot, (int64_t)r->lookups.n))
+        return refuse_watcher(r);
+    start_waiting(r);
+    r->stream.spoke_ms = r->facts.now.ms;
+    stream_take_last_id(&r->lookups, r->asked.last_event_id);
+    lookups_follow(&r->lookups);
+    return STREAM;
 }
 
 /* ---- stream ---- */
@@ -499,29 +479,21 @@ static bool link_has_expired(const struct request *r)
     return wall_ms() >= r->until_ms;
 }
 
-static void on_heartbeat(uv_timer_t *timer);
-
-/* For the next heartbeat, or for the end of the client's link if that is sooner. */
-static void start_heartbeat(struct request *r)
+static void on_stream_time(uv_timer_t *timer)
 {
-    int64_t left_ms = r->until_ms - wall_ms();
-    if (left_ms > HEARTBEAT_MS)
-        left_ms = HEARTBEAT_MS;
-    uv_timer_start(&r->timer, on_heartbeat, left_ms > 0 ? (uint64_t)left_ms : 0, 0);
+    run(CONTAINER_OF(timer, struct request, timer));
 }
 
-static void on_heartbeat(uv_timer_t *timer)
+/* For the next heartbeat, the end of the client's link, or the next attempt for a task that could not be served. */
+static void start_stream_timer(struct request *r)
 {
-    struct request *r = CONTAINER_OF(timer, struct request, timer);
-    if (!link_has_expired(r)) {
-        if (stream_send_heartbeat(r))
-            return start_heartbeat(r);
-        r->client = NULL;
-    }
-    run(r);
+    int64_t now = r->facts.now.ms, due_ms = r->stream.spoke_ms + HEARTBEAT_MS;
+    due_ms = min64(due_ms, lookups_retry_at_ms(&r->lookups));
+    int64_t left_ms = min64(due_ms - now, r->until_ms - wall_ms());
+    uv_timer_start(&r->timer, on_stream_time, left_ms > 0 ? (uint64_t)left_ms : 0, 0);
 }
 
-static void begin_stream(struct request *r)
+static void open_stream(struct request *r)
 {
     struct buf head;
     answer_stream_head(&r->facts, &head);
@@ -530,10 +502,17 @@ static void begin_stream(struct request *r)
     buf_done(&head);
     r->stream.open = true;
     stat_inc(STAT_STREAMS);
-    if (r->lookups.only.source == SOURCE_STALE)
-        stat_inc(STAT_STALE);
-    start_waiting(r);
-    start_heartbeat(r);
+}
+
+/* Sends the text, after the head if the stream is new. If the client has left or reads too slowly, it must not be used
+ * any more. */
+static void send_text(struct request *r, struct buf *text)
+{
+    if (!r->stream.open)
+        open_stream(r);
+    r->stream.spoke_ms = r->facts.now.ms;
+    if (!fcgi_stream_send(r->client, text->data, text->len, may_keep(r, text->len)))
+        r->client = NULL;
 }
 
 static void end_stream(struct request *r)
@@ -546,62 +525,52 @@ static void end_stream(struct request *r)
     stat_dec(STAT_STREAMS);
 }
 
-/* Instead of a view that the client already has, it sends a comment, because nginx sends a head only together
- * with data. Returns false if the stream is over. */
-static bool send_update(struct request *r)
+/* Writes what the client does not know, or a comment if it has not heard anything for long: nginx sends a head only
+ * together with data. Returns whether the stream goes on. */
+static bool write_stream(struct request *r, struct buf *text)
 {
-    const struct snapshot *snapshot = r->lookups.only.snapshot; /* NULL: the task does not exist any more */
-    const struct view_bytes *view = snapshot ? snapshot_view(snapshot, r->asked.view) : NULL;
-    bool sent = view == NULL ? stream_send_problem(r, r->lookups.only.problem)
-                : strcmp(view->etag, r->stream.last_etag) == 0 ? stream_send_heartbeat(r)
-                                                               : stream_send_view(r, view);
-    if (!sent)
-        r->client = NULL;
-    if (!sent || view == NULL)
+    if (r->stream.open && link_has_expired(r)) {
+        stream_add_problem(text, PROBLEM_LINK_EXPIRED, r->id, 0);
         return false;
-    memcpy(r->stream.last_etag, view->etag, ETAG_SIZE);
-    return !state_ended(snapshot->state);
-}
-
-/* Whether the client has the final view of an ended task, according to its Last-Event-ID. */
-static bool is_complete(struct request *r)
-{
-    const struct snapshot *snapshot = r->lookups.only.snapshot;
-    const char *id = r->asked.last_event_id, *etag = snapshot_view(snapshot, r->asked.view)->etag;
-    if (id == NULL || strlen(id) != EVENT_ID_LEN || memcmp(id, etag + 1, EVENT_ID_LEN) != 0)
-        return false;
-    memcpy(r->stream.last_etag, etag, ETAG_SIZE);
-    return state_ended(snapshot->state);
+    }
+    bool running = lookups_each(&r->lookups, lookup_follow) > 0, moved = r->requests->leaving;
+    int64_t silence_ms = r->stream.open || r->lookups.n_missing > 0 ? HEARTBEAT_MS : 0;
+    stream_add_news(&r->lookups, r->asked.view, text);
+    if (text->len == 0 && running && (moved || r->facts.now.ms >= r->stream.spoke_ms + silence_ms))
+        buf_puts(text, ": still here\n\n");
+    if ((moved || !running) && (text->len > 0 || r->stream.open))
+        stream_add_retry(text, moved);
+    return running && !moved;
 }
 
 static enum step stream(struct request *r)
 {
+    struct buf text;
     if (r->client == NULL)
         return RESPOND;
-    if (r->stream.open && link_has_expired(r)) {
-        if (!stream_send_problem(r, PROBLEM_LINK_EXPIRED))
-            r->client = NULL;
+    buf_init(&text, EVENT_MAX);
+    bool goes_on = write_stream(r, &text) && !text.failed;
+    r->facts.no_content = text.len == 0 && !goes_on; /* 204 tells an EventSource not to reconnect */
+    if (text.len > 0 && !text.failed)
+        send_text(r, &text);
+    buf_done(&text);
+    if (r->client == NULL || !goes_on)
         return RESPOND;
-    }
-    lookups_each(&r->lookups, lookup_watch);
-    if (!r->stream.open && r->lookups.only.snapshot == NULL)
-        return RESPOND;
-    if (!r->stream.open) {
-        r->facts.no_content = is_complete(r); /* 204 tells an EventSource not to reconnect */
-        if (r->facts.no_content)
-            return RESPOND;
-        if (too_many_wait(r)) {
-            lookups_forget(&r->lookups);
-            return refuse_overload(r);
-        }
-        if (!wait_slot_take(&r->wait_slot, (int64_t)r->lookups.n))
-            return refuse_watcher(r);
-        begin_stream(r);
-    }
-    if (!send_update(r) || r->requests->leaving)
-        return RESPOND;
+    start_stream_timer(r);
     r->step = STREAM;
     return WAIT;
+}
+
+/* Instead of a refusal that may pass, the client gets a stream that ends at once, and comes again: an EventSource does
+ * not reconnect after a status other than 200. */
+static void refuse_stream(struct request *r)
+{
+    struct buf text;
+    buf_init(&text, EVENT_MAX);
+    stream_add_retry(&text, false);
+    stream_add_problem(&text, r->facts.problem, r->id, r->facts.retry_after_ms);
+    send_text(r, &text);
+    buf_done(&text);
 }
 
 /* ---- respond ---- */
@@ -647,8 +616,10 @@ static void give_answer(struct request *r)
 static enum step respond(struct request *r)
 {
     stop_waiting(r);
+    if (r->client != NULL && r->asked.stream && problem_may_pass(r->facts.problem))
+        refuse_stream(r);
     if (r->stream.open) {
-        count(r, 200, r->lookups.only.source);
+        count(r, 200, r->facts.problem == PROBLEM_NONE ? r->lookups.only.source : SOURCE_NONE);
         end_stream(r);
     } else if (r->client == NULL) {
         count(r, REQUEST_METRICS_GONE, SOURCE_NONE);
@@ -730,7 +701,7 @@ void requests_release(struct requests *rs)
     rs->leaving = true;
     DL_FOREACH_SAFE(rs->waiting, r, next)
     {
-        if (r->held || r->stream.open) {
+        if (r->held || r->step == STREAM) {
             r->time_over = true;
             run(r);
         }

@@ -30,7 +30,13 @@ bool problem_is_excusable(enum problem problem)
            problem == PROBLEM_UNAVAILABLE || problem == PROBLEM_OVERLOADED || problem == PROBLEM_RATE_LIMITED;
 }
 
-void problem_body(enum problem problem, const char *request_id, struct buf *out)
+bool problem_may_pass(enum problem problem)
+{
+    return problem_is_excusable(problem) || problem == PROBLEM_UPSTREAM_AUTH ||
+           problem == PROBLEM_TOO_MANY_WATCHERS;
+}
+
+void problem_members(enum problem problem, const char *request_id, struct buf *out)
 {
     const struct row *row = &rows[problem];
     buf_addf(out, "{\"type\":\"urn:taskproxy:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"",
@@ -39,6 +45,12 @@ void problem_body(enum problem problem, const char *request_id, struct buf *out)
     buf_add_json_string(out, request_id, strlen(request_id));
     buf_addf(
         out,
-        ",\"message\":\"%s\",\"error\":{\"message\":\"%s\",\"type\":\"taskproxy_error\",\"code\":\"%s\"}}",
+        ",\"message\":\"%s\",\"error\":{\"message\":\"%s\",\"type\":\"taskproxy_error\",\"code\":\"%s\"}",
         row->detail, row->detail, row->code);
+}
+
+void problem_body(enum problem problem, const char *request_id, struct buf *out)
+{
+    problem_members(problem, request_id, out);
+    buf_putc(out, '}');
 }

@@ -70,6 +70,13 @@ const char *problem_code(enum problem problem);
  * itself, the client's access to it, or our API key. */
 bool problem_is_excusable(enum problem problem);
 
+/* Whether the request may succeed later without a change by the client: the answers 429, 502, 503 and 504, except
+ * that of an address which keeps sending invalid credentials. */
+bool problem_may_pass(enum problem problem);
+
+/* Writes the members of the document, without the closing brace. */
+void problem_members(enum problem problem, const char *request_id, struct buf *out);
+
 /* Writes the document, including the members in which official SDKs look for the message. */
 void problem_body(enum problem problem, const char *request_id, struct buf *out);
 
