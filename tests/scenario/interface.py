@@ -83,10 +83,10 @@ class Interface:
             return
         assert kind in documented, f"{place} is {kind}, which is not documented"
         if kind == "text/event-stream":
-            views = [line.removeprefix("data: ") for line in answer.body.decode().splitlines() if line.startswith("data: ")]
-            assert views
-            for view in views:
-                self._valid(json.loads(view), documented["application/json"]["schema"])
+            schemas = {"status": documented["application/json"]["schema"],
+                       "problem": {"$ref": "#/components/schemas/StreamProblem"}}
+            for event in re.findall(r"^event: (\w+)(?s:.*?)^data: (.*)$", answer.body.decode(), re.M):
+                self._valid(json.loads(event[1]), schemas[event[0]])
             return
         text = kind == "text/plain"
         document = answer.body.decode() if text else answer.json()

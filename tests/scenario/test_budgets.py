@@ -5,7 +5,7 @@ import pytest
 from helpers import step_until
 from shipped import PROVIDERS
 from teaming import bearer, given, link, refusal, teams_stack
-from watching import NATIVE, QUICK, SLOW, UNIFIED, Stream, end, run, wait_queries
+from watching import EVEN, NATIVE, QUICK, SLOW, UNIFIED, Stream, end, run, wait_queries
 
 LIMITED = (429, "rate_limited")
 COUNTER = "taskproxy:#queries:"  # and the team's name
@@ -257,9 +257,8 @@ def hold(stack, team="web"):
 @pytest.mark.parametrize("more", [
     lambda stack: stack.get(f"{NATIVE}t?wait=30", bearer("web")), lambda stack: stack.get(f"{UNIFIED}t?wait=1", bearer("web")),
     lambda stack: stack.get("/v1/tasks?ids=sora/t&wait=1", bearer("web")),
-    lambda stack: stack.task("t", {**bearer("web"), "Accept": "text/event-stream"}),
     lambda stack: stack.get(f"{NATIVE}t?wait=1&{link('sora/t')}"),
-], ids=["native", "unified", "list", "stream", "link"])
+], ids=["native", "unified", "list", "link"])
 def test_requests_over_the_watcher_limit_are_not_held(make_stack, more):
     stack = watcher_stack(make_stack)
     held = [hold(stack), hold(stack)]
@@ -273,6 +272,61 @@ def test_requests_over_the_watcher_limit_are_not_held(make_stack, more):
     end(stack)
     assert {answer.result().status for answer in [*held, other]} == {200}
     stack.wait_metric("team_held_requests", lambda held: held == 0)
+
+
+def test_stream_over_the_watcher_limit_ends_at_once_and_reconnects(make_stack):
+    stack = watcher_stack(make_stack, 1)
+    held = hold(stack)
+    with Stream(stack, NATIVE + "t", **bearer("web")) as stream:
+        (event,) = stream.rest()
+    assert (event.type, event.data["code"], event.data["retry_after"]) == ("problem", "rate_limited", 1)
+    assert 1000 <= stream.retries[0] <= 2000
+    assert stack.metric("rate_limited_total", team="web", limit="watchers") == 1
+    end(stack)
+    assert held.result().status == 200
+    with Stream(stack, NATIVE + "t", **bearer("web")) as stream:
+        assert [event.type for event in stream.rest()] == ["status"]
+
+
+def test_stream_without_queries_is_stale_until_the_next_minute(make_frozen):
+    stack = teams_stack(make_frozen, {"web": {"queries_per_minute": 2}}, redis=False, providers=EVEN)
+    run(stack)
+    with Stream(stack, NATIVE + "t", **bearer("web")) as stream:
+        views = [stream.next()]
+        for progress in ("8%", "9%"):
+            run(stack, progress)
+            stack.step(3)
+            views.append(stream.next())
+        assert [event.type for event in views] == ["status", "status", "stale"]
+        assert (views[2].data["code"], views[2].data["task_id"]) == ("rate_limited", "t")
+        assert 50 <= views[2].data["retry_after"] <= 57
+        stack.step(30)  # said once: then come only comments
+        stack.step(30)
+        assert stream.next().data["data"]["progress"] == "9%"
+    assert stack.standin.count() == 3
+
+
+def test_stream_of_an_unseen_task_waits_for_the_next_minute(make_frozen):
+    stack = budget_stack(make_frozen, limit=2, redis=False)
+    spend(stack, "ab")
+    with Stream(stack, NATIVE + "c", **bearer("web")) as stream:
+        event = stream.next()
+        assert (event.type, event.data["code"]) == ("problem", "rate_limited")
+        stack.step(event.data["retry_after"] + 1)
+        assert [event.type for event in stream.rest()] == ["status"]
+    assert stack.standin.count() == 3
+
+
+def test_team_with_queries_left_keeps_the_streams_of_others_fresh(make_frozen):
+    stack = teams_stack(make_frozen, {"web": {"queries_per_minute": 1}}, redis=False, providers=EVEN)
+    run(stack)
+    streams = [Stream(stack, NATIVE + "t", **bearer(team)) for team in ("web", "film")]
+    assert {stream.next().type for stream in streams} == {"status"}
+    run(stack, "8%")
+    stack.step(3)
+    assert {stream.next().data["data"]["progress"] for stream in streams} == {"8%"}
+    for stream in streams:
+        stream.close()
 
 
 def after_twenty_guesses(stack):

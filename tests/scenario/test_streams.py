@@ -9,7 +9,7 @@ from fastcgi import Connection, request, task_params
 from helpers import metric, wait_metric
 from stack import Stack
 from watching import (
-    NATIVE, UNIFIED, Event, Stream, assert_not_asked_any_more, assert_one_query_an_interval, begin, both_views, end,
+    EVEN, NATIVE, UNIFIED, Event, Stream, assert_not_asked_any_more, assert_one_query_an_interval, begin, both_views, end,
     quick, run, wait_queries,
 )
 
@@ -34,6 +34,24 @@ def problem(answer) -> tuple:
     return answer.status, answer.json()["code"]
 
 
+def assert_reconnects(stream, soonest=1000):
+    """Asserts that the stream has said when to reconnect: within a second that begins in `soonest` ms."""
+    assert stream.retries and soonest <= stream.retries[-1] <= soonest + 1000
+
+
+def failure(event, kind="problem") -> tuple:
+    """The code and the status of a problem that may pass."""
+    assert event.type == kind and event.data["retry_after"] >= 1, event
+    assert (event.data["provider"], event.data["task_id"]) == ("sora", "t")
+    return event.data["code"], event.data["status"]
+
+
+def wait_answered(stack, queries):
+    """Waits until the worker has the answers to this many queries."""
+    stack.standin.wait_count(queries)
+    stack.wait_metric("fetches", lambda fetches: fetches == 0)
+
+
 # Events
 
 
@@ -53,8 +71,10 @@ def test_stream_sends_the_current_view_each_change_and_closes_after_the_end(stac
             run(stack, progress, task)
             events.append(stream.next())
             assert events[-1] == event_of(stack, view + task)
+        assert stream.retries == []
         end(stack, task)
         assert stream.rest() == [event_of(stack, view + task)]
+        assert_reconnects(stream)
     assert len({event.id for event in events}) == 3
     assert_not_asked_any_more(stack, task)
 
@@ -167,19 +187,111 @@ def test_cgi_answers_with_the_view(stack):
 # Failures and disconnects
 
 
-def test_failing_upstream_sends_no_event_and_a_missing_task_ends_after_three_times(make_stack):
+def test_missing_task_ends_after_three_times(make_stack):
     stack = make_stack(**quick())
     run(stack)
     with begin(stack, NATIVE + "lost") as stream:
-        for status in (500, 404, 500, 404):
+        for _ in range(2):
             before = stack.standin.count("lost")
-            stack.standin.switch("lost", status=status, times=2)
+            stack.standin.switch("lost", status=404, times=2)
             stack.standin.wait_count(before + 4, "lost")  # two with this status, and at least one without it
         stack.standin.switch("lost", status=404)
         told = stream.rest()
     assert [event.type for event in told] == ["problem"]
     assert (told[0].data["code"], told[0].data["status"]) == ("task_not_found", 404)
     assert_not_asked_any_more(stack, "lost")
+
+
+def test_failing_upstream_is_a_problem_until_it_recovers(make_frozen):
+    """A view stays valid; each kind of failure is one event, however often it is repeated."""
+    stack = make_frozen(providers=EVEN, redis=False, config={"upstreams": {"main": {"breaker_failures": 0}}})
+    run(stack)
+    with begin(stack, NATIVE + "t") as stream:
+        for answer, told in [({"status": 500}, ("upstream_error", 502)), ({"raw": "?"}, ("upstream_invalid", 502)),
+                             ({"status": 401}, ("upstream_auth", 502))]:
+            stack.standin.clear()
+            run(stack)
+            stack.standin.switch(**answer)
+            asked = stack.standin.count()
+            stack.step(3)
+            assert failure(stream.next()) == told
+            assert_reconnects(stream)
+            if told[0] == "upstream_error":
+                stack.step(3)
+                wait_answered(stack, asked + 2)  # the failure is repeated, the event is not
+        stack.standin.clear()
+        run(stack)
+        stack.step(3)
+        assert stream.next() == event_of(stack, NATIVE + "t")  # although the view is the same
+        end(stack)
+        stack.step(3)
+        assert stream.rest() == [event_of(stack, NATIVE + "t")]
+        assert len(stream.retries) == 4
+
+
+@pytest.mark.parametrize("answer, told", [({"status": 500}, ("upstream_error", 502)),
+                                          ({"status": 429}, ("upstream_unavailable", 503)),
+                                          ({"status": 401}, ("upstream_auth", 502))], ids=["error", "429", "key"])
+def test_stream_of_an_unseen_task_outlives_a_failing_upstream(make_frozen, answer, told):
+    stack = make_frozen(providers=EVEN, redis=False)
+    stack.standin.switch(**answer)
+    with Stream(stack, NATIVE + "t") as stream:
+        event = stream.next()
+        assert (stream.response.status, failure(event)) == (200, told)
+        assert_reconnects(stream)
+        asked = stack.standin.count()
+        stack.step(event.data["retry_after"] + 1)
+        wait_answered(stack, asked + 1)
+        stack.standin.clear()
+        run(stack)
+        stack.step(120)
+        assert stream.next() == event_of(stack, NATIVE + "t")
+        assert stack.metric("watched_tasks") == 1
+        end(stack)
+        stack.step(3)
+        assert stream.rest() == [event_of(stack, NATIVE + "t")]
+
+
+def test_task_that_turns_out_not_to_exist_ends_its_stream(make_frozen):
+    stack = make_frozen(providers=EVEN, redis=False)
+    stack.standin.switch(status=500)
+    with Stream(stack, NATIVE + "t") as stream:
+        assert failure(stream.next()) == ("upstream_error", 502)
+        stack.standin.switch(status=404)
+        stack.step(3)
+        (event,) = stream.rest()
+        assert (event.type, event.data["code"]) == ("problem", "task_not_found")
+    assert problem(stack.get(NATIVE + "t", WANTED)) == (404, "task_not_found")
+
+
+def test_hundred_streams_of_a_failing_task_are_one_query_at_a_time(make_frozen):
+    stack = make_frozen(providers=EVEN, redis=False, config={"workers": 1})
+    stack.standin.switch(status=500)
+    streams = [Stream(stack, NATIVE + "t") for _ in range(100)]
+    assert {failure(stream.next()) for stream in streams} == {("upstream_error", 502)}
+    before = stack.standin.count()
+    stack.standin.clear()
+    run(stack)
+    stack.step(3)
+    assert {stream.next().type for stream in streams} == {"status"}
+    assert before <= 100 and stack.standin.count() == before + 1
+    for stream in streams:
+        stream.close()
+    stack.wait_metric("streams", lambda streams: streams == 0)
+
+
+def test_reload_ends_streams_so_that_they_reconnect_at_once(make_stack):
+    stack = make_stack(**quick())
+    run(stack)
+    with begin(stack, NATIVE + "t") as stream:
+        stack.daemon.reload(wait_for_old=False)
+        assert stream.rest() == []
+        assert_reconnects(stream, 1)
+        known = event_of(stack, NATIVE + "t").id
+    with Stream(stack, NATIVE + "t", Last_Event_ID=known) as stream:
+        wait_queries(stack, 2)
+        end(stack)
+        assert len(stream.rest()) == 1
 
 
 def test_disconnected_stream_is_dropped(stack):
@@ -219,15 +331,16 @@ def test_stalled_stream_is_dropped_and_the_others_continue(make_stack):
         assert len(reader.rest()) == 1
 
 
-def test_streams_over_the_limit_are_rejected(make_stack):
+def test_streams_over_the_limit_end_at_once_and_reconnect(make_stack):
     stack = make_stack(**quick(limits={"waiters": 1}))
     end(stack, "other")
     run(stack, "7%", "task_1")
     assert stack.task("other").status == 200
     with begin(stack, NATIVE + "task_1"):
-        answer = stack.get(NATIVE + "other", WANTED)
-        assert problem(answer) == (503, "overloaded")
-        assert int(answer.headers["retry-after"]) >= 1
+        with Stream(stack, NATIVE + "other") as refused:
+            (event,) = refused.rest()
+        assert (event.type, event.data["code"], event.data["retry_after"]) == ("problem", "overloaded", 1)
+        assert_reconnects(refused)
         assert stack.metric("overloaded_total") == 1
     stack.wait_metric("waiters", lambda waiters: waiters == 0)
     assert stack.get(NATIVE + "other", WANTED).status == 200

@@ -10,6 +10,7 @@ from parts import PATIENCE
 NATIVE, UNIFIED = "/sora/v1/videos/", "/v1/tasks/sora/"
 INTERVAL = 0.1  # seconds, between two queries for one task
 QUICK = {"sora": {"poll": {"min": "100ms", "max": "100ms"}}}
+EVEN = {"sora": {"poll": {"min": "2s", "max": "2s"}}}  # for a frozen clock: a step of 3 s is one query
 SLOW = {"sora": {"poll": {"min": "60s", "max": "60s"}}}  # no task is queried again just because time passes
 both_views = pytest.mark.parametrize("view", [NATIVE, UNIFIED], ids=["native", "unified"])
 
@@ -83,6 +84,7 @@ class Stream:
             self._connection.close()  # or the next test would see it
             raise
         self.comments = []
+        self.retries = []  # ms
         self._last_id = ""
 
     def next(self) -> Event | None:
@@ -104,6 +106,8 @@ class Stream:
                     data.append(value)
                 elif field == "id":
                     self._last_id = value
+                elif field == "retry":
+                    self.retries.append(int(value))
         return None
 
     def next_line(self) -> str:
