@@ -181,6 +181,7 @@ class Clients:
             writer.close()
 
     async def _events(self, task: str, reader) -> dict | None:
+        kind = b""
         while True:
             try:
                 line = await asyncio.wait_for(reader.readline(), SILENCE)
@@ -189,10 +190,12 @@ class Clients:
                 return None
             if not line.endswith(b"\n"):
                 return None  # the worker has ended
-            if line.startswith(b"data:"):
+            if line.startswith(b"event:"):
+                kind = line.removeprefix(b"event:").strip()
+            elif line.startswith(b"data:"):
                 data = line.removeprefix(b"data:").strip()
                 self._check_keys(task, data)
-                self._check_document(task, 200, data)
+                self._check_document(task, 200 if kind == b"status" else json.loads(data)["status"], data)
                 if document := ended(data):
                     return document
 

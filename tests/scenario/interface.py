@@ -1,6 +1,7 @@
 """Reads conf/openapi.yaml and records which parts of it the tests have seen."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema

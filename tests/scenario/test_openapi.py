@@ -92,6 +92,7 @@ def see_limits(stack, interface) -> None:
     film = {**APP, **bearer("film")}
     for view, path in VIEWS.items():
         interface.saw(path, "get", stack.get(view + "runs?wait=1", film))
+        interface.saw(path, "get", stack.get(view + "runs", {**film, "Accept": "text/event-stream"}))
     interface.saw(MANY, "get", stack.get("/v1/tasks?ids=sora/runs&wait=1", film))
     end(stack, "runs")
     hooking.hook(stack, "runs")
