@@ -460,6 +460,8 @@ bool lookup_follow(struct lookup *l)
         settle(l);
         l->stage = STAGE_WATCH;
     }
+    if (!is_running(l))
+        poller_leave(&l->watcher);
     return l->snapshot != NULL ? is_running(l) : problem_may_pass(l->problem);
 }
 

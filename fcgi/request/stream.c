@@ -126,6 +126,13 @@ static void add_result(struct buf *text, const struct lookup *l, enum view_kind 
     buf_puts(text, "\n\n");
 }
 
+/* Only a lookup that has come to its end has a result that the client may see: before, the task may be another
+ * team's. */
+static bool is_settled(const struct lookup *l)
+{
+    return l->stage == STAGE_WATCH;
+}
+
 /* The id says that the client knows all tasks, so only the last of these events has it. */
 void stream_add_news(struct lookups *ls, enum view_kind view, struct buf *text)
 {
@@ -133,7 +140,7 @@ void stream_add_news(struct lookups *ls, enum view_kind view, struct buf *text)
     size_t last = ls->n;
     for (size_t i = 0; i < ls->n; i++) {
         struct lookup *l = &ls->items[i];
-        if (!(is_new[i] = has_new_result(l, view)))
+        if (!(is_new[i] = is_settled(l) && has_new_result(l, view)))
             continue;
         snprintf(l->told.mark, sizeof(l->told.mark), "%.*s", (int)mark_len(ls), mark_of(l, view));
         l->told.trouble = PROBLEM_NONE;
@@ -143,7 +150,7 @@ void stream_add_news(struct lookups *ls, enum view_kind view, struct buf *text)
         struct lookup *l = &ls->items[i];
         if (is_new[i])
             add_result(text, l, view, i == last);
-        if (trouble_of(l) != l->told.trouble && trouble_of(l) != PROBLEM_NONE)
+        if (is_settled(l) && trouble_of(l) != l->told.trouble && trouble_of(l) != PROBLEM_NONE)
             add_trouble(text, l);
     }
 }

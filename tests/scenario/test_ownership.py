@@ -9,12 +9,12 @@ import threading
 
 import pytest
 
-from helpers import put, rejecting_writes, time_out, use_documented_rights, wait_stored
+from helpers import put, redis_key, rejecting_writes, time_out, use_documented_rights, wait_stored
 from parts import ROOT, Answer
 from recorded import ANSWERS, read_answer
 from stack import merged, read_json
 from teaming import bearer, given, refusal, teams_stack
-from watching import NATIVE, QUICK, UNIFIED, Stream, begin, hold, run
+from watching import EVEN, NATIVE, QUICK, UNIFIED, Stream, begin, hold, run
 
 NOT_THERE = (404, "task_not_found")
 PROVIDERS = ROOT / "conf" / "providers"
@@ -241,6 +241,28 @@ def test_failing_upstream_does_not_tell_a_foreign_task_from_a_missing_one(make_s
     missing, foreign = ([seen(ask(stack, task, "film")) for _ in range(3)] for task in ("missing", "foreign"))
     assert foreign == missing and {status for status, _, _ in foreign} == {502}
     assert ask(stack, "foreign", "web").headers["x-cache"] == "STALE"
+
+
+def test_stream_that_recovers_does_not_tell_a_foreign_task_from_a_missing_one(make_stack):
+    """The view comes before the reply from Redis, which knows the owner, and must not be sent meanwhile."""
+    stack = owning_stack(make_stack, clock=True, providers=EVEN)
+    run(stack, task_id="foreign")
+    assert ask(stack, "foreign", "web").status == 200
+    stack.daemon.reload()  # the new worker does not know the owner
+    stack.wait_metric("redis_up", 1)
+    stack.clock.freeze()
+    stack.redis.cli("DEL", redis_key(stack, "foreign"))
+    told = {}
+    for task in ("foreign", "missing"):
+        stack.standin.switch(task, status=500)
+        with Stream(stack, NATIVE + task, **bearer("film")) as stream:
+            events = [stream.next()]
+            stack.standin.clear()
+            run(stack, task_id="foreign")
+            stack.step(3)
+            events += stream.rest()
+        told[task] = [(event.type, event.data["code"]) for event in events]
+    assert told["foreign"] == told["missing"] == [("problem", "upstream_error"), ("problem", "task_not_found")]
 
 
 @pytest.mark.parametrize("path", ["native", "list"])
