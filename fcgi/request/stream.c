@@ -42,7 +42,7 @@ static enum problem trouble_of(const struct lookup *l)
 static const char *mark_of(const struct lookup *l, enum view_kind view)
 {
     if (l->snapshot != NULL)
-        return l->snapshot->views[view].etag + 1;
+        return snapshot_view(l->snapshot, view)->etag + 1;
     return l->problem == PROBLEM_NONE || problem_may_pass(l->problem) ? NULL : problem_code(l->problem);
 }
 
@@ -119,10 +119,11 @@ static void add_result(struct buf *text, const struct lookup *l, enum view_kind 
         add_id(text, l->lookups);
     if (l->snapshot == NULL)
         return add_problem(text, l->problem, l->lookups->request_id, 0, &l->task);
+    const struct view_bytes *bytes = snapshot_view(l->snapshot, view);
     if (l->source == SOURCE_STALE)
         stat_inc(STAT_STALE);
     buf_puts(text, "data: ");
-    buf_add(text, l->snapshot->views[view].data, l->snapshot->views[view].len);
+    buf_add(text, bytes->data, bytes->len);
     buf_puts(text, "\n\n");
 }
 
