@@ -272,7 +272,7 @@ def test_link_that_expires_during_the_watch_is_replaced(make_frozen, open_page):
     links = [f"{UNIFIED}linked?{link('sora/linked', in_seconds(seconds))}" for seconds in (1000, 4000)]
     watch(page, links[0], links=links[1:])
     wait_progress(page, 7)
-    stack.step(1001)
+    stack.step(2000)
     stack.wait_until(lambda: requests(page, links[1].partition("?")[2]) >= 1, what="a request with the new link")
     end(stack, "linked")
     stack.clock.run()
