@@ -2,13 +2,16 @@
 
 from urllib.parse import unquote, urlsplit
 
+import credentials
 import recorded
 from players import Sora, Video
 
 PLAYERS = (
     Sora(),
-    Video(r"/v1/videos/([^/]+)/content", keyed=True),
-    Video(r"/vg-assets/assets/([^/]+)/.*", keyed=False),
+    Video(r"/v1/videos/([^/]+)/content", credentials.scheme("Bearer")),  # OpenAI
+    Video(r"/v1beta/files/([^/]+):download", credentials.header("x-goog-api-key")),  # Google
+    Video(r"/vg-assets/assets/([^/]+)/.*"),  # sora
+    Video(r"/files/zebra/([^/]+)"),  # fal
     *recorded.players(),
 )
 

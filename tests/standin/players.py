@@ -126,20 +126,20 @@ class Sora(NewApi):
 
 
 class Video:
-    """The results themselves: at OpenAI's path for clients with the key, and at the signed URLs of sora's page for everyone."""
+    """The results themselves, for clients with the key (`key`: see credentials.py) or, without it, for everyone."""
 
     kept_texts = ()
     body = base64.b64decode(Path(__file__).with_name("video.b64").read_text(encoding="ascii"))  # 2 s of a test pattern
 
-    def __init__(self, path: str, keyed: bool):
-        self._path, self._keyed = re.compile(path), keyed
+    def __init__(self, path: str, key=None):
+        self._path, self._key = re.compile(path), key
 
     def find(self, path: str, query: str) -> str | None:
         match = self._path.fullmatch(path)
         return match and f"{match[1]}/content"
 
     def key(self, headers: dict, keys: set) -> str | None:
-        return credentials.scheme("Bearer")(headers, keys) if self._keyed else min(keys)
+        return self._key(headers, keys) if self._key else min(keys)
 
     def refuse(self, status: int) -> Reply:
         return self.error(status, "Incorrect API key provided.", "invalid_api_key")

@@ -11,6 +11,7 @@ queries instead of sleeping.
 
 import argparse
 import collections
+import re
 import signal
 import socket
 import ssl
@@ -28,6 +29,8 @@ from port import Port
 from switches import PATIENCE, SWITCHES, Barrier, Query, Switch, unusual_body
 
 __all__ = ["Standin", "StandinClient"]
+
+RESULT_HOSTS = re.compile(rb"https://(?:videos\.openai\.com|v3\.fal\.media|generativelanguage\.googleapis\.com)(?=/)")
 
 
 class Standin:
@@ -276,7 +279,7 @@ class Standin:
         if (body := unusual_body(switch)) is not None:
             reply.body = body
         if switch.own_urls:
-            reply.body = reply.body.replace(b"https://videos.openai.com/", f"{self.url}/".encode())
+            reply.body = RESULT_HOSTS.sub(self.url.encode(), reply.body)
         if switch.retry_after is not None:
             reply.headers["Retry-After"] = str(switch.retry_after)
         reply.headers.update(switch.headers or {})
