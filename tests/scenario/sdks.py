@@ -14,8 +14,18 @@ CHAPTER = ROOT / "conf" / "clients.md"
 PROXY = "https://taskproxy.example.com"  # in the chapter
 TOKEN = "a-client"
 
-# Prints a line for each of the chapter's rows: {"result": …}, or {"error": …} with the classes of the error from its own up.
+# Prints a line for each of the rows: {"result": …}, or {"error": …} with the classes of the error from its own up. Bytes become
+# base64.
 EXECUTE = """
+const printed = (outcome) => console.log(JSON.stringify(outcome, (_, value) =>
+  value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value));
+
+async function received(result) {
+  if (!(result instanceof Response))
+    return result;
+  return { status: result.status, type: result.headers.get('content-type'), bytes: new Uint8Array(await result.arrayBuffer()) };
+}
+
 function classesOf(error) {
   const classes = [];
   for (let at = Object.getPrototypeOf(error); at && at.constructor !== Object; at = Object.getPrototypeOf(at))
@@ -25,11 +35,11 @@ function classesOf(error) {
 
 for (const execute of rows) {
   try {
-    console.log(JSON.stringify({ result: await execute() }));
+    printed({ result: await received(await execute()) });
   } catch (error) {
     const { name, message, taskDetails: details, fieldErrors: fields } = error;
     const status = error.status ?? error.statusCode ?? error.response?.status;
-    console.log(JSON.stringify({ error: { name, classes: classesOf(error), status, message, details, fields } }));
+    printed({ error: { name, classes: classesOf(error), status, message, details, fields } });
   }
 }
 """
@@ -57,6 +67,6 @@ def execute(stack, section: str, task_id: str, *rows: str, before: str = "") -> 
     program = f"{code}\nconst rows = [{', '.join(f'async () => {row}' for row in rows)}];\n{EXECUTE}"
     modules = Path(needs.npm_modules())
     done = subprocess.run(["node", "--input-type=module", "-", task_id], input=program, cwd=modules.parent, capture_output=True,
-                          text=True, timeout=60, env={**os.environ, "TASKPROXY_TOKEN": TOKEN})
+                          text=True, timeout=120, env={**os.environ, "TASKPROXY_TOKEN": TOKEN, "NODE_EXTRA_CA_CERTS": stack.standin.ca_file})
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,5 +1,6 @@
 """conf/clients.md: each row of its tables, executed."""
 
+import base64
 import functools
 import json
 import re
@@ -8,13 +9,17 @@ import pytest
 
 import needs
 import sdks
+from players import Video
 from shipped import PROVIDERS
 from stack import Stack
 from teaming import digest
 
+VIDEO = base64.b64encode(Video.body).decode()
+
 # What the results of the rows that work must contain.
 RESULTS = {
     "await client.videos.retrieve(id)": '"status":"completed"',
+    "await client.videos.downloadContent(id)": VIDEO,
     "await client.tasks.retrieve(id)": '"status":"SUCCEEDED"',
     "await client.tasks.retrieve(id).waitForTaskOutput()": '"output":["https://',
     "await client.generations.get(id)": '"state":"completed"',
@@ -24,7 +29,12 @@ RESULTS = {
     "await fal.queue.subscribeToStatus(endpoint, { requestId: id, pollInterval: 1000 })": '"status":"COMPLETED"',
     "await fal.queue.result(endpoint, { requestId: id })": '"requestId":""',
     "await ai.operations.getVideosOperation({ operation })": '"generatedVideos":[{"video":{"uri":"https://',
+    "await fetch(proxy + '/v1beta/' + operation.name + '/content', { headers })": VIDEO,
     "await ai.interactions.get(id)": '"status":"completed"',
+    "await fetch(proxy + '/v1beta/interactions/' + id + '/content', { headers })": VIDEO,
+    "await generateVideo({ model: fal.video('pika'), prompt: 'A cat', providerOptions, download: download(request) })": VIDEO,
+    "await generateVideo({ model: google.video('veo'), prompt: 'A cat', providerOptions, download: download('v1beta/' + operation) })":
+        VIDEO,
 }
 ROWS = [pytest.param(title, row, id=f"{title}-{number}")
         for title, section in sdks.SECTIONS.items() for number, row in enumerate(section.rows, 1)]
@@ -38,7 +48,7 @@ def outcomes():
     }) as stack:
         team = {"token_sha256": [digest(sdks.TOKEN)], "providers": list(PROVIDERS)}
         (stack.folder / "teams.json").write_text(json.dumps({"clients": team}))
-        stack.standin.switch(state="SUCCESS")
+        stack.standin.switch(state="SUCCESS", own_urls=True)
         stack.daemon.start()
         stack.nginx.start()
 
@@ -54,9 +64,9 @@ def outcomes():
 def test_row_is_true(outcomes, title, row):
     says, outcome = sdks.SECTIONS[title].rows[row], outcomes(title)[row]
     if says.startswith("yes"):
-        assert RESULTS[row] in json.dumps(outcome["result"], separators=(",", ":"))
+        assert RESULTS[row] in json.dumps(outcome, separators=(",", ":"))
     else:
-        assert outcome["error"]["status"] == int(says), outcome
+        assert outcome["error"]["status"] == int(says)
 
 
 def test_every_row_is_executed():
@@ -67,7 +77,7 @@ def test_every_row_is_executed():
 
 def test_versions_are_those_that_are_tested():
     installed = json.loads((needs.LOCKED / "package.json").read_text())["dependencies"]
-    assert len(sdks.VERSIONS) == len(sdks.SECTIONS)
+    assert len(sdks.VERSIONS) >= len(sdks.SECTIONS)
     assert {name: installed[name] for name in sdks.VERSIONS} == sdks.VERSIONS
 
 

@@ -1,22 +1,22 @@
-"""fal's client (through proxyUrl) and the AI SDK follow tasks that another program has submitted."""
+"""fal's client (through proxyUrl) and the AI SDK follow tasks that another program has submitted. Their code is in conf/clients.md."""
 
-import json
-import os
-import subprocess
-from pathlib import Path
+import base64
 
 import pytest
 
 import needs
+import sdks
+from players import Video
 from recorded import ANSWERS, read_answer
 from stack import Stack
 
-CLIENT = Path(__file__).with_name("fal.cjs")
 PROXY, TARGET = "/api/fal/proxy", "X-Fal-Target-Url"
 QUEUE = "https://queue.fal.run"
+STATUS_OF_CLIENT = "await fal.queue.status(endpoint, { requestId: id, logs: true })"
+RESULT_OF_CLIENT = "await fal.queue.result(endpoint, { requestId: id })"
 STATUS, RESULT = "/fal-ai/pika/requests/{}/status", "/fal-ai/pika/requests/{}"
 SUBMIT_WORDS = "This proxy only answers queries for tasks. Submit and cancel them with the provider's API key."
-QUICK = {"fal": {"poll": {"min": "100ms", "max": "100ms"}}}
+QUICK = {name: {"poll": {"min": "100ms", "max": "100ms"}} for name in ("fal", "veo")}
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def cleared(stack):
     stack.standin.clear()
 
 
-def ask(stack, method: str, task_id: str) -> dict:
-    done = subprocess.run(["node", str(CLIENT), method, task_id, stack.nginx.url], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, "NODE_PATH": needs.npm_modules()})
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def ask(stack):
+    """Executes one call of a client; returns its result or error."""
+    needs.npm_modules()  # now: tests wait for queries of clients that run in the background
+    return lambda task_id, code, section="fal": sdks.execute(stack, section, task_id, code)[0]
 
 
 def through_proxy(stack, target: str):
@@ -50,36 +50,36 @@ def fail(stack, task_id: str) -> None:
 # fal's client
 
 
-def test_status_and_result_of_fals_client(stack):
+def test_status_and_result_of_fals_client(stack, ask):
     stack.standin.switch("1", state="SUCCESS")
-    status = ask(stack, "status", "1")["result"]
+    status = ask("1", STATUS_OF_CLIENT)["result"]
     assert (status["status"], status["request_id"]) == ("COMPLETED", "1")
-    result = ask(stack, "result", "1")["result"]
+    result = ask("1", RESULT_OF_CLIENT)["result"]
     assert result["data"]["video"]["url"].startswith("https://v3.fal.media/")
     assert stack.standin.count("1") == 1  # one query for both
     assert [query.headers["authorization"] for query in stack.standin.seen("1")] == [f"Key {stack.key}"]
 
 
-def test_subscription_of_fals_client_ends_with_the_task(stack):
+def test_subscription_of_fals_client_ends_with_the_task(stack, ask):
     stack.standin.switch("2", state="IN_PROGRESS")
-    waiting = stack.background(ask, stack, "subscribe", "2")
+    waiting = stack.background(ask, "2", "await fal.queue.subscribeToStatus(endpoint, { requestId: id, pollInterval: 100 })")
     stack.standin.wait_count(2, "2")
     stack.standin.switch("2", state="SUCCESS")
     assert waiting.result()["result"]["status"] == "COMPLETED"
 
 
-def test_result_of_a_running_task_is_the_error_that_fal_gives(stack):
+def test_result_of_a_running_task_is_the_error_that_fal_gives(stack, ask):
     stack.standin.switch("3", state="IN_PROGRESS")
-    error = ask(stack, "result", "3")["error"]
+    error = ask("3", RESULT_OF_CLIENT)["error"]
     assert (error["name"], error["status"]) == ("ApiError", 400)
     answer = stack.get(RESULT.format("3"))
     assert (answer.status, answer.json()) == (400, {"detail": "Request is still in progress"})
     assert answer.headers["retry-after"] == "1" and answer.headers["cache-control"] == "private, no-cache"
 
 
-def test_result_of_a_failed_task_is_fals_validation_error(stack):
+def test_result_of_a_failed_task_is_fals_validation_error(stack, ask):
     fail(stack, "4")
-    error = ask(stack, "result", "4")["error"]
+    error = ask("4", RESULT_OF_CLIENT)["error"]
     assert (error["name"], error["status"]) == ("ValidationError", 422)
     assert error["fields"][0]["msg"]
     stack.standin.switch("5", state="FAILURE")  # without a second answer
@@ -87,25 +87,32 @@ def test_result_of_a_failed_task_is_fals_validation_error(stack):
     assert (answer.status, answer.json()) == (422, {"detail": stack.get("/v1/tasks/fal/fal-ai/pika/5").json()["error"]})
 
 
-@pytest.mark.parametrize("method", ["submit", "submitLarge", "cancel"])
-def test_submissions_are_refused_in_words_that_fals_client_shows(stack, method):
-    error = ask(stack, method, "6")["error"]
-    assert (error["name"], error["status"], error["message"]) == ("ApiError", 405, SUBMIT_WORDS)
+def test_submissions_are_refused_in_words_that_fals_client_shows(stack):
+    for outcome in sdks.execute(stack, "fal", "6", "await fal.queue.submit(endpoint, { input: { prompt: 'a cat' } })",
+                                "await fal.queue.submit(endpoint, { input: { image: 'x'.repeat(100000) } })",
+                                "await fal.queue.cancel(endpoint, { requestId: id })"):
+        error = outcome["error"]
+        assert (error["name"], error["status"], error["message"]) == ("ApiError", 405, SUBMIT_WORDS)
     assert stack.standin.count("6") == 0
 
 
-def test_our_problems_are_fals_errors_with_our_message(stack):
-    error = ask(stack, "result", "404")["error"]
+def test_our_problems_are_fals_errors_with_our_message(stack, ask):
+    error = ask("404", RESULT_OF_CLIENT)["error"]
     assert (error["name"], error["status"], error["message"]) == ("ApiError", 404, "The task does not exist at the upstream.")
 
 
-def test_ai_sdk_polls_and_gets_the_video_through_us(stack):
-    stack.standin.switch("7", state="IN_PROGRESS")
-    generating = stack.background(ask, stack, "generate", "7")
-    stack.standin.wait_count(2, "7")
-    stack.standin.switch("7", state="SUCCESS")
-    video = generating.result()["result"]
-    assert video["downloaded"] == [video["content"]]
+@pytest.mark.parametrize("task_id, model, path", [
+    ("7", "fal.video('pika')", "request"), ("13", "google.video('veo')", "'v1beta/' + operation"),
+], ids=["fal", "google"])
+def test_ai_sdk_polls_and_gets_the_video_through_us(stack, ask, task_id, model, path):
+    code = f"""await generateVideo({{ model: {model}, prompt: 'a cat', download: download({path}),
+                                      providerOptions: {{ fal: {{ pollIntervalMs: 100 }}, google: {{ pollIntervalMs: 100 }} }} }})"""
+    stack.standin.switch(own_urls=True)
+    stack.standin.switch(task_id, state="IN_PROGRESS")
+    generating = stack.background(ask, task_id, code, "Vercel's AI SDK")
+    stack.standin.wait_count(2, task_id)
+    stack.standin.switch(task_id, state="SUCCESS")
+    assert base64.b64encode(Video.body).decode() in str(generating.result()["result"])
 
 
 def test_request_in_a_namespace_is_read_like_others(stack):
