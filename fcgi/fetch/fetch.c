@@ -238,11 +238,10 @@ static enum step read_redis(struct fetch *f)
     return f->lookup.holder == LEASE_THEIRS ? AWAIT_NOTIFICATION : CHARGE;
 }
 
-/* If no notification has come within the time that one attempt may take, the lease holder is assumed to be
- * dead. */
+/* If no notification has come within that time, the lease holder is assumed to be dead. */
 static enum step await_notification(struct fetch *f)
 {
-    int64_t left_ms = task_timeout_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->reread_pause);
+    int64_t left_ms = lease_wait_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->reread_pause);
     if (left_ms <= 0)
         return CHARGE;
     pause_ms = min64(pause_ms, left_ms);

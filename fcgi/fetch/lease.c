@@ -10,7 +10,12 @@
 #include "lib/log.h"
 #include "lib/stats.h"
 
-enum { VALUE_MAX = 16 * 1024 * 1024, RENEW_MS = 1000, RETRY_AFTER_MAX_MS = 5 * 60 * 1000 };
+enum {
+    VALUE_MAX = 16 * 1024 * 1024,
+    RENEW_MS = 1000,
+    WAIT_MORE_MS = 2000,
+    RETRY_AFTER_MAX_MS = 5 * 60 * 1000
+};
 enum { CLOCKS_APART_MS = 5000 };
 
 #define LEASE_MS "3000"
@@ -170,6 +175,11 @@ bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct tas
     if (!sent)
         cancel_reading(lookup);
     return sent;
+}
+
+int64_t lease_wait_ms(const struct task *task)
+{
+    return task_timeout_ms(task) + WAIT_MORE_MS;
 }
 
 /* ---- leases held by this worker ---- */

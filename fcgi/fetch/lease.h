@@ -66,6 +66,10 @@ struct lease_lookup {
 bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct task *task, bool acquire,
                   void (*on_lookup_done)(struct lease_lookup *lookup));
 
+/* How long to wait for the holder of a task's lease. Its query takes less time, so its failure arrives first; else all
+ * workers that wait would send queries of their own. */
+int64_t lease_wait_ms(const struct task *task);
+
 /* Ends a lookup after a query to the upstream: releases the lease and publishes the result. The result is a
  * snapshot, which is stored; or NULL with a problem; or neither, after which other workers may query. Does
  * nothing if this worker does not hold the lease. */

@@ -229,10 +229,12 @@ bool lookup_fetch(struct lookup *l)
 int64_t lookups_timeout_ms(const struct lookups *ls)
 {
     const struct conf_redis *redis = &ls->parts->conf->redis;
-    int64_t longest = 0, others = redis->address != NULL; /* another worker may query first and die */
+    int64_t longest = 0;
     for (size_t i = 0; i < ls->n; i++) {
         const struct task *task = &ls->items[i].task;
-        int64_t ms = task->route ? task_timeout_ms(task) * (1 + others) : 0;
+        int64_t ms = task->route ? task_timeout_ms(task) : 0;
+        if (ms > 0 && redis->address != NULL)
+            ms += lease_wait_ms(task); /* another worker may query first and die */
         longest = ms > longest ? ms : longest;
     }
     return longest + redis->timeout_ms;

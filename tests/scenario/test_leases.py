@@ -212,6 +212,17 @@ def test_rubbish_in_place_of_a_lease_is_waited_for_at_most_one_query(make_frozen
     assert_shared(stack, "other")
 
 
+def test_workers_wait_for_longer_than_the_lease_holder_may_query(make_frozen):
+    """A second after the holder's time-out, one of them gets the lease; without that second, both would query."""
+    stack = sharing(make_frozen, config={"upstreams": {"main": {"timeout": "20s"}}})
+    stack.redis.cli("SET", lease_of("t"), "of-another", "PX", 21_000)
+    asks = [ask(stack, index, "t") for index in (0, 1)]
+    stack.wait_metric("leases_refused_total", 2)
+    step_until(stack, lambda: stack.standin.count("t") > 0, "a query", 0.5)
+    assert [answer.result().status for answer in asks] == [200] * 2
+    assert stack.standin.count("t") == 1
+
+
 @pytest.mark.parametrize("value", ["", "rubbish", "x" * 100_000, "1 2 3 4 5 6 7\n"], ids=["empty", "word", "huge", "head"])
 def test_rubbish_in_place_of_a_snapshot_is_still_one_query(stack, value):
     stack.redis.cli("SET", REDIS_KEY + "t", value)
