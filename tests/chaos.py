@@ -53,7 +53,7 @@ class Chaos:
             self.stack.standin.reset_counts(keep=None)
             self.stack.wait_metric("redis_up", self.stack.config["workers"])
             descriptors = count_descriptors(self.stack.daemon.pid)
-            self.clients = chaos_clients.Clients(self.stack, teaming.TOKENS, self.faults.keys, self.seed)
+            self.clients = chaos_clients.Clients(self.stack, teaming.written_tokens(), self.faults.keys, self.seed)
             asyncio.run(self._break_and_follow())
             self.findings += self.clients.findings
             self.findings += left_over(self.stack, descriptors)

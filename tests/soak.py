@@ -65,7 +65,7 @@ class Soak:
         self._descriptors = None  # of the master at the start
         self.stack = make_stack(self._cache_mib)
         self.renewals = Renewals(self.stack)
-        self.clients = soak_clients.Clients(self.stack, teaming.TOKENS, self.renewals.keys, 0)
+        self.clients = soak_clients.Clients(self.stack, teaming.written_tokens(), self.renewals.keys, 0)
 
     def run(self) -> list:
         with self.stack:

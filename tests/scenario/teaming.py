@@ -31,6 +31,11 @@ def write_teams(stack, changes: dict | None = None) -> None:
     (stack.folder / "teams.json").write_text(json.dumps(teams, indent=2))
 
 
+def written_tokens() -> dict:
+    """The tokens of the teams that write_teams() writes by default."""
+    return {team: TOKENS[team] for team in TEAMS}
+
+
 def teams_stack(make_stack, teams: dict | None = None, mode: str = "teams", access: dict | None = None, daemon=True, **settings):
     """A running stack with teams; `teams` is merged into TEAMS, `access` into the settings of the mode."""
     config = {"access": {"mode": mode, "teams_file": "teams.json", **(access or {})}}
