@@ -45,8 +45,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const char *body = (const char *)data + 2, *end = (const char *)data + size;
     const char *second = memchr(body, '\0', size - 2);
-    const struct view_input input = {
-        .provider = providers[data[0] % n_providers], .task_id = "a/b/c/d", .secrets = &secrets};
+    const struct view_input input = {.provider = providers[data[0] % n_providers],
+                                     .task_id = "a/b/c/d",
+                                     .secrets = &secrets,
+                                     .base_url = "https://api.openai.com"};
     const struct view_answer answer = {statuses[data[1] % NELEMS(statuses)], body,
                                        (size_t)((second ? second : end) - body)};
     struct view_answer result = {.http_status = 200, .body = second ? second + 1 : end};
