@@ -12,6 +12,7 @@ PLAYERS = (
     Video(r"/v1beta/files/([^/]+):download", credentials.header("x-goog-api-key")),  # Google
     Video(r"/vg-assets/assets/([^/]+)/.*"),  # sora
     Video(r"/files/zebra/([^/]+)"),  # fal
+    Video(r"/attachments/([^/]+)/.*"),  # midjourney
     *recorded.players(),
 )
 

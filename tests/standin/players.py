@@ -129,14 +129,15 @@ class Video:
     """The results themselves, for clients with the key (`key`: see credentials.py) or, without it, for everyone."""
 
     kept_texts = ()
-    body = base64.b64decode(Path(__file__).with_name("video.b64").read_text(encoding="ascii"))  # 2 s of a test pattern
+    body = base64.b64decode(Path(__file__).with_name("video.b64").read_text(encoding="ascii"))  # 4 s
+    image = base64.b64decode(Path(__file__).with_name("image.b64").read_text(encoding="ascii"))
 
     def __init__(self, path: str, key=None):
         self._path, self._key = re.compile(path), key
 
     def find(self, path: str, query: str) -> str | None:
         match = self._path.fullmatch(path)
-        return match and f"{match[1]}/content"
+        return match and f"{match[1]}/{'image' if path.endswith(('.png', '.webp')) else 'content'}"
 
     def key(self, headers: dict, keys: set) -> str | None:
         return self._key(headers, keys) if self._key else min(keys)
@@ -148,6 +149,8 @@ class Video:
         return reply_json(status, {"error": {"message": message, "code": code}})
 
     def play(self, task: Task, now: float, headers: dict, switch) -> Reply:
+        if task.id.endswith("/image"):
+            return Reply(200, self.image, {"Content-Type": "image/webp"})
         return Reply(200, self.body, {"Content-Type": "video/mp4"})
 
 

@@ -30,7 +30,8 @@ from switches import PATIENCE, SWITCHES, Barrier, Query, Switch, unusual_body
 
 __all__ = ["Standin", "StandinClient"]
 
-RESULT_HOSTS = re.compile(rb"https://(?:videos\.openai\.com|v3\.fal\.media|generativelanguage\.googleapis\.com)(?=/)")
+SIGNED_HOSTS = re.compile(rb"https://(?:videos\.openai\.com|v3\.fal\.media|cdn\.discordapp\.com)(?=/)")
+KEYED_HOST = b"https://generativelanguage.googleapis.com/"
 
 
 class Standin:
@@ -279,7 +280,8 @@ class Standin:
         if (body := unusual_body(switch)) is not None:
             reply.body = body
         if switch.own_urls:
-            reply.body = RESULT_HOSTS.sub(self.url.encode(), reply.body)
+            own = self.url if switch.own_urls is True else switch.own_urls
+            reply.body = SIGNED_HOSTS.sub(own.encode(), reply.body).replace(KEYED_HOST, f"{self.url}/".encode())
         if switch.retry_after is not None:
             reply.headers["Retry-After"] = str(switch.retry_after)
         reply.headers.update(switch.headers or {})

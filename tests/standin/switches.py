@@ -35,7 +35,7 @@ class Switch:
     deep: bool | int = False  # this many arrays nested in /data/data (True: 10,000)
     repeat_key: bool = False  # the key received, in text members and in a header
 
-    own_urls: bool = False  # the URLs of sora, fal and Google lead to the stand-in
+    own_urls: bool | str = False  # the URLs of sora, fal, midjourney and Google lead to the stand-in; a text: signed ones there
 
     # Transmission
     chunked: bool = False  # without Content-Length
