@@ -1,18 +1,27 @@
-"""The demo page of `make run` (nginx/www/demo.html), in a running stack whose nginx has not started yet."""
+"""The demo page of `make run`: nginx/www/demo.html."""
 
 from parts import ROOT
 
+# A host of its own elsewhere. Here, nginx passes the requests on, because a browser does not trust the stand-in's certificate.
+SIGNED_URLS = """
+location /demo/results/ {{
+    proxy_pass {standin}/;
+}}
+"""
+
 
 def serve(stack) -> str:
-    """Starts nginx with the page; returns its address. The stand-in's signed URLs then lead to nginx, because a browser does
-    not trust the stand-in's certificate."""
-    addresses = {"STATUS": f"unix:{stack.nginx.status_socket}", "STANDIN": stack.standin.url, "alias www/": f"alias {stack.nginx.prefix}/www/"}
+    """Starts the stack's nginx, with the page; returns the page's address. With the stand-in, it starts with some tasks."""
+    nginx, standin = stack.nginx, stack.standin
     text = (ROOT / "nginx" / "www" / "demo.conf").read_text()
-    for name, address in addresses.items():
-        text = text.replace(name, address)
-    stack.nginx.prefix.mkdir(exist_ok=True)
-    (stack.nginx.prefix / "demo.conf").write_text(text)
-    stack.nginx.changes["include taskproxy/taskproxy.conf;"] = "include taskproxy/taskproxy.conf;\n    include demo.conf;"
-    stack.nginx.start()
-    stack.standin.switch(own_urls=f"{stack.nginx.url}/demo/results")
-    return stack.nginx.url
+    text = text.replace("http://STATUS:", f"http://unix:{nginx.status_socket}:").replace("alias www/", f"alias {nginx.prefix}/www/")
+    has_standin = stack.config["upstreams"]["main"]["base_url"] == standin.url
+    if has_standin:
+        text += SIGNED_URLS.format(standin=standin.url)
+    nginx.prefix.mkdir(exist_ok=True)
+    (nginx.prefix / "demo.conf").write_text(text)
+    nginx.changes["include taskproxy/taskproxy.conf;"] = "include taskproxy/taskproxy.conf;\n    include demo.conf;"
+    nginx.start()
+    if has_standin:
+        standin.switch(own_urls=f"{nginx.url}/demo/results")
+    return f"{nginx.url}/" if has_standin else f"{nginx.url}/demo/"

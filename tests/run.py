@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
+import demo
 import stack
 
 BINARY = stack.ROOT / "build" / "taskproxy"
@@ -31,8 +32,8 @@ def main() -> int:
         check_parts()
         print("starting …", flush=True)
         with stack.Stack(binary=BINARY, port=port, upstream=upstream, every_provider=not upstream,
-                         task_seconds=TASK_SECONDS) as running:
-            tell(running)
+                         task_seconds=TASK_SECONDS, nginx=False) as running:
+            tell(running, demo.serve(running))
             return wait(running)
     except KeyboardInterrupt:
         return 0
@@ -93,19 +94,18 @@ def check_parts() -> None:
             raise Refusal(f"the program {program} is missing; `tests/install-packages run` installs it.")
 
 
-def tell(running: stack.Stack) -> None:
+def tell(running: stack.Stack, page: str) -> None:
     if running.config["upstreams"]["main"]["base_url"] == running.standin.url:
         upstream = f"{running.standin.url}  (a stand-in; a new task takes {TASK_SECONDS} s)"
-        running.standin.switch(own_urls=True)
         task = "task_demo"
         more = f"""
   curl -i {running.nginx.url}/v1/tasks/fal/fal-ai/pika/demo
   curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task},kling/text2video/demo,runway/demo_missing,veo/veo-3.0/demo_fail'
 
-Results, without the upstream's key: nginx sends it, or redirects to a signed URL of the stand-in
+Results, without the upstream's key: nginx sends it, or redirects to a signed URL
 
   curl -L '{running.nginx.url}/v1/tasks/openai/video_demo/content/0?wait=60' -o keyed.mp4
-  curl -L --cacert {running.standin.ca_file} '{running.nginx.url}/v1/tasks/sora/{task}/content/0?wait=60' -o redirected.mp4"""
+  curl -L '{running.nginx.url}/v1/tasks/sora/{task}/content/0?wait=60' -o redirected.mp4"""
     else:
         upstream = running.config["upstreams"]["main"]["base_url"]
         task = "task_01jhjp54x0f759wceyasz6xrge"
@@ -114,6 +114,12 @@ Results, without the upstream's key: nginx sends it, or redirects to a signed UR
   curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task}'"""
     workers = ", ".join(str(pid) for pid in running.daemon.workers())
     print(f"""
+Open this page in a browser to follow tasks to their videos:
+
+  {page}
+
+What is running:
+
   nginx      {running.nginx.url}
   console    {running.nginx.console_url}
   taskproxy  master {running.daemon.pid}, workers {workers}
@@ -122,7 +128,7 @@ Results, without the upstream's key: nginx sends it, or redirects to a signed UR
   redis      {running.redis.socket}
   upstream   {upstream}
 
-Try it (repeatedly):
+The same on the command line (repeatedly):
 
   curl -i {running.nginx.url}/sora/v1/videos/{task}{more}
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import demo
 import run
 from helpers import marked, use_documented_rights
 from interface import TRANSPORT
@@ -79,8 +80,8 @@ def test_every_quoted_log_line_exists():
 
 
 def test_downloads_that_make_run_prints_work(make_stack, capsys, tmp_path):
-    stack = make_stack(every_provider=True, port=0, task_seconds=0)
-    run.tell(stack)
+    stack = make_stack(every_provider=True, port=0, task_seconds=0, nginx=False)
+    run.tell(stack, demo.serve(stack))
     commands = re.findall(r"^  (curl -L .*)$", capsys.readouterr().out, re.MULTILINE)
     for number, command in enumerate(commands, 1):
         subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
