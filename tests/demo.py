@@ -14,7 +14,7 @@ def serve(stack) -> str:
     """Starts the stack's nginx, with the page; returns the page's address. With the stand-in, it starts with some tasks."""
     nginx, standin = stack.nginx, stack.standin
     text = (ROOT / "nginx" / "www" / "demo.conf").read_text()
-    text = text.replace("http://STATUS:", f"http://unix:{nginx.status_socket}:").replace("alias www/", f"alias {nginx.prefix}/www/")
+    text = text.replace("http://STATUS:", f"http://unix:{nginx.status_socket}:").replace("/usr/share/taskproxy/www", f"{nginx.prefix}/taskproxy/www")
     has_standin = stack.config["upstreams"]["main"]["base_url"] == standin.url
     if has_standin:
         text += SIGNED_URLS.format(standin=standin.url)
