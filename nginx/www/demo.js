@@ -1,4 +1,4 @@
-// The page of demo.html: cards of tasks, all followed by one watch.
+// The page of demo.html: cards of tasks, all followed by one watch, with long polls.
 import { contentUrl, watchTasks } from '/taskproxy.js';
 
 const ENDED = ['succeeded', 'failed', 'cancelled', 'missing'];
@@ -106,7 +106,7 @@ const cards = new Map();
 let changes = 0;
 let watch = new AbortController();
 
-/** Follows all tasks that have not ended, on a new connection. */
+/** Follows all tasks that have not ended. */
 async function follow() {
     watch.abort();
     watch = new AbortController();
@@ -114,12 +114,12 @@ async function follow() {
     const tasks = [...cards.values()].filter((card) => !card.ended).map((card) => card.task);
     const all = [...cards.keys()].join(',');
     byId('empty').hidden = cards.size > 0;
-    byId('curl').textContent = `curl -N -H 'Accept: text/event-stream' '${location.origin}/v1/tasks?ids=${all}'`;
+    byId('curl').textContent = `curl '${location.origin}/v1/tasks?ids=${all}&wait=30'`;
     byId('again').href = `?tasks=${all}`;
     history.replaceState(null, '', byId('again').href);
     if (!tasks.length) return;
     try {
-        for await (const view of watchTasks(tasks, { signal, onProblem })) {
+        for await (const view of watchTasks(tasks, { signal, onProblem, stream: false })) {
             byId('changes').textContent = ++changes;
             cards.get(`${view.provider}/${view.task_id}`)?.show(view);
         }
@@ -157,10 +157,14 @@ function remove(card) {
 async function showFigures() {
     const answer = await fetch('status').then((response) => response.json()).catch(() => null);
     if (!answer?.upstreams) return;
-    const queries = answer.upstreams.reduce((sum, upstream) => sum + upstream.queries, 0);
-    showFigures.first ??= queries;
-    byId('queries').textContent = Math.max(0, queries - showFigures.first);
-    byId('streams').textContent = answer.now.streams;
+    const figures = {
+        queries: answer.upstreams.reduce((sum, upstream) => sum + upstream.queries, 0),
+        answers: answer.requests.answered,
+    };
+    showFigures.first ??= figures;
+    for (const [name, value] of Object.entries(figures)) {
+        byId(name).textContent = Math.max(0, value - showFigures.first[name]);
+    }
 }
 
 function offer() {

@@ -19,6 +19,20 @@ def browser():
     browser.close()
 
 
+@pytest.fixture
+def open_page(browser):
+    pages = []
+
+    def open_one(url, **settings):
+        pages.append(browser.page(**settings))
+        pages[-1].goto(url)
+        return pages[-1]
+
+    yield open_one
+    for page in pages:
+        page.close()
+
+
 @pytest.fixture(scope="module")
 def stack():
     with Stack(every_provider=True, port=0, providers=QUICK, config={"workers": 1}, nginx=False, task_seconds=1000) as stack:
@@ -49,9 +63,8 @@ def assert_clean(page, stack) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
-def test_page_follows_tasks_to_their_results(stack, browser, device, scheme):
-    page = browser.page(**device, colorScheme=scheme)
-    page.goto(stack.address)
+def test_page_follows_tasks_to_their_results(stack, open_page, device, scheme):
+    page = open_page(stack.address, **device, colorScheme=scheme)
     name = f"demo-{device['width']}-{scheme}"
     queued = {"openai/video_N": "queued", "sora/task_N": "queued", "midjourney/N": "queued", "runway/fail_N": "queued"}
     missing = {"sora/missing_N": "missing"}
@@ -75,13 +88,11 @@ def test_page_follows_tasks_to_their_results(stack, browser, device, scheme):
     page.screenshot(f"{name}-end")
     assert_clean(page, stack)
     assert count(page, "changes") >= 12
-    page.close()
 
 
-def test_keyboard_adds_and_removes_a_task(stack, browser):
-    page = browser.page(reducedMotion="reduce")
-    page.goto(f"{stack.nginx.url}/demo/")
+def test_keyboard_adds_and_removes_a_task(stack, open_page):
     stack.standin.switch("keyboard", state="SUCCESS")
+    page = open_page(f"{stack.nginx.url}/demo/", reducedMotion="reduce")
     page.do("focus", "#task")
     page.do("type", "#task", "sora/keyboard")
     page.do("press", "#task", "Enter")
@@ -97,15 +108,12 @@ def test_keyboard_adds_and_removes_a_task(stack, browser):
     page.do("press", ".remove", "Enter")
     page.wait("document.querySelector('#empty').checkVisibility()")
     assert page.evaluate("document.activeElement.id") == "task"
-    page.close()
 
 
-def test_page_says_that_the_upstream_is_away_and_recovers(stack, browser):
-    page = browser.page()
+def test_page_says_that_the_upstream_is_away_and_recovers(stack, open_page):
     stack.standin.switch("away", status=500)
-    page.goto(f"{stack.nginx.url}/demo/?tasks=sora/away")
+    page = open_page(f"{stack.nginx.url}/demo/?tasks=sora/away")
     page.wait("document.querySelector('#trouble').textContent.startsWith('The upstream answered with an error.')")
     stack.standin.clear("away")
     page.wait("document.querySelector('#tasks [data-state=queued]')")
     page.wait("document.querySelector('#trouble').hidden")
-    page.close()
