@@ -1,6 +1,6 @@
 # make        builds build/taskproxy and the manual page build/man/taskproxy.json.5
 # make run    runs everything on this machine, with a stand-in upstream, until Ctrl-C      (PORT= UPSTREAM= KEY_FILE=)
-# make test   runs lint, unit tests and scenario tests                                     (NO_SKIPS=)
+# make test   runs lint, unit tests and scenario tests, one of which is chaos of 30 s      (NO_SKIPS=)
 # make test-hard  runs the scenario tests in random order, and chaos, on one busy core     (HARD_RUNS= HARD_SEED= HARD_CHAOS=)
 # make chaos  breaks parts of a running installation at random, and checks the answers     (MINUTES= SEED=)
 # make soak   follows 100,000 tasks an hour, and checks that memory and descriptors stay flat (HOURS=)

@@ -90,13 +90,15 @@ class Chaos:
 
     def _check_queries(self) -> None:
         """Ignores queries that a worker may repeat at once: those whose connection breaks, those with a rejected key, and those
-        that it abandoned before the stand-in read them. Another worker may also repeat those that it abandoned later."""
+        that it abandoned before the stand-in read them. Another worker may also repeat those that it abandoned later, and those
+        with a 429, which pauses the key in one worker."""
         by_task, by_worker = {}, {}
         for query in self.stack.standin.seen():
             name = (query.task_id, query.headers.get("authorization"))
             if not query.answer.startswith(("200", "429", "500")) or query.closed == query.at:
                 continue
-            if not query.closed or query.closed > query.at + chaos_clients.TIMEOUT + EARLY:
+            abandoned = query.closed and query.closed <= query.at + chaos_clients.TIMEOUT + EARLY
+            if not abandoned and not query.answer.startswith("429"):
                 by_task.setdefault(name, []).append(query)
             by_worker.setdefault((*name, self._owner(query)), []).append(query)
         for queries in by_task.values():

@@ -32,7 +32,7 @@ def main() -> int:
     with hog():
         for number in range(runs):
             print(f"== run {number + 1} of {runs}; HARD_SEED={seed + number} HARD_RUNS=1 repeats it", flush=True)
-            counts.append(run_tests.scenario(f"--order-seed={seed + number}", *arguments))
+            counts.append(run_tests.scenario(f"--order-seed={seed + number}", "--ignore=tests/scenario/test_chaos.py", *arguments))
         for number in range(int(os.environ.get("HARD_CHAOS") or 3)):
             counts.append(run_tests.chaos(CHAOS_MINUTES, seed + number))
     return run_tests.close(counts)
