@@ -1,5 +1,7 @@
 """The programs that run the tests."""
 
+import os
+
 import run_tests
 import soak
 
@@ -14,6 +16,13 @@ def test_unit_programs_without_a_source_do_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(run_tests, "counted", commands.append)
     run_tests.unit()
     assert [command[1:] for command in commands] == [["build/asan/unit/test_new"]]
+
+
+def test_programs_are_executable():
+    """make test-hard runs tests/chaos.py, for example."""
+    programs = [path for path in (run_tests.ROOT / "tests").iterdir() if path.is_file() and path.read_bytes().startswith(b"#!")]
+    assert run_tests.ROOT / "tests" / "chaos.py" in programs
+    assert [path.name for path in programs if not os.access(path, os.X_OK)] == []
 
 
 def rests(mib=lambda section: 5.0, descriptors=lambda section: 90, pid=lambda section: 1, peak=lambda section: 50):
