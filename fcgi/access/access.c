@@ -106,12 +106,9 @@ enum problem access_authorize(const struct team *team, const struct task *task)
 
 /* ---- pages ---- */
 
-bool access_is_origin(const struct conf *conf, const struct team *team, const struct task *task,
-                      const char *origin)
+bool access_is_origin(const struct conf *conf, const struct team *team, const char *origin)
 {
     if (conf->access.mode == ACCESS_OPEN || origin == NULL)
         return false;
-    if (team != NULL)
-        return team_has_origin(team, origin);
-    return teams_have_origin(conf->teams, task ? task->route->provider : NULL, origin);
+    return team != NULL ? team_has_origin(team, origin) : teams_have_origin(conf->teams, origin);
 }

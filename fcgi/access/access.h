@@ -34,9 +34,8 @@ enum problem access_authenticate(const struct conf *conf, const struct credentia
 /* Whether the team may read the task. NULL, in the mode "open", may read every task. */
 enum problem access_authorize(const struct team *team, const struct task *task);
 
-/* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team
- * is unknown, of any team that may read the task. `task` may be NULL, too. */
-bool access_is_origin(const struct conf *conf, const struct team *team, const struct task *task,
-                      const char *origin);
+/* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team is
+ * unknown, of any team. Then the answer is a problem, which says nothing about tasks. */
+bool access_is_origin(const struct conf *conf, const struct team *team, const char *origin);
 
 #endif

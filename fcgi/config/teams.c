@@ -235,11 +235,10 @@ bool team_has_origin(const struct team *team, const char *origin)
     return list_has(&team->origins, origin);
 }
 
-bool teams_have_origin(const struct teams *teams, const struct provider *provider, const char *origin)
+bool teams_have_origin(const struct teams *teams, const char *origin)
 {
     for (size_t i = 0; i < teams->list.n; i++) {
-        const struct team *team = teams_at(teams, i);
-        if ((provider == NULL || team_may_use(team, provider)) && team_has_origin(team, origin))
+        if (team_has_origin(teams_at(teams, i), origin))
             return true;
     }
     return false;

@@ -54,9 +54,8 @@ const struct team *teams_by_token(const struct teams *teams, const char *token, 
 
 bool team_may_use(const struct team *team, const struct provider *provider);
 
-/* Whether `origin` (the header's value) is listed: by that team, or by any that may use the provider (NULL:
- * any provider). */
+/* Whether `origin` (the header's value) is listed: by that team, or by any. */
 bool team_has_origin(const struct team *team, const char *origin);
-bool teams_have_origin(const struct teams *teams, const struct provider *provider, const char *origin);
+bool teams_have_origin(const struct teams *teams, const char *origin);
 
 #endif

@@ -418,7 +418,7 @@ void answer_preflight(struct answer *a, const struct answer_facts *facts, const 
     buf_addf(&a->head, "Allow: %s\r\n", methods(facts));
     add_readers(&a->head, facts);
     if (facts->origin != NULL) {
-        buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 600\r\n");
+        buf_puts(&a->head, "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Max-Age: 7200\r\n");
         /* Any header is allowed; unknown ones are never read. */
         if (wanted_headers != NULL && strlen(wanted_headers) <= WANTED_HEADERS_MAX &&
             wanted_headers[strspn(wanted_headers, WORD ", ")] == '\0')

@@ -247,7 +247,7 @@ static void read_credentials(const struct conf *conf, const struct fcgi_request 
     if (conf->access.mode == ACCESS_OPEN)
         return;
     asked->preflight = is_method(fcgi_param(client, "REQUEST_METHOD"), "OPTIONS");
-    if (access_is_origin(conf, NULL, task, origin))
+    if (access_is_origin(conf, NULL, origin))
         asked->origin = origin;
     asked->foreign = origin != NULL && asked->origin == NULL;
     asked->given = (struct credentials){.authorization = fcgi_param(client, "HTTP_AUTHORIZATION"),
@@ -282,6 +282,10 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
         problem = find_target(conf, client, asked, ret_task);
     else if (asked->uri != NULL)
         asked->kind = route_find(conf, asked->uri, ret_task, &problem);
+    read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
+    /* The page can then read the problem of the request itself. No preflight contains a target header. */
+    if (asked->preflight && (asked->origin != NULL || asked->proxied))
+        return PROBLEM_NONE;
     if (problem == PROBLEM_NOT_FOUND && (asked->hook = find_hook(conf, asked->uri)) != NULL) {
         asked->kind = ROUTE_HOOK;
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
@@ -290,11 +294,8 @@ enum problem client_request_read(const struct conf *conf, const struct fcgi_requ
         asked->if_none_match = NULL; /* it refers to a file, not to a view */
     asked->offload = fcgi_param(client, "CONTENT_OFFLOAD") != NULL;
     asked->view = view_of(asked, fcgi_param(client, "HTTP_PREFER"));
-    read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
-    if (asked->proxied && asked->preflight) /* a preflight does not contain the target header */
-        return PROBLEM_NONE;
     if (!asked->head_only && !asked->preflight && !is_method(method, "GET"))
         return asked->proxied ? PROBLEM_SUBMIT : PROBLEM_METHOD;
     return problem == PROBLEM_NONE ? read_preferences(client, asked) : problem;

@@ -256,7 +256,7 @@ static enum step authorize(struct request *r)
     }
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    if (!access_is_origin(conf, caller.team, task, r->asked.origin))
+    if (!access_is_origin(conf, caller.team, r->asked.origin))
         r->facts.origin = NULL;
     r->until_ms = caller.until_ms;
     limit_wait(r);

@@ -194,7 +194,7 @@ def test_access_log_line_has_the_documented_fields(make_stack):
         assert all(0 <= number < 10 for number in seconds)
         assert rest.pop(3) == "worker_status=200"
         assert rest[:5] == [f"cache={cache}", "team=-", "content=-", f"id={answer.headers['x-request-id']}", f"trace={TRACE}"]
-        assert rest[5:] == ['"x', '\\x22y\\x22"']
+        assert rest[5:] == ["refused_origin=-", '"x', '\\x22y\\x22"']
 
 
 def test_access_log_has_the_team_and_the_answer_does_not(make_stack):

@@ -1,11 +1,13 @@
 """CORS: preflight requests, and which web pages may read an answer."""
 
 import contextlib
+import re
 
 import pytest
 
 from stack import Stack
-from teaming import bearer, link, refusal, teams_stack
+from teaming import SECRET, bearer, link, refusal, teams_stack
+from test_ingress import access_log
 from watching import NATIVE, UNIFIED, Stream, run
 
 APP, FILM = "https://app.example.com", "https://film.example.com:8443"
@@ -90,6 +92,7 @@ def test_preflight_of_a_listed_origin_is_allowed(shared, path, origin):
     assert (answer.status, answer.body) == (204, b"") and allowed(answer)
     assert answer.headers["access-control-allow-methods"] == "GET, HEAD"
     assert answer.headers["access-control-allow-headers"] == "authorization, if-none-match"
+    assert int(answer.headers["access-control-max-age"]) >= 600
     assert shared.standin.count() == before
 
 
@@ -104,8 +107,34 @@ def test_options_without_an_origin_lists_the_methods(shared):
     assert (answer.status, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS") and not allowed(answer)
 
 
-def test_preflight_of_an_unknown_path_is_404(shared):
-    assert refusal(preflight(shared, path="/nowhere")) == (404, "not_found")
+@pytest.mark.parametrize("path", ["/nowhere", "/", NATIVE, NATIVE + "a.b", "/v1/tasks", "/v1/tasks?ids=,", "/v1/tasks/nobody/t",
+                                  NATIVE + "t?wait=x", UNIFIED + "t/content/0", "/v1/hooks/sora/0123"])
+def test_preflight_of_any_path_is_allowed_so_that_the_page_can_read_the_problem(shared, path):
+    for origin in (APP, FILM):
+        answer = preflight(shared, origin, path)
+        assert answer.status == 204 and allowed(answer)
+    assert allowed(ask(shared, APP, path))
+
+
+def test_preflight_does_not_reveal_the_secret_of_a_webhook(make_stack, tmp_path):
+    (tmp_path / "hook").write_text(SECRET + "\n")
+    (tmp_path / "hook").chmod(0o600)
+    routes = [{"provider": "sora", "upstream": "main", "hook_secret_file": str(tmp_path / "hook")}]
+    stack = teams_stack(make_stack, redis=False, config={"routes": routes})
+    answers = [preflight(stack, path=f"/v1/hooks/sora/{secret}") for secret in (SECRET, SECRET[::-1])]
+    assert [answer.status for answer in answers] == [204, 204]
+    del answers[0].headers["x-request-id"], answers[1].headers["x-request-id"]
+    del answers[0].headers["date"], answers[1].headers["date"]
+    assert answers[0].headers == answers[1].headers
+
+
+def test_log_has_origins_that_no_team_lists(make_stack):
+    stack = teams_stack(make_stack, redis=False)
+    for origin in (APP, "https://evil.example"):
+        assert ask(stack, origin).status == 200
+    preflight(stack, "https://other.example")
+    stack.wait_until(lambda: access_log(stack).count("\n") == 3, what="three lines")
+    assert re.findall(r" refused_origin=(\S+) ", access_log(stack)) == ["-", "https://evil.example", "https://other.example"]
 
 
 def test_malformed_header_names_are_not_echoed(shared):
