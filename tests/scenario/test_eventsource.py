@@ -67,3 +67,18 @@ def test_eventsource_survives_a_failing_upstream_and_a_limit(make_stack, modules
         for client_said in (said, map(json.loads, other.stdout)):
             ended = [event for event in client_said if "status" in event]
             assert [event["status"]["status"] for event in ended] == ["succeeded"]
+
+
+def test_eventsource_survives_while_no_worker_can_be_reached(make_stack, modules):
+    stack = make_stack(**quick(), redis=False, port=0)
+    end(stack, "survives")
+    stack.daemon.stop()
+    with eventsource(modules, f"{stack.nginx.url}{UNIFIED}survives") as client:
+        said = map(json.loads, client.stdout)
+        assert next(said) == {"open": True}
+        assert next(said)["problem"]["code"] == "overloaded"
+        assert next(said) == {"error": None, "closed": False}
+        stack.daemon.start()
+        last = next(event for event in said if "status" in event)
+        assert last["status"]["status"] == "succeeded"
+        assert {"error": 204, "closed": True} in said and client.wait() == 0

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import ssl
+import struct
 
 import pytest
 
@@ -249,12 +250,27 @@ def test_commented_out_tls_configuration_works(make_stack):
         client.sendall(request(GET))
         answer = client.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 200 ") and "Strict-Transport-Security: max-age=63072000" in answer
+    assert int(re.search(r"#limit_conn taskproxy_connections (\d+);", site)[1]) < concurrent_streams(stack)
     plain = stack.get("/sora/v1/videos/t")  # http.client without TLS
     assert (plain.status, plain.json()["code"]) == (400, "bad_request")
     context.set_ciphers("AES128-GCM-SHA256:@SECLEVEL=0")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
         connect_tls(stack, context)
+
+
+def concurrent_streams(stack) -> int:
+    """SETTINGS_MAX_CONCURRENT_STREAMS, from the first frame of the server (RFC 9113)."""
+    context = ssl.create_default_context(cafile=stack.standin.ca_file)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with connect_tls(stack, context) as client:
+        assert client.selected_alpn_protocol() == "h2"
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        frames = client.makefile("rb")
+        head = frames.read(9)
+        settings = dict(struct.iter_unpack("!HI", frames.read(int.from_bytes(head[:3], "big"))))
+        assert head[3] == 4
+        return settings[3]
 
 
 def connect_tls(stack, context) -> ssl.SSLSocket:
