@@ -51,6 +51,8 @@ static const char usage[] =
     "      --sign --team NAME --task PROVIDER/ID --ttl 1h\n"
     "                       print the query string of a signed link, with which a\n"
     "                       browser can read that task for the given time\n"
+    "      --sign --team NAME --tasks PROVIDER/ID,PROVIDER/ID,... --ttl 1h\n"
+    "                       the same, for up to 100 tasks\n"
     "\n"
     "      --watch TASK [--url URL] [--team-token-file FILE]\n"
     "                       show the progress of a task until it ends. TASK is the\n"
@@ -72,7 +74,7 @@ static const char usage[] =
 /* Options with a letter, other modes, and the arguments of --sign, --watch and --check-config. */
 enum { CONFIG = 'c', CHECK = 't', PRINT_CONFIG = 'T', VERSION = 'V', HELP = 'h' };
 enum { RUN, PRINT_NGINX = 256, PRINT_TABLES, STATUS, TRY, NEW_TOKEN, SIGN, WATCH };
-enum { TEAM = WATCH + 1, TASK, TTL, URL, TOKEN_FILE, AS, N_OPTIONS };
+enum { TEAM = WATCH + 1, TASK, TASKS, TTL, URL, TOKEN_FILE, AS, N_OPTIONS };
 
 static const struct option options[] = {{"config", required_argument, NULL, CONFIG},
                                         {"check-config", no_argument, NULL, CHECK},
@@ -86,6 +88,7 @@ static const struct option options[] = {{"config", required_argument, NULL, CONF
                                         {"sign", no_argument, NULL, SIGN},
                                         {"team", required_argument, NULL, TEAM},
                                         {"task", required_argument, NULL, TASK},
+                                        {"tasks", required_argument, NULL, TASKS},
                                         {"ttl", required_argument, NULL, TTL},
                                         {"watch", required_argument, NULL, WATCH},
                                         {"url", required_argument, NULL, URL},
@@ -203,7 +206,8 @@ static int use_conf(int mode, const char *const *given, const struct conf *conf)
     case PRINT_NGINX:
         return print_nginx(conf, given[PRINT_NGINX]);
     default:
-        return report(sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TTL]}));
+        return report(
+            sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TASKS], given[TTL]}));
     }
 }
 
@@ -251,8 +255,9 @@ static const char *misuse(int mode, const char *const *given)
     const char *name = given[PRINT_NGINX];
     if (name != NULL && (name[0] < 'a' || name[strspn(name, name_characters)] != '\0'))
         return "the name for --print-nginx must be lower-case letters, digits and '_', first a letter";
-    if (mode != SIGN && (given[TEAM] != NULL || given[TASK] != NULL || given[TTL] != NULL))
-        return "--team, --task and --ttl are options of --sign";
+    if (mode != SIGN &&
+        (given[TEAM] != NULL || given[TASK] != NULL || given[TASKS] != NULL || given[TTL] != NULL))
+        return "--team, --task, --tasks and --ttl are options of --sign";
     if (mode != CHECK && given[AS] != NULL)
         return "--as is an option of --check-config";
     return NULL;

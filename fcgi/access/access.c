@@ -2,6 +2,7 @@
 #include "access/access.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -49,16 +50,24 @@ static struct token find_token(const struct credentials *given, const struct tas
 
 /* ---- links ---- */
 
-static enum problem verify_link(const struct conf *conf, const struct link *link, const struct task *task,
+/* Whether the name of the task refers to this route, and fits into the link. */
+static bool name_task(const struct task *task, struct link *link)
+{
+    return task != NULL && task->route->named &&
+           snprintf(link->tasks, sizeof(link->tasks), "%s/%s", task->route->provider->name, task_id(task)) <
+               (int)sizeof(link->tasks);
+}
+
+static enum problem verify_link(const struct conf *conf, struct link *link, const struct task *task,
                                 int64_t now_s, struct caller *ret_caller)
 {
     const struct team *team = teams_by_name(conf->teams, link->team);
-    if (team == NULL || task == NULL || !task->route->named)
+    if (team == NULL || (!link->is_list && !name_task(task, link)))
         return PROBLEM_WRONG_LINK;
-    enum problem problem = link_check(link, team, task->route->provider->name, task_id(task), now_s,
-                                      conf->access.link_max_ttl_ms / 1000);
+    enum problem problem = link_check(link, team, now_s, conf->access.link_max_ttl_ms / 1000);
     if (problem == PROBLEM_NONE)
-        *ret_caller = (struct caller){.team = team, .until_ms = link->exp * 1000};
+        *ret_caller = (struct caller){
+            .team = team, .tasks = link->is_list ? xstrdup(link->tasks) : NULL, .until_ms = link->exp * 1000};
     return problem;
 }
 
@@ -95,13 +104,16 @@ enum problem access_authenticate(const struct conf *conf, const struct credentia
     if (problem == PROBLEM_NO_CREDENTIAL && conf->access.mode == ACCESS_NGINX)
         problem = PROBLEM_NO_TEAM;
     if (problem == PROBLEM_NONE && task != NULL)
-        problem = access_authorize(ret_caller->team, task);
+        problem = access_authorize(ret_caller->team, ret_caller->tasks, task);
     return problem;
 }
 
-enum problem access_authorize(const struct team *team, const struct task *task)
+enum problem access_authorize(const struct team *team, const char *tasks, const struct task *task)
 {
-    return team == NULL || team_may_use(team, task->route->provider) ? PROBLEM_NONE : PROBLEM_FORBIDDEN;
+    const struct provider *provider = task->route->provider;
+    if (tasks != NULL && (!task->route->named || !link_has_task(tasks, provider->name, task_id(task))))
+        return PROBLEM_WRONG_LINK;
+    return team == NULL || team_may_use(team, provider) ? PROBLEM_NONE : PROBLEM_FORBIDDEN;
 }
 
 /* ---- pages ---- */

@@ -23,16 +23,18 @@ void access_header_param(const char *header, char out[static ACCESS_PARAM_SIZE])
 
 struct caller {
     const struct team *team; /* (ref) NULL in the mode "open" */
+    char *tasks;             /* those of its link for a list, to free; NULL: it has none */
     int64_t until_ms;        /* since 1970: the expiry of its link; INT64_MAX: it has none */
 };
 
-/* Identifies the client and its team, or returns why access is denied. Without a `task`, it refuses links; the caller then
- * calls access_authorize for each task. */
+/* Identifies the client and its team, or returns why access is denied. Without a `task`, it refuses links for one task; the
+ * caller then calls access_authorize for each task. */
 enum problem access_authenticate(const struct conf *conf, const struct credentials *given,
                                  const struct task *task, int64_t now_s, struct caller *ret_caller);
 
-/* Whether the team may read the task. NULL, in the mode "open", may read every task. */
-enum problem access_authorize(const struct team *team, const struct task *task);
+/* Whether the team may read the task, by a link for `tasks` if that is not NULL. A team that is NULL, in the mode "open", may
+ * read every task. */
+enum problem access_authorize(const struct team *team, const char *tasks, const struct task *task);
 
 /* Whether a page of that origin (may be NULL) may read the answer: one of the team's origins or, if the team is
  * unknown, of any team. Then the answer is a problem, which says nothing about tasks. */

@@ -10,8 +10,9 @@ int sign_new_token(void);
 /* The options of --sign as given, or NULL. */
 struct sign_order {
     const char *team;
-    const char *task; /* PROVIDER/TASK_ID */
-    const char *ttl;  /* a duration */
+    const char *task;  /* PROVIDER/TASK_ID, or NULL and */
+    const char *tasks; /* such names, separated by commas */
+    const char *ttl;   /* a duration */
 };
 
 /* Prints the query string of a signed link on one line. Returns an error (allocated), or NULL. */

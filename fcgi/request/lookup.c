@@ -82,14 +82,14 @@ void lookups_forget(struct lookups *ls)
         forget(&ls->items[i], PROBLEM_NONE);
 }
 
-void lookups_authorize(struct lookups *ls, struct quota *quota)
+void lookups_authorize(struct lookups *ls, struct quota *quota, const char *linked)
 {
     for (size_t i = 0; i < ls->n; i++) {
         struct lookup *l = &ls->items[i];
         l->granted = ls->parts->conf->access.ownership == OWNERSHIP_NONE;
         l->waiter.payer = l->watcher.payer = quota;
         if (l->problem == PROBLEM_NONE)
-            l->problem = access_authorize(quota_team(quota), &l->task);
+            l->problem = access_authorize(quota_team(quota), linked, &l->task);
     }
 }
 

@@ -81,8 +81,9 @@ void lookups_done(struct lookups *lookups);
 /* Replaces the one lookup by those of /v1/tasks?ids=. Returns false if the list is malformed. */
 MUST_CHECK bool lookups_take_ids(struct lookups *lookups, const char *uri);
 
-/* Sets the quota of the requesting team (NULL: no team). Tasks that the team may not read get a problem. */
-void lookups_authorize(struct lookups *lookups, struct quota *quota);
+/* Sets the quota of the requesting team (NULL: no team). Tasks that the team may not read get a problem, and so do those that
+ * are not in the list of its link (NULL: it has no such link). */
+void lookups_authorize(struct lookups *lookups, struct quota *quota, const char *linked);
 
 /* Calls one of the functions below for each lookup. Returns how many of them returned true. */
 size_t lookups_each(struct lookups *lookups, bool (*step)(struct lookup *lookup));

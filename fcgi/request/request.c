@@ -69,6 +69,7 @@ struct request {
     struct wait_slot wait_slot; /* of the team's limit of waiting requests */
     struct lookups lookups;
     int64_t until_ms;  /* wall time: when the client's link expires */
+    char *linked;      /* the tasks of its link for a list; NULL: it has none */
     uint64_t begun_ms; /* loop time */
     uint64_t begun_ns; /* uv_hrtime */
     bool held;         /* it waits for a change */
@@ -225,7 +226,7 @@ static void limit_wait(struct request *r)
 
 static enum step authorize_lookups(struct request *r)
 {
-    lookups_authorize(&r->lookups, r->wait_slot.quota);
+    lookups_authorize(&r->lookups, r->wait_slot.quota, r->linked);
     return LOOK_IN_MEMORY;
 }
 
@@ -246,12 +247,13 @@ static enum step authorize(struct request *r)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
     enum problem problem =
         access_authenticate(conf, &r->asked.given, task, r->facts.now.date_ms / 1000, &caller);
+    r->linked = caller.tasks;
     if (problem == PROBLEM_WRONG_TOKEN)
         return refuse_credential(r, CREDENTIAL_TOKEN, problem);
     if (problem == PROBLEM_WRONG_LINK)
         return refuse_credential(r, CREDENTIAL_LINK, problem);
     if (problem == PROBLEM_FORBIDDEN) {
-        lookups_authorize(&r->lookups, quotas_of(r->requests->parts.quotas, caller.team));
+        lookups_authorize(&r->lookups, quotas_of(r->requests->parts.quotas, caller.team), r->linked);
         lookups_each(&r->lookups, lookup_audit);
     }
     if (problem != PROBLEM_NONE)
@@ -637,6 +639,7 @@ static void request_free(struct request *r)
     stop_waiting(r);
     end_stream(r);
     lookups_done(&r->lookups);
+    free(r->linked);
     if (r->timer.loop != NULL)
         close_and_free((uv_handle_t *)&r->timer, r);
     else

@@ -24,7 +24,8 @@
     X(NO_CREDENTIAL, "unauthorized", 401, "Unauthorized", "A team token or a signed link is required.")      \
     X(WRONG_TOKEN, "unauthorized", 401, "Unauthorized", "Unknown token.")                                    \
     X(BAD_LINK, "unauthorized", 401, "Unauthorized",                                                         \
-      "A signed link must have team, exp, sig and optionally kid, each once.")                               \
+      "A signed link must have team, exp, sig and optionally kid and tasks, each once. tasks must be 1 to "  \
+      "100 names in ascending order, separated by commas.")                                                  \
     X(NO_TEAM, "forbidden", 403, "Forbidden", "The web server did not name a known team.")                   \
     X(FORBIDDEN, "forbidden", 403, "Forbidden", "The team may not use this provider.")                       \
     X(WRONG_LINK, "forbidden", 403, "Forbidden",                                                             \
