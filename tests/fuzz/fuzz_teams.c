@@ -34,10 +34,12 @@ static void read_link(const char *query)
         return;
     PROMISE(strstr(query, link.team) != NULL && strstr(query, link.sig) != NULL && link.exp > 0);
     PROMISE(strstr(query, link.kid) != NULL);
+    PROMISE(link.is_list == (link.tasks[0] != '\0') && strlen(link.tasks) < LINK_TASKS_SIZE);
     struct named_secret named = {link.kid, {.text = link.sig}};
     const struct team team = {
         .name = link.team, .link_secrets = {&named, 1}, .plain_link_secrets = {{.text = link.sig}}};
-    PROMISE(link_check(&link, &team, "sora", "x", link.exp, 1) == PROBLEM_WRONG_LINK);
+    PROMISE(link_check(&link, &team, link.exp, 1) == PROBLEM_WRONG_LINK);
+    PROMISE(!link_has_task(link.tasks, "sora", "x,y") && !link_has_task("sora/x", link.tasks, "y"));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
                          fastcgi.request(fastcgi.task_params("/x", "POST", HTTP_X="y" * 300), b"body")],
         "fuzz_snapshot": snapshots(),
         "fuzz_expiry": [url.encode() for url in URLS],
-        "fuzz_teams": [b"\0" + TEAMS, b"\1" + LINK],
+        "fuzz_teams": [b"\0" + TEAMS, b"\1" + LINK, b"\1tasks=sora/a%2Csora/b,sora/x&" + LINK],
         "fuzz_conf": [CONFIGURATION + b"\0" + as_p(path.read_text(), path.stem) for path in providers],
     }.items():
         (folder / fuzzer).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 /* Access by token, by link, or by a team name from the web server; and which web origins may read the answer. */
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +110,7 @@ static void assert_problem(const struct conf *conf, const struct credentials *gi
     const struct task task = task_of(conf, route);
     struct caller caller;
     assert_int_equal(access_authenticate(conf, given, &task, NOW, &caller), expected);
+    free(caller.tasks);
 }
 
 TEST(mode_open_ignores_credentials)
@@ -119,7 +121,7 @@ TEST(mode_open_ignores_credentials)
     assert_int_equal(access_authenticate(open_conf, &none, &task, NOW, &caller), PROBLEM_NONE);
     assert_int_equal(access_authenticate(open_conf, &wrong, NULL, NOW, &caller), PROBLEM_NONE);
     assert_null(caller.team);
-    assert_int_equal(access_authorize(caller.team, &task), PROBLEM_NONE);
+    assert_int_equal(access_authorize(caller.team, NULL, &task), PROBLEM_NONE);
 }
 
 TEST(token_is_read_where_the_providers_clients_put_their_key)
@@ -184,16 +186,26 @@ TEST(team_may_use_its_providers_only)
     assert_problem(teams_conf, &film, SORA, PROBLEM_FORBIDDEN);
     assert_problem(nginx_conf, &(struct credentials){.team = "film"}, SORA, PROBLEM_FORBIDDEN);
     assert_int_equal(access_authenticate(teams_conf, &film, NULL, NOW, &caller), PROBLEM_NONE);
-    assert_int_equal(access_authorize(caller.team, &sora), PROBLEM_FORBIDDEN);
-    assert_int_equal(access_authorize(caller.team, &fal), PROBLEM_NONE);
+    assert_int_equal(access_authorize(caller.team, NULL, &sora), PROBLEM_FORBIDDEN);
+    assert_int_equal(access_authorize(caller.team, NULL, &fal), PROBLEM_NONE);
 }
 
 /* The query string of a link of team web for this task. */
 static char *link_query(const char *provider, const char *id, int64_t exp)
 {
-    char sig[LINK_SIG_SIZE];
-    link_sign(secret, "", "web", provider, id, exp, sig);
-    return xasprintf("wait=1&team=web&exp=%lld&sig=%s", (long long)exp, sig);
+    struct link link = {.team = "web", .exp = exp};
+    snprintf(link.tasks, sizeof(link.tasks), "%s/%s", provider, id);
+    link_sign(secret, &link, link.sig);
+    return xasprintf("wait=1&team=web&exp=%lld&sig=%s", (long long)exp, link.sig);
+}
+
+/* The same for a list. */
+static char *list_query(const char *tasks)
+{
+    struct link link = {.team = "web", .exp = NOW + 60, .is_list = true};
+    snprintf(link.tasks, sizeof(link.tasks), "%s", tasks);
+    link_sign(secret, &link, link.sig);
+    return xasprintf("ids=x&tasks=%s&team=web&exp=%lld&sig=%s", tasks, (long long)link.exp, link.sig);
 }
 
 TEST(link_is_valid_for_its_task)
@@ -225,7 +237,32 @@ TEST(access_by_link_ends_with_it)
     free(query);
 }
 
-TEST(link_is_not_valid_for_a_list)
+TEST(link_for_a_list_is_valid_for_each_of_its_tasks)
+{
+    char *query = list_query("sora/abc,sora/abd"), *other = list_query("sora/abd");
+    const struct task sora = task_of(teams_conf, SORA), second = task_of(teams_conf, SECOND_SORA);
+    struct caller caller;
+    assert_int_equal(
+        access_authenticate(teams_conf, &(struct credentials){.query = query}, &sora, NOW, &caller),
+        PROBLEM_NONE);
+    assert_int_equal(caller.until_ms, (NOW + 60) * 1000LL);
+    free(caller.tasks);
+    assert_int_equal(
+        access_authenticate(teams_conf, &(struct credentials){.query = query}, NULL, NOW, &caller),
+        PROBLEM_NONE);
+    assert_string_equal(caller.tasks, "sora/abc,sora/abd");
+    assert_int_equal(access_authorize(caller.team, caller.tasks, &sora), PROBLEM_NONE);
+    assert_int_equal(access_authorize(caller.team, caller.tasks, &second), PROBLEM_WRONG_LINK);
+    assert_int_equal(access_authorize(caller.team, "sora/abd", &sora), PROBLEM_WRONG_LINK);
+    free(caller.tasks);
+    assert_problem(teams_conf, &(struct credentials){.query = other}, SORA, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = query}, SECOND_SORA, PROBLEM_WRONG_LINK);
+    assert_problem(teams_conf, &(struct credentials){.query = query}, FAL, PROBLEM_WRONG_LINK);
+    free(query);
+    free(other);
+}
+
+TEST(link_for_a_task_is_not_valid_for_a_list)
 {
     char *query = link_query("sora", "abc", NOW + 60);
     struct caller caller;
@@ -292,7 +329,8 @@ int main(void)
         cmocka_unit_test(team_may_use_its_providers_only),
         cmocka_unit_test(link_is_valid_for_its_task),
         cmocka_unit_test(access_by_link_ends_with_it),
-        cmocka_unit_test(link_is_not_valid_for_a_list),
+        cmocka_unit_test(link_for_a_list_is_valid_for_each_of_its_tasks),
+        cmocka_unit_test(link_for_a_task_is_not_valid_for_a_list),
         cmocka_unit_test(token_takes_precedence_over_a_link),
         cmocka_unit_test(invalid_link_is_refused),
         cmocka_unit_test(origin_may_read_answers_of_its_team_and_problems_without_a_team),
