@@ -1,8 +1,8 @@
-"""Signed links: whoever has the link may read one task until the link expires."""
+"""Signed links: whoever has the link may read one task, or the tasks of a list, until the link expires."""
 
 import pytest
 
-from teaming import OLD_SECRET, SECRET, TOKENS, in_seconds, link, one_stack, refusal, sign, teams_stack, write_teams
+from teaming import OLD_SECRET, SECRET, TOKENS, in_seconds, link, list_link, one_stack, refusal, sign, teams_stack, write_teams
 from watching import NATIVE, UNIFIED, Stream, both_views, end, hold, run
 
 UNAUTHORIZED, FORBIDDEN = (401, "unauthorized"), (403, "forbidden")
@@ -39,8 +39,67 @@ def test_link_may_wait(shared):
     assert refusal(ask(shared, "wait=never&" + link("sora/t"))) == (400, "bad_request")
 
 
-def test_link_is_not_valid_for_a_list(shared):
+def test_link_for_a_task_is_not_valid_for_a_list(shared):
     assert refusal(ask(shared, "ids=sora/t&" + link("sora/t"), "/v1/tasks")) == FORBIDDEN
+    assert refusal(ask(shared, "ids=sora/t&tasks=sora/t&" + link("sora/t"), "/v1/tasks")) == FORBIDDEN
+
+
+# Lists
+
+
+@pytest.mark.parametrize("ids", ["sora/t", "sora/t,sora/u", "sora/u,sora/t", "sora/t,sora/t", "sora%2Fu%2Csora%2Ft"])
+def test_link_for_a_list_is_valid_for_any_of_its_tasks(shared, ids):
+    query = list_link("sora/t,sora/u")
+    for given in (query, query.replace("sora/", "sora%2F").replace(",", "%2c")):
+        answer = ask(shared, f"wait=0&ids={ids}&{given}", "/v1/tasks")
+        assert answer.status == 200
+        assert {task["status"] for task in answer.json()["tasks"]} == {"succeeded"}
+    assert ask(shared, f"ids={ids}&{query}", "/v1/tasks", **{"If-None-Match": answer.headers["etag"]}).status == 304
+
+
+def test_link_for_a_list_is_valid_for_each_of_its_tasks(shared):
+    query = list_link("sora/t,sora/u")
+    for path in (NATIVE, UNIFIED):
+        assert [ask(shared, query, path + task).status for task in ("t", "u")] == [200, 200]
+        assert refusal(ask(shared, query, path + "v")) == FORBIDDEN
+    assert ask(shared, query, UNIFIED + "t/content/0").status == 302
+    assert refusal(ask(shared, query, UNIFIED + "v/content/0")) == FORBIDDEN
+    assert refusal(shared.get(f"{NATIVE}t?{query}", method="POST")) == (405, "method_not_allowed")
+
+
+def test_tasks_that_are_not_in_the_list_of_the_link_are_forbidden(shared):
+    before = shared.standin.count()
+    answer = ask(shared, "ids=sora/t,sora/secret,sora/T,kling/t,sora/u&" + list_link("sora/t,sora/u"), "/v1/tasks")
+    assert [task.get("code") for task in answer.json()["tasks"]] == [None, "forbidden", "forbidden", "not_found", None]
+    assert shared.standin.count() <= before + 2 and shared.standin.count("secret") == 0
+
+
+@pytest.mark.parametrize("change", [
+    lambda query: query.replace("sora/u", "sora/v"), lambda query: query.replace(",sora/u", ""),
+    lambda query: query.replace("sora/u", "sora/u,sora/v"), lambda query: query.replace("sora/t", "SORA/t"),
+    lambda query: query.replace("tasks=sora/t,sora/u&", ""), lambda query: query.replace("exp=", "exp=1"),
+    lambda query: query.replace("team=web", "team=film"), lambda query: list_link("sora/t,sora/u", secret=OLD_SECRET),
+    lambda query: list_link("sora/t,sora/u", exp=in_seconds(-40)),
+], ids=["other", "fewer", "more", "case", "none", "exp", "team", "secret", "expired"])
+def test_other_list_than_the_signed_one_is_forbidden(shared, change):
+    query = change(list_link("sora/t,sora/u"))
+    assert refusal(ask(shared, "ids=sora/t&" + query, "/v1/tasks")) == FORBIDDEN
+    assert refusal(ask(shared, query)) == FORBIDDEN
+
+
+@pytest.mark.parametrize("tasks", ["", ",", "sora/u,sora/t", "sora/t,sora/t", "sora/t,", "sora/t%0A1", "sora/t%00", "sora/t&tasks=sora/t"])
+def test_malformed_list_is_unauthorized(shared, tasks):
+    query = list_link(tasks)
+    assert refusal(ask(shared, "ids=sora/t&" + query, "/v1/tasks")) == UNAUTHORIZED
+    assert refusal(ask(shared, query)) == UNAUTHORIZED
+
+
+def test_link_for_a_hundred_tasks_signed_by_the_command_line_is_valid(shared):
+    names = [f"sora/task_01jhjp54x0f759wceyasz6{number:04}" for number in reversed(range(100))]
+    done = shared.daemon.run("--sign", "--team", "web", "--tasks", ",".join(names), "--ttl", "1m")
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    tasks = ask(shared, f"ids={','.join(names)}&{done.stdout.strip()}", "/v1/tasks").json()["tasks"]
+    assert [f"sora/{task['task_id']}" for task in tasks if task["status"] == "succeeded"] == names
 
 
 def test_order_of_the_parameters_does_not_matter(shared):
@@ -174,6 +233,7 @@ def test_link_signed_by_the_command_line_is_valid(shared):
 def test_links_are_valid_in_mode_nginx(make_stack):
     stack = teams_stack(make_stack, mode="nginx", redis=False)
     assert ask(stack, link("sora/t")).status == 200
+    assert ask(stack, "ids=sora/t&" + list_link("sora/t,sora/u"), "/v1/tasks").status == 200
     assert refusal(ask(stack, link("sora/u"))) == FORBIDDEN
 
 

@@ -1,6 +1,7 @@
 """Tokens and links from the command line."""
 
 import re
+import urllib.parse
 
 import pytest
 
@@ -42,6 +43,7 @@ def test_link_is_printed_on_one_line(idle):
     ({"--task": "kling/x"}, '"kling/x": no route has this provider'),
     ({"--task": "sora"}, '"sora": no route has this provider'),
     ({"--task": "sora/a b"}, '"sora/a b": not a valid task id for this provider'),
+    ({"--task": "sora/a,sora/b"}, '"sora/a,sora/b": not a valid task id for this provider'),
     ({"--ttl": "1"}, '--ttl must be a duration from "1s" to "7d" (link_max_ttl)'),
     ({"--ttl": "500ms"}, '--ttl must be a duration from "1s" to "7d" (link_max_ttl)'),
     ({"--ttl": "169h"}, '--ttl must be a duration from "1s" to "7d" (link_max_ttl)'),
@@ -59,9 +61,27 @@ def test_link_needs_all_three_arguments(idle):
     for option in ("--team", "--task", "--ttl"):
         at = SIGN.index(option)
         done = idle.daemon.run(*SIGN[:at], *SIGN[at + 2:])
-        assert (done.returncode, done.stderr) == (1, "taskproxy: --sign requires --team, --task and --ttl\n")
+        assert (done.returncode, done.stderr) == (1, "taskproxy: --sign requires --team, either --task or --tasks, and --ttl\n")
         done = idle.daemon.run(*SIGN[at:at + 2])
-        assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task and --ttl are options of --sign\n")
+        assert (done.returncode, done.stderr) == (1, "taskproxy: --team, --task, --tasks and --ttl are options of --sign\n")
+    done = idle.daemon.run(*SIGN, "--tasks", "sora/task_1")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_list_is_sorted_and_signed(idle):
+    done = idle.daemon.run("--sign", "--team", "web", "--tasks", "sora/b,sora/a,sora/b,sora/B", "--ttl", "1h")
+    (tasks, exp, sig), = re.findall(r"\Atasks=(\S+)&team=web&exp=(\d+)&sig=([0-9a-f]{64})\n\Z", done.stdout)
+    assert urllib.parse.unquote(tasks) == "sora/B,sora/a,sora/b" and done.stderr == ""
+    assert sig == sign("sora/B,sora/a,sora/b", int(exp), kind="list")
+
+
+@pytest.mark.parametrize("tasks, message", [
+    ("", '"": no route has this provider'), ("sora/a,", '"": no route has this provider'), ("sora/a,kling/x", '"kling/x": no route'),
+    (",".join(f"sora/{number}" for number in range(101)), "--tasks: more than 100 tasks"),
+], ids=["empty", "empty at the end", "provider", "too many"])
+def test_errors_in_a_list_are_reported(idle, tasks, message):
+    done = idle.daemon.run("--sign", "--team", "web", "--tasks", tasks, "--ttl", "1h")
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.startswith(f"taskproxy: {message}")
 
 
 def test_nothing_is_signed_without_teams(make_stack):
