@@ -104,7 +104,7 @@ def test_event_stream_gets_an_event_at_the_limit_of_its_address(limited):
 
 
 @pytest.mark.parametrize("refused", [
-    ("/healthz", STREAM), ("/readyz?x", STREAM), (UNIFIED + "t", "Accept: */*"), (UNIFIED + "t", "Accept: text/event-streams"),
+    ("/healthz", STREAM), ("/readyz?x", STREAM), (UNIFIED + "t/content/0", STREAM), (UNIFIED + "t", "Accept: */*"), (UNIFIED + "t", "Accept: text/event-streams"),
     (UNIFIED + "t", "X-Accept: text/event-stream"), ("/text/event-stream", "Accept: text/html"),
 ], ids=repr)
 def test_other_requests_get_the_status(away, refused):
