@@ -88,9 +88,10 @@ def assert_event(answer, status: int, code: str) -> None:
     assert headers["content-type"] == "text/event-stream" and "retry-after" not in headers
     retry, _, event, data, *rest = answer[2].split("\n")
     assert (retry, event, rest) == ("retry: 2000", "event: problem", ["", ""])
-    problem = data.removeprefix("data: ")
+    problem = json.loads(data.removeprefix("data: "))
+    assert problem.pop("retry_after") == 2
     headers["content-type"] = "application/problem+json"
-    assert_problem(status, headers, problem, code)
+    assert_problem(status, headers, json.dumps(problem), code)
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "text/event-stream;q=1", "*/*;q=0.1, text/event-stream", "text/html,text/event-stream"])
