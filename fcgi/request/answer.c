@@ -391,14 +391,14 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     answer_list_etag(items, n, kind, etag);
     bool unchanged = answer_etag_matches(facts->if_none_match, etag);
     const struct list_facts list = facts_of_list(facts->now, items, n);
-    begin(a, facts, unchanged ? 304 : 200);
+    begin(a, facts, facts->no_content ? 204 : unchanged ? 304 : 200);
     add_cache_status(a, facts, list.ttl_ms);
     add_number(&a->head, "Age: ", seconds_down(list.age_ms), "\r\nCache-Control: private, no-cache\r\n");
     if (list.change_ms > 0)
         add_number(&a->head, "Retry-After: ", seconds_up(list.change_ms), "\r\n");
     add_etag(&a->head, etag);
     add_readers(&a->head, facts);
-    if (unchanged) {
+    if (a->status != 200) {
         buf_puts(&a->head, "\r\n");
         return;
     }

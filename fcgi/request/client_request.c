@@ -231,7 +231,7 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
     if (wait_s < 0)
         return PROBLEM_BAD_WAIT;
     asked->wait_s = wait_s;
-    bool views = asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_UNIFIED;
+    bool views = asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_UNIFIED || asked->kind == ROUTE_MANY;
     asked->stream = views && answer_accepts(asked->accept, "text/event-stream") && fcgi_can_stream(client) &&
                     !asked->head_only;
     return PROBLEM_NONE;

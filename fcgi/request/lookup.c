@@ -561,6 +561,14 @@ static void count_stale(const struct lookups *ls)
     }
 }
 
+enum answer_source lookups_source(const struct lookups *ls)
+{
+    enum answer_source source = ls->items[0].source;
+    for (size_t i = 1; i < ls->n; i++)
+        source = ls->items[i].source > source ? ls->items[i].source : source;
+    return source;
+}
+
 void lookups_answer(const struct lookups *ls, enum view_kind view, const struct answer_facts *request,
                     struct answer *answer)
 {

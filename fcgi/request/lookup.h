@@ -143,6 +143,9 @@ bool lookups_have_view(const struct lookups *lookups);
 /* The longest time that any of the fetches may take. */
 int64_t lookups_timeout_ms(const struct lookups *lookups);
 
+/* Where the result came from; for a list, the highest value. */
+enum answer_source lookups_source(const struct lookups *lookups);
+
 /* The answer for one task or for many; `facts` are those of the request. */
 void lookups_answer(const struct lookups *lookups, enum view_kind view, const struct answer_facts *facts,
                     struct answer *answer);

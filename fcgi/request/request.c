@@ -3,13 +3,14 @@
  *     route -> authorize -> look_in_memory -> join_fetches -> claim -> audit -> hold -> respond
  *       |  |       |            ^    '-- all fresh -----------^ |                ^-'|     ^
  *       |  |       '- take_ids -'                               |                   '-> begin_stream -> stream --.
- *       |  '-- take_hint --.                                    |                         |              ^-------'
+ *       |  |              '-- the stream of a list --------------------------------------^ |              ^-------'
+ *       |  '-- take_hint --.                                    |                         |
  *       '----- refused ----'------------------------------------'-------------------------'
  *
  * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
- * wait is held until one of its tasks changes; a stream sends each change and each failure, and tries again tasks that
- * could not be served. A step that refuses the request sets the
- * problem and returns RESPOND. Only run() changes the step and frees the request. */
+ * wait is held until one of its tasks changes; a stream sends each change and each failure, and looks up tasks that
+ * could not be served again. A step that refuses the request sets the problem and returns RESPOND. Only run() changes
+ * the step and frees the request. */
 #include "request/request.h"
 
 #include <errno.h>
@@ -227,7 +228,7 @@ static void limit_wait(struct request *r)
 static enum step authorize_lookups(struct request *r)
 {
     lookups_authorize(&r->lookups, r->wait_slot.quota, r->linked);
-    return LOOK_IN_MEMORY;
+    return r->asked.kind == ROUTE_MANY && r->asked.stream ? BEGIN_STREAM : LOOK_IN_MEMORY;
 }
 
 static enum step defer_list(struct request *r)
@@ -621,7 +622,7 @@ static enum step respond(struct request *r)
     if (r->client != NULL && r->asked.stream && problem_may_pass(r->facts.problem))
         refuse_stream(r);
     if (r->stream.open) {
-        count(r, 200, r->facts.problem == PROBLEM_NONE ? r->lookups.only.source : SOURCE_NONE);
+        count(r, 200, r->facts.problem == PROBLEM_NONE ? lookups_source(&r->lookups) : SOURCE_NONE);
         end_stream(r);
     } else if (r->client == NULL) {
         count(r, REQUEST_METRICS_GONE, SOURCE_NONE);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "lib/sanitize.h"
+
 enum { URI_MAX = 16384, CONTENT_DIGITS_MAX = 9 };
 
 static const char unified_prefix[] = "/v1/tasks";
@@ -184,6 +186,8 @@ int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, 
             return -1;
         ret_tasks[n].route = NULL;
         ret_problems[n] = route_named(conf, name, &ret_tasks[n]);
+        if (ret_problems[n] != PROBLEM_NONE)
+            sanitize_copy(ret_tasks[n].key, TASK_KEY_MAX, name, strlen(name));
         n++;
     }
     return n;

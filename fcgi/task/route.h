@@ -53,7 +53,8 @@ size_t route_content_number(const char *uri);
  * used. */
 enum problem route_named(const struct conf *conf, const char *name, struct task *ret_task);
 
-/* The tasks of /v1/tasks?ids=, in the order of the request. An invalid item gets a problem and no route. Both
+/* The tasks of /v1/tasks?ids=, in the order of the request. An invalid item gets a problem and no route, and
+ * its key is the sanitized item, which may be cut. Both
  * arrays hold ROUTE_IDS_MAX items. Returns the number of items, or -1 if the list is malformed, empty or
  * longer. */
 int route_ids(const struct conf *conf, const char *uri, struct task *ret_tasks, enum problem *ret_problems);

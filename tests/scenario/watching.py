@@ -85,7 +85,7 @@ class Stream:
             raise
         self.comments = []
         self.retries = []  # ms
-        self._last_id = ""
+        self.last_id = ""
 
     def next(self) -> Event | None:
         """The next event; None at the end of the stream. An end in the middle is an http.client.IncompleteRead."""
@@ -93,7 +93,7 @@ class Stream:
         while line := self.next_line():
             if line == "\n":
                 if data:
-                    return Event(kind, json.loads("\n".join(data)), self._last_id)
+                    return Event(kind, json.loads("\n".join(data)), self.last_id)
                 kind = "message"
             elif line.startswith(":"):
                 self.comments.append(line[1:].strip())
@@ -105,7 +105,7 @@ class Stream:
                 elif field == "data":
                     data.append(value)
                 elif field == "id":
-                    self._last_id = value
+                    self.last_id = value
                 elif field == "retry":
                     self.retries.append(int(value))
         return None
