@@ -84,7 +84,9 @@ class Interface:
             return
         assert kind in documented, f"{place} is {kind}, which is not documented"
         if kind == "text/event-stream":
-            schemas = {"status": documented["application/json"]["schema"],
+            view = documented["application/json"]["schema"]
+            many = view.get("$ref") == "#/components/schemas/TaskList"
+            schemas = {"status": {"$ref": "unified-view.schema.json"} if many else view,
                        "problem": {"$ref": "#/components/schemas/StreamProblem"}}
             for event in re.findall(r"^event: (\w+)(?s:.*?)^data: (.*)$", answer.body.decode(), re.M):
                 self._valid(json.loads(event[1]), schemas[event[0]])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def see_list(stack, interface) -> None:
         ask("wait=1", method=method)
     ask(ids, method="head")
     ask(ids, {**MINE, "If-None-Match": "*"}, method="head")
+    last = re.findall(r"^id: (.*)$", ask("ids=sora/ended,sora/..", STREAM).body.decode(), re.M)[-1]
+    assert ask("ids=sora/ended,sora/..", {**STREAM, "Last-Event-ID": last}).status == 204
     ask(ids, APP)
     ask(f"{ids}&{link('sora/ended')}", APP)
     ask("ids=" + "x" * 40000)
