@@ -56,17 +56,17 @@ def test_eventsource_survives_a_failing_upstream_and_a_limit(make_stack, modules
     stack = make_stack(**quick(limits={"waiters": 1}), redis=False, port=0)
     stack.standin.switch("t", status=500)
     end(stack, "other")
-    with eventsource(modules, f"{stack.nginx.url}{UNIFIED}t") as client, \
-            eventsource(modules, f"{stack.nginx.url}{UNIFIED}other") as other:
+    with eventsource(modules, f"{stack.nginx.url}{UNIFIED}t") as client:
         said = map(json.loads, client.stdout)
         assert next(said) == {"open": True}
         assert next(said)["problem"]["code"] == "upstream_error"
-        stack.wait_metric("overloaded_total", lambda refused: refused >= 1)  # of one of the two
-        stack.standin.clear()
-        end(stack)
-        for client_said in (said, map(json.loads, other.stdout)):
-            ended = [event for event in client_said if "status" in event]
-            assert [event["status"]["status"] for event in ended] == ["succeeded"]
+        with eventsource(modules, f"{stack.nginx.url}{UNIFIED}other") as other:
+            stack.wait_metric("overloaded_total", lambda refused: refused >= 1)
+            stack.standin.clear()
+            end(stack)
+            for client_said in (said, map(json.loads, other.stdout)):
+                ended = [event for event in client_said if "status" in event]
+                assert [event["status"]["status"] for event in ended] == ["succeeded"]
 
 
 def test_eventsource_survives_while_no_worker_can_be_reached(make_stack, modules):

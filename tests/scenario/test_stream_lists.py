@@ -131,13 +131,14 @@ def test_tasks_are_judged_and_counted_each(make_stack):
     assert stack.get(many("a"), WANTED).status == 401
 
 
-def test_hundred_tasks_on_one_stream(make_stack):
-    stack = make_stack(**quick(), redis=False)
+def test_hundred_tasks_on_one_stream(make_frozen):
+    stack = make_frozen(providers=EVEN, redis=False)
     run(stack)
     names = [f"t{number}" for number in range(100)]
     with Stream(stack, many(*names)) as stream:
         assert {task for _, _, task in take(stream, 100)} == set(names)
         end(stack)
+        stack.step(3)
         last = stream.rest()
     assert sorted(event.data["task_id"] for event in last) == sorted(names)
     assert len(last[-1].id) == 100 * MARK
