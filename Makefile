@@ -1,5 +1,5 @@
 # make        builds build/taskproxy and the manual page build/man/taskproxy.json.5
-# make run    runs everything on this machine, with a stand-in upstream, until Ctrl-C      (PORT= UPSTREAM= KEY_FILE=)
+# make run    runs everything on this machine, with a stand-in upstream, until Ctrl-C      (PORT= UPSTREAM= KEY_FILE= ORIGIN=)
 # make test   runs lint, unit tests and scenario tests, one of which is chaos of 30 s      (NO_SKIPS=)
 # make test-hard  runs the scenario tests in random order, and chaos, on one busy core     (HARD_RUNS= HARD_SEED= HARD_CHAOS=)
 # make chaos  breaks parts of a running installation at random, and checks the answers     (MINUTES= SEED=)

@@ -33,7 +33,7 @@ install: build/taskproxy build/installed/taskproxy.json build/installed/taskprox
 	install -d -m 700 $(CONF_TARGET)/keys
 	$(call put,$(wildcard nginx/*.conf),$(DATADIR)/nginx)
 	sed -i 's|/usr/share/taskproxy|$(DATADIR)|' $(DESTDIR)$(DATADIR)/nginx/*.conf
-	$(call put,$(filter-out nginx/www/demo%,$(wildcard nginx/www/*)),$(DATADIR)/www)
+	$(call put,$(filter-out nginx/www/demo%,$(wildcard nginx/www/*.html nginx/www/*.css nginx/www/*.js)),$(DATADIR)/www)
 	$(call put,conf/unified-view.schema.json $(wildcard conf/openapi.yaml),$(DATADIR))
 	$(call put,$(wildcard conf/prometheus/*),$(DATADIR)/prometheus)
 	$(call put,build/installed/taskproxy.service build/installed/taskproxy@.service conf/systemd/taskproxy.socket,$(UNITDIR))

@@ -1,10 +1,15 @@
 #!/usr/bin/python3
 """`make run`, after the build: runs taskproxy with everything it needs, until Ctrl-C.
 
-Environment: PORT (default 8080); UPSTREAM=https://… and KEY_FILE=… for a real upstream instead of the stand-in.
+Environment: PORT (default 8080); UPSTREAM=https://… and KEY_FILE=… for a real upstream instead of the stand-in;
+ORIGIN=http://127.0.0.1:3000 for pages of that origin, for which there is a team with a token and a signed link.
 """
 
+import hashlib
+import json
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +22,7 @@ import stack
 BINARY = stack.ROOT / "build" / "taskproxy"
 PROGRAMS = ("nginx", "redis-server", "redis-cli", "openssl")
 TASK_SECONDS = 20
+TASKS = ("sora/task_demo", "sora/task_two", "kling/text2video/demo", "runway/demo_missing", "veo/veo-3.0/demo_fail")
 
 
 class Refusal(Exception):
@@ -28,12 +34,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     try:
-        port, upstream = wanted_port(), wanted_upstream()
+        port, upstream, origin = wanted_port(), wanted_upstream(), wanted_origin()
         check_parts()
         print("starting …", flush=True)
         with stack.Stack(binary=BINARY, port=port, upstream=upstream, every_provider=not upstream,
-                         task_seconds=TASK_SECONDS, nginx=False) as running:
-            tell(running, demo.serve(running))
+                         task_seconds=TASK_SECONDS, daemon=not origin, nginx=False) as running:
+            if origin:
+                tell(running, token=start_with_team(running, origin))
+                tell_link(running, origin)
+            else:
+                tell(running, page=demo.serve(running))
+            print("\nCtrl-C stops everything.", flush=True)
             return wait(running)
     except KeyboardInterrupt:
         return 0
@@ -75,6 +86,26 @@ def wanted_upstream() -> dict | None:
     return {"base_url": base_url, "key_file": os.path.abspath(key_file)}
 
 
+def wanted_origin() -> str | None:
+    origin = os.environ.get("ORIGIN") or None
+    if origin and not re.fullmatch(r"https?://[^/]+", origin):
+        raise Refusal(f"ORIGIN={origin} is not an origin, such as http://127.0.0.1:3000")
+    return origin
+
+
+def start_with_team(running: stack.Stack, origin: str) -> str:
+    """Starts the daemon and nginx with one team, which may use every provider. Returns its token."""
+    token = f"tp-{secrets.token_hex(16)}"
+    team = {"token_sha256": [hashlib.sha256(token.encode()).hexdigest()], "origins": [origin], "link_secret_file": "links",
+            "providers": sorted({route["provider"] for route in running.config["routes"]})}
+    running.write_key(secrets.token_hex(32), file=running.folder / "links")
+    (running.folder / "teams.json").write_text(json.dumps({"demo": team}, indent=2))
+    running.configure(access={"mode": "teams", "teams_file": "teams.json"})
+    running.daemon.start()
+    demo.serve(running)  # its page is not for teams, but its results are those of the stand-in
+    return token
+
+
 def check_key_file(path: Path) -> None:
     if not path.is_file():
         raise Refusal(f"KEY_FILE={path} does not exist or is not a file.")
@@ -94,30 +125,29 @@ def check_parts() -> None:
             raise Refusal(f"the program {program} is missing; `tests/install-packages run` installs it.")
 
 
-def tell(running: stack.Stack, page: str) -> None:
+def tell(running: stack.Stack, page: str | None = None, token: str | None = None) -> None:
+    curl = f"curl -H 'Authorization: Bearer {token}'" if token else "curl"
+    if page:
+        print(f"\nOpen this page in a browser to follow tasks to their videos:\n\n  {page}")
     if running.config["upstreams"]["main"]["base_url"] == running.standin.url:
         upstream = f"{running.standin.url}  (a stand-in; a new task takes {TASK_SECONDS} s)"
         task = "task_demo"
         more = f"""
-  curl -i {running.nginx.url}/v1/tasks/fal/fal-ai/pika/demo
-  curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task},kling/text2video/demo,runway/demo_missing,veo/veo-3.0/demo_fail'
+  {curl} -i {running.nginx.url}/v1/tasks/fal/fal-ai/pika/demo
+  {curl} -i '{running.nginx.url}/v1/tasks?ids=sora/{task},kling/text2video/demo,runway/demo_missing,veo/veo-3.0/demo_fail'
 
 Results, without the upstream's key: nginx sends it, or redirects to a signed URL
 
-  curl -L '{running.nginx.url}/v1/tasks/openai/video_demo/content/0?wait=60' -o keyed.mp4
-  curl -L '{running.nginx.url}/v1/tasks/sora/{task}/content/0?wait=60' -o redirected.mp4"""
+  {curl} -L '{running.nginx.url}/v1/tasks/openai/video_demo/content/0?wait=60' -o keyed.mp4
+  {curl} -L '{running.nginx.url}/v1/tasks/sora/{task}/content/0?wait=60' -o redirected.mp4"""
     else:
         upstream = running.config["upstreams"]["main"]["base_url"]
         task = "task_01jhjp54x0f759wceyasz6xrge"
         more = f"""
-  curl -i {running.nginx.url}/v1/tasks/sora/{task}
-  curl -i '{running.nginx.url}/v1/tasks?ids=sora/{task}'"""
+  {curl} -i {running.nginx.url}/v1/tasks/sora/{task}
+  {curl} -i '{running.nginx.url}/v1/tasks?ids=sora/{task}'"""
     workers = ", ".join(str(pid) for pid in running.daemon.workers())
     print(f"""
-Open this page in a browser to follow tasks to their videos:
-
-  {page}
-
 What is running:
 
   nginx      {running.nginx.url}
@@ -130,9 +160,22 @@ What is running:
 
 The same on the command line (repeatedly):
 
-  curl -i {running.nginx.url}/sora/v1/videos/{task}{more}
+  {curl} -i {running.nginx.url}/sora/v1/videos/{task}{more}""", flush=True)
 
-Ctrl-C stops everything.""", flush=True)
+
+def tell_link(running: stack.Stack, origin: str) -> None:
+    served = {route["provider"] for route in running.config["routes"]}
+    tasks = ",".join(task for task in TASKS if task.partition("/")[0] in served)
+    signed = running.daemon.run("--sign", "--team", "demo", "--tasks", tasks, "--ttl", "24h")
+    if signed.returncode:
+        raise Refusal(signed.stderr)
+    link = signed.stdout.strip()
+    print(f"""
+From a page of {origin}, for 24 hours, with this link for {tasks}:
+
+  link = '{link}'
+  new EventSource('{running.nginx.url}/v1/tasks/sora/task_demo?' + link).addEventListener('status', e => console.log(e.data))
+  (await fetch('{running.nginx.url}/v1/tasks?ids={tasks}&' + link)).json()""", flush=True)
 
 
 def wait(running: stack.Stack) -> int:

@@ -1,4 +1,4 @@
-// The page of demo.html: cards of tasks, all followed by one watch, with long polls.
+// The page of demo.html: cards of tasks, all followed by one watch.
 import { contentUrl, watchTasks } from '/taskproxy.js';
 
 const ENDED = ['succeeded', 'failed', 'cancelled', 'missing'];
@@ -119,7 +119,7 @@ async function follow() {
     history.replaceState(null, '', byId('again').href);
     if (!tasks.length) return;
     try {
-        for await (const view of watchTasks(tasks, { signal, onProblem, stream: false })) {
+        for await (const view of watchTasks(tasks, { signal, onProblem })) {
             byId('changes').textContent = ++changes;
             cards.get(`${view.provider}/${view.task_id}`)?.show(view);
         }

@@ -35,8 +35,8 @@ def test_all_files_are_installed_below_destdir(install, tmp_path):
     install(DESTDIR=tmp_path, PREFIX="/usr")
     providers = {f"etc/taskproxy/providers/{path.name}" for path in ROOT.glob("conf/providers/*.json")}
     nginx = {f"usr/share/taskproxy/nginx/{path.name}" for path in ROOT.glob("nginx/*.conf")}
-    nginx |= {f"usr/share/taskproxy/www/{path.name}" for path in ROOT.glob("nginx/www/*") if path.stem != "demo"}
-    expected = providers | nginx | {
+    pages = {f"usr/share/taskproxy/www/{name}" for name in ("console.css", "console.html", "console.js", "taskproxy.js")}
+    expected = providers | nginx | pages | {
         "etc/taskproxy/taskproxy.json",
         "usr/sbin/taskproxy",
         "usr/lib/sysusers.d/taskproxy.conf",

@@ -81,12 +81,30 @@ def test_every_quoted_log_line_exists():
 
 def test_downloads_that_make_run_prints_work(make_stack, capsys, tmp_path):
     stack = make_stack(every_provider=True, port=0, task_seconds=0, nginx=False)
-    run.tell(stack, demo.serve(stack))
+    run.tell(stack, page=demo.serve(stack))
     commands = re.findall(r"^  (curl -L .*)$", capsys.readouterr().out, re.MULTILINE)
     for number, command in enumerate(commands, 1):
         subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
         assert [file.read_bytes() for file in tmp_path.iterdir()] == number * [Video.body]
     assert len(commands) == 2
+
+
+def test_page_of_the_origin_of_make_run_can_read_with_the_link_and_curl_with_the_token(make_stack, capsys):
+    origin = "http://127.0.0.1:3000"
+    stack = make_stack(every_provider=True, port=0, daemon=False, nginx=False)
+    run.tell(stack, token=run.start_with_team(stack, origin))
+    run.tell_link(stack, origin)
+    told = capsys.readouterr().out
+    link = re.search(r"^  link = '(\S+)'$", told, re.MULTILINE)[1]
+    for url in re.findall(r"'http://[^/]+(/v1/tasks\S+)' \+ link", told):
+        answer = stack.get(url + link, {"Origin": origin})
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, origin)
+        assert "forbidden" not in answer.body.decode()
+    commands = re.findall(r"^  (curl .* -i .*)$", told, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(["sh", "-ec", command], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("HTTP/1.1 200 "), command
 
 
 def test_every_problem_is_caused_by_a_test():
