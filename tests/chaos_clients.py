@@ -11,6 +11,8 @@ CLIENTS, TASKS = 100, 50  # clients, and tasks that run at a time
 HUNG_AFTER, TIMEOUT = 5, 2  # seconds; the program's settings
 LONGEST = 2 * (HUNG_AFTER + 1) + TIMEOUT + 3  # seconds: both workers stopped in turn, then a query; and some more
 NAP = 0.05  # seconds; the clients measure how much longer such pauses take on a busy machine
+RAMP = 3  # seconds in which the clients begin
+FURTHER_TASKS = 2  # in a list
 WAIT = 5  # seconds that a request is held
 SILENCE = 40  # seconds without a byte of a stream, in which two comments are due
 ENDED = {"succeeded", "failed", "cancelled"}
@@ -32,7 +34,7 @@ class Reply(NamedTuple):
 class Clients:
     """All clients. `findings` are violations; `waiting` names the task that each client is following.
 
-    poll(), wait() and stream() follow one task until an answer says that it has ended, and return its document.
+    poll(), wait(), stream() and stream_of_list() follow a task until an answer says that it has ended, and return its document.
     """
 
     problems = PROBLEMS  # allowed in answers about one task
@@ -65,10 +67,11 @@ class Clients:
         return time.monotonic() - self._late
 
     async def _client(self, number: int, end: float) -> None:
-        how = (self.poll, self.wait, self.stream)[number % 3]
+        how = (self.poll, self.wait, self.stream, self.stream_of_list)[number % 4]
         name = f"client {number} ({how.__name__})"
-        token = self._tokens[number % len(self._tokens)]
+        token = self._tokens[number // 4 % len(self._tokens)]
         generation = 0
+        await asyncio.sleep(self._rng.uniform(0, RAMP))  # the upstream of the tests is slow to accept hundreds of connections
         while time.monotonic() < end:
             task = f"task_{generation}_{self._rng.randrange(TASKS)}"
             self.waiting[name] = task
@@ -98,10 +101,22 @@ class Clients:
         return document
 
     async def stream(self, task: str, token: str) -> dict:
-        """Opens the stream again, as a browser does, until an event says that the task has ended."""
-        while not (document := await self._one_stream(task, token)):
+        return await self._stream_until_ended(f"/v1/tasks/sora/{task}", [task], token)
+
+    async def stream_of_list(self, task: str, token: str) -> dict:
+        """Follows some more tasks of the same generation, too."""
+        generation = task.rpartition("_")[0]
+        tasks = [task, *(f"{generation}_{number}" for number in self._rng.sample(range(TASKS), FURTHER_TASKS))]
+        target = "/v1/tasks?ids=" + ",".join(f"sora/{one}" for one in tasks)
+        return await self._stream_until_ended(target, tasks, token)
+
+    async def _stream_until_ended(self, target: str, tasks: list, token: str) -> dict:
+        """Opens the stream again, as a browser does, until events say that all tasks have ended; returns the first one's document."""
+        ends = {}
+        while not ends.keys() >= set(tasks):
+            await self._one_stream(target, tasks, token, ends)
             await asyncio.sleep(0.3)
-        return document
+        return ends[tasks[0]]
 
     # Answers
 
@@ -165,39 +180,44 @@ class Clients:
 
     # Event streams
 
-    async def _one_stream(self, task: str, token: str) -> dict | None:
-        """The document of an event that says that the task has ended; None if the stream ends before it."""
+    async def _one_stream(self, target: str, tasks: list, token: str, ends: dict) -> None:
+        """Adds the documents of tasks that have ended to `ends`."""
         began = self._time()
-        reader, writer = await self._send(f"/v1/tasks/sora/{task}", token, accept="text/event-stream")
+        reader, writer = await self._send(target, token, accept="text/event-stream")
         try:
             status, headers = await self._head(reader)
             seconds = self._time() - began
             if status != 200 or headers.get("content-type") != "text/event-stream":
-                self._check(task, Reply(status, headers, await reader.read(), seconds))
-                return None
-            self._answers["stream"] += 1
-            return await self._events(task, reader)
+                self._check(tasks[0], Reply(status, headers, await reader.read(), seconds))
+                return
+            self._answers["stream" if len(tasks) == 1 else "stream of a list"] += 1
+            await self._events(tasks, reader, ends)
         finally:
             writer.close()
 
-    async def _events(self, task: str, reader) -> dict | None:
+    async def _events(self, tasks: list, reader, ends: dict) -> None:
         kind = b""
-        while True:
+        while not ends.keys() >= set(tasks):
             try:
                 line = await asyncio.wait_for(reader.readline(), SILENCE)
             except TimeoutError:
-                self._find(task, f"a stream without a byte for {SILENCE} s")
-                return None
+                return self._find(tasks[0], f"a stream without a byte for {SILENCE} s")
             if not line.endswith(b"\n"):
                 return None  # the worker has ended
             if line.startswith(b"event:"):
                 kind = line.removeprefix(b"event:").strip()
             elif line.startswith(b"data:"):
-                data = line.removeprefix(b"data:").strip()
-                self._check_keys(task, data)
-                self._check_document(task, 200 if kind == b"status" else json.loads(data)["status"], data)
-                if document := ended(data):
-                    return document
+                self._take_event(tasks, kind, line.removeprefix(b"data:").strip(), ends)
+
+    def _take_event(self, tasks: list, kind: bytes, data: bytes, ends: dict) -> None:
+        document = json.loads(data)
+        task = document.get("task_id", tasks[0])  # some problems concern all tasks
+        self._check_keys(task, data)
+        if task not in tasks:
+            self._find(tasks[0], f"an event about {task}")
+        self._check_document(task, 200 if kind == b"status" else document["status"], data)
+        if document.get("status") in ENDED:
+            ends[task] = document
 
     def summary(self) -> str:
         return f"{self._ends:,} ends learned; {self._answer_counts()}"

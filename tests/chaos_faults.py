@@ -149,8 +149,13 @@ class Faults:
         return self._set_wall(fault.choice % 3600)
 
     def _set_wall(self, seconds: int):
+        self._step(seconds)
+        return lambda: self._step(-seconds)
+
+    def _step(self, seconds: int) -> None:
+        """A worker that has not had a task before takes the view of another one, in Redis, for as old as the clock says."""
         self.stack.clock.set_wall(seconds)
-        return lambda: self.stack.clock.set_wall(-seconds)
+        self.add_apart(time.time(), time.time())
 
 
 PARTS = {

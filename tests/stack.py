@@ -251,7 +251,7 @@ class Stack:
     @property
     def upstream_ca(self) -> str:
         """The certificates that nginx trusts."""
-        return self.config["upstreams"]["main"].get("ca_file") or "/etc/ssl/certs/ca-certificates.crt"
+        return self.config["upstreams"].get("main", {}).get("ca_file") or "/etc/ssl/certs/ca-certificates.crt"
 
     def print_nginx(self) -> str:
         done = self.daemon.run("--print-nginx", binary=ROOT / "build/taskproxy")  # starts faster than the sanitizer build

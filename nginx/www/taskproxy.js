@@ -15,9 +15,10 @@
  *     then a request   because EventSource does not tell why a stream was refused
  *     long polls       instead of both, when streams are refused and requests are answered
  *
- * After a failure that may pass, the watch pauses and tries again, for as long as it takes. A failure that cannot pass, such
- * as a task that does not exist, is thrown as a TaskError. An expired link is replaced by one from getLink(). When the page
- * becomes visible or the network returns, a new attempt starts immediately: the connection may have died unnoticed.
+ * After a temporary failure, the watch pauses and tries again, for as long as it takes. A permanent failure, such as a task
+ * that does not exist, is thrown as a TaskError. An expired link is replaced by one from getLink(); without that option, it
+ * ends the watch. When the page becomes visible or the network returns, a new attempt starts immediately: the connection may
+ * have died unnoticed. watchTasks() follows up to 100 tasks in the same way.
  *
  * @typedef {object} Result  One file that the task has generated; `content` is the path to pass to contentUrl().
  * @property {string} type  'video', 'image', 'audio', …

@@ -21,6 +21,21 @@ PLAIN_BINARY = ROOT / "build" / "taskproxy"  # no sanitizers: they must be loade
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 
 
+# nginx
+
+
+def use_tls(stack) -> str:
+    """From its next start on, nginx has the TLS configuration that is commented out in site.conf; returns that file's text."""
+    site = (ROOT / "nginx" / "site.conf").read_text()
+    block = "".join(line[5:] + "\n" for line in site.splitlines() if line.startswith("#    "))
+    folder = stack.standin.folder
+    block = block.replace("listen [::]:443 ssl http2;", "").replace("listen 443 ", f"listen 127.0.0.1:{stack.nginx.port} ")
+    block = block.replace("/etc/ssl/certs/taskproxy.pem", f"{folder}/server.pem")
+    block = block.replace("/etc/ssl/private/taskproxy.key", f"{folder}/server.key")
+    stack.nginx.changes["listen 80;"] = block
+    return site
+
+
 # Requests to the sockets, without nginx
 
 

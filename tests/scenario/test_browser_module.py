@@ -5,6 +5,7 @@ import json
 import pytest
 
 from browsing import Browser
+from helpers import metric, use_tls
 from stack import Stack
 from teaming import in_seconds, link, teams_stack
 from watching import UNIFIED, end, quick, run
@@ -166,6 +167,25 @@ def test_sixty_tasks_on_one_connection(stack, open_page):
     assert wait_end(page) == "done"
     assert page.evaluate("watch.views.filter((view) => view.status === 'succeeded').length") == 60
     assert page.evaluate("new Set(watch.views.map((view) => view.task_id)).size") == 60
+
+
+def test_sixty_streams_on_one_page_need_http2(browser, make_stack):
+    """With HTTP/1.1, a browser opens six connections to a server, and further streams wait."""
+    stack = make_stack(**quick(), port=0, redis=False, nginx=False)
+    use_tls(stack)
+    stack.nginx.start()
+    run(stack, "7%")
+    page = browser.page(ignoreHTTPSErrors=True)
+    page.goto(f"https://127.0.0.1:{stack.nginx.port}/taskproxy.js")
+    names = [f"watch{number}" for number in range(60)]
+    for name in names:
+        watch(page, UNIFIED + name, name)
+    page.wait(f"[{', '.join(names)}].every((watch) => watch.views.length === 1)")
+    stack.wait_until(lambda: metric(stack, "streams") == 60, what="sixty streams")
+    end(stack)
+    page.wait(f"[{', '.join(names)}].every((watch) => watch.ended === 'done')")
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
+    page.close()
 
 
 def test_lost_network(stack, open_page):

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from parts import ROOT
+from helpers import use_tls
 from stack import Stack
 from teaming import bearer, teams_stack
 
@@ -236,13 +236,7 @@ def test_address_limit_gives_429_until_the_next_second(make_stack):
 
 def test_commented_out_tls_configuration_works(make_stack):
     stack = make_stack(nginx=False, redis=False, port=0)
-    site = (ROOT / "nginx" / "site.conf").read_text()
-    block = "".join(line[5:] + "\n" for line in site.splitlines() if line.startswith("#    "))
-    folder = stack.standin.folder
-    block = block.replace("listen [::]:443 ssl http2;", "").replace("listen 443 ", f"listen 127.0.0.1:{stack.nginx.port} ")
-    block = block.replace("/etc/ssl/certs/taskproxy.pem", f"{folder}/server.pem")
-    block = block.replace("/etc/ssl/private/taskproxy.key", f"{folder}/server.key")
-    stack.nginx.changes = {"listen 80;": block}
+    site = use_tls(stack)
     stack.nginx.start()
     context = ssl.create_default_context(cafile=stack.standin.ca_file)
     with connect_tls(stack, context) as client:

@@ -190,7 +190,7 @@ def test_teams_have_series_up_to_a_limit_and_a_removed_one_keeps_its_totals(make
     assert len([series for series in metrics if series.startswith("taskproxy_team_queries_total")]) == 101
     shown = stack.get("/status").json()["teams"]
     assert len(shown) == 101
-    assert shown[-1] == {"team": "", "queries": 2, "queries_refused": 0, "waits_refused": 0, "held": 0}
+    assert shown[-1] == {"team": "", "queries_per_minute": 0, "watchers": 0, "queries": 2, "queries_refused": 0, "waits_refused": 0, "held": 0}
 
     held = 'taskproxy_team_held_requests{team="t97"}'
     assert held in metrics
