@@ -1,6 +1,8 @@
 // One Chromium for tests in Python: node browser.cjs EXECUTABLE. Each line of standard input is a request, and each line of
 // standard output its answer: {"page": N, "do": METHOD, "args": […]} -> {"result": …} or {"error": TEXT}. Requests for different
 // pages run concurrently; an answer has the "id" of its request.
+//
+// Newer releases of playwright-core than 1.60 do not run with the Node.js of Debian 12.
 const { chromium } = require('playwright-core');
 const axe = require('axe-core');
 const { createInterface } = require('node:readline');
