@@ -153,7 +153,7 @@ class Faults:
         return lambda: self._step(-seconds)
 
     def _step(self, seconds: int) -> None:
-        """A worker that has not had a task before takes the view of another one, in Redis, for as old as the clock says."""
+        """It is also the clock of Redis, which then expires views and leases."""
         self.stack.clock.set_wall(seconds)
         self.add_apart(time.time(), time.time())
 

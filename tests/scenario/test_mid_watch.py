@@ -123,9 +123,11 @@ def test_breaker_sends_one_probe(make_stack):
     stack = make_stack(**quick(upstreams={"main": {"breaker_failures": 3, "breaker_pause": "500ms"}}))
     run(stack)
     tasks = [f"task_{number}" for number in range(5)]
-    with watched(stack, *tasks, problems=FAILING):
+    with watched(stack, *tasks, problems=FAILING) as streams:
         stack.standin.switch(status=500)
         stack.wait_log(BREAKS)
+        for stream in streams:
+            wait_problem(stream)
         stack.standin.reset_counts()
         stack.standin.wait_count(5)
         probes = [query.at for query in stack.standin.seen()]

@@ -96,7 +96,9 @@ def test_page_of_the_origin_of_make_run_can_read_with_the_link_and_curl_with_the
     run.tell_link(stack, origin)
     told = capsys.readouterr().out
     link = re.search(r"^  link = '(\S+)'$", told, re.MULTILINE)[1]
-    for url in re.findall(r"'http://[^/]+(/v1/tasks\S+)' \+ link", told):
+    urls = re.findall(r"'http://[^/]+(/v1/tasks\S+)' \+ link", told)
+    assert len(urls) == 2
+    for url in urls:
         answer = stack.get(url + link, {"Origin": origin})
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, origin)
         assert "forbidden" not in answer.body.decode()
