@@ -111,3 +111,10 @@ class Page:
 
     def close(self) -> None:
         self._ask("close")
+
+
+def one_browser():
+    """Makes a fixture."""
+    browser = Browser()
+    yield browser
+    browser.close()

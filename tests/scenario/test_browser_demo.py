@@ -3,7 +3,7 @@
 import pytest
 
 import demo
-from browsing import Browser
+from browsing import one_browser
 from shipped import PROVIDERS
 from stack import Stack
 
@@ -12,11 +12,7 @@ DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 VIDEOS = "[...document.querySelectorAll('video')]"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.close()
+browser = pytest.fixture(scope="module")(one_browser)
 
 
 @pytest.fixture

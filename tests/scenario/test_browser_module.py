@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from browsing import Browser
+from browsing import one_browser
 from helpers import metric, use_tls
 from stack import Stack
 from teaming import in_seconds, link, teams_stack
@@ -32,11 +32,7 @@ WATCH = """(async (what, options) => {{
 }})({what}, {options})"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.close()
+browser = pytest.fixture(scope="module")(one_browser)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from browsing import Browser
+from browsing import one_browser
 from parts import ROOT
 from stack import Stack
 from teaming import bearer, teams_stack
@@ -48,11 +48,7 @@ def test_page_has_no_inline_script_or_style():
 # In Chromium
 
 
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.close()
+browser = pytest.fixture(scope="module")(one_browser)
 
 
 @pytest.fixture(scope="module")
