@@ -65,6 +65,16 @@ int64_t max64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+int64_t seconds_up(int64_t ms)
+{
+    return ms <= 0 ? 0 : (ms + 999) / 1000;
+}
+
+int64_t seconds_down(int64_t ms)
+{
+    return ms <= 0 ? 0 : ms / 1000;
+}
+
 int64_t wall_ms(void)
 {
     struct timespec ts;

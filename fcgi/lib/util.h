@@ -29,6 +29,10 @@ char *xasprintf(const char *format, ...) PRINTF(1, 2) NEVER_NULL;
 int64_t min64(int64_t a, int64_t b);
 int64_t max64(int64_t a, int64_t b);
 
+/* Whole seconds, at least 0. */
+int64_t seconds_up(int64_t ms);
+int64_t seconds_down(int64_t ms);
+
 /* Milliseconds since 1970, by the wall clock. */
 int64_t wall_ms(void);
 

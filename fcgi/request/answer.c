@@ -112,16 +112,6 @@ static struct body body_of(const struct buf *text)
     return (struct body){.text = text->data, .text_len = text->len};
 }
 
-static int64_t seconds_up(int64_t ms)
-{
-    return ms <= 0 ? 0 : (ms + 999) / 1000;
-}
-
-static int64_t seconds_down(int64_t ms)
-{
-    return ms <= 0 ? 0 : ms / 1000;
-}
-
 /* "upstream-timeout" for "upstream_timeout": other caches write '-' in the tokens of Cache-Status. */
 static void add_detail(struct buf *head, enum problem problem)
 {

@@ -127,7 +127,7 @@ static void write_redirect(struct moment now, const struct snapshot *s, int64_t 
     int64_t left_ms = expiry != 0 ? expiry * 1000 - now.date_ms : snapshot_left_ms(s, now);
     buf_addf(lines,
              "Location: %s\r\nCache-Control: private, max-age=%lld\r\nReferrer-Policy: no-referrer\r\n", url,
-             (long long)(left_ms > 0 ? left_ms / 1000 : 0));
+             (long long)seconds_down(left_ms));
 }
 
 static void answer_row(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,

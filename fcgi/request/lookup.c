@@ -561,12 +561,18 @@ static void count_stale(const struct lookups *ls)
     }
 }
 
+/* The lookup whose result came from farthest away. */
+static const struct lookup *farthest(const struct lookups *ls)
+{
+    const struct lookup *l = &ls->items[0];
+    for (size_t i = 1; i < ls->n; i++)
+        l = ls->items[i].source > l->source ? &ls->items[i] : l;
+    return l;
+}
+
 enum answer_source lookups_source(const struct lookups *ls)
 {
-    enum answer_source source = ls->items[0].source;
-    for (size_t i = 1; i < ls->n; i++)
-        source = ls->items[i].source > source ? ls->items[i].source : source;
-    return source;
+    return farthest(ls)->source;
 }
 
 void lookups_answer(const struct lookups *ls, enum view_kind view, const struct answer_facts *request,
@@ -578,13 +584,12 @@ void lookups_answer(const struct lookups *ls, enum view_kind view, const struct 
     if (!lookups_are_list(ls))
         return answer_one(&ls->only, view, &facts, answer);
     facts.source = SOURCE_MEMORY;
-    for (size_t i = 0; i < ls->n; i++) {
-        if (ls->items[i].source > facts.source) {
-            facts.source = ls->items[i].source;
-            facts.problem = ls->items[i].problem;
-        }
-        facts.stored |= ls->items[i].stored;
+    if (farthest(ls)->source > SOURCE_MEMORY) {
+        facts.source = farthest(ls)->source;
+        facts.problem = farthest(ls)->problem;
     }
+    for (size_t i = 0; i < ls->n; i++)
+        facts.stored |= ls->items[i].stored;
     list_items(ls, items);
     answer_many(answer, &facts, items, ls->n_listed, view);
 }

@@ -79,11 +79,10 @@ static void add_task(struct buf *text, const struct task *task)
 static void add_problem(struct buf *text, enum problem problem, const char *request_id,
                         int64_t retry_after_ms, const struct task *task)
 {
-    int64_t seconds = retry_after_ms > 1000 ? (retry_after_ms + 999) / 1000 : 1;
     buf_puts(text, "data: ");
     problem_members(problem, request_id, text);
     if (problem_may_pass(problem))
-        buf_addf(text, ",\"retry_after\":%lld", (long long)seconds);
+        buf_addf(text, ",\"retry_after\":%lld", (long long)max64(1, seconds_up(retry_after_ms)));
     if (task != NULL)
         add_task(text, task);
     buf_puts(text, "}\n\n");

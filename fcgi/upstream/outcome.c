@@ -20,7 +20,7 @@ static void add_detail(const char *name, size_t len, const struct outcome_detail
     else if (strncmp(name, "key", len) == 0)
         buf_puts(out, d->key);
     else if (strncmp(name, "pause", len) == 0)
-        buf_add_int(out, (d->pause_ms + 999) / 1000);
+        buf_add_int(out, seconds_up(d->pause_ms));
     else if (strncmp(name, "why", len) != 0)
         abort(); /* the table is wrong */
     else if (d->why != NULL)
