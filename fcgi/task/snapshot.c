@@ -66,7 +66,7 @@ void etag_of(const void *data, size_t len, char etag[static ETAG_SIZE])
 /* A copy of the bytes. */
 static void set_view(struct view_bytes *view, const struct view_bytes *from)
 {
-    struct blob *blob = blob_new(from->data ? from->data : "", from->len);
+    struct blob *blob = blob_new(from->data, from->len);
     *view = (struct view_bytes){.data = blob->data, .len = blob->len, .whole = {.blob = blob}};
     etag_of(view->data, view->len, view->etag);
 }
@@ -78,8 +78,11 @@ struct snapshot *snapshot_new(const struct snapshot *draft, const struct snapsho
     *s = *draft;
     s->refs = 1;
     s->retry_after_ms = min64(draft->retry_after_ms, retry_after_max_ms);
-    for (size_t i = 0; i < VIEW_COUNT; i++)
-        set_view(&s->views[i], &draft->views[i]);
+    set_view(&s->views[VIEW_NATIVE], &draft->views[VIEW_NATIVE]);
+    set_view(&s->views[VIEW_UNIFIED], &draft->views[VIEW_UNIFIED]);
+    s->views[VIEW_KEYED] = (struct view_bytes){0};
+    if (draft->views[VIEW_KEYED].len > 0) /* most snapshots have none */
+        set_view(&s->views[VIEW_KEYED], &draft->views[VIEW_KEYED]);
     set_times(s, rules, now);
     return s;
 }
@@ -94,8 +97,10 @@ void snapshot_unref(struct snapshot *s)
 {
     if (s == NULL || --s->refs > 0)
         return;
-    for (size_t i = 0; i < VIEW_COUNT; i++)
-        blob_unref(s->views[i].whole.blob);
+    for (size_t i = 0; i < VIEW_COUNT; i++) {
+        if (s->views[i].whole.blob != NULL)
+            blob_unref(s->views[i].whole.blob);
+    }
     free(s);
 }
 
@@ -117,7 +122,7 @@ size_t snapshot_bytes(const struct snapshot *s)
 {
     size_t bytes = sizeof(*s);
     for (size_t i = 0; i < VIEW_COUNT; i++)
-        bytes += sizeof(struct blob) + s->views[i].len + 1;
+        bytes += s->views[i].whole.blob != NULL ? sizeof(struct blob) + s->views[i].len + 1 : 0;
     return bytes;
 }
 
