@@ -148,6 +148,19 @@ TEST(etag_is_a_strong_validator_of_the_bytes)
     snapshot_unref(b);
 }
 
+TEST(third_view_takes_memory_only_if_there_is_one)
+{
+    static const char keyed[] = "{\"needs_key\":true}";
+    struct snapshot *without = made((struct snapshot){.state = STATE_SUCCEEDED});
+    struct snapshot *with = made((struct snapshot){
+        .state = STATE_SUCCEEDED, .views[VIEW_KEYED] = {.data = keyed, .len = sizeof(keyed) - 1}});
+    assert_int_equal(snapshot_bytes(with) - snapshot_bytes(without), sizeof(struct blob) + sizeof(keyed));
+    assert_ptr_equal(snapshot_view(without, VIEW_KEYED), &without->views[VIEW_UNIFIED]);
+    assert_ptr_equal(snapshot_view(with, VIEW_KEYED), &with->views[VIEW_KEYED]);
+    snapshot_unref(without);
+    snapshot_unref(with);
+}
+
 TEST(snapshot_lives_while_referenced)
 {
     struct snapshot *s = made((struct snapshot){.state = STATE_RUNNING});
@@ -382,6 +395,7 @@ int main(void)
         cmocka_unit_test(retry_after_is_respected_up_to_a_limit),
         cmocka_unit_test(retry_after_does_not_extend_an_ended_task_past_its_urls),
         cmocka_unit_test(etag_is_a_strong_validator_of_the_bytes),
+        cmocka_unit_test(third_view_takes_memory_only_if_there_is_one),
         cmocka_unit_test(snapshot_lives_while_referenced),
         cmocka_unit_test(snapshot_round_trips_through_redis),
         cmocka_unit_test(value_of_another_provider_file_is_not_used),
