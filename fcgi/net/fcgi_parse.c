@@ -87,8 +87,8 @@ static int accept_record(int expected, const struct record *record)
 {
     if (record->type != expected)
         return -1;
-    /* When libfcgi switches to the next stream it does not skip the padding, and parses it as records. */
-    if (record->padding > 0 && (expected == BEGIN_REQUEST || (expected == PARAMS && record->len == 0)))
+    /* libfcgi does not skip the padding of a record that ends a stream, and would parse it as records. */
+    if (record->padding > 0 && (expected == BEGIN_REQUEST || record->len == 0))
         return -1;
     if (expected == BEGIN_REQUEST)
         return begin_is_good(record) ? PARAMS : -1;

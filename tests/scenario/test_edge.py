@@ -44,6 +44,7 @@ HOSTILE = {
         padded_with(begin(), values("FCGI_MAX_CONNS")) + stream(PARAMS, PARAMS_OF_TASK) + REST,
     "records hidden in the padding behind the names":
         begin() + record(PARAMS, PARAMS_OF_TASK) + padded_with(record(PARAMS), values("FCGI_MAX_CONNS")) + REST,
+    "padding behind the body": begin() + stream(PARAMS, PARAMS_OF_TASK) + record(STDIN, b"x") + record(STDIN, padding=255),
     "an unknown type": record(77, b"what is this"),
     "type 0": record(0),
     "an unknown type inside a request": begin() + record(200, b"x") + stream(PARAMS, PARAMS_OF_TASK) + REST,
@@ -110,7 +111,7 @@ def test_pairs_may_span_records_and_records_may_be_padded(worker):
     packed = pairs(task_params(TASK, HTTP_X_LONG="y" * 10_000))
     records = b"".join(record(PARAMS, packed[at : at + 7], padding=at % 5) for at in range(0, len(packed), 7))
     with Connection(worker) as connection:
-        connection.send(begin() + records + record(PARAMS) + record(STDIN, padding=255))
+        connection.send(begin() + records + record(PARAMS) + record(STDIN, b"x", padding=255) + record(STDIN))
         assert connection.read_answer()[0] == 200
         assert connection.ask(task_params(TASK, HTTP_X_LONG="y" * 60_000))[0] == 200
 

@@ -65,8 +65,8 @@ static void add_whole_request(void)
     add_record(PARAMS, 1, one_param, 5, 3);
     add_record(PARAMS, 1, one_param + 5, sizeof(one_param) - 6, 7);
     add_record(PARAMS, 1, NULL, 0, 0);
-    add_record(STDIN, 1, "body", 4, 0);
-    add_record(STDIN, 1, NULL, 0, 255);
+    add_record(STDIN, 1, "body", 4, 255);
+    add_record(STDIN, 1, NULL, 0, 0);
 }
 
 TEST(complete_request_is_accepted)
@@ -104,6 +104,10 @@ TEST(padding_that_libfcgi_would_parse_as_records_is_bad)
     add_begin(1, 1);
     add_record(PARAMS, 1, ONE_PARAM, 0);
     add_record(PARAMS, 1, NULL, 0, 8);
+    assert_int_equal(check(), FCGI_PARSE_BAD);
+    wire.len -= 16;
+    add_record(PARAMS, 1, NULL, 0, 0);
+    add_record(STDIN, 1, NULL, 0, 8);
     assert_int_equal(check(), FCGI_PARSE_BAD);
 }
 
