@@ -43,7 +43,7 @@ def request(params: dict, body: bytes = b"", flags: int = KEEP_CONN, request_id:
 
 def task_params(target: str, method: str = "GET", **more) -> dict:
     """The parameters that the shipped nginx files pass for this request; `more` adds to or replaces them."""
-    return {"REQUEST_METHOD": method, "REQUEST_URI": target, "REQUEST_ID": "0123456789abcdef0123456789abcdef", **more}
+    return {"REQUEST_METHOD": method, "REQUEST_URI": target, **more}
 
 
 class Closed(Exception):

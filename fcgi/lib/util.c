@@ -1,6 +1,7 @@
 /* util: see util.h. */
 #include "lib/util.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <poll.h>
@@ -232,10 +233,20 @@ void sha256_hex(const void *data, size_t len, size_t n_digits, char *out)
     hex_encode(digest, n_digits / 2, out);
 }
 
+/* Asks the kernel for several callers at once: a system call for each would be a noticeable part of a hit's time. */
 void random_bytes(void *out, size_t len)
 {
-    if (getentropy(out, len) < 0)
-        abort(); /* more than 256 bytes, or a kernel without getrandom(2) */
+    static unsigned char pool[256];
+    static size_t left;
+    assert(len <= sizeof(pool));
+    if (left < len) {
+        if (getentropy(pool, sizeof(pool)) < 0)
+            abort(); /* a kernel without getrandom(2) */
+        left = sizeof(pool);
+    }
+    left -= len;
+    memcpy(out, pool + left, len);
+    explicit_bzero(pool + left, len); /* it may be a secret now */
 }
 
 bool is_writable(int fd, int within_ms)

@@ -81,7 +81,7 @@ void sha256(const void *data, size_t len, unsigned char out[static 32]);
 /* Its first `n_digits` lower-case hex digits, at most 64 and an even number, and a NUL. */
 void sha256_hex(const void *data, size_t len, size_t n_digits, char *out);
 
-/* `len` random bytes from the kernel, at most 256. */
+/* `len` random bytes from the kernel, at most 256. After a fork without exec, parent and child would get the same ones. */
 void random_bytes(void *out, size_t len);
 
 /* Whether a write to the descriptor would succeed or fail at once rather than block, now or within the time. */

@@ -146,7 +146,7 @@ def test_only_an_ended_task_is_cacheable_by_clients(make_frozen):
     assert (older.headers["x-cache"], older.headers["age"], older.headers["retry-after"]) == ("HIT", "1", "2")
 
 
-def test_request_id_comes_from_nginx_if_it_is_valid(stack):
+def test_worker_makes_the_request_id_or_takes_a_valid_one_from_nginx(stack):
     ids = {stack.task("t").headers["x-request-id"] for _ in range(2)}
     assert len(ids) == 2
     assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in ids)

@@ -45,6 +45,7 @@ def stack(upstream):
         write_teams(stack, {"web": {"providers": ["openai"], "origins": [PAGE]}, "film": {"providers": []}, "music": {"providers": ["openai"]}})
         stack.daemon.start()
         stack.nginx.changes["alert;"] = "info;"
+        stack.nginx.changes["#fastcgi_param REQUEST_ID"] = "fastcgi_param REQUEST_ID"
         stack.nginx.changes["limit_conn taskproxy_content 32;"] = "limit_conn taskproxy_content 2;"
         stack.nginx.start()
         yield stack
@@ -206,6 +207,17 @@ def test_web_server_that_cannot_send_the_key(stack, files, server):
     assert KEY not in str(refused)
     redirect = ask(content("elsewhere"))
     assert (redirect.status, redirect.headers["location"]) == (302, ELSEWHERE)
+
+
+@pytest.mark.parametrize("task, status", [("t", 200), ("500", 502), ("elsewhere", 302)])
+def test_download_has_the_request_id_of_the_worker(stack, task, status):
+    given = f"lb-{task}"
+    answers = [get(stack, task, "HEAD"), get(stack, task, "HEAD", X_Request_Id=given)]
+    assert [answer.status for answer in answers] == [status, status]
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert re.fullmatch("[0-9a-f]{32}", ids[0]) and ids[1] == given
+    log = stack.folder / "access.log"
+    stack.wait_until(lambda: all(f" id={name} " in log.read_text() for name in ids), what="both in the log")
 
 
 def test_downloads_are_counted(stack):

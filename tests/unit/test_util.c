@@ -152,11 +152,15 @@ TEST(hex_and_sha256_match_known_values)
 
 TEST(random_bytes_differ)
 {
-    unsigned char a[32] = {0}, b[32] = {0};
-    random_bytes(a, sizeof(a));
-    random_bytes(b, sizeof(b));
-    assert_memory_not_equal(a, b, sizeof(a));
-    random_bytes(NULL, 0);
+    unsigned char given[100][16], all[256];
+    for (size_t i = 0; i < 100; i++) { /* more than one system call gives */
+        random_bytes(given[i], sizeof(given[i]));
+        for (size_t k = 0; k < i; k++)
+            assert_memory_not_equal(given[i], given[k], sizeof(given[i]));
+    }
+    random_bytes(all, sizeof(all));
+    for (size_t i = 0; i + 16 <= sizeof(all); i++)
+        assert_memory_not_equal(all + i, given[99], sizeof(given[99]));
 }
 
 TEST(read_full_and_write_full_transfer_all_bytes_or_fail)
