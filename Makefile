@@ -5,7 +5,7 @@
 # make chaos  breaks parts of a running installation at random, and checks the answers     (MINUTES= SEED=)
 # make soak   follows 100,000 tasks an hour, and checks that memory and descriptors stay flat (HOURS=)
 # make test-production  executes the commands of conf/production.md on two Debian hosts   (RELEASE=)
-# make bench  measures taskproxy, side by side with reference programs                     (BENCH= BENCH_SECONDS=)
+# make bench  measures taskproxy, side by side with reference programs                     (BENCH= BENCH_SECONDS= BENCH_QUICK=)
 # make fuzz   runs each fuzzer for a minute                                                (FUZZ_SECONDS=)
 #
 # make deb    builds a Debian package: build/taskproxy_VERSION_ARCHITECTURE.deb
@@ -76,7 +76,7 @@ soak:
 	@/usr/bin/python3 tests/soak.py
 
 bench:
-	$(INSTALL) build run bench
+	$(INSTALL) build run bench $(filter peers,$(BENCH))
 	$(AGAIN) build/taskproxy bench-programs
 	@/usr/bin/python3 tests/bench/bench.py
 

@@ -1,6 +1,6 @@
 /* ask: sends requests to an HTTP server on loopback and prints the latency of each.
  *
- *     ask PORT CONNECTIONS WARM_PATH < PATHS
+ *     ask PORT CONNECTIONS WARM_PATH [HEADER] < PATHS
  *
  * All connections are opened, and each requests WARM_PATH, so that the server has accepted all of them before
  * the clock starts. Then they request the paths on standard input, one per line: the first ones all at once,
@@ -94,8 +94,10 @@ static void put_questions(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
-        errx(EXIT_FAILURE, "usage: ask PORT CONNECTIONS WARM_PATH < PATHS");
+    if (argc < 4 || argc > 5)
+        errx(EXIT_FAILURE, "usage: ask PORT CONNECTIONS WARM_PATH [HEADER] < PATHS");
+    if (argc == 5)
+        client_use_header(argv[4]);
     n_connections = strtoul(argv[2], NULL, 10);
     connections = calloc(n_connections, sizeof(*connections));
     epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+static char common_header[CLIENT_PATH_SIZE];
+
 double client_now_ms(void)
 {
     struct timespec t;
@@ -59,11 +61,16 @@ void client_open(struct client *c, int port, int epoll)
         err(EXIT_FAILURE, "epoll_ctl");
 }
 
+void client_use_header(const char *header)
+{
+    snprintf(common_header, sizeof(common_header), "%s\r\n", header);
+}
+
 void client_ask(struct client *c, const char *path, const char *headers)
 {
-    char question[2 * CLIENT_PATH_SIZE + 256];
-    int len =
-        snprintf(question, sizeof(question), "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", path, headers);
+    char question[3 * CLIENT_PATH_SIZE + 256];
+    int len = snprintf(question, sizeof(question), "GET %s HTTP/1.1\r\nHost: localhost\r\n%s%s\r\n", path,
+                       common_header, headers);
     c->len = 0;
     c->data[0] = '\0';
     if (send(c->fd, question, (size_t)len, MSG_NOSIGNAL) != len)

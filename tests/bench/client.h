@@ -25,6 +25,9 @@ char (*client_read_paths(size_t *ret_n))[CLIENT_PATH_SIZE];
 /* Connects, or exits. The epoll events of the connection have the client as their data.ptr. */
 void client_open(struct client *c, int port, int epoll);
 
+/* Adds this header, "Name: value", to each request from now on. */
+void client_use_header(const char *header);
+
 /* Sends a request with additional headers ("Name: value\r\n" each), and discards earlier data. */
 void client_ask(struct client *c, const char *path, const char *headers);
 

@@ -1,6 +1,6 @@
 /* follow: clients that follow tasks, each on its own connection, and what each of them reads, and when.
  *
- *     follow PORT MANNER SECONDS PERIOD_MS < PATHS
+ *     follow PORT MANNER SECONDS PERIOD_MS [HEADER] < PATHS
  *
  * Each line of standard input is the path that one client requests; a "*" in it is replaced by a number that
  * is different each time. They start at random times within the first PERIOD_MS. MANNER is one of these:
@@ -200,8 +200,10 @@ static enum manner manner_by_name(const char *name)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
-        errx(EXIT_FAILURE, "usage: follow PORT ask|poll|wait|stream SECONDS PERIOD_MS < PATHS");
+    if (argc < 5 || argc > 6)
+        errx(EXIT_FAILURE, "usage: follow PORT ask|poll|wait|stream SECONDS PERIOD_MS [HEADER] < PATHS");
+    if (argc == 6)
+        client_use_header(argv[5]);
     manner = manner_by_name(argv[2]);
     period_ms = atof(argv[4]);
     char(*paths)[CLIENT_PATH_SIZE] = client_read_paths(&n_followers);

@@ -134,9 +134,9 @@ def wrk(url: str, *more: str) -> tuple:
     return int(requests), float(seconds)
 
 
-def ask(port: int, connections: int, paths: list) -> list:
+def ask(port: int, connections: int, paths: list, *header: str, warm: str = "/warm") -> list:
     """Requests each of the paths with ask.c; returns the milliseconds of each answer."""
-    done = subprocess.run([PROGRAMS / "ask", str(port), str(connections), "/warm"], input="\n".join(paths),
+    done = subprocess.run([PROGRAMS / "ask", str(port), str(connections), warm, *header], input="\n".join(paths),
                           stdout=subprocess.PIPE, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
 
@@ -152,9 +152,9 @@ class Seen:
     says: str  # the progress, or "ended"
 
 
-def follow(port: int, manner: str, seconds: float, paths: list, period: float = 1) -> list:
+def follow(port: int, manner: str, seconds: float, paths: list, period: float = 1, header: tuple = ()) -> list:
     """Runs follow.c with one client for each path, for this long or until the tasks have ended; returns what they read."""
-    command = [PROGRAMS / "follow", str(port), manner, str(seconds), str(1000 * period)]
+    command = [PROGRAMS / "follow", str(port), manner, str(seconds), str(1000 * period), *header]
     done = subprocess.run(command, input="\n".join(paths), stdout=subprocess.PIPE, text=True, check=True)
     lines = (line.split() for line in done.stdout.splitlines())
     return [Seen(int(client), float(due) / 1000, float(at) / 1000, int(status), says) for client, due, at, status, says in lines]
@@ -177,6 +177,9 @@ class Table:
 
     def row(self, name: str, *values: str) -> None:
         self._rows.append((name, *values))
+
+    def note(self, text: str) -> None:
+        self._verdicts.append(f"   {text}")
 
     def hold(self, what: str, good: bool) -> None:
         self.good = self.good and good
