@@ -346,6 +346,7 @@ class Nginx(Process):
         self._http = http
         self._access_log = access_log
         self.changes = {}  # {text in the shipped files: replacement}, from the next start on
+        self.variables = {}  # additional environment variables, likewise
 
     @property
     def url(self) -> str | None:
@@ -381,7 +382,8 @@ class Nginx(Process):
         pid_file.unlink(missing_ok=True)  # nginx writes it when it listens
         self.passed = [port.open() for port in self.ports]
         inherited = {"NGINX": "".join(f"{number};" for number in self.passed)} if self.passed else {}
-        self.spawn(["nginx", "-p", str(prefix), "-c", "nginx.conf", "-e", str(self.log_path)], {**os.environ, **inherited})
+        variables = {**os.environ, **self.variables, **inherited}
+        self.spawn(["nginx", "-p", str(prefix), "-c", "nginx.conf", "-e", str(self.log_path)], variables)
         # nginx misses a signal that arrives after it wrote the pid file and before it blocks signals to start its workers.
         self.wait_ready(lambda: pid_file.exists() and children_of(self.pid))
 
@@ -399,7 +401,7 @@ class Nginx(Process):
         """Writes the shipped files, changed only in address and logs, and a minimal nginx.conf around them."""
         shipped = self.prefix / "taskproxy"
         shipped.mkdir(parents=True, exist_ok=True)
-        (shipped / "upstream.conf").write_text(self.stack.print_nginx())
+        cached = "nginx_cache" in self.stack.config
         address = f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
         status_ports = f" listen 127.0.0.1:{self.status_port};" if self.port else ""
         access_log = f"{self.stack.folder}/access.log taskproxy" if self._access_log else "off"
@@ -410,15 +412,17 @@ class Nginx(Process):
             "/var/log/nginx/taskproxy-error.log": str(self.log_path),
             "/etc/ssl/certs/ca-certificates.crt": self.stack.upstream_ca,
             "/usr/share/taskproxy/www": f"{shipped}/www",
+            "/run/taskproxy-cache": f"{self.prefix}/taskproxy-cache",
+            **({"#include taskproxy/taskproxy-cache.conf": "include taskproxy/taskproxy-cache.conf"} if cached else {}),
             **self.changes,
         }
         shutil.copytree(ROOT / "nginx" / "www", shipped / "www", dirs_exist_ok=True)
-        for file in (ROOT / "nginx").glob("*.conf"):
-            text = file.read_text()
+        texts = {file.name: file.read_text() for file in (ROOT / "nginx").glob("*.conf")}
+        for name, text in {**texts, "upstream.conf": self.stack.print_nginx()}.items():
             for shipped_text, ours in changes.items():
                 text = text.replace(shipped_text, ours)
             text = text.replace(f"listen {address};", f"listen {address} backlog=4096;", 1)
-            ((shipped if file.name != "site.conf" else self.prefix) / file.name).write_text(text)
+            ((shipped if name != "site.conf" else self.prefix) / name).write_text(text)
         (self.prefix / "tmp").mkdir(exist_ok=True)
         places = "".join(f"{kind}_temp_path tmp/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         user = f"user {WEB_GROUP};\n" if os.geteuid() == 0 else ""

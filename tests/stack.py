@@ -98,7 +98,7 @@ class Stack:
     """All parts. Those that are switched off are not started on entry; tests can start them later.
 
     binary      the daemon's; default: $TASKPROXY_BINARY or build/asan/taskproxy
-    config      merged into the configuration below; None removes a member
+    config      merged into the configuration below; None removes a member. With "nginx_cache", nginx has taskproxy-cache.conf
     providers   {"sora": {…}} merged into the shipped provider files
     redis       False also leaves "redis" out of the configuration
     upstream    {"base_url": …, "key_file": …, "ca_file": …} instead of the stand-in

@@ -75,6 +75,13 @@ static const char *refuse_hook_secret(const void *value)
                                              : "the secret may contain letters, digits and - . _ ~ only";
 }
 
+/* nginx counts in whole seconds. */
+static const char *refuse_part_of_second(const void *value)
+{
+    int64_t ms = *(const int64_t *)value;
+    return ms == 0 || ms >= SECONDS ? NULL : "must be \"0s\", or at least \"1s\"";
+}
+
 /* ---- the table ---- */
 
 #define UPSTREAM struct conf_upstream
@@ -205,6 +212,11 @@ static const struct field conf_fields[] = {
     FIELD("cache", S_OBJECT, CONF, cache, "{}", "what to keep, and for how long", .table = &cache_table),
     FIELD("limits", S_OBJECT, CONF, limits, "{}", "limits of one worker", .table = &limits_table),
     FIELD("access", S_OBJECT, CONF, access, "{}", "access control", .table = &access_table),
+    FIELD(
+        "nginx_cache", S_DURATION, CONF, nginx_cache_ms, "\"0s\"",
+        "how long nginx may repeat an answer from its own cache, if taskproxy-cache.conf is included: \"1s\" "
+        "to \"10s\"; 0s: not at all",
+        .max = 10 * SECONDS, .refuse = refuse_part_of_second),
     FIELD("drain", S_DURATION, CONF, drain_ms, "\"30s\"",
           "how long a worker that is stopping may finish its requests", .min = 100, .max = HOURS),
     FIELD("hung_after", S_DURATION, CONF, hung_after_ms, "\"10s\"",
@@ -450,6 +462,10 @@ static char *finish_access(struct conf *conf)
     if (access->mode != ACCESS_OPEN && access->teams_file == NULL)
         return conf_error(conf, "/access/mode: \"%s\" needs a teams_file",
                           access->mode == ACCESS_TEAMS ? "teams" : "nginx");
+    if (access->mode == ACCESS_NGINX && conf->nginx_cache_ms > 0)
+        return conf_error(conf,
+                          "/nginx_cache: is not possible in the mode \"nginx\": the cache would not know "
+                          "the teams");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
         return conf_error(conf, "/access/ownership: needs the mode \"teams\" or \"nginx\"");
     if (access->ownership != OWNERSHIP_NONE && conf->redis.address == NULL)

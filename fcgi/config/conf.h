@@ -105,11 +105,12 @@ struct conf {
     struct conf_cache cache;
     struct conf_limits limits;
     struct conf_access access;
-    int64_t drain_ms;      /* how long a worker that is stopping may finish its requests */
-    int64_t hung_after_ms; /* a worker whose loop is blocked for longer is replaced */
-    int log_level;         /* enum log_level */
-    int log_format;        /* enum log_format */
-    bool audit;            /* log who claims, reads and is refused tasks */
+    int64_t nginx_cache_ms; /* how long nginx may repeat an answer; 0: not at all */
+    int64_t drain_ms;       /* how long a worker that is stopping may finish its requests */
+    int64_t hung_after_ms;  /* a worker whose loop is blocked for longer is replaced */
+    int log_level;          /* enum log_level */
+    int log_format;         /* enum log_format */
+    bool audit;             /* log who claims, reads and is refused tasks */
 
     struct files *files;                /* all files that were read */
     struct schema_source source;        /* (ref) the configuration file itself, and these files */

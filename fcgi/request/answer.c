@@ -7,6 +7,7 @@
 #include <strings.h>
 
 enum { HEAD_MAX = 16 * 1024, WANTED_HEADERS_MAX = 1024, TEXT_MAX = 1024 * 1024 };
+enum { REPEATED_MAX = 8 * 1024 }; /* bytes; limits the files of nginx's cache */
 
 #define WORD "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
@@ -186,23 +187,56 @@ bool answer_etag_matches(const char *list, const char *etag)
     return false;
 }
 
+/* The last second, since 1970, in which nginx may repeat an answer of `len` bytes that is fresh for `left_ms`; 0: none.
+ * nginx compares whole seconds, so a second that is not over when the answer expires does not count. */
+static int64_t repeat_until_s(const struct answer_facts *facts, int64_t left_ms, size_t len)
+{
+    int64_t ms = min64(facts->repeat_ms, left_ms), until_s = (facts->now.date_ms + ms) / 1000 - 1;
+    bool repeatable = ms > 0 && facts->source != SOURCE_STALE && len <= REPEATED_MAX;
+    return repeatable && until_s >= facts->now.date_ms / 1000 ? until_s : 0;
+}
+
+/* The headers that depend on the time. nginx cannot count, so a repeatable answer lists their values for each second:
+ * "X-Taskproxy-Times: 8=17/2 9=18/1" has the last digit of the second, Age and Retry-After (taskproxy-cache.conf). */
+static void add_times(struct buf *head, const struct answer_facts *facts, int64_t age_ms, int64_t retry_ms,
+                      int64_t until_s)
+{
+    add_number(head, "Age: ", seconds_down(age_ms), "\r\n");
+    if (retry_ms > 0)
+        add_number(head, "Retry-After: ", seconds_up(retry_ms), "\r\n");
+    if (until_s == 0)
+        return;
+    add_number(head, "X-Accel-Expires: @", until_s, "\r\nX-Taskproxy-Times:");
+    for (int64_t s = facts->now.date_ms / 1000; s <= until_s; s++) {
+        int64_t later_ms = max64(s * 1000 - facts->now.date_ms, 0);
+        add_number(head, " ", s % 10, "=");
+        add_number(head, "", seconds_down(age_ms + later_ms), "/");
+        if (retry_ms > 0)
+            buf_add_int(head, seconds_up(max64(retry_ms - later_ms, 1)));
+    }
+    buf_puts(head, "\r\n");
+}
+
 /* A client may keep the view of an ended task until its URLs expire. It should request that of a running task
  * again, but not before the task can have changed. */
-static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s)
+static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                          int64_t until_s)
 {
-    int64_t left_ms = snapshot_left_ms(s, facts->now), age = seconds_down(facts->now.ms - s->since_ms);
-    add_number(&a->head, "Age: ", age, "\r\n");
+    int64_t left_ms = snapshot_left_ms(s, facts->now), age_ms = facts->now.ms - s->since_ms;
     if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
         bool stale = facts->source == SOURCE_STALE;
-        int64_t wait = seconds_up(stale || left_ms < facts->retry_after_ms ? facts->retry_after_ms : left_ms);
-        add_number(&a->head, "Cache-Control: private, no-cache\r\nRetry-After: ", wait ? wait : 1, "\r\n");
+        int64_t wait_ms = stale || left_ms < facts->retry_after_ms ? facts->retry_after_ms : left_ms;
+        add_times(&a->head, facts, age_ms, max64(wait_ms, 1), until_s);
+        buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
         return;
     }
+    add_times(&a->head, facts, age_ms, 0, until_s);
     int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now.date_ms;
     if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
         left_ms = urls_left_ms;
     /* The client subtracts the Age (RFC 9111, 4.2.3). */
-    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + age, "\r\n");
+    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + seconds_down(age_ms),
+               "\r\n");
 }
 
 /* Vary and, if a page may read the answer, the CORS headers. */
@@ -234,13 +268,22 @@ static void add_etag(struct buf *head, const char *etag)
     buf_puts(head, "\r\n");
 }
 
-/* The headers that depend on the view. A status 200 becomes 304 if the client has the view. */
-static void begin_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                       const char *etag, int status)
+/* A status 200 becomes 304 if the client has the view. Of a repeatable answer, nginx compares the tag, and needs the
+ * view. */
+static int status_of_view(const struct answer_facts *facts, const char *etag, int64_t until_s)
 {
-    begin(a, facts, status == 200 && answer_etag_matches(facts->if_none_match, etag) ? 304 : status);
-    add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
-    add_freshness(a, facts, s);
+    return until_s == 0 && answer_etag_matches(facts->if_none_match, etag) ? 304 : 200;
+}
+
+/* The headers that depend on the view, which has `len` bytes. */
+static void begin_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
+                       const char *etag, size_t len, int status)
+{
+    int64_t left_ms = snapshot_left_ms(s, facts->now);
+    int64_t until_s = status == 200 ? repeat_until_s(facts, left_ms, len) : 0;
+    begin(a, facts, status == 200 ? status_of_view(facts, etag, until_s) : status);
+    add_cache_status(a, facts, left_ms);
+    add_freshness(a, facts, s, until_s);
     add_etag(&a->head, etag);
     add_readers(&a->head, facts);
 }
@@ -249,7 +292,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
                  enum view_kind kind)
 {
     const struct view_bytes *view = snapshot_view(s, kind);
-    begin_view(a, facts, s, view->etag, facts->no_content ? 204 : 200);
+    begin_view(a, facts, s, view->etag, view->len, facts->no_content ? 204 : 200);
     if (a->status != 200)
         buf_puts(&a->head, "\r\n");
     else
@@ -261,7 +304,7 @@ void answer_part(struct answer *a, const struct answer_facts *facts, const struc
 {
     char etag[ETAG_SIZE];
     etag_of(text->data, text->len, etag);
-    begin_view(a, facts, s, etag, status);
+    begin_view(a, facts, s, etag, text->len, status);
     a->text = *text;
     if (a->status == 304)
         buf_puts(&a->head, "\r\n");
@@ -322,15 +365,21 @@ struct list_facts {
     int64_t change_ms; /* when a running task can have changed; 0: none is running */
     int64_t ttl_ms;    /* the shortest freshness */
     int64_t age_ms;    /* of the oldest */
+    size_t len;        /* of the views */
+    bool complete;     /* all have a view */
 };
 
-static struct list_facts facts_of_list(struct moment now, const struct answer_item *items, size_t n)
+static struct list_facts facts_of_list(struct moment now, const struct answer_item *items, size_t n,
+                                       enum view_kind kind)
 {
-    struct list_facts list = {.ttl_ms = INT64_MAX};
+    struct list_facts list = {.ttl_ms = INT64_MAX, .complete = true};
     for (size_t i = 0; i < n; i++) {
         const struct snapshot *s = items[i].snapshot;
-        if (s == NULL)
+        if (s == NULL) {
+            list.complete = false; /* the problem in its place has the request's id */
             continue;
+        }
+        list.len += snapshot_view(s, kind)->len;
         int64_t left_ms = snapshot_left_ms(s, now);
         left_ms = left_ms > 0 ? left_ms : 1;
         if (!state_ended(s->state) && (list.change_ms == 0 || left_ms < list.change_ms))
@@ -379,13 +428,12 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
 {
     char etag[ETAG_SIZE];
     answer_list_etag(items, n, kind, etag);
-    bool unchanged = answer_etag_matches(facts->if_none_match, etag);
-    const struct list_facts list = facts_of_list(facts->now, items, n);
-    begin(a, facts, facts->no_content ? 204 : unchanged ? 304 : 200);
+    const struct list_facts list = facts_of_list(facts->now, items, n, kind);
+    int64_t until_s = list.complete ? repeat_until_s(facts, list.ttl_ms, list.len) : 0;
+    begin(a, facts, facts->no_content ? 204 : status_of_view(facts, etag, until_s));
     add_cache_status(a, facts, list.ttl_ms);
-    add_number(&a->head, "Age: ", seconds_down(list.age_ms), "\r\nCache-Control: private, no-cache\r\n");
-    if (list.change_ms > 0)
-        add_number(&a->head, "Retry-After: ", seconds_up(list.change_ms), "\r\n");
+    add_times(&a->head, facts, list.age_ms, list.change_ms, until_s);
+    buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
     add_etag(&a->head, etag);
     add_readers(&a->head, facts);
     if (a->status != 200) {

@@ -29,6 +29,7 @@ struct answer_facts {
     struct moment now;
     const char *allow; /* the allowed methods; NULL: those of a task */
     int waited_s;      /* the wait that was granted to the client; 0: none */
+    int64_t repeat_ms; /* for how long nginx may repeat the answer to this client; 0: not at all */
     enum route_kind kind;
     size_t content_number;     /* ROUTE_CONTENT: which result */
     const char *accept;        /* (ref) the header's value, or NULL */

@@ -234,6 +234,7 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
     bool views = asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_UNIFIED || asked->kind == ROUTE_MANY;
     asked->stream = views && answer_accepts(asked->accept, "text/event-stream") && fcgi_can_stream(client) &&
                     !asked->head_only;
+    asked->repeatable = asked->wait_s == 0 && !asked->stream && fcgi_param(client, "NGINX_CACHE") != NULL;
     return PROBLEM_NONE;
 }
 
@@ -307,6 +308,7 @@ void client_request_facts(const struct client_request *asked, const struct conf 
     facts->if_none_match = asked->if_none_match;
     facts->head_only = asked->head_only;
     facts->accept = asked->accept;
+    facts->repeat_ms = asked->repeatable ? conf->nginx_cache_ms : 0;
     facts->kind = asked->kind;
     facts->content_number = asked->kind == ROUTE_CONTENT ? route_content_number(asked->uri) : 0;
     facts->offload = asked->offload;

@@ -16,10 +16,12 @@ struct client_request {
     enum view_kind view;
     bool offload; /* the web server can get a result with the key */
     const struct conf_route
-        *hook;    /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
-    int wait_s;   /* how long the client wants to wait for a change; 0: not at all */
-    bool stream;  /* the client wants server-sent events */
-    bool proxied; /* the request is one of conf->proxy, a proxy protocol */
+        *hook;   /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
+    int wait_s;  /* how long the client wants to wait for a change; 0: not at all */
+    bool stream; /* the client wants server-sent events */
+    bool
+        repeatable; /* nginx keeps answers in its cache, and the answer depends on nothing else than its key */
+    bool proxied;   /* the request is one of conf->proxy, a proxy protocol */
     const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
     const char *accept;        /* (ref) */
     const char *if_none_match; /* (ref) */

@@ -263,6 +263,8 @@ static enum step authorize(struct request *r)
         r->facts.origin = NULL;
     r->until_ms = caller.until_ms;
     limit_wait(r);
+    if (r->until_ms != INT64_MAX)
+        r->facts.repeat_ms = 0; /* nginx does not know when the link expires */
     r->facts.team = caller.team ? caller.team->name : NULL;
     r->wait_slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
     r->facts.limit = quota_limit_of(r->wait_slot.quota, LIMIT_QUERIES);

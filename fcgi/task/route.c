@@ -380,6 +380,36 @@ static void print_origins(const struct conf *conf, const char *name, struct buf 
     }
 }
 
+static void print_query_names(const struct pattern *pattern, struct buf *out)
+{
+    for (size_t i = 0; pattern != NULL && i < pattern->n_parts; i++) {
+        if (pattern->parts[i].query_name == NULL)
+            continue;
+        buf_putc(out, '|');
+        print_literal(pattern->parts[i].query_name, out);
+    }
+}
+
+/* nginx's own cache, and the requests that may use it: those that only name tasks. The files contain the URI, so other
+ * queries, which could contain credentials, are left out. */
+static void print_cache(const struct conf *conf, const char *name, struct buf *out)
+{
+    if (conf->nginx_cache_ms == 0)
+        return;
+    buf_addf(
+        out,
+        "\n# The cache of taskproxy-cache.conf: at most 4,000 answers of 8 KiB, in memory.\n"
+        "fastcgi_cache_path /run/%s-cache keys_zone=%s:512k max_size=32m inactive=10s use_temp_path=off;\n"
+        "map \"$request_uri $http_if_match$http_if_modified_since$http_if_unmodified_since "
+        "$http_prefer $http_accept\" $%s_cache {\n    default \"\";\n    \"~^[^? ]+(?:[?&](?:ids",
+        name, name, name);
+    for (size_t i = 0; i < conf->routes.n; i++) {
+        print_query_names(&conf_route(conf, i)->path, out);
+        print_query_names(conf_route(conf, i)->result_path, out);
+    }
+    buf_addf(out, ")=[^& ]*)*  (?!.*(?i:wait|event-stream))\" %s;\n}\n", name);
+}
+
 void route_print_nginx(const struct conf *conf, const char *name, struct buf *out)
 {
     buf_puts(out, "# Printed by taskproxy --print-nginx: include it in http {}.\n\n"
@@ -392,4 +422,5 @@ void route_print_nginx(const struct conf *conf, const char *name, struct buf *ou
     buf_addf(out, "upstream %s_status {\n    server unix:%s/status.sock max_fails=0;\n    keepalive 2;\n}\n",
              name, conf->socket_dir);
     print_origins(conf, name, out);
+    print_cache(conf, name, out);
 }

@@ -400,6 +400,84 @@ TEST(list_has_views_and_problems_in_request_order)
     snapshot_unref(ended);
 }
 
+static void assert_times(struct answer_facts facts, enum state state, int64_t later_ms, const char *expires,
+                         const char *times)
+{
+    struct answer a = view_answer_of(facts, state, 0, later_ms);
+    assert_header(&a, "X-Accel-Expires", expires);
+    assert_header(&a, "X-Taskproxy-Times", times);
+    answer_done(&a);
+}
+
+TEST(repeatable_answer_has_an_expiry_and_the_values_of_each_second)
+{
+    struct answer_facts facts = facts_of(SOURCE_MEMORY); /* at the second 1736867746 */
+    assert_times(facts, STATE_SUCCEEDED, 0, NULL, NULL);
+    facts.repeat_ms = 1000;
+    assert_times(facts, STATE_SUCCEEDED, 0, "@1736867746", "6=0/");
+    assert_times(facts, STATE_SUCCEEDED, 999, "@1736867746", "6=0/");
+    facts.repeat_ms = 10000;
+    assert_times(facts, STATE_SUCCEEDED, 500, "@1736867755",
+                 "6=0/ 7=1/ 8=2/ 9=3/ 0=4/ 1=5/ 2=6/ 3=7/ 4=8/ 5=9/");
+    assert_times(facts, STATE_RUNNING, 0, "@1736867747", "6=0/2 7=1/1");
+    assert_times(facts, STATE_RUNNING, 500, "@1736867747", "6=0/2 7=1/1");
+    assert_times(facts, STATE_SUCCEEDED, 3598999, "@1736871345", "4=3598/ 5=3599/");
+}
+
+TEST(answer_that_ends_within_the_second_or_is_stale_is_not_repeatable)
+{
+    struct answer_facts facts = facts_of(SOURCE_MEMORY);
+    facts.repeat_ms = 10000;
+    assert_times(facts, STATE_RUNNING, 1000, "@1736867747", "7=1/1");
+    assert_times(facts, STATE_RUNNING, 1999, "@1736867747", "7=1/1");
+    assert_times(facts, STATE_RUNNING, 2000, NULL, NULL);
+    assert_times(facts, STATE_SUCCEEDED, 3600000, NULL, NULL);
+    facts.now.date_ms += 500; /* the task changes in the middle of a second */
+    assert_times(facts, STATE_RUNNING, 1500, NULL, NULL);
+    facts.source = SOURCE_STALE;
+    assert_times(facts, STATE_SUCCEEDED, 0, NULL, NULL);
+}
+
+TEST(repeatable_answer_is_whole_and_small)
+{
+    static const int sizes[] = {8192, 8193};
+    for (size_t i = 0; i < NELEMS(sizes); i++) {
+        struct answer_facts facts = facts_of(SOURCE_MEMORY);
+        struct answer a;
+        struct buf text;
+        char etag[ETAG_SIZE];
+        buf_init(&text, 16384);
+        buf_addf(&text, "%*s", sizes[i], "x");
+        etag_of(text.data, text.len, etag);
+        facts.repeat_ms = 1000;
+        facts.if_none_match = etag;
+        struct snapshot *s = made(STATE_SUCCEEDED, 0);
+        answer_part(&a, &facts, s, 200, &text);
+        assert_int_equal(a.status, sizes[i] == 8192 ? 200 : 304);
+        answer_done(&a);
+        snapshot_unref(s);
+    }
+}
+
+TEST(list_is_repeatable_if_all_tasks_have_a_view)
+{
+    struct snapshot *running = made(STATE_RUNNING, 0), *ended = made(STATE_SUCCEEDED, 0);
+    const struct answer_item items[] = {
+        {.snapshot = ended}, {.snapshot = running}, {.problem = PROBLEM_TASK_NOT_FOUND}};
+    struct answer_facts facts = facts_of(SOURCE_MEMORY);
+    facts.repeat_ms = 10000;
+    for (size_t n = 1; n <= NELEMS(items); n++) {
+        static const char *const times[] = {NULL, "6=0/ 7=1/ 8=2/ 9=3/ 0=4/ 1=5/ 2=6/ 3=7/ 4=8/ 5=9/",
+                                            "6=0/2 7=1/1", NULL};
+        struct answer a;
+        answer_many(&a, &facts, items, n, VIEW_UNIFIED);
+        assert_header(&a, "X-Taskproxy-Times", times[n]);
+        answer_done(&a);
+    }
+    snapshot_unref(running);
+    snapshot_unref(ended);
+}
+
 TEST(plain_text_is_sent_with_its_type)
 {
     struct answer_facts facts = facts_of(SOURCE_MEMORY);
@@ -434,6 +512,10 @@ int main(void)
         cmocka_unit_test(head_of_a_problem_has_no_body),
         cmocka_unit_test(list_has_views_and_problems_in_request_order),
         cmocka_unit_test(plain_text_is_sent_with_its_type),
+        cmocka_unit_test(repeatable_answer_has_an_expiry_and_the_values_of_each_second),
+        cmocka_unit_test(answer_that_ends_within_the_second_or_is_stale_is_not_repeatable),
+        cmocka_unit_test(repeatable_answer_is_whole_and_small),
+        cmocka_unit_test(list_is_repeatable_if_all_tasks_have_a_view),
     };
     return cmocka_run_group_tests_name("answer", tests, NULL, forget_shown);
 }

@@ -212,6 +212,28 @@ static void assert_error(const char *text, const char *expected)
     free(error);
 }
 
+TEST(nginx_cache_has_bounds_and_does_not_know_teams_of_nginx)
+{
+    static const char *const good[] = {"0s", "1s", "1500ms", "10s"}, *const bad[] = {"999ms", "11s",
+                                                                                     "10001ms"};
+    struct conf *conf = load_good("{" GOOD "}");
+    assert_int_equal(conf->nginx_cache_ms, 0);
+    conf_free(conf);
+    for (size_t i = 0; i < NELEMS(good) + NELEMS(bad); i++) {
+        char *error, *text = xasprintf("{%s,\"nginx_cache\":\"%s\"}", GOOD,
+                                       i < NELEMS(good) ? good[i] : bad[i - NELEMS(good)]);
+        conf = load_text(text, &error);
+        assert_int_equal(conf != NULL, i < NELEMS(good));
+        conf_free(conf);
+        free(error);
+        free(text);
+    }
+    assert_error(
+        "{" GOOD ",\"access\":{\"mode\":\"nginx\",\"teams_file\":\"teams\"},\n\"nginx_cache\":\"2s\"}",
+        "/etc/x/t.json:2: /nginx_cache: is not possible in the mode \"nginx\": the cache would not know "
+        "the teams");
+}
+
 TEST(malformed_redis_addresses_are_refused)
 {
     static const char *const bad[] = {"localhost:6379",
@@ -498,6 +520,7 @@ int main(void)
         cmocka_unit_test(keys_of_both_kinds_may_share_a_pool),
         cmocka_unit_test(two_routes_may_serve_one_provider_on_different_paths),
         cmocka_unit_test(socket_group_may_be_null),
+        cmocka_unit_test(nginx_cache_has_bounds_and_does_not_know_teams_of_nginx),
         cmocka_unit_test(redis_addresses_are_parsed),
         cmocka_unit_test(malformed_redis_addresses_are_refused),
         cmocka_unit_test(redis_on_another_host_requires_plaintext),

@@ -311,6 +311,27 @@ TEST(nginx_map_finds_the_task_in_a_uri)
     buf_done(&out);
 }
 
+static char *printed_for_cache(int64_t nginx_cache_ms)
+{
+    struct buf out;
+    buf_init(&out, 65536);
+    conf->nginx_cache_ms = nginx_cache_ms;
+    route_print_nginx(conf, "blue", &out);
+    conf->nginx_cache_ms = 0;
+    return out.data;
+}
+
+TEST(nginx_cache_is_printed_if_it_is_on)
+{
+    char *off = printed_for_cache(0), *on = printed_for_cache(1000);
+    assert_null(strstr(off, "cache"));
+    assert_non_null(strstr(on, "\nfastcgi_cache_path /run/blue-cache keys_zone=blue:512k "));
+    assert_non_null(strstr(on, " $blue_cache {\n    default \"\";\n    \"~^[^? ]+(?:[?&](?:ids|"));
+    assert_non_null(strstr(on, "|task_id)=[^& ]*)*  (?!.*(?i:wait|event-stream))\" blue;\n}\n"));
+    free(off);
+    free(on);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +348,7 @@ int main(void)
         cmocka_unit_test(list_has_at_most_a_hundred_tasks),
         cmocka_unit_test(key_consists_of_upstream_provider_and_id),
         cmocka_unit_test(nginx_map_finds_the_task_in_a_uri),
+        cmocka_unit_test(nginx_cache_is_printed_if_it_is_on),
     };
     return cmocka_run_group_tests_name("route", tests, load, unload);
 }
