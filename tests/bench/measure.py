@@ -26,10 +26,11 @@ def bench_stack(http: str = "", **settings) -> Stack:
     return Stack(nginx_processes=1, access_log=False, http=http, **settings)
 
 
-def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "") -> str:
+def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "", cached: bool = False) -> str:
     """An nginx server with the shipped locations. `passes` replaces the directive that passes requests to taskproxy, so that
-    other programs are reached in the same way."""
+    other programs are reached in the same way. `cached`: with nginx's own cache; the stack needs "nginx_cache"."""
     shipped = (ROOT / "nginx" / "taskproxy.conf").read_text().replace("fastcgi_pass taskproxy;", passes)
+    shipped += (ROOT / "nginx" / "taskproxy-cache.conf").read_text() if cached else ""
     return f"server {{\nlisten 127.0.0.1:{port} backlog=4096;\nkeepalive_timeout 1h;\n{more}\n{shipped}}}\n"
 
 
