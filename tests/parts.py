@@ -117,6 +117,7 @@ class Process:
         self.process = None
         self.passed = []  # descriptors inherited with the same numbers, from the next start on
         self.stderr = None  # a descriptor that replaces the log as standard error from the next start on
+        self.inside = []  # a command that executes its arguments in other namespaces, from the next start on
         self.log_path = stack.folder / f"{self.name}.log"
 
     @property
@@ -133,7 +134,7 @@ class Process:
     def spawn(self, command: list, environment: dict | None = None, nofile: int | None = None) -> None:
         # These programs apply the settings and then exec the command: Python code between fork and exec (preexec_fn)
         # can deadlock in a process with threads.
-        settings = ["setpriv", "--pdeathsig", "TERM", "--"]
+        settings = [*self.inside, "setpriv", "--pdeathsig", "TERM", "--"]
         if nofile:
             settings += ["prlimit", f"--nofile={nofile}:{nofile}", "--"]
         with open(self.log_path, "ab") as log:
@@ -347,6 +348,7 @@ class Nginx(Process):
         self._access_log = access_log
         self.changes = {}  # {text in the shipped files: replacement}, from the next start on
         self.variables = {}  # additional environment variables, likewise
+        self.sites = ["site.conf"]  # the shipped files that nginx.conf includes, from the next start on
 
     @property
     def url(self) -> str | None:
@@ -422,14 +424,15 @@ class Nginx(Process):
             for shipped_text, ours in changes.items():
                 text = text.replace(shipped_text, ours)
             text = text.replace(f"listen {address};", f"listen {address} backlog=4096;", 1)
-            ((shipped if name != "site.conf" else self.prefix) / name).write_text(text)
+            ((self.prefix if name in self.sites else shipped) / name).write_text(text)
         (self.prefix / "tmp").mkdir(exist_ok=True)
         places = "".join(f"{kind}_temp_path tmp/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         user = f"user {WEB_GROUP};\n" if os.geteuid() == 0 else ""
+        sites = " ".join(f"include {name};" for name in self.sites)
         (self.prefix / "nginx.conf").write_text(
             f"{user}daemon off; pid nginx.pid; worker_processes {self._processes}; worker_rlimit_nofile 16384;\n"
             "pcre_jit on;\n"
             "events { worker_connections 8000; }\n"
             f"http {{\n    {places}\n    access_log off;\n    keepalive_requests 1000000;\n"
-            f"    {self._http}\n    include site.conf;\n}}\n"
+            f"    {self._http}\n    {sites}\n}}\n"
         )

@@ -13,12 +13,13 @@ class Port:
     server runs, the port refuses connections.
     """
 
-    def __init__(self, host: str = "127.0.0.1", number: int = 0):
-        with _reusable() as probe:
+    def __init__(self, host: str = "127.0.0.1", number: int = 0, make_socket=socket.socket):
+        """make_socket() makes sockets, which may be of another network."""
+        with _reusable(make_socket) as probe:
             # A socket keeps its port when it stops listening only if it was bound to that number and not to 0.
             probe.bind((host, number))
             self.number = probe.getsockname()[1]
-            self._socket = _reusable()
+            self._socket = _reusable(make_socket)
             self._socket.bind((host, self.number))
 
     def open(self) -> int:
@@ -35,8 +36,8 @@ class Port:
         self._socket.close()
 
 
-def _reusable() -> socket.socket:
+def _reusable(make_socket) -> socket.socket:
     """A socket with SO_REUSEADDR: two can be bound to one address while neither listens."""
-    made = socket.socket()
+    made = make_socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return made

@@ -69,6 +69,14 @@ class Standin:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
+    def move(self, host: str, make_socket) -> None:
+        """Before the first start: it will listen on this address, on sockets of make_socket()."""
+        self.host = host
+        authority.issue(self.folder, "server", f"IP:{host}", f"DNS:{host}")
+        self.context = self._make_context()
+        self._bound = Port(host, 0, make_socket)
+        self.port = self._bound.number
+
     # Start and stop
 
     @property
