@@ -292,19 +292,23 @@ class Stack:
     def freeze(self) -> None:
         """Freezes the clock once all workers are connected to Redis, because a step could time out a connection attempt."""
         if self.config.get("redis") and self.daemon.running:
-            wait_until(self._redis_is_connected, what="the connections to Redis")
+            wait_until(self.redis_is_connected, what="the connections to Redis")
         self.clock.freeze()
 
-    def _redis_is_connected(self) -> bool:
+    def redis_is_connected(self) -> bool:
+        """Whether all workers are connected and subscribed."""
         metrics, workers = self._metrics_without_nginx(), self.config["workers"]
         return metrics.sum("redis_up") >= workers and metrics.sum("redis_listening") >= workers
 
     def step(self, seconds: float) -> None:
         """Steps the clock when Redis has answered every command: a command that is still under way at the next step, too,
         is late, and its worker drops the connection. Tests that need a late reply use clock.step()."""
+        self.wait_redis_answered()
+        self.clock.step(seconds)
+
+    def wait_redis_answered(self) -> None:
         if self.config.get("redis") and self.daemon.running:
             wait_until(self._redis_has_answered, what="the replies from Redis")
-        self.clock.step(seconds)
 
     def _redis_has_answered(self) -> bool:
         """The duration of each answered command is recorded; a command that is not answered is a failure."""

@@ -7,8 +7,7 @@ import ssl
 
 import pytest
 
-import clustering
-from clustering import connect, make_certificates, passed_on
+from clustering import ADDRESSES, HOSTS, connect, make_certificates, passed_on
 from files import SIZE, Files, part
 from port import Port
 from stack import ROOT, Stack
@@ -24,9 +23,10 @@ def on_loopback(stack, certificates) -> None:
     connect(stack, certificates)
     port = Port()
     stack.nginx.ports.append(port)
-    changes = {f"    server {other}:9443 max_fails=1 fail_timeout=10s;\n": "" for other in clustering.SHIPPED[1:]}
-    changes |= {f"    allow {other};\n": "" for other in clustering.SHIPPED[1:]}
-    stack.nginx.changes.update(changes | {"10.0.0.1:9443": f"127.0.0.1:{port.number}", "allow 10.0.0.1": "allow 127.0.0.1"})
+    for other in HOSTS[1:]:
+        stack.nginx.changes[f"    server {ADDRESSES[other]}:9443 max_fails=1 fail_timeout=10s;\n"] = ""
+        stack.nginx.changes[f"    allow {ADDRESSES[other]};\n"] = ""
+    stack.nginx.changes |= {"10.0.0.1:9443": f"127.0.0.1:{port.number}", "allow 10.0.0.1": "allow 127.0.0.1"}
     stack.peer_port = port.number
 
 

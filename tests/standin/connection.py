@@ -104,7 +104,7 @@ class Connection(socketserver.BaseRequestHandler):
             return
         player, task_id = found
         query = self.query = Query(method, target, headers, task_id, self.standin.time())
-        query.port = self.client_address[1]
+        query.host, query.port = self.client_address[:2]
         query.closed = query.at if self._is_closed() else None
         switch, barrier = self.standin.admit(query)
         try:

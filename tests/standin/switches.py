@@ -59,6 +59,7 @@ class Query:
     task_id: str
     at: float
     answer: str = "no answer yet, or none because of a switch"
+    host: str = ""  # the peer's address
     port: int = 0  # of the peer
     closed: float | None = None  # when the peer was seen to close the connection without another query on it
 

@@ -1,0 +1,152 @@
+"""Three hosts that pass requests on to each other, with clocks 10 s apart: one query per task and interval while they are
+connected, at most one per host otherwise, and no task runs again after it has ended."""
+
+import contextlib
+
+import pytest
+
+from clustering import ADDRESSES, INTERVAL, Cluster, make_certificates, passed_on
+from helpers import wait_stored
+from network import Network
+from stack import Stack
+from watching import Stream, end, run
+
+LATER = INTERVAL + 1  # seconds; each step of that length is one query
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    certificates = tmp_path_factory.mktemp("certificates")
+    make_certificates(certificates)
+    with Network(ADDRESSES) as network, contextlib.ExitStack() as stacks:
+        yield Cluster(lambda **settings: stacks.enter_context(Stack(**settings)), network, certificates)
+
+
+@pytest.fixture
+def cluster(running):
+    run(running)
+    yield running
+    running.standin.clear()
+    running.restore()
+
+
+def test_one_query_per_interval_whichever_host_is_asked(cluster):
+    tasks = [task for name in ("a", "b") for task in cluster.tasks(name)]
+    for _ in range(3):
+        assert cluster.ask(cluster.hosts, tasks) == [1] * len(tasks)
+        assert [len(host.get("/v1/tasks?ids=" + ",".join(f"sora/{task}" for task in tasks)).json()["tasks"]) for host in cluster.hosts] == [6] * 3
+        assert cluster.ask(cluster.hosts, tasks) == [0] * len(tasks)
+        cluster.step(LATER)
+    end(cluster)
+    assert cluster.ask(cluster.hosts, tasks) == [1] * len(tasks)
+    cluster.step(10 * LATER)
+    assert cluster.ask(cluster.hosts, tasks) == [0] * len(tasks)
+
+
+def test_host_that_is_killed_is_replaced_by_the_next_one(cluster):
+    tasks = cluster.tasks("killed")
+    first, victim, third = cluster.hosts
+    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    with Stream(first, "/v1/tasks/sora/" + tasks[1]) as stream:
+        assert stream.next().data["status"] == "running"
+        cluster.kill(victim)
+        with contextlib.suppress(Exception):
+            stream.rest()
+    for _ in range(2):
+        cluster.step(LATER)
+        assert cluster.ask([first, third], tasks) == [1] * 3
+    end(cluster)
+    cluster.step(LATER)
+    assert cluster.ask([first, third], tasks) == [1] * 3
+    cluster.restore()
+    assert cluster.ask(cluster.hosts, tasks) == [0] * 3
+
+
+def test_host_that_is_killed_during_a_query(cluster):
+    """The next host waits for its lease to expire, and then queries."""
+    first, victim, third = cluster.hosts
+    _, task, _ = cluster.tasks("query")
+    with cluster.standin.hold(task) as barrier:
+        asked = first.background(first.task, task)
+        barrier.wait_arrived(1)
+        cluster.kill(victim)
+        cluster.step_until(lambda: cluster.standin.count(task) == 2, "another query")
+    assert asked.result().status == 200
+    assert cluster.ask([first, third], [task]) == [0]
+
+
+def test_host_that_is_stopped_is_replaced_and_returns(cluster):
+    tasks = cluster.tasks("stopped")
+    first, second, victim = cluster.hosts
+    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    cluster.stop(victim)
+    cluster.step(LATER)
+    assert cluster.ask([first, second], tasks) == [1] * 3
+    end(cluster)
+    cluster.step(LATER)
+    assert cluster.ask([first, second], tasks) == [1] * 3
+    cluster.restore()
+    assert cluster.ask(cluster.hosts, tasks) == [0] * 3
+
+
+def test_host_without_redis_remains_the_only_one_that_queries_its_tasks(cluster):
+    tasks = cluster.tasks("alone")
+    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    cluster.cut_off(cluster.hosts[0], "redis")
+    for _ in range(2):
+        cluster.step(LATER)
+        assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    end(cluster)
+    cluster.step(LATER)
+    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    cluster.restore()
+    assert cluster.ask(cluster.hosts, tasks) == [0] * 3
+    later = cluster.tasks("later")
+    assert cluster.ask(cluster.hosts, later) == [1] * 3
+    for task in later:
+        assert wait_stored(cluster.center, task)
+
+
+def test_hosts_that_cannot_reach_each_other_share_through_redis(cluster):
+    tasks = cluster.tasks("between")
+    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    cluster.network.cut("first", "second")
+    for _ in range(2):
+        cluster.step(LATER)
+        assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    end(cluster)
+    cluster.step(LATER)
+    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    cluster.network.mend()
+    assert cluster.ask(cluster.hosts, tasks) == [0] * 3
+
+
+def test_isolated_host_queries_on_its_own_and_catches_up(cluster):
+    """After it has reconnected, it looks in Redis before it repeats that a task runs."""
+    tasks = cluster.tasks("apart")
+    victim, second, third = cluster.hosts
+    cluster.cut_off(victim, "redis", "second", "third")
+    assert cluster.ask([second, third], tasks) == [1] * 3
+    cluster.step(INTERVAL - 5)
+    assert cluster.ask([victim], tasks) == [1] * 3
+    assert cluster.ask(cluster.hosts, tasks) == [0] * 3
+    end(cluster)
+    cluster.step(6)
+    assert cluster.ask([second, third], tasks) == [1] * 3
+    cluster.restore()
+    assert cluster.ask(cluster.hosts, tasks) == [0] * 3
+
+
+def test_request_is_passed_on_once(cluster):
+    """If the workers of its task's host are down, it goes to the next host, and in the end to the workers of the host that has it."""
+    first, second, third = cluster.hosts
+    task = cluster.tasks("once")[1]
+    second.daemon.kill()
+    answer = first.task(task)
+    assert answer.status == 200
+    lines = {host.name: len(passed_on(host, answer.headers["x-request-id"])) for host in cluster.hosts}
+    first.wait_until(lambda: lines, what="")
+    third.daemon.kill()
+    assert first.task(task).status == 200
+    first.daemon.kill()
+    assert first.task(task).status == 503
