@@ -559,7 +559,7 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
     const struct cache_result known = cache_get(fs->cache, task, moment_now(fs->parts.loop));
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
-    f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
+    f->fresh = known.problem == PROBLEM_NONE && (known.left_ms > 0 || known.unconfirmed);
     HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
     quota_add(payer, QUOTA_FETCHES, 1);
     stat_inc(STAT_FETCHES);
@@ -636,10 +636,13 @@ static void take_notification(struct fetch *f, const struct notification *n)
 }
 
 /* A failure in another worker applies to this one, too. If another worker has a new snapshot, the one in the
- * cache is outdated, unless the listener fetches the new one at once. */
+ * cache is outdated, unless the listener fetches the new one at once. After an interruption, requests look in
+ * Redis before they get the snapshot of a running task. */
 static void on_notification(void *ctx, const struct notification *n)
 {
     struct fetches *fs = ctx;
+    if (n == NULL)
+        return cache_question_running(fs->cache);
     struct fetch *f = find(fs, n->key, n->key_len);
     struct task task;
     if (f != NULL)

@@ -294,6 +294,10 @@ static void on_message(void *ctx, const char *text)
     struct notification n;
     long long ms;
     int key_at = 0;
+    if (text == NULL) {
+        s->on_notification(s->ctx, NULL);
+        return;
+    }
     if (sscanf(text, "%16[^ ] %39[^ ] %15lld %n", sender, code, &ms, &key_at) != 3 || ms < 0 ||
         text[key_at] == '\0' || strncmp(text + key_at, s->scope, strlen(s->scope)) != 0 ||
         !read_code(code, &n.problem) || strcmp(sender, s->sender) == 0)

@@ -28,6 +28,7 @@ struct notification {
     int64_t retry_after_ms; /* with a problem: the task should not be queried earlier; 0: unknown */
 };
 
+/* `n` is NULL when the subscription begins, also after an interruption: earlier notifications may have been lost. */
 typedef void lease_callback(void *ctx, const struct notification *n);
 
 /* All (ref), and outlive the lease. */

@@ -230,18 +230,6 @@ static void go_down(struct redis *r, enum trouble trouble, const char *reason)
     uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
 }
 
-static void go_up(struct redis *r)
-{
-    r->state = UP;
-    backoff_reset(&r->pause);
-    log_once_reset(&r->errors);
-    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
-    if (r->reason[0] != '\0')
-        log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
-                 r->conf->address);
-    r->reason[0] = '\0';
-}
-
 /* Closes the connection. The commands under way end with REDIS_UNAVAILABLE. */
 static void drop(struct redis *r, enum trouble trouble, const char *reason)
 {
@@ -250,6 +238,28 @@ static void drop(struct redis *r, enum trouble trouble, const char *reason)
     go_down(r, trouble, reason);
     if (context != NULL)
         redisAsyncFree(context);
+}
+
+/* If the network was lost for a while, a subscribed connection may have survived, but then gets its messages only when
+ * TCP repeats them, as much later as the loss was long. */
+static void renew(struct redis *listener)
+{
+    drop(listener, UNAVAILABLE, "renewed");
+    uv_timer_start(&listener->timer, on_timer, 0, 0);
+}
+
+static void go_up(struct redis *r)
+{
+    if (r->listener != NULL && r->listener->state == UP)
+        renew(r->listener);
+    r->state = UP;
+    backoff_reset(&r->pause);
+    log_once_reset(&r->errors);
+    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
+    if (r->reason[0] != '\0')
+        log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
+                 r->conf->address);
+    r->reason[0] = '\0';
 }
 
 /* Deadlines are in the order of the commands, except for commands that were queued behind the first
@@ -407,8 +417,10 @@ static void on_subscription(redisAsyncContext *context, void *reply_, void *data
     const redisReply *last = reply->element[2]; /* after the kind of message and the channel */
     if (last->type == REDIS_REPLY_STRING)
         r->on_message(r->ctx, last->str);
-    else if (r->state == CONNECTING) /* "subscribe" and the number of channels */
+    else if (r->state == CONNECTING) { /* "subscribe" and the number of channels */
         go_up(r);
+        r->on_message(r->ctx, NULL);
+    }
 }
 
 static void subscribe(struct redis *r)

@@ -38,7 +38,8 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf);
 typedef void redis_message(void *ctx, const char *text);
 
 /* Opens a second connection, which receives the messages published on `channel` (all (ref)). Its failures are
- * logged only while `first`, the connection for commands, is up. */
+ * logged only while `first`, the connection for commands, is up. `text` is NULL when the subscription begins,
+ * also after an interruption: earlier messages may have been lost. */
 struct redis *redis_subscribe(struct redis *first, const char *channel, redis_message *on_message, void *ctx);
 
 /* Pending commands get no callback. Freed when the loop has run the closing callbacks. NULL is allowed. */

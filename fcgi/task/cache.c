@@ -17,6 +17,7 @@ enum {
 struct entry {
     struct snapshot *snapshot; /* NULL: none, and there is a problem */
     int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
+    bool unconfirmed;          /* another worker may have a newer snapshot */
     enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
     bool remote;               /* no query of this worker: another one has reported the problem */
@@ -84,6 +85,7 @@ static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snap
     leave_store(c, e);
     e->snapshot = snapshot ? snapshot_ref(snapshot) : NULL;
     e->fresh_until_ms = snapshot ? snapshot->fresh_until_ms : 0;
+    e->unconfirmed = false;
     enter_store(c, e);
     snapshot_unref(old);
 }
@@ -169,7 +171,10 @@ struct cache_result cache_get(struct cache *c, const struct task *task, struct m
         return cached;
     cached.snapshot = e->snapshot;
     cached.left_ms = fresh_left_ms(e, now);
-    if (cached.left_ms > 0)
+    cached.unconfirmed = e->unconfirmed && cached.left_ms > 0;
+    if (cached.unconfirmed)
+        cached.left_ms = 0;
+    if (cached.unconfirmed || cached.left_ms > 0)
         return cached;
     cached.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
     cached.left_ms = quiet_left_ms(e, now.ms);
@@ -280,6 +285,12 @@ void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now
     struct entry *e = find_live(c, key, key_len, now_ms);
     if (e != NULL && is_running(e) && now_ms < e->fresh_until_ms)
         e->fresh_until_ms = now_ms;
+}
+
+void cache_question_running(struct cache *c)
+{
+    for (struct entry *e = c->table; e != NULL; e = e->hh.next)
+        e->unconfirmed = is_running(e);
 }
 
 /* ---- the cache ---- */

@@ -28,8 +28,9 @@ void cache_free(struct cache *cache); /* NULL is allowed */
 struct cache_result {
     struct snapshot *snapshot; /* (ref) until the next call; NULL: none */
     enum problem problem;
-    int64_t left_ms; /* until the snapshot is stale, or the problem expires; 0: query the task now */
-    bool failing;    /* the snapshot is stale, and the last query failed, even if its problem has expired */
+    int64_t left_ms;  /* until the snapshot is stale, or the problem expires; 0: query the task now */
+    bool failing;     /* the snapshot is stale, and the last query failed, even if its problem has expired */
+    bool unconfirmed; /* the snapshot is not stale, but left_ms is 0: Redis may have a newer one */
 };
 
 struct cache_result cache_get(struct cache *cache, const struct task *task, struct moment now);
@@ -61,6 +62,9 @@ enum problem cache_remote_failure(struct cache *cache, const struct task *task, 
 /* Records that another worker has a newer snapshot: that of a running task becomes stale. By the task's
  * key. */
 void cache_outdate(struct cache *cache, const char *key, size_t key_len, int64_t now_ms);
+
+/* Records that other workers may have newer snapshots of all running tasks. */
+void cache_question_running(struct cache *cache);
 
 /* The entries with a snapshot. */
 struct cache_usage {

@@ -49,6 +49,11 @@ def passed_on(stack, request_id: str) -> list:
     return [line for line in log.read_text().splitlines() if f" id={request_id} " in line] if log.exists() else []
 
 
+def received(host, task: str) -> list:
+    """The statuses of the requests for this task in the same log, except for those that found its owner."""
+    return [int(found) for found in re.findall(rf'"GET {NATIVE}{task} HTTP/1.1" (\d+) ', (host.folder / "peers.log").read_text())]
+
+
 class Cluster:
     """Three hosts on a network, one Redis, and the stand-in upstream, each with an address of its own. The hosts' clocks are
     10 s apart. All clocks are frozen, and step together."""

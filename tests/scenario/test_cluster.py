@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from clustering import ADDRESSES, INTERVAL, Cluster, make_certificates, passed_on
+from clustering import ADDRESSES, INTERVAL, Cluster, make_certificates, received
 from helpers import wait_stored
 from network import Network
 from stack import Stack
@@ -138,15 +138,17 @@ def test_isolated_host_queries_on_its_own_and_catches_up(cluster):
 
 
 def test_request_is_passed_on_once(cluster):
-    """If the workers of its task's host are down, it goes to the next host, and in the end to the workers of the host that has it."""
+    """A host whose workers are down closes the connection, and the request goes to the next host; if that one is down, too, to
+    the workers of the host that has the request."""
     first, second, third = cluster.hosts
-    task = cluster.tasks("once")[1]
+    one, other = (cluster.tasks(name)[1] for name in ("next", "own"))
     second.daemon.kill()
-    answer = first.task(task)
-    assert answer.status == 200
-    lines = {host.name: len(passed_on(host, answer.headers["x-request-id"])) for host in cluster.hosts}
-    first.wait_until(lambda: lines, what="")
-    third.daemon.kill()
-    assert first.task(task).status == 200
-    first.daemon.kill()
-    assert first.task(task).status == 503
+    assert cluster.ask([first], [one]) == [1]
+    first.wait_until(lambda: received(second, one) == [503], what="the refusal of the host")
+    first.wait_until(lambda: received(first, one) + received(third, one) == [200], what="the answer of another host")
+    third.nginx.kill()
+    first.nginx.changes["listen 10.0.0.1:9443"] = "listen 10.0.0.1:9444"
+    first.nginx.kill()
+    first.nginx.start()
+    assert cluster.ask([first], [other]) == [1]
+    assert received(first, other) == []

@@ -228,6 +228,27 @@ TEST(only_a_running_snapshot_can_be_outdated)
     snapshot_unref(running);
 }
 
+TEST(running_snapshots_can_be_questioned_until_they_are_kept_again)
+{
+    struct snapshot *running = new_running();
+    cache_keep(cache, &task, snapshot, 0);
+    cache_question_running(cache);
+    assert_false(cache_get(cache, &task, at(now + 1000)).unconfirmed); /* it has ended */
+    cache_keep(cache, &task, running, 0);
+    cache_question_running(cache);
+    struct cache_result cached = cache_get(cache, &task, at(now + 1000));
+    assert_true(cached.unconfirmed);
+    assert_int_equal(cached.left_ms, 0);
+    assert_ptr_equal(cached.snapshot, running);
+    cached = cache_get(cache, &task, at(now + 3000));
+    assert_false(cached.unconfirmed); /* it is stale */
+    cache_keep(cache, &task, running, 0);
+    cached = cache_get(cache, &task, at(now + 1000));
+    assert_false(cached.unconfirmed);
+    assert_int_equal(cached.left_ms, 1000);
+    snapshot_unref(running);
+}
+
 TEST(outdating_keeps_the_count_of_missing)
 {
     static const char key[] = "main:sora:a";
@@ -448,6 +469,7 @@ int main(void)
         CHECK(new_snapshot_clears_a_failure),
         CHECK(retry_after_extends_the_interval),
         CHECK(only_a_running_snapshot_can_be_outdated),
+        CHECK(running_snapshots_can_be_questioned_until_they_are_kept_again),
         CHECK(outdating_keeps_the_count_of_missing),
         CHECK(failure_of_another_worker_applies_to_stale_snapshots),
         CHECK(failure_of_another_worker_applies_to_an_unseen_task_after_a_lookup_in_redis),
