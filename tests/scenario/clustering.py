@@ -17,7 +17,7 @@ INTERVAL = 20  # seconds, of the tasks
 POLL = {"sora": {"poll": {"min": f"{INTERVAL}s", "max": f"{INTERVAL}s"}}}
 STEP, REAL_SECONDS = 0.5, 0.2
 SKEW = (0, 10, 20)  # seconds, of the hosts' clocks: not behind, because the certificates are valid from now on
-QUICKER = {"fail_timeout=10s": "fail_timeout=2s", "proxy_read_timeout 5s": "proxy_read_timeout 1s"}
+QUICKER = {"proxy_read_timeout 5s": "proxy_read_timeout 1s"}
 TLS_FILES = {"ca": "/etc/ssl/certs/taskproxy-hosts-ca.pem", "cert": "/etc/ssl/certs/taskproxy-host.pem",
              "key": "/etc/ssl/private/taskproxy-host.key"}
 
@@ -83,10 +83,7 @@ class Cluster:
         return host
 
     def _start(self) -> None:
-        for starting in [host.background(host.daemon.start) for host in self.hosts]:
-            starting.result()
-        for starting in [host.background(host.nginx.start) for host in self.hosts]:
-            starting.result()
+        self._in_all(self._start_again)
         for host in self.hosts:
             host.freeze()
         self.center.clock.freeze()
@@ -104,7 +101,8 @@ class Cluster:
 
     def stop(self, host) -> None:
         self.silent.append(host)
-        self._signal(host, signal.SIGSTOP)
+        for process in (host.daemon, host.nginx):
+            os.killpg(process.pid, signal.SIGSTOP)
         wait_until(lambda: {process_state(pid)[0] for pid in processes_of(host)} == {"T"}, what="the host to be stopped")
 
     def kill(self, host) -> None:
@@ -112,22 +110,26 @@ class Cluster:
         host.daemon.kill()
 
     def restore(self) -> None:
-        """Ends all faults; returns when the workers of all hosts have connected to Redis."""
+        """Ends all faults; returns when the workers of all hosts have connected to Redis. nginx starts anew, and so does not
+        remember which hosts have failed."""
         self.network.mend()
-        for host in self.hosts:
-            if host.daemon.process is None:
-                host.daemon.start()
-            if host.nginx.process is None:
-                host.nginx.start()
-            self._signal(host, signal.SIGCONT)
+        self._in_all(self._start_again)
         self.silent = self.hosts  # for a moment
         self.step_until(lambda: all(host.redis_is_connected() for host in self.hosts), "the connections to Redis")
         self.silent = []
 
-    @staticmethod
-    def _signal(host, number: int) -> None:
-        for process in (host.daemon, host.nginx):
-            os.killpg(process.pid, number)
+    def _start_again(self, host) -> None:
+        if host.daemon.process is None:
+            host.daemon.start()
+        os.killpg(host.daemon.pid, signal.SIGCONT)
+        if host.nginx.process is not None:
+            host.nginx.kill()
+        host.nginx.start()
+
+    def _in_all(self, function) -> None:
+        """Calls the function with each host, at the same time."""
+        for call in [host.background(function, host) for host in self.hosts]:
+            call.result()
 
     # Time
 

@@ -13,7 +13,7 @@ import pytest
 from helpers import clients, status_of
 from installing import FreshRoot, copy_tree, run
 from managing import Manager
-from parts import Process, children_of, workers_of
+from parts import ROOT, Process, children_of, workers_of
 
 HERE = Path(__file__).parent
 # Databases of dpkg and others about all packages and users.
@@ -147,6 +147,7 @@ def test_package_installs_serves_after_one_edit_and_purges_cleanly(deb, root, ma
     assert root.run("taskproxy", "--version") == f"taskproxy {deb.split('_')[1]}\n"
     configure(etc, stack)
     assert root.run("taskproxy", "-t") == "/etc/taskproxy/taskproxy.json: ok\n"
+    assert (etc / "nginx/sites-available/taskproxy-cluster").read_text() == (ROOT / "nginx/cluster.conf").read_text()
     assert root.run("taskproxy", "--print-nginx") == (etc / "nginx/taskproxy/upstream.conf").read_text()
     enable_site(etc, stack)
     root.run("nginx", "-t")

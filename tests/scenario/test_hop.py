@@ -105,6 +105,10 @@ def test_answers_are_those_of_the_worker(stack):
     assert preflight.headers["access-control-allow-headers"] == "authorization"
 
 
+def test_nginx_has_no_warning(stack):
+    assert "[warn]" not in stack.nginx.log()
+
+
 def test_credentials_are_passed_on(stack):
     assert refusal(stack.get(NATIVE + "t")) == (401, "unauthorized")
     assert refusal(get(stack, NATIVE + "t", Authorization="Bearer wrong")) == (401, "unauthorized")
