@@ -107,14 +107,14 @@ static void on_age(void *user, const struct redis_reply *reply)
     lookup->ttl_ms = reply->result == REDIS_FOUND ? reply->number : -1;
 }
 
+/* The last of the replies: the lookup is complete. */
 static void on_value(void *user, const struct redis_reply *reply)
 {
     struct lease_lookup *lookup = user;
     lookup->get = NULL;
     if (reply->result == REDIS_FOUND)
         lookup->found = read_value(lookup, reply);
-    if (lookup->acquire == NULL)
-        lookup->on_lookup_done(lookup);
+    lookup->on_lookup_done(lookup);
 }
 
 static void hold(struct lease_lookup *lookup)
@@ -126,7 +126,6 @@ static void hold(struct lease_lookup *lookup)
     DL_APPEND(s->held, lookup);
 }
 
-/* The last of the replies: the lookup is complete. */
 static void on_lease(void *user, const struct redis_reply *reply)
 {
     static const enum lease_holder holders[] = {
@@ -138,7 +137,6 @@ static void on_lease(void *user, const struct redis_reply *reply)
         hold(lookup);
     if (lookup->holder == LEASE_THEIRS)
         stat_inc(STAT_LEASES_REFUSED);
-    lookup->on_lookup_done(lookup);
 }
 
 static void cancel_reading(struct lease_lookup *lookup)
@@ -165,16 +163,19 @@ bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct tas
     *lookup = (struct lease_lookup){
         .lease = s, .task = task, .holder = LEASE_NOT_WANTED, .on_lookup_done = on_lookup_done};
     snprintf(lookup->token, sizeof(lookup->token), "%s-%llu", s->sender, ++s->n_tokens);
+    if (acquire && !send_acquire(lookup))
+        return false;
     char *key = key_of(s, task, "");
     const char *const get[] = {key, NULL};
     lookup->age = redis_send(s->redis, REDIS_PTTL, get, on_age, lookup);
     if (lookup->age != NULL)
         lookup->get = redis_send(s->redis, REDIS_GET, get, on_value, lookup);
     free(key);
-    bool sent = lookup->get != NULL && (!acquire || send_acquire(lookup));
-    if (!sent)
-        cancel_reading(lookup);
-    return sent;
+    if (lookup->get == NULL) {
+        redis_cancel(&lookup->acquire);
+        redis_cancel(&lookup->age);
+    }
+    return lookup->get != NULL;
 }
 
 int64_t lease_wait_ms(const struct task *task)

@@ -62,7 +62,8 @@ struct lease_lookup {
     void (*on_lookup_done)(struct lease_lookup *lookup);
 };
 
-/* Gets the snapshot and, with `acquire`, acquires the lease if it is free. Returns false if Redis is unavailable:
+/* With `acquire`, acquires the lease if it is free. Then gets the snapshot: in the other order, that of a worker which
+ * publishes in between would be missed, and the task queried again. Returns false if Redis is unavailable:
  * no callback follows. Otherwise exactly one does, later. The task must outlive the lookup. */
 bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct task *task, bool acquire,
                   void (*on_lookup_done)(struct lease_lookup *lookup));

@@ -2,12 +2,15 @@
 dead worker, lost connection or invalid value in Redis makes them wait for long."""
 
 import os
+import re
 import signal
+import socket
 
 import pytest
 
 from fastcgi import Connection, request, task_params
 from helpers import REDIS_KEY, step_until, time_out, wait_stored, worker_pid
+from parts import PATIENCE
 from sharing import ask, ask_both, lease_of, second_host, sharing, wait_hearing, wait_no_lease
 from teaming import given, write_teams
 from watching import NATIVE, QUICK, SLOW, assert_not_asked_any_more
@@ -51,6 +54,19 @@ def test_concurrent_requests_at_two_hosts_are_one_query(make_stack):
     assert len({(answer.result().status, answer.result().body) for answer in asks}) == 1
     assert stack.standin.count("t") == 1
     assert other.metric("upstream_requests_total") == 0
+
+
+def test_snapshot_is_read_after_the_lease_is_requested(stack):
+    """In the other order, a worker would miss a snapshot that another one publishes in between, and query the task again."""
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.connect(stack.redis.socket)
+        monitor.settimeout(PATIENCE)
+        monitor.sendall(b"MONITOR\r\n")
+        lines = monitor.makefile("r")
+        assert lines.readline() == "+OK\n"
+        assert ask(stack, 0, "t").result().status == 200
+        words = [next(word for line in lines if (word := re.search(rf'"(SET|GET|PTTL)" "{REDIS_KEY}t', line))) for _ in range(3)]
+    assert [word[1] for word in words] == ["SET", "PTTL", "GET"]
 
 
 def test_instances_with_other_rules_for_access_share_nothing(make_stack):
