@@ -45,10 +45,17 @@
  * @property {(view: View) => void} [onStatus]  Called with each view, before the iterator yields it.
  * @property {(problem: TaskError | null) => void} [onProblem]  Called when views may be out of date because of a failure, and
  *     with null when that is over. For a list, also called when a single task has failed for good: then `task` is set.
- * @property {(task: any) => string | Promise<string>} [getLink]  Returns a new signed link: for the task PROVIDER/TASK_ID its
- *     unified path with the link's query, for a list of them /v1/tasks with the query.
  * @property {AbortSignal} [signal]  Ends the watch; the iterator then throws the signal's reason.
  * @property {boolean} [stream]  false: use long polls only.
+ *
+ * @typedef {object} TaskLink
+ * @property {(task: string) => string | Promise<string>} [getLink]  Returns a new signed link for the task PROVIDER/TASK_ID: its
+ *     unified path with the link's query.
+ *
+ * @typedef {object} ListLink
+ * @property {(tasks: string[]) => string | Promise<string>} [getLink]  Returns a new signed link for these tasks: /v1/tasks with
+ *     the link's query. If it is set, the first link also comes from it.
+ * @property {string} [base]  The address of taskproxy, if it is not that of the page.
  */
 
 const ENDED = ['succeeded', 'failed', 'cancelled'];
@@ -87,7 +94,7 @@ export class TaskError extends Error {
 /**
  * Follows one task to its end.
  * @param {string | URL} url  The task's unified path, or a signed link: /v1/tasks/PROVIDER/TASK_ID?…
- * @param {Options} [options]
+ * @param {Options & TaskLink} [options]
  * @returns {AsyncGenerator<View, void, void>}
  */
 export function watchTask(url, options = {}) {
@@ -100,8 +107,7 @@ export function watchTask(url, options = {}) {
 /**
  * Follows up to 100 tasks to their ends, on one connection. A task that cannot be followed is reported to onProblem().
  * @param {string[]} tasks  Each PROVIDER/TASK_ID.
- * @param {Options & { base?: string }} [options]  `base` is the address of taskproxy, if it is not that of the page. Where links
- *     are required, the first one also comes from getLink().
+ * @param {Options & ListLink} [options]
  * @returns {AsyncGenerator<View, void, void>}
  */
 export function watchTasks(tasks, options = {}) {
@@ -231,7 +237,7 @@ class Watch {
 
     /** Takes a view, a problem, or the news that a view is old; yields views that have changed. */
     *#take(/** @type {string} */ type, /** @type {any} */ item, task = this.#taskOf(item)) {
-        if (type !== 'status') return this.#takeProblem(item, task);
+        if (type !== 'status' || task === null) return this.#takeProblem(item, task);
         this.#succeeded();
         if (ENDED.includes(item.status)) this.#open.delete(task);
         if (!this.#isNews(task, item)) return;
