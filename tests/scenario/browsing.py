@@ -1,5 +1,7 @@
 """Chromium for the tests of web pages: one process, and a page of its own context for each test."""
 
+import contextlib
+import http.server
 import itertools
 import json
 import os
@@ -111,6 +113,28 @@ class Page:
 
     def close(self) -> None:
         self._ask("close")
+
+
+class EmptyPage(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>Another origin</title><link rel=icon href=data:,>")
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def other_server():
+    """A web server with empty pages; yields its port. It has two origins, because localhost is another one than 127.0.0.1."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), EmptyPage) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 def one_browser():
