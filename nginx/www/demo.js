@@ -114,7 +114,7 @@ async function follow() {
     const tasks = [...cards.values()].filter((card) => !card.ended).map((card) => card.task);
     const all = [...cards.keys()].join(',');
     byId('empty').hidden = cards.size > 0;
-    byId('curl').textContent = `curl '${location.origin}/v1/tasks?ids=${all}'`;
+    byId('curl').textContent = `curl -N -H 'Accept: text/event-stream' '${location.origin}/v1/tasks?ids=${all}'`;
     byId('again').href = `?tasks=${all}`;
     history.replaceState(null, '', byId('again').href);
     if (!tasks.length) return;
