@@ -74,8 +74,8 @@ def ask_peer(stack, path, certificates, source="127.0.0.1", own=True, **headers)
         context.load_cert_chain(certificates / "host.pem", certificates / "host.key")
     connection = http.client.HTTPSConnection("127.0.0.1", stack.peer_port, source_address=(source, 0), context=context, timeout=30)
     with contextlib.closing(connection):
-        connection.request("GET", path, headers={"Host": "taskproxy-hosts", **headers})
-        with contextlib.suppress(http.client.RemoteDisconnected):
+        with contextlib.suppress(ConnectionError):
+            connection.request("GET", path, headers={"Host": "taskproxy-hosts", **headers})
             return connection.getresponse().status
     return None
 
