@@ -29,6 +29,7 @@
 #include "request/stream.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
+enum { OPEN_MS = 1000 }; /* how long a stream without news may stay without a head */
 enum { DUE_MAX = 1000 }; /* due requests for one task that one loop iteration runs */
 
 /* X(step, its function) */
@@ -55,7 +56,8 @@ enum step { STEPS(STEP_ID) WAIT, DONE };
 /* The event stream of a request. */
 struct stream {
     bool open;        /* the head was sent, and the stream was not closed */
-    int64_t spoke_ms; /* loop time at which the last text was sent */
+    bool known;       /* the client knows a result of each task, so there may be no news: 204 */
+    int64_t spoke_ms; /* loop time at which the last text was sent, or the stream began */
 };
 
 struct request {
@@ -472,7 +474,7 @@ static enum step begin_stream(struct request *r)
         return refuse_watcher(r);
     start_waiting(r);
     r->stream.spoke_ms = r->facts.now.ms;
-    stream_take_last_id(&r->lookups, r->asked.last_event_id);
+    r->stream.known = stream_take_last_id(&r->lookups, r->asked.last_event_id);
     lookups_follow(&r->lookups);
     return STREAM;
 }
@@ -489,10 +491,12 @@ static void on_stream_time(uv_timer_t *timer)
     run(CONTAINER_OF(timer, struct request, timer));
 }
 
-/* For the next heartbeat, the end of the client's link, or the next attempt for a task that could not be served. */
+/* For the head or the next heartbeat, the end of the client's link, or the next attempt for a task that could not be
+ * served. */
 static void start_stream_timer(struct request *r)
 {
-    int64_t now = r->facts.now.ms, due_ms = r->stream.spoke_ms + HEARTBEAT_MS;
+    int64_t now = r->facts.now.ms;
+    int64_t due_ms = r->stream.spoke_ms + (r->stream.open ? HEARTBEAT_MS : OPEN_MS);
     due_ms = min64(due_ms, lookups_retry_at_ms(&r->lookups));
     int64_t left_ms = min64(due_ms - now, r->until_ms - wall_ms());
     uv_timer_start(&r->timer, on_stream_time, left_ms > 0 ? (uint64_t)left_ms : 0, 0);
@@ -530,22 +534,35 @@ static void end_stream(struct request *r)
     stat_dec(STAT_STREAMS);
 }
 
-/* Writes what the client does not know, or a comment if it has not heard anything for long: nginx sends a head only
- * together with data. Returns whether the stream goes on. */
+/* How long the client may be sent nothing. A head goes out as soon as it is certain that the answer is not 204: a task
+ * runs, or the client does not know one of them. */
+static int64_t silence_ms(const struct request *r, size_t n_following)
+{
+    if (r->stream.open)
+        return HEARTBEAT_MS;
+    return r->stream.known && n_following == r->lookups.n_missing ? OPEN_MS : 0;
+}
+
+/* Writes what the client does not know. Without any news, it writes when to reconnect, because nginx sends a head only
+ * together with data; later, a comment as a heartbeat. Returns whether the stream goes on. */
 static bool write_stream(struct request *r, struct buf *text)
 {
     if (r->stream.open && link_has_expired(r)) {
         stream_add_problem(text, PROBLEM_LINK_EXPIRED, r->id, 0);
         return false;
     }
-    bool running = lookups_each(&r->lookups, lookup_follow) > 0, moved = r->requests->leaving;
-    int64_t silence_ms = r->stream.open || r->lookups.n_missing > 0 ? HEARTBEAT_MS : 0;
+    size_t n_following = lookups_each(&r->lookups, lookup_follow);
+    bool moved = r->requests->leaving, goes_on = n_following > 0 && !moved;
     stream_add_news(&r->lookups, r->asked.view, text);
-    if (text->len == 0 && running && (moved || r->facts.now.ms >= r->stream.spoke_ms + silence_ms))
-        buf_puts(text, ": still here\n\n");
-    if ((moved || !running) && (text->len > 0 || r->stream.open))
+    if (goes_on && text->len == 0 && r->facts.now.ms >= r->stream.spoke_ms + silence_ms(r, n_following)) {
+        if (r->stream.open)
+            buf_puts(text, ": still here\n\n");
+        else
+            stream_add_retry(text, false);
+    }
+    if (!goes_on && (n_following > 0 || text->len > 0 || r->stream.open))
         stream_add_retry(text, moved);
-    return running && !moved;
+    return goes_on;
 }
 
 static enum step stream(struct request *r)

@@ -21,13 +21,14 @@ static size_t mark_len(const struct lookups *ls)
     return lookups_are_list(ls) ? MARK_LEN : ID_LEN;
 }
 
-void stream_take_last_id(struct lookups *ls, const char *id)
+bool stream_take_last_id(struct lookups *ls, const char *id)
 {
     size_t len = mark_len(ls);
     if (id == NULL || strlen(id) != ls->n * len || id[strspn(id, MARK_CHARACTERS)] != '\0')
-        return;
+        return false;
     for (size_t i = 0; i < ls->n; i++)
         memcpy(ls->items[i].told.mark, id + i * len, len);
+    return strchr(id, '-') == NULL;
 }
 
 /* ---- what is new ---- */

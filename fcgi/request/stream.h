@@ -3,7 +3,8 @@
  *     event: status     a view: the first one of each task, each change, and the end of a trouble
  *     event: problem    a failure; unless it may pass, the last event of the task
  *     event: stale      the team has no query left for now: the last view is not refreshed
- *     retry:            with a problem that may pass and at the end of a stream: when to reconnect, in ms
+ *     retry:            when to reconnect, in ms: with a problem that may pass, at the end of a stream, and at its start if
+ *                       there is no event yet
  *
  * The id of an event is the ETag of the view, without quotes. In the stream of a list it says what the client knows
  * of every task: for each one, in order, the first MARK_LEN characters of its view's ETag, or of the code of the
@@ -14,8 +15,9 @@
 
 #include "request/lookup.h"
 
-/* Takes what the client knows from its Last-Event-ID, which may be any text, or NULL. */
-void stream_take_last_id(struct lookups *lookups, const char *last_event_id);
+/* Takes what the client knows from its Last-Event-ID, which may be any text, or NULL. Returns whether it knows a result
+ * of each task. */
+bool stream_take_last_id(struct lookups *lookups, const char *last_event_id);
 
 /* Adds an event for everything that the client does not know, and notes that it does. */
 void stream_add_news(struct lookups *lookups, enum view_kind view, struct buf *text);
@@ -24,8 +26,8 @@ void stream_add_news(struct lookups *lookups, enum view_kind view, struct buf *t
 void stream_add_problem(struct buf *text, enum problem problem, const char *request_id,
                         int64_t retry_after_ms);
 
-/* Adds the pause before the client reconnects, which is random so that clients do not come all at once: at the end of
- * a stream, and, if `moved`, when another process already serves it. */
+/* Adds the pause before the client reconnects, which is random so that clients do not come all at once. It is short if
+ * the stream has `moved`: another process already serves it. */
 void stream_add_retry(struct buf *text, bool moved);
 
 #endif

@@ -61,7 +61,6 @@ def test_last_event_id_may_be_any_bytes(make_stack):
 
 
 def test_reconnect_during_the_first_lookup_is_told_only_what_is_new(make_stack):
-    """A worker that knows nothing of the tasks, as after a reload, still answers 204 if they have all ended."""
     stack = make_stack(**quick(), redis=False)
     end(stack, "a")
     run(stack, "7%", "b")
@@ -75,8 +74,34 @@ def test_reconnect_during_the_first_lookup_is_told_only_what_is_new(make_stack):
         end(stack, "b")
         (event,) = stream.rest()
         assert event.data["task_id"] == "b"
-    stack.daemon.reload(wait_for_old=False)
-    assert stack.get(many("a", "b"), {**WANTED, "Last-Event-ID": event.id}).status == 204
+
+
+def test_stream_is_open_before_slow_answers(make_frozen):
+    """A browser sees no stream before its head. A reconnect may still be answered with 204 for a second."""
+    stack = make_frozen(providers=EVEN, redis=False, config={"workers": 1, "cache": {"terminal_ttl": "10s"}})
+    run(stack)
+    with stack.standin.hold("slow") as barrier:
+        with Stream(stack, many("slow", "a")) as stream:
+            assert take(stream, 1)["status", "sora", "a"]["progress"] == 7
+        with Stream(stack, many("slow")) as stream:
+            assert stream.response.status == 200 and stream.next_line().startswith("retry: ")
+            barrier.release()
+            take(stream, 1)
+    stack.wait_metric("watched_tasks", lambda watched: watched == 0)
+    end(stack)
+    stack.step(3)
+    with stack.standin.hold("slow") as barrier:
+        reconnect = stack.background(Stream, stack, many("slow"), Last_Event_ID=stream.last_id)
+        barrier.wait_arrived(1)
+        stack.step(1)
+        with reconnect.result() as stream:
+            assert stream.response.status == 200 and stream.next_line().startswith("retry: ")
+            barrier.release()
+            (event,) = stream.rest()
+    stack.step(11)
+    asked = stack.standin.count()
+    assert stack.get(many("slow"), {**WANTED, "Last-Event-ID": event.id}).status == 204
+    assert stack.standin.count() == asked + 1
 
 
 def test_failing_and_hanging_tasks_do_not_delay_others(make_frozen):
