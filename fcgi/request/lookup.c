@@ -1,4 +1,11 @@
-/* lookup: see lookup.h. */
+/* lookup: see lookup.h. The steps of one lookup:
+ *
+ *     look in memory -> join_fetch -> claim -> settle -> follow, by an event stream
+ *           ^                                              |
+ *           '-------- after a failure and its pause -------'
+ *
+ * A step returns true if its result comes later. Only a settled lookup has a result for the client: before, the task may
+ * be another team's. */
 #include "request/lookup.h"
 
 #include <stdlib.h>
@@ -146,6 +153,18 @@ bool lookup_in_memory(struct lookup *l)
     return got.left_ms > 0;
 }
 
+/* After a failure, falls back to the last snapshot, unless that is too old. */
+static void excuse(struct lookup *l)
+{
+    const struct snapshot *last = l->last;
+    bool excusable = l->doubted || problem_is_excusable(l->problem);
+    if (!l->granted || !excusable || l->snapshot != NULL || last == NULL ||
+        l->lookups->now.ms >= last->keep_until_ms)
+        return;
+    l->snapshot = snapshot_ref(l->last);
+    l->source = SOURCE_STALE;
+}
+
 bool lookup_again(struct lookup *l)
 {
     if (l->snapshot == NULL)
@@ -155,6 +174,7 @@ bool lookup_again(struct lookup *l)
         forget(l, PROBLEM_NONE);
         take(l, &got);
         drop_foreign(l);
+        excuse(l);
         return true;
     }
     l->source = SOURCE_MEMORY;
@@ -164,24 +184,12 @@ bool lookup_again(struct lookup *l)
     return false;
 }
 
-bool lookup_excuse(struct lookup *l)
-{
-    const struct snapshot *last = l->last;
-    bool excusable = l->doubted || problem_is_excusable(l->problem);
-    if (!l->granted || !excusable || l->snapshot != NULL || last == NULL ||
-        l->lookups->now.ms >= last->keep_until_ms)
-        return false;
-    l->snapshot = snapshot_ref(l->last);
-    l->source = SOURCE_STALE;
-    return true;
-}
-
 /* ---- fetches ---- */
 
 static void end_wait(struct lookup *l)
 {
     l->pending = false;
-    if (--l->lookups->n_missing == 0 || l->lookups->followed)
+    if (--l->lookups->n_pending == 0 || l->lookups->followed)
         l->lookups->parts->on_update(l->lookups);
 }
 
@@ -204,9 +212,14 @@ static void on_fetched(struct fetch_waiter *waiter, const struct fetch_result *r
     end_wait(l);
 }
 
-bool lookup_fetch(struct lookup *l)
+static bool needs_fetch(const struct lookup *l)
 {
-    if (l->problem != PROBLEM_NONE || l->snapshot != NULL)
+    return l->problem == PROBLEM_NONE && l->snapshot == NULL;
+}
+
+static bool join_fetch(struct lookup *l)
+{
+    if (!needs_fetch(l))
         return false;
     l->waiter.on_fetched = on_fetched;
     l->source = SOURCE_UPSTREAM;
@@ -306,7 +319,7 @@ static void on_claimed(struct claim *claim)
         end_wait(l);
 }
 
-bool lookup_claim(struct lookup *l)
+static bool claim(struct lookup *l)
 {
     const struct snapshot *known = l->snapshot ? l->snapshot : l->last;
     if (l->granted || l->source == SOURCE_NONE)
@@ -319,17 +332,40 @@ bool lookup_claim(struct lookup *l)
     return !l->granted && conceal(l);
 }
 
-bool lookup_audit(struct lookup *l)
+/* ---- settling ---- */
+
+/* Logs the decision, if the configuration wants an audit. */
+static void audit(const struct lookup *l)
 {
     static const char *const events[] = {
         [CLAIM_TAKEN] = "claimed", [CLAIM_CONFIRMED] = "read", [CLAIM_REFUSED] = "refused"};
     enum claim_event event = l->problem == PROBLEM_FORBIDDEN ? CLAIM_REFUSED : l->claim.event;
     if (!l->lookups->parts->conf->audit || event == CLAIM_NO_EVENT)
-        return false;
+        return;
     char *task = xasprintf("%s/%s", l->task.route->provider->name, task_id(&l->task));
     log_audit(&(struct log_audit){events[event], team_of(l)->name, l->lookups->request_id, task});
     free(task);
-    return true;
+}
+
+static bool settle(struct lookup *l)
+{
+    audit(l);
+    excuse(l);
+    return false;
+}
+
+/* ---- the steps ---- */
+
+bool lookup_advance(struct lookup *l)
+{
+    static bool (*const steps[])(struct lookup * l) = {join_fetch, claim, settle};
+    static const char *const names[] = {"join_fetch", "claim", "settle"};
+    while (!l->pending && l->stage < STAGE_SETTLED) {
+        log_debug("request %s: %s: %s", l->lookups->request_id, l->task.key, names[l->stage]);
+        l->pending = steps[l->stage++](l);
+        l->lookups->n_pending += l->pending;
+    }
+    return l->pending;
 }
 
 /* ---- watching ---- */
@@ -418,62 +454,38 @@ static void begin_again(struct lookup *l)
     l->granted = l->lookups->parts->conf->access.ownership == OWNERSHIP_NONE;
     l->claim.event = CLAIM_NO_EVENT;
     l->paid = 0;
-    l->stage = STAGE_LOOK;
+    l->stage = STAGE_FETCH;
+    lookup_in_memory(l);
 }
 
 /* A task that cannot be served is looked up again when it may be queried. The jitter spreads out tasks that failed
  * together. */
-static void settle(struct lookup *l)
+static void follow_result(struct lookup *l)
 {
-    lookup_excuse(l);
+    l->stage = STAGE_FOLLOWED;
     lookup_watch(l);
-    l->retry_at_ms = INT64_MAX;
     if (l->snapshot != NULL || !problem_may_pass(l->problem))
         return;
     l->retry_after_ms = max64(l->retry_after_ms, l->task.route->provider->poll.min_ms);
     l->retry_at_ms = l->lookups->now.ms + l->retry_after_ms + rand() % RETRY_JITTER_MS;
 }
 
-static bool wait_on(struct lookup *l)
+static bool is_failing(const struct lookup *l)
 {
-    l->lookups->n_missing++;
-    return l->pending = true;
+    return l->stage == STAGE_FOLLOWED && l->snapshot == NULL && problem_may_pass(l->problem);
 }
 
 bool lookup_follow(struct lookup *l)
 {
-    if (l->pending)
-        return true;
-    if (l->stage == STAGE_WATCH && l->snapshot == NULL && l->lookups->now.ms >= l->retry_at_ms)
+    if (is_failing(l) && l->lookups->now.ms >= l->retry_at_ms)
         begin_again(l);
-    if (l->stage == STAGE_LOOK) {
-        lookup_in_memory(l);
-        l->stage = STAGE_CLAIM;
-        if (lookup_fetch(l))
-            return wait_on(l);
-    }
-    if (l->stage == STAGE_CLAIM) {
-        l->stage = STAGE_SETTLE;
-        if (lookup_claim(l))
-            return wait_on(l);
-    }
-    if (l->stage == STAGE_SETTLE) {
-        lookup_audit(l);
-        settle(l);
-        l->stage = STAGE_WATCH;
-    }
+    if (lookup_advance(l))
+        return true;
+    if (l->stage == STAGE_SETTLED)
+        follow_result(l);
     if (!is_running(l))
         poller_leave(&l->watcher);
-    return l->snapshot != NULL ? is_running(l) : problem_may_pass(l->problem);
-}
-
-void lookups_follow(struct lookups *ls)
-{
-    ls->followed = ls->every_change = true;
-    if (lookups_are_list(ls))
-        return;
-    settle(&ls->only);
-    ls->only.stage = STAGE_WATCH;
+    return is_running(l) || is_failing(l);
 }
 
 int64_t lookups_retry_at_ms(const struct lookups *ls)
@@ -481,7 +493,7 @@ int64_t lookups_retry_at_ms(const struct lookups *ls)
     int64_t soonest_ms = INT64_MAX;
     for (size_t i = 0; i < ls->n; i++) {
         const struct lookup *l = &ls->items[i];
-        if (l->stage == STAGE_WATCH && l->snapshot == NULL)
+        if (is_failing(l))
             soonest_ms = min64(soonest_ms, l->retry_at_ms);
     }
     return soonest_ms;
@@ -502,10 +514,14 @@ void lookups_leave(struct lookups *ls)
 void lookups_give_up(struct lookups *ls, enum problem problem)
 {
     for (size_t i = 0; i < ls->n; i++) {
-        if (ls->items[i].snapshot == NULL && ls->items[i].problem == PROBLEM_NONE)
-            ls->items[i].problem = problem;
+        struct lookup *l = &ls->items[i];
+        if (!needs_fetch(l))
+            continue;
+        fetches_leave(&l->waiter);
+        ls->n_pending -= l->pending;
+        l->pending = false;
+        l->problem = problem;
     }
-    lookups_leave(ls);
 }
 
 bool lookups_have_view(const struct lookups *ls)

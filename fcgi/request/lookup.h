@@ -10,8 +10,9 @@
 
 struct lookups;
 
-/* Where a lookup of an event stream is: what lookup_follow does next. */
-enum lookup_stage { STAGE_LOOK, STAGE_CLAIM, STAGE_SETTLE, STAGE_WATCH };
+/* Where a lookup is after the look in memory: the next step, or it has a result for the client, which an event stream
+ * may follow. */
+enum lookup_stage { STAGE_FETCH, STAGE_CLAIM, STAGE_SETTLE, STAGE_SETTLED, STAGE_FOLLOWED };
 
 /* What the client of an event stream knows of a task. */
 struct told {
@@ -37,10 +38,10 @@ struct lookup {
     bool granted; /* the team may read the task */
     int64_t paid; /* queries that the team was charged for the result */
     struct charge charge;
-    enum lookup_stage stage; /* of an event stream */
-    bool pending;            /* likewise: a result comes later */
-    int64_t retry_at_ms;     /* likewise: loop time at which a failed lookup begins again */
-    struct told told;        /* likewise */
+    enum lookup_stage stage;
+    bool pending;        /* the result of the last step comes later */
+    int64_t retry_at_ms; /* of an event stream: loop time at which a failed lookup begins again */
+    struct told told;    /* likewise */
 };
 
 /* Shared by all requests of a worker. All (ref), and outlive the lookups. */
@@ -49,7 +50,7 @@ struct lookups_parts {
     struct fetches *fetches;
     struct ownership *ownership;
     struct poller *poller;
-    /* The last of n_missing results has come, or a watched task has changed or does not exist any more. */
+    /* The last of n_pending results has come, or a watched task has changed or does not exist any more. */
     void (*on_update)(struct lookups *lookups);
 };
 
@@ -60,7 +61,7 @@ struct lookups {
     struct moment now;                 /* when the request was run last; the request sets it */
     struct lookup *items;
     size_t n;
-    size_t n_missing;   /* results of lookup_fetch or lookup_claim that come later */
+    size_t n_pending;   /* lookups whose results come later */
     bool every_change;  /* on_update is called for each change of a list; false: when all tasks have ended */
     bool followed;      /* by an event stream: on_update is called for each result, change and failure */
     size_t n_ended;     /* the first items, which are known to have ended */
@@ -92,38 +93,23 @@ size_t lookups_each(struct lookups *lookups, bool (*step)(struct lookup *lookup)
  * sent. */
 bool lookup_in_memory(struct lookup *lookup);
 
-/* Joins or starts a fetch unless there is a result. Returns true if the result comes later; at the limit of
- * fetches, sets the problem. */
-bool lookup_fetch(struct lookup *lookup);
-
-/* Claims an existing task for the requesting team. Returns true if the result is decided later. If another
- * team owns the task, the result is the same as for a task that does not exist. */
-bool lookup_claim(struct lookup *lookup);
-
-/* Logs the decision, if the configuration wants an audit. */
-bool lookup_audit(struct lookup *lookup);
+/* Takes the lookup as far as it goes without waiting. Returns true if a result comes later; otherwise, it is settled. If
+ * another team owns the task, the result is the same as for a task that does not exist. */
+bool lookup_advance(struct lookup *lookup);
 
 /* Takes the newest snapshot in the cache and watches the task from then on: changes call on_update.
  * Returns false if the task cannot change any more. */
 bool lookup_watch(struct lookup *lookup);
 
-/* For an event stream, takes one lookup as far as it goes without waiting: through the steps above, once, and again
- * after a pause if it fails with a problem that may pass. Later results call on_update. Returns whether the task can
- * change any more. */
+/* lookup_advance for an event stream: watches the task, too, and begins again after a pause if the lookup has failed with
+ * a problem that may pass. Later results call on_update. Returns whether the task can change any more. */
 bool lookup_follow(struct lookup *lookup);
 
 /* Whether an event stream can begin with this result. It watches the task from then on. */
 bool lookup_can_stream(struct lookup *lookup);
 
-/* Begins to follow the tasks. The one lookup of most requests goes on from where it is. */
-void lookups_follow(struct lookups *lookups);
-
 /* The loop time at which the next failed lookup begins again; INT64_MAX: none does. */
 int64_t lookups_retry_at_ms(const struct lookups *lookups);
-
-/* After a failure, falls back to the last snapshot. Returns false if there is no failure or the snapshot is
- * too old. */
-bool lookup_excuse(struct lookup *lookup);
 
 /* Looks the task up in the cache again: it may have changed, or fetches of it may have failed. */
 bool lookup_again(struct lookup *lookup);
@@ -134,7 +120,7 @@ void lookups_forget(struct lookups *lookups);
 /* Stops waiting and watching. */
 void lookups_leave(struct lookups *lookups);
 
-/* Sets the problem of lookups without a result, and stops waiting. */
+/* Sets the problem of lookups that need a fetch or wait for one. */
 void lookups_give_up(struct lookups *lookups, enum problem problem);
 
 /* Whether there is a view of any of the tasks. */

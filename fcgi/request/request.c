@@ -1,16 +1,16 @@
 /* request: see request.h. The steps of one request:
  *
- *     route -> authorize -> look_in_memory -> join_fetches -> claim -> audit -> hold -> respond
- *       |  |       |            ^    '-- all fresh -----------^ |                ^-'|     ^
- *       |  |       '- take_ids -'                               |                   '-> begin_stream -> stream --.
- *       |  |              '-- the stream of a list --------------------------------------^ |              ^-------'
- *       |  '-- take_hint --.                                    |                         |
- *       '----- refused ----'------------------------------------'-------------------------'
+ *     route -> authorize -> look_in_memory -> look_up -> hold -> respond
+ *       |  |       |            ^    |          ^-'       ^-'|       ^
+ *       |  |       '- take_ids -'    |                       '-> begin_stream -> stream --.
+ *       |  |                         '-- the stream of a list ------^    |        ^-------'
+ *       |  '-- take_hint --.                                             |
+ *       '----- refused ----'---------------------------------------------'
  *
- * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup. A request that may
- * wait is held until one of its tasks changes; a stream sends each change and each failure, and looks up tasks that
- * could not be served again. A step that refuses the request sets the problem and returns RESPOND. Only run() changes
- * the step and frees the request. */
+ * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup, whose steps are in lookup.c.
+ * A request that may wait is held until one of its tasks changes; a stream sends each change and each failure, and looks
+ * up tasks that could not be served again. A step that refuses the request sets the problem and returns RESPOND. Only
+ * run() changes the step and frees the request. */
 #include "request/request.h"
 
 #include <errno.h>
@@ -39,9 +39,7 @@ enum { DUE_MAX = 1000 }; /* due requests for one task that one loop iteration ru
     X(AUTHORIZE, authorize)                                                                                  \
     X(TAKE_IDS, take_ids)                                                                                    \
     X(LOOK_IN_MEMORY, look_in_memory)                                                                        \
-    X(JOIN_FETCHES, join_fetches)                                                                            \
-    X(CLAIM, claim)                                                                                          \
-    X(AUDIT, audit)                                                                                          \
+    X(LOOK_UP, look_up)                                                                                      \
     X(HOLD, hold)                                                                                            \
     X(BEGIN_STREAM, begin_stream)                                                                            \
     X(STREAM, stream)                                                                                        \
@@ -230,7 +228,7 @@ static void limit_wait(struct request *r)
 static enum step authorize_lookups(struct request *r)
 {
     lookups_authorize(&r->lookups, r->wait_slot.quota, r->linked);
-    return r->asked.kind == ROUTE_MANY && r->asked.stream ? BEGIN_STREAM : LOOK_IN_MEMORY;
+    return LOOK_IN_MEMORY;
 }
 
 static enum step defer_list(struct request *r)
@@ -257,7 +255,7 @@ static enum step authorize(struct request *r)
         return refuse_credential(r, CREDENTIAL_LINK, problem);
     if (problem == PROBLEM_FORBIDDEN) {
         lookups_authorize(&r->lookups, quotas_of(r->requests->parts.quotas, caller.team), r->linked);
-        lookups_each(&r->lookups, lookup_audit);
+        lookups_each(&r->lookups, lookup_advance);
     }
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
@@ -280,13 +278,6 @@ static enum step take_ids(struct request *r)
     if (r->client == NULL)
         return RESPOND;
     return lookups_take_ids(&r->lookups, r->asked.uri) ? authorize_lookups(r) : refuse(r, PROBLEM_BAD_IDS);
-}
-
-/* ---- look_in_memory ---- */
-
-static enum step look_in_memory(struct request *r)
-{
-    return lookups_each(&r->lookups, lookup_in_memory) == r->lookups.n ? CLAIM : JOIN_FETCHES;
 }
 
 /* ---- waiting: limits count the tasks that are waited for ---- */
@@ -348,7 +339,22 @@ static void on_update(struct lookups *lookups)
         run(r);
 }
 
-/* ---- join_fetches ---- */
+/* ---- look_in_memory ---- */
+
+/* At the limit of waiting requests, no query is sent. Tasks in memory are still served. */
+static enum step look_in_memory(struct request *r)
+{
+    bool found = lookups_each(&r->lookups, lookup_in_memory) == r->lookups.n;
+    if (r->asked.kind == ROUTE_MANY && r->asked.stream)
+        return BEGIN_STREAM;
+    if (!found && too_many_wait(r)) {
+        lookups_give_up(&r->lookups, PROBLEM_OVERLOADED);
+        refuse_overload(r);
+    }
+    return LOOK_UP;
+}
+
+/* ---- look_up ---- */
 
 static void on_fetch_deadline(uv_timer_t *timer)
 {
@@ -364,40 +370,19 @@ static void on_fetch_late(uv_timer_t *timer)
     uv_timer_start(timer, on_fetch_deadline, GRACE_MS, 0);
 }
 
-static enum step join_fetches(struct request *r)
-{
-    if (too_many_wait(r))
-        return refuse_overload(r);
-    r->lookups.n_missing = lookups_each(&r->lookups, lookup_fetch);
-    if (r->lookups.n_missing == 0)
-        return CLAIM;
-    start_waiting(r);
-    uv_timer_start(&r->timer, on_fetch_late, (uint64_t)lookups_timeout_ms(&r->lookups), 0);
-    r->step = CLAIM;
-    return WAIT;
-}
-
-/* ---- claim: the owners of the tasks ---- */
-
-static enum step claim(struct request *r)
+/* The deadline is that of the fetches. Later waits need none, because Redis replies or times out. */
+static enum step look_up(struct request *r)
 {
     if (r->client == NULL)
         return RESPOND;
-    r->lookups.n_missing = lookups_each(&r->lookups, lookup_claim);
-    if (r->lookups.n_missing == 0)
-        return AUDIT;
-    start_waiting(r);
-    uv_timer_stop(&r->timer); /* not needed: Redis replies or times out */
-    r->step = AUDIT;
+    if (lookups_each(&r->lookups, lookup_advance) == 0)
+        return HOLD;
+    if (!r->waits) {
+        start_waiting(r);
+        uv_timer_start(&r->timer, on_fetch_late, (uint64_t)lookups_timeout_ms(&r->lookups), 0);
+    }
+    r->step = LOOK_UP;
     return WAIT;
-}
-
-/* ---- audit ---- */
-
-static enum step audit(struct request *r)
-{
-    lookups_each(&r->lookups, lookup_audit);
-    return HOLD;
 }
 
 /* ---- hold ---- */
@@ -420,9 +405,9 @@ static enum step hold(struct request *r)
 {
     if (r->time_over) /* fetches may have begun to fail meanwhile */
         lookups_each(&r->lookups, lookup_again);
-    if (r->client == NULL || r->time_over || (r->asked.wait_s == 0 && !r->asked.stream))
+    if (r->client == NULL || r->time_over || r->facts.problem != PROBLEM_NONE ||
+        (r->asked.wait_s == 0 && !r->asked.stream))
         return RESPOND;
-    lookups_each(&r->lookups, lookup_excuse);
     if (r->asked.stream && lookups_each(&r->lookups, lookup_can_stream) > 0)
         return BEGIN_STREAM;
     r->lookups.every_change = r->asked.if_none_match != NULL;
@@ -475,7 +460,7 @@ static enum step begin_stream(struct request *r)
     start_waiting(r);
     r->stream.spoke_ms = r->facts.now.ms;
     r->stream.known = stream_take_last_id(&r->lookups, r->asked.last_event_id);
-    lookups_follow(&r->lookups);
+    r->lookups.followed = r->lookups.every_change = true;
     return STREAM;
 }
 
@@ -540,7 +525,7 @@ static int64_t silence_ms(const struct request *r, size_t n_following)
 {
     if (r->stream.open)
         return HEARTBEAT_MS;
-    return r->stream.known && n_following == r->lookups.n_missing ? OPEN_MS : 0;
+    return r->stream.known && n_following == r->lookups.n_pending ? OPEN_MS : 0;
 }
 
 /* Writes what the client does not know. Without any news, it writes when to reconnect, because nginx sends a head only
@@ -624,9 +609,6 @@ static void make_answer(const struct request *r, struct answer *ret_answer)
 static void give_answer(struct request *r)
 {
     struct answer answer;
-    if (r->facts.problem == PROBLEM_OVERLOADED) /* lookups with a result are still served */
-        lookups_give_up(&r->lookups, PROBLEM_OVERLOADED);
-    lookups_each(&r->lookups, lookup_excuse);
     r->facts.waited_s = r->asked.wait_s;
     make_answer(r, &answer);
     check_room(r, &answer);

@@ -127,11 +127,9 @@ static void add_result(struct buf *text, const struct lookup *l, enum view_kind 
     buf_puts(text, "\n\n");
 }
 
-/* Only a lookup that has come to its end has a result that the client may see: before, the task may be another
- * team's. */
 static bool is_settled(const struct lookup *l)
 {
-    return l->stage == STAGE_WATCH;
+    return l->stage >= STAGE_SETTLED;
 }
 
 /* The id says that the client knows all tasks, so only the last of these events has it. */

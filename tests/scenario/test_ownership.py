@@ -404,6 +404,18 @@ def test_stale_answers_respect_ownership(make_stack):
     assert refusal(ask(stack, "t", "film")) == (502, "upstream_error")  # as for a missing task
 
 
+def test_list_over_the_waiter_limit_respects_ownership(make_stack):
+    stack = owning_stack(make_stack, config={"limits": {"waiters": 1}})
+    ask(stack, "t", "web")
+    with stack.standin.hold("slow"):
+        waits = stack.background(ask, stack, "slow", "web")
+        stack.wait_metric("waiters", 1)
+        owned, foreign = (ask(stack, "sora/t,sora/new", team, "/v1/tasks?ids=") for team in ("web", "film"))
+    assert [task.get("code", task["status"]) for task in owned.json()["tasks"]] == ["succeeded", "overloaded"]
+    assert refusal(foreign) == (503, "overloaded")
+    assert waits.result().status == 200
+
+
 @pytest.mark.problem("Redis is lost")
 def test_worker_uses_only_the_owners_it_knows_while_redis_is_unavailable(make_stack):
     stack = owning_stack(make_stack, workers=2)
