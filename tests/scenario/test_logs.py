@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warn|error) (master|worker \d+): \S.*")
+TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warn|error) (master|worker \d+|status server): \S.*")
 HOSTILE = "a\nb\x1b[2J\u009b31m\u202e"
 LOGGED = r'"a\nb\u001b[2J\xc2\x9b31m\xe2\x80\xae"'  # as JSON writes it, and an escape that JSON allows
 
