@@ -76,7 +76,7 @@ soak:
 	@/usr/bin/python3 tests/soak.py
 
 bench:
-	$(INSTALL) build run bench $(filter peers,$(BENCH))
+	$(INSTALL) build run bench $(filter peers growth,$(BENCH))
 	$(AGAIN) build/taskproxy bench-programs
 	@/usr/bin/python3 tests/bench/bench.py
 

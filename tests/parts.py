@@ -346,6 +346,7 @@ class Nginx(Process):
         self._processes = processes
         self._http = http
         self._access_log = access_log
+        self.connections = 8000  # of each process, from the next start on
         self.changes = {}  # {text in the shipped files: replacement}, from the next start on
         self.variables = {}  # additional environment variables, likewise
         self.sites = ["site.conf"]  # the shipped files that nginx.conf includes, from the next start on
@@ -430,9 +431,10 @@ class Nginx(Process):
         user = f"user {WEB_GROUP};\n" if os.geteuid() == 0 else ""
         sites = " ".join(f"include {name};" for name in self.sites)
         (self.prefix / "nginx.conf").write_text(
-            f"{user}daemon off; pid nginx.pid; worker_processes {self._processes}; worker_rlimit_nofile 16384;\n"
+            f"{user}daemon off; pid nginx.pid; worker_processes {self._processes}; "
+            f"worker_rlimit_nofile {max(16384, self.connections + 500)};\n"
             "pcre_jit on;\n"
-            "events { worker_connections 8000; }\n"
+            f"events {{ worker_connections {self.connections}; }}\n"
             f"http {{\n    {places}\n    access_log off;\n    keepalive_requests 1000000;\n"
             f"    {self._http}\n    {sites}\n}}\n"
         )

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """`make bench`: measures taskproxy, side by side with reference programs. Exits with 1 if a figure misses its target.
 
-BENCH lists the figures to measure, as in BENCH="hits fanout". The default is all but "peers", which needs further packages and
-several minutes. BENCH_SECONDS is the duration of the measurement of hits (default 20) and the maximum of the other ones. With
-BENCH_QUICK=1, "peers" only shows that it works.
+BENCH lists the figures to measure, as in BENCH="hits fanout". The default is all but "peers" and "growth", which need
+further packages and several minutes. BENCH_SECONDS is the duration of the measurement of hits (default 20) and the maximum of the other ones. With
+BENCH_QUICK=1, "peers" and "growth" only show that they work.
 """
 
 import os
@@ -12,6 +12,7 @@ import sys
 
 import fanout
 import frozen
+import growth
 import held
 import herd
 import hits
@@ -26,7 +27,7 @@ import views
 from measure import PROGRAMS
 
 HERDS = 7
-ON_DEMAND = {"peers"}  # measured only if BENCH names them
+ON_DEMAND = {"peers", "growth"}  # measured only if BENCH names them
 NEEDED = ("wrk", "nginx", "redis-server", *(PROGRAMS / name for name in ("floor", "ask", "follow", "libfcgi", "views", "tokens")))
 
 
@@ -51,6 +52,7 @@ FIGURES = {
     "memory": memory.measure,
     "views": views.measure,
     "peers": peers.measure,
+    "growth": growth.measure,
 }
 
 

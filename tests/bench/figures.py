@@ -3,7 +3,7 @@
 import json
 import os
 
-from parts import ROOT
+from measure import ROOT
 
 MEASURED = ROOT / "build" / "bench" / "figures"
 

@@ -23,7 +23,8 @@ def bench_stack(http: str = "", **settings) -> Stack:
     """The default stack: one worker of the production build behind one nginx process, without an access log."""
     settings["config"] = {"workers": 1, **settings.get("config", {})}
     settings.setdefault("binary", ROOT / "build" / "taskproxy")
-    return Stack(nginx_processes=1, access_log=False, http=http, **settings)
+    settings.setdefault("nginx_processes", 1)
+    return Stack(access_log=False, http=http, **settings)
 
 
 def server(port: int, passes: str = "fastcgi_pass taskproxy;", more: str = "", cached: bool = False) -> str:
