@@ -89,7 +89,8 @@ struct fetch {
     bool parked;                 /* its query waits for its turn, and no lease is held meanwhile */
     struct attempt *attempt;     /* under way, or NULL */
     struct attempt_end end;      /* in READ_UPSTREAM, except for the snapshot */
-    bool fresh;                  /* the last snapshot is fresh, and not outdated */
+    bool fresh;                  /* the last snapshot is fresh, and not unconfirmed */
+    bool unconfirmed;            /* it was fresh when the fetch began, but Redis may have a newer one */
     struct fetch_result result;  /* so far; `last` is the newest snapshot known, or NULL */
 };
 
@@ -220,7 +221,7 @@ static enum step read_redis(struct fetch *f)
     }
     snapshot_unref(found);
     if (suffices(f, f->result.last, f->fresh) ||
-        (f->lookup.holder == LEASE_UNAVAILABLE && suffices_alone(f))) {
+        ((f->lookup.holder == LEASE_UNAVAILABLE || f->unconfirmed) && suffices_alone(f))) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
         f->result.snapshot = snapshot_ref(f->result.last);
@@ -439,6 +440,8 @@ static enum step keep(struct fetch *f)
 {
     struct cache *cache = f->fetches->cache;
     cache_keep(cache, &f->task, f->result.snapshot, quota_account(f->payer));
+    if (f->result.from_redis)
+        cache_note_shared(cache, &f->task);
     const struct cache_usage usage = cache_usage(cache);
     stat_set(STAT_CACHE_ENTRIES, (int64_t)usage.entries);
     stat_set(STAT_CACHE_BYTES, (int64_t)usage.bytes);
@@ -559,7 +562,8 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
     const struct cache_result known = cache_get(fs->cache, task, moment_now(fs->parts.loop));
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
-    f->fresh = known.problem == PROBLEM_NONE && (known.left_ms > 0 || known.unconfirmed);
+    f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
+    f->unconfirmed = known.unconfirmed;
     HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
     quota_add(payer, QUOTA_FETCHES, 1);
     stat_inc(STAT_FETCHES);

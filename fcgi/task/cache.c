@@ -17,6 +17,7 @@ enum {
 struct entry {
     struct snapshot *snapshot; /* NULL: none, and there is a problem */
     int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
+    bool shared;               /* the snapshot was read from Redis */
     bool unconfirmed;          /* another worker may have a newer snapshot */
     enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
@@ -85,7 +86,7 @@ static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snap
     leave_store(c, e);
     e->snapshot = snapshot ? snapshot_ref(snapshot) : NULL;
     e->fresh_until_ms = snapshot ? snapshot->fresh_until_ms : 0;
-    e->unconfirmed = false;
+    e->shared = e->unconfirmed = false;
     enter_store(c, e);
     snapshot_unref(old);
 }
@@ -283,8 +284,19 @@ enum problem cache_remote_failure(struct cache *c, const struct task *task, cons
 void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
 {
     struct entry *e = find_live(c, key, key_len, now_ms);
-    if (e != NULL && is_running(e) && now_ms < e->fresh_until_ms)
+    if (e == NULL || !is_running(e) || now_ms >= e->fresh_until_ms)
+        return;
+    if (e->shared)
+        e->unconfirmed = true; /* the notification may be that of this snapshot */
+    else
         e->fresh_until_ms = now_ms;
+}
+
+void cache_note_shared(struct cache *c, const struct task *task)
+{
+    struct entry *e = find(c, task->key, task->key_len);
+    if (e != NULL)
+        e->shared = true;
 }
 
 void cache_question_running(struct cache *c)

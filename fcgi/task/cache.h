@@ -59,11 +59,14 @@ void cache_keep_remote_failure(struct cache *cache, const struct task *task, enu
 enum problem cache_remote_failure(struct cache *cache, const struct task *task, const struct snapshot *last,
                                   int64_t now_ms, int64_t *ret_left_ms);
 
-/* Records that another worker has a newer snapshot: that of a running task becomes stale. By the task's
- * key. */
+/* Records that the snapshot was read from Redis. */
+void cache_note_shared(struct cache *cache, const struct task *task);
+
+/* Records that another worker has published a snapshot of the task, by its key: that of a running task becomes stale,
+ * or only unconfirmed if it was read from Redis, because a notification can come late. */
 void cache_outdate(struct cache *cache, const char *key, size_t key_len, int64_t now_ms);
 
-/* Records that other workers may have newer snapshots of all running tasks. */
+/* Records that other workers may have published snapshots of any task. */
 void cache_question_running(struct cache *cache);
 
 /* The entries with a snapshot. */

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import REDIS_KEY, said
 from relaying import Relay
-from sharing import CHANNEL, Publisher, ask, ask_both, second_host, sharing, wait_hearing
+from sharing import CHANNEL, Publisher, ask, ask_both, second_host, sharing, wait_hearing, wait_no_lease
 from watching import NATIVE, SLOW, end, run, status, wait_queries
 
 INTERVAL = 0.3  # seconds; longer than it takes to notify four workers on a busy machine
@@ -275,6 +275,20 @@ def test_notification_keeps_the_count_of_missing(make_frozen):
     stack.step(2)
     assert stack.task("t").json()["code"] == "task_not_found"
     assert stack.standin.count("t") == 4
+
+
+def test_notification_that_comes_after_its_snapshot_was_read_causes_no_query(make_frozen):
+    stack = sharing(make_frozen, providers=SLOW, config={"workers": 1})
+    other = second_host(make_frozen, stack, providers=SLOW, config={"workers": 1})
+    run(stack)
+    assert stack.task("t").status == 200
+    wait_no_lease(stack)
+    assert other.task("t").headers["x-cache"] == "HIT"
+    heard = other.metric("redis_news_total")
+    report_news(stack)
+    other.wait_metric("redis_news_total", heard + 1)
+    assert other.task("t").headers["x-cache"] == "HIT"
+    assert stack.standin.count("t") == 1
 
 
 def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack):
