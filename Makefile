@@ -15,11 +15,11 @@
 # make install  installs the program, its configuration, units and documents      (PREFIX= SYSCONFDIR= DESTDIR=)
 
 CC       ?= gcc
-PKGS      = libcurl json-c hiredis libuv libcrypto libseccomp
+PKGS     := libcurl json-c hiredis libuv libcrypto libssl libseccomp
 WARNINGS  = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla
 FORTIFY   = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 HARDENING = $(FORTIFY) -fstack-protector-strong $(ACCEPTED) -fPIE
-CPPFLAGS  = -D_GNU_SOURCE -Ifcgi
+CPPFLAGS  = -D_GNU_SOURCE -Ifcgi -DHAVE_HIREDIS_SSL=$(if $(HIREDIS_SSL),1,0)
 OPTIMIZE  = -O2 -g
 CFLAGS    = -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(HARDENING)
 LDFLAGS   = -pie -Wl,-z,relro,-z,now
@@ -29,6 +29,10 @@ ASAN      = -std=gnu11 -O1 -g -fPIC $(WARNINGS) -U_FORTIFY_SOURCE $(SANITIZE) -f
 # Hardening that depends on the processor and on the compiler: the flags that $(CC) accepts.
 OPTIONAL := -fstack-clash-protection -fcf-protection -mbranch-protection=standard
 ACCEPTED := $(shell for flag in $(OPTIONAL); do $(CC) -Werror $$flag -S -o /dev/null -x c /dev/null 2> /dev/null && echo $$flag; done)
+
+# Debian 12's hiredis has no TLS.
+HIREDIS_SSL := $(shell pkg-config --exists hiredis_ssl 2>/dev/null && echo hiredis_ssl)
+PKGS        += $(HIREDIS_SSL)
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)

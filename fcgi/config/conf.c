@@ -3,15 +3,16 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <openssl/pem.h>
 
-#include "lib/address.h"
 #include "lib/cpus.h"
+#include "lib/tls.h"
 
-enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, HOOK_SECRET_MIN = 32 };
+enum { CONF_FILE_MAX = 1024 * 1024, CA_FILE_MAX = 4 * 1024 * 1024, HOOK_SECRET_MIN = 32, SENTINELS_MAX = 16 };
 
 #define SECONDS 1000LL
 #define MINUTES (60 * SECONDS)
@@ -133,9 +134,36 @@ static const struct field route_fields[] = {
 };
 static const struct table route_table = TABLE(ROUTE, route_fields);
 
+/* A name or an address that a certificate can have. */
+static const char *refuse_server_name(const void *value)
+{
+    const char *name = *(char *const *)value;
+    return name[strspn(name, HOST_CHARS)] == '\0' && strpbrk(name, "[]") == NULL
+               ? NULL
+               : "must be a host name or an IP address, as in the server's certificate";
+}
+
+#define TLS struct conf_tls
+static const struct field tls_fields[] = {
+    FIELD("ca_file", S_PATH, TLS, ca_file, REQUIRED, "CA certificates to trust", ),
+    FIELD("cert_file", S_PATH, TLS, cert_file, "null",
+          "certificate to present to the server, and its chain", ),
+    FIELD("key_file", S_PATH, TLS, key_file, "null", "private key of cert_file, without a passphrase", ),
+    FIELD(
+        "server_name", S_STRING, TLS, server_name, "null",
+        "name or IP address that the server's certificate must have; null: the IP address of the connection",
+        .min = 1, .max = 253, .refuse = refuse_server_name),
+};
+static const struct table tls_table = TABLE(TLS, tls_fields);
+
 #define REDIS struct conf_redis
 static const struct field redis_fields[] = {
-    FIELD("address", S_STRING, REDIS, address, REQUIRED, "IP:PORT or unix:PATH", .min = 1, .max = 256),
+    FIELD("address", S_STRING, REDIS, address, "null", "IP:PORT or unix:PATH; required without sentinels",
+          .min = 1, .max = 256),
+    FIELD("sentinels", S_STRINGS, REDIS, sentinels, "[]",
+          "IP:PORT of the Sentinels that know the address of the master", .max = SENTINELS_MAX),
+    FIELD("master_name", S_STRING, REDIS, master_name, "null", "name of the master in the Sentinels",
+          .min = 1, .max = 64),
     FIELD("username", S_STRING, REDIS, username, "null", "user name for AUTH", .min = 1, .max = 256),
     FIELD("password_file", S_SECRET, REDIS, password, "null", "file with the password for AUTH",
           .optional = true),
@@ -145,6 +173,8 @@ static const struct field redis_fields[] = {
     FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "prefix of every key", .max = 64),
     FIELD("plaintext", S_BOOL, REDIS, plaintext, "false",
           "allow an unencrypted connection to another host", ),
+    FIELD("tls", S_OBJECT, REDIS, tls, "null",
+          "encrypt the connections, to Sentinels, too; null: unencrypted", .table = &tls_table),
 };
 static const struct table redis_table = TABLE(REDIS, redis_fields);
 
@@ -389,32 +419,103 @@ static char *finish_route(struct conf *conf, size_t i)
     return NULL;
 }
 
-static char *finish_redis(struct conf *conf)
+/* The files of "tls", in the order in which OpenSSL needs them. */
+static const struct {
+    const char *key;
+    size_t path; /* its offset in struct conf_tls */
+    enum file_kind kind;
+    int (*use)(struct ssl_ctx_st *settings, const struct file *file);
+    const char *refusal;
+} tls_files[] = {
+    {"ca_file", offsetof(TLS, ca_file), FILE_PLAIN, tls_trust, "contains no certificate"},
+    {"cert_file", offsetof(TLS, cert_file), FILE_LIVE, tls_present, "contains no certificate"},
+    {"key_file", offsetof(TLS, key_file), FILE_SECRET, tls_use_key,
+     "is not the private key of cert_file, or needs a passphrase"},
+};
+
+static char *finish_tls(struct conf *conf)
+{
+    struct conf_tls *tls = &conf->redis.tls;
+    char *error = NULL;
+    if (tls->ca_file == NULL)
+        return NULL;
+    if (!HAVE_HIREDIS_SSL)
+        return conf_error(conf,
+                          "/redis/tls: this build's hiredis library has no TLS (Debian 13 has it); instead, "
+                          "set \"address\" to a local stunnel, or to a stream proxy of nginx with "
+                          "proxy_ssl, that connects to Redis");
+    if ((tls->cert_file == NULL) != (tls->key_file == NULL))
+        return conf_error(conf, "/redis/tls: cert_file and key_file need each other");
+    tls->settings = tls_new();
+    for (size_t i = 0; i < NELEMS(tls_files) && error == NULL; i++) {
+        const char *path = *(char *const *)((const char *)tls + tls_files[i].path);
+        char *why = NULL;
+        const struct file *file =
+            path ? files_get(conf->files, path, tls_files[i].kind, CA_FILE_MAX, &why) : NULL;
+        if (why != NULL || (file != NULL && tls_files[i].use(tls->settings, file) < 0))
+            error = conf_error(conf, "/redis/tls/%s: \"%s\" %s", tls_files[i].key, path,
+                               why ? why : tls_files[i].refusal);
+        free(why);
+    }
+    return error;
+}
+
+/* The endpoint must be an IP address, to which unencrypted connections are allowed. */
+static char *take_endpoint(struct conf *conf, const char *pointer, const char *text, struct endpoint *out)
+{
+    const struct conf_redis *redis = &conf->redis;
+    if (endpoint_parse(text, out) < 0)
+        return conf_error(conf,
+                          "%s: must be IP:PORT%s; host names are not "
+                          "supported, because resolving them would block",
+                          pointer, redis->address ? " or unix:PATH" : "");
+    if (!redis->plaintext && redis->tls.ca_file == NULL && !out->loopback)
+        return conf_error(conf,
+                          "%s: the connection to another host would not be encrypted; configure \"tls\", "
+                          "or, if the network between the hosts is trusted, set \"plaintext\": true",
+                          pointer);
+    return NULL;
+}
+
+static char *take_address(struct conf *conf)
 {
     struct conf_redis *redis = &conf->redis;
-    if (redis->address == NULL)
-        return NULL;
-    if (strncmp(redis->address, "unix:/", 6) == 0) {
-        redis->socket = redis->address + 5;
-    } else {
-        const char *colon = strrchr(redis->address, ':');
-        int64_t port;
-        size_t len = colon != NULL ? (size_t)(colon - redis->address) : 0;
-        if (colon == NULL || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535 ||
-            address_literal(redis->address, len) < 0)
-            return conf_error(conf, "/redis/address: must be IP:PORT or unix:PATH; host names are not "
-                                    "supported, because resolving them would block");
-        bool bracket = redis->address[0] == '[';
-        redis->host = xstrndup(redis->address + bracket, len - 2 * bracket);
-        redis->port = (int)port;
-        if (!redis->plaintext && !is_loopback(redis->address, len))
-            return conf_error(conf, "/redis/address: the connection to another host would not be encrypted; "
-                                    "if the network between "
-                                    "the hosts is trusted, set \"plaintext\": true");
+    redis->name = xstrdup(redis->address);
+    redis->endpoints = xcalloc(1, sizeof(*redis->endpoints));
+    if (redis->sentinels.n > 0 || redis->master_name != NULL)
+        return conf_error(conf, "/redis/address: cannot be combined with sentinels or master_name");
+    if (strncmp(redis->address, "unix:/", 6) != 0)
+        return take_endpoint(conf, "/redis/address", redis->address, redis->endpoints);
+    redis->socket = redis->address + 5;
+    return redis->tls.ca_file ? conf_error(conf, "/redis/tls: is for IP:PORT, not for a UNIX socket") : NULL;
+}
+
+static char *take_sentinels(struct conf *conf)
+{
+    struct conf_redis *redis = &conf->redis;
+    char pointer[40], *error = NULL;
+    if (redis->sentinels.n == 0)
+        return conf_error(conf, "/redis: needs \"address\", or \"sentinels\" and \"master_name\"");
+    if (redis->master_name == NULL)
+        return conf_error(conf, "/redis/sentinels: need a master_name");
+    redis->name = xasprintf("%s (Sentinel)", redis->master_name);
+    redis->endpoints = xcalloc(redis->sentinels.n, sizeof(*redis->endpoints));
+    for (size_t i = 0; i < redis->sentinels.n && error == NULL; i++) {
+        snprintf(pointer, sizeof(pointer), "/redis/sentinels/%zu", i);
+        error = take_endpoint(conf, pointer, ((char **)redis->sentinels.items)[i], &redis->endpoints[i]);
     }
-    if (redis->username != NULL && redis->password.path == NULL)
-        return conf_error(conf, "/redis/username: needs a password_file");
-    return NULL;
+    return error;
+}
+
+static char *finish_redis(struct conf *conf)
+{
+    const struct conf_redis *redis = &conf->redis;
+    if (redis->prefix == NULL) /* it has a default, if there is "redis" */
+        return NULL;
+    char *error = redis->address ? take_address(conf) : take_sentinels(conf);
+    if (error == NULL && redis->username != NULL && redis->password.path == NULL)
+        error = conf_error(conf, "/redis/username: needs a password_file");
+    return error ? error : finish_tls(conf);
 }
 
 static bool share_key(const struct conf_upstream *a, const struct conf_upstream *b)
@@ -468,7 +569,7 @@ static char *finish_access(struct conf *conf)
                           "the teams");
     if (access->mode == ACCESS_OPEN && access->ownership != OWNERSHIP_NONE)
         return conf_error(conf, "/access/ownership: needs the mode \"teams\" or \"nginx\"");
-    if (access->ownership != OWNERSHIP_NONE && conf->redis.address == NULL)
+    if (access->ownership != OWNERSHIP_NONE && conf->redis.name == NULL)
         return conf_error(conf,
                           "/access/ownership: needs \"redis\", where all workers store the owners of tasks");
     if (access->ownership == OWNERSHIP_NONE && conf->audit)
@@ -584,7 +685,9 @@ void conf_free(struct conf *conf)
         provider_free(((struct provider **)conf->providers.items)[i]);
     free(conf->providers.items);
     teams_free(conf->teams);
-    free(conf->redis.host);
+    free(conf->redis.name);
+    free(conf->redis.endpoints);
+    tls_free(conf->redis.tls.settings);
     struct files *files = conf->files;
     schema_done(&conf_table, conf);
     files_free(files);

@@ -6,6 +6,7 @@
 #ifndef CONF_H
 #define CONF_H
 
+#include "lib/address.h"
 #include "lib/log.h"
 #include "config/teams.h"
 
@@ -46,18 +47,30 @@ struct conf_route {
     bool named; /* /v1/tasks/PROVIDER/ID leads to it: it is the first route of its provider */
 };
 
+struct conf_tls {
+    char *ca_file; /* NULL: no TLS */
+    char *cert_file;
+    char *key_file;
+    char *server_name; /* NULL: the server's IP address */
+
+    struct ssl_ctx_st *settings; /* of these files; NULL: no TLS */
+};
+
 struct conf_redis {
-    char *address; /* NULL: no Redis, memory only */
+    char *address;         /* NULL: the sentinels know it */
+    struct list sentinels; /* of char * */
+    char *master_name;     /* that the sentinels use */
     char *username;
     struct secret password; /* may be none; a path without a text: it cannot be read, so Redis is not used */
     int64_t database;
     int64_t timeout_ms;
     char *prefix;
     bool plaintext; /* TCP to another host without TLS is allowed */
+    struct conf_tls tls;
 
-    char *host; /* the parts of the address: an IP address and a port, or */
-    int port;
-    char *socket; /* a path */
+    char *name;                 /* for messages; NULL: no Redis, memory only */
+    const char *socket;         /* (ref) the path in the address, or NULL */
+    struct endpoint *endpoints; /* of the sentinels, or the one of the address */
 };
 
 struct conf_cache {

@@ -158,7 +158,7 @@ static bool send_acquire(struct lease_lookup *lookup)
 bool lease_lookup(struct lease *s, struct lease_lookup *lookup, const struct task *task, bool acquire,
                   void (*on_lookup_done)(struct lease_lookup *lookup))
 {
-    if (s->conf->redis.address == NULL)
+    if (s->conf->redis.name == NULL)
         return false;
     *lookup = (struct lease_lookup){
         .lease = s, .task = task, .holder = LEASE_NOT_WANTED, .on_lookup_done = on_lookup_done};
@@ -253,7 +253,7 @@ void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot,
 
 void lease_remove(struct lease *s, const struct task *task)
 {
-    if (s->conf->redis.address == NULL)
+    if (s->conf->redis.name == NULL)
         return;
     char *key = key_of(s, task, "");
     const char *const words[] = {remove_script, "1", key, NULL};

@@ -121,3 +121,17 @@ int address_literal(const char *host, size_t len)
         return (int)kind_of(v6);
     return -1;
 }
+
+int endpoint_parse(const char *text, struct endpoint *ret)
+{
+    const char *colon = strrchr(text, ':');
+    size_t len = colon != NULL ? (size_t)(colon - text) : 0;
+    int kind = address_literal(text, len);
+    int64_t port;
+    if (kind < 0 || parse_int(colon + 1, &port) < 0 || port < 1 || port > 65535)
+        return -1;
+    bool bracket = text[0] == '[';
+    *ret = (struct endpoint){.port = (int)port, .loopback = kind == ADDRESS_LOOPBACK};
+    memcpy(ret->host, text + bracket, len - 2 * bracket);
+    return 0;
+}

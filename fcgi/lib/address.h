@@ -27,6 +27,16 @@ enum { ADDRESS_ANY = (1 << (ADDRESS_RESERVED + 1)) - 1 };
  * Other families are reserved. */
 enum address_kind address_kind(const struct sockaddr *address);
 
+/* The address and port of a server. */
+struct endpoint {
+    char host[46]; /* without brackets */
+    int port;
+    bool loopback;
+};
+
+/* Parses "IP:PORT", IPv6 in brackets. Returns -1, and leaves *ret as it was, if the text is anything else. */
+MUST_CHECK int endpoint_parse(const char *text, struct endpoint *ret);
+
 /* The network of a client's address in text form, as 16 bytes: an IPv4 address itself (mapped), the first 64 bits of an
  * IPv6 address. False if it is not an IP address. */
 bool address_network(const char *address, unsigned char out[static ADDRESS_LEN]);

@@ -122,6 +122,7 @@
       "Time to answer, by cache result (held: the client waited for a change)")                              \
     X(UPSTREAM_TIME, histogram, "upstream_duration_seconds", "Duration of queries to an upstream")           \
     X(REDIS_TIME, histogram, "redis_duration_seconds", "Duration of Redis commands")                         \
+    X(REDIS_SERVERS, gauge, "redis_servers", "Workers whose commands go to this Redis server")               \
     X(LOOP_LAG, histogram, "loop_lag_seconds", "Delay of a worker's event loop, measured once a second")     \
     X(BUILD, gauge, "build_info", "The running version, as a label")
 

@@ -1,14 +1,19 @@
 /* redis: see redis.h.
  *
  *     DOWN --pause over--> CONNECTING (AUTH, SELECT, probe) --> UP --connection lost, time-out, replica--> DOWN
- *                                                      '--SUBSCRIBE--^ if it is a subscription
+ *            |                   ^                     '--SUBSCRIBE--^ if it is a subscription
+ *            '-----> ASKING -----' if Sentinels know the master's address
+ *
+ * After each loss of the connection, one Sentinel is asked for the master: the one that answered last, or the next
+ * one if that led to no master. So a failover needs no subscription to Sentinel: the old master closes connections
+ * when it becomes a replica, stops to answer, or rejects writes. The subscription follows the connection for commands.
  *
  * The probe is a write that stores nothing, because PING also succeeds on a replica and on a full Redis. A
  * Redis that rejects writes is UP, because results can still be read; probes detect when it accepts writes
  * again.
  *
  * hiredis 0.14 has no time-outs, and its adapter for libuv does not detect refused connections, so this file
- * has its own adapter (struct link) and deadlines. */
+ * has its own adapter (struct link) and deadlines. In newer ones, TLS is in a library of its own, hiredis_ssl. */
 #include "net/redis.h"
 
 #include <stdio.h>
@@ -17,15 +22,20 @@
 
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
+#if HAVE_HIREDIS_SSL
+#include <hiredis/hiredis_ssl.h>
+#endif
 #include <utlist.h>
 
 #include "lib/backoff.h"
 #include "lib/stats.h"
+#include "lib/tls.h"
 
 enum {
     CONNECT_MAX_MS = 1000,
     PAUSE_FIRST_MS = 100,
     PAUSE_MAX_MS = 5000,
+    PAUSE_MAX_SENTINEL_MS = 1000, /* a failover ends within seconds */
     COMPLAIN_AGAIN_MS = 60000,
     PROBE_MS = 5000, /* from the last rejected command to the next probe */
     WORDS_MAX = 12,  /* of a command */
@@ -33,7 +43,7 @@ enum {
         1 /* not 0: libuv runs a timer that its own callback armed with 0 before it reads a socket */
 };
 
-enum redis_state { DOWN, CONNECTING, UP };
+enum redis_state { DOWN, ASKING, CONNECTING, UP };
 
 /* The adapter between one hiredis context and the loop. */
 struct link {
@@ -42,8 +52,8 @@ struct link {
     int events;
 };
 
-/* The verbs of the connection's own commands: probes, and the rest of the handshake. */
-enum { PROBE = REDIS_VERBS, HANDSHAKE };
+/* The verbs of the connection's own commands: probes, the rest of the handshake, and the question to a Sentinel. */
+enum { PROBE = REDIS_VERBS, HANDSHAKE, QUESTION };
 
 static const struct {
     const char *word;
@@ -54,7 +64,8 @@ static const struct {
              [REDIS_SET] = {"SET", "set", STAT_REDIS_SETS},
              [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS},
              [PROBE] = {.word = "SET"},
-             [HANDSHAKE] = {.word = "the handshake"}};
+             [HANDSHAKE] = {.word = "the handshake"},
+             [QUESTION] = {.word = "SENTINEL"}};
 
 /* What error replies mean for the connection. The last three end it; during the handshake, so do NO_TROUBLE
  * and NO_PERMISSION. */
@@ -101,7 +112,10 @@ struct redis {
     uv_loop_t *loop;               /* (ref) */
     const struct conf_redis *conf; /* (ref) */
     enum redis_state state;
+    size_t sentinel;                     /* the Sentinel to ask */
+    struct endpoint server;              /* of the connection, or of the last one; not of a Sentinel */
     redisAsyncContext *context;          /* NULL while DOWN */
+    struct ssl_st *tls;                  /* (ref) of the context, or NULL */
     struct redis_command *commands_sent; /* in the order of their replies */
     bool first_attempt;                  /* commands may be queued for the very first connection */
     struct backoff pause;
@@ -124,6 +138,7 @@ struct redis {
 };
 
 static void connect_now(struct redis *r);
+static void connect_to(struct redis *r, enum redis_state state, const struct endpoint *server);
 static void set_timer(struct redis *r);
 static bool send_probe(struct redis *r, int64_t timeout_ms);
 
@@ -132,6 +147,7 @@ static bool send_probe(struct redis *r, int64_t timeout_ms);
 static void on_link_ready(uv_poll_t *poll, int status, int events)
 {
     struct link *link = poll->data;
+    tls_forget_errors();
     if (status < 0 || (events & UV_READABLE)) /* hiredis reads an error from the socket, too */
         redisAsyncHandleRead(link->context);
     if (link->context != NULL && (events & UV_WRITABLE))
@@ -210,21 +226,50 @@ static void set_trouble(struct redis *r, enum trouble trouble)
         stat_set(gauges[i], i == trouble);
 }
 
+/* Workers whose commands go to this server. */
+static int64_t *workers_of(const struct redis *r)
+{
+    char server[64];
+    const char *form = strchr(r->server.host, ':') ? "[%s]:%d" : "%s:%d";
+    snprintf(server, sizeof(server), form, r->server.host, r->server.port);
+    return stat_series(FAMILY_REDIS_SERVERS, "server", r->conf->socket ? r->conf->address : server);
+}
+
+static void set_up(const struct redis *r, int64_t up)
+{
+    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, up);
+    if (r->commands == NULL)
+        series_set(workers_of(r), up);
+}
+
+static bool has_sentinels(const struct redis *r)
+{
+    return r->conf->sentinels.n > 0;
+}
+
+/* The next attempt does not go to a Sentinel that has failed, or has named a server that is no master. */
+static void blame_sentinel(struct redis *r)
+{
+    if (has_sentinels(r) && r->state != UP)
+        r->sentinel = (r->sentinel + 1) % r->conf->sentinels.n;
+}
+
 /* The connection is closed already. Logs the reason if it is new, and reconnects after a pause. */
 static void go_down(struct redis *r, enum trouble trouble, const char *reason)
 {
     if (r->freed)
         return;
+    blame_sentinel(r);
     uv_timer_stop(&r->probe_timer);
     set_trouble(r, trouble);
     if (r->state == UP)
-        stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 0);
+        set_up(r, 0);
     r->state = DOWN;
     r->first_attempt = false;
     if (is_new_reason(r, reason)) {
         log_warn(r->commands ? "Redis subscription lost (%s): %s; continuing without notifications"
                              : "Redis at %s is unavailable: %s; continuing without it",
-                 r->conf->address, reason);
+                 r->conf->name, reason);
         snprintf(r->reason, sizeof(r->reason), "%s", reason);
     }
     uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
@@ -255,10 +300,10 @@ static void go_up(struct redis *r)
     r->state = UP;
     backoff_reset(&r->pause);
     log_once_reset(&r->errors);
-    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, 1);
+    set_up(r, 1);
     if (r->reason[0] != '\0')
         log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
-                 r->conf->address);
+                 r->conf->name);
     r->reason[0] = '\0';
 }
 
@@ -315,6 +360,13 @@ static void on_timer(uv_timer_t *timer)
     }
 }
 
+/* hiredis reports only the system error, which is none if TLS failed. */
+static const char *reason_of(const struct redis *r, const redisAsyncContext *context)
+{
+    const char *reason = r->tls != NULL && context->err != REDIS_ERR_EOF ? tls_failure(r->tls) : NULL;
+    return reason ? reason : context->errstr;
+}
+
 static void on_connected(const redisAsyncContext *context, int status)
 {
     struct redis *r = context->data;
@@ -328,9 +380,9 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 {
     struct redis *r = context->data;
     if (r->context != context)
-        return; /* dropped by us */
-    r->context = NULL;
-    go_down(r, UNAVAILABLE, status == REDIS_OK ? "connection closed" : context->errstr);
+        return;        /* dropped by us */
+    r->context = NULL; /* hiredis frees it later, and its r->tls */
+    go_down(r, UNAVAILABLE, status == REDIS_OK ? "connection closed" : reason_of(r, context));
 }
 
 /* ---- commands and replies ---- */
@@ -341,7 +393,7 @@ static void complain(struct redis *r, int verb, const char *words)
     char what[64];
     snprintf(what, sizeof(what), "%s: %s", verbs[verb].word, words);
     if (log_once(&r->errors, what, (int64_t)uv_now(r->loop)))
-        log_warn("Redis at %s rejected %s; results are not shared", r->conf->address, what);
+        log_warn("Redis at %s rejected %s; results are not shared", r->conf->name, what);
 }
 
 static void on_probe_due(uv_timer_t *timer)
@@ -362,7 +414,7 @@ static void note_trouble(struct redis *r, enum trouble trouble, int verb, const 
         log_warn(trouble == NO_WRITES
                      ? "Redis at %s rejected %s: %s; results are not shared"
                      : "Redis at %s rejected %s: %s; its ACL LOG names the missing permission",
-                 r->conf->address, verbs[verb].word, words);
+                 r->conf->name, verbs[verb].word, words);
     }
     uint64_t pause_ms = r->trouble == NO_WRITES ? PROBE_MS : COMPLAIN_AGAIN_MS;
     uv_timer_start(&r->probe_timer, on_probe_due, pause_ms, 0);
@@ -371,7 +423,7 @@ static void note_trouble(struct redis *r, enum trouble trouble, int verb, const 
 static void end_trouble(struct redis *r)
 {
     if (r->state == UP && r->trouble != NO_TROUBLE)
-        log_info("Redis at %s accepts all commands again", r->conf->address);
+        log_info("Redis at %s accepts all commands again", r->conf->name);
     set_trouble(r, NO_TROUBLE);
 }
 
@@ -446,6 +498,36 @@ static void end_handshake_step(struct redis *r, int verb, const redisReply *repl
         go_up(r);
 }
 
+/* The server in a Sentinel's reply, an array of its address and port. False if it names none that can be used. */
+static bool read_master(const redisReply *reply, struct endpoint *ret)
+{
+    char text[80];
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+        reply->element[0]->type != REDIS_REPLY_STRING || reply->element[1]->type != REDIS_REPLY_STRING)
+        return false;
+    const char *host = reply->element[0]->str;
+    snprintf(text, sizeof(text), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, reply->element[1]->str);
+    return endpoint_parse(text, ret) == 0;
+}
+
+static void take_master(struct redis *r, const redisReply *reply)
+{
+    struct endpoint server;
+    redisAsyncContext *sentinel = r->context;
+    if (reply == NULL)
+        return; /* on_connected or on_disconnected has the reason */
+    if (reply->type == REDIS_REPLY_ERROR)
+        return take_error(r, QUESTION, reply->str);
+    if (!read_master(reply, &server))
+        return drop(r, UNAVAILABLE, "the Sentinel names no IP address for this master");
+    if (!server.loopback && !r->conf->plaintext && r->conf->tls.settings == NULL)
+        return drop(r, UNAVAILABLE, "the connection to the master would not be encrypted");
+    r->context = NULL;
+    redisAsyncFree(sentinel);
+    r->server = server;
+    connect_to(r, CONNECTING, &r->server);
+}
+
 static struct redis_reply judge(struct redis *r, int verb, const redisReply *reply)
 {
     int type = reply ? reply->type : REDIS_REPLY_ERROR;
@@ -471,7 +553,9 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     r->late = false;
     if (!r->freed)
         set_timer(r);
-    if (command->verb >= REDIS_VERBS) {
+    if (command->verb == QUESTION) {
+        take_master(r, reply);
+    } else if (command->verb >= REDIS_VERBS) {
         end_handshake_step(r, command->verb, reply);
     } else {
         struct redis_reply result = judge(r, command->verb, reply);
@@ -550,6 +634,12 @@ static bool send_handshake(struct redis *r, int argc, const char **argv)
     return send_command(r, HANDSHAKE, CONNECT_MAX_MS, argc, argv) != NULL;
 }
 
+static bool ask_for_master(struct redis *r)
+{
+    const char *words[] = {"SENTINEL", "get-master-addr-by-name", r->conf->master_name};
+    return send_command(r, QUESTION, CONNECT_MAX_MS, NELEMS(words), words) != NULL;
+}
+
 static bool shake_hands(struct redis *r)
 {
     const struct conf_redis *conf = r->conf;
@@ -565,28 +655,64 @@ static bool shake_hands(struct redis *r)
     return ok && send_probe(r, CONNECT_MAX_MS);
 }
 
-static void connect_now(struct redis *r)
+/* The handshake proceeds when the loop finds the socket ready. */
+static int start_tls(struct redis *r, const char *host)
 {
-    const struct conf_redis *conf = r->conf;
+#if HAVE_HIREDIS_SSL
+    const struct conf_tls *conf = &r->conf->tls;
+    r->tls = tls_connect(conf->settings, conf->server_name ? conf->server_name : host);
+    if (redisInitiateSSL(&r->context->c, r->tls) == REDIS_OK)
+        return 0;
+    tls_close(r->tls); /* not the context's in this case */
+    r->tls = NULL;
+    return -1;
+#else
+    (void)r, (void)host;
+    return -1; /* the configuration has refused it */
+#endif
+}
+
+/* Prepares a new context for the loop. */
+static int prepare(struct redis *r, const char *host)
+{
+    redisAsyncContext *context = r->context;
+    context->data = r;
+    redisAsyncSetConnectCallback(context, on_connected);
+    redisAsyncSetDisconnectCallback(context, on_disconnected);
+    if (r->conf->socket == NULL) /* a subscribed connection would not notice that the host has vanished */
+        redisEnableKeepAlive(&context->c);
+    return r->conf->tls.settings != NULL ? start_tls(r, host) : 0;
+}
+
+/* Begins to connect in this state: ASKING or CONNECTING. */
+static void connect_to(struct redis *r, enum redis_state state, const struct endpoint *server)
+{
+    const char *socket = r->conf->socket;
     redisAsyncContext *context =
-        conf->socket ? redisAsyncConnectUnix(conf->socket) : redisAsyncConnect(conf->host, conf->port);
+        socket ? redisAsyncConnectUnix(socket) : redisAsyncConnect(server->host, server->port);
+    r->state = state;
     if (context == NULL || context->err != 0) {
         go_down(r, UNAVAILABLE, context ? context->errstr : "out of memory");
         if (context != NULL)
             redisAsyncFree(context);
         return;
     }
-    context->data = r;
     r->context = context;
-    r->state = CONNECTING;
+    r->tls = NULL;
     if (!link_attach(r->loop, context))
         return drop(r, UNAVAILABLE, "its socket cannot be polled");
-    if (conf->socket == NULL) /* a subscribed connection would not notice that the host has vanished */
-        redisEnableKeepAlive(&context->c);
-    redisAsyncSetConnectCallback(context, on_connected);
-    redisAsyncSetDisconnectCallback(context, on_disconnected);
-    if (!shake_hands(r))
+    if (prepare(r, server->host) < 0)
+        return drop(r, UNAVAILABLE, context->errstr);
+    if (!(state == ASKING ? ask_for_master(r) : shake_hands(r)))
         drop(r, UNAVAILABLE, "connection lost");
+}
+
+static void connect_now(struct redis *r)
+{
+    if (has_sentinels(r))
+        return connect_to(r, ASKING, &r->conf->endpoints[r->sentinel]);
+    r->server = r->conf->endpoints[0];
+    connect_to(r, CONNECTING, &r->server);
 }
 
 static struct redis *begin(uv_loop_t *loop, struct redis facts)
@@ -594,7 +720,8 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     struct redis *r = xcalloc(1, sizeof(*r));
     *r = facts;
     r->loop = loop;
-    r->pause = (struct backoff){.first_ms = PAUSE_FIRST_MS, .max_ms = PAUSE_MAX_MS};
+    r->pause = (struct backoff){.first_ms = PAUSE_FIRST_MS,
+                                .max_ms = has_sentinels(r) ? PAUSE_MAX_SENTINEL_MS : PAUSE_MAX_MS};
     r->errors.again_ms = COMPLAIN_AGAIN_MS;
     for (size_t i = 0; i < REDIS_VERBS; i++)
         r->times[i] = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label);
@@ -602,14 +729,14 @@ static struct redis *begin(uv_loop_t *loop, struct redis facts)
     uv_timer_init(loop, &r->probe_timer);
     r->timer.data = r->probe_timer.data = r;
     bool can_log_in = r->conf->password.path == NULL || r->conf->password.text != NULL;
-    if (r->conf->address != NULL && can_log_in)
+    if (r->conf->name != NULL && can_log_in)
         connect_now(r);
     return r;
 }
 
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
 {
-    stat_set(STAT_REDIS_WANTED, conf->address != NULL);
+    stat_set(STAT_REDIS_WANTED, conf->name != NULL);
     return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
 }
 

@@ -2,8 +2,8 @@
  *
  * Redis is optional at run time: while it is unavailable, no command is sent, and the reason is logged once.
  * A time-out closes the connection, because replies are matched to commands only by their order. Reconnection
- * attempts back off exponentially. A replica counts as unavailable: the address may lead to another server soon. A
- * Redis that rejects writes is used for reading; the gauges REDIS_NO_WRITES and others tell why it rejects commands. */
+ * attempts back off exponentially. A replica counts as unavailable: the address, or the Sentinels, may lead to another
+ * server soon. A Redis that rejects writes is used for reading; the gauges REDIS_NO_WRITES and others tell why it rejects commands. */
 #ifndef REDIS_H
 #define REDIS_H
 
@@ -31,7 +31,7 @@ struct redis_reply {
 
 typedef void redis_callback(void *user, const struct redis_reply *reply);
 
-/* Starts to connect. `conf` must outlive the connection. Without an address it stays unavailable, and nothing
+/* Starts to connect. `conf` must outlive the connection. Without a Redis it stays unavailable, and nothing
  * is logged. */
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf);
 

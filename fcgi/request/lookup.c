@@ -246,7 +246,7 @@ int64_t lookups_timeout_ms(const struct lookups *ls)
     for (size_t i = 0; i < ls->n; i++) {
         const struct task *task = &ls->items[i].task;
         int64_t ms = task->route ? task_timeout_ms(task) : 0;
-        if (ms > 0 && redis->address != NULL)
+        if (ms > 0 && redis->name != NULL)
             ms += lease_wait_ms(task); /* another worker may query first and die */
         longest = ms > longest ? ms : longest;
     }

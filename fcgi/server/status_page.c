@@ -47,7 +47,7 @@ static void check_redis(const struct status_facts *facts, const struct shm_count
                         struct json_object *problems)
 {
     const struct conf_redis *redis = &facts->conf->redis;
-    if (redis->address == NULL)
+    if (redis->name == NULL)
         return;
     if (stat_read(total, STAT_REDIS_NO_WRITES) > 0)
         report(problems, "Redis accepts no writes");

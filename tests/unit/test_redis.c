@@ -12,6 +12,7 @@
 
 static char folder[] = "/tmp/test_redis.XXXXXX", prefix[] = "taskproxy:", *path;
 static struct conf_redis conf;
+static struct endpoint no_endpoint;
 static uv_loop_t loop;
 static uv_pipe_t server, client; /* the server's listening socket, and its connection */
 static struct redis *redis;
@@ -47,7 +48,9 @@ static void begin(struct conf_redis settings)
     assert_non_null(mkdtemp(folder));
     path = xasprintf("%s/socket", folder);
     conf = settings;
-    conf.address = conf.socket = path;
+    conf.name = conf.address = path;
+    conf.socket = path;
+    conf.endpoints = &no_endpoint;
     conf.prefix = prefix;
     conf.timeout_ms = 60000;
     uv_loop_init(&loop);
