@@ -655,25 +655,27 @@ static bool shake_hands(struct redis *r)
     return ok && send_probe(r, CONNECT_MAX_MS);
 }
 
-/* The handshake proceeds when the loop finds the socket ready. */
-static int start_tls(struct redis *r, const char *host)
+/* The handshake proceeds when the loop finds the socket ready. Returns NULL, or why it has failed already. */
+static const char *start_tls(struct redis *r, const char *host)
 {
 #if HAVE_HIREDIS_SSL
     const struct conf_tls *conf = &r->conf->tls;
-    r->tls = tls_connect(conf->settings, conf->server_name ? conf->server_name : host);
-    if (redisInitiateSSL(&r->context->c, r->tls) == REDIS_OK)
-        return 0;
-    tls_close(r->tls); /* not the context's in this case */
-    r->tls = NULL;
-    return -1;
+    struct ssl_st *tls = tls_connect(conf->settings, conf->server_name ? conf->server_name : host);
+    if (redisInitiateSSL(&r->context->c, tls) == REDIS_OK) {
+        r->tls = tls;
+        return NULL;
+    }
+    const char *reason = tls_failure(tls);
+    tls_close(tls); /* not the context's in this case */
+    return reason ? reason : r->context->errstr;
 #else
     (void)r, (void)host;
-    return -1; /* the configuration has refused it */
+    return "this build has no TLS"; /* the configuration has refused it */
 #endif
 }
 
-/* Prepares a new context for the loop. */
-static int prepare(struct redis *r, const char *host)
+/* Prepares a new context for the loop. Returns NULL, or why it cannot be used. */
+static const char *prepare(struct redis *r, const char *host)
 {
     redisAsyncContext *context = r->context;
     context->data = r;
@@ -681,7 +683,9 @@ static int prepare(struct redis *r, const char *host)
     redisAsyncSetDisconnectCallback(context, on_disconnected);
     if (r->conf->socket == NULL) /* a subscribed connection would not notice that the host has vanished */
         redisEnableKeepAlive(&context->c);
-    return r->conf->tls.settings != NULL ? start_tls(r, host) : 0;
+    if (!link_attach(r->loop, context))
+        return "its socket cannot be polled";
+    return r->conf->tls.settings != NULL ? start_tls(r, host) : NULL;
 }
 
 /* Begins to connect in this state: ASKING or CONNECTING. */
@@ -699,10 +703,9 @@ static void connect_to(struct redis *r, enum redis_state state, const struct end
     }
     r->context = context;
     r->tls = NULL;
-    if (!link_attach(r->loop, context))
-        return drop(r, UNAVAILABLE, "its socket cannot be polled");
-    if (prepare(r, server->host) < 0)
-        return drop(r, UNAVAILABLE, context->errstr);
+    const char *reason = prepare(r, server->host);
+    if (reason != NULL)
+        return drop(r, UNAVAILABLE, reason);
     if (!(state == ASKING ? ask_for_master(r) : shake_hands(r)))
         drop(r, UNAVAILABLE, "connection lost");
 }

@@ -276,6 +276,23 @@ static struct json_object *requests_section(const struct shm_counters *total)
     return row;
 }
 
+/* The Redis servers in use, and by how many workers. */
+static struct json_object *redis_servers(const struct shm_counters *total)
+{
+    struct json_object *rows = json_object_new_array();
+    char address[SHM_COUNTERS_KEY];
+    for (size_t at = 0; at < total->n; at += shm_counters_width(total, at)) {
+        if (total->values[at] == 0 ||
+            sscanf(total->keys[at], "redis_servers{server=\"%247[^\"]", address) != 1)
+            continue;
+        struct json_object *row = json_object_new_object();
+        json_object_object_add(row, "address", json_object_new_string(address));
+        add_number(row, "workers", total->values[at]);
+        json_object_array_add(rows, row);
+    }
+    return rows;
+}
+
 static struct json_object *now_section(const struct shm_counters *total)
 {
     struct json_object *row = json_object_new_object();
@@ -289,6 +306,7 @@ static struct json_object *now_section(const struct shm_counters *total)
     add_number(row, "redis_wanted", stat_read(total, STAT_REDIS_WANTED));
     add_number(row, "redis_up", stat_read(total, STAT_REDIS_UP));
     add_number(row, "redis_failures", stat_read(total, STAT_REDIS_FAILURES));
+    json_object_object_add(row, "redis_servers", redis_servers(total));
     return row;
 }
 

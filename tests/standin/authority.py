@@ -24,14 +24,14 @@ def make_ca(folder: Path) -> None:
     )
 
 
-def issue(folder: Path, file: str, *names: str) -> None:
+def issue(folder: Path, file: str, *names: str, usage: str = "serverAuth") -> None:
     """Makes a certificate for these names, FILE.pem, and its key, FILE.key."""
     _openssl(
         folder, "req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", *NEW_KEY,
         "-keyout", f"{file}.key", "-out", f"{file}.pem", "-subj", "/CN=localhost",
         "-addext", f"subjectAltName={','.join(names)}",
         "-addext", "basicConstraints=critical,CA:FALSE",
-        "-addext", "extendedKeyUsage=serverAuth",
+        "-addext", f"extendedKeyUsage={usage}",
     )
 
 

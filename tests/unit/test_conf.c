@@ -177,8 +177,8 @@ TEST(redis_addresses_are_parsed)
     for (size_t i = 0; i < NELEMS(good); i++) {
         char *text = xasprintf("{%s,\"redis\":{\"address\":\"%s\"}}", GOOD, good[i].address);
         struct conf *conf = load_good(text);
-        assert_string_equal(conf->redis.host, good[i].host);
-        assert_int_equal(conf->redis.port, good[i].port);
+        assert_string_equal(conf->redis.endpoints[0].host, good[i].host);
+        assert_int_equal(conf->redis.endpoints[0].port, good[i].port);
         conf_free(conf);
         free(text);
     }
@@ -352,6 +352,12 @@ TEST(every_error_has_its_exact_message)
 #define WITH_KEY(file)      "{" UPSTREAM(URL ",\"key_files\":[\"" file "\"]") "," GOOD_ROUTES "}"
 #define WITH_ROUTES(routes) "{" GOOD_UPSTREAM ",\"routes\":[" routes "]}"
 #define ROUTE(members)      "{\"provider\":\"p\",\"upstream\":\"main\"" members "}"
+#define TLS(members)        "\"address\":\"10.0.0.1:1\",\"tls\":{\"ca_file\":\"ca\"" members "}"
+#define OR_NO_TLS(error)                                                                                     \
+    HAVE_HIREDIS_SSL ? error                                                                                 \
+                     : AT("/redis/tls") "this build's hiredis library has no TLS (Debian 13 has it); "       \
+                                        "instead, set \"address\" to a local stunnel, or to a stream "       \
+                                        "proxy of nginx with proxy_ssl, that connects to Redis"
     static const struct {
         const char *text, *error;
     } mistakes[] = {
@@ -387,7 +393,26 @@ TEST(every_error_has_its_exact_message)
         {"{" GOOD ",\"cache\":{\"terminal_ttl\":\"0s\"}}",
          AT("/cache/terminal_ttl") "must be from \"1s\" to \"365d\""},
         {"{" GOOD ",\"limits\":{\"waiters\":0}}", AT("/limits/waiters") "must be from 1 to 1000000"},
-        {"{" GOOD ",\"redis\":{}}", AT("/redis") "the key \"address\" is missing"},
+        {"{" GOOD ",\"redis\":{}}", AT("/redis") "needs \"address\", or \"sentinels\" and \"master_name\""},
+        {"{" GOOD ",\"redis\":{\"sentinels\":[\"127.0.0.1:1\"]}}",
+         AT("/redis/sentinels") "need a master_name"},
+        {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"master_name\":\"m\"}}",
+         AT("/redis/address") "cannot be combined with sentinels or master_name"},
+        {"{" GOOD ",\"redis\":{\"sentinels\":[\"127.0.0.1:1\",\"unix:/s\"],\"master_name\":\"m\"}}",
+         AT("/redis/sentinels/1") "must be IP:PORT; host names are not supported, because resolving them "
+                                  "would block"},
+        {"{" GOOD ",\"redis\":{\"sentinels\":[\"10.0.0.1:1\"],\"master_name\":\"m\"}}",
+         AT("/redis/sentinels/0") "the connection to another host would not be encrypted; configure "
+                                  "\"tls\", or, if the network between the hosts is trusted, set "
+                                  "\"plaintext\": true"},
+        {"{" GOOD ",\"redis\":{\"address\":\"unix:/s\",\"tls\":{\"ca_file\":\"ca\"}}}",
+         AT("/redis/tls") "is for IP:PORT, not for a UNIX socket"},
+        {"{" GOOD ",\"redis\":{" TLS(",\"server_name\":\"a b\"") "}}",
+         AT("/redis/tls/server_name") "must be a host name or an IP address, as in the server's certificate"},
+        {"{" GOOD ",\"redis\":{" TLS(",\"cert_file\":\"ca\"") "}}",
+         OR_NO_TLS(AT("/redis/tls") "cert_file and key_file need each other")},
+        {"{" GOOD ",\"redis\":{" TLS("") "}}",
+         OR_NO_TLS(AT("/redis/tls/ca_file") "\"/etc/x/ca\" contains no certificate")},
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"timeout\":50}}",
          AT("/redis/timeout") "must be a duration: a number and ms, s, m, h or d, such as \"250ms\""},
         {"{" GOOD ",\"redis\":{\"address\":\"127.0.0.1:1\",\"plaintext\":1}}",

@@ -1,0 +1,74 @@
+"""Workers follow the master that Sentinels name."""
+
+from helpers import REDIS_KEY, clients
+from redises import MASTER, guarded
+from sharing import ask, wait_hearing
+
+
+def servers_in_use(stack) -> dict:
+    """{address: number of workers whose commands go there}, without 0."""
+    return {server["address"]: server["workers"] for server in stack.get("/status").json()["now"]["redis_servers"]}
+
+
+def wait_uses(stack, server) -> None:
+    stack.wait_until(lambda: servers_in_use(stack) == {server.address: stack.config["workers"]}, 60, f"use of {server.address}")
+    wait_hearing(stack)
+
+
+def assert_stored(stack, server, task) -> None:
+    stack.standin.switch(state="SUCCESS")
+    assert stack.task(task).status == 200
+    stack.wait_until(lambda: server.cli("EXISTS", f"{REDIS_KEY}{task}") == "1", what=f"{task} in {server.name}")
+
+
+def assert_one_query(stack, task) -> None:
+    """A request at each worker."""
+    refused = stack.metric("leases_refused_total")
+    with stack.standin.hold(task) as barrier:
+        asks = [ask(stack, 0, task)]
+        barrier.wait_arrived(1)
+        asks += [ask(stack, 1, task)]
+        stack.wait_metric("leases_refused_total", refused + 1)
+    assert [answer.result().status for answer in asks] == [200, 200]
+    assert stack.standin.count(task) == 1
+
+
+def test_failovers_cost_no_request_and_are_followed(make_stack):
+    """The master is frozen while clients send requests, and the next one is killed."""
+    stack = make_stack(daemon=False, nginx=False)
+    with guarded(stack) as redis:
+        addresses = [sentinel.address for sentinel in redis.sentinels]
+        stack.configure(redis={"address": None, "sentinels": addresses, "master_name": MASTER, "timeout": "500ms"})
+        stack.daemon.start()
+        stack.nginx.start()
+        first = redis.master()
+        wait_uses(stack, first)
+
+        with clients(stack) as failures:
+            first.freeze()
+            second = redis.master(other_than=first)
+            wait_uses(stack, second)
+        assert failures == []
+        assert_stored(stack, second, "task_second")
+        assert_one_query(stack, "task_shared")
+
+        first.thaw()
+        redis.wait_whole()
+        second.kill()
+        third = redis.master(other_than=second)
+        wait_uses(stack, third)
+        assert_stored(stack, third, "task_third")
+        log = stack.daemon.log()
+        assert "Redis at mymaster (Sentinel) is available again" in log
+
+
+def test_server_that_is_no_sentinel_is_logged_and_the_next_one_asked(make_stack):
+    stack = make_stack(daemon=False, nginx=False)
+    with guarded(stack) as redis:
+        wrong, right = redis.servers[1], redis.sentinels[0]
+        stack.configure(redis={"address": None, "sentinels": [wrong.address, right.address], "master_name": MASTER,
+                               "timeout": "5s"})
+        stack.daemon.start()
+        stack.nginx.start()
+        stack.wait_log("Redis at mymaster (Sentinel) is unavailable")
+        wait_uses(stack, redis.master())
