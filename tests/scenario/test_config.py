@@ -108,7 +108,7 @@ WRONG_CONFIGS = [  # in CONFIG: text, replacement, resulting message
     ('"base_url"', '"base_uri"', '5: /upstreams/main/base_uri: unknown key; did you mean "base_url"?'),
     ('"cache"', '"qwertyuiop"', "14: /qwertyuiop: unknown key"),
     (f'    "base_url": "{URL}",\n', "", '4: /upstreams/main: the key "base_url" is missing'),
-    (f'"address": {REDIS}', "", '11: /redis: the key "address" is missing'),
+    (f'"address": {REDIS}', "", '11: /redis: needs "address", or "sentinels" and "master_name"'),
     ('"main": {', '"ma in": {', "4: /upstreams/ma in: a name must have 1 to 64 letters, digits, '_' and '-'"),
     # types and bounds
     (PROVIDERS, '"workers": "2"', "3: /workers: must be a whole number"),

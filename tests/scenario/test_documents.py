@@ -90,7 +90,8 @@ def test_every_environment_variable_is_in_the_manual(pages):
 def test_every_key_is_documented(make_stack, keys):
     stack = make_stack(daemon=False, nginx=False)
     in_force = {pointer for pointer, _ in members(json.loads(stack.daemon.run("--print-config").stdout))}
-    assert in_force == {pointer for title, pointer in documented(keys) if title == "KEYS OF THE CONFIGURATION"}
+    known = {pointer for title, pointer in documented(keys) if title == "KEYS OF THE CONFIGURATION"}
+    assert in_force == {pointer for pointer in known if not pointer.startswith("/redis/tls/")}  # "tls" is null
 
 
 def test_shipped_files_have_no_undocumented_keys(keys):
@@ -106,7 +107,7 @@ def test_example_shows_the_actual_defaults(keys):
     known = documented(keys)
     for pointer, value in members(read_json(ROOT / "conf" / "taskproxy.json")):
         fallback = re.search(r"; default (.*)$", known["KEYS OF THE CONFIGURATION", pointer])
-        if fallback and not isinstance(value, dict):
+        if fallback and not isinstance(value, dict) and pointer != "/redis/address":  # or "sentinels"
             assert json.loads(fallback[1].replace("\\-", "-")) == value, pointer
 
 
