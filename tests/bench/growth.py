@@ -159,11 +159,13 @@ def over_tasks(what: Range) -> dict:
     with bench_stack(server(port, more="location = /warm { return 204; }")) as stack:
         stack.standin.switch(MODEL, state="SUCCESS")
         stack.task(MODEL)
-        stack.wait_metric("redis_commands_total", 1, command="set")
+        stack.wait_until(lambda: stack.redis.cli("EXISTS", KEY + MODEL) == "1", what="the task in Redis")
         empty = used_mib(stack)
         for number in [number for number in what.tasks if number * NEEDED_KIB < free_kib]:
             for first in range(done, number, PORTION):
-                stack.redis.cli("EVAL", ADD, 1, KEY, MODEL, first, min(PORTION, number - first))
+                copies = str(min(PORTION, number - first))
+                if stack.redis.cli("EVAL", ADD, 1, KEY, MODEL, first, copies) != copies:
+                    raise RuntimeError("Redis did not create the tasks: has the format of keys or values changed?")
             if number <= REQUESTED_TASKS:
                 ask(port, 32, [f"/sora/v1/videos/task_{i:06d}" for i in range(done, number)])
                 worker.append((number, round(resident_mib(stack.daemon.workers()[0]), 1)))

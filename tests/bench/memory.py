@@ -13,11 +13,12 @@ KEY = "taskproxy:main:sora:"
 
 MULTIPLY = """
     local value = redis.call('GET', KEYS[1] .. ARGV[1])
+    local ttl = redis.call('PTTL', KEYS[1] .. ARGV[1])
     redis.call('FLUSHDB')
-    redis.call('SET', KEYS[1] .. ARGV[1], value)
+    redis.call('SET', KEYS[1] .. ARGV[1], value, 'PX', ttl)
     for i = ARGV[2], ARGV[2] + ARGV[3] - 1 do
         local id = string.format('task_%06d', i)
-        redis.call('SET', KEYS[1] .. id, (value:gsub(ARGV[1], id)))
+        redis.call('SET', KEYS[1] .. id, (value:gsub(ARGV[1], id)), 'PX', ttl)
     end
     return ARGV[3]
 """
