@@ -188,12 +188,14 @@ bool answer_etag_matches(const char *list, const char *etag)
 }
 
 /* The last second, since 1970, in which nginx may repeat an answer of `len` bytes that is fresh for `left_ms`; 0: none.
- * nginx compares whole seconds, so a second that is not over when the answer expires does not count. */
+ * nginx compares whole seconds, so a second that is not over when the answer expires does not count. Of simultaneous
+ * requests for a task, only the one that began the fetch is kept: nginx would write a file for each of them. */
 static int64_t repeat_until_s(const struct answer_facts *facts, int64_t left_ms, size_t len)
 {
     int64_t ms = min64(facts->repeat_ms, left_ms), until_s = (facts->now.date_ms + ms) / 1000 - 1;
-    bool repeatable = ms > 0 && facts->source != SOURCE_STALE && len <= REPEATED_MAX;
-    return repeatable && until_s >= facts->now.date_ms / 1000 ? until_s : 0;
+    bool repeatable =
+        facts->source != SOURCE_STALE && facts->source != SOURCE_COLLAPSED && len <= REPEATED_MAX;
+    return repeatable && ms > 0 && until_s >= facts->now.date_ms / 1000 ? until_s : 0;
 }
 
 /* The headers that depend on the time. nginx cannot count, so a repeatable answer lists their values for each second:

@@ -424,6 +424,16 @@ TEST(repeatable_answer_has_an_expiry_and_the_values_of_each_second)
     assert_times(facts, STATE_SUCCEEDED, 3598999, "@1736871345", "4=3598/ 5=3599/");
 }
 
+TEST(answer_of_a_shared_query_is_not_repeatable)
+{
+    struct answer_facts facts = facts_of(SOURCE_COLLAPSED);
+    facts.repeat_ms = 10000;
+    assert_times(facts, STATE_SUCCEEDED, 0, NULL, NULL);
+    facts.source = SOURCE_UPSTREAM;
+    assert_times(facts, STATE_SUCCEEDED, 0, "@1736867755",
+                 "6=0/ 7=1/ 8=2/ 9=3/ 0=4/ 1=5/ 2=6/ 3=7/ 4=8/ 5=9/");
+}
+
 TEST(answer_that_ends_within_the_second_or_is_stale_is_not_repeatable)
 {
     struct answer_facts facts = facts_of(SOURCE_MEMORY);
@@ -513,6 +523,7 @@ int main(void)
         cmocka_unit_test(list_has_views_and_problems_in_request_order),
         cmocka_unit_test(plain_text_is_sent_with_its_type),
         cmocka_unit_test(repeatable_answer_has_an_expiry_and_the_values_of_each_second),
+        cmocka_unit_test(answer_of_a_shared_query_is_not_repeatable),
         cmocka_unit_test(answer_that_ends_within_the_second_or_is_stale_is_not_repeatable),
         cmocka_unit_test(repeatable_answer_is_whole_and_small),
         cmocka_unit_test(list_is_repeatable_if_all_tasks_have_a_view),
