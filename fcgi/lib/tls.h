@@ -1,5 +1,5 @@
 /* tls: TLS for connections that this program makes itself. The certificate and the name of the server are always
- * verified. Files are in memory already, so that a worker reads none. */
+ * verified. Certificates and keys are passed in memory, because workers cannot open files. */
 #ifndef TLS_H
 #define TLS_H
 
@@ -17,11 +17,11 @@ MUST_CHECK int tls_trust(struct ssl_ctx_st *settings, const struct file *ca); /*
 MUST_CHECK int tls_present(struct ssl_ctx_st *settings, const struct file *chain); /* our certificate first */
 MUST_CHECK int tls_use_key(struct ssl_ctx_st *settings, const struct file *key);   /* of our certificate */
 
-/* A connection to the server whose certificate must have this name or IP address. Never NULL. */
+/* A TLS client session that accepts only a certificate for this name or IP address. Never NULL. */
 struct ssl_st *tls_connect(struct ssl_ctx_st *settings, const char *server_name);
 void tls_close(struct ssl_st *connection);
 
-/* Call before the library that uses a connection: errors of others must not be taken for its own. */
+/* Clears OpenSSL's error queue. Call this before the library that uses a connection, so that it reports no older errors. */
 void tls_forget_errors(void);
 
 /* Why TLS failed on the connection, or NULL; valid until the next call. */

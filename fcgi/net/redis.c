@@ -4,16 +4,16 @@
  *            |                   ^                     '--SUBSCRIBE--^ if it is a subscription
  *            '-----> ASKING -----' if Sentinels know the master's address
  *
- * After each loss of the connection, one Sentinel is asked for the master: the one that answered last, or the next
- * one if that led to no master. So a failover needs no subscription to Sentinel: the old master closes connections
- * when it becomes a replica, stops to answer, or rejects writes. The subscription follows the connection for commands.
+ * After each lost connection, the worker asks one Sentinel for the master: the last one that answered or, if that led
+ * to no master, the next. A failover needs no subscription to Sentinel, because the old master closes its connections
+ * when it becomes a replica, stops responding, or rejects writes. The subscription uses the server of the commands.
  *
  * The probe is a write that stores nothing, because PING also succeeds on a replica and on a full Redis. A
  * Redis that rejects writes is UP, because results can still be read; probes detect when it accepts writes
  * again.
  *
  * hiredis 0.14 has no time-outs, and its adapter for libuv does not detect refused connections, so this file
- * has its own adapter (struct link) and deadlines. In newer ones, TLS is in a library of its own, hiredis_ssl. */
+ * has its own adapter (struct link) and deadlines. Since hiredis 1.0, TLS is in a separate library, hiredis_ssl. */
 #include "net/redis.h"
 
 #include <stdio.h>

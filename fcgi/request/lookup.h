@@ -30,7 +30,7 @@ struct lookup {
     int64_t ttl_ms; /* SOURCE_MEMORY: how long it stays fresh */
     bool stored;
     enum problem problem;
-    bool doubted;           /* an old snapshot is served in place of the problem */
+    bool doubted;           /* the problem is hidden: an old snapshot is served instead */
     int64_t retry_after_ms; /* of the problem; 0: unknown */
     struct fetch_waiter waiter;
     struct watcher watcher;
@@ -70,7 +70,7 @@ struct lookups {
     size_t n_listed;
 };
 
-/* Whether there are many tasks, or one in a list. */
+/* True for /v1/tasks?ids=, even if it names only one task. */
 bool lookups_are_list(const struct lookups *lookups);
 
 /* One lookup, whose task the caller sets in `only`. All (ref), and outlive the lookups. */

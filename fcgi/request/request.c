@@ -8,8 +8,8 @@
  *       '----- refused ----'---------------------------------------------'
  *
  * Most requests are about one task; /v1/tasks?ids= is about many, and each has a lookup, whose steps are in lookup.c.
- * A request that may wait is held until one of its tasks changes; a stream sends each change and each failure, and looks
- * up tasks that could not be served again. A step that refuses the request sets the problem and returns RESPOND. Only
+ * A long poll is held until one of its tasks changes; a stream sends each change and each failure, and repeats failed
+ * lookups. A step that refuses the request sets the problem and returns RESPOND. Only
  * run() changes the step and frees the request. */
 #include "request/request.h"
 
@@ -29,7 +29,7 @@
 #include "request/stream.h"
 
 enum { GRACE_MS = 250, RETRY_MS = 1000, HEARTBEAT_MS = 15000, EVENT_MAX = 16 * 1024 * 1024 };
-enum { OPEN_MS = 1000 }; /* how long a stream without news may stay without a head */
+enum { OPEN_MS = 1000 }; /* longest delay of a stream's headers while it has no event to send */
 enum { DUE_MAX = 1000 }; /* due requests for one task that one loop iteration runs */
 
 /* X(step, its function) */

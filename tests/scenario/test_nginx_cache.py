@@ -268,6 +268,15 @@ def test_failures_and_stale_answers_are_not_repeated(shared):
         assert (failed.status, is_repeated(failed)) == (502, False)
 
 
+def test_refusals_of_nginx_are_its_own(shared):
+    stack = shared()
+    too_large = stack.get(TASK.format("t"), method="POST", body=bytes(17_000))
+    assert (too_large.status, too_large.json()["code"]) == (413, "bad_request")
+    stack.daemon.stop()
+    away = stack.get(TASK.format("t"))
+    assert (away.status, away.json()["code"], away.headers["retry-after"]) == (503, "overloaded", "1")
+
+
 def test_mode_open_ignores_tokens_and_the_target_of_a_proxy_protocol_is_heeded(shared):
     stack = shared(config={"routes": [{"provider": name, "upstream": "main"} for name in ("sora", "fal")]})
     stack.standin.switch(state="SUCCESS")

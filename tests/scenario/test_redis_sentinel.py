@@ -5,6 +5,8 @@ The failovers take 20 s, and Sentinels on a busy machine may start more of them,
 
 import os
 
+import pytest
+
 from helpers import REDIS_KEY, clients
 from redises import MASTER, guarded
 from sharing import ask, wait_hearing
@@ -71,6 +73,7 @@ if os.environ.get("FAILOVERS"):
     test_failovers_cost_no_request_and_are_followed = failovers_cost_no_request_and_are_followed
 
 
+@pytest.mark.problem("No Sentinel leads to a master")
 def test_server_that_is_no_sentinel_is_logged_and_the_next_one_asked(make_stack):
     stack = make_stack(daemon=False, nginx=False)
     with guarded(stack) as redis:
@@ -81,3 +84,7 @@ def test_server_that_is_no_sentinel_is_logged_and_the_next_one_asked(make_stack)
         stack.nginx.start()
         stack.wait_log("Redis at mymaster (Sentinel) is unavailable")
         wait_uses(stack, redis.master())
+        stack.configure(redis={"sentinels": [right.address], "master_name": "other"})
+        stack.daemon.reload()
+        stack.wait_log("Redis at other (Sentinel) is unavailable: the Sentinel names no IP address for this master")
+        assert stack.task("t").status == 200
