@@ -6,7 +6,7 @@ const NAMES = { waiting: 'Asking', queued: 'Queued', running: 'Running', succeed
 const FIGURES_EVERY = 2000; // milliseconds
 
 const byId = (id) => document.getElementById(id);
-const unused = Math.floor(Math.random() * 9e5 + 1e5); // part of the ids, so that these tasks begin with the page
+const unused = Math.floor(Math.random() * 5e5 + 5e5); // part of the ids, so that these tasks begin with the page; 404… would not exist
 const offered = [
     [`openai/video_${unused}`, 'a video that needs the key'],
     [`sora/task_${unused}`, 'a video at a signed URL'],
