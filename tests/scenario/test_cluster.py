@@ -30,6 +30,16 @@ def cluster(running):
     running.restore()
 
 
+def assert_one_query_until_the_end(cluster, hosts, tasks) -> None:
+    """These hosts send one query per interval for each of the tasks, which then end."""
+    for _ in range(2):
+        cluster.step(LATER)
+        assert cluster.ask(hosts, tasks) == [1] * len(tasks)
+    end(cluster)
+    cluster.step(LATER)
+    assert cluster.ask(hosts, tasks) == [1] * len(tasks)
+
+
 def test_one_query_per_interval_whichever_host_is_asked(cluster):
     tasks = [task for name in ("a", "b") for task in cluster.tasks(name)]
     for _ in range(3):
@@ -52,12 +62,7 @@ def test_host_that_is_killed_is_replaced_by_the_next_one(cluster):
         cluster.kill(victim)
         with contextlib.suppress(Exception):
             stream.rest()
-    for _ in range(2):
-        cluster.step(LATER)
-        assert cluster.ask([first, third], tasks) == [1] * 3
-    end(cluster)
-    cluster.step(LATER)
-    assert cluster.ask([first, third], tasks) == [1] * 3
+    assert_one_query_until_the_end(cluster, [first, third], tasks)
     cluster.restore()
     assert cluster.ask(cluster.hosts, tasks) == [0] * 3
 
@@ -93,12 +98,7 @@ def test_host_without_redis_remains_the_only_one_that_queries_its_tasks(cluster)
     tasks = cluster.tasks("alone")
     assert cluster.ask(cluster.hosts, tasks) == [1] * 3
     cluster.cut_off(cluster.hosts[0], "redis")
-    for _ in range(2):
-        cluster.step(LATER)
-        assert cluster.ask(cluster.hosts, tasks) == [1] * 3
-    end(cluster)
-    cluster.step(LATER)
-    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    assert_one_query_until_the_end(cluster, cluster.hosts, tasks)
     cluster.restore()
     assert cluster.ask(cluster.hosts, tasks) == [0] * 3
     later = cluster.tasks("later")
@@ -111,12 +111,7 @@ def test_hosts_that_cannot_reach_each_other_share_through_redis(cluster):
     tasks = cluster.tasks("between")
     assert cluster.ask(cluster.hosts, tasks) == [1] * 3
     cluster.network.cut("first", "second")
-    for _ in range(2):
-        cluster.step(LATER)
-        assert cluster.ask(cluster.hosts, tasks) == [1] * 3
-    end(cluster)
-    cluster.step(LATER)
-    assert cluster.ask(cluster.hosts, tasks) == [1] * 3
+    assert_one_query_until_the_end(cluster, cluster.hosts, tasks)
     cluster.network.mend()
     assert cluster.ask(cluster.hosts, tasks) == [0] * 3
 
