@@ -639,8 +639,8 @@ static void take_notification(struct fetch *f, const struct notification *n)
     run(f);
 }
 
-/* A failure in another worker applies to this one, too. If another worker has a new snapshot, the one in the
- * cache is outdated, unless the listener fetches the new one at once. After an interruption, requests look in
+/* A failure in another worker applies to this one, too. If Redis has a new snapshot, the one in the cache is
+ * outdated, unless the listener fetches the new one at once. After an interruption, requests look in
  * Redis before they get the snapshot of a running task. */
 static void on_notification(void *ctx, const struct notification *n)
 {
@@ -654,7 +654,7 @@ static void on_notification(void *ctx, const struct notification *n)
     if ((problem_is_excusable(n->problem) || n->problem == PROBLEM_TASK_NOT_FOUND) &&
         task_from_key(fs->parts.conf, n->key, &task))
         cache_keep_remote_failure(fs->cache, &task, n->problem, n->retry_after_ms, loop_ms(fs));
-    if (n->problem != PROBLEM_NONE)
+    if (!n->stored)
         return;
     if (fs->listener.on_notification == NULL || !fs->listener.on_notification(fs->listener.ctx, n))
         cache_outdate(fs->cache, n->key, n->key_len, loop_ms(fs));

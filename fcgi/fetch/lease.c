@@ -18,6 +18,9 @@ enum {
 };
 enum { CLOCKS_APART_MS = 5000 };
 
+/* In a notification, in place of a problem's code: a snapshot that Redis does not have. */
+static const char unstored[] = "unstored";
+
 #define LEASE_MS "3000"
 
 /* KEYS: the lease. ARGV: the token, the time to live. */
@@ -25,9 +28,11 @@ static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
 /* KEYS: the lease, the snapshot. ARGV: the token, the channel, the notification and, if there is a snapshot, its
- * value and its time to live. The snapshot of a worker whose lease has expired is not stored. */
+ * value and its time to live. The snapshot of a worker that has lost its lease is neither stored nor announced: the
+ * next holder may have a newer one, which would be outdated in its cache. */
 static const char publish_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) "
-                                     "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end end "
+                                     "if ARGV[4] then redis.call('SET',KEYS[2],ARGV[4],'PX',ARGV[5]) end "
+                                     "elseif ARGV[4] then return 0 end "
                                      "return redis.call('PUBLISH',ARGV[2],ARGV[3])";
 
 /* KEYS: the snapshot. */
@@ -238,9 +243,10 @@ void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot,
         snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &value);
     char *key = key_of(s, lookup->task, ""), *lease_key = key_of(s, lookup->task, "#lease");
     char *ttl = xasprintf("%lld", (long long)ttl_ms);
-    char *message = xasprintf("%s %s %lld %s%s", s->sender, problem_code(problem), (long long)retry_after_ms,
-                              s->scope, lookup->task->key);
     const char *stored = value.failed ? NULL : value.data; /* NULL: the arguments end there */
+    const char *code = stored || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
+    char *message =
+        xasprintf("%s %s %lld %s%s", s->sender, code, (long long)retry_after_ms, s->scope, lookup->task->key);
     const char *const words[] = {publish_script, "2",     lease_key, key, lookup->token,
                                  s->channel,     message, stored,    ttl, NULL};
     redis_send(s->redis, REDIS_EVAL, words, NULL, NULL);
@@ -276,12 +282,16 @@ void lease_abandon(struct lease_lookup *lookup)
 /* ---- notifications ---- */
 
 /* Accepts only problems that a query to the upstream can cause. */
-static bool read_code(const char *code, enum problem *ret_problem)
+static bool read_code(const char *code, struct notification *ret)
 {
+    ret->problem = PROBLEM_NONE;
+    ret->stored = strcmp(code, problem_code(PROBLEM_NONE)) == 0;
+    if (ret->stored || strcmp(code, unstored) == 0)
+        return true;
     for (enum problem p = PROBLEM_NONE; p < PROBLEM_COUNT; p++) {
-        bool known = p == PROBLEM_NONE || p == PROBLEM_TASK_NOT_FOUND || problem_status(p) >= 500;
+        bool known = p == PROBLEM_TASK_NOT_FOUND || problem_status(p) >= 500;
         if (known && strcmp(code, problem_code(p)) == 0) {
-            *ret_problem = p;
+            ret->problem = p;
             return true;
         }
     }
@@ -301,7 +311,7 @@ static void on_message(void *ctx, const char *text)
     }
     if (sscanf(text, "%16[^ ] %39[^ ] %15lld %n", sender, code, &ms, &key_at) != 3 || ms < 0 ||
         text[key_at] == '\0' || strncmp(text + key_at, s->scope, strlen(s->scope)) != 0 ||
-        !read_code(code, &n.problem) || strcmp(sender, s->sender) == 0)
+        !read_code(code, &n) || strcmp(sender, s->sender) == 0)
         return;
     n.retry_after_ms = ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
     n.key = text + key_at + strlen(s->scope);

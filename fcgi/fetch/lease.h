@@ -24,7 +24,8 @@ struct lease;
 struct notification {
     const char *key; /* (ref) the task's key, during the callback */
     size_t key_len;
-    enum problem problem;   /* NONE: there is a new snapshot; otherwise why that worker failed */
+    enum problem problem;   /* NONE: that worker has a new snapshot; otherwise why it failed */
+    bool stored;            /* the new snapshot is in Redis */
     int64_t retry_after_ms; /* with a problem: the task should not be queried earlier; 0: unknown */
 };
 

@@ -11,7 +11,7 @@ import pytest
 from fastcgi import Connection, request, task_params
 from helpers import REDIS_KEY, step_until, time_out, wait_stored, worker_pid
 from parts import PATIENCE
-from sharing import ask, ask_both, lease_of, second_host, sharing, wait_hearing, wait_no_lease
+from sharing import Publisher, ask, ask_both, lease_of, second_host, sharing, wait_hearing, wait_no_lease
 from teaming import given, write_teams
 from watching import NATIVE, QUICK, SLOW, assert_not_asked_any_more
 
@@ -166,6 +166,51 @@ def test_late_result_of_an_expired_lease_is_not_stored_but_delivered(stack):
     assert holder.result().status == 200
     assert stack.redis.cli("GET", lease_of("t")) == "of-another"
     assert stack.redis.cli("EXISTS", REDIS_KEY + "t") == "0"
+
+
+def read_notifications(stack, count):
+    """Waits until Redis has every result so far and each worker has read its notifications, `count` of which were expected."""
+    def evals():
+        return sum(map(int, re.findall(r"cmdstat_eval:calls=(\d+)", stack.redis.cli("INFO", "commandstats"))))
+
+    stack.wait_until(lambda: evals() == stack.metric("redis_commands_total", command="eval"), what="the results in Redis")
+    with Publisher(stack) as publisher:
+        publisher.publish(b"another none 0 main:sora:other")
+    stack.wait_metric("redis_news_total", count + stack.config["workers"])
+
+
+def assert_not_queried_again(stack, count):
+    for index in (0, 1):
+        assert stack.ask_worker(NATIVE + "t", index).headers["x-cache"] == "HIT"
+    assert stack.standin.count("t") == count
+
+
+@pytest.mark.parametrize("lost", ["another-has-it", "nothing-has-it"])
+def test_late_result_does_not_outdate_that_of_the_next_lease_holder(stack, lost):
+    """Redis has lost the lease while its holder queries. Its result is not stored, so another worker that was told of it would
+    not find it in Redis, and would query the task again within the interval."""
+    stack.standin.switch("t", state="IN_PROGRESS", progress="7%")
+    with stack.standin.hold("t") as barrier:
+        late = ask(stack, 0, "t")
+        barrier.wait_arrived(1)
+        stack.redis.cli("DEL", lease_of("t"))
+        stack.standin.hold("t").release()
+        assert stack.ask_worker(NATIVE + "t", 1).headers["x-cache"] == "MISS"
+        wait_no_lease(stack)
+        if lost == "nothing-has-it":
+            stack.redis.cli("FLUSHALL")
+    assert late.result().status == 200
+    read_notifications(stack, 0)
+    assert_not_queried_again(stack, 2)
+
+
+def test_unlisted_status_does_not_outdate_the_results_of_others(stack):
+    """It is not stored in Redis, so each worker queries for itself: once in an interval."""
+    stack.standin.switch("t", state="ON_HOLIDAY")
+    for index in (0, 1):
+        assert stack.ask_worker(NATIVE + "t", index).headers["x-cache"] == "MISS"
+    read_notifications(stack, 2)
+    assert_not_queried_again(stack, 2)
 
 
 @pytest.mark.parametrize("leave", ["reload", "term"])
