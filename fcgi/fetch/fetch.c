@@ -440,8 +440,6 @@ static enum step keep(struct fetch *f)
 {
     struct cache *cache = f->fetches->cache;
     cache_keep(cache, &f->task, f->result.snapshot, quota_account(f->payer));
-    if (f->result.from_redis)
-        cache_note_shared(cache, &f->task);
     const struct cache_usage usage = cache_usage(cache);
     stat_set(STAT_CACHE_ENTRIES, (int64_t)usage.entries);
     stat_set(STAT_CACHE_BYTES, (int64_t)usage.bytes);
@@ -640,8 +638,8 @@ static void take_notification(struct fetch *f, const struct notification *n)
 }
 
 /* A failure in another worker applies to this one, too. If Redis has a new snapshot, the one in the cache is
- * outdated, unless the listener fetches the new one at once. After an interruption, requests look in
- * Redis before they get the snapshot of a running task. */
+ * unconfirmed, unless the listener fetches the new one at once. After an interruption, so are the snapshots of all
+ * running tasks: requests look in Redis before they get them. */
 static void on_notification(void *ctx, const struct notification *n)
 {
     struct fetches *fs = ctx;
@@ -657,7 +655,7 @@ static void on_notification(void *ctx, const struct notification *n)
     if (!n->stored)
         return;
     if (fs->listener.on_notification == NULL || !fs->listener.on_notification(fs->listener.ctx, n))
-        cache_outdate(fs->cache, n->key, n->key_len, loop_ms(fs));
+        cache_question(fs->cache, n->key, n->key_len);
 }
 
 void fetches_subscribe(struct fetches *fs)

@@ -16,8 +16,6 @@ enum {
 
 struct entry {
     struct snapshot *snapshot; /* NULL: none, and there is a problem */
-    int64_t fresh_until_ms;    /* of the snapshot; earlier than the snapshot says once it is outdated */
-    bool shared;               /* the snapshot was read from Redis */
     bool unconfirmed;          /* another worker may have a newer snapshot */
     enum problem problem;      /* why the last query failed, or TASK_NOT_FOUND */
     int64_t quiet_until_ms;    /* end of the problem: no query before that time */
@@ -85,8 +83,7 @@ static void set_snapshot(struct cache *c, struct entry *e, struct snapshot *snap
     struct snapshot *old = e->snapshot;
     leave_store(c, e);
     e->snapshot = snapshot ? snapshot_ref(snapshot) : NULL;
-    e->fresh_until_ms = snapshot ? snapshot->fresh_until_ms : 0;
-    e->shared = e->unconfirmed = false;
+    e->unconfirmed = false;
     enter_store(c, e);
     snapshot_unref(old);
 }
@@ -155,15 +152,6 @@ static void push_out(struct cache *c)
 
 /* ---- lookups ---- */
 
-/* 0 or less: the snapshot is stale, or there is none. */
-static int64_t fresh_left_ms(const struct entry *e, struct moment now)
-{
-    int64_t left_ms = e->fresh_until_ms - now.ms;
-    if (left_ms <= 0 || e->snapshot == NULL)
-        return 0;
-    return min64(left_ms, snapshot_left_ms(e->snapshot, now));
-}
-
 struct cache_result cache_get(struct cache *c, const struct task *task, struct moment now)
 {
     struct cache_result cached = {0};
@@ -171,12 +159,12 @@ struct cache_result cache_get(struct cache *c, const struct task *task, struct m
     if (e == NULL || (e->remote && e->snapshot == NULL))
         return cached;
     cached.snapshot = e->snapshot;
-    cached.left_ms = fresh_left_ms(e, now);
-    cached.unconfirmed = e->unconfirmed && cached.left_ms > 0;
-    if (cached.unconfirmed)
-        cached.left_ms = 0;
-    if (cached.unconfirmed || cached.left_ms > 0)
+    cached.left_ms = e->snapshot ? snapshot_left_ms(e->snapshot, now) : 0;
+    if (cached.left_ms > 0) {
+        cached.unconfirmed = e->unconfirmed;
+        cached.left_ms = e->unconfirmed ? 0 : cached.left_ms;
         return cached;
+    }
     cached.failing = e->problem != PROBLEM_NONE && e->problem != PROBLEM_TASK_NOT_FOUND;
     cached.left_ms = quiet_left_ms(e, now.ms);
     if (cached.left_ms > 0)
@@ -264,7 +252,7 @@ void cache_keep_remote_failure(struct cache *c, const struct task *task, enum pr
     bool added = e == NULL && problem != PROBLEM_TASK_NOT_FOUND;
     if (added)
         e = find_or_add(c, task);
-    if (added || (e != NULL && is_running(e) && now_ms >= e->fresh_until_ms)) {
+    if (added || (e != NULL && is_running(e) && now_ms >= e->snapshot->fresh_until_ms)) {
         set_problem(e, problem, now_ms, max64(pause_ms, task->route->provider->poll.min_ms));
         e->remote = added;
         push_out(c);
@@ -281,22 +269,11 @@ enum problem cache_remote_failure(struct cache *c, const struct task *task, cons
     return e->problem;
 }
 
-void cache_outdate(struct cache *c, const char *key, size_t key_len, int64_t now_ms)
+void cache_question(struct cache *c, const char *key, size_t key_len)
 {
-    struct entry *e = find_live(c, key, key_len, now_ms);
-    if (e == NULL || !is_running(e) || now_ms >= e->fresh_until_ms)
-        return;
-    if (e->shared)
-        e->unconfirmed = true; /* the notification may be that of this snapshot */
-    else
-        e->fresh_until_ms = now_ms;
-}
-
-void cache_note_shared(struct cache *c, const struct task *task)
-{
-    struct entry *e = find(c, task->key, task->key_len);
+    struct entry *e = find(c, key, key_len);
     if (e != NULL)
-        e->shared = true;
+        e->unconfirmed = is_running(e);
 }
 
 void cache_question_running(struct cache *c)
@@ -319,12 +296,8 @@ void cache_free(struct cache *c)
 {
     if (c == NULL)
         return;
-    for (size_t i = 0; i < c->n_accounts; i++) {
-        while (c->known[i].oldest != NULL)
-            drop(c, c->known[i].oldest);
-    }
-    while (c->unknown.oldest != NULL)
-        drop(c, c->unknown.oldest);
+    while (c->table != NULL)
+        drop(c, c->table);
     free(c);
 }
 

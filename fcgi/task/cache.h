@@ -59,12 +59,9 @@ void cache_keep_remote_failure(struct cache *cache, const struct task *task, enu
 enum problem cache_remote_failure(struct cache *cache, const struct task *task, const struct snapshot *last,
                                   int64_t now_ms, int64_t *ret_left_ms);
 
-/* Records that the snapshot was read from Redis. */
-void cache_note_shared(struct cache *cache, const struct task *task);
-
-/* Records that another worker has published a snapshot of the task, by its key: that of a running task becomes stale,
- * or only unconfirmed if it was read from Redis, because a notification can come late. */
-void cache_outdate(struct cache *cache, const char *key, size_t key_len, int64_t now_ms);
+/* Records that another worker has published a snapshot of the task, by its key: that of a running task becomes
+ * unconfirmed, not stale, because a notification can come late. */
+void cache_question(struct cache *cache, const char *key, size_t key_len);
 
 /* Records that other workers may have published snapshots of any task. */
 void cache_question_running(struct cache *cache);

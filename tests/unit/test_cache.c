@@ -211,17 +211,17 @@ TEST(retry_after_extends_the_interval)
     assert_int_equal(cache_get(cache, &task, at(now + 50000)).left_ms, 10000);
 }
 
-TEST(only_a_running_snapshot_can_be_outdated)
+TEST(only_a_running_snapshot_can_be_questioned)
 {
     static const char key[] = "main:sora:a", unknown[] = "main:sora:b";
     struct snapshot *running = new_running();
     cache_keep(cache, &task, snapshot, 0);
-    cache_outdate(cache, key, strlen(key), now + 1000);
+    cache_question(cache, key, strlen(key));
     assert_int_equal(cache_get(cache, &task, at(now + 1000)).left_ms, 9000); /* it has ended */
     cache_keep(cache, &task, running, 0);
-    cache_outdate(cache, unknown, strlen(unknown), now + 1000);
+    cache_question(cache, unknown, strlen(unknown));
     assert_int_equal(cache_get(cache, &task, at(now + 1000)).left_ms, 1000);
-    cache_outdate(cache, key, strlen(key), now + 1000);
+    cache_question(cache, key, strlen(key));
     struct cache_result cached = cache_get(cache, &task, at(now + 1000));
     assert_int_equal(cached.left_ms, 0);
     assert_ptr_equal(cached.snapshot, running);
@@ -249,14 +249,14 @@ TEST(running_snapshots_can_be_questioned_until_they_are_kept_again)
     snapshot_unref(running);
 }
 
-TEST(outdating_keeps_the_count_of_missing)
+TEST(questioning_keeps_the_count_of_missing)
 {
     static const char key[] = "main:sora:a";
     struct snapshot *running = new_running();
     cache_keep(cache, &task, running, 0);
     assert_false(cache_keep_missing(cache, &task, running, now));
     assert_false(cache_keep_missing(cache, &task, running, now));
-    cache_outdate(cache, key, strlen(key), now + 1000);
+    cache_question(cache, key, strlen(key));
     assert_true(cache_keep_missing(cache, &task, running, now + 1000));
     snapshot_unref(running);
 }
@@ -468,9 +468,9 @@ int main(void)
         CHECK(failure_outlives_an_expired_snapshot),
         CHECK(new_snapshot_clears_a_failure),
         CHECK(retry_after_extends_the_interval),
-        CHECK(only_a_running_snapshot_can_be_outdated),
+        CHECK(only_a_running_snapshot_can_be_questioned),
         CHECK(running_snapshots_can_be_questioned_until_they_are_kept_again),
-        CHECK(outdating_keeps_the_count_of_missing),
+        CHECK(questioning_keeps_the_count_of_missing),
         CHECK(failure_of_another_worker_applies_to_stale_snapshots),
         CHECK(failure_of_another_worker_applies_to_an_unseen_task_after_a_lookup_in_redis),
         CHECK(failure_of_another_worker_gives_way_to_own_results),
