@@ -65,30 +65,21 @@ static int64_t next_pause(struct breaker *s, double random, int64_t now_ms)
     return now_ms + pause_ms - (int64_t)((double)pause_ms * random / 4);
 }
 
-static bool open_breaker(struct breaker *s, double random, int64_t now_ms)
+static void close_breaker(struct breaker *s)
 {
-    bool was_closed = s->state == BREAKER_CLOSED;
-    s->state = BREAKER_OPEN;
-    s->open_until_ms = next_pause(s, random, now_ms);
-    return was_closed;
-}
-
-static bool close_breaker(struct breaker *s)
-{
-    bool was_closed = s->state == BREAKER_CLOSED;
     s->failures = 0;
     s->state = BREAKER_CLOSED;
     backoff_reset(&s->pause);
-    return !was_closed;
 }
 
 /* Queries that end while the breaker is open were sent before and show nothing new. */
-static bool count_failure(struct breaker *s, double random, int64_t now_ms)
+static void count_failure(struct breaker *s, double random, int64_t now_ms)
 {
     bool too_many = s->max_failures > 0 && ++s->failures >= s->max_failures;
-    if (s->state == BREAKER_PROBING || (s->state == BREAKER_CLOSED && too_many))
-        return open_breaker(s, random, now_ms);
-    return false;
+    if (s->state == BREAKER_PROBING || (s->state == BREAKER_CLOSED && too_many)) {
+        s->state = BREAKER_OPEN;
+        s->open_until_ms = next_pause(s, random, now_ms);
+    }
 }
 
 /* The next query probes again, but not at once if its task was never seen either. */
@@ -101,17 +92,14 @@ static void end_probe(struct breaker *s, double random, int64_t now_ms)
 
 bool breaker_learn(struct breaker *s, enum breaker_lesson lesson, bool seen, double random, int64_t now_ms)
 {
-    switch (lesson) {
-    case BREAKER_GOOD:
-        return close_breaker(s);
-    case BREAKER_FAILED:
-        return count_failure(s, random, now_ms);
-    case BREAKER_NOTHING:
-        if (s->state == BREAKER_PROBING && s->probes_seen == seen)
-            end_probe(s, random, now_ms);
-        return false;
-    }
-    return false;
+    const bool was_closed = s->state == BREAKER_CLOSED;
+    if (lesson == BREAKER_GOOD)
+        close_breaker(s);
+    else if (lesson == BREAKER_FAILED)
+        count_failure(s, random, now_ms);
+    else if (s->state == BREAKER_PROBING && s->probes_seen == seen)
+        end_probe(s, random, now_ms);
+    return was_closed != (s->state == BREAKER_CLOSED);
 }
 
 /* ---- errors ---- */

@@ -95,7 +95,7 @@ static int on_socket(CURL *easy, curl_socket_t socket, int what, void *user, voi
 
 static void on_curl_time(uv_timer_t *timer)
 {
-    struct http *h = timer->data;
+    struct http *h = CONTAINER_OF(timer, struct http, timer);
     int running;
     curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
     read_finished(h);
@@ -350,7 +350,6 @@ struct http *http_new(uv_loop_t *loop)
     struct http *h = xcalloc(1, sizeof(*h));
     h->loop = loop;
     uv_timer_init(loop, &h->timer);
-    h->timer.data = h;
     unsetenv("SSLKEYLOGFILE"); /* or curl would write the keys of all TLS connections there */
     if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc) !=
             CURLE_OK ||
@@ -363,16 +362,11 @@ struct http *http_new(uv_loop_t *loop)
     return h;
 }
 
-static void on_timer_closed(uv_handle_t *handle)
-{
-    struct http *h = handle->data;
-    curl_multi_cleanup(h->multi);
-    curl_global_cleanup();
-    free(h);
-}
-
 void http_free(struct http *h)
 {
-    if (h != NULL)
-        uv_close((uv_handle_t *)&h->timer, on_timer_closed);
+    if (h == NULL)
+        return;
+    curl_multi_cleanup(h->multi);
+    curl_global_cleanup();
+    close_and_free((uv_handle_t *)&h->timer, h);
 }

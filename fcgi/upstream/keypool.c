@@ -97,58 +97,53 @@ bool keypool_trusts(const struct keypool *pool, const struct key_choice *choice,
 }
 
 /* Queries that were under way when the key was suspended show nothing new; the probe does. */
-static bool note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
+static void note_refusal(struct pool_key *key, bool probe, int64_t now_ms)
 {
     if (key->aside && !probe)
-        return false;
-    bool was_aside = key->aside;
+        return;
     key->refusals++;
     key->doubted_until_ms = now_ms + DOUBT_MS;
     key->aside = key->refusals >= REFUSALS_ASIDE;
     if (key->aside)
         key->aside_until_ms = now_ms + backoff_next(&key->pause);
-    return key->aside && !was_aside;
 }
 
-static bool bring_back(struct pool_key *key, int64_t now_ms)
+static void bring_back(struct pool_key *key, int64_t now_ms)
 {
-    bool was_aside = key->aside;
     key->aside = false;
     key->refusals = key->doubted_until_ms = 0;
     key->trusted_until_ms = now_ms + DOUBT_MS;
     backoff_reset(&key->pause);
-    return was_aside;
-}
-
-static void let_rest(struct pool_key *key, int64_t rest_ms, int64_t now_ms)
-{
-    key->rests_until_ms = now_ms + min64(max64(rest_ms, REST_LEAST_MS), REST_MOST_MS);
 }
 
 bool keypool_learn(struct keypool *pool, struct key_choice *choice, enum key_lesson lesson, int64_t rest_ms,
                    int64_t now_ms)
 {
     struct pool_key *key = &pool->keys[choice->key];
+    const bool was_aside = key->aside;
     switch (lesson) {
     case KEY_NOTHING:
-        return false;
+        break;
     case KEY_GOOD:
         choice->stays = true;
         memcpy(choice->owner, key->mark, sizeof(choice->owner));
-        return bring_back(key, now_ms);
+        bring_back(key, now_ms);
+        break;
     case KEY_MISSING:
         choice->missing |= (uint64_t)1 << choice->key;
-        return bring_back(key, now_ms);
+        bring_back(key, now_ms);
+        break;
     case KEY_REFUSED:
-        return note_refusal(key, choice->probes, now_ms);
+        note_refusal(key, choice->probes, now_ms);
+        break;
     case KEY_DOUBTED:
         key->doubted_until_ms = now_ms + DOUBT_MS;
-        return false;
+        break;
     case KEY_BUSY:
-        let_rest(key, rest_ms, now_ms);
-        return false;
+        key->rests_until_ms = now_ms + min64(max64(rest_ms, REST_LEAST_MS), REST_MOST_MS);
+        break;
     }
-    return false;
+    return key->aside != was_aside;
 }
 
 static int64_t sooner(int64_t a, int64_t b)

@@ -78,11 +78,10 @@ struct upstreams {
     size_t n_shares;         /* at each upstream */
     bool shared;             /* there are several teams */
     struct http *http;
-    struct origin *origins;           /* as many as conf->upstreams */
+    struct origin **origins;          /* as many as conf->upstreams */
     struct upstream_call *refused;    /* queries that are not sent; their callbacks are due */
     uv_timer_t refusals;              /* for their callbacks */
     struct log_once unknown_statuses; /* values that were logged */
-    size_t open_timers;
 };
 
 static void start_next(struct origin *origin);
@@ -355,7 +354,7 @@ static struct share *share_of(const struct origin *origin, const struct team *te
 struct upstream_call *upstream_get(struct upstreams *u, const struct upstream_query *query,
                                    upstream_callback *on_answer, void *user)
 {
-    struct origin *origin = &u->origins[query->route->upstream - conf_upstream(u->conf, 0)];
+    struct origin *origin = u->origins[query->route->upstream - conf_upstream(u->conf, 0)];
     struct upstream_call *call = xcalloc(1, sizeof(*call));
     *call = (struct upstream_call){.origin = origin,
                                    .share = share_of(origin, query->team),
@@ -567,8 +566,9 @@ static void share_init(struct share *share, const struct conf_upstream *conf, co
     breaker_init(&share->breaker, conf->breaker_failures, conf->breaker_pause_ms);
 }
 
-static void origin_init(struct origin *origin, struct upstreams *u, const struct conf_upstream *conf)
+static struct origin *origin_new(struct upstreams *u, const struct conf_upstream *conf)
 {
+    struct origin *origin = xcalloc(1, sizeof(*origin));
     origin->shares = xcalloc(u->n_shares, sizeof(*origin->shares));
     for (size_t i = 0; i < u->n_shares; i++)
         share_init(&origin->shares[i], conf, i > 0 ? teams_at(u->conf->teams, i - 1) : NULL);
@@ -576,56 +576,10 @@ static void origin_init(struct origin *origin, struct upstreams *u, const struct
     origin->conf = conf;
     origin->tokens = xcalloc(conf->keys.n, sizeof(*origin->tokens));
     uv_timer_init(u->loop, &origin->timer);
-    origin->timer.data = u;
     keypool_init(&origin->pool, conf_keys(conf), conf->keys.n);
     bucket_init(&origin->bucket, conf->queries_per_second, u->shared, now_ms(origin));
     upstream_stats_init(&origin->stats, conf, &origin->pool);
-}
-
-static void origin_done(struct origin *origin)
-{
-    for (size_t i = 0; i < origin->pool.n; i++)
-        jwt_done(&origin->tokens[i]);
-    free(origin->tokens);
-    for (size_t i = 0; i < origin->upstreams->n_shares; i++)
-        free(origin->shares[i].last_failed);
-    free(origin->shares);
-    upstream_stats_done(&origin->stats);
-}
-
-struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
-{
-    struct upstreams *u = xcalloc(1, sizeof(*u));
-    *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
-    u->n_shares = 1 + (conf->teams ? conf->teams->list.n : 0);
-    u->shared = u->n_shares > 2;
-    u->open_timers = conf->upstreams.n + 1;
-    uv_timer_init(loop, &u->refusals);
-    u->refusals.data = u;
-    u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));
-    for (size_t i = 0; i < conf->upstreams.n; i++)
-        origin_init(&u->origins[i], u, conf_upstream(conf, i));
-    return u;
-}
-
-void upstreams_refresh_stats(struct upstreams *u)
-{
-    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
-        struct origin *origin = &u->origins[i];
-        upstream_stats_keys(&origin->stats, &origin->pool, now_ms(origin));
-        set_breaker_stats(origin);
-    }
-}
-
-static void on_timer_closed(uv_handle_t *handle)
-{
-    struct upstreams *u = handle->data;
-    if (--u->open_timers > 0)
-        return;
-    for (size_t i = 0; i < u->conf->upstreams.n; i++)
-        origin_done(&u->origins[i]);
-    free(u->origins);
-    free(u);
+    return origin;
 }
 
 static void cancel_all(struct upstream_call **list)
@@ -634,17 +588,51 @@ static void cancel_all(struct upstream_call **list)
         upstream_cancel(*list);
 }
 
+static void origin_free(struct origin *origin)
+{
+    cancel_all(&origin->running);
+    cancel_all(&origin->queue);
+    cancel_all(&origin->paused);
+    for (size_t i = 0; i < origin->pool.n; i++)
+        jwt_done(&origin->tokens[i]);
+    free(origin->tokens);
+    for (size_t i = 0; i < origin->upstreams->n_shares; i++)
+        free(origin->shares[i].last_failed);
+    free(origin->shares);
+    upstream_stats_done(&origin->stats);
+    close_and_free((uv_handle_t *)&origin->timer, origin);
+}
+
+struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
+{
+    struct upstreams *u = xcalloc(1, sizeof(*u));
+    *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
+    u->n_shares = 1 + (conf->teams ? conf->teams->list.n : 0);
+    u->shared = u->n_shares > 2;
+    uv_timer_init(loop, &u->refusals);
+    u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));
+    for (size_t i = 0; i < conf->upstreams.n; i++)
+        u->origins[i] = origin_new(u, conf_upstream(conf, i));
+    return u;
+}
+
+void upstreams_refresh_stats(struct upstreams *u)
+{
+    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
+        struct origin *origin = u->origins[i];
+        upstream_stats_keys(&origin->stats, &origin->pool, now_ms(origin));
+        set_breaker_stats(origin);
+    }
+}
+
 void upstreams_free(struct upstreams *u)
 {
     if (u == NULL)
         return;
-    for (size_t i = 0; i < u->conf->upstreams.n; i++) {
-        cancel_all(&u->origins[i].running);
-        cancel_all(&u->origins[i].queue);
-        cancel_all(&u->origins[i].paused);
-        uv_close((uv_handle_t *)&u->origins[i].timer, on_timer_closed);
-    }
     cancel_all(&u->refused);
-    uv_close((uv_handle_t *)&u->refusals, on_timer_closed);
+    for (size_t i = 0; i < u->conf->upstreams.n; i++)
+        origin_free(u->origins[i]);
+    free(u->origins);
     http_free(u->http);
+    close_and_free((uv_handle_t *)&u->refusals, u);
 }
