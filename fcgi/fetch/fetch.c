@@ -78,7 +78,6 @@ struct fetch {
     struct trace trace;          /* of the request that the fetch was begun for, if any */
     struct charge charge;        /* for the next query */
     struct lease_lookup lookup;  /* the reply from Redis, and the lease */
-    bool awaits_notification;    /* the fetch is in a pause of AWAIT_NOTIFICATION */
     struct received received;    /* the last notification */
     bool reread;                 /* because of a notification that came before the reply, or in the queue */
     struct backoff reread_pause; /* the pauses of AWAIT_NOTIFICATION */
@@ -110,9 +109,7 @@ static enum step fail(struct fetch *f, enum problem problem, int64_t retry_after
 
 static void on_pause_over(uv_timer_t *timer)
 {
-    struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
-    f->awaits_notification = false;
-    run(f);
+    run(CONTAINER_OF(timer, struct fetch, timer));
 }
 
 static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
@@ -247,7 +244,6 @@ static enum step await_notification(struct fetch *f)
         return CHARGE;
     pause_ms = min64(pause_ms, left_ms);
     f->awaited_ms += pause_ms;
-    f->awaits_notification = true;
     return pause_before(f, LOOK_IN_REDIS, pause_ms);
 }
 
@@ -629,10 +625,9 @@ static void take_notification(struct fetch *f, const struct notification *n)
     f->reread |= leaves;
     if (leaves)
         return unpark(f, READ_NOTIFICATION);
-    if (!f->awaits_notification)
-        return; /* read_redis handles it */
+    if (f->step != LOOK_IN_REDIS || !uv_is_active((uv_handle_t *)&f->timer))
+        return; /* it is not in a pause of await_notification; read_redis handles the notification */
     uv_timer_stop(&f->timer);
-    f->awaits_notification = false;
     f->step = READ_NOTIFICATION;
     run(f);
 }

@@ -1,7 +1,6 @@
 /* content: see content.h. */
 #include "request/content.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -9,7 +8,7 @@
 #include "lib/json.h"
 #include "upstream/view.h"
 
-enum { VIEW_DEPTH = 8, POINTER_SIZE = 64, URL_MAX = 8192, LINES_MAX = URL_MAX + 4096, RETRY_MS = 1000 };
+enum { VIEW_DEPTH = 8, URL_MAX = 8192, LINES_MAX = URL_MAX + 4096, RETRY_MS = 1000 };
 
 /* ---- URLs, which come from the upstream ---- */
 
@@ -42,11 +41,8 @@ static struct json_object *find_row(const struct snapshot *s, size_t n, struct j
     const struct view_bytes *view = snapshot_view(s, VIEW_KEYED);
     struct json_error error;
     struct json_object *row = NULL;
-    char pointer[POINTER_SIZE];
     *ret_doc = json_read(view->data, view->len, VIEW_DEPTH, JSON_PLAIN, &error);
-    snprintf(pointer, sizeof(pointer), "/results/%zu", n);
-    if (*ret_doc == NULL || json_pointer_get(*ret_doc, pointer, &row) != 0)
-        return NULL;
+    json_pointer_getf(*ret_doc, &row, "/results/%zu", n);
     return row;
 }
 
@@ -161,9 +157,7 @@ void content_answer(struct answer *a, const struct answer_facts *facts, const st
                     const struct conf_route *route)
 {
     if (!state_ended(s->state)) {
-        int64_t left_ms = snapshot_left_ms(s, facts->now);
-        if (left_ms < facts->retry_after_ms)
-            left_ms = facts->retry_after_ms;
+        int64_t left_ms = max64(snapshot_left_ms(s, facts->now), facts->retry_after_ms);
         refuse(a, facts, PROBLEM_NOT_READY, left_ms > 0 ? left_ms : RETRY_MS);
         return;
     }
