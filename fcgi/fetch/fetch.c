@@ -88,9 +88,8 @@ struct fetch {
     bool parked;                 /* its query waits for its turn, and no lease is held meanwhile */
     struct attempt *attempt;     /* under way, or NULL */
     struct attempt_end end;      /* in READ_UPSTREAM, except for the snapshot */
-    bool fresh;                  /* the last snapshot is fresh, and not unconfirmed */
-    bool unconfirmed;            /* it was fresh when the fetch began, but Redis may have a newer one */
     struct fetch_result result;  /* so far; `last` is the newest snapshot known, or NULL */
+    bool unconfirmed;            /* the last snapshot is the cache's, and Redis may have a newer one */
 };
 
 static void run(struct fetch *f);
@@ -153,23 +152,16 @@ static void on_lookup_done(struct lease_lookup *lookup)
     run(CONTAINER_OF(lookup, struct fetch, lookup));
 }
 
-/* Whether a snapshot makes a query unnecessary. With `revalidate`, only that of an ended task does: when another
- * worker sent its query is unknown. */
-static bool suffices(const struct fetch *f, const struct snapshot *s, bool fresh)
-{
-    return s != NULL && fresh && (!f->revalidate || state_ended(s->state));
-}
-
 static bool is_fresh(const struct fetch *f, const struct snapshot *s)
 {
     return snapshot_left_ms(s, moment_now(f->fetches->parts.loop)) > 0;
 }
 
-/* Without Redis, a newer snapshot of another worker cannot be read, so the last one is not outdated. */
-static bool suffices_alone(struct fetch *f)
+/* Whether a snapshot makes a query unnecessary. With `revalidate`, only that of an ended task does: when another
+ * worker sent its query is unknown. */
+static bool suffices(const struct fetch *f, const struct snapshot *s)
 {
-    f->fresh = f->result.last != NULL && is_fresh(f, f->result.last);
-    return suffices(f, f->result.last, f->fresh);
+    return s != NULL && is_fresh(f, s) && (!f->revalidate || state_ended(s->state));
 }
 
 /* A fetch that no team can pay for must not keep other workers from querying the task, so it acquires no lease. */
@@ -179,7 +171,7 @@ static enum step look_in_redis(struct fetch *f)
     f->received.any = false;
     if (!lease_lookup(f->fetches->parts.lease, &f->lookup, &f->task, acquire, on_lookup_done)) {
         f->lookup.holder = LEASE_UNAVAILABLE;
-        return suffices_alone(f) ? pause_before(f, READ_REDIS, 0) : CHARGE;
+        return suffices(f, f->result.last) ? pause_before(f, READ_REDIS, 0) : CHARGE;
     }
     f->step = READ_REDIS;
     return WAIT;
@@ -194,7 +186,7 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
         return last == NULL || state_ended(found->state);
     if (found->fetched_ms == last->fetched_ms)
         return false;
-    return found->since_ms > last->since_ms || (!f->fresh && is_fresh(f, found));
+    return found->since_ms > last->since_ms || ((f->unconfirmed || !is_fresh(f, last)) && is_fresh(f, found));
 }
 
 /* Returns true if another worker's query has failed too recently for the next one. */
@@ -214,11 +206,10 @@ static enum step read_redis(struct fetch *f)
     if (found != NULL && is_newer(f, found)) {
         snapshot_unref(f->result.last);
         f->result.last = snapshot_ref(found);
-        f->fresh = is_fresh(f, found);
+        f->unconfirmed = false;
     }
     snapshot_unref(found);
-    if (suffices(f, f->result.last, f->fresh) ||
-        ((f->lookup.holder == LEASE_UNAVAILABLE || f->unconfirmed) && suffices_alone(f))) {
+    if (suffices(f, f->result.last)) {
         stat_inc(STAT_HITS_REDIS);
         stat_inc(STAT_SPARED);
         f->result.snapshot = snapshot_ref(f->result.last);
@@ -364,8 +355,7 @@ static void unpark(struct fetch *f, enum step next)
 static bool is_superseded(const struct fetch *f)
 {
     const struct snapshot *found = f->lookup.found;
-    return f->lookup.holder == LEASE_THEIRS ||
-           (found != NULL && is_newer(f, found) && suffices(f, found, is_fresh(f, found)));
+    return f->lookup.holder == LEASE_THEIRS || (found != NULL && is_newer(f, found) && suffices(f, found));
 }
 
 static void on_turn_looked_up(struct lease_lookup *lookup)
@@ -556,7 +546,6 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
     const struct cache_result known = cache_get(fs->cache, task, moment_now(fs->parts.loop));
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
-    f->fresh = known.problem == PROBLEM_NONE && known.left_ms > 0;
     f->unconfirmed = known.unconfirmed;
     HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
     quota_add(payer, QUOTA_FETCHES, 1);
