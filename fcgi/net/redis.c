@@ -5,8 +5,10 @@
  *            '-----> ASKING -----' if Sentinels know the master's address
  *
  * After each lost connection, the worker asks one Sentinel for the master: the last one that answered or, if that led
- * to no master, the next. A failover needs no subscription to Sentinel, because the old master closes its connections
- * when it becomes a replica, stops responding, or rejects writes. The subscription uses the server of the commands.
+ * to no master, the next. After a failover by SENTINEL FAILOVER, the old master accepts writes for 10 s more, which are
+ * lost when Sentinel makes it a replica. So another connection, the announcer, asks a Sentinel for the master, too, then
+ * subscribes to its announcements, and asks again after each of them. The subscription to notifications uses the server
+ * of the commands.
  *
  * The probe is a write that stores nothing, because PING also succeeds on a replica and on a full Redis. A
  * Redis that rejects writes is UP, because results can still be read; probes detect when it accepts writes
@@ -126,12 +128,14 @@ struct redis {
     struct log_once errors;      /* the verbs and first words of error replies */
     bool late;                   /* a deadline has passed; Redis has one more chance */
     bool freed;
-    uv_timer_t timer;       /* DOWN: the pause; else the deadline of the first command */
-    uv_timer_t probe_timer; /* UP, with trouble: the next probe */
-    struct redis *listener; /* (ref) the subscribed connection, or NULL */
+    uv_timer_t timer;        /* DOWN: the pause; else the deadline of the first command */
+    uv_timer_t probe_timer;  /* UP, with trouble: the next probe */
+    struct redis *listener;  /* (ref) the connection subscribed to notifications, or NULL */
+    struct redis *announcer; /* the connection subscribed to a Sentinel's announcements, or NULL */
 
     /* Of a subscribed connection: */
     struct redis *commands; /* (ref) the connection for commands; NULL: this is that connection */
+    bool announces;         /* it is the announcer */
     const char *channel;    /* (ref) */
     redis_message *on_message;
     void *ctx;
@@ -237,6 +241,8 @@ static int64_t *workers_of(const struct redis *r)
 
 static void set_up(const struct redis *r, int64_t up)
 {
+    if (r->announces)
+        return;
     stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, up);
     if (r->commands == NULL)
         series_set(workers_of(r), up);
@@ -254,6 +260,19 @@ static void blame_sentinel(struct redis *r)
         r->sentinel = (r->sentinel + 1) % r->conf->sentinels.n;
 }
 
+static const struct words {
+    const char *lost, *restored; /* formats of log lines */
+} words_for[] = {{"Redis at %s is unavailable: %s; continuing without it", "Redis at %s is available again"},
+                 {"Redis subscription lost (%s): %s; continuing without notifications",
+                  "Redis subscription restored (%s)"},
+                 {"Sentinel subscription lost (%s): %s; failovers are noticed later",
+                  "Sentinel subscription restored (%s)"}};
+
+static const struct words *words_of(const struct redis *r)
+{
+    return &words_for[r->announces ? 2 : r->commands != NULL];
+}
+
 /* The connection is closed already. Logs the reason if it is new, and reconnects after a pause. */
 static void go_down(struct redis *r, enum trouble trouble, const char *reason)
 {
@@ -267,9 +286,7 @@ static void go_down(struct redis *r, enum trouble trouble, const char *reason)
     r->state = DOWN;
     r->first_attempt = false;
     if (is_new_reason(r, reason)) {
-        log_warn(r->commands ? "Redis subscription lost (%s): %s; continuing without notifications"
-                             : "Redis at %s is unavailable: %s; continuing without it",
-                 r->conf->name, reason);
+        log_warn(words_of(r)->lost, r->conf->name, reason);
         snprintf(r->reason, sizeof(r->reason), "%s", reason);
     }
     uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
@@ -287,23 +304,27 @@ static void drop(struct redis *r, enum trouble trouble, const char *reason)
 
 /* If the network was lost for a while, a subscribed connection may have survived, but then gets its messages only when
  * TCP repeats them, as much later as the loss was long. */
-static void renew(struct redis *listener)
+static void renew(struct redis *subscribed)
 {
-    drop(listener, UNAVAILABLE, "renewed");
-    uv_timer_start(&listener->timer, on_timer, 0, 0);
+    if (subscribed == NULL || subscribed->state != UP)
+        return;
+    drop(subscribed, UNAVAILABLE, "renewed");
+    subscribed->latest[0] = '\0'; /* not a failure */
+    uv_timer_start(&subscribed->timer, on_timer, 0, 0);
 }
 
 static void go_up(struct redis *r)
 {
-    if (r->listener != NULL && r->listener->state == UP)
-        renew(r->listener);
+    renew(r->listener);
+    if (r->announcer != NULL)
+        r->announcer->sentinel = r->sentinel; /* another one may not know this master */
+    renew(r->announcer);
     r->state = UP;
     backoff_reset(&r->pause);
     log_once_reset(&r->errors);
     set_up(r, 1);
     if (r->reason[0] != '\0')
-        log_info(r->commands ? "Redis subscription restored (%s)" : "Redis at %s is available again",
-                 r->conf->name);
+        log_info(words_of(r)->restored, r->conf->name);
     r->reason[0] = '\0';
 }
 
@@ -510,6 +531,20 @@ static bool read_master(const redisReply *reply, struct endpoint *ret)
     return endpoint_parse(text, ret) == 0;
 }
 
+/* The answer for the announcer. If the commands use another server, they move. */
+static void follow_master(struct redis *r, const struct endpoint *master)
+{
+    struct redis *commands = r->commands;
+    const struct endpoint *used = &commands->server;
+    bool moves = strcmp(used->host, master->host) != 0 || used->port != master->port;
+    if (commands->state == UP && moves) {
+        commands->sentinel = r->sentinel; /* the others may not know yet */
+        drop(commands, UNAVAILABLE, "Sentinel names another master");
+    }
+    r->state = CONNECTING;
+    subscribe(r);
+}
+
 static void take_master(struct redis *r, const redisReply *reply)
 {
     struct endpoint server;
@@ -520,6 +555,8 @@ static void take_master(struct redis *r, const redisReply *reply)
         return take_error(r, QUESTION, reply->str);
     if (!read_master(reply, &server))
         return drop(r, UNAVAILABLE, "the Sentinel names no IP address for this master");
+    if (r->announces)
+        return follow_master(r, &server);
     if (!server.loopback && !r->conf->plaintext && r->conf->tls.settings == NULL)
         return drop(r, UNAVAILABLE, "the connection to the master would not be encrypted");
     r->context = NULL;
@@ -743,8 +780,27 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
     return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
 }
 
+static void on_announcement(void *ctx, const char *text)
+{
+    struct redis *r = ctx;
+    if (text != NULL)
+        renew(r->announcer); /* which asks for the master */
+}
+
+static struct redis *announcer_new(struct redis *commands)
+{
+    return begin(commands->loop, (struct redis){.conf = commands->conf,
+                                                .commands = commands,
+                                                .announces = true,
+                                                .channel = "+switch-master",
+                                                .on_message = on_announcement,
+                                                .ctx = commands});
+}
+
 struct redis *redis_subscribe(struct redis *first, const char *channel, redis_message *on_message, void *ctx)
 {
+    if (has_sentinels(first))
+        first->announcer = announcer_new(first);
     return first->listener = begin(first->loop, (struct redis){.conf = first->conf,
                                                                .commands = first,
                                                                .channel = channel,
@@ -767,7 +823,8 @@ void redis_free(struct redis *r)
     command->on_reply = NULL;
     r->freed = true;
     uv_timer_stop(&r->probe_timer); /* it is closed only after the other timer */
-    if (r->commands != NULL)
+    redis_free(r->announcer);
+    if (r->commands != NULL && !r->announces)
         r->commands->listener = NULL;
     redisAsyncContext *context = r->context;
     r->context = NULL;

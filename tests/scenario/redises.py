@@ -1,4 +1,4 @@
-"""Redis servers on TCP ports, and the Sentinels that watch them, for the tests of Redis beyond one server."""
+"""Redis servers on TCP ports, with or without TLS, and the Sentinels that watch them, for the tests of Redis beyond one server."""
 
 import contextlib
 import os
@@ -6,32 +6,77 @@ import subprocess
 
 from parts import PATIENCE, Process, wait_until
 from port import Port
+from sharing import wait_hearing
+from standin import authority
 
 MASTER = "mymaster"
 # Valkey is the same to taskproxy; REDIS_SERVER=valkey-server runs these tests with it.
 SERVER = os.environ.get("REDIS_SERVER") or "redis-server"
+HAS_TLS = subprocess.run(["pkg-config", "--exists", "hiredis_ssl"]).returncode == 0
+
+
+def with_tls(test):
+    """Not a skip: the other release runs the test."""
+    return test if HAS_TLS else None
+
+
+class Certificates:
+    """Of a private CA: one for servers with the name redis.test, and one for clients, which servers require."""
+
+    def __init__(self, stack):
+        self.folder = stack.folder / "tls"
+        self.folder.mkdir()
+        authority.make_ca(self.folder)
+        authority.issue(self.folder, "server", "DNS:redis.test")
+        authority.issue(self.folder, "client", "DNS:client.test", usage="clientAuth")
+
+    def file(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def _pair(self, cert: str, key: str, name: str) -> tuple:
+        return cert, self.file(f"{name}.pem"), key, self.file(f"{name}.key")
+
+    @property
+    def for_cli(self) -> tuple:
+        return "--tls", "--sni", "redis.test", "--cacert", self.file("ca.pem"), *self._pair("--cert", "--key", "client")
+
+    @property
+    def for_server(self) -> tuple:
+        """Replicas and Sentinels connect with the client's certificate."""
+        return ("--tls-replication", "yes", "--tls-ca-cert-file", self.file("ca.pem"),
+                *self._pair("--tls-cert-file", "--tls-key-file", "server"),
+                *self._pair("--tls-client-cert-file", "--tls-client-key-file", "client"))
+
+    @property
+    def for_daemon(self) -> dict:
+        return {"ca_file": self.file("ca.pem"), "cert_file": self.file("client.pem"), "key_file": self.file("client.key"),
+                "server_name": "redis.test"}
 
 
 class Server(Process):
-    """A server without persistence on a port of 127.0.0.1. `tls`: the options that redis-cli needs."""
+    """A server without persistence on a port of 127.0.0.1."""
 
-    def __init__(self, stack, name: str, tls: tuple = ()):
+    def __init__(self, stack, name: str, tls: Certificates | None = None):
         self.name, self.tls = name, tls
         super().__init__(stack)
         self.port = Port()
         self.address = f"127.0.0.1:{self.port.number}"
 
     def start(self, *options) -> None:
-        port = ["--port", 0, "--tls-port", self.port.number] if self.tls else ["--port", self.port.number]
-        self.launch(*port, "--bind", "127.0.0.1", "--save", "", "--dbfilename", f"{self.name}.rdb",
+        self.launch(*self.listening(), "--bind", "127.0.0.1", "--save", "", "--dbfilename", f"{self.name}.rdb",
                     "--repl-diskless-sync-delay", 0, *options)
+
+    def listening(self) -> tuple:
+        """The options for the port."""
+        return ("--port", 0, "--tls-port", self.port.number, *self.tls.for_server) if self.tls else ("--port", self.port.number)
 
     def launch(self, *words) -> None:
         self.spawn([SERVER, *map(str, words), "--dir", str(self.stack.folder)])
         self.wait_ready(lambda: self.cli("PING") == "PONG")
 
     def cli(self, *command) -> str:
-        done = subprocess.run(["redis-cli", "-p", str(self.port.number), *self.tls, *map(str, command)], capture_output=True,
+        tls = self.tls.for_cli if self.tls else ()
+        done = subprocess.run(["redis-cli", "-p", str(self.port.number), *tls, *map(str, command)], capture_output=True,
                               text=True, timeout=PATIENCE)
         return done.stdout.removesuffix("\n")
 
@@ -41,12 +86,13 @@ class Server(Process):
 
 
 class Sentinel(Server):
-    def start(self, master: Server) -> None:
+    def start(self, master: int, quorum: int) -> None:
+        """`master` is the port."""
         file = self.stack.folder / f"{self.name}.conf"
         file.write_text(
-            f"port {self.port.number}\nbind 127.0.0.1\nsentinel monitor {MASTER} 127.0.0.1 {master.port.number} 2\n"
+            f"sentinel monitor {MASTER} 127.0.0.1 {master} {quorum}\n"
             f"sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 4000\n")
-        self.launch(file, "--sentinel")
+        self.launch(file, "--sentinel", "--bind", "127.0.0.1", *self.listening())
 
     def named(self) -> str:
         return ":".join(self.cli("SENTINEL", "get-master-addr-by-name", MASTER).split("\n"))
@@ -57,11 +103,17 @@ class Sentinel(Server):
 
 
 class Guarded:
-    """A master with two replicas, and three Sentinels."""
+    """A master and replicas, and as many Sentinels."""
 
-    def __init__(self, stack):
-        self.servers = [Server(stack, f"redis-{i}") for i in range(3)]
-        self.sentinels = [Sentinel(stack, f"sentinel-{i}") for i in range(3)]
+    def __init__(self, stack, count: int, tls: Certificates | None):
+        self.servers = [Server(stack, f"redis-{i}", tls) for i in range(count)]
+        self.sentinels = [Sentinel(stack, f"sentinel-{i}", tls) for i in range(count)]
+        self._tls = tls
+
+    def settings(self, **more) -> dict:
+        """The daemon's settings for Redis."""
+        return {"address": None, "sentinels": [sentinel.address for sentinel in self.sentinels], "master_name": MASTER,
+                **({"tls": self._tls.for_daemon} if self._tls else {}), **more}
 
     def start(self) -> None:
         first, *replicas = self.servers
@@ -69,7 +121,7 @@ class Guarded:
         for replica in replicas:
             replica.start("--replicaof", "127.0.0.1", first.port.number)
         for sentinel in self.sentinels:
-            sentinel.start(first)
+            sentinel.start(first.port.number, len(self.sentinels) // 2 + 1)
         self.wait_whole()
 
     def stop(self) -> None:
@@ -85,19 +137,31 @@ class Guarded:
         return wait_until(common, 3 * PATIENCE, "a common master")
 
     def wait_whole(self) -> None:
-        """Until each Sentinel knows the others, and two replicas that are in contact with the master."""
+        """Until each Sentinel knows the others, and the replicas, which are in contact with the master."""
+        others = len(self.servers) - 1
+
         def whole():
             facts = [sentinel.facts() for sentinel in self.sentinels]
-            known = all(f.get("num-slaves") == "2" and f.get("num-other-sentinels") == "2" for f in facts)
-            return known and self.master().cli("INFO", "replication").count("state=online") == 2
-        wait_until(whole, 3 * PATIENCE, "two replicas and three Sentinels")
+            known = all(f.get("num-slaves") == f.get("num-other-sentinels") == str(others) for f in facts)
+            return known and self.master().cli("INFO", "replication").count("state=online") == others
+        wait_until(whole, 3 * PATIENCE, "the replicas and Sentinels")
 
 
 @contextlib.contextmanager
-def guarded(stack):
-    servers = Guarded(stack)
+def guarded(stack, count: int = 3, tls: Certificates | None = None):
+    servers = Guarded(stack, count, tls)
     try:
         servers.start()
         yield servers
     finally:
         servers.stop()
+
+
+def servers_in_use(stack) -> dict:
+    """{address: number of workers whose commands go there}, without 0."""
+    return {server["address"]: server["workers"] for server in stack.get("/status").json()["now"]["redis_servers"]}
+
+
+def wait_uses(stack, server) -> None:
+    stack.wait_until(lambda: servers_in_use(stack) == {server.address: stack.config["workers"]}, 60, f"use of {server.address}")
+    wait_hearing(stack)

@@ -8,18 +8,8 @@ import os
 import pytest
 
 from helpers import REDIS_KEY, clients
-from redises import MASTER, guarded
+from redises import MASTER, guarded, wait_uses
 from sharing import ask, wait_hearing
-
-
-def servers_in_use(stack) -> dict:
-    """{address: number of workers whose commands go there}, without 0."""
-    return {server["address"]: server["workers"] for server in stack.get("/status").json()["now"]["redis_servers"]}
-
-
-def wait_uses(stack, server) -> None:
-    stack.wait_until(lambda: servers_in_use(stack) == {server.address: stack.config["workers"]}, 60, f"use of {server.address}")
-    wait_hearing(stack)
 
 
 def assert_stored(stack, server, task) -> None:

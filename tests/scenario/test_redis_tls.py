@@ -2,50 +2,28 @@
 
 import os
 import shutil
-import subprocess
 
 import pytest
 
 from helpers import REDIS_KEY, readiness, said
-from redises import Server
+from redises import HAS_TLS, Certificates, Server, with_tls
 from sharing import wait_hearing
 from standin import authority
-
-HAS_TLS = subprocess.run(["pkg-config", "--exists", "hiredis_ssl"]).returncode == 0
-
-
-def with_tls(test):
-    """Not a skip: the other release runs the test."""
-    return test if HAS_TLS else None
-
 
 def without_tls(test):
     return None if HAS_TLS else test
 
 
 class Encrypted:
-    """A Redis that requires certificates of a private CA, for the name redis.test, and a daemon that has one."""
+    """A Redis that requires certificates, and a daemon that has one."""
 
     def __init__(self, stack):
-        self.stack, self.folder = stack, stack.folder / "tls"
-        self.folder.mkdir()
-        authority.make_ca(self.folder)
-        authority.issue(self.folder, "server", "DNS:redis.test")
-        authority.issue(self.folder, "client", "DNS:client.test", usage="clientAuth")
-        self.redis = Server(stack, "redis-tls", tls=(
-            "--tls", "--sni", "redis.test", *self._options("--cacert", "--cert", "--key", "client")))
-        self.redis.start(*self._options("--tls-ca-cert-file", "--tls-cert-file", "--tls-key-file", "server"))
-
-    def _options(self, ca, cert, key, name) -> tuple:
-        return ca, self.file("ca.pem"), cert, self.file(f"{name}.pem"), key, self.file(f"{name}.key")
-
-    def file(self, name: str) -> str:
-        return str(self.folder / name)
+        self.stack, self.certificates = stack, Certificates(stack)
+        self.redis = Server(stack, "redis-tls", self.certificates)
+        self.redis.start()
 
     def configure(self, **tls) -> None:
-        files = {"ca_file": self.file("ca.pem"), "cert_file": self.file("client.pem"), "key_file": self.file("client.key")}
-        self.stack.configure(redis={"address": self.redis.address, "timeout": "5s",
-                                    "tls": {**files, "server_name": "redis.test", **tls}})
+        self.stack.configure(redis={"address": self.redis.address, "timeout": "5s", "tls": {**self.certificates.for_daemon, **tls}})
 
 
 @pytest.fixture
@@ -112,8 +90,9 @@ def test_renewed_client_certificate_is_used_without_a_restart(encrypted):
     stack.daemon.start()
     stack.nginx.start()
     wait_hearing(stack)
-    authority.issue(encrypted.folder, "new", "DNS:client.test", usage="clientAuth")
+    certificates = encrypted.certificates
+    authority.issue(certificates.folder, "new", "DNS:client.test", usage="clientAuth")
     for end, line in (("key", "is not the private key of cert_file"), ("pem", "starting new workers")):
-        shutil.move(encrypted.file(f"new.{end}"), encrypted.file(f"client.{end}"))
+        shutil.move(certificates.file(f"new.{end}"), certificates.file(f"client.{end}"))
         stack.wait_log(line)
     wait_hearing(stack)
