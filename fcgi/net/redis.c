@@ -265,8 +265,8 @@ static const struct words {
 } words_for[] = {{"Redis at %s is unavailable: %s; continuing without it", "Redis at %s is available again"},
                  {"Redis subscription lost (%s): %s; continuing without notifications",
                   "Redis subscription restored (%s)"},
-                 {"Sentinel subscription lost (%s): %s; failovers are noticed later",
-                  "Sentinel subscription restored (%s)"}};
+                 {"Redis Sentinel subscription lost (%s): %s; failovers are noticed later",
+                  "Redis Sentinel subscription restored (%s)"}};
 
 static const struct words *words_of(const struct redis *r)
 {
