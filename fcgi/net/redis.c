@@ -260,17 +260,18 @@ static void blame_sentinel(struct redis *r)
         r->sentinel = (r->sentinel + 1) % r->conf->sentinels.n;
 }
 
+/* Formats of log lines. */
 static const struct words {
-    const char *lost, *restored; /* formats of log lines */
-} words_for[] = {{"Redis at %s is unavailable: %s; continuing without it", "Redis at %s is available again"},
-                 {"Redis subscription lost (%s): %s; continuing without notifications",
-                  "Redis subscription restored (%s)"},
-                 {"Redis Sentinel subscription lost (%s): %s; failovers are noticed later",
-                  "Redis Sentinel subscription restored (%s)"}};
+    const char *lost, *restored;
+} of_commands = {"Redis at %s is unavailable: %s; continuing without it", "Redis at %s is available again"},
+  of_listener = {"Redis subscription lost (%s): %s; continuing without notifications",
+                 "Redis subscription restored (%s)"},
+  of_announcer = {"Redis Sentinel subscription lost (%s): %s; failovers are noticed later",
+                  "Redis Sentinel subscription restored (%s)"};
 
 static const struct words *words_of(const struct redis *r)
 {
-    return &words_for[r->announces ? 2 : r->commands != NULL];
+    return r->announces ? &of_announcer : r->commands ? &of_listener : &of_commands;
 }
 
 /* The connection is closed already. Logs the reason if it is new, and reconnects after a pause. */
@@ -302,8 +303,8 @@ static void drop(struct redis *r, enum trouble trouble, const char *reason)
         redisAsyncFree(context);
 }
 
-/* If the network was lost for a while, a subscribed connection may have survived, but then gets its messages only when
- * TCP repeats them, as much later as the loss was long. */
+/* The commands may use another server than before. If the network was lost for a while, a subscribed connection may have
+ * survived, but then gets its messages only when TCP repeats them, as much later as the loss was long. */
 static void renew(struct redis *subscribed)
 {
     if (subscribed == NULL || subscribed->state != UP)
@@ -749,9 +750,10 @@ static void connect_to(struct redis *r, enum redis_state state, const struct end
 
 static void connect_now(struct redis *r)
 {
-    if (has_sentinels(r))
+    bool follows = r->commands != NULL && !r->announces && r->commands->state == UP;
+    if (has_sentinels(r) && !follows)
         return connect_to(r, ASKING, &r->conf->endpoints[r->sentinel]);
-    r->server = r->conf->endpoints[0];
+    r->server = follows ? r->commands->server : r->conf->endpoints[0];
     connect_to(r, CONNECTING, &r->server);
 }
 
