@@ -24,7 +24,7 @@ HOG = "while True: pass"
 
 
 def main() -> int:
-    os.environ["FAILOVERS"] = "1"  # see test_redis_sentinel.py
+    os.environ["FAILOVERS"] = "1"  # see test_redis_failover.py
     runs = int(os.environ.get("HARD_RUNS") or 5)
     seed = int(os.environ.get("HARD_SEED") or random.randrange(1_000_000))
     arguments = shlex.split(os.environ.get("HARD_ARGS", ""))
