@@ -29,12 +29,6 @@ static bool is_localhost(const char *host, size_t len)
     return len == strlen("localhost") && memcmp(host, "localhost", len) == 0;
 }
 
-/* Whether the host is a loopback address; IPv6 is in brackets. */
-static bool is_loopback(const char *host, size_t len)
-{
-    return address_literal(host, len) == ADDRESS_LOOPBACK;
-}
-
 /* The host of a URL that has a scheme. */
 static const char *host_of(const char *url, size_t *ret_len)
 {
@@ -61,7 +55,7 @@ static const char *refuse_url(const void *value)
         if (parse_int(host + len + 1, &port) < 0 || port < 1 || port > 65535)
             return "has an invalid port";
     }
-    if (plain && !is_localhost(host, len) && !is_loopback(host, len))
+    if (plain && !is_localhost(host, len) && address_literal(host, len) != ADDRESS_LOOPBACK)
         return "http:// would send the key unencrypted; it is allowed for loopback addresses only";
     return NULL;
 }
@@ -88,34 +82,33 @@ static const char *refuse_part_of_second(const void *value)
 #define UPSTREAM struct conf_upstream
 static const struct field upstream_fields[] = {
     KEY_FIELD(UPSTREAM, name),
-    FIELD("base_url", S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream",
-          .max = 512, .refuse = refuse_url),
+    MEMBER(S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream", .max = 512,
+           .refuse = refuse_url),
     FIELD("key_files", S_SECRETS, UPSTREAM, keys, REQUIRED,
           "files with one API key each, or \"credential:NAME\" (systemd); several make a pool", .min = 1,
           .max = POOL_KEYS_MAX),
-    FIELD("account", S_STRING, UPSTREAM, account, "null",
-          "account of its keys, if other upstreams use it, too: \"ownership\" is per account; null: the "
-          "upstream's name",
-          .min = 1, .max = 64),
-    FIELD("ca_file", S_PATH, UPSTREAM, ca_file, "null", "CA certificates to trust instead of the system's", ),
-    FIELD("addresses", S_ENUM, UPSTREAM, addresses, "\"public\"",
-          "addresses that the name in base_url may resolve to: public; public or private; any",
-          .words = "public|private|any"),
+    MEMBER(S_STRING, UPSTREAM, account, "null",
+           "account of its keys, if other upstreams use it, too: \"ownership\" is per account; null: the "
+           "upstream's name",
+           .min = 1, .max = 64),
+    MEMBER(S_PATH, UPSTREAM, ca_file, "null", "CA certificates to trust instead of the system's", ),
+    MEMBER(S_ENUM, UPSTREAM, addresses, "\"public\"",
+           "addresses that the name in base_url may resolve to: public; public or private; any",
+           .words = "public|private|any"),
     FIELD("connect_timeout", S_DURATION, UPSTREAM, connect_timeout_ms, "\"3s\"",
           "limit for connecting, TLS handshake included", .min = 10, .max = 5 * MINUTES),
     FIELD("timeout", S_DURATION, UPSTREAM, timeout_ms, "\"10s\"", "limit for a whole query", .min = 10,
           .max = 5 * MINUTES),
-    FIELD("max_in_flight", S_INT, UPSTREAM, max_in_flight, "64",
-          "concurrent queries of one worker; one of several teams gets at most three quarters", .min = 1,
-          .max = 10000),
-    FIELD("queries_per_second", S_INT, UPSTREAM, queries_per_second, "0",
-          "queries per second of one worker; 0: no limit", .max = 100000),
-    FIELD("breaker_failures", S_INT, UPSTREAM, breaker_failures, "10",
-          "consecutive failures after which a team's queries pause; 0: they never pause", .max = 1000000),
+    MEMBER(S_INT, UPSTREAM, max_in_flight, "64",
+           "concurrent queries of one worker; one of several teams gets at most three quarters", .min = 1,
+           .max = 10000),
+    MEMBER(S_INT, UPSTREAM, queries_per_second, "0", "queries per second of one worker; 0: no limit",
+           .max = 100000),
+    MEMBER(S_INT, UPSTREAM, breaker_failures, "10",
+           "consecutive failures after which a team's queries pause; 0: they never pause", .max = 1000000),
     FIELD("breaker_pause", S_DURATION, UPSTREAM, breaker_pause_ms, "\"30s\"",
           "longest pause before the next probe", .min = 500, .max = HOURS),
-    FIELD("max_body", S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "largest answer accepted", .min = 1024,
-          .max = 64 * MIB),
+    MEMBER(S_SIZE, UPSTREAM, max_body, "\"4MiB\"", "largest answer accepted", .min = 1024, .max = 64 * MIB),
 };
 static const struct table upstream_table = TABLE(UPSTREAM, upstream_fields);
 
@@ -145,12 +138,11 @@ static const char *refuse_server_name(const void *value)
 
 #define TLS struct conf_tls
 static const struct field tls_fields[] = {
-    FIELD("ca_file", S_PATH, TLS, ca_file, REQUIRED, "CA certificates to trust", ),
-    FIELD("cert_file", S_PATH, TLS, cert_file, "null",
-          "certificate to present to the server, and its chain", ),
-    FIELD("key_file", S_PATH, TLS, key_file, "null", "private key of cert_file, without a passphrase", ),
-    FIELD(
-        "server_name", S_STRING, TLS, server_name, "null",
+    MEMBER(S_PATH, TLS, ca_file, REQUIRED, "CA certificates to trust", ),
+    MEMBER(S_PATH, TLS, cert_file, "null", "certificate to present to the server, and its chain", ),
+    MEMBER(S_PATH, TLS, key_file, "null", "private key of cert_file, without a passphrase", ),
+    MEMBER(
+        S_STRING, TLS, server_name, "null",
         "name or IP address that the server's certificate must have; null: the IP address of the connection",
         .min = 1, .max = 253, .refuse = refuse_server_name),
 };
@@ -180,8 +172,8 @@ static const struct table redis_table = TABLE(REDIS, redis_fields);
 
 #define CACHE struct conf_cache
 static const struct field cache_fields[] = {
-    FIELD("memory", S_SIZE, CACHE, memory, "\"64MiB\"", "memory for answers in each worker", .min = MIB,
-          .max = 1024 * 1024 * MIB),
+    MEMBER(S_SIZE, CACHE, memory, "\"64MiB\"", "memory for answers in each worker", .min = MIB,
+           .max = 1024 * 1024 * MIB),
     FIELD("terminal_ttl", S_DURATION, CACHE, terminal_ttl_ms, "\"24h\"", "how long a finished task is kept",
           .min = SECONDS, .max = 365 * DAYS),
     FIELD("missing_ttl", S_DURATION, CACHE, missing_ttl_ms, "\"5s\"",
@@ -193,55 +185,54 @@ static const struct table cache_table = TABLE(CACHE, cache_fields);
 
 #define LIMITS struct conf_limits
 static const struct field limits_fields[] = {
-    FIELD("waiters", S_INT, LIMITS, waiters, "20000",
-          "tasks that the held requests and event streams of one worker wait for", .min = 1, .max = 1000000),
-    FIELD("fetches", S_INT, LIMITS, fetches, "4096", "tasks that one worker fetches at the same time",
-          .min = 1, .max = 1000000),
-    FIELD("unsent", S_SIZE, LIMITS, unsent, "\"64MiB\"",
-          "memory of one worker for answers that slow clients have not read", .min = MIB,
-          .max = 1024 * 1024 * MIB),
+    MEMBER(S_INT, LIMITS, waiters, "20000",
+           "tasks that the held requests and event streams of one worker wait for", .min = 1, .max = 1000000),
+    MEMBER(S_INT, LIMITS, fetches, "4096", "tasks that one worker fetches at the same time", .min = 1,
+           .max = 1000000),
+    MEMBER(S_SIZE, LIMITS, unsent, "\"64MiB\"",
+           "memory of one worker for answers that slow clients have not read", .min = MIB,
+           .max = 1024 * 1024 * MIB),
 };
 static const struct table limits_table = TABLE(LIMITS, limits_fields);
 
 #define ACCESS struct conf_access
 static const struct field access_fields[] = {
-    FIELD("mode", S_ENUM, ACCESS, mode, "\"open\"",
-          "open: any client that the web server admits; teams: by token or link; nginx: nginx names the team",
-          .words = "open|teams|nginx"),
-    FIELD("teams_file", S_PATH, ACCESS, teams_file, "null",
-          "the teams file; required unless the mode is open", ),
-    FIELD("ownership", S_ENUM, ACCESS, ownership, "\"none\"",
-          "first-reader: a task belongs to the first team that reads it; needs redis",
-          .words = "none|first-reader"),
+    MEMBER(
+        S_ENUM, ACCESS, mode, "\"open\"",
+        "open: any client that the web server admits; teams: by token or link; nginx: nginx names the team",
+        .words = "open|teams|nginx"),
+    MEMBER(S_PATH, ACCESS, teams_file, "null", "the teams file; required unless the mode is open", ),
+    MEMBER(S_ENUM, ACCESS, ownership, "\"none\"",
+           "first-reader: a task belongs to the first team that reads it; needs redis",
+           .words = "none|first-reader"),
     FIELD("link_max_ttl", S_DURATION, ACCESS, link_max_ttl_ms, "\"7d\"",
           "a signed link that expires later than this is refused", .min = SECONDS, .max = 366 * DAYS),
 };
 static const struct table access_table = TABLE(ACCESS, access_fields);
 
-#define CONF struct conf
-#define SOCKET_DIR                                                                                           \
-    FIELD("socket_dir", S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "folder for the sockets", )
+#define CONF       struct conf
+#define SOCKET_DIR MEMBER(S_PATH, CONF, socket_dir, "\"/run/taskproxy\"", "folder for the sockets", )
 static const struct field conf_fields[] = {
-    FIELD("workers", S_INT, CONF, workers, "0",
-          "worker processes; 0: one per processor within the CPU affinity and quota", .max = WORKERS_MAX),
+    MEMBER(S_INT, CONF, workers, "0",
+           "worker processes; 0: one per processor within the CPU affinity and quota", .max = WORKERS_MAX),
     SOCKET_DIR,
-    FIELD("socket_group", S_ACCOUNT, CONF, socket_group, "\"www-data\"",
-          "group of the web server; null: the group of the process", .nullable = true, .min = 1, .max = 64),
-    FIELD("user", S_ACCOUNT, CONF, user, "\"www-data\"",
-          "user that workers and the status server run as if root starts the program", .min = 1, .max = 64),
-    FIELD("sandbox", S_ENUM, CONF, sandbox, "\"on\"",
-          "limit workers and the status server to the system calls and files that workers need",
-          .words = "on|off"),
-    FIELD("providers_dir", S_PATH, CONF, providers_dir, "\"providers\"", "folder with the provider files", ),
-    FIELD("upstreams", S_MAP, CONF, upstreams, REQUIRED, "the upstreams to query", .min = 1,
-          .max = SCHEMA_LIST_MAX, .table = &upstream_table),
-    FIELD("routes", S_LIST, CONF, routes, REQUIRED, "the providers to serve, each from an upstream", .min = 1,
-          .max = SCHEMA_LIST_MAX, .table = &route_table),
-    FIELD("redis", S_OBJECT, CONF, redis, "null", "the Redis that workers share; null: memory only",
-          .table = &redis_table),
-    FIELD("cache", S_OBJECT, CONF, cache, "{}", "what to keep, and for how long", .table = &cache_table),
-    FIELD("limits", S_OBJECT, CONF, limits, "{}", "limits of one worker", .table = &limits_table),
-    FIELD("access", S_OBJECT, CONF, access, "{}", "access control", .table = &access_table),
+    MEMBER(S_ACCOUNT, CONF, socket_group, "\"www-data\"",
+           "group of the web server; null: the group of the process", .nullable = true, .min = 1, .max = 64),
+    MEMBER(S_ACCOUNT, CONF, user, "\"www-data\"",
+           "user that workers and the status server run as if root starts the program", .min = 1, .max = 64),
+    MEMBER(S_ENUM, CONF, sandbox, "\"on\"",
+           "limit workers and the status server to the system calls and files that workers need",
+           .words = "on|off"),
+    MEMBER(S_PATH, CONF, providers_dir, "\"providers\"", "folder with the provider files", ),
+    MEMBER(S_MAP, CONF, upstreams, REQUIRED, "the upstreams to query", .min = 1, .max = SCHEMA_LIST_MAX,
+           .table = &upstream_table),
+    MEMBER(S_LIST, CONF, routes, REQUIRED, "the providers to serve, each from an upstream", .min = 1,
+           .max = SCHEMA_LIST_MAX, .table = &route_table),
+    MEMBER(S_OBJECT, CONF, redis, "null", "the Redis that workers share; null: memory only",
+           .table = &redis_table),
+    MEMBER(S_OBJECT, CONF, cache, "{}", "what to keep, and for how long", .table = &cache_table),
+    MEMBER(S_OBJECT, CONF, limits, "{}", "limits of one worker", .table = &limits_table),
+    MEMBER(S_OBJECT, CONF, access, "{}", "access control", .table = &access_table),
     FIELD(
         "nginx_cache", S_DURATION, CONF, nginx_cache_ms, "\"0s\"",
         "how long nginx may repeat an answer from its own cache, if taskproxy-cache.conf is included: \"1s\" "
@@ -252,12 +243,10 @@ static const struct field conf_fields[] = {
     FIELD("hung_after", S_DURATION, CONF, hung_after_ms, "\"10s\"",
           "a worker that does not respond for this long is replaced; at most half of systemd's WatchdogSec=",
           .min = 5 * SECONDS, .max = HOURS),
-    FIELD("log_level", S_ENUM, CONF, log_level, "\"info\"", "lowest level to log",
-          .words = "debug|info|warn|error"),
-    FIELD("log_format", S_ENUM, CONF, log_format, "\"text\"", "text for people, JSON for programs",
-          .words = "text|json"),
-    FIELD("audit", S_BOOL, CONF, audit, "false",
-          "with ownership: log the claims, first reads and refusals of tasks", ),
+    MEMBER(S_ENUM, CONF, log_level, "\"info\"", "lowest level to log", .words = "debug|info|warn|error"),
+    MEMBER(S_ENUM, CONF, log_format, "\"text\"", "text for people, JSON for programs", .words = "text|json"),
+    MEMBER(S_BOOL, CONF, audit, "false",
+           "with ownership: log the claims, first reads and refusals of tasks", ),
 };
 const struct table conf_table = TABLE(CONF, conf_fields);
 
@@ -307,29 +296,18 @@ static char *finish_upstream(struct conf *conf, struct conf_upstream *u)
 /* The provider of that name, loaded at its first use. */
 static struct provider *find_provider(struct conf *conf, const char *name, char **ret_error)
 {
-    struct provider **all = conf->providers.items;
-    for (size_t i = 0; i < conf->providers.n; i++) {
-        if (strcmp(all[i]->name, name) == 0)
-            return all[i];
-    }
+    struct provider *provider = provider_find(&conf->providers, name);
+    if (provider != NULL)
+        return provider;
     char *path = xasprintf("%s/%s.json", conf->providers_dir, name);
-    struct provider *provider = provider_load(conf->files, path, ret_error);
+    provider = provider_load(conf->files, path, ret_error);
     free(path);
     if (provider == NULL)
         return NULL;
-    all = xrealloc(all, (conf->providers.n + 1) * sizeof(*all));
+    struct provider **all = xrealloc(conf->providers.items, (conf->providers.n + 1) * sizeof(*all));
     all[conf->providers.n] = provider;
     conf->providers = (struct list){.items = all, .n = conf->providers.n + 1};
     return provider;
-}
-
-static const struct conf_upstream *find_upstream(const struct conf *conf, const char *name)
-{
-    for (size_t i = 0; i < conf->upstreams.n; i++) {
-        if (strcmp(conf_upstream(conf, i)->name, name) == 0)
-            return conf_upstream(conf, i);
-    }
-    return NULL;
 }
 
 /* Whether all keys are ACCESS_KEY:SECRET_KEY; without `all`, those with a colon. */
@@ -364,7 +342,7 @@ static char *finish_route(struct conf *conf, size_t i)
     struct conf_route *r = (struct conf_route *)conf->routes.items + i;
     char *why = NULL, *error;
     const char *refusal;
-    r->upstream = find_upstream(conf, r->upstream_name);
+    r->upstream = list_find(&conf->upstreams, sizeof(*r->upstream), r->upstream_name);
     if (r->upstream == NULL)
         return conf_error(conf, "/routes/%zu/upstream: no upstream has this name", i);
     r->provider = find_provider(conf, r->provider_name, &why);

@@ -154,17 +154,15 @@ static const struct table condition_table = TABLE(COND, condition_fields);
 
 #define EXCEPTION struct status_exception
 static const struct field exception_fields[] = {
-    FIELD("from", S_ENUM, EXCEPTION, from, REQUIRED, "the state according to the lists",
-          .words = STATE_WORDS),
+    MEMBER(S_ENUM, EXCEPTION, from, REQUIRED, "the state according to the lists", .words = STATE_WORDS),
     CONDITION_FIELDS(EXCEPTION, when.),
-    FIELD("state", S_ENUM, EXCEPTION, state, REQUIRED, "the state if the condition holds",
-          .words = STATE_WORDS),
+    MEMBER(S_ENUM, EXCEPTION, state, REQUIRED, "the state if the condition holds", .words = STATE_WORDS),
 };
 static const struct table exception_table = TABLE(EXCEPTION, exception_fields);
 
 #define STATUS struct provider_status
 static const struct field status_fields[] = {
-    FIELD("at", S_POINTER, STATUS, at, REQUIRED, "the member that holds the status", ),
+    MEMBER(S_POINTER, STATUS, at, REQUIRED, "the member that holds the status", ),
     FIELD("queued", S_SCALARS, STATUS, lists[STATE_QUEUED], "[]", "values of a task that waits", ),
     FIELD("running", S_SCALARS, STATUS, lists[STATE_RUNNING], "[]", "values of a task in progress", ),
     FIELD("succeeded", S_SCALARS, STATUS, lists[STATE_SUCCEEDED], "[]",
@@ -172,8 +170,7 @@ static const struct field status_fields[] = {
     FIELD("failed", S_SCALARS, STATUS, lists[STATE_FAILED], "[]", "values of a task that has failed", ),
     FIELD("cancelled", S_SCALARS, STATUS, lists[STATE_CANCELLED], "[]",
           "values of a task that was cancelled", ),
-    FIELD("absent", S_ENUM, STATUS, absent, "\"none\"", "the state if the member is absent",
-          .words = STATE_WORDS),
+    MEMBER(S_ENUM, STATUS, absent, "\"none\"", "the state if the member is absent", .words = STATE_WORDS),
     FIELD("except", S_LIST, STATUS, exceptions, "[]", "other members that override the state",
           .table = &exception_table, .refuse = refuse_exception),
 };
@@ -181,10 +178,9 @@ static const struct table status_table = TABLE(STATUS, status_fields);
 
 #define AUTH struct provider_auth
 static const struct field auth_fields[] = {
-    FIELD("header", S_STRING, AUTH, header, REQUIRED, "the header that carries the key",
-          .refuse = schema_refuse_name),
-    FIELD("value", S_STRING, AUTH, value, REQUIRED, "its value, with {key}, {jwt} or {key-or-jwt}",
-          .max = 256, .refuse = refuse_auth_value),
+    MEMBER(S_STRING, AUTH, header, REQUIRED, "the header that carries the key", .refuse = schema_refuse_name),
+    MEMBER(S_STRING, AUTH, value, REQUIRED, "its value, with {key}, {jwt} or {key-or-jwt}", .max = 256,
+           .refuse = refuse_auth_value),
 };
 static const struct table auth_table = TABLE(AUTH, auth_fields);
 
@@ -197,7 +193,7 @@ static const struct table poll_table = TABLE(POLL, poll_fields);
 
 #define PROGRESS struct progress_field
 static const struct field progress_fields[] = {
-    FIELD("at", S_POINTER, PROGRESS, at, REQUIRED, "the member that holds it", ),
+    MEMBER(S_POINTER, PROGRESS, at, REQUIRED, "the member that holds it", ),
     FIELD("as", S_ENUM, PROGRESS, form, REQUIRED, "\"42%\", 42 or 0.42",
           .words = "percent-text|percent|fraction"),
 };
@@ -205,8 +201,7 @@ static const struct table progress_table = TABLE(PROGRESS, progress_fields);
 
 #define TIME struct time_field
 static const struct field time_fields[] = {
-    FIELD("at", S_POINTER, TIME, at, REQUIRED,
-          "the member that holds it; 0 and \"\" mean that it is not set", ),
+    MEMBER(S_POINTER, TIME, at, REQUIRED, "the member that holds it; 0 and \"\" mean that it is not set", ),
     FIELD("as", S_ENUM, TIME, form, REQUIRED, "its format",
           .words = "unix-seconds|unix-milliseconds|iso8601|beijing"),
     FIELD("plus", S_DURATION, TIME, plus_ms, "\"0s\"", "added to it, such as a lifetime",
@@ -216,111 +211,102 @@ static const struct table time_table = TABLE(TIME, time_fields);
 
 #define RESULT struct result_field
 static const struct field result_fields[] = {
-    FIELD("type", S_STRING, RESULT, type, REQUIRED, "video, image, audio, ...", .min = 1, .max = 32),
-    FIELD("url", S_POINTER, RESULT, url, REQUIRED, "the URL", ),
-    FIELD("width", S_POINTER, RESULT, width, "null", "in pixels", ),
-    FIELD("height", S_POINTER, RESULT, height, "null", "in pixels", ),
-    FIELD("duration_seconds", S_POINTER, RESULT, duration_seconds, "null", "duration in seconds", ),
-    FIELD("bytes", S_POINTER, RESULT, bytes, "null", "size in bytes", ),
-    FIELD("download", S_ENUM, RESULT, download, "\"redirect\"", "keyed: downloads need the key",
-          .words = "redirect|keyed"),
-    FIELD("path", S_STRING, RESULT, path, "null", "path of the result if the answer has no URL", .max = 512),
-    FIELD("origins", S_STRINGS, RESULT, origins, "[]", "origins that get the key; []: the upstream's own",
-          .refuse = refuse_origin),
+    MEMBER(S_STRING, RESULT, type, REQUIRED, "video, image, audio, ...", .min = 1, .max = 32),
+    MEMBER(S_POINTER, RESULT, url, REQUIRED, "the URL", ),
+    MEMBER(S_POINTER, RESULT, width, "null", "in pixels", ),
+    MEMBER(S_POINTER, RESULT, height, "null", "in pixels", ),
+    MEMBER(S_POINTER, RESULT, duration_seconds, "null", "duration in seconds", ),
+    MEMBER(S_POINTER, RESULT, bytes, "null", "size in bytes", ),
+    MEMBER(S_ENUM, RESULT, download, "\"redirect\"", "keyed: downloads need the key",
+           .words = "redirect|keyed"),
+    MEMBER(S_STRING, RESULT, path, "null", "path of the result if the answer has no URL", .max = 512),
+    MEMBER(S_STRINGS, RESULT, origins, "[]", "origins that get the key; []: the upstream's own",
+           .refuse = refuse_origin),
 };
 static const struct table result_table = TABLE(RESULT, result_fields);
 
 #define UNIFIED struct unified_fields
 static const struct field unified_fields[] = {
-    FIELD("progress", S_OBJECT, UNIFIED, progress, "null", "progress", .table = &progress_table),
-    FIELD("error", S_POINTERS, UNIFIED, error, "[]",
-          "reason of a failure: the first of these that is a non-empty string", ),
-    FIELD("created_at", S_OBJECT, UNIFIED, created_at, "null", "when the task was created",
-          .table = &time_table),
-    FIELD("started_at", S_OBJECT, UNIFIED, started_at, "null", "when work on the task began",
-          .table = &time_table),
-    FIELD("finished_at", S_OBJECT, UNIFIED, finished_at, "null", "when the task ended", .table = &time_table),
-    FIELD("expires_at", S_OBJECT, UNIFIED, expires_at, "null", "when the results expire",
-          .table = &time_table),
-    FIELD("results", S_LIST, UNIFIED, results, "[]", "the results", .table = &result_table),
+    MEMBER(S_OBJECT, UNIFIED, progress, "null", "progress", .table = &progress_table),
+    MEMBER(S_POINTERS, UNIFIED, error, "[]",
+           "reason of a failure: the first of these that is a non-empty string", ),
+    MEMBER(S_OBJECT, UNIFIED, created_at, "null", "when the task was created", .table = &time_table),
+    MEMBER(S_OBJECT, UNIFIED, started_at, "null", "when work on the task began", .table = &time_table),
+    MEMBER(S_OBJECT, UNIFIED, finished_at, "null", "when the task ended", .table = &time_table),
+    MEMBER(S_OBJECT, UNIFIED, expires_at, "null", "when the results expire", .table = &time_table),
+    MEMBER(S_LIST, UNIFIED, results, "[]", "the results", .table = &result_table),
 };
 static const struct table unified_table = TABLE(UNIFIED, unified_fields);
 
 #define SERVICE struct result_service
 static const struct field result_service_fields[] = {
-    FIELD("unfinished_status", S_INT, SERVICE, unfinished_status, REQUIRED,
-          "the status before the task has succeeded", .min = 400, .max = 499),
-    FIELD("unfinished_detail", S_STRING, SERVICE, unfinished_detail, REQUIRED,
-          "the member \"detail\" of that answer", .max = 256),
-    FIELD("failed_status", S_INT, SERVICE, failed_status, REQUIRED, "the status of a failed task", .min = 400,
-          .max = 499),
+    MEMBER(S_INT, SERVICE, unfinished_status, REQUIRED, "the status before the task has succeeded",
+           .min = 400, .max = 499),
+    MEMBER(S_STRING, SERVICE, unfinished_detail, REQUIRED, "the member \"detail\" of that answer",
+           .max = 256),
+    MEMBER(S_INT, SERVICE, failed_status, REQUIRED, "the status of a failed task", .min = 400, .max = 499),
 };
 static const struct table result_service_table = TABLE(SERVICE, result_service_fields);
 
 #define QUERY struct result_query
 static const struct field result_query_fields[] = {
-    FIELD("path", S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
-    FIELD("into", S_STRING, QUERY, into, REQUIRED, "the member under which the second answer is inserted",
-          .min = 1, .max = 64),
-    FIELD("ok", S_OBJECT, QUERY, ok, "{}", "condition that every answer without an error meets",
-          .table = &condition_table),
-    FIELD("failed", S_LIST, QUERY, failed, "[]", "conditions; if any holds, the task has failed",
-          .table = &condition_table, .refuse = refuse_condition),
-    FIELD("served", S_OBJECT, QUERY, served, "null", "clients may request the path, too",
-          .table = &result_service_table),
+    MEMBER(S_STRING, QUERY, path, REQUIRED, "with {variables} and {/pointers}", .min = 1, .max = 512),
+    MEMBER(S_STRING, QUERY, into, REQUIRED, "the member under which the second answer is inserted", .min = 1,
+           .max = 64),
+    MEMBER(S_OBJECT, QUERY, ok, "{}", "condition that every answer without an error meets",
+           .table = &condition_table),
+    MEMBER(S_LIST, QUERY, failed, "[]", "conditions; if any holds, the task has failed",
+           .table = &condition_table, .refuse = refuse_condition),
+    MEMBER(S_OBJECT, QUERY, served, "null", "clients may request the path, too",
+           .table = &result_service_table),
 };
 static const struct table result_query_table = TABLE(QUERY, result_query_fields);
 
 #define PROXY struct provider_proxy
 static const struct field proxy_fields[] = {
-    FIELD("path", S_STRING, PROXY, path, REQUIRED, "the path that clients request", .max = 128,
-          .refuse = refuse_proxy_path),
-    FIELD("header", S_STRING, PROXY, header, REQUIRED, "the header with the target URL",
-          .refuse = schema_refuse_name),
-    FIELD("origin", S_STRING, PROXY, origin, REQUIRED, "the origin of such a URL", .max = 256,
-          .refuse = refuse_origin),
+    MEMBER(S_STRING, PROXY, path, REQUIRED, "the path that clients request", .max = 128,
+           .refuse = refuse_proxy_path),
+    MEMBER(S_STRING, PROXY, header, REQUIRED, "the header with the target URL", .refuse = schema_refuse_name),
+    MEMBER(S_STRING, PROXY, origin, REQUIRED, "the origin of such a URL", .max = 256,
+           .refuse = refuse_origin),
 };
 static const struct table proxy_table = TABLE(PROXY, proxy_fields);
 
 #define PROVIDER struct provider
 static const struct field provider_fields[] = {
-    FIELD("name", S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json",
-          .refuse = schema_refuse_name),
+    MEMBER(S_STRING, PROVIDER, name, REQUIRED, "the file's name without .json", .refuse = schema_refuse_name),
     FIELD("path", S_STRING, PROVIDER, path_text, REQUIRED, "path of the query, with {variables}", .max = 512),
     FIELD("task_id", S_STRING, PROVIDER, task_id_text, REQUIRED, "regular expression for {task_id}",
           .max = 256),
-    FIELD("variables", S_MAP_TEXT, PROVIDER, variables, "{}", "regular expressions for the other variables",
-          .max = PATTERN_VARIABLES - 1),
-    FIELD("auth", S_OBJECT, PROVIDER, auth, REQUIRED, "how the query presents the key", .table = &auth_table),
-    FIELD("headers", S_MAP_TEXT, PROVIDER, headers, "{}",
-          "further headers of the query; {uuid} becomes a new UUID", ),
-    FIELD("hook", S_POINTERS, PROVIDER, hook, "[]", "members of a webhook's body that may hold the task id",
-          .refuse = refuse_star),
-    FIELD("identity", S_POINTERS, PROVIDER, identity, "null",
-          "members of an answer that may name its task, for \"ownership\": the first that is there",
-          .refuse = refuse_star),
-    FIELD("ok", S_OBJECT, PROVIDER, ok, "{}",
-          "condition that good answers meet, for upstreams that send errors with status 200",
-          .table = &condition_table),
-    FIELD("missing", S_LIST, PROVIDER, missing, "[]", "conditions; if any holds, the task does not exist",
-          .table = &condition_table, .refuse = refuse_condition),
-    FIELD("refused", S_LIST, PROVIDER, refused, "[]",
-          "conditions; if any holds, the upstream refused the key", .table = &condition_table,
-          .refuse = refuse_condition),
-    FIELD("busy", S_LIST, PROVIDER, busy, "[]", "conditions; if any holds, the key is rate limited",
-          .table = &condition_table, .refuse = refuse_condition),
-    FIELD("status", S_OBJECT, PROVIDER, status, REQUIRED, "how to read the status", .table = &status_table),
-    FIELD("result", S_OBJECT, PROVIDER, result, "null",
-          "a second query, sent when the first says that the task has succeeded",
-          .table = &result_query_table),
-    FIELD("proxy", S_OBJECT, PROVIDER, proxy, "null", "the provider's own proxy protocol",
-          .table = &proxy_table),
+    MEMBER(S_MAP_TEXT, PROVIDER, variables, "{}", "regular expressions for the other variables",
+           .max = PATTERN_VARIABLES - 1),
+    MEMBER(S_OBJECT, PROVIDER, auth, REQUIRED, "how the query presents the key", .table = &auth_table),
+    MEMBER(S_MAP_TEXT, PROVIDER, headers, "{}", "further headers of the query; {uuid} becomes a new UUID", ),
+    MEMBER(S_POINTERS, PROVIDER, hook, "[]", "members of a webhook's body that may hold the task id",
+           .refuse = refuse_star),
+    MEMBER(S_POINTERS, PROVIDER, identity, "null",
+           "members of an answer that may name its task, for \"ownership\": the first that is there",
+           .refuse = refuse_star),
+    MEMBER(S_OBJECT, PROVIDER, ok, "{}",
+           "condition that good answers meet, for upstreams that send errors with status 200",
+           .table = &condition_table),
+    MEMBER(S_LIST, PROVIDER, missing, "[]", "conditions; if any holds, the task does not exist",
+           .table = &condition_table, .refuse = refuse_condition),
+    MEMBER(S_LIST, PROVIDER, refused, "[]", "conditions; if any holds, the upstream refused the key",
+           .table = &condition_table, .refuse = refuse_condition),
+    MEMBER(S_LIST, PROVIDER, busy, "[]", "conditions; if any holds, the key is rate limited",
+           .table = &condition_table, .refuse = refuse_condition),
+    MEMBER(S_OBJECT, PROVIDER, status, REQUIRED, "how to read the status", .table = &status_table),
+    MEMBER(S_OBJECT, PROVIDER, result, "null",
+           "a second query, sent when the first says that the task has succeeded",
+           .table = &result_query_table),
+    MEMBER(S_OBJECT, PROVIDER, proxy, "null", "the provider's own proxy protocol", .table = &proxy_table),
     FIELD("keep", S_POINTERS, PROVIDER, keep_paths, REQUIRED, "members that the native view keeps", ),
-    FIELD("unified", S_OBJECT, PROVIDER, unified, "{}", "where the unified view's members come from",
-          .table = &unified_table),
-    FIELD("retires", S_STRING, PROVIDER, retires, "null",
-          "the last day of this interface at the upstream, such as \"2026-10-31\"", .refuse = refuse_day),
-    FIELD("poll", S_OBJECT, PROVIDER, poll, "{}", "how often to query a running task", .table = &poll_table),
+    MEMBER(S_OBJECT, PROVIDER, unified, "{}", "where the unified view's members come from",
+           .table = &unified_table),
+    MEMBER(S_STRING, PROVIDER, retires, "null",
+           "the last day of this interface at the upstream, such as \"2026-10-31\"", .refuse = refuse_day),
+    MEMBER(S_OBJECT, PROVIDER, poll, "{}", "how often to query a running task", .table = &poll_table),
 };
 const struct table provider_table = TABLE(PROVIDER, provider_fields);
 
@@ -501,6 +487,15 @@ void provider_free(struct provider *p)
         grammar_done(&p->grammars[i]);
     schema_done(&provider_table, p);
     free(p);
+}
+
+struct provider *provider_find(const struct list *providers, const char *name)
+{
+    struct provider **all = providers->items;
+    size_t i = 0;
+    while (i < providers->n && strcmp(all[i]->name, name) != 0)
+        i++;
+    return i < providers->n ? all[i] : NULL;
 }
 
 int provider_pattern(const struct provider *p, const char *text, struct pattern *ret_pattern,

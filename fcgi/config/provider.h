@@ -156,6 +156,9 @@ extern const struct table provider_table; /* of the file, for the manual */
 struct provider *provider_load(struct files *files, const char *path, char **ret_error);
 void provider_free(struct provider *provider); /* NULL is allowed */
 
+/* The one with that name among `providers` (of struct provider *), or NULL. */
+struct provider *provider_find(const struct list *providers, const char *name);
+
 /* The number of days until `retires`, which must be set; negative afterwards. */
 int64_t provider_days_left(const struct provider *provider, int64_t now_s);
 

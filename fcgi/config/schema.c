@@ -66,6 +66,16 @@ static bool is_key(const struct field *field)
     return field->name == NULL;
 }
 
+void *list_find(const struct list *list, size_t size, const char *name)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        void *element = (char *)list->items + i * size;
+        if (strcmp(*(char **)element, name) == 0)
+            return element;
+    }
+    return NULL;
+}
+
 /* ---- errors ---- */
 
 static char *place_error(const struct schema_source *source, const char *pointer, const char *what)
@@ -86,17 +96,12 @@ char *schema_error(const struct schema_source *source, const char *format, ...)
     return place_error(source, pointer, what + 1);
 }
 
-static int fail(struct reader *r, const char *format, ...) PRINTF(2, 3);
+#define fail(r, ...) fail_for(r, xasprintf(__VA_ARGS__))
 
-static int fail(struct reader *r, const char *format, ...)
+static int fail_for(struct reader *r, char *why)
 {
-    char what[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(what, sizeof(what), format, args);
-    va_end(args);
-    if (r->error == NULL)
-        r->error = place_error(r->source, r->pointer, what);
+    r->error = place_error(r->source, r->pointer, why);
+    free(why);
     return -1;
 }
 

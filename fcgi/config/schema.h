@@ -42,6 +42,9 @@ struct list {
     size_t n;
 };
 
+/* The element of `size` bytes whose first member, a char *, is `name`; NULL: there is none. */
+void *list_find(const struct list *list, size_t size, const char *name);
+
 struct pair {
     char *name;
     char *value;
@@ -85,6 +88,9 @@ struct table {
         .name = word, .type = kind, .offset = offsetof(owner, member), .fallback = default_text,             \
         .help = help_text, __VA_ARGS__                                                                       \
     }
+
+/* A row whose key has the name of the member. */
+#define MEMBER(kind, owner, member, ...) FIELD(#member, kind, owner, member, __VA_ARGS__)
 
 /* The row of a map's struct for the key. */
 #define KEY_FIELD(owner, member) FIELD(NULL, S_STRING, owner, member, NULL, NULL, )

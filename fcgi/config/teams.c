@@ -67,22 +67,22 @@ static const char *refuse_origin(const void *value)
 #define TEAM struct team
 static const struct field team_fields[] = {
     KEY_FIELD(TEAM, name),
-    FIELD("token_sha256", S_STRINGS, TEAM, token_sha256, REQUIRED,
-          "digests of one token, or of two during a change", .max = TEAM_TOKENS_MAX, .refuse = refuse_digest),
-    FIELD("providers", S_STRINGS, TEAM, providers, REQUIRED, "providers that the team may use", ),
-    FIELD("origins", S_STRINGS, TEAM, origins, "[]", "web pages that may use its tokens and links (CORS)",
-          .refuse = refuse_origin),
-    FIELD("link_secrets", S_MAP_SECRET, TEAM, link_secrets, "{}",
-          "files with the secrets that sign its links, each by the kid of its links",
-          .max = TEAM_NAMED_SECRETS_MAX, .refuse = refuse_link_secret),
+    MEMBER(S_STRINGS, TEAM, token_sha256, REQUIRED, "digests of one token, or of two during a change",
+           .max = TEAM_TOKENS_MAX, .refuse = refuse_digest),
+    MEMBER(S_STRINGS, TEAM, providers, REQUIRED, "providers that the team may use", ),
+    MEMBER(S_STRINGS, TEAM, origins, "[]", "web pages that may use its tokens and links (CORS)",
+           .refuse = refuse_origin),
+    MEMBER(S_MAP_SECRET, TEAM, link_secrets, "{}",
+           "files with the secrets that sign its links, each by the kid of its links",
+           .max = TEAM_NAMED_SECRETS_MAX, .refuse = refuse_link_secret),
     FIELD("link_secret_file", S_SECRET, TEAM, plain_link_secrets[0], "null",
           "file with the secret that signs links without a kid", .min = LINK_SECRET_MIN),
     FIELD("old_link_secret_file", S_SECRET, TEAM, plain_link_secrets[1], "null",
           "file with the previous secret of such links", .min = LINK_SECRET_MIN),
-    FIELD("queries_per_minute", S_INT, TEAM, queries_per_minute, "0",
-          "queries to upstreams per minute; 0: no limit", .max = 1000000),
-    FIELD("watchers", S_INT, TEAM, watchers, "0",
-          "tasks that its held requests and streams wait for, in one worker; 0: no limit", .max = 1000000),
+    MEMBER(S_INT, TEAM, queries_per_minute, "0", "queries to upstreams per minute; 0: no limit",
+           .max = 1000000),
+    MEMBER(S_INT, TEAM, watchers, "0",
+           "tasks that its held requests and streams wait for, in one worker; 0: no limit", .max = 1000000),
 };
 const struct table team_table = TABLE(TEAM, team_fields);
 
@@ -93,11 +93,7 @@ static const char *text_at(const struct list *list, size_t i)
 
 static bool list_has(const struct list *list, const char *text)
 {
-    for (size_t i = 0; i < list->n; i++) {
-        if (strcmp(text_at(list, i), text) == 0)
-            return true;
-    }
-    return false;
+    return list_find(list, sizeof(char *), text) != NULL;
 }
 
 /* ---- checks that the table cannot make; each returns an error, allocated, or NULL ---- */
@@ -130,16 +126,6 @@ static char *check_tokens(const struct loader *l, const struct team *team)
     return NULL;
 }
 
-static bool is_served(const struct list *providers, const char *name)
-{
-    const struct provider *const *all = providers->items;
-    for (size_t i = 0; i < providers->n; i++) {
-        if (strcmp(all[i]->name, name) == 0)
-            return true;
-    }
-    return false;
-}
-
 static char *check_providers(const struct loader *l, const struct team *team)
 {
     const struct provider *const *all = l->providers->items;
@@ -149,7 +135,7 @@ static char *check_providers(const struct loader *l, const struct team *team)
     for (size_t i = 0; i < l->providers->n; i++)
         buf_addf(&names, "%s\"%s\"", i > 0 ? ", " : "", all[i]->name);
     for (size_t i = 0; i < team->providers.n && error == NULL; i++) {
-        if (!is_served(l->providers, text_at(&team->providers, i)))
+        if (provider_find(l->providers, text_at(&team->providers, i)) == NULL)
             error = schema_error(&l->source,
                                  "/%s/providers/%zu: no route has this provider; configured providers: %s",
                                  team->name, i, names.data);
@@ -202,11 +188,7 @@ void teams_free(struct teams *teams)
 
 const struct team *teams_by_name(const struct teams *teams, const char *name)
 {
-    for (size_t i = 0; i < teams->list.n; i++) {
-        if (strcmp(teams_at(teams, i)->name, name) == 0)
-            return teams_at(teams, i);
-    }
-    return NULL;
+    return list_find(&teams->list, sizeof(struct team), name);
 }
 
 /* Compares every digest in constant time, so that timing reveals nothing. */
