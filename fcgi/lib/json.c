@@ -335,9 +335,6 @@ struct json_object *json_read(const char *text, size_t len, int max_depth, enum 
     struct reader r = {.s = {.at = text, .end = text + len, .comments = form == JSON_WITH_COMMENTS},
                        .depth = max_depth};
     struct json_object *doc = NULL;
-    *ret_error = (struct json_error){.why = "too large", .line = 1};
-    if (len > INT32_MAX)
-        return NULL;
     r.tokener = json_tokener_new();
     bool good = read_document(&r, &doc);
     json_tokener_free(r.tokener);

@@ -1,31 +1,28 @@
 /* trace: see trace.h. */
 #include "lib/trace.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct trace *now;
 
-static bool is_hex(const char *text, size_t len)
+static bool is_zero(const char *digits)
 {
-    return strspn(text, "0123456789abcdef") >= len;
-}
-
-static bool is_zero(const char *text, size_t len)
-{
-    return strspn(text, "0") >= len;
+    return digits[strspn(digits, "0")] == '\0';
 }
 
 /* VERSION-TRACE-PARENT-FLAGS, 2, 32, 16 and 2 digits; later versions may append fields after another '-'. */
 struct trace trace_read(const char *given)
 {
     struct trace trace = {""};
-    size_t len = given ? strlen(given) : 0;
-    if (len < 55 || (len > 55 && (given[55] != '-' || is_zero(given, 2))))
+    char version[3], id[33], parent[17], flags[3];
+    int len = 0;
+    if (given == NULL || sscanf(given, "%2[0-9a-f]-%32[0-9a-f]-%16[0-9a-f]-%2[0-9a-f]%n", version, id, parent,
+                                flags, &len) != 4)
         return trace;
-    if (given[2] != '-' || given[35] != '-' || given[52] != '-' || !is_hex(given, 2) ||
-        !is_hex(given + 3, 32) || !is_hex(given + 36, 16) || !is_hex(given + 53, 2))
-        return trace;
-    if (memcmp(given, "ff", 2) == 0 || is_zero(given + 3, 32) || is_zero(given + 36, 16))
+    bool is_longer = given[len] == '-' && !is_zero(version);
+    if (len != 55 || (given[len] != '\0' && !is_longer) || strcmp(version, "ff") == 0 || is_zero(id) ||
+        is_zero(parent))
         return trace;
     memcpy(trace.parent, given, 55);
     memcpy(trace.parent, "00", 2);
