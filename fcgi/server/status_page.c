@@ -3,7 +3,6 @@
 #include "server/status_page.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,18 +18,14 @@
 #include "request/request_metrics.h"
 #include "upstream/upstream_stats.h"
 
-enum { PROBLEM_MAX = 512 };
-
 /* ---- why the service is degraded although it may answer requests ---- */
 
-static PRINTF(2, 3) void report(struct json_object *problems, const char *format, ...)
+#define report(problems, ...) add_problem(problems, xasprintf(__VA_ARGS__))
+
+static void add_problem(struct json_object *problems, char *text)
 {
-    char text[PROBLEM_MAX];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
     json_object_array_add(problems, json_object_new_string(text));
+    free(text);
 }
 
 static void check_workers(const struct status_facts *facts, struct json_object *problems)
@@ -285,10 +280,9 @@ static struct json_object *redis_servers(const struct shm_counters *total)
         if (total->values[at] == 0 ||
             sscanf(total->keys[at], "redis_servers{server=\"%247[^\"]", address) != 1)
             continue;
-        struct json_object *row = json_object_new_object();
-        json_object_object_add(row, "address", json_object_new_string(address));
+        struct json_object *row = add_row(rows);
+        add_text(row, "address", address);
         add_number(row, "workers", total->values[at]);
-        json_object_array_add(rows, row);
     }
     return rows;
 }

@@ -72,13 +72,10 @@ struct workers {
     char *program; /* the path of this binary; new workers execute the file that is installed there */
     struct place places[PLACES];
     const struct conf *conf;  /* (ref) of the newest generation */
-    int n_wanted;             /* workers of the newest generation */
     struct files_image files; /* the configuration, as workers inherit it */
     int generation;
     struct child *children;
-    bool slots[STATS_SLOTS];
     bool stopping;
-    int hung_beats;         /* a worker that misses so many heartbeats is killed */
     int drain_beats;        /* a worker that takes longer to leave is killed */
     uv_timer_t check_timer; /* checks all workers, once a heartbeat */
     int open_handles;
@@ -158,13 +155,13 @@ bool workers_is_complete(const struct workers *workers)
     const struct child *child;
     DL_FOREACH(workers->children, child)
     n += is_worker(child) && child->ready && !child->leaving && child->generation == workers->generation;
-    return n >= workers->n_wanted;
+    return n >= workers->conf->workers;
 }
 
 bool workers_is_stuck(const struct workers *workers)
 {
     bool deaths = false;
-    for (int i = 0; i < workers->n_wanted; i++)
+    for (int i = 0; i < workers->conf->workers; i++)
         deaths |= workers->places[i].deaths > 0;
     return deaths && !workers_is_complete(workers);
 }
@@ -251,7 +248,7 @@ static void retire_old_workers(struct workers *workers)
         if (child->generation != workers->generation)
             terminate(child);
     }
-    for (int i = workers->n_wanted; i < STATUS_SERVER; i++) {
+    for (int i = (int)workers->conf->workers; i < STATUS_SERVER; i++) {
         sockets_release(workers->parts.sockets, workers->places[i].fd);
         workers->places[i].fd = -1;
     }
@@ -319,7 +316,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
     }
 }
 
-/* Adds the row `facts` and takes ownership of its control descriptor and slot. */
+/* Adds the row `facts` and takes ownership of its control descriptor. */
 static void add_child(struct workers *workers, struct child facts)
 {
     struct child *child = xcalloc(1, sizeof(*child));
@@ -329,8 +326,6 @@ static void add_child(struct workers *workers, struct child facts)
     uv_poll_init(workers->parts.loop, &child->poll, child->control);
     uv_poll_start(&child->poll, UV_READABLE, on_control);
     DL_APPEND(workers->children, child);
-    if (child->slot >= 0)
-        workers->slots[child->slot] = true;
 }
 
 /* `status` is that of waitpid(2). */
@@ -361,10 +356,8 @@ void workers_exited(struct workers *workers, int pid, int status)
     DL_SEARCH_SCALAR(workers->children, child, pid, pid);
     if (child == NULL)
         return;
-    if (child->slot >= 0) {
+    if (child->slot >= 0)
         stats_fold(child->slot);
-        workers->slots[child->slot] = false;
-    }
     remove_child(child);
     if (!workers->stopping && !child->leaving)
         replace(child, status);
@@ -435,10 +428,11 @@ static void kill_hung(const struct child *child)
 static bool check_beats(struct child *child)
 {
     bool was_hung = is_hung(child), at_work = child->ready && !child->finished;
+    int64_t limit = child->workers->conf->hung_after_ms / WORKER_BEAT_MS * (at_work ? 1 : PATIENCE);
     int64_t beats = stats_beats(child->slot);
     child->missed = beats == child->beats ? child->missed + 1 : 0;
     child->beats = beats;
-    if (child->missed > 0 && child->missed % (child->workers->hung_beats * (at_work ? 1 : PATIENCE)) == 0)
+    if (child->missed > 0 && child->missed % limit == 0)
         kill_hung(child);
     return is_hung(child) != was_hung;
 }
@@ -469,9 +463,7 @@ static void on_check(uv_timer_t *timer)
 /* ---- starting ---- */
 
 /* Variables from the service manager to the master, and from a master to the next one in an upgrade. */
-static const char *const private_variables[] = {
-    "NOTIFY_SOCKET=",  "WATCHDOG_USEC=",     "WATCHDOG_PID=",      "LISTEN_PID=",        "LISTEN_FDS=",
-    "LISTEN_FDNAMES=", "TASKPROXY_WORKERS=", "TASKPROXY_SOCKETS=", "TASKPROXY_COUNTERS="};
+static const char *const private_variables[] = {"NOTIFY_", "WATCHDOG_", "LISTEN_", "TASKPROXY_"};
 
 static bool is_private(const char *variable)
 {
@@ -515,8 +507,10 @@ int workers_spawn(uv_loop_t *loop, const char *const *args, const int *fds, int 
 
 static int free_slot(const struct workers *workers)
 {
+    const struct child *user;
     for (int slot = STATS_MASTER_SLOT + 1; slot < STATS_SLOTS; slot++) {
-        if (!workers->slots[slot])
+        DL_SEARCH_SCALAR(workers->children, user, slot, slot);
+        if (user == NULL)
             return slot;
     }
     return -1;
@@ -584,8 +578,6 @@ void workers_start(struct workers *workers, const struct conf *conf, struct file
     files_image_done(&workers->files);
     workers->files = files;
     workers->conf = conf;
-    workers->n_wanted = (int)conf->workers;
-    workers->hung_beats = (int)(conf->hung_after_ms / WORKER_BEAT_MS);
     workers->drain_beats = (int)((conf->drain_ms + WORKERS_GRACE_MS) / WORKER_BEAT_MS) + 1;
     workers->generation++;
     uv_timer_start(&workers->check_timer, on_check, WORKER_BEAT_MS, WORKER_BEAT_MS);
