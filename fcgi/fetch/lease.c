@@ -27,6 +27,11 @@ static const char unstored[] = "unstored";
 static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
+/* KEYS: the lease. ARGV: unused, the time to live. */
+static const char cap_script[] = "local left=redis.call('PTTL',KEYS[1]) "
+                                 "if left==-1 or left>tonumber(ARGV[2]) then "
+                                 "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
+
 /* KEYS: the lease, the snapshot. ARGV: the token, the channel, the notification and, if there is a snapshot, its
  * value and its time to live. The snapshot of a worker that has lost its lease is neither stored nor announced: the
  * next holder may have a newer one, which would be outdated in its cache. */
@@ -197,6 +202,11 @@ static void send_script(const struct lease_lookup *lookup, const char *script)
     const char *const words[] = {script, "1", key, lookup->token, LEASE_MS, NULL};
     redis_send(lookup->lease->redis, REDIS_EVAL, words, NULL, NULL);
     free(key);
+}
+
+void lease_cap(const struct lease_lookup *lookup)
+{
+    send_script(lookup, cap_script);
 }
 
 static void on_renew(uv_timer_t *timer)

@@ -73,6 +73,10 @@ bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct
  * workers that wait would send queries of their own. */
 int64_t lease_wait_ms(const struct task *task);
 
+/* Ensures that another worker's lease expires within seconds. Without this, the lease of a dead worker would last longer
+ * by as much as the clock of Redis was set back. */
+void lease_cap(const struct lease_lookup *lookup);
+
 /* Ends a lookup after a query to the upstream: releases the lease and publishes the result. The result is a
  * snapshot, which is stored; or NULL with a problem; or neither, after which other workers may query. Does
  * nothing if this worker does not hold the lease. */
