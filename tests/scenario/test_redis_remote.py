@@ -91,6 +91,8 @@ def test_replica(remote):
     remote.start()
     wait_hearing(stack)
     remote.server.cli("REPLICAOF", "127.0.0.1", "1")
+    for index in (0, 1):  # the tasks of the clients may all be those of one worker
+        assert stack.ask_worker(f"/sora/v1/videos/first_{index}", index).status == 200
     with clients(stack) as failures:
         stack.wait_metric("redis_rejecting", 2, reason="replica")
         failed = stack.metric("redis_failures_total")
