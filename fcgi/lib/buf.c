@@ -39,8 +39,7 @@ void buf_reset(struct buf *b)
     b->failed = false;
 }
 
-/* Makes room for `more` bytes and the NUL; false, and failed, if that would exceed the maximum. */
-static bool reserve(struct buf *b, size_t more)
+bool buf_reserve(struct buf *b, size_t more)
 {
     if (b->failed || more > b->max - b->len) {
         b->failed = true;
@@ -49,25 +48,11 @@ static bool reserve(struct buf *b, size_t more)
     size_t need = b->len + more + 1;
     if (need > b->cap) {
         size_t cap = b->cap ? b->cap * 2 : 1024;
+        cap = cap < b->max ? cap : b->max + 1;
         b->cap = cap < need ? need : cap;
         b->data = xrealloc(b->data, b->cap);
     }
     return true;
-}
-
-void buf_add(struct buf *b, const void *data, size_t len)
-{
-    if (!reserve(b, len))
-        return;
-    if (len > 0)
-        memcpy(b->data + b->len, data, len);
-    b->len += len;
-    b->data[b->len] = '\0';
-}
-
-void buf_puts(struct buf *b, const char *text)
-{
-    buf_add(b, text, strlen(text));
 }
 
 void buf_putc(struct buf *b, char c)
@@ -98,7 +83,7 @@ void buf_addf(struct buf *b, const char *format, ...)
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof(small)) {
         buf_add(b, small, (size_t)n);
-    } else if (n >= 0 && reserve(b, (size_t)n)) {
+    } else if (n >= 0 && buf_reserve(b, (size_t)n)) {
         vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
         b->len += (size_t)n;
     }
