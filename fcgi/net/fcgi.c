@@ -473,9 +473,23 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 /* ---- requests ---- */
 
+/* Most of the parameters that are read for each request are missing. FCGX_GetParam compares each with strncmp, which took
+ * a tenth of the instructions of a hit. */
+static const char *find_param(const struct fcgi_request *c, const char *name)
+{
+    for (char **param = c->fcgx.envp; *param != NULL; param++) {
+        size_t len = 0;
+        while (name[len] != '\0' && (*param)[len] == name[len])
+            len++;
+        if (name[len] == '\0' && (*param)[len] == '=')
+            return *param + len + 1;
+    }
+    return NULL;
+}
+
 const char *fcgi_param(const struct fcgi_request *c, const char *name)
 {
-    const char *value = c->server->cgi ? getenv(name) : FCGX_GetParam(name, c->fcgx.envp);
+    const char *value = c->server->cgi ? getenv(name) : find_param(c, name);
     return value != NULL && value[0] != '\0' ? value : NULL;
 }
 

@@ -242,11 +242,11 @@ static enum problem read_preferences(const struct fcgi_request *client, struct c
 static void read_credentials(const struct conf *conf, const struct fcgi_request *client,
                              const struct task *task, struct client_request *asked)
 {
-    const char *query = asked->uri ? strchr(asked->uri, '?') : NULL;
-    const char *origin = fcgi_param(client, "HTTP_ORIGIN");
     char key_param[ACCESS_PARAM_SIZE];
     if (conf->access.mode == ACCESS_OPEN)
         return;
+    const char *query = asked->uri ? strchr(asked->uri, '?') : NULL;
+    const char *origin = fcgi_param(client, "HTTP_ORIGIN");
     asked->preflight = is_method(fcgi_param(client, "REQUEST_METHOD"), "OPTIONS");
     if (access_is_origin(conf, NULL, origin))
         asked->origin = origin;

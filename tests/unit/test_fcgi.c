@@ -1,4 +1,5 @@
-/* Answers that clients read slowly, or not at all. The server and its clients run in this thread, in turns. */
+/* The parameters of requests, and answers that clients read slowly, or not at all. The server and its clients run in this
+ * thread, in turns. */
 #include "unit.h"
 
 #include <fcntl.h>
@@ -23,6 +24,7 @@ static socklen_t address_len;
 static struct body body;  /* of the next answers */
 static int64_t *account;  /* of the next answers, or NULL */
 static size_t n_answered; /* requests */
+static bool has_method;   /* the last request had this method, and no parameters with similar names */
 static bool drained;
 static int clients[CLIENTS];
 
@@ -30,6 +32,10 @@ static void on_request(void *ctx, struct fcgi_request *request)
 {
     (void)ctx;
     n_answered++;
+    const char *method = fcgi_param(request, "REQUEST_METHOD");
+    has_method = method != NULL && strcmp(method, "GET") == 0 &&
+                 fcgi_param(request, "REQUEST_METHO") == NULL &&
+                 fcgi_param(request, "REQUEST_METHODS") == NULL && fcgi_param(request, "") == NULL;
     fcgi_account(request, account);
     fcgi_send(request, head, strlen(head), &body);
 }
@@ -181,6 +187,12 @@ static void assert_arrives(const char *text, size_t cut, size_t step)
     blob_unref(blob);
 }
 
+TEST(parameter_has_exactly_its_name)
+{
+    ask(0);
+    assert_true(has_method);
+}
+
 TEST(answer_arrives_whole_whatever_its_length)
 {
     static const size_t borders[] = {
@@ -302,6 +314,7 @@ TEST(server_drains_when_the_last_answer_is_read)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        SERVED(parameter_has_exactly_its_name),
         SERVED(answer_arrives_whole_whatever_its_length),
         SERVED(blob_may_begin_at_any_byte_of_a_record),
         SERVED(answer_is_written_as_far_as_the_socket_has_room),
