@@ -127,15 +127,6 @@ static const struct field route_fields[] = {
 };
 static const struct table route_table = TABLE(ROUTE, route_fields);
 
-/* A name or an address that a certificate can have. */
-static const char *refuse_server_name(const void *value)
-{
-    const char *name = *(char *const *)value;
-    return name[strspn(name, HOST_CHARS)] == '\0' && strpbrk(name, "[]") == NULL
-               ? NULL
-               : "must be a host name or an IP address, as in the server's certificate";
-}
-
 #define TLS struct conf_tls
 static const struct field tls_fields[] = {
     MEMBER(S_PATH, TLS, ca_file, REQUIRED, "CA certificates to trust", ),
@@ -144,7 +135,8 @@ static const struct field tls_fields[] = {
     MEMBER(
         S_STRING, TLS, server_name, "null",
         "name or IP address that the server's certificate must have; null: the IP address of the connection",
-        .min = 1, .max = 253, .refuse = refuse_server_name),
+        .min = 1, .max = 253, .regex = "^[A-Za-z0-9._:-]*$",
+        .must = "must be a host name or an IP address, as in the server's certificate"),
 };
 static const struct table tls_table = TABLE(TLS, tls_fields);
 

@@ -90,14 +90,6 @@ static const char *refuse_exception(const void *value)
     return refuse_condition(&exception->when);
 }
 
-static const char *refuse_auth_value(const void *value)
-{
-    const char *text = *(char *const *)value;
-    bool good = strstr(text, "{key}") != NULL || strstr(text, "{jwt}") != NULL ||
-                strstr(text, "{key-or-jwt}") != NULL;
-    return good ? NULL : "must contain {key}, {jwt} or {key-or-jwt}";
-}
-
 static const char *refuse_day(const void *value)
 {
     const char *text = *(char *const *)value;
@@ -109,26 +101,6 @@ static const char *refuse_day(const void *value)
     return good ? NULL : "must be a day, such as \"2026-10-31\"";
 }
 
-/* The path and the origin are printed into nginx's configuration, so they must need no quoting. */
-static bool is_plain(const char *text)
-{
-    return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./")] == '\0';
-}
-
-static const char *refuse_proxy_path(const void *value)
-{
-    const char *text = *(char *const *)value;
-    return text[0] == '/' && is_plain(text) ? NULL : "must be a path of letters, digits and _ - . /";
-}
-
-static const char *refuse_origin(const void *value)
-{
-    const char *text = *(char *const *)value;
-    bool good = strncmp(text, "https://", 8) == 0 && text[8] != '\0' && is_plain(text + 8) &&
-                strchr(text + 8, '/') == NULL;
-    return good ? NULL : "must be https:// and a host name";
-}
-
 static const char *refuse_star(const void *value)
 {
     const struct json_path *path = value;
@@ -136,6 +108,9 @@ static const char *refuse_star(const void *value)
 }
 
 /* ---- the tables of the format ---- */
+
+/* Origins, and the path of "proxy", are printed into nginx's configuration, so they must need no quoting. */
+#define ORIGIN .regex = "^https://[A-Za-z0-9_.-]+$", .must = "must be https:// and a host name"
 
 #define CONDITION_FIELDS(owner, prefix)                                                                      \
     FIELD("http", S_INT, owner, prefix http, "0", "the HTTP status", .max = 599),                            \
@@ -180,7 +155,7 @@ static const struct table status_table = TABLE(STATUS, status_fields);
 static const struct field auth_fields[] = {
     MEMBER(S_STRING, AUTH, header, REQUIRED, "the header that carries the key", .refuse = schema_refuse_name),
     MEMBER(S_STRING, AUTH, value, REQUIRED, "its value, with {key}, {jwt} or {key-or-jwt}", .max = 256,
-           .refuse = refuse_auth_value),
+           .regex = "[{](key|jwt|key-or-jwt)[}]", .must = "must contain {key}, {jwt} or {key-or-jwt}"),
 };
 static const struct table auth_table = TABLE(AUTH, auth_fields);
 
@@ -220,8 +195,7 @@ static const struct field result_fields[] = {
     MEMBER(S_ENUM, RESULT, download, "\"redirect\"", "keyed: downloads need the key",
            .words = "redirect|keyed"),
     MEMBER(S_STRING, RESULT, path, "null", "path of the result if the answer has no URL", .max = 512),
-    MEMBER(S_STRINGS, RESULT, origins, "[]", "origins that get the key; []: the upstream's own",
-           .refuse = refuse_origin),
+    MEMBER(S_STRINGS, RESULT, origins, "[]", "origins that get the key; []: the upstream's own", ORIGIN),
 };
 static const struct table result_table = TABLE(RESULT, result_fields);
 
@@ -265,10 +239,9 @@ static const struct table result_query_table = TABLE(QUERY, result_query_fields)
 #define PROXY struct provider_proxy
 static const struct field proxy_fields[] = {
     MEMBER(S_STRING, PROXY, path, REQUIRED, "the path that clients request", .max = 128,
-           .refuse = refuse_proxy_path),
+           .regex = "^/[A-Za-z0-9_./-]*$", .must = "must be a path of letters, digits and _ - . /"),
     MEMBER(S_STRING, PROXY, header, REQUIRED, "the header with the target URL", .refuse = schema_refuse_name),
-    MEMBER(S_STRING, PROXY, origin, REQUIRED, "the origin of such a URL", .max = 256,
-           .refuse = refuse_origin),
+    MEMBER(S_STRING, PROXY, origin, REQUIRED, "the origin of such a URL", .max = 256, ORIGIN),
 };
 static const struct table proxy_table = TABLE(PROXY, proxy_fields);
 

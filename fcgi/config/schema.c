@@ -4,6 +4,7 @@
  * which knows the pointer to the value: go_in and go_out extend it and cut it back. */
 #include "config/schema.h"
 
+#include <regex.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -306,10 +307,22 @@ static int read_scalar(struct reader *r, const struct field *field, struct json_
 
 /* ---- lists ---- */
 
+static bool matches(const char *text, const char *expression)
+{
+    regex_t regex;
+    if (regcomp(&regex, expression, REG_EXTENDED | REG_NOSUB) != 0)
+        abort(); /* a mistake in a table */
+    bool match = regexec(&regex, text, 0, NULL, 0) == 0;
+    regfree(&regex);
+    return match;
+}
+
 static int read_value(struct reader *r, const struct field *field, struct json_object *value, void *place)
 {
     if (types[field->type].read(r, field, value, place) < 0)
         return -1;
+    if (field->type == S_STRING && field->regex != NULL && !matches(*(char **)place, field->regex))
+        return fail(r, "%s", field->must);
     const char *why = field->refuse != NULL && types[field->type].size > 0 ? field->refuse(place) : NULL;
     return why == NULL ? 0 : fail(r, "%s", why);
 }

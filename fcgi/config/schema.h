@@ -66,6 +66,8 @@ struct field {
     const char *fallback; /* JSON text of the default; NULL: the key is required; "null": it is optional */
     int64_t min, max;     /* bounds of the value, or of its number of characters or members; both 0: none */
     const char *words;    /* S_ENUM: "open|teams" */
+    const char *regex;    /* S_STRING, S_STRINGS: extended regular expression for each text; NULL: none */
+    const char *must;     /* the reason to refuse a text that does not match it */
     const struct table *table; /* S_OBJECT, S_LIST, S_MAP */
     const char *help;          /* one line for the reference */
 
