@@ -151,32 +151,18 @@ static int put(struct buf *text)
     return whole ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-static int print(void (*write)(const struct conf *, struct buf *), const struct conf *conf)
-{
-    struct buf out;
-    buf_init(&out, PRINTED_MAX);
-    write(conf, &out);
-    return put(&out);
-}
-
-static int print_nginx(const struct conf *conf, const char *name)
-{
-    struct buf out;
-    buf_init(&out, PRINTED_MAX);
-    route_print_nginx(conf, name ? name : "taskproxy", &out);
-    return put(&out);
-}
-
 /* For conf/man/keys.awk, which makes the reference in taskproxy.json(5). Needs no configuration. */
-static void write_tables(const struct conf *conf, struct buf *out)
+static int print_tables(void)
 {
-    (void)conf;
-    buf_puts(out, "KEYS OF THE CONFIGURATION\t\n");
-    schema_describe(&conf_table, out);
-    buf_puts(out, "KEYS OF THE TEAMS FILE\t/NAME\n");
-    schema_describe(&team_table, out);
-    buf_puts(out, "KEYS OF A PROVIDER FILE\t\n");
-    schema_describe(&provider_table, out);
+    struct buf out;
+    buf_init(&out, PRINTED_MAX);
+    buf_puts(&out, "KEYS OF THE CONFIGURATION\t\n");
+    schema_describe(&conf_table, &out);
+    buf_puts(&out, "KEYS OF THE TEAMS FILE\t/NAME\n");
+    schema_describe(&team_table, &out);
+    buf_puts(&out, "KEYS OF A PROVIDER FILE\t\n");
+    schema_describe(&provider_table, &out);
+    return put(&out);
 }
 
 /* A provider is named by the path of its file, or by its name in the folder beside the configuration. */
@@ -198,17 +184,18 @@ static int run_try(const char *conf_path, const char *provider, int argc, char *
 
 static int use_conf(int mode, const char *const *given, const struct conf *conf)
 {
-    switch (mode) {
-    case CHECK:
+    struct buf out;
+    if (mode == CHECK)
         return check(given[CONFIG], conf);
-    case PRINT_CONFIG:
-        return print(conf_print, conf);
-    case PRINT_NGINX:
-        return print_nginx(conf, given[PRINT_NGINX]);
-    default:
+    if (mode == SIGN)
         return report(
             sign_link(conf, &(struct sign_order){given[TEAM], given[TASK], given[TASKS], given[TTL]}));
-    }
+    buf_init(&out, PRINTED_MAX);
+    if (mode == PRINT_CONFIG)
+        conf_print(conf, &out);
+    else
+        route_print_nginx(conf, given[PRINT_NGINX] ? given[PRINT_NGINX] : "taskproxy", &out);
+    return put(&out);
 }
 
 static int run(int mode, const char *const *given)
@@ -271,7 +258,7 @@ static int run_mode(int mode, const char *const *given)
     case HELP:
         return fputs(usage, stdout) < 0;
     case PRINT_TABLES:
-        return print(write_tables, NULL);
+        return print_tables();
     case STATUS:
         return (int)status_show(given[CONFIG]);
     case NEW_TOKEN:
