@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/pem.h>
-
 #include "lib/cpus.h"
 #include "lib/tls.h"
 
@@ -262,15 +260,6 @@ static unsigned allowed_addresses(const struct conf_upstream *u)
     return address_literal(host, len) >= 0 ? ADDRESS_ANY : allowed[u->addresses];
 }
 
-static bool holds_certificate(const struct file *file)
-{
-    BIO *bio = BIO_new_mem_buf(file->data, (int)file->len);
-    X509 *certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    X509_free(certificate);
-    BIO_free(bio);
-    return certificate != NULL;
-}
-
 static char *finish_upstream(struct conf *conf, struct conf_upstream *u)
 {
     char *why = NULL, *error = NULL;
@@ -278,9 +267,11 @@ static char *finish_upstream(struct conf *conf, struct conf_upstream *u)
     if (u->ca_file == NULL)
         return NULL;
     u->ca = files_get(conf->files, u->ca_file, FILE_PLAIN, CA_FILE_MAX, &why);
-    if (u->ca == NULL || !holds_certificate(u->ca))
+    struct ssl_ctx_st *trial = tls_new();
+    if (u->ca == NULL || tls_trust(trial, u->ca) < 0)
         error = conf_error(conf, "/upstreams/%s/ca_file: \"%s\" %s", u->name, u->ca_file,
                            why ? why : "contains no certificate");
+    tls_free(trial);
     free(why);
     return error;
 }
