@@ -17,6 +17,7 @@ enum {
     RETRY_AFTER_MAX_MS = 5 * 60 * 1000
 };
 enum { CLOCKS_APART_MS = 5000 };
+enum { PAST_MS = 3000, PAST_MAX = 4096 }; /* see struct past_lease; a lease expires within that time */
 
 /* In a notification, in place of a problem's code: a snapshot that Redis does not have. */
 static const char unstored[] = "unstored";
@@ -47,6 +48,15 @@ static const char remove_script[] = "return redis.call('DEL',KEYS[1])";
 static const char release_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                      "return redis.call('DEL',KEYS[1]) end return 0";
 
+/* A lease that was released, or perhaps acquired, a short time ago. After a lost connection or a failover, Redis may still
+ * have the lease, which would delay the task's next query until it expires. */
+struct past_lease {
+    char *key;
+    char token[TOKEN_MAX];
+    uint64_t until_ms; /* loop time */
+    struct past_lease *prev, *next;
+};
+
 struct lease {
     const struct conf *conf; /* (ref) */
     struct redis *redis;     /* (ref) */
@@ -58,6 +68,8 @@ struct lease {
     char sender[17];             /* identifies this worker in notifications; the prefix of its tokens */
     unsigned long long n_tokens; /* so far */
     struct lease_lookup *held;   /* the lookups that hold a lease */
+    struct past_lease *past;     /* the oldest one first */
+    size_t n_past;
     uv_timer_t renew_timer;
     struct log_once bad_values; /* reasons why values were not used */
 };
@@ -127,6 +139,32 @@ static void on_value(void *user, const struct redis_reply *reply)
     lookup->on_lookup_done(lookup);
 }
 
+static void forget(struct lease *s, struct past_lease *past)
+{
+    DL_DELETE(s->past, past);
+    s->n_past--;
+    free(past->key);
+    free(past);
+}
+
+static void forget_expired(struct lease *s)
+{
+    while (s->past != NULL && (s->n_past > PAST_MAX || s->past->until_ms <= uv_now(s->renew_timer.loop)))
+        forget(s, s->past);
+}
+
+static void remember(const struct lease_lookup *lookup)
+{
+    struct lease *s = lookup->lease;
+    struct past_lease *past = xcalloc(1, sizeof(*past));
+    past->key = key_of(s, lookup->task, "#lease");
+    past->until_ms = uv_now(s->renew_timer.loop) + PAST_MS;
+    snprintf(past->token, sizeof(past->token), "%s", lookup->token);
+    DL_APPEND(s->past, past);
+    s->n_past++;
+    forget_expired(s);
+}
+
 static void hold(struct lease_lookup *lookup)
 {
     struct lease *s = lookup->lease;
@@ -145,6 +183,8 @@ static void on_lease(void *user, const struct redis_reply *reply)
     lookup->holder = holders[reply->result];
     if (lookup->holder == LEASE_OURS)
         hold(lookup);
+    if (lookup->holder == LEASE_UNAVAILABLE)
+        remember(lookup);
     if (lookup->holder == LEASE_THEIRS)
         stat_inc(STAT_LEASES_REFUSED);
 }
@@ -195,13 +235,29 @@ int64_t lease_wait_ms(const struct task *task)
 
 /* ---- leases held by this worker ---- */
 
+static void eval(const struct lease *s, const char *script, const char *key, const char *token)
+{
+    const char *const words[] = {script, "1", key, token, LEASE_MS, NULL};
+    redis_send(s->redis, REDIS_EVAL, words, NULL, NULL);
+}
+
 /* Runs a script about the lease. */
 static void send_script(const struct lease_lookup *lookup, const char *script)
 {
     char *key = key_of(lookup->lease, lookup->task, "#lease");
-    const char *const words[] = {script, "1", key, lookup->token, LEASE_MS, NULL};
-    redis_send(lookup->lease->redis, REDIS_EVAL, words, NULL, NULL);
+    eval(lookup->lease, script, key, lookup->token);
     free(key);
+}
+
+/* Releases past leases again, because Redis may have lost their release. */
+static void release_past(struct lease *s)
+{
+    const struct past_lease *past;
+    forget_expired(s);
+    DL_FOREACH(s->past, past)
+    {
+        eval(s, release_script, past->key, past->token);
+    }
 }
 
 void lease_cap(const struct lease_lookup *lookup)
@@ -225,6 +281,7 @@ static bool let_go(struct lease_lookup *lookup)
     if (!lookup->held)
         return false;
     lookup->held = false;
+    remember(lookup);
     DL_DELETE(s->held, lookup); // NOLINT(clang-analyzer-core.NullDereference): it is in the list
     if (s->held == NULL)
         uv_timer_stop(&s->renew_timer);
@@ -316,6 +373,7 @@ static void on_message(void *ctx, const char *text)
     long long ms;
     int key_at = 0;
     if (text == NULL) {
+        release_past(s);
         s->on_notification(s->ctx, NULL);
         return;
     }
@@ -356,6 +414,8 @@ struct lease *lease_new(uv_loop_t *loop, const struct conf *conf, struct redis *
 static void on_closed(uv_handle_t *handle)
 {
     struct lease *s = handle->data;
+    while (s->past != NULL)
+        forget(s, s->past);
     free(s->channel);
     free(s->scope);
     free(s);

@@ -49,6 +49,8 @@ enum lease_holder {
     LEASE_THEIRS       /* another worker holds the lease */
 };
 
+enum { TOKEN_MAX = 40 };
+
 /* One lookup of a task in Redis; embedded in the fetch. */
 struct lease_lookup {
     struct lease *lease;     /* (ref) NULL: never used */
@@ -56,7 +58,7 @@ struct lease_lookup {
     struct lease_lookup *prev, *next;
     struct redis_command *age, *get, *acquire; /* under way, or NULL */
     int64_t ttl_ms;                            /* how long Redis still keeps the snapshot */
-    char token[40];                            /* of the lease; "": not requested */
+    char token[TOKEN_MAX];                     /* of the lease; "": not requested */
     bool held;                                 /* this worker holds the lease */
     struct snapshot *found;                    /* fresh or not, or NULL; the caller takes the reference */
     enum lease_holder holder;

@@ -321,3 +321,16 @@ def test_retry_after_of_the_upstream_is_shared(make_stack):
     assert (answer.status, answer.headers["x-cache"]) == (200, "HIT")
     assert 50 < int(answer.headers["retry-after"]) <= 60
     assert stack.standin.count("t") == 1
+
+
+def test_lease_whose_release_is_lost_with_the_connection_is_released_after_it(stack):
+    """Otherwise the next query would wait until it expires, up to 3 s."""
+    with stack.standin.hold("t") as barrier:
+        asked = ask(stack, 0, "t")
+        barrier.wait_arrived(1)
+        stack.redis.cli("CLIENT", "KILL", "TYPE", "normal")
+        stack.wait_metric("redis_up", lambda up: up == 0)
+    assert asked.result().status == 200
+    assert stack.redis.keys("*#lease") == [lease_of("t")]
+    stack.step(0.2)  # the pause before the next connection
+    wait_no_lease(stack)
