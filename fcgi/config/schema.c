@@ -419,32 +419,20 @@ static int refuse_unknown(struct reader *r, const struct table *table, struct js
     return 0;
 }
 
-static int read_fallback(struct reader *r, const struct field *field, void *place)
-{
-    if (strcmp(field->fallback, "null") == 0)
-        return 0;
-    struct json_object *value = json_tokener_parse(field->fallback);
-    int result = read_value(r, field, value, place);
-    json_object_put(value);
-    return result;
-}
-
 static int read_field(struct reader *r, const struct field *field, struct json_object *object, void *out)
 {
     struct json_object *value;
-    void *place = (char *)out + field->offset;
     bool there = json_object_object_get_ex(object, field->name, &value);
     if (!there && field->fallback == NULL)
         return fail(r, "the key \"%s\" is missing", field->name);
-    size_t back = go_in(r, field->name);
+    value = there ? json_object_get(value) : json_tokener_parse(field->fallback);
     bool may_be_null = field->nullable || (field->fallback != NULL && strcmp(field->fallback, "null") == 0);
-    int result = 0;
-    if (!there)
-        result = read_fallback(r, field, place);
-    else if (value != NULL || !may_be_null)
-        result = read_value(r, field, value, place);
-    if (result == 0)
-        go_out(r, back);
+    if (value == NULL && may_be_null)
+        return 0;
+    size_t back = go_in(r, field->name);
+    int result = read_value(r, field, value, (char *)out + field->offset);
+    json_object_put(value);
+    go_out(r, back);
     return result;
 }
 
