@@ -624,8 +624,8 @@ static void take_notification(struct fetch *f, const struct notification *n)
 }
 
 /* A failure in another worker applies to this one, too. If Redis has a new snapshot, the one in the cache is
- * unconfirmed, unless the listener fetches the new one at once. After an interruption, so are the snapshots of all
- * running tasks: requests look in Redis before they get them. */
+ * unconfirmed. After an interruption, so are the snapshots of all running tasks: requests look in Redis before they
+ * get them. */
 static void on_notification(void *ctx, const struct notification *n)
 {
     struct fetches *fs = ctx;
@@ -640,8 +640,9 @@ static void on_notification(void *ctx, const struct notification *n)
         cache_keep_remote_failure(fs->cache, &task, n->problem, n->retry_after_ms, loop_ms(fs));
     if (!n->stored)
         return;
-    if (fs->listener.on_notification == NULL || !fs->listener.on_notification(fs->listener.ctx, n))
-        cache_question(fs->cache, n->key, n->key_len);
+    cache_question(fs->cache, n->key, n->key_len);
+    if (fs->listener.on_notification != NULL)
+        fs->listener.on_notification(fs->listener.ctx, n);
 }
 
 void fetches_subscribe(struct fetches *fs)

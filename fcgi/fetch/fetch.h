@@ -58,8 +58,8 @@ struct cache *fetches_cache(struct fetches *fetches);
 struct fetches_listener {
     /* Called at the end of every fetch, after its waiters. */
     void (*on_fetched)(void *ctx, const struct fetch_result *result);
-    /* Another worker has stored a new snapshot in Redis. Returns whether the listener fetches it. */
-    bool (*on_notification)(void *ctx, const struct notification *notification);
+    /* Another worker has stored a new snapshot in Redis. */
+    void (*on_notification)(void *ctx, const struct notification *notification);
     void *ctx;
 };
 

@@ -445,19 +445,18 @@ static void on_fetched(void *ctx, const struct fetch_result *result)
 
 /* Another worker has stored a new snapshot in Redis. If it cannot be read there, a watcher is charged for a
  * query. At the limit of fetches, it is read after RETRY_MS. */
-static bool on_notification(void *ctx, const struct notification *n)
+static void on_notification(void *ctx, const struct notification *n)
 {
     struct poller *p = ctx;
     struct poll_entry *e = find(p, n->key, n->key_len);
     struct quota *payer = NULL;
     if (e == NULL || e->watchers == NULL)
-        return false;
+        return;
     find_payer(e, &payer);
-    if (fetches_refresh(p->parts.fetches, &e->task, false, payer) != FETCH_REFUSED)
-        return true;
-    set_watch_due(e, RETRY_MS);
-    settle(e);
-    return false;
+    if (fetches_refresh(p->parts.fetches, &e->task, false, payer) == FETCH_REFUSED) {
+        set_watch_due(e, RETRY_MS);
+        settle(e);
+    }
 }
 
 /* ---- the poller ---- */

@@ -222,6 +222,8 @@ struct snapshot_rules task_rules(const struct task *task, const struct conf_cach
  * A provider's own path is its own key: most requests pass the map without a match. Other paths of
  * the same task are mapped to that path. The map looks at query strings only for patterns with the id in the query. */
 
+static const char row_start[] = "    \"~^";
+
 static bool has_query(const struct pattern *pattern)
 {
     return pattern->parts[pattern->n_parts - 1].query_name != NULL;
@@ -238,6 +240,7 @@ static void print_literal(const char *literal, struct buf *out)
 static void print_pattern_regex(const struct pattern *pattern, struct buf *out)
 {
     size_t n = 0;
+    buf_puts(out, row_start);
     for (size_t i = 0; i < pattern->n_parts; i++) {
         const struct pattern_part *part = &pattern->parts[i];
         if (part->query_name == NULL)
@@ -256,7 +259,7 @@ static void print_pattern_regex(const struct pattern *pattern, struct buf *out)
 /* "/v1/tasks/PROVIDER/ID", and its results. */
 static void print_unified_regex(const struct conf_route *route, bool with_query, struct buf *out)
 {
-    buf_addf(out, "%s/%s", unified_prefix, route->provider->name);
+    buf_addf(out, "%s%s/%s", row_start, unified_prefix, route->provider->name);
     for (size_t n = 1; n <= route->path.n_variables; n++)
         buf_addf(out, "/(?<tp%zu>[^/?]+)", n);
     buf_puts(out, "(?:/content(?:/[0-9]+)?)?");
@@ -316,17 +319,14 @@ static void print_map(const struct conf *conf, const char *name, struct buf *out
     for (size_t i = 0; i < conf->routes.n; i++) {
         const struct conf_route *route = conf_route(conf, i);
         if (route->named) {
-            buf_puts(out, "    \"~^");
             print_unified_regex(route, with_query, out);
             print_key(&route->path, out);
         }
         if (has_query(&route->path)) {
-            buf_puts(out, "    \"~^");
             print_pattern_regex(&route->path, out);
             print_key(&route->path, out);
         }
         if (route->result_path != NULL) {
-            buf_puts(out, "    \"~^");
             print_pattern_regex(route->result_path, out);
             buf_puts(out, with_query ? "\\?" : "$");
             print_key(&route->path, out);

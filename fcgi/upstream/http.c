@@ -212,17 +212,15 @@ static void finish(struct http_call *call, CURLcode code)
     uv_update_time(call->http->loop); /* poll intervals begin now, and this iteration may have been long */
     curl_off_t retry_after = 0;
     curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
-    if (retry_after > RETRY_AFTER_MAX_S)
-        retry_after = RETRY_AFTER_MAX_S;
-    const struct http_answer answer = {.outcome = outcome_of(call, code),
-                                       .status = (int)info_of(call, CURLINFO_RESPONSE_CODE),
-                                       .body = call->body.data ? call->body.data : "",
-                                       .len = call->body.len,
-                                       .retry_after_ms = retry_after > 0 ? (int64_t)retry_after * 1000 : 0,
-                                       .etag = etag_of(call),
-                                       .multiplexed =
-                                           info_of(call, CURLINFO_HTTP_VERSION) == CURL_HTTP_VERSION_2_0,
-                                       .why = why_of(call, code)};
+    const struct http_answer answer = {
+        .outcome = outcome_of(call, code),
+        .status = (int)info_of(call, CURLINFO_RESPONSE_CODE),
+        .body = call->body.data ? call->body.data : "",
+        .len = call->body.len,
+        .retry_after_ms = 1000 * min64(max64(retry_after, 0), RETRY_AFTER_MAX_S),
+        .etag = etag_of(call),
+        .multiplexed = info_of(call, CURLINFO_HTTP_VERSION) == CURL_HTTP_VERSION_2_0,
+        .why = why_of(call, code)};
     count_connections(call); /* before the client has its answer and can read the counter */
     call->on_answer(call->user, &answer);
     free_call(call);
