@@ -82,7 +82,7 @@ struct fetch {
     bool reread;                 /* because of a notification that came before the reply, or in the queue */
     struct backoff reread_pause; /* the pauses of AWAIT_NOTIFICATION */
     int64_t awaited_ms;          /* the sum of these pauses */
-    uv_timer_t timer;            /* for pauses; its loop is NULL until it is first used */
+    uv_timer_t timer;            /* for pauses */
     bool recalled;               /* the problem is that of an earlier query of another worker */
     bool queried;                /* an attempt was made, and other workers should get its result */
     bool parked;                 /* its query waits for its turn, and no lease is held meanwhile */
@@ -113,8 +113,6 @@ static void on_pause_over(uv_timer_t *timer)
 
 static enum step pause_before(struct fetch *f, enum step next, int64_t ms)
 {
-    if (f->timer.loop == NULL)
-        uv_timer_init(f->fetches->parts.loop, &f->timer);
     uv_timer_start(&f->timer, on_pause_over, (uint64_t)ms, 0);
     f->step = next;
     return WAIT;
@@ -467,10 +465,7 @@ static void fetch_free(struct fetch *f)
     snapshot_unref(f->result.last);
     snapshot_unref(f->result.snapshot);
     stat_dec(STAT_FETCHES);
-    if (f->timer.loop != NULL)
-        close_and_free((uv_handle_t *)&f->timer, f);
-    else
-        free(f);
+    close_and_free((uv_handle_t *)&f->timer, f);
 }
 
 /* Begins a fetch for a waiter if the result concerns another team alone. */
@@ -546,6 +541,7 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
                         .trace = trace_now(),
                         .reread_pause = {.first_ms = REREAD_FIRST_MS, .max_ms = REREAD_MAX_MS}};
     const struct cache_result known = cache_get(fs->cache, task, moment_now(fs->parts.loop));
+    uv_timer_init(fs->parts.loop, &f->timer);
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
     f->unconfirmed = known.unconfirmed;
