@@ -89,7 +89,6 @@ struct fetch {
     struct attempt *attempt;     /* under way, or NULL */
     struct attempt_end end;      /* in READ_UPSTREAM, except for the snapshot */
     struct fetch_result result;  /* so far; `last` is the newest snapshot known, or NULL */
-    bool unconfirmed;            /* the last snapshot is the cache's, and Redis may have a newer one */
 };
 
 static void run(struct fetch *f);
@@ -176,7 +175,7 @@ static enum step look_in_redis(struct fetch *f)
 }
 
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
- * a running one; after a notification, so does any other snapshot. */
+ * a running one. So does any other fresh snapshot, since the times of two hosts cannot be compared exactly. */
 static bool is_newer(const struct fetch *f, const struct snapshot *found)
 {
     const struct snapshot *last = f->result.last;
@@ -184,7 +183,7 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
         return last == NULL || state_ended(found->state);
     if (found->fetched_ms == last->fetched_ms)
         return false;
-    return found->since_ms > last->since_ms || ((f->unconfirmed || !is_fresh(f, last)) && is_fresh(f, found));
+    return found->since_ms > last->since_ms || is_fresh(f, found);
 }
 
 /* Returns true if another worker's query has failed too recently for the next one. */
@@ -204,7 +203,6 @@ static enum step read_redis(struct fetch *f)
     if (found != NULL && is_newer(f, found)) {
         snapshot_unref(f->result.last);
         f->result.last = snapshot_ref(found);
-        f->unconfirmed = false;
     }
     snapshot_unref(found);
     if (suffices(f, f->result.last)) {
@@ -544,7 +542,6 @@ static void begin(struct fetches *fs, const struct task *task, bool revalidate, 
     uv_timer_init(fs->parts.loop, &f->timer);
     f->result.task = &f->task;
     f->result.last = known.snapshot ? snapshot_ref(known.snapshot) : NULL;
-    f->unconfirmed = known.unconfirmed;
     HASH_ADD(hh, fs->table, task.key, f->task.key_len, f);
     quota_add(payer, QUOTA_FETCHES, 1);
     stat_inc(STAT_FETCHES);

@@ -161,7 +161,6 @@ struct cache_result cache_get(struct cache *c, const struct task *task, struct m
     cached.snapshot = e->snapshot;
     cached.left_ms = e->snapshot ? snapshot_left_ms(e->snapshot, now) : 0;
     if (cached.left_ms > 0) {
-        cached.unconfirmed = e->unconfirmed;
         cached.left_ms = e->unconfirmed ? 0 : cached.left_ms;
         return cached;
     }

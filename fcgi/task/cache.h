@@ -24,13 +24,13 @@ void cache_free(struct cache *cache); /* NULL is allowed */
 
 /* The content of an entry. While there is a problem, the task should not be queried. TASK_NOT_FOUND without a
  * snapshot means that the task does not exist; any other problem, that the last query failed. The snapshot,
- * if there is one, may be served in place of the problem. */
+ * if there is one, may be served in place of the problem. A snapshot that is not stale is to be fetched, too, while it
+ * is unconfirmed: Redis may have a newer one. */
 struct cache_result {
     struct snapshot *snapshot; /* (ref) until the next call; NULL: none */
     enum problem problem;
-    int64_t left_ms;  /* until the snapshot is stale, or the problem expires; 0: query the task now */
-    bool failing;     /* the snapshot is stale, and the last query failed, even if its problem has expired */
-    bool unconfirmed; /* the snapshot is not stale, but left_ms is 0: Redis may have a newer one */
+    int64_t left_ms; /* until the snapshot is stale, or the problem expires; 0: fetch the task now */
+    bool failing;    /* the snapshot is stale, and the last query failed, even if its problem has expired */
 };
 
 struct cache_result cache_get(struct cache *cache, const struct task *task, struct moment now);
