@@ -146,17 +146,22 @@ static const struct field redis_fields[] = {
           "IP:PORT of the Sentinels that know the address of the master", .max = SENTINELS_MAX),
     FIELD("master_name", S_STRING, REDIS, master_name, "null", "name of the master in the Sentinels",
           .min = 1, .max = 64),
+    FIELD("cluster", S_BOOL, REDIS, cluster, "false",
+          "the address is that of any node of a Redis Cluster, from which workers learn the others", ),
     FIELD("username", S_STRING, REDIS, username, "null", "user name for AUTH", .min = 1, .max = 256),
     FIELD("password_file", S_SECRET, REDIS, password, "null", "file with the password for AUTH",
           .optional = true),
-    FIELD("database", S_INT, REDIS, database, "0", "number of the database (SELECT)", .max = 65535),
+    FIELD("database", S_INT, REDIS, database, "0", "number of the database (SELECT); 0 in a cluster",
+          .max = 65535),
     FIELD("timeout", S_DURATION, REDIS, timeout_ms, "\"50ms\"", "longest time that a request waits for Redis",
           .min = 1, .max = 10 * SECONDS),
-    FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"", "prefix of every key", .max = 64),
+    FIELD("prefix", S_STRING, REDIS, prefix, "\"taskproxy:\"",
+          "prefix of every key; without braces in a cluster", .max = 64),
     FIELD("plaintext", S_BOOL, REDIS, plaintext, "false",
           "allow an unencrypted connection to another host", ),
     FIELD("tls", S_OBJECT, REDIS, tls, "null",
-          "encrypt the connections, to Sentinels, too; null: unencrypted", .table = &tls_table),
+          "encrypt the connections, to Sentinels and all nodes of a cluster, too; null: unencrypted",
+          .table = &tls_table),
 };
 static const struct table redis_table = TABLE(REDIS, redis_fields);
 
@@ -429,7 +434,7 @@ static char *take_endpoint(struct conf *conf, const char *pointer, const char *t
         return conf_error(conf,
                           "%s: must be IP:PORT%s; host names are not "
                           "supported, because resolving them would block",
-                          pointer, redis->address ? " or unix:PATH" : "");
+                          pointer, redis->address && !redis->cluster ? " or unix:PATH" : "");
     if (!redis->plaintext && redis->tls.ca_file == NULL && !out->loopback)
         return conf_error(conf,
                           "%s: the connection to another host would not be encrypted; configure \"tls\", "
@@ -441,11 +446,11 @@ static char *take_endpoint(struct conf *conf, const char *pointer, const char *t
 static char *take_address(struct conf *conf)
 {
     struct conf_redis *redis = &conf->redis;
-    redis->name = xstrdup(redis->address);
+    redis->name = redis->cluster ? xasprintf("%s (cluster)", redis->address) : xstrdup(redis->address);
     redis->endpoints = xcalloc(1, sizeof(*redis->endpoints));
     if (redis->sentinels.n > 0 || redis->master_name != NULL)
         return conf_error(conf, "/redis/address: cannot be combined with sentinels or master_name");
-    if (strncmp(redis->address, "unix:/", 6) != 0)
+    if (redis->cluster || strncmp(redis->address, "unix:/", 6) != 0)
         return take_endpoint(conf, "/redis/address", redis->address, redis->endpoints);
     redis->socket = redis->address + 5;
     return redis->tls.ca_file ? conf_error(conf, "/redis/tls: is for IP:PORT, not for a UNIX socket") : NULL;
@@ -468,12 +473,29 @@ static char *take_sentinels(struct conf *conf)
     return error;
 }
 
+/* The text between braces would be a hash tag of its own. */
+static char *check_cluster(struct conf *conf)
+{
+    const struct conf_redis *redis = &conf->redis;
+    if (redis->address == NULL)
+        return conf_error(conf, "/redis/cluster: cannot be combined with sentinels; needs \"address\", the "
+                                "IP:PORT of any node");
+    if (redis->database != 0)
+        return conf_error(conf, "/redis/database: must be 0, because a Redis Cluster has no other database");
+    if (strpbrk(redis->prefix, "{}") != NULL)
+        return conf_error(conf, "/redis/prefix: must not contain \"{\" or \"}\", which in a Redis Cluster "
+                                "choose the node that has the key");
+    return NULL;
+}
+
 static char *finish_redis(struct conf *conf)
 {
     const struct conf_redis *redis = &conf->redis;
     if (redis->prefix == NULL) /* it has a default, if there is "redis" */
         return NULL;
     char *error = redis->address ? take_address(conf) : take_sentinels(conf);
+    if (error == NULL && redis->cluster)
+        error = check_cluster(conf);
     if (error == NULL && redis->username != NULL && redis->password.path == NULL)
         error = conf_error(conf, "/redis/username: needs a password_file");
     return error ? error : finish_tls(conf);

@@ -60,6 +60,7 @@ struct conf_redis {
     char *address;         /* NULL: the sentinels know it */
     struct list sentinels; /* of char * */
     char *master_name;     /* that the sentinels use */
+    bool cluster;          /* the address is that of any node of a Redis Cluster */
     char *username;
     struct secret password; /* may be none; a path without a text: it cannot be read, so Redis is not used */
     int64_t database;

@@ -87,10 +87,11 @@ static char *scope_of(const struct conf_access *access)
 }
 
 /* The key of a task's snapshot, or with the suffix "#lease" that of its lease. No task id contains '#', because
- * it ends a path. The caller frees the key. */
+ * it ends a path. In a cluster, the braces are a hash tag: both keys are in the same slot. The caller frees the key. */
 static char *key_of(const struct lease *s, const struct task *task, const char *suffix)
 {
-    return xasprintf("%s%s%s%s", s->conf->redis.prefix, s->scope, task->key, suffix);
+    const char *form = s->conf->redis.cluster ? "%s{%s%s}%s" : "%s%s%s%s";
+    return xasprintf(form, s->conf->redis.prefix, s->scope, task->key, suffix);
 }
 
 /* ---- lookups ---- */
@@ -122,21 +123,28 @@ static struct snapshot *read_value(const struct lease_lookup *lookup, const stru
     return snapshot;
 }
 
+/* Replies come in the order of the commands, except from a Redis Cluster that is moving one of the keys. */
+static void finish_if_complete(struct lease_lookup *lookup)
+{
+    if (lookup->acquire == NULL && lookup->age == NULL && lookup->get == NULL)
+        lookup->on_lookup_done(lookup);
+}
+
 static void on_age(void *user, const struct redis_reply *reply)
 {
     struct lease_lookup *lookup = user;
     lookup->age = NULL;
     lookup->ttl_ms = reply->result == REDIS_FOUND ? reply->number : -1;
+    finish_if_complete(lookup);
 }
 
-/* The last of the replies: the lookup is complete. */
 static void on_value(void *user, const struct redis_reply *reply)
 {
     struct lease_lookup *lookup = user;
     lookup->get = NULL;
     if (reply->result == REDIS_FOUND)
         lookup->found = read_value(lookup, reply);
-    lookup->on_lookup_done(lookup);
+    finish_if_complete(lookup);
 }
 
 static void forget(struct lease *s, struct past_lease *past)
@@ -176,8 +184,10 @@ static void hold(struct lease_lookup *lookup)
 
 static void on_lease(void *user, const struct redis_reply *reply)
 {
-    static const enum lease_holder holders[] = {
-        [REDIS_FOUND] = LEASE_OURS, [REDIS_NOTHING] = LEASE_THEIRS, [REDIS_UNAVAILABLE] = LEASE_UNAVAILABLE};
+    static const enum lease_holder holders[] = {[REDIS_FOUND] = LEASE_OURS,
+                                                [REDIS_NOTHING] = LEASE_THEIRS,
+                                                [REDIS_UNAVAILABLE] = LEASE_UNAVAILABLE,
+                                                [REDIS_DIVIDED] = LEASE_UNAVAILABLE};
     struct lease_lookup *lookup = user;
     lookup->acquire = NULL;
     lookup->holder = holders[reply->result];
@@ -187,6 +197,7 @@ static void on_lease(void *user, const struct redis_reply *reply)
         remember(lookup);
     if (lookup->holder == LEASE_THEIRS)
         stat_inc(STAT_LEASES_REFUSED);
+    finish_if_complete(lookup);
 }
 
 static void cancel_reading(struct lease_lookup *lookup)
@@ -297,10 +308,52 @@ static int64_t ttl_of(const struct lease *s, const struct snapshot *snapshot)
                                         : s->conf->cache.stale_for_ms;
 }
 
+/* The arguments of publish_script. */
+struct publication {
+    struct lease *lease; /* (ref) */
+    char *lease_key, *key, *message;
+    char *value; /* NULL: there is no snapshot to store */
+    char token[sizeof(((struct lease_lookup *)0)->token)];
+    char ttl[24];
+};
+
+static void publication_free(struct publication *p)
+{
+    free(p->lease_key);
+    free(p->key);
+    free(p->message);
+    free(p->value);
+    free(p);
+}
+
+/* A Redis Cluster that moves the slot rejects scripts with two keys, but not commands with one. Unlike the script, the first
+ * command also stores the snapshot of a worker that has lost its lease within this moment. */
+static void on_published(void *user, const struct redis_reply *reply)
+{
+    struct publication *p = user;
+    struct redis *redis = p->lease->redis;
+    const char *const set[] = {p->key, p->value, "PX", p->ttl, NULL};
+    const char *const release[] = {publish_script,    "1",        p->lease_key, p->token,
+                                   p->lease->channel, p->message, NULL};
+    if (reply->result == REDIS_DIVIDED && p->value != NULL)
+        redis_send(redis, REDIS_SET, set, NULL, NULL);
+    if (reply->result == REDIS_DIVIDED)
+        redis_send(redis, REDIS_EVAL, release, NULL, NULL);
+    publication_free(p);
+}
+
+static void send_publication(struct publication *p)
+{
+    const char *const words[] = {publish_script,    "2",        p->lease_key, p->key, p->token,
+                                 p->lease->channel, p->message, p->value,     p->ttl, NULL};
+    if (redis_send(p->lease->redis, REDIS_EVAL, words, on_published, p) == NULL)
+        publication_free(p);
+}
+
 void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot, enum problem problem,
                    int64_t retry_after_ms)
 {
-    const struct lease *s = lookup->lease;
+    struct lease *s = lookup->lease;
     struct buf value;
     if (!let_go(lookup))
         return;
@@ -308,19 +361,17 @@ void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot,
     buf_init(&value, VALUE_MAX);
     if (ttl_ms > 0)
         snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &value);
-    char *key = key_of(s, lookup->task, ""), *lease_key = key_of(s, lookup->task, "#lease");
-    char *ttl = xasprintf("%lld", (long long)ttl_ms);
-    const char *stored = value.failed ? NULL : value.data; /* NULL: the arguments end there */
-    const char *code = stored || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
-    char *message =
+    struct publication *p = xcalloc(1, sizeof(*p));
+    p->lease = s;
+    p->key = key_of(s, lookup->task, "");
+    p->lease_key = key_of(s, lookup->task, "#lease");
+    p->value = value.failed || value.data == NULL ? NULL : xstrdup(value.data);
+    const char *code = p->value || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
+    p->message =
         xasprintf("%s %s %lld %s%s", s->sender, code, (long long)retry_after_ms, s->scope, lookup->task->key);
-    const char *const words[] = {publish_script, "2",     lease_key, key, lookup->token,
-                                 s->channel,     message, stored,    ttl, NULL};
-    redis_send(s->redis, REDIS_EVAL, words, NULL, NULL);
-    free(message);
-    free(ttl);
-    free(lease_key);
-    free(key);
+    memcpy(p->token, lookup->token, sizeof(p->token));
+    snprintf(p->ttl, sizeof(p->ttl), "%lld", (long long)ttl_ms);
+    send_publication(p);
     buf_done(&value);
 }
 

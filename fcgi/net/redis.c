@@ -4,6 +4,9 @@
  *            |                   ^                     '--SUBSCRIBE--^ if it is a subscription
  *            '-----> ASKING -----' if Sentinels know the master's address
  *
+ * For a Redis Cluster, a `struct redis` that is no connection, the front, stands for the connections to all nodes;
+ * redis_cluster.c chooses among them.
+ *
  * After each lost connection, the worker asks one Sentinel for the master: the last one that answered or, if that led
  * to no master, the next. After a failover by SENTINEL FAILOVER, the old master accepts writes for 10 s more, which are
  * lost when Sentinel makes it a replica. So another connection, the announcer, asks a Sentinel for the master, too, then
@@ -32,15 +35,16 @@
 #include "lib/backoff.h"
 #include "lib/stats.h"
 #include "lib/tls.h"
+#include "net/redis_cluster.h"
 
 enum {
     CONNECT_MAX_MS = 1000,
     PAUSE_FIRST_MS = 100,
     PAUSE_MAX_MS = 5000,
-    PAUSE_MAX_SENTINEL_MS = 1000, /* a failover ends within seconds */
+    PAUSE_MAX_FAILOVER_MS = 1000, /* with Sentinel or a cluster, a failover ends within seconds */
     COMPLAIN_AGAIN_MS = 60000,
     PROBE_MS = 5000, /* from the last rejected command to the next probe */
-    WORDS_MAX = 12,  /* of a command */
+    SHOWN_MAX = 64,  /* nodes of a cluster that have a metric */
     LAST_LOOK_MS =
         1 /* not 0: libuv runs a timer that its own callback armed with 0 before it reads a socket */
 };
@@ -54,8 +58,9 @@ struct link {
     int events;
 };
 
-/* The verbs of the connection's own commands: probes, the rest of the handshake, and the question to a Sentinel. */
-enum { PROBE = REDIS_VERBS, HANDSHAKE, QUESTION };
+/* The verbs of the connection's own commands: probes, the rest of the handshake, the question to a Sentinel and that to
+ * a node of a cluster, and the prefix of a command that ASK has redirected. */
+enum { PROBE = REDIS_VERBS, HANDSHAKE, QUESTION, SLOTS_QUESTION, ASKING_PREFIX };
 
 static const struct {
     const char *word;
@@ -67,7 +72,9 @@ static const struct {
              [REDIS_EVAL] = {"EVAL", "eval", STAT_REDIS_EVALS},
              [PROBE] = {.word = "SET"},
              [HANDSHAKE] = {.word = "the handshake"},
-             [QUESTION] = {.word = "SENTINEL"}};
+             [QUESTION] = {.word = "SENTINEL"},
+             [SLOTS_QUESTION] = {.word = "CLUSTER"},
+             [ASKING_PREFIX] = {.word = "ASKING"}};
 
 /* What error replies mean for the connection. The last three end it; during the handshake, so do NO_TROUBLE
  * and NO_PERMISSION. */
@@ -88,6 +95,9 @@ static const struct {
     {"OOM", "OOM", NO_WRITES},
     {"MISCONF", "MISCONF", NO_WRITES},
     {"NOREPLICAS", "NOREPLICAS", NO_WRITES},
+    {"CLUSTERDOWN Hash slot not served", "CLUSTERDOWN", NO_TROUBLE}, /* other slots may be */
+    {"CLUSTERDOWN", "CLUSTERDOWN", NO_WRITES},
+    {"ERR This instance has cluster support disabled", "no cluster", UNAVAILABLE},
     {"NOPERM", "NOPERM", NO_PERMISSION},
     {"ERR The user executing the script can't", "NOPERM", NO_PERMISSION}, /* Redis 7.0 */
     {"ERR ACL failure in script", "NOPERM", NO_PERMISSION},               /* Redis 7.2 */
@@ -100,19 +110,10 @@ static const struct {
     {"ERR AUTH", "no password is configured there", PASSWORD},
 };
 
-struct redis_command {
-    struct redis *redis; /* (ref) */
-    struct redis_command *prev, *next;
-    int verb;
-    uint64_t deadline_ms;     /* loop time */
-    uint64_t sent_ns;         /* uv_hrtime */
-    redis_callback *on_reply; /* NULL: none wanted, or cancelled */
-    void *user;
-};
-
 struct redis {
     uv_loop_t *loop;               /* (ref) */
     const struct conf_redis *conf; /* (ref) */
+    char *name;                    /* for messages */
     enum redis_state state;
     size_t sentinel;                     /* the Sentinel to ask */
     struct endpoint server;              /* of the connection, or of the last one; not of a Sentinel */
@@ -132,6 +133,10 @@ struct redis {
     uv_timer_t probe_timer;  /* UP, with trouble: the next probe */
     struct redis *listener;  /* (ref) the connection subscribed to notifications, or NULL */
     struct redis *announcer; /* the connection subscribed to a Sentinel's announcements, or NULL */
+
+    struct redis_cluster *cluster; /* of a front: the nodes; else NULL */
+    struct redis *front;           /* (ref) of a node of a cluster; else NULL */
+    bool is_hidden;                /* a node without a metric of its own */
 
     /* Of a subscribed connection: */
     struct redis *commands; /* (ref) the connection for commands; NULL: this is that connection */
@@ -205,6 +210,11 @@ static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
 
 static void on_timer(uv_timer_t *timer);
 
+static bool is_up(const struct redis *r)
+{
+    return r->cluster != NULL ? cluster_is_up(r->cluster) : r->state == UP;
+}
+
 /* Whether to log the reason of a lost connection. Until the connection is up again, a different reason is
  * logged only when it comes twice in a row, because a Redis that is starting gives several in quick
  * succession. A lost subscription is logged when its reason comes twice in a row while the connection for
@@ -215,10 +225,11 @@ static bool is_new_reason(struct redis *r, const char *reason)
     snprintf(r->latest, sizeof(r->latest), "%s", reason);
     if (strcmp(reason, r->reason) == 0)
         return false;
-    return r->commands ? again && r->commands->state == UP : again || r->reason[0] == '\0';
+    return r->commands ? again && is_up(r->commands) : again || r->reason[0] == '\0';
 }
 
-/* The subscribed connection has the same trouble as the connection for commands, which alone counts it. */
+/* The subscribed connection has the same trouble as the connection for commands, which alone counts it. A cluster has the
+ * trouble of any of its nodes. */
 static void set_trouble(struct redis *r, enum trouble trouble)
 {
     static const enum stat_id gauges[] = {[NO_WRITES] = STAT_REDIS_NO_WRITES,
@@ -227,7 +238,7 @@ static void set_trouble(struct redis *r, enum trouble trouble)
                                           [PASSWORD] = STAT_REDIS_PASSWORD};
     r->trouble = trouble;
     for (size_t i = NO_WRITES; r->commands == NULL && i < NELEMS(gauges); i++)
-        stat_set(gauges[i], i == trouble);
+        stat_set(gauges[i], r->front != NULL ? cluster_has_trouble(r->front->cluster, (int)i) : i == trouble);
 }
 
 /* Workers whose commands go to this server. */
@@ -243,8 +254,9 @@ static void set_up(const struct redis *r, int64_t up)
 {
     if (r->announces)
         return;
-    stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, up);
-    if (r->commands == NULL)
+    if (r->front == NULL) /* a cluster is up if all of its slots are */
+        stat_set(r->commands ? STAT_REDIS_LISTENING : STAT_REDIS_UP, up);
+    if (r->commands == NULL && !r->is_hidden)
         series_set(workers_of(r), up);
 }
 
@@ -287,10 +299,12 @@ static void go_down(struct redis *r, enum trouble trouble, const char *reason)
     r->state = DOWN;
     r->first_attempt = false;
     if (is_new_reason(r, reason)) {
-        log_warn(words_of(r)->lost, r->conf->name, reason);
+        log_warn(words_of(r)->lost, r->name, reason);
         snprintf(r->reason, sizeof(r->reason), "%s", reason);
     }
     uv_timer_start(&r->timer, on_timer, (uint64_t)backoff_next(&r->pause), 0);
+    if (r->front != NULL)
+        cluster_changed(r->front->cluster);
 }
 
 /* Closes the connection. The commands under way end with REDIS_UNAVAILABLE. */
@@ -314,9 +328,20 @@ static void renew(struct redis *subscribed)
     uv_timer_start(&subscribed->timer, on_timer, 0, 0);
 }
 
+static bool is_same_server(const struct redis *a, const struct redis *b)
+{
+    return a->server.port == b->server.port && strcmp(a->server.host, b->server.host) == 0;
+}
+
+static struct redis *listener_of(const struct redis *r)
+{
+    struct redis *listener = r->front != NULL ? r->front->listener : r->listener;
+    return r->front == NULL || (listener != NULL && is_same_server(r, listener)) ? listener : NULL;
+}
+
 static void go_up(struct redis *r)
 {
-    renew(r->listener);
+    renew(listener_of(r));
     if (r->announcer != NULL)
         r->announcer->sentinel = r->sentinel; /* another one may not know this master */
     renew(r->announcer);
@@ -325,8 +350,10 @@ static void go_up(struct redis *r)
     log_once_reset(&r->errors);
     set_up(r, 1);
     if (r->reason[0] != '\0')
-        log_info(words_of(r)->restored, r->conf->name);
+        log_info(words_of(r)->restored, r->name);
     r->reason[0] = '\0';
+    if (r->front != NULL)
+        cluster_changed(r->front->cluster);
 }
 
 /* Deadlines are in the order of the commands, except for commands that were queued behind the first
@@ -415,7 +442,7 @@ static void complain(struct redis *r, int verb, const char *words)
     char what[64];
     snprintf(what, sizeof(what), "%s: %s", verbs[verb].word, words);
     if (log_once(&r->errors, what, (int64_t)uv_now(r->loop)))
-        log_warn("Redis at %s rejected %s; results are not shared", r->conf->name, what);
+        log_warn("Redis at %s rejected %s; results are not shared", r->name, what);
 }
 
 static void on_probe_due(uv_timer_t *timer)
@@ -436,7 +463,7 @@ static void note_trouble(struct redis *r, enum trouble trouble, int verb, const 
         log_warn(trouble == NO_WRITES
                      ? "Redis at %s rejected %s: %s; results are not shared"
                      : "Redis at %s rejected %s: %s; its ACL LOG names the missing permission",
-                 r->conf->name, verbs[verb].word, words);
+                 r->name, verbs[verb].word, words);
     }
     uint64_t pause_ms = r->trouble == NO_WRITES ? PROBE_MS : COMPLAIN_AGAIN_MS;
     uv_timer_start(&r->probe_timer, on_probe_due, pause_ms, 0);
@@ -445,7 +472,7 @@ static void note_trouble(struct redis *r, enum trouble trouble, int verb, const 
 static void end_trouble(struct redis *r)
 {
     if (r->state == UP && r->trouble != NO_TROUBLE)
-        log_info("Redis at %s accepts all commands again", r->conf->name);
+        log_info("Redis at %s accepts all commands again", r->name);
     set_trouble(r, NO_TROUBLE);
 }
 
@@ -503,12 +530,22 @@ static void subscribe(struct redis *r)
         drop(r, UNAVAILABLE, "connection lost");
 }
 
+/* A node of a cluster that redirects a probe accepts commands. */
+static bool is_redirect(const struct redis *r, const char *error)
+{
+    bool in_cluster = r->front != NULL || (r->commands != NULL && r->commands->cluster != NULL);
+    size_t len = strcspn(error, " ");
+    return in_cluster && ((len == 5 && strncmp(error, "MOVED", len) == 0) ||
+                          (len == 3 && strncmp(error, "ASK", len) == 0) ||
+                          (len == 8 && strncmp(error, "TRYAGAIN", len) == 0));
+}
+
 /* Handles replies to probes after the handshake, too. */
 static void end_handshake_step(struct redis *r, int verb, const redisReply *reply)
 {
     if (reply == NULL)
         return; /* on_connected or on_disconnected has the reason */
-    if (reply->type == REDIS_REPLY_ERROR)
+    if (reply->type == REDIS_REPLY_ERROR && !is_redirect(r, reply->str))
         take_error(r, verb, reply->str);
     else if (verb == PROBE)
         end_trouble(r);
@@ -566,6 +603,16 @@ static void take_master(struct redis *r, const redisReply *reply)
     connect_to(r, CONNECTING, &r->server);
 }
 
+static void take_slots(struct redis *r, const redisReply *reply)
+{
+    if (reply == NULL || r->freed)
+        return;
+    if (reply->type == REDIS_REPLY_STRING)
+        cluster_learn(r->front->cluster, r, reply->str, (size_t)reply->len);
+    else
+        take_error(r, SLOTS_QUESTION, reply->type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
+}
+
 static struct redis_reply judge(struct redis *r, int verb, const redisReply *reply)
 {
     int type = reply ? reply->type : REDIS_REPLY_ERROR;
@@ -575,10 +622,42 @@ static struct redis_reply judge(struct redis *r, int verb, const redisReply *rep
         return (struct redis_reply){.result = REDIS_FOUND, .number = reply->integer};
     if (type == REDIS_REPLY_NIL)
         return (struct redis_reply){.result = REDIS_NOTHING};
+    if (reply != NULL && r->front != NULL && verb == REDIS_EVAL && strncmp(reply->str, "TRYAGAIN ", 9) == 0)
+        return (struct redis_reply){.result = REDIS_DIVIDED};
     stat_inc(STAT_REDIS_FAILURES);
-    if (reply != NULL && !r->freed)
+    if (reply == NULL || r->freed)
+        return (struct redis_reply){.result = REDIS_UNAVAILABLE};
+    if (type == REDIS_REPLY_ERROR && is_redirect(r, reply->str))
+        complain(r, verb, "a redirection that cannot be followed");
+    else
         take_error(r, verb, type == REDIS_REPLY_ERROR ? reply->str : "UNEXPECTED");
     return (struct redis_reply){.result = REDIS_UNAVAILABLE};
+}
+
+static void finish(struct redis *r, struct redis_command *command, const redisReply *reply)
+{
+    struct redis_reply result = judge(r, command->verb, reply);
+    if (reply != NULL)
+        series_observe(r->times[command->verb], (int64_t)(uv_hrtime() - command->sent_ns));
+    if (command->on_reply != NULL)
+        command->on_reply(command->user, &result);
+}
+
+/* Whether the cluster sends the command again. If it cannot, because the other node is unavailable, which is logged already,
+ * the command fails as if the connection were lost. */
+static bool is_sent_again(struct redis *r, struct redis_command *command, const redisReply **reply)
+{
+    if (r->front == NULL || r->freed)
+        return false;
+    if (*reply != NULL && (*reply)->type == REDIS_REPLY_ERROR) {
+        enum cluster_redirect redirect = cluster_redirect(r->front->cluster, command, r, (*reply)->str);
+        if (redirect == CLUSTER_SENT_AGAIN)
+            return true;
+        if (redirect == CLUSTER_TARGET_UNAVAILABLE)
+            *reply = NULL;
+    }
+    cluster_forget(r->front->cluster, command);
+    return false;
 }
 
 static void on_reply(redisAsyncContext *context, void *reply_, void *data)
@@ -591,33 +670,41 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
     r->late = false;
     if (!r->freed)
         set_timer(r);
-    if (command->verb == QUESTION) {
+    if (command->verb == QUESTION)
         take_master(r, reply);
-    } else if (command->verb >= REDIS_VERBS) {
+    else if (command->verb == SLOTS_QUESTION)
+        take_slots(r, reply);
+    else if (command->verb >= REDIS_VERBS)
         end_handshake_step(r, command->verb, reply);
-    } else {
-        struct redis_reply result = judge(r, command->verb, reply);
-        if (reply != NULL)
-            series_observe(r->times[command->verb], (int64_t)(uv_hrtime() - command->sent_ns));
-        if (command->on_reply != NULL)
-            command->on_reply(command->user, &result);
-    }
-    free(command);
+    else if (command->failed)
+        ;
+    else if (is_sent_again(r, command, &reply))
+        return;
+    else
+        finish(r, command, reply);
+    redis_command_free(command);
+}
+
+/* Sends a command, or a redirected command again; the caller frees it if that fails. */
+static bool transmit(struct redis *r, struct redis_command *command, int argc, const char **argv)
+{
+    if (redisAsyncCommandArgv(r->context, on_reply, command, argc, argv, NULL) != REDIS_OK)
+        return false;
+    command->redis = r;
+    DL_APPEND(r->commands_sent, command);
+    set_timer(r);
+    return true;
 }
 
 static struct redis_command *send_command(struct redis *r, int verb, int64_t timeout_ms, int argc,
                                           const char **argv)
 {
     struct redis_command *command = xcalloc(1, sizeof(*command));
-    *command = (struct redis_command){
-        .redis = r, .verb = verb, .deadline_ms = uv_now(r->loop) + (uint64_t)timeout_ms};
-    if (redisAsyncCommandArgv(r->context, on_reply, command, argc, argv, NULL) != REDIS_OK) {
-        free(command);
-        return NULL;
-    }
-    DL_APPEND(r->commands_sent, command);
-    set_timer(r);
-    return command;
+    *command = (struct redis_command){.verb = verb, .deadline_ms = uv_now(r->loop) + (uint64_t)timeout_ms};
+    if (transmit(r, command, argc, argv))
+        return command;
+    free(command);
+    return NULL;
 }
 
 static bool is_usable(const struct redis *r)
@@ -625,18 +712,36 @@ static bool is_usable(const struct redis *r)
     return r->context != NULL && (r->state == UP || (r->state == CONNECTING && r->first_attempt));
 }
 
+/* Of the words, the verb included, that which is the key. */
+static int key_index(int verb)
+{
+    return verb == REDIS_EVAL ? 3 : 1;
+}
+
+static void keep_words(struct redis_command *command, int argc, const char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        command->argv[i] = xstrdup(argv[i]);
+    command->argc = argc;
+    command->give_up_ms = command->deadline_ms;
+}
+
 struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const char *const words[],
                                  redis_callback *on_reply_, void *user)
 {
-    const char *argv[WORDS_MAX] = {verbs[verb].word};
+    const char *argv[REDIS_WORDS_MAX] = {verbs[verb].word};
     int argc = 1;
-    if (!is_usable(r))
-        return NULL;
-    for (; words[argc - 1] != NULL && argc < WORDS_MAX; argc++)
+    for (; words[argc - 1] != NULL && argc < REDIS_WORDS_MAX; argc++)
         argv[argc] = words[argc - 1];
+    if (r->cluster != NULL)
+        r = cluster_route(r->cluster, argv[key_index(verb)]);
+    if (r == NULL || !is_usable(r))
+        return NULL;
     struct redis_command *command = send_command(r, verb, r->conf->timeout_ms, argc, argv);
     if (command == NULL)
         return NULL;
+    if (r->front != NULL)
+        keep_words(command, argc, argv);
     command->on_reply = on_reply_;
     command->user = user;
     command->sent_ns = uv_hrtime();
@@ -653,7 +758,82 @@ void redis_cancel(struct redis_command **command)
 
 bool redis_is_busy(const struct redis *r)
 {
-    return r->commands_sent != NULL;
+    return r->cluster != NULL ? cluster_is_busy(r->cluster) : r->commands_sent != NULL;
+}
+
+/* ---- nodes of a cluster ---- */
+
+const struct endpoint *redis_node_server(const struct redis *node)
+{
+    return &node->server;
+}
+
+bool redis_node_is_up(const struct redis *node)
+{
+    return node->state == UP;
+}
+
+bool redis_node_is_missed(const struct redis *node)
+{
+    return node->reason[0] != '\0';
+}
+
+bool redis_node_is_usable(const struct redis *node)
+{
+    return is_usable(node);
+}
+
+bool redis_node_is_busy(const struct redis *node)
+{
+    return node->commands_sent != NULL;
+}
+
+int redis_node_trouble(const struct redis *node)
+{
+    return node->trouble;
+}
+
+bool redis_node_send_question(struct redis *node)
+{
+    const char *words[] = {"CLUSTER", "NODES"};
+    return send_command(node, SLOTS_QUESTION, CONNECT_MAX_MS, NELEMS(words), words) != NULL;
+}
+
+/* The connection has all of the time-out for its reply: a command that has little time left does not end it. */
+bool redis_node_send(struct redis *node, struct redis_command *command, bool asking)
+{
+    const char *prefix = verbs[ASKING_PREFIX].word;
+    if (!is_usable(node) ||
+        (asking && send_command(node, ASKING_PREFIX, node->conf->timeout_ms, 1, &prefix) == NULL))
+        return false;
+    command->deadline_ms = uv_now(node->loop) + (uint64_t)node->conf->timeout_ms;
+    return transmit(node, command, command->argc, (const char **)command->argv);
+}
+
+void redis_command_fail(struct redis_command *command)
+{
+    redis_callback *on_reply_ = command->on_reply;
+    stat_inc(STAT_REDIS_FAILURES);
+    command->on_reply = NULL;
+    command->failed = true;
+    if (on_reply_ != NULL)
+        on_reply_(command->user, &(struct redis_reply){.result = REDIS_UNAVAILABLE});
+}
+
+void redis_command_free(struct redis_command *command)
+{
+    for (int i = 0; i < command->argc; i++)
+        free(command->argv[i]);
+    free(command);
+}
+
+void redis_check_listener(struct redis *front)
+{
+    struct redis *listener = front->listener;
+    if (listener == NULL || listener->context == NULL || !cluster_has_left(front->cluster, &listener->server))
+        return;
+    drop(listener, UNAVAILABLE, "its node is unavailable, or has no slots");
+    uv_timer_start(&listener->timer, on_timer, 0, 0);
 }
 
 /* ---- connecting ---- */
@@ -661,7 +841,8 @@ bool redis_is_busy(const struct redis *r)
 /* The key never exists, because XX only replaces a value. */
 static bool send_probe(struct redis *r, int64_t timeout_ms)
 {
-    char *key = xasprintf("%s#probe", r->conf->prefix);
+    char *key =
+        r->front != NULL ? cluster_probe_key(r->front->cluster, r) : xasprintf("%s#probe", r->conf->prefix);
     bool sent = send_command(r, PROBE, timeout_ms, 4, (const char *[]){"SET", key, "1", "XX"}) != NULL;
     free(key);
     return sent;
@@ -753,33 +934,65 @@ static void connect_now(struct redis *r)
     bool follows = r->commands != NULL && !r->announces && r->commands->state == UP;
     if (has_sentinels(r) && !follows)
         return connect_to(r, ASKING, &r->conf->endpoints[r->sentinel]);
-    r->server = follows ? r->commands->server : r->conf->endpoints[0];
+    if (r->commands != NULL && r->commands->cluster != NULL)
+        r->server = cluster_next_server(r->commands->cluster, &r->server);
+    else if (r->front == NULL)
+        r->server = follows ? r->commands->server : r->conf->endpoints[0];
     connect_to(r, CONNECTING, &r->server);
 }
 
-static struct redis *begin(uv_loop_t *loop, struct redis facts)
+static struct redis *prepare_state(uv_loop_t *loop, struct redis facts)
 {
     struct redis *r = xcalloc(1, sizeof(*r));
+    bool failover = has_sentinels(&facts) || facts.conf->cluster;
     *r = facts;
     r->loop = loop;
+    r->name = facts.name != NULL ? facts.name : xstrdup(r->conf->name != NULL ? r->conf->name : "");
     r->pause = (struct backoff){.first_ms = PAUSE_FIRST_MS,
-                                .max_ms = has_sentinels(r) ? PAUSE_MAX_SENTINEL_MS : PAUSE_MAX_MS};
+                                .max_ms = failover ? PAUSE_MAX_FAILOVER_MS : PAUSE_MAX_MS};
     r->errors.again_ms = COMPLAIN_AGAIN_MS;
     for (size_t i = 0; i < REDIS_VERBS; i++)
         r->times[i] = stat_series(FAMILY_REDIS_TIME, "command", verbs[i].label);
     uv_timer_init(loop, &r->timer);
     uv_timer_init(loop, &r->probe_timer);
     r->timer.data = r->probe_timer.data = r;
+    return r;
+}
+
+static struct redis *begin(uv_loop_t *loop, struct redis facts)
+{
+    struct redis *r = prepare_state(loop, facts);
     bool can_log_in = r->conf->password.path == NULL || r->conf->password.text != NULL;
     if (r->conf->name != NULL && can_log_in)
         connect_now(r);
     return r;
 }
 
+static struct redis *begin_cluster(uv_loop_t *loop, const struct conf_redis *conf)
+{
+    struct redis *front = prepare_state(loop, (struct redis){.conf = conf});
+    front->cluster = cluster_new(loop, conf, front);
+    cluster_start(front->cluster);
+    return front;
+}
+
 struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
 {
     stat_set(STAT_REDIS_WANTED, conf->name != NULL);
-    return begin(loop, (struct redis){.conf = conf, .first_attempt = true});
+    return conf->cluster ? begin_cluster(loop, conf)
+                         : begin(loop, (struct redis){.conf = conf, .first_attempt = true});
+}
+
+struct redis *redis_node_new(uv_loop_t *loop, const struct conf_redis *conf, struct redis *front,
+                             const struct endpoint *server)
+{
+    const char *form = strchr(server->host, ':') ? "[%s]:%d (cluster node)" : "%s:%d (cluster node)";
+    return begin(loop, (struct redis){.conf = conf,
+                                      .front = front,
+                                      .server = *server,
+                                      .is_hidden = cluster_size(front->cluster) >= SHOWN_MAX,
+                                      .name = xasprintf(form, server->host, server->port),
+                                      .first_attempt = true});
 }
 
 static void on_announcement(void *ctx, const char *text)
@@ -813,6 +1026,7 @@ struct redis *redis_subscribe(struct redis *first, const char *channel, redis_me
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct redis *r = handle->data;
+    free(r->name);
     close_and_free((uv_handle_t *)&r->probe_timer, r);
 }
 
@@ -828,9 +1042,18 @@ void redis_free(struct redis *r)
     redis_free(r->announcer);
     if (r->commands != NULL && !r->announces)
         r->commands->listener = NULL;
+    cluster_free(r->cluster);
     redisAsyncContext *context = r->context;
     r->context = NULL;
     if (context != NULL)
         redisAsyncFree(context);
     uv_close((uv_handle_t *)&r->timer, on_timer_closed);
+}
+
+void redis_node_free(struct redis *node)
+{
+    set_trouble(node, NO_TROUBLE);
+    if (node->state == UP)
+        set_up(node, 0);
+    redis_free(node);
 }

@@ -1,4 +1,5 @@
 /* redis: commands and subscriptions, on top of hiredis. Every command ends within the configured time-out.
+ * With a Redis Cluster, the keys of one command share a hash tag.
  *
  * Redis is optional at run time: while it is unavailable, no command is sent, and the reason is logged once.
  * A time-out closes the connection, because replies are matched to commands only by their order. Reconnection
@@ -11,15 +12,16 @@
 
 #include "config/conf.h"
 
-struct redis;         /* one connection */
+struct redis;         /* one connection, or those to the nodes of a cluster */
 struct redis_command; /* one command under way */
 
 enum redis_verb { REDIS_GET, REDIS_PTTL, REDIS_SET, REDIS_EVAL, REDIS_VERBS };
 
 enum redis_result {
-    REDIS_FOUND,      /* a value, a number, "OK" */
-    REDIS_NOTHING,    /* no such key; SET NX found the key set */
-    REDIS_UNAVAILABLE /* no reply in time, or an error: nothing is known about the key */
+    REDIS_FOUND,       /* a value, a number, "OK" */
+    REDIS_NOTHING,     /* no such key; SET NX found the key set */
+    REDIS_UNAVAILABLE, /* no reply in time, or an error: nothing is known about the key */
+    REDIS_DIVIDED /* a cluster is moving the keys of an EVAL to another node, and has them on both: nothing was done */
 };
 
 struct redis_reply {

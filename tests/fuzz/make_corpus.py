@@ -22,6 +22,12 @@ TEAMS = b"""{"web": {"token_sha256": ["%s"], "providers": ["sora"], "origins": [
   "link_secret_file": "s", "old_link_secret_file": "s", "link_secrets": {"2026-01": "s"},
   "queries_per_minute": 600, "watchers": 20}}""" % (32 * b"9f")
 LINK = b"wait=30&team=web&exp=1767225600&kid=2026-01&sig=" + 32 * b"9f"
+REDIRECTS = ["MOVED 16383 127.0.0.1:6381", "ASK 0 2001:db8::1:6381", "MOVED 1 :6381", "TRYAGAIN x", "CLUSTERDOWN x"]
+NODES = """0123abcd 10.0.0.1:7001@17001,redis-1.example master - 0 1426238316232 2 connected 0-5460 [93-<-deadbeef]
+4567cdef 2001:db8::2:7002@17002 master - 0 1426238316232 2 connected 5461 5463-16383
+89abcdef :7005@17005 myself,master - 0 0 3 connected 5462
+cdef0123 10.0.0.4:7004@17004 slave 0123abcd 0 1 3 connected
+"""
 URLS = ["https://x/a.mp4?" + query for query in (
     "se=2025-01-14T16%3A15%3A46Z&ske=2025-01-15T16%3A15%3A46Z", "X-Amz-Date=20250114T151546Z&X-Amz-Expires=3600",
     "X-Tos-Date=20250114T151546Z&X-Tos-Expires=3600", "x-oss-date=20250114T151546Z&x-oss-expires=3600",
@@ -39,6 +45,7 @@ def main(folder: Path) -> None:
                          fastcgi.request(fastcgi.task_params("/x", "POST", HTTP_X="y" * 300), b"body")],
         "fuzz_snapshot": snapshots(),
         "fuzz_expiry": [url.encode() for url in URLS],
+        "fuzz_redis_slots": [*(b"\0" + text.encode() for text in REDIRECTS), b"\1" + NODES.encode()],
         "fuzz_teams": [b"\0" + TEAMS, b"\1" + LINK, b"\1tasks=sora/a%2Csora/b,sora/x&" + LINK],
         "fuzz_conf": [CONFIGURATION + b"\0" + as_p(path.read_text(), path.stem) for path in providers],
     }.items():

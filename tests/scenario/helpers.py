@@ -296,12 +296,14 @@ def rejecting_writes(stack, error):
             stack.redis.cli(*shlex.split(command))
 
 
-def use_documented_rights(stack, **redis) -> None:
-    """The daemon's user in Redis has the rights of the manual's ACL line, and no others."""
+def use_documented_rights(stack, cluster=(), **redis) -> None:
+    """The daemon's user in Redis, or in these nodes, has the rights of the manual's ACL line, and no others."""
     page = (ROOT / "conf" / "man" / "taskproxy.8").read_text()
     words = re.search(r"^ACL SETUSER (.*?)\n\.EE", page, re.MULTILINE | re.DOTALL)[1]
     name, *rules = words.replace("\\-", "-").replace("\\e\n", " ").replace("PASSWORD", "the-proxys-password").split()
-    assert stack.redis.cli("ACL", "SETUSER", name, *rules) == "OK"
+    rules += re.search(r'^\.BR "(\+cluster.*?)"', page, re.MULTILINE)[1].split() if cluster else []
+    for server in cluster or [stack.redis]:
+        assert server.cli("ACL", "SETUSER", name, *rules) == "OK"
     stack.write_key("the-proxys-password", file=stack.folder / "redis-password")
     stack.configure(redis={"username": name, "password_file": "redis-password", **redis})
 

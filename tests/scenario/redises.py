@@ -1,7 +1,9 @@
-"""Redis servers on TCP ports, with or without TLS, and the Sentinels that watch them, for the tests of Redis beyond one server."""
+"""Redis servers on TCP ports, with or without TLS, the Sentinels that watch them, and clusters, for the tests of Redis beyond one server."""
 
+import binascii
 import contextlib
 import os
+import re
 import subprocess
 
 from parts import PATIENCE, Process, wait_until
@@ -10,6 +12,7 @@ from sharing import wait_hearing
 from standin import authority
 
 MASTER = "mymaster"
+SLOTS = 16384  # of a cluster
 # Valkey is the same to taskproxy; REDIS_SERVER=valkey-server runs these tests with it.
 SERVER = os.environ.get("REDIS_SERVER") or "redis-server"
 HAS_TLS = subprocess.run(["pkg-config", "--exists", "hiredis_ssl"]).returncode == 0
@@ -100,6 +103,99 @@ class Sentinel(Server):
     def facts(self) -> dict:
         words = self.cli("SENTINEL", "master", MASTER).split("\n")
         return dict(zip(words[::2], words[1::2], strict=False))
+
+
+class Node(Server):
+    """A member of a cluster."""
+
+    def __init__(self, stack, name: str, tls: Certificates | None):
+        super().__init__(stack, name, tls)
+        self.bus = Port()
+
+    def start(self, *options) -> None:
+        self.options = options
+        super().start("--cluster-enabled", "yes", "--cluster-config-file", f"{self.name}.nodes", "--cluster-port",
+                      self.bus.number, *options)
+
+    def stop(self) -> None:
+        super().stop()
+        self.bus.close()
+
+    def restart(self) -> None:
+        """With the slots that it had."""
+        self.start(*self.options)
+
+    @property
+    def id(self) -> str:
+        return self.cli("CLUSTER", "MYID")
+
+    def has(self, key: str) -> bool:
+        return self.cli("EXISTS", key) == "1"
+
+    def is_master(self) -> bool:
+        return self.cli("ROLE").startswith("master")
+
+    def calls(self, command: str) -> int:
+        """How often the server has executed the command."""
+        found = re.search(rf"cmdstat_{command}:calls=(\d+)", self.cli("INFO", "commandstats"))
+        return int(found[1]) if found else 0
+
+
+def slot_of(key: str) -> int:
+    """Of a key with a hash tag."""
+    return binascii.crc_hqx(key.partition("{")[2].partition("}")[0].encode(), 0) % SLOTS
+
+
+class Cluster:
+    """Three masters, which share the slots evenly, and a replica of each."""
+
+    RANGES = ((0, 5460), (5461, 10922), (10923, SLOTS - 1))
+
+    def __init__(self, stack, tls: Certificates | None):
+        self.nodes = [Node(stack, f"node-{i}", tls) for i in range(6)]
+        self.masters, self.replicas = self.nodes[:3], self.nodes[3:]
+
+    def start(self, *options) -> None:
+        for node in self.nodes:
+            node.start("--cluster-replica-validity-factor", 0, *options)
+        first = self.nodes[0]
+        for epoch, node in enumerate(self.nodes, 1):
+            node.cli("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+            assert first.cli("CLUSTER", "MEET", "127.0.0.1", node.port.number, node.bus.number) == "OK"
+        for master, slots in zip(self.masters, self.RANGES, strict=True):
+            assert master.cli("CLUSTER", "ADDSLOTSRANGE", *slots) == "OK"
+        wait_until(lambda: all(node.cli("CLUSTER", "NODES").count(" connected") == 6 for node in self.nodes),
+                   3 * PATIENCE, "nodes that know each other")
+        for master, replica in zip(self.masters, self.replicas, strict=True):
+            assert replica.cli("CLUSTER", "REPLICATE", master.id) == "OK"
+        self.wait_whole()
+
+    def wait_whole(self) -> None:
+        """Until each node knows owners of all slots, and each master has a replica."""
+        def whole():
+            ok = all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in self.nodes)
+            masters = [node for node in self.nodes if node.is_master()]
+            return ok and len(masters) == 3 and all("state=online" in node.cli("INFO", "replication") for node in masters)
+        wait_until(whole, 6 * PATIENCE, "three masters, each with a replica")
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def owner(self, key: str) -> Node:
+        """The master that has the key's slot; in the cluster as it was started."""
+        slot = slot_of(key)
+        return next(m for m, (first, last) in zip(self.masters, self.RANGES, strict=True) if first <= slot <= last)
+
+
+@contextlib.contextmanager
+def clustered(stack, *options, tls: Certificates | None = None):
+    cluster = Cluster(stack, tls)
+    try:
+        cluster.start(*options)
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 class Guarded:

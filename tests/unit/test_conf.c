@@ -405,6 +405,19 @@ TEST(every_error_has_its_exact_message)
          AT("/redis/sentinels/0") "the connection to another host would not be encrypted; configure "
                                   "\"tls\", or, if the network between the hosts is trusted, set "
                                   "\"plaintext\": true"},
+        {"{" GOOD ",\"redis\":{\"cluster\":true,\"master_name\":\"m\",\"sentinels\":[\"127.0.0.1:1\"]}}",
+         AT("/redis/cluster") "cannot be combined with sentinels; needs \"address\", the IP:PORT of any "
+                              "node"},
+        {"{" GOOD ",\"redis\":{\"cluster\":1,\"address\":\"127.0.0.1:1\"}}",
+         AT("/redis/cluster") "must be true or false"},
+        {"{" GOOD ",\"redis\":{\"cluster\":true,\"address\":\"unix:/s\"}}",
+         AT("/redis/address") "must be IP:PORT; host names are not supported, because resolving them would "
+                              "block"},
+        {"{" GOOD ",\"redis\":{\"cluster\":true,\"address\":\"127.0.0.1:1\",\"database\":1}}",
+         AT("/redis/database") "must be 0, because a Redis Cluster has no other database"},
+        {"{" GOOD ",\"redis\":{\"cluster\":true,\"address\":\"127.0.0.1:1\",\"prefix\":\"{t}:\"}}",
+         AT("/redis/prefix") "must not contain \"{\" or \"}\", which in a Redis Cluster choose the node that "
+                             "has the key"},
         {"{" GOOD ",\"redis\":{\"address\":\"unix:/s\",\"tls\":{\"ca_file\":\"ca\"}}}",
          AT("/redis/tls") "is for IP:PORT, not for a UNIX socket"},
         {"{" GOOD ",\"redis\":{" TLS(",\"server_name\":\"a b\"") "}}",

@@ -1,0 +1,235 @@
+"""Redis Cluster: workers learn which node has which slots, and follow keys to other nodes.
+
+The failovers take half a minute, so `make test` leaves them to `make test-hard`.
+"""
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+
+import pytest
+
+from helpers import use_documented_rights
+from redises import Certificates, Server, clustered, slot_of, with_tls
+from sharing import ask, wait_hearing
+
+TIMEOUT_S, MARGIN_S = 2, 1.5  # of Redis; for everything else that a request needs on a busy machine
+
+
+def key_of(task) -> str:
+    """The braces are the hash tag, which the lease shares."""
+    return f"taskproxy:{{main:sora:{task}}}"
+
+
+def servers_in_use(stack) -> set:
+    return {server["address"] for server in stack.get("/status").json()["now"]["redis_servers"] if server["workers"] == 2}
+
+
+def wait_uses(stack, nodes) -> None:
+    """Until all workers are connected to these nodes, and to no other."""
+    stack.wait_until(lambda: servers_in_use(stack) == {node.address for node in nodes}, 60, "connections to the masters")
+    wait_hearing(stack)
+
+
+@contextlib.contextmanager
+def proxied(make_stack, seed, *options, tls=False, **redis):
+    """A cluster, and a daemon that knows the address of this node."""
+    stack = make_stack(daemon=False, nginx=False)
+    certificates = Certificates(stack) if tls else None
+    if tls:
+        redis["tls"] = certificates.for_daemon
+    with clustered(stack, *options, tls=certificates) as cluster:
+        use_documented_rights(stack, cluster.nodes, address=cluster.nodes[seed].address, cluster=True, **redis)
+        stack.daemon.start()
+        stack.nginx.start()
+        wait_uses(stack, cluster.masters)
+        yield stack, cluster
+
+
+def one_task_per_node(cluster) -> list:
+    found = {}
+    for number in range(200):
+        found.setdefault(cluster.owner(key_of(f"task_{number}")), f"task_{number}")
+    return [found[node] for node in cluster.masters]
+
+
+def assert_one_query(stack, task) -> None:
+    """A request at each worker; the second one waits for the notification of the first."""
+    refused = stack.metric("leases_refused_total")
+    with stack.standin.hold(task) as barrier:
+        asks = [ask(stack, 0, task)]
+        barrier.wait_arrived(1)
+        asks += [ask(stack, 1, task)]
+        stack.wait_metric("leases_refused_total", refused + 1)
+    assert [answer.result().status for answer in asks] == [200, 200]
+    assert stack.standin.count(task) == 1
+
+
+def test_results_are_shared_through_the_nodes_that_have_their_slots(make_stack):
+    with proxied(make_stack, seed=5) as (stack, cluster):  # a replica knows the masters, too
+        stack.standin.switch(state="SUCCESS")
+        tasks = one_task_per_node(cluster)
+        for node, task in zip(cluster.masters, tasks, strict=True):
+            assert_one_query(stack, task)
+            stack.wait_until(lambda node=node, task=task: node.has(key_of(task)), what=f"{task} in {node.name}")
+        stack.daemon.stop()
+        stack.daemon.start()
+        wait_uses(stack, cluster.masters)
+        for task in tasks:
+            assert stack.task(task).status == 200
+            assert stack.standin.count(task) == 1
+        assert stack.metric("redis_failures_total") == 0
+        assert "Redis" not in stack.daemon.log()
+
+
+@with_tls
+def test_nodes_are_connected_with_tls(make_stack):
+    with proxied(make_stack, 0, "--tls-cluster", "yes", tls=True) as (stack, cluster):
+        for task in one_task_per_node(cluster):
+            assert_one_query(stack, task)
+
+
+def move_keys(source, target, slot) -> None:
+    """Until the source has none, because clients go on storing some."""
+    while names := source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100).split():
+        assert source.cli("MIGRATE", "127.0.0.1", target.port.number, "", 0, 5000, "KEYS", *names) in ("OK", "NOKEY")
+
+
+class Polling:
+    """Clients that poll tasks without pause, half of them at each worker."""
+
+    def __init__(self, stack, tasks):
+        self.stack, self.tasks, self.failures, self.slowest = stack, tasks, [], 0.0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._poll, args=(worker,)) for worker in (0, 1) * 2]
+
+    def _poll(self, worker) -> None:
+        while not self._stop.is_set():
+            for task in self.tasks:
+                began = time.monotonic()
+                answer = self.stack.ask_worker(f"/sora/v1/videos/{task}", worker)
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                if answer.status != 200:
+                    self.failures.append((answer.status, answer.body))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def tasks_in_slot(slot, prefix, count) -> list:
+    names = (f"{prefix}{number}" for number in itertools.count())
+    return list(itertools.islice((name for name in names if slot_of(key_of(name)) == slot), count))
+
+
+def test_slot_is_moved_while_clients_poll(make_stack):
+    with proxied(make_stack, seed=0) as (stack, cluster):
+        source, target = cluster.masters[:2]
+        slot = 100
+        old, new, last = (tasks_in_slot(slot, prefix, 3) for prefix in ("old", "new", "last"))
+        for task in old:
+            assert source.cli("CLUSTER", "KEYSLOT", key_of(task)) == str(slot)
+            assert stack.task(task).status == 200
+            stack.wait_until(lambda task=task: source.has(key_of(task)), what=f"{task} in the source")
+
+        with Polling(stack, old) as polling:
+            assert target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) == "OK"
+            assert source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) == "OK"
+            for task in new:  # ASK: the source has no such key
+                assert_one_query(stack, task)
+                assert source.cli("EXISTS", key_of(task)).startswith("ASK")
+            assert target.calls("asking") > 0
+            move_keys(source, target, slot)
+            assert target.cli("CLUSTER", "SETSLOT", slot, "NODE", target.id) == "OK"
+            assert source.cli("CLUSTER", "SETSLOT", slot, "NODE", target.id) == "OK"
+            for task in last:  # MOVED, once
+                assert_one_query(stack, task)
+                assert target.has(key_of(task))
+        assert polling.failures == []
+        assert polling.slowest < TIMEOUT_S + MARGIN_S
+        assert stack.metric("redis_failures_total") == 0
+        assert "rejected" not in stack.daemon.log()
+
+
+def wait_replaced(stack, cluster, lost) -> None:
+    """Until the workers use the replica that was promoted."""
+    others = [node for node in cluster.nodes if node is not lost]
+    stack.wait_until(lambda: sum(node.is_master() for node in others) == 3, 60, "three masters")
+    wait_uses(stack, [node for node in others if node.is_master()])
+
+
+def assert_failover_costs_no_request_more_than_the_timeout(make_stack, lose) -> None:
+    """The workers are subscribed to the master that is lost, because they know its address."""
+    with proxied(make_stack, 0, "--cluster-node-timeout", 1500, timeout=f"{TIMEOUT_S}s") as (stack, cluster):
+        lost = cluster.masters[0]
+        tasks = one_task_per_node(cluster)
+        with Polling(stack, tasks) as polling:
+            stack.wait_metric("redis_commands_total", 20)
+            lose(lost)
+            wait_replaced(stack, cluster, lost)
+        assert polling.failures == []
+        assert polling.slowest < TIMEOUT_S + MARGIN_S
+        replacement = next(node for node in cluster.replicas if node.is_master())
+        stack.standin.switch(state="SUCCESS")
+        for number in range(100):
+            task = f"after_{number}"
+            if cluster.owner(key_of(task)) is lost:
+                assert_one_query(stack, task)
+                stack.wait_until(lambda task=task: replacement.has(key_of(task)), what=f"{task} in {replacement.name}")
+        assert f"Redis at {lost.address} (cluster node) is unavailable" in stack.daemon.log()
+        stack.wait_log(f"(cluster): other nodes have the slots of {lost.address}", 60)
+        assert "connection rejected" not in stack.daemon.log()
+
+
+def killed_master_is_replaced(make_stack):
+    assert_failover_costs_no_request_more_than_the_timeout(make_stack, lambda node: node.kill())
+
+
+def frozen_master_is_replaced(make_stack):
+    assert_failover_costs_no_request_more_than_the_timeout(make_stack, lambda node: node.freeze())
+
+
+if os.environ.get("FAILOVERS"):
+    test_killed_master_is_replaced = killed_master_is_replaced
+    test_frozen_master_is_replaced = frozen_master_is_replaced
+
+
+@pytest.mark.problem("A node of a Redis Cluster is lost")
+def test_lost_node_costs_only_what_is_in_its_slots(make_stack):
+    with proxied(make_stack, seed=0) as (stack, cluster):
+        lost = cluster.masters[1]
+        tasks = one_task_per_node(cluster)
+        lost.kill()  # for less time than until the promotion of its replica
+        stack.wait_log("(cluster): 5462 of 16384 slots have no node that can be reached")
+        assert stack.metric("redis_up") == 0
+        stack.standin.switch(state="SUCCESS")
+        assert [stack.task(task).status for task in tasks] == [200] * 3
+        for task in (tasks[0], tasks[2]):
+            stack.wait_until(lambda task=task: cluster.owner(key_of(task)).has(key_of(task)), what=f"{task} in Redis")
+        lost.restart()
+        stack.wait_log("(cluster) serves all slots again", 60)
+        wait_hearing(stack)
+        assert_one_query(stack, next(name for name in map("later_{}".format, itertools.count())
+                                     if cluster.owner(key_of(name)) is lost))
+
+
+@pytest.mark.problem("The address is that of no cluster")
+def test_server_without_cluster_support_is_logged(make_stack):
+    stack = make_stack(daemon=False, nginx=False)
+    server = Server(stack, "redis-alone")
+    server.start()
+    stack.configure(redis={"address": server.address, "cluster": True})
+    stack.daemon.start()
+    stack.nginx.start()
+    stack.wait_log(f"Redis at {server.address} (cluster node) is unavailable: connection rejected: no cluster")
+    assert stack.task("t").status == 200
+    assert stack.metric("redis_up") == 0
+    server.stop()
