@@ -308,11 +308,11 @@ static int64_t ttl_of(const struct lease *s, const struct snapshot *snapshot)
                                         : s->conf->cache.stale_for_ms;
 }
 
-/* The arguments of publish_script. */
+/* The arguments of publish_script. They outlive the lease, because Redis may reply after that is freed. */
 struct publication {
-    struct lease *lease; /* (ref) */
-    char *lease_key, *key, *message;
-    char *value; /* NULL: there is no snapshot to store */
+    struct redis *redis; /* (ref) */
+    char *lease_key, *key, *channel, *message;
+    struct buf value; /* failed or empty: there is no snapshot to store */
     char token[sizeof(((struct lease_lookup *)0)->token)];
     char ttl[24];
 };
@@ -321,58 +321,61 @@ static void publication_free(struct publication *p)
 {
     free(p->lease_key);
     free(p->key);
+    free(p->channel);
     free(p->message);
-    free(p->value);
+    buf_done(&p->value);
     free(p);
 }
 
-/* A Redis Cluster that moves the slot rejects scripts with two keys, but not commands with one. Unlike the script, the first
- * command also stores the snapshot of a worker that has lost its lease within this moment. */
+static const char *stored_value(const struct publication *p)
+{
+    return p->value.failed ? NULL : p->value.data;
+}
+
+/* A Redis Cluster that moves the slot rejects scripts with two keys, but not commands with one. Unlike the script, the
+ * first command also stores the snapshot of a worker that has lost its lease within this moment. */
 static void on_published(void *user, const struct redis_reply *reply)
 {
     struct publication *p = user;
-    struct redis *redis = p->lease->redis;
-    const char *const set[] = {p->key, p->value, "PX", p->ttl, NULL};
-    const char *const release[] = {publish_script,    "1",        p->lease_key, p->token,
-                                   p->lease->channel, p->message, NULL};
-    if (reply->result == REDIS_DIVIDED && p->value != NULL)
-        redis_send(redis, REDIS_SET, set, NULL, NULL);
+    const char *const set[] = {p->key, stored_value(p), "PX", p->ttl, NULL};
+    const char *const release[] = {publish_script, "1", p->lease_key, p->token, p->channel, p->message, NULL};
+    if (reply->result == REDIS_DIVIDED && stored_value(p) != NULL)
+        redis_send(p->redis, REDIS_SET, set, NULL, NULL);
     if (reply->result == REDIS_DIVIDED)
-        redis_send(redis, REDIS_EVAL, release, NULL, NULL);
+        redis_send(p->redis, REDIS_EVAL, release, NULL, NULL);
     publication_free(p);
 }
 
 static void send_publication(struct publication *p)
 {
-    const char *const words[] = {publish_script,    "2",        p->lease_key, p->key, p->token,
-                                 p->lease->channel, p->message, p->value,     p->ttl, NULL};
-    if (redis_send(p->lease->redis, REDIS_EVAL, words, on_published, p) == NULL)
+    /* A NULL ends the arguments. */
+    const char *const words[] = {publish_script, "2",        p->lease_key,    p->key, p->token,
+                                 p->channel,     p->message, stored_value(p), p->ttl, NULL};
+    if (redis_send(p->redis, REDIS_EVAL, words, on_published, p) == NULL)
         publication_free(p);
 }
 
 void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot, enum problem problem,
                    int64_t retry_after_ms)
 {
-    struct lease *s = lookup->lease;
-    struct buf value;
+    const struct lease *s = lookup->lease;
     if (!let_go(lookup))
         return;
     int64_t ttl_ms = ttl_of(s, snapshot);
-    buf_init(&value, VALUE_MAX);
-    if (ttl_ms > 0)
-        snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &value);
     struct publication *p = xcalloc(1, sizeof(*p));
-    p->lease = s;
+    buf_init(&p->value, VALUE_MAX);
+    if (ttl_ms > 0)
+        snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &p->value);
+    p->redis = s->redis;
     p->key = key_of(s, lookup->task, "");
     p->lease_key = key_of(s, lookup->task, "#lease");
-    p->value = value.failed || value.data == NULL ? NULL : xstrdup(value.data);
-    const char *code = p->value || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
+    p->channel = xstrdup(s->channel);
+    const char *code = stored_value(p) || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
     p->message =
         xasprintf("%s %s %lld %s%s", s->sender, code, (long long)retry_after_ms, s->scope, lookup->task->key);
     memcpy(p->token, lookup->token, sizeof(p->token));
     snprintf(p->ttl, sizeof(p->ttl), "%lld", (long long)ttl_ms);
     send_publication(p);
-    buf_done(&value);
 }
 
 void lease_remove(struct lease *s, const struct task *task)

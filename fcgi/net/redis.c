@@ -129,6 +129,8 @@ struct redis {
     struct log_once errors;      /* the verbs and first words of error replies */
     bool late;                   /* a deadline has passed; Redis has one more chance */
     bool freed;
+    bool announces;          /* it is the announcer */
+    bool is_hidden;          /* a node of a cluster without a metric of its own */
     uv_timer_t timer;        /* DOWN: the pause; else the deadline of the first command */
     uv_timer_t probe_timer;  /* UP, with trouble: the next probe */
     struct redis *listener;  /* (ref) the connection subscribed to notifications, or NULL */
@@ -136,11 +138,9 @@ struct redis {
 
     struct redis_cluster *cluster; /* of a front: the nodes; else NULL */
     struct redis *front;           /* (ref) of a node of a cluster; else NULL */
-    bool is_hidden;                /* a node without a metric of its own */
 
     /* Of a subscribed connection: */
     struct redis *commands; /* (ref) the connection for commands; NULL: this is that connection */
-    bool announces;         /* it is the announcer */
     const char *channel;    /* (ref) */
     redis_message *on_message;
     void *ctx;

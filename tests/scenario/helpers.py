@@ -296,13 +296,13 @@ def rejecting_writes(stack, error):
             stack.redis.cli(*shlex.split(command))
 
 
-def use_documented_rights(stack, cluster=(), **redis) -> None:
+def use_documented_rights(stack, nodes=(), **redis) -> None:
     """The daemon's user in Redis, or in these nodes, has the rights of the manual's ACL line, and no others."""
     page = (ROOT / "conf" / "man" / "taskproxy.8").read_text()
     words = re.search(r"^ACL SETUSER (.*?)\n\.EE", page, re.MULTILINE | re.DOTALL)[1]
     name, *rules = words.replace("\\-", "-").replace("\\e\n", " ").replace("PASSWORD", "the-proxys-password").split()
-    rules += re.search(r'^\.BR "(\+cluster.*?)"', page, re.MULTILINE)[1].split() if cluster else []
-    for server in cluster or [stack.redis]:
+    rules += re.search(r'^\.BR "(\+cluster.*?)"', page, re.MULTILINE)[1].split() if nodes else []
+    for server in nodes or [stack.redis]:
         assert server.cli("ACL", "SETUSER", name, *rules) == "OK"
     stack.write_key("the-proxys-password", file=stack.folder / "redis-password")
     stack.configure(redis={"username": name, "password_file": "redis-password", **redis})

@@ -215,8 +215,10 @@ def test_lost_node_costs_only_what_is_in_its_slots(make_stack):
         for task in (tasks[0], tasks[2]):
             stack.wait_until(lambda task=task: cluster.owner(key_of(task)).has(key_of(task)), what=f"{task} in Redis")
         lost.restart()
+        use_documented_rights(stack, [lost])  # the node has forgotten the user
         stack.wait_log("(cluster) serves all slots again", 60)
         wait_hearing(stack)
+        cluster.wait_whole()  # a node rejects commands for 2 s after its start
         assert_one_query(stack, next(name for name in map("later_{}".format, itertools.count())
                                      if cluster.owner(key_of(name)) is lost))
 
