@@ -17,7 +17,7 @@ INTERVAL = 20  # seconds, of the tasks
 POLL = {"sora": {"poll": {"min": f"{INTERVAL}s", "max": f"{INTERVAL}s"}}}
 STEP, REAL_SECONDS = 0.5, 0.2
 SKEW = (0, 10, 20)  # seconds, of the hosts' clocks: not behind, because the certificates are valid from now on
-QUICKER = {"proxy_read_timeout 5s": "proxy_read_timeout 1s"}
+QUICKER = {"proxy_read_timeout 25s": "proxy_read_timeout 1s"}
 TLS_FILES = {"ca": "/etc/ssl/certs/taskproxy-hosts-ca.pem", "cert": "/etc/ssl/certs/taskproxy-host.pem",
              "key": "/etc/ssl/private/taskproxy-host.key"}
 
@@ -113,10 +113,21 @@ class Cluster:
         """Ends all faults; returns when the workers of all hosts have connected to Redis. nginx starts anew, and so does not
         remember which hosts have failed."""
         self.network.mend()
+        for host in self.hosts:
+            host.nginx.variables = {}
+            host.nginx.changes |= QUICKER
         self._in_all(self._start_again)
         self.silent = self.hosts  # for a moment
         self.step_until(lambda: all(host.redis_is_connected() for host in self.hosts), "the connections to Redis")
         self.silent = []
+
+    def use_clock(self) -> None:
+        """Until restore(), the time-outs of nginx are the shipped ones, and expire when the clocks step."""
+        for host in self.hosts:
+            host.nginx.variables = host.clock.environment
+            for shipped in QUICKER:
+                del host.nginx.changes[shipped]
+        self._in_all(self._start_again)
 
     def _start_again(self, host) -> None:
         if host.daemon.process is None:
@@ -140,11 +151,12 @@ class Cluster:
         for stack in (self.center, *self.hosts):
             stack.clock.step(seconds)
 
-    def step_until(self, condition, what: str) -> None:
-        """Gives connections and commands some real time before each step."""
-        for _ in range(PATIENCE * 2):
+    def step_until(self, condition, what: str) -> float:
+        """Gives connections and commands some real time before each step. Returns the sum of the steps in seconds."""
+        for count in range(PATIENCE * 3):
             try:
-                return wait_until(condition, REAL_SECONDS, what)
+                wait_until(condition, REAL_SECONDS, what)
+                return count * STEP
             except TimeoutError:
                 self.step(STEP)
         raise TimeoutError(f"timed out waiting for {what}")

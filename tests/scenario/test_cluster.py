@@ -94,6 +94,53 @@ def test_host_that_is_stopped_is_replaced_and_returns(cluster):
     assert cluster.ask(cluster.hosts, tasks) == [0] * 3
 
 
+def test_slow_upstream_is_not_a_failure_of_a_host(cluster):
+    """All requests for the task wait for the one query, and the host still gets the requests for its other tasks."""
+    cluster.use_clock()
+    host = cluster.hosts[1]
+    slow, quick = (cluster.tasks(name)[1] for name in ("slow", "quick"))
+    with cluster.standin.hold(slow) as barrier:
+        asked = [entry.background(entry.task, slow) for entry in cluster.hosts]
+        barrier.wait_arrived(1)
+        host.wait_until(lambda: host.metric("waiters") == 3, what="the requests of all hosts")
+        for _ in range(20):
+            cluster.step(1)
+    assert [ask.result().status for ask in asked] == [200] * 3
+    assert cluster.standin.count(slow) == 1
+    assert cluster.ask(cluster.hosts, [quick]) == [1]
+    for task in (slow, quick):
+        host.wait_until(lambda task=task: received(host, task) == [200] * 3, what="three lines in the log")
+
+
+def test_frozen_host_delays_requests_on_open_connections_and_few_others(cluster):
+    cluster.use_clock()
+    first, _, victim = cluster.hosts
+    task = cluster.tasks("frozen")[2]
+    assert cluster.ask([first], [task]) == [1]  # leaves a connection open
+    cluster.stop(victim)
+    asked = [first.background(first.task, task) for _ in range(2)]  # one on it, the other on a new one
+    assert cluster.step_until(lambda: any(ask.done() for ask in asked), "the end of the connection attempt") <= 2
+    assert cluster.ask([first], [task] * 5) == [0] * 5  # without a step
+    assert [ask.done() for ask in asked].count(False) == 1
+    cluster.step(20)
+    assert cluster.step_until(lambda: all(ask.done() for ask in asked), "the end of the other request") <= 6
+    assert [ask.result().status for ask in asked] == [200] * 2
+
+
+def test_connection_that_is_not_used_for_a_second_is_closed(cluster):
+    """So a request to a host that has failed since then opens one, and notices."""
+    cluster.use_clock()
+    first, _, victim = cluster.hosts
+    own, _, task = cluster.tasks("idle")
+    assert cluster.ask([first], [task]) == [1]
+    cluster.step(1)
+    assert cluster.ask([first], [own]) == [1]
+    cluster.stop(victim)
+    asked = first.background(first.task, task)
+    assert cluster.step_until(asked.done, "the end of the connection attempt") <= 2
+    assert asked.result().status == 200
+
+
 def test_host_without_redis_remains_the_only_one_that_queries_its_tasks(cluster):
     tasks = cluster.tasks("alone")
     assert cluster.ask(cluster.hosts, tasks) == [1] * 3
