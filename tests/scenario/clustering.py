@@ -7,6 +7,7 @@ import signal
 import subprocess
 
 from parts import PATIENCE, children_of, process_state, wait_until
+from port import Port
 from stack import PATIENT, ROOT
 from watching import NATIVE, status
 
@@ -41,6 +42,24 @@ def connect(stack, certificates, **changes) -> None:
         "/var/log/nginx/taskproxy-peers.log": f"{stack.folder}/peers.log",
         "#include taskproxy/taskproxy-cluster.conf;": "include taskproxy/taskproxy-cluster.conf;",
     })
+
+
+def on_loopback(certificates, *stacks) -> None:
+    """From its next start on, the nginx of each stack is that of a host of one cluster, on a port of 127.0.0.1."""
+    ports = [Port() for _ in stacks]
+    others = [ADDRESSES[name] for name in HOSTS[len(stacks):]]
+    places = {ADDRESSES[name]: f"127.0.0.1:{port.number}" for name, port in zip(HOSTS, ports)}
+    for stack, port in zip(stacks, ports):
+        connect(stack, certificates)
+        stack.nginx.ports.append(port)
+        stack.peer_port = port.number
+        stack.nginx.changes |= {
+            f"listen {ADDRESSES[HOSTS[0]]}:9443": f"listen 127.0.0.1:{port.number}",
+            **{f"    server {address}:9443 max_fails=1 fail_timeout=10s;\n": "" for address in others},
+            **{f"{address}:9443": place for address, place in places.items()},
+            **{f"    {ADDRESSES[name]} 0;\n": "" for name in HOSTS[1:]},
+            f"{ADDRESSES[HOSTS[0]]} 0": "127.0.0.1 0", "10.0.0.0/24": "127.0.0.0/8",
+        }
 
 
 def passed_on(stack, request_id: str) -> list:

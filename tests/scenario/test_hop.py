@@ -7,27 +7,14 @@ import ssl
 
 import pytest
 
-from clustering import ADDRESSES, HOSTS, connect, make_certificates, passed_on
+from clustering import make_certificates, on_loopback, passed_on
 from files import SIZE, Files, part
-from port import Port
 from stack import ROOT, Stack
 from teaming import bearer, link, refusal, write_teams
 from watching import NATIVE, UNIFIED, Stream, hold
 
 KEY = "sk-canary-0123456789abcdef"
 PAGE = "https://app.example.com"
-
-
-def on_loopback(stack, certificates) -> None:
-    """The host is the only one of the cluster, on a port of 127.0.0.1."""
-    connect(stack, certificates)
-    port = Port()
-    stack.nginx.ports.append(port)
-    for other in HOSTS[1:]:
-        stack.nginx.changes[f"    server {ADDRESSES[other]}:9443 max_fails=1 fail_timeout=10s;\n"] = ""
-        stack.nginx.changes[f"    {ADDRESSES[other]} 0;\n"] = ""
-    stack.nginx.changes |= {"10.0.0.1:9443": f"127.0.0.1:{port.number}", "10.0.0.1 0": "127.0.0.1 0", "10.0.0.0/24": "127.0.0.0/8"}
-    stack.peer_port = port.number
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +36,7 @@ def stack(certificates, tmp_path_factory):
         stack.configure(access={"mode": "teams", "teams_file": "teams.json"}, routes=[*stack.config["routes"], {"provider": "openai", "upstream": "files"}],
                         upstreams={"files": {"base_url": files.url, "key_files": ["files-key"], "ca_file": str(trusted)}})
         write_teams(stack, {"web": {"providers": ["sora", "openai"], "origins": [PAGE]}})
-        on_loopback(stack, certificates)
+        on_loopback(certificates, stack)
         stack.nginx.changes["/etc/ssl/certs/ca-certificates.crt"] = str(trusted)
         stack.daemon.start()
         stack.nginx.start()
@@ -173,7 +160,7 @@ def test_a_host_with_a_certificate_of_another_authority_gets_no_request(make_sta
     """The workers of the host that has the request answer it."""
     make_certificates(tmp_path)
     stack = make_stack(redis=False, nginx=False, port=0)
-    on_loopback(stack, certificates)
+    on_loopback(certificates, stack)
     for name in ("_key", ""):
         file = f"host.{'key' if name else 'pem'}"
         stack.nginx.changes[f"    ssl_certificate{name} {certificates}/{file};"] = f"    ssl_certificate{name} {tmp_path}/{file};"
