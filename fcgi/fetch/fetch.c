@@ -27,7 +27,7 @@
 #include "lib/trace.h"
 #include "upstream/attempt.h"
 
-enum { REREAD_FIRST_MS = 100, REREAD_MAX_MS = 1000, CAP_AFTER_MS = 500 };
+enum { REREAD_FIRST_MS = 100, REREAD_MAX_MS = 1000 };
 
 /* X(step, its function) */
 #define STEPS(X)                                                                                             \
@@ -229,7 +229,7 @@ static enum step await_notification(struct fetch *f)
     int64_t left_ms = lease_wait_ms(&f->task) - f->awaited_ms, pause_ms = backoff_next(&f->reread_pause);
     if (left_ms <= 0)
         return CHARGE;
-    if (f->awaited_ms >= CAP_AFTER_MS)
+    if (f->awaited_ms == REREAD_FIRST_MS) /* once */
         lease_cap(&f->lookup);
     pause_ms = min64(pause_ms, left_ms);
     f->awaited_ms += pause_ms;

@@ -28,10 +28,10 @@ static const char unstored[] = "unstored";
 static const char renew_script[] = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                                    "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
-/* KEYS: the lease. ARGV: unused, the time to live. */
+/* KEYS: the lease. ARGV: unused, the time to live. A holder that lives renews the lease within the new time. */
 static const char cap_script[] = "local left=redis.call('PTTL',KEYS[1]) "
                                  "if left==-1 or left>tonumber(ARGV[2]) then "
-                                 "return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
+                                 "return redis.call('PEXPIRE',KEYS[1],2000) end return 0";
 
 /* KEYS: the lease, the snapshot. ARGV: the token, the channel, the notification and, if there is a snapshot, its
  * value and its time to live. The snapshot of a worker that has lost its lease is neither stored nor announced: the
