@@ -1,4 +1,4 @@
-"""Redis servers on TCP ports, with or without TLS, the Sentinels that watch them, and clusters, for the tests of Redis beyond one server."""
+"""Redis servers on TCP ports, with or without TLS, the Sentinels that watch them, and clusters: Redis beyond one server."""
 
 import binascii
 import contextlib

@@ -6,6 +6,7 @@ The failovers take half a minute, so `make test` leaves them to `make test-hard`
 import contextlib
 import itertools
 import os
+import socket
 import threading
 import time
 
@@ -140,13 +141,19 @@ def test_slot_is_moved_while_clients_poll(make_stack):
             assert stack.task(task).status == 200
             stack.wait_until(lambda task=task: source.has(key_of(task)), what=f"{task} in the source")
 
-        with Polling(stack, old) as polling:
+        with Polling(stack, old[:1]) as polling:
             assert target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) == "OK"
             assert source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) == "OK"
             for task in new:  # ASK: the source has no such key
                 assert_one_query(stack, task)
                 assert source.cli("EXISTS", key_of(task)).startswith("ASK")
             assert target.calls("asking") > 0
+            refused = stack.metric("leases_refused_total")
+            with stack.standin.hold(old[0]) as barrier:  # its snapshot is in the source, and its lease in the target
+                barrier.wait_arrived(1)
+                count = stack.standin.count(old[0])
+                stack.wait_metric("leases_refused_total", refused + 1)
+                assert stack.standin.count(old[0]) == count
             move_keys(source, target, slot)
             assert target.cli("CLUSTER", "SETSLOT", slot, "NODE", target.id) == "OK"
             assert source.cli("CLUSTER", "SETSLOT", slot, "NODE", target.id) == "OK"
@@ -221,6 +228,70 @@ def test_lost_node_costs_only_what_is_in_its_slots(make_stack):
         cluster.wait_whole()  # a node rejects commands for 2 s after its start
         assert_one_query(stack, next(name for name in map("later_{}".format, itertools.count())
                                      if cluster.owner(key_of(name)) is lost))
+
+
+class Redirecting:
+    """A server that claims all slots. It redirects commands with keys, after a delay, to a server that never answers them."""
+
+    def __init__(self, delay_s: float):
+        self.delay_s = delay_s
+        self._mute = self._listen(self._ignore)
+        self._server = self._listen(self._serve)
+        self.address = "127.0.0.1:{}".format(self._server.getsockname()[1])
+
+    def _listen(self, serve):
+        listening = socket.create_server(("127.0.0.1", 0))
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
+        return listening
+
+    def _serve(self, connection):
+        for words in self._commands(connection):
+            if words[0] == b"CLUSTER":
+                nodes = f"0123 {self.address}@1 myself,master - 0 0 1 connected 0-16383\n"
+                reply = f"${len(nodes)}\r\n{nodes}\r\n"
+            elif words[0] == b"SUBSCRIBE":
+                reply = f"*3\r\n$9\r\nsubscribe\r\n${len(words[1])}\r\n{words[1].decode()}\r\n:1\r\n"
+            elif b"#probe" in words[1]:
+                reply = "$-1\r\n"
+            else:
+                time.sleep(self.delay_s if words[0] == b"SET" else 0)
+                reply = f"-MOVED 1 127.0.0.1:{self._mute.getsockname()[1]}\r\n"
+            connection.sendall(reply.encode())
+
+    def _ignore(self, connection):
+        for words in self._commands(connection):
+            if b"#probe" in words[1]:
+                connection.sendall(b"$-1\r\n")
+
+    @staticmethod
+    def _commands(connection):
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as file:
+            while count := file.readline():
+                yield [file.read(int(file.readline()[1:]) + 2)[:-2] for _ in range(int(count[1:]))]
+
+    def stop(self):
+        for listening in (self._server, self._mute):
+            listening.shutdown(socket.SHUT_RDWR)
+            listening.close()
+
+
+def test_redirected_command_ends_within_the_timeout(make_stack):
+    """3 of 4 s are over when it is redirected."""
+    stack = make_stack(daemon=False, nginx=False)
+    server = Redirecting(delay_s=3)
+    stack.configure(redis={"address": server.address, "cluster": True, "timeout": "4s"})
+    stack.daemon.start()
+    stack.nginx.start()
+    wait_hearing(stack)
+    began = time.monotonic()
+    assert stack.task("t").status == 200
+    assert 3 < time.monotonic() - began < 4 + MARGIN_S
+    assert stack.metric("redis_failures_total") > 0
+    server.stop()
 
 
 @pytest.mark.problem("The address is that of no cluster")
