@@ -11,7 +11,7 @@
  *     news        the channel              "SENDER CODE RETRY_AFTER_MS KEY"
  *
  * All names begin with the prefix. KEY is the task's key; in the access modes "teams" and "nginx" it begins with the
- * rules for access: "teams#main:sora:ID". */
+ * rules for access: "teams#main:sora:ID". In a Redis Cluster, KEY is in braces, so that both names have the same slot. */
 #ifndef LEASE_H
 #define LEASE_H
 
@@ -25,7 +25,7 @@ struct notification {
     const char *key; /* (ref) the task's key, during the callback */
     size_t key_len;
     enum problem problem;   /* NONE: that worker has a new snapshot; otherwise why it failed */
-    bool stored;            /* the new snapshot is in Redis */
+    bool stored;            /* without a problem: the new snapshot is in Redis */
     int64_t retry_after_ms; /* with a problem: the task should not be queried earlier; 0: unknown */
 };
 
@@ -75,8 +75,8 @@ bool lease_lookup(struct lease *lease, struct lease_lookup *lookup, const struct
  * workers that wait would send queries of their own. */
 int64_t lease_wait_ms(const struct task *task);
 
-/* Ensures that another worker's lease expires within seconds. Without this, the lease of a dead worker would last longer
- * by as much as the clock of Redis was set back. */
+/* Ensures that another worker's lease expires within seconds. Without this, if the clock of Redis is set back by an hour,
+ * the lease of a dead worker would last an hour longer. */
 void lease_cap(const struct lease_lookup *lookup);
 
 /* Ends a lookup after a query to the upstream: releases the lease and publishes the result. The result is a

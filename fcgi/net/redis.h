@@ -21,7 +21,7 @@ enum redis_result {
     REDIS_FOUND,       /* a value, a number, "OK" */
     REDIS_NOTHING,     /* no such key; SET NX found the key set */
     REDIS_UNAVAILABLE, /* no reply in time, or an error: nothing is known about the key */
-    REDIS_DIVIDED /* a cluster is moving the keys of an EVAL to another node, and has them on both: nothing was done */
+    REDIS_DIVIDED /* a cluster is moving the slot of an EVAL, so its keys may be on two nodes: nothing was done */
 };
 
 struct redis_reply {

@@ -12,7 +12,7 @@
 
 enum {
     REDIRECTS_MAX = 5,        /* of one command */
-    REFRESH_MIN_MS = 100,     /* between two questions for the table */
+    REFRESH_MIN_MS = 100,     /* between two requests for the table */
     REFRESH_TROUBLE_MS = 500, /* while slots are without a connected node */
     REFRESH_MS = 30000,
     COMPLAIN_AGAIN_MS = 60000,
@@ -23,7 +23,7 @@ struct node {
     struct node *prev, *next;
     struct redis *connection;
     int n_slots;
-    bool used; /* since the last table: it stays although it has no slots */
+    bool used; /* since the last table; such a node stays, even without slots */
 };
 
 struct redis_cluster {
@@ -36,13 +36,13 @@ struct redis_cluster {
     struct node *owners[REDIS_SLOTS]; /* (ref) NULL: unknown, or none */
     uint64_t asked_ms;                /* loop time */
     bool up;                          /* all slots have a connected node */
-    uint64_t down_ms;                 /* loop time since when it is not up */
+    uint64_t down_ms;                 /* loop time when `up` became false */
     bool logged_down;
     bool freed;
     struct log_once refusals;         /* why tables and redirections were not used */
-    struct redis_command *redirected; /* that have no reply yet */
+    struct redis_command *redirected; /* redirected commands that have no reply yet */
     uv_timer_t refresh_timer;
-    uv_timer_t redirect_timer; /* the time of the first of them is over */
+    uv_timer_t redirect_timer; /* for the earliest give_up_ms of these commands */
 };
 
 /* ---- nodes ---- */
@@ -72,7 +72,7 @@ static void refuse(struct redis_cluster *c, const struct endpoint *server, const
     free(text);
 }
 
-/* The node at that address, to which a connection is begun if there is none. NULL if none is allowed. */
+/* The node at that address, which is added and connected to if it is new. NULL if it is refused. */
 static struct node *get_node(struct redis_cluster *c, const struct endpoint *server)
 {
     struct node *node = find_node(c, server);
@@ -135,7 +135,8 @@ static void remove_unused(struct redis_cluster *c)
     }
 }
 
-/* The first connected node after this one, or after the last one; NULL if there is none. */
+/* The first connected node after this one, or from the beginning of the list if `after` is NULL. The list wraps around. NULL
+ * if no node is connected. */
 static struct node *next_connected(const struct redis_cluster *c, const struct node *after)
 {
     struct node *node = after != NULL && after->next != NULL ? after->next : c->nodes;
@@ -315,7 +316,8 @@ void cluster_forget(struct redis_cluster *c, struct redis_command *command)
     command->n_redirects = 0;
 }
 
-/* A caller's time is over. The reply may still come, and is ignored. Callbacks may send commands, but redirect none. */
+/* The caller of a redirected command has waited for redis.timeout. A reply that arrives later is ignored. Callbacks may send
+ * commands, but add none to this list. */
 static void on_redirect_due(uv_timer_t *timer)
 {
     struct redis_cluster *c = timer->data;
@@ -331,7 +333,7 @@ static void on_redirect_due(uv_timer_t *timer)
     start_timer(timer, on_redirect_due, command->give_up_ms);
 }
 
-/* The node that has the slot or, if the key alone has moved, the key. */
+/* The node that a redirection names; NULL if it is refused. After MOVED, it has the slot; after ASK, only this key. */
 static struct node *take_redirect(struct redis_cluster *c, const struct redis_redirect *redirect)
 {
     struct node *node = get_node(c, &redirect->server);
@@ -402,6 +404,6 @@ void cluster_free(struct redis_cluster *c)
     cluster_forget(c, command);
     while (c->nodes != NULL)
         remove_node(c, c->nodes);
-    uv_timer_stop(&c->refresh_timer); /* it is closed only after the other timer */
+    uv_timer_stop(&c->refresh_timer); /* closed after the other timer, because it frees the cluster */
     uv_close((uv_handle_t *)&c->redirect_timer, on_timer_closed);
 }

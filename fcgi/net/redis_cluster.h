@@ -1,13 +1,14 @@
 /* redis_cluster: routes commands to the nodes of a Redis Cluster.
  *
- *     key -> slot -> owner's connection --MOVED--> the new owner   (the table changes, and is asked for anew)
+ *     key -> slot -> owner's connection --MOVED--> the new owner   (the table changes, and is requested again)
  *                                       --ASK----> the other node  (for this command only, after ASKING)
  *
  * A command that was sent again keeps its deadline: the caller never waits longer than redis.timeout in total.
  *
- * The worker has a connection to each master that has slots. It asks one of these for the table (CLUSTER NODES) when
- * a connection comes up or is lost, after MOVED and CLUSTERDOWN, while slots are without a connected node, and from time to time.
- * The address in the configuration is used to begin with, and again when no node can be reached.
+ * The worker has a connection to each master that has slots. It asks one of these masters for the table of slots (CLUSTER
+ * NODES) when a connection comes up or is lost, after MOVED and CLUSTERDOWN, and at intervals, which are shorter while
+ * slots are without a connected node. It connects to the address in the configuration at first, and again when no node
+ * can be reached.
  *
  * Only redis.c calls these functions. */
 #ifndef REDIS_CLUSTER_H
@@ -30,7 +31,7 @@ void cluster_free(struct redis_cluster *cluster);
 /* The connection for commands with this key; NULL if it is unavailable. */
 struct redis *cluster_route(struct redis_cluster *cluster, const char *key);
 
-/* Writes the key of a probe of this node: one in its slots, if it has any. The caller frees it. */
+/* Returns the key for a probe of this node: one in its slots, if it has any. The caller frees the key. */
 char *cluster_probe_key(const struct redis_cluster *cluster, const struct redis *node);
 
 enum cluster_redirect {
@@ -43,13 +44,13 @@ enum cluster_redirect {
 enum cluster_redirect cluster_redirect(struct redis_cluster *cluster, struct redis_command *command,
                                        const struct redis *node, const char *error);
 
-/* A redirected command ends. */
+/* To be called when a redirected command ends. */
 void cluster_forget(struct redis_cluster *cluster, struct redis_command *command);
 
-/* The node's reply to the question for the table. */
+/* Takes the node's reply to CLUSTER NODES. */
 void cluster_learn(struct redis_cluster *cluster, const struct redis *node, const char *text, size_t len);
 
-/* A node has come up or was lost. */
+/* To be called when the connection to a node has come up or was lost. */
 void cluster_changed(struct redis_cluster *cluster);
 
 /* Whether all slots have a connected node. */
@@ -58,7 +59,8 @@ size_t cluster_size(const struct redis_cluster *cluster); /* nodes */
 bool cluster_is_busy(const struct redis_cluster *cluster);
 bool cluster_has_trouble(const struct redis_cluster *cluster, int trouble);
 
-/* The server for the subscription: the connected node after `last`, or the address in the configuration. */
+/* The server for the next subscription: the connected node after `last` or, if no node is connected, the address in the
+ * configuration. */
 struct endpoint cluster_next_server(const struct redis_cluster *cluster, const struct endpoint *last);
 
 /* Whether the subscription should move, because its server is none of the connected nodes, and there are others. */

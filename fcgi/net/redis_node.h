@@ -1,5 +1,5 @@
-/* redis_node: a connection to one node of a Redis Cluster, and commands that wait for replies. redis.c has the functions,
- * and only redis_cluster.c calls them. */
+/* redis_node: a connection to one node of a Redis Cluster, and commands that wait for replies. redis.c implements the
+ * functions, and only redis_cluster.c calls them. */
 #ifndef REDIS_NODE_H
 #define REDIS_NODE_H
 
@@ -23,7 +23,7 @@ struct redis_command {
     void *user;
 
     /* In a cluster: */
-    int argc; /* 0: is not sent again */
+    int argc; /* 0: a redirection is not followed */
     char *argv[REDIS_WORDS_MAX];
     uint64_t give_up_ms; /* loop time; then the caller gets no other reply */
     int n_redirects;     /* > 0: it is among the cluster's redirected commands */
@@ -39,11 +39,11 @@ void redis_node_free(struct redis *node);
 const struct endpoint *redis_node_server(const struct redis *node);
 bool redis_node_is_up(const struct redis *node);
 bool redis_node_is_missed(const struct redis *node); /* it was logged as unavailable */
-bool redis_node_is_usable(const struct redis *node); /* also if commands are queued until it is up */
+bool redis_node_is_usable(const struct redis *node); /* it is up, or queues commands until it is */
 bool redis_node_is_busy(const struct redis *node);
 int redis_node_trouble(const struct redis *node);
 
-/* Asks for the table of slots: cluster_learn will be called with a reply. False if the connection is lost. */
+/* Requests the table of slots; cluster_learn is called with the reply. False if the connection is lost. */
 bool redis_node_send_question(struct redis *node);
 
 /* Sends a redirected command again, after ASKING if `asking`. False if the node is unavailable. */
@@ -53,7 +53,7 @@ bool redis_node_send(struct redis *node, struct redis_command *command, bool ask
 void redis_command_fail(struct redis_command *command);
 void redis_command_free(struct redis_command *command);
 
-/* Subscribes elsewhere if the subscription's server does not serve any more. */
+/* Subscribes at another node if that of the subscription is not connected any more, or has no slots. */
 void redis_check_listener(struct redis *front);
 
 #endif

@@ -4,7 +4,7 @@
  *
  *     ID HOST:PORT@PORT[,HOSTNAME...] FLAGS MASTER PING PONG EPOCH LINK [SLOT | FIRST-LAST | "[" MIGRATION "]"]...
  *
- * Unlike the reply to CLUSTER SLOTS, it has IP addresses even if the cluster announces host names. */
+ * Unlike the reply to CLUSTER SLOTS, this text has IP addresses even if the cluster announces host names. */
 #include "net/redis_slots.h"
 
 #include <stdio.h>
@@ -41,7 +41,7 @@ int redis_slot(const char *key)
 
 /* ---- parts of the texts ---- */
 
-/* -1 if it is not a decimal number of at most 5 digits. */
+/* Returns -1 if the text is not a decimal number of at most 5 digits. */
 static int read_number(const char *text, size_t len)
 {
     int number = 0;
@@ -121,7 +121,7 @@ int redis_redirect_parse(const char *error, const struct endpoint *from, struct 
 
 /* ---- the table ---- */
 
-/* A slot that two nodes have is malformed, too: each node assigns it to one. */
+/* A table that assigns a slot to two nodes is malformed, too. */
 static int take_range(struct redis_slots *out, size_t node, const struct words *word)
 {
     const char *dash = memchr(word->at, '-', length(word));

@@ -1,6 +1,6 @@
 /* redis_slots: the hash slots of a Redis Cluster - the slot of a key, which node has which slots, and redirections. No I/O.
  *
- * All that is parsed here comes from the network: it has a grammar and limits, and the rest is refused. */
+ * All input comes from the network: the parsers accept only what the grammar and the limits allow. */
 #ifndef REDIS_SLOTS_H
 #define REDIS_SLOTS_H
 
@@ -15,7 +15,7 @@ enum redis_redirect_kind {
     REDIS_NOT_REDIRECTED, /* another error */
     REDIS_MOVED,          /* another node has the slot, from now on */
     REDIS_ASK,            /* another node has the key, because the slot is being moved there */
-    REDIS_TRY_AGAIN,      /* one of the keys is being moved */
+    REDIS_TRY_AGAIN,      /* the slot is being moved, and its keys may be on two nodes */
     REDIS_CLUSTER_DOWN
 };
 
@@ -25,8 +25,8 @@ struct redis_redirect {
     struct endpoint server; /* MOVED, ASK */
 };
 
-/* Parses an error reply of the node `from`, whose host is meant if the reply names none. Returns -1, and leaves *ret as
- * it was, if the reply is a redirection, but malformed, or names no IP address. */
+/* Parses an error reply of the node `from`. A redirection without a host leads to the host of `from`. Returns -1, and leaves
+ * *ret as it was, if a redirection is malformed or names a host that is not an IP address. */
 MUST_CHECK int redis_redirect_parse(const char *error, const struct endpoint *from,
                                     struct redis_redirect *ret);
 
@@ -37,7 +37,7 @@ struct redis_slots {
     uint16_t owners[REDIS_SLOTS]; /* indexes of nodes, or REDIS_SLOT_UNASSIGNED */
 };
 
-/* Parses the reply of the node `from` to CLUSTER NODES. Returns -1 if it is malformed; then *out is not to be used. */
+/* Parses the reply of the node `from` to CLUSTER NODES. Returns -1 if the reply is malformed; then *out must not be used. */
 MUST_CHECK int redis_slots_parse(const char *text, size_t len, const struct endpoint *from,
                                  struct redis_slots *out);
 
