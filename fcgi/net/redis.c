@@ -97,7 +97,7 @@ static const struct {
     {"NOREPLICAS", "NOREPLICAS", NO_WRITES},
     {"CLUSTERDOWN Hash slot not served", "CLUSTERDOWN", NO_TROUBLE}, /* other slots may be */
     {"CLUSTERDOWN", "CLUSTERDOWN", NO_WRITES},
-    {"ERR This instance has cluster support disabled", "no cluster", UNAVAILABLE},
+    {"ERR This instance has cluster support disabled", "not a cluster", UNAVAILABLE},
     {"NOPERM", "NOPERM", NO_PERMISSION},
     {"ERR The user executing the script can't", "NOPERM", NO_PERMISSION}, /* Redis 7.0 */
     {"ERR ACL failure in script", "NOPERM", NO_PERMISSION},               /* Redis 7.2 */

@@ -294,7 +294,7 @@ def test_redirected_command_ends_within_the_timeout(make_stack):
     server.stop()
 
 
-@pytest.mark.problem("The address is that of no cluster")
+@pytest.mark.problem("The server is not part of a Redis Cluster")
 def test_server_without_cluster_support_is_logged(make_stack):
     stack = make_stack(daemon=False, nginx=False)
     server = Server(stack, "redis-alone")
@@ -302,7 +302,7 @@ def test_server_without_cluster_support_is_logged(make_stack):
     stack.configure(redis={"address": server.address, "cluster": True})
     stack.daemon.start()
     stack.nginx.start()
-    stack.wait_log(f"Redis at {server.address} (cluster node) is unavailable: connection rejected: no cluster")
+    stack.wait_log(f"Redis at {server.address} (cluster node) is unavailable: connection rejected: not a cluster")
     assert stack.task("t").status == 200
     assert stack.metric("redis_up") == 0
     server.stop()

@@ -81,7 +81,8 @@ def test_wrong_password(remote):
     remote.write_password("the-right-password")
     stack.daemon.reload()
     wait_uses(stack, remote.server)
-    assert remote.rejecting() == {} and readiness(stack)["why"] == []
+    stack.wait_until(lambda: remote.rejecting() == {}, what="the end of the old workers")
+    assert readiness(stack)["why"] == []
     assert "-password" not in stack.daemon.log().replace("redis-password", "")
 
 
