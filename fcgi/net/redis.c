@@ -622,7 +622,8 @@ static struct redis_reply judge(struct redis *r, int verb, const redisReply *rep
         return (struct redis_reply){.result = REDIS_FOUND, .number = reply->integer};
     if (type == REDIS_REPLY_NIL)
         return (struct redis_reply){.result = REDIS_NOTHING};
-    if (reply != NULL && r->front != NULL && verb == REDIS_EVAL && strncmp(reply->str, "TRYAGAIN ", 9) == 0)
+    if (reply != NULL && type == REDIS_REPLY_ERROR && r->front != NULL && verb == REDIS_EVAL &&
+        strncmp(reply->str, "TRYAGAIN ", 9) == 0)
         return (struct redis_reply){.result = REDIS_DIVIDED};
     stat_inc(STAT_REDIS_FAILURES);
     if (reply == NULL || r->freed)

@@ -240,7 +240,7 @@ class Redirecting:
         self.address = "127.0.0.1:{}".format(self._server.getsockname()[1])
 
     def _listen(self, serve):
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = socket.create_server(("", 0))
         def accept():
             with contextlib.suppress(OSError):
                 while True:
@@ -251,16 +251,22 @@ class Redirecting:
     def _serve(self, connection):
         for words in self._commands(connection):
             if words[0] == b"CLUSTER":
-                nodes = f"0123 {self.address}@1 myself,master - 0 0 1 connected 0-16383\n"
+                nodes = self._nodes()
                 reply = f"${len(nodes)}\r\n{nodes}\r\n"
             elif words[0] == b"SUBSCRIBE":
                 reply = f"*3\r\n$9\r\nsubscribe\r\n${len(words[1])}\r\n{words[1].decode()}\r\n:1\r\n"
             elif b"#probe" in words[1]:
                 reply = "$-1\r\n"
             else:
-                time.sleep(self.delay_s if words[0] == b"SET" else 0)
-                reply = f"-MOVED 1 127.0.0.1:{self._mute.getsockname()[1]}\r\n"
+                reply = self._reply(words)
             connection.sendall(reply.encode())
+
+    def _nodes(self) -> str:
+        return f"0123 {self.address}@1 myself,master - 0 0 1 connected 0-16383\n"
+
+    def _reply(self, words) -> str:
+        time.sleep(self.delay_s if words[0] == b"SET" else 0)
+        return f"-MOVED 1 127.0.0.1:{self._mute.getsockname()[1]}\r\n"
 
     def _ignore(self, connection):
         for words in self._commands(connection):
@@ -291,6 +297,92 @@ def test_redirected_command_ends_within_the_timeout(make_stack):
     assert stack.task("t").status == 200
     assert 3 < time.monotonic() - began < 4 + MARGIN_S
     assert stack.metric("redis_failures_total") > 0
+    server.stop()
+
+
+class Storing(Redirecting):
+    """A server that claims most slots and has no keys. It replies to scripts with a list. Once silenced, it replies to
+    nothing from the next question for the slots on."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.silenced, self.silent, self.asked = threading.Event(), threading.Event(), threading.Event()
+
+    def _nodes(self) -> str:
+        return f"0123 {self.address}@1 myself,master - 0 0 1 connected 0-16382\n"
+
+    def _commands(self, connection):
+        for words in Redirecting._commands(connection):
+            if words[0] == b"CLUSTER" and self.silenced.is_set():
+                self.silent.set()
+            if not self.silent.is_set():
+                yield words
+            elif words[0] == b"GET":
+                self.asked.set()
+
+    def _reply(self, words) -> str:
+        return {b"SET": "+OK\r\n", b"EVAL": "*0\r\n", b"PTTL": ":-2\r\n"}.get(words[0], "$-1\r\n")
+
+
+def proxied_by(make_stack, server, *, clock=False, **redis):
+    stack = make_stack(daemon=False, nginx=False, clock=clock)
+    stack.configure(workers=1, redis={"address": server.address, "cluster": True, **redis})
+    stack.daemon.start()
+    stack.nginx.start()
+    stack.wait_metric("redis_listening", 1)
+    return stack
+
+
+def test_script_with_a_reply_of_another_type_has_failed(make_stack):
+    server = Storing()
+    stack = proxied_by(make_stack, server)
+    assert stack.task("t").status == 200
+    stack.wait_log("rejected EVAL: UNEXPECTED")
+    server.stop()
+
+
+def test_question_for_the_slots_delays_no_command_behind_it(make_stack):
+    """The worker asks for the slots often, because one slot has no node."""
+    server = Storing()
+    stack = proxied_by(make_stack, server, clock=True, timeout="50ms")
+    stack.clock.freeze()
+    server.silenced.set()
+    while not server.silent.wait(0.1):
+        stack.clock.step(0.1)
+    answer = ask(stack, 0, "t")
+    assert server.asked.wait(30)
+    for _ in range(8):  # the question has 1 s
+        stack.clock.step(0.03)
+        time.sleep(0.1)
+    assert answer.result(20).status == 200
+    server.stop()
+
+
+class Partitioned(Redirecting):
+    """A server that has a few slots. Nodes that accept connections, but never reply, have others; they join one by one."""
+
+    def __init__(self):
+        self._began = time.monotonic()
+        super().__init__(0)
+
+    def _nodes(self) -> str:
+        mute, joined = self._mute.getsockname()[1], min(30, int(10 * (time.monotonic() - self._began)))
+        return super()._nodes().replace("0-16383", "0-99") + "".join(
+            f"{n:04} 127.0.1.{n}:{mute}@1 master - 0 0 1 connected {n}00-{n}99\n" for n in range(1, joined + 1))
+
+    def _ignore(self, connection):
+        for _ in self._commands(connection):
+            pass
+
+
+def test_unreachable_nodes_do_not_delay_the_end_of_a_worker(make_stack):
+    """At any time, the worker tries to connect to one of them."""
+    server = Partitioned()
+    stack = proxied_by(make_stack, server)
+    stack.wait_until(lambda: stack.daemon.log().count("(cluster node) is unavailable") == 30, 60, "30 lost nodes")
+    began = time.monotonic()
+    stack.daemon.stop()
+    assert time.monotonic() - began < 5
     server.stop()
 
 
