@@ -164,12 +164,13 @@ size_t cluster_size(const struct redis_cluster *c)
     return c->n_nodes;
 }
 
+/* Handshakes do not count: among many unreachable nodes, one is always under way. */
 bool cluster_is_busy(const struct redis_cluster *c)
 {
     const struct node *node;
     DL_FOREACH(c->nodes, node)
     {
-        if (redis_node_is_busy(node->connection))
+        if (redis_node_is_usable(node->connection) && redis_node_is_busy(node->connection))
             return true;
     }
     return false;
