@@ -357,12 +357,12 @@ static void go_up(struct redis *r)
 }
 
 /* Deadlines are in the order of the commands, except for commands that were queued behind the first
- * handshake. */
+ * handshake or the question for the table of slots. */
 static uint64_t earliest_deadline(const struct redis *r)
 {
     uint64_t earliest = r->commands_sent->deadline_ms;
     const struct redis_command *command;
-    if (r->state == CONNECTING) {
+    if (r->state == CONNECTING || r->commands_sent->verb == SLOTS_QUESTION) {
         DL_FOREACH(r->commands_sent, command)
         earliest = command->deadline_ms < earliest ? command->deadline_ms : earliest;
     }
