@@ -87,6 +87,8 @@ enum trouble {
     UNAVAILABLE /* for another reason, which is logged */
 };
 
+#define SLOT_NOT_SERVED "CLUSTERDOWN Hash slot not served"
+
 static const struct {
     const char *start; /* of the error reply */
     const char *words; /* for the log */
@@ -95,7 +97,7 @@ static const struct {
     {"OOM", "OOM", NO_WRITES},
     {"MISCONF", "MISCONF", NO_WRITES},
     {"NOREPLICAS", "NOREPLICAS", NO_WRITES},
-    {"CLUSTERDOWN Hash slot not served", "CLUSTERDOWN", NO_TROUBLE}, /* other slots may be */
+    {SLOT_NOT_SERVED, "CLUSTERDOWN", NO_TROUBLE}, /* other slots may be */
     {"CLUSTERDOWN", "CLUSTERDOWN", NO_WRITES},
     {"ERR This instance has cluster support disabled", "not a cluster", UNAVAILABLE},
     {"NOPERM", "NOPERM", NO_PERMISSION},
@@ -530,14 +532,24 @@ static void subscribe(struct redis *r)
         drop(r, UNAVAILABLE, "connection lost");
 }
 
-/* A node of a cluster that redirects a probe accepts commands. */
+static bool is_in_cluster(const struct redis *r)
+{
+    return r->front != NULL || (r->commands != NULL && r->commands->cluster != NULL);
+}
+
 static bool is_redirect(const struct redis *r, const char *error)
 {
-    bool in_cluster = r->front != NULL || (r->commands != NULL && r->commands->cluster != NULL);
     size_t len = strcspn(error, " ");
-    return in_cluster && ((len == 5 && strncmp(error, "MOVED", len) == 0) ||
-                          (len == 3 && strncmp(error, "ASK", len) == 0) ||
-                          (len == 8 && strncmp(error, "TRYAGAIN", len) == 0));
+    return is_in_cluster(r) && ((len == 5 && strncmp(error, "MOVED", len) == 0) ||
+                                (len == 3 && strncmp(error, "ASK", len) == 0) ||
+                                (len == 8 && strncmp(error, "TRYAGAIN", len) == 0));
+}
+
+/* A node of a cluster also accepts commands if it redirects a probe, or if no node serves the slot of the probe's key. */
+static bool accepts_commands(const struct redis *r, const redisReply *reply)
+{
+    return reply->type != REDIS_REPLY_ERROR || is_redirect(r, reply->str) ||
+           (is_in_cluster(r) && strncmp(reply->str, SLOT_NOT_SERVED, strlen(SLOT_NOT_SERVED)) == 0);
 }
 
 /* Handles replies to probes after the handshake, too. */
@@ -545,7 +557,7 @@ static void end_handshake_step(struct redis *r, int verb, const redisReply *repl
 {
     if (reply == NULL)
         return; /* on_connected or on_disconnected has the reason */
-    if (reply->type == REDIS_REPLY_ERROR && !is_redirect(r, reply->str))
+    if (!accepts_commands(r, reply))
         take_error(r, verb, reply->str);
     else if (verb == PROBE)
         end_trouble(r);

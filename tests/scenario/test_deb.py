@@ -76,8 +76,8 @@ def configure(etc, stack):
 
 
 def make_nginx_folders(root):
-    """nginx creates directories such as /var/lib/nginx/body when it first reads a configuration; they are not the package's."""
-    (root.path / "root/empty.conf").write_text("events {}\nhttp {}\n")
+    """nginx creates directories such as /var/lib/nginx/body when it first reads a configuration with a server; they are not the package's."""
+    (root.path / "root/empty.conf").write_text("events {}\nhttp { server { listen 127.0.0.1:1; } }\n")
     root.run("nginx", "-t", "-c", "/root/empty.conf")
 
 

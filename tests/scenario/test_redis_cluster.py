@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from concurrent import futures
 
 import pytest
 
@@ -233,20 +234,22 @@ def test_lost_node_costs_only_what_is_in_its_slots(make_stack):
 class Redirecting:
     """A server that claims all slots. It redirects commands with keys, after a delay, to a server that never answers them."""
 
-    def __init__(self, delay_s: float):
-        self.delay_s = delay_s
+    def __init__(self, delay_s: float, probe_reply="$-1"):
+        self.delay_s, self._probe_reply = delay_s, probe_reply + "\r\n"
+        self._listening = []
         self._mute = self._listen(self._ignore)
-        self._server = self._listen(self._serve)
-        self.address = "127.0.0.1:{}".format(self._server.getsockname()[1])
+        self.address = self._listen(self._serve)
 
-    def _listen(self, serve):
-        listening = socket.create_server(("", 0))
+    def _listen(self, serve) -> str:
+        """Serves connections to a new address, which it returns."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.append(listening)
         def accept():
             with contextlib.suppress(OSError):
                 while True:
                     threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
         threading.Thread(target=accept, daemon=True).start()
-        return listening
+        return "127.0.0.1:{}".format(listening.getsockname()[1])
 
     def _serve(self, connection):
         for words in self._commands(connection):
@@ -256,7 +259,7 @@ class Redirecting:
             elif words[0] == b"SUBSCRIBE":
                 reply = f"*3\r\n$9\r\nsubscribe\r\n${len(words[1])}\r\n{words[1].decode()}\r\n:1\r\n"
             elif b"#probe" in words[1]:
-                reply = "$-1\r\n"
+                reply = self._probe_reply
             else:
                 reply = self._reply(words)
             connection.sendall(reply.encode())
@@ -266,7 +269,7 @@ class Redirecting:
 
     def _reply(self, words) -> str:
         time.sleep(self.delay_s if words[0] == b"SET" else 0)
-        return f"-MOVED 1 127.0.0.1:{self._mute.getsockname()[1]}\r\n"
+        return f"-MOVED 1 {self._mute}\r\n"
 
     def _ignore(self, connection):
         for words in self._commands(connection):
@@ -280,7 +283,7 @@ class Redirecting:
                 yield [file.read(int(file.readline()[1:]) + 2)[:-2] for _ in range(int(count[1:]))]
 
     def stop(self):
-        for listening in (self._server, self._mute):
+        for listening in self._listening:
             listening.shutdown(socket.SHUT_RDWR)
             listening.close()
 
@@ -304,8 +307,8 @@ class Storing(Redirecting):
     """A server that claims most slots and has no keys. It replies to scripts with a list. Once silenced, it replies to
     nothing from the next question for the slots on."""
 
-    def __init__(self):
-        super().__init__(0)
+    def __init__(self, **settings):
+        super().__init__(0, **settings)
         self.silenced, self.silent, self.asked = threading.Event(), threading.Event(), threading.Event()
 
     def _nodes(self) -> str:
@@ -341,6 +344,15 @@ def test_script_with_a_reply_of_another_type_has_failed(make_stack):
     server.stop()
 
 
+def test_slots_without_a_node_do_not_prevent_a_connection(make_stack):
+    """The slot of the probe may be one of them, if the cluster does not require that nodes serve all."""
+    server = Storing(probe_reply="-CLUSTERDOWN Hash slot not served")
+    stack = proxied_by(make_stack, server)
+    assert stack.task("t").status == 200
+    stack.wait_log("rejected EVAL: UNEXPECTED")  # so it sends commands
+    server.stop()
+
+
 def test_question_for_the_slots_delays_no_command_behind_it(make_stack):
     """The worker asks for the slots often, because one slot has no node."""
     server = Storing()
@@ -353,7 +365,7 @@ def test_question_for_the_slots_delays_no_command_behind_it(make_stack):
     assert server.asked.wait(30)
     for _ in range(8):  # the question has 1 s
         stack.clock.step(0.03)
-        time.sleep(0.1)
+        futures.wait([answer], 0.1)
     assert answer.result(20).status == 200
     server.stop()
 
@@ -364,11 +376,12 @@ class Partitioned(Redirecting):
     def __init__(self):
         self._began = time.monotonic()
         super().__init__(0)
+        self._others = [self._listen(self._ignore) for _ in range(30)]
 
     def _nodes(self) -> str:
-        mute, joined = self._mute.getsockname()[1], min(30, int(10 * (time.monotonic() - self._began)))
+        joined = self._others[:int(10 * (time.monotonic() - self._began))]
         return super()._nodes().replace("0-16383", "0-99") + "".join(
-            f"{n:04} 127.0.1.{n}:{mute}@1 master - 0 0 1 connected {n}00-{n}99\n" for n in range(1, joined + 1))
+            f"{n:04} {address}@1 master - 0 0 1 connected {n}00-{n}99\n" for n, address in enumerate(joined, 1))
 
     def _ignore(self, connection):
         for _ in self._commands(connection):
