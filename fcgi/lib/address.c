@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 /* The addresses that share the first `bits` with `base`. */
@@ -134,4 +135,15 @@ int endpoint_parse(const char *text, struct endpoint *ret)
     *ret = (struct endpoint){.port = (int)port, .loopback = kind == ADDRESS_LOOPBACK};
     memcpy(ret->host, text + bracket, len - 2 * bracket);
     return 0;
+}
+
+void endpoint_format(const struct endpoint *endpoint, char text[static ENDPOINT_TEXT])
+{
+    const char *form = strchr(endpoint->host, ':') ? "[%s]:%d" : "%s:%d";
+    snprintf(text, ENDPOINT_TEXT, form, endpoint->host, endpoint->port);
+}
+
+bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
+{
+    return a->port == b->port && strcmp(a->host, b->host) == 0;
 }

@@ -37,6 +37,12 @@ struct endpoint {
 /* Parses "IP:PORT", IPv6 in brackets. Returns -1, and leaves *ret as it was, if the text is anything else. */
 MUST_CHECK int endpoint_parse(const char *text, struct endpoint *ret);
 
+/* Writes the text that endpoint_parse reads. */
+enum { ENDPOINT_TEXT = 64 };
+void endpoint_format(const struct endpoint *endpoint, char text[static ENDPOINT_TEXT]);
+
+bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
+
 /* The network of a client's address in text form, as 16 bytes: an IPv4 address itself (mapped), the first 64 bits of an
  * IPv6 address. False if it is not an IP address. */
 bool address_network(const char *address, unsigned char out[static ADDRESS_LEN]);

@@ -246,9 +246,8 @@ static void set_trouble(struct redis *r, enum trouble trouble)
 /* Workers whose commands go to this server. */
 static int64_t *workers_of(const struct redis *r)
 {
-    char server[64];
-    const char *form = strchr(r->server.host, ':') ? "[%s]:%d" : "%s:%d";
-    snprintf(server, sizeof(server), form, r->server.host, r->server.port);
+    char server[ENDPOINT_TEXT];
+    endpoint_format(&r->server, server);
     return stat_series(FAMILY_REDIS_SERVERS, "server", r->conf->socket ? r->conf->address : server);
 }
 
@@ -330,15 +329,11 @@ static void renew(struct redis *subscribed)
     uv_timer_start(&subscribed->timer, on_timer, 0, 0);
 }
 
-static bool is_same_server(const struct redis *a, const struct redis *b)
-{
-    return a->server.port == b->server.port && strcmp(a->server.host, b->server.host) == 0;
-}
-
 static struct redis *listener_of(const struct redis *r)
 {
     struct redis *listener = r->front != NULL ? r->front->listener : r->listener;
-    return r->front == NULL || (listener != NULL && is_same_server(r, listener)) ? listener : NULL;
+    return r->front == NULL || (listener != NULL && endpoint_equal(&r->server, &listener->server)) ? listener
+                                                                                                   : NULL;
 }
 
 static void go_up(struct redis *r)
@@ -585,9 +580,7 @@ static bool read_master(const redisReply *reply, struct endpoint *ret)
 static void follow_master(struct redis *r, const struct endpoint *master)
 {
     struct redis *commands = r->commands;
-    const struct endpoint *used = &commands->server;
-    bool moves = strcmp(used->host, master->host) != 0 || used->port != master->port;
-    if (commands->state == UP && moves) {
+    if (commands->state == UP && !endpoint_equal(&commands->server, master)) {
         commands->sentinel = r->sentinel; /* the others may not know yet */
         drop(commands, UNAVAILABLE, "Sentinel names another master");
     }
@@ -999,12 +992,13 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
 struct redis *redis_node_new(uv_loop_t *loop, const struct conf_redis *conf, struct redis *front,
                              const struct endpoint *server)
 {
-    const char *form = strchr(server->host, ':') ? "[%s]:%d (cluster node)" : "%s:%d (cluster node)";
+    char text[ENDPOINT_TEXT];
+    endpoint_format(server, text);
     return begin(loop, (struct redis){.conf = conf,
                                       .front = front,
                                       .server = *server,
                                       .is_hidden = cluster_size(front->cluster) >= SHOWN_MAX,
-                                      .name = xasprintf(form, server->host, server->port),
+                                      .name = xasprintf("%s (cluster node)", text),
                                       .first_attempt = true});
 }
 

@@ -47,17 +47,12 @@ struct redis_cluster {
 
 /* ---- nodes ---- */
 
-static bool is_same(const struct endpoint *a, const struct endpoint *b)
-{
-    return a->port == b->port && strcmp(a->host, b->host) == 0;
-}
-
 static struct node *find_node(const struct redis_cluster *c, const struct endpoint *server)
 {
     struct node *node;
     DL_FOREACH(c->nodes, node)
     {
-        if (is_same(redis_node_server(node->connection), server))
+        if (endpoint_equal(redis_node_server(node->connection), server))
             break;
     }
     return node;
@@ -65,8 +60,9 @@ static struct node *find_node(const struct redis_cluster *c, const struct endpoi
 
 static void refuse(struct redis_cluster *c, const struct endpoint *server, const char *why)
 {
-    char *text =
-        xasprintf(strchr(server->host, ':') ? "[%s]:%d: %s" : "%s:%d: %s", server->host, server->port, why);
+    char address[ENDPOINT_TEXT];
+    endpoint_format(server, address);
+    char *text = xasprintf("%s: %s", address, why);
     if (log_once(&c->refusals, text, (int64_t)uv_now(c->loop)))
         log_warn("Redis at %s: not using its node at %s", c->conf->name, text);
     free(text);
@@ -114,10 +110,10 @@ static void assign(struct redis_cluster *c, int slot, struct node *node)
 
 static void log_removed(const struct redis_cluster *c, const struct node *node)
 {
-    const struct endpoint *server = redis_node_server(node->connection);
+    char address[ENDPOINT_TEXT];
+    endpoint_format(redis_node_server(node->connection), address);
     if (redis_node_is_missed(node->connection))
-        log_info("Redis at %s: other nodes have the slots of %s:%d", c->conf->name, server->host,
-                 server->port);
+        log_info("Redis at %s: other nodes have the slots of %s", c->conf->name, address);
 }
 
 /* A node that has lost its slots stays until it has answered all commands. */

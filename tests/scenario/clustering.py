@@ -16,6 +16,7 @@ ADDRESSES = {"first": "10.0.0.1", "second": "10.0.0.2", "third": "10.0.0.3",  # 
              "redis": "10.0.0.100", "upstream": "10.0.0.200"}
 INTERVAL = 20  # seconds, of the tasks
 POLL = {"sora": {"poll": {"min": f"{INTERVAL}s", "max": f"{INTERVAL}s"}}}
+numbers = itertools.count()  # of the tasks of task_of
 STEP, REAL_SECONDS = 0.5, 0.2
 SKEW = (0, 10, 20)  # seconds, of the hosts' clocks: not behind, because the certificates are valid from now on
 QUICKER = {"proxy_read_timeout 25s": "proxy_read_timeout 1s"}
@@ -66,6 +67,16 @@ def passed_on(stack, request_id: str) -> list:
     """The lines about this request in the log of what this host has got from others, or from itself."""
     log = stack.folder / "peers.log"
     return [line for line in log.read_text().splitlines() if f" id={request_id} " in line] if log.exists() else []
+
+
+def task_of(host) -> str:
+    """A new task that this host serves."""
+    while True:
+        task = f"t{next(numbers)}"
+        request_id = host.task(task, method="OPTIONS").headers["x-request-id"]
+        host.wait_until(lambda: request_id in (host.folder / "access.log").read_text(), what="a line in the log")
+        if passed_on(host, request_id):
+            return task
 
 
 def received(host, task: str) -> list:

@@ -5,13 +5,12 @@ All clocks, nginx's too, are frozen. An answer of nginx's cache has "nginx; hit"
 """
 
 import contextlib
-import itertools
 import re
 import signal
 
 import pytest
 
-from clustering import make_certificates, on_loopback, passed_on
+from clustering import make_certificates, on_loopback, task_of
 from helpers import wait_gone
 from parts import children_of
 from stack import Stack
@@ -20,7 +19,6 @@ from watching import NATIVE, end
 
 KEPT_FOR = 5  # seconds
 WEB, FILM = bearer("web"), bearer("film")
-numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +37,6 @@ def hosts(tmp_path_factory):
             stack.freeze()
             stack.nginx.start()
         yield made
-
-
-def task_of(host) -> str:
-    """A new task that this host serves."""
-    while True:
-        task = f"t{next(numbers)}"
-        request_id = host.task(task, method="OPTIONS").headers["x-request-id"]
-        host.wait_until(lambda: request_id in (host.folder / "access.log").read_text(), what="a line in the log")
-        if passed_on(host, request_id):
-            return task
 
 
 def step(hosts, seconds) -> None:

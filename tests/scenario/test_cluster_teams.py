@@ -3,14 +3,13 @@ and the host that serves the task decides what this team may do."""
 
 import contextlib
 import http.client
-import itertools
 import re
 import ssl
 import subprocess
 
 import pytest
 
-from clustering import make_certificates, on_loopback, passed_on
+from clustering import make_certificates, on_loopback, task_of
 from parts import Answer
 from port import Port
 from stack import Stack
@@ -27,7 +26,6 @@ CHANGES = {
     "#set $taskproxy_team": "set $taskproxy_team",
     "#proxy_set_header X-Taskproxy-Team": "proxy_set_header X-Taskproxy-Team",
 }
-numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +102,6 @@ class Client:
 
     def task(self, task, headers=None):
         return self.get(NATIVE + task, headers)
-
-
-def task_of(host) -> str:
-    """A new task that this host serves."""
-    while True:
-        task = f"t{next(numbers)}"
-        request_id = host.task(task, method="OPTIONS").headers["x-request-id"]
-        host.wait_until(lambda: request_id in (host.folder / "access.log").read_text(), what="a line in the log")
-        if passed_on(host, request_id):
-            return task
 
 
 def logged_team(log, request_id) -> str:

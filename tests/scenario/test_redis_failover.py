@@ -9,7 +9,7 @@ import pytest
 
 from helpers import REDIS_KEY, said
 from redises import HAS_TLS, MASTER, Certificates, guarded, servers_in_use, wait_uses
-from sharing import ask
+from sharing import ask, ask_both
 from timing import timed_clients
 
 TIMEOUT = 2  # seconds: redis.timeout
@@ -64,12 +64,9 @@ def assert_said(stack, reason) -> None:
 
 def assert_one_query(stack, timing, task) -> None:
     """A request at each worker, and then those of several intervals."""
-    refused, began = stack.metric("leases_refused_total"), timing.seconds()
+    began = timing.seconds()
     with stack.standin.hold(task) as barrier:
-        asks = [ask(stack, 0, task)]
-        barrier.wait_arrived(1)
-        asks += [ask(stack, 1, task)]
-        stack.wait_metric("leases_refused_total", refused + 1)
+        asks = ask_both(stack, task, barrier)
     assert [answer.result().status for answer in asks] == [200, 200]
     assert stack.standin.count(task) == 1
     while stack.standin.count(task) < 4:

@@ -139,6 +139,26 @@ TEST(network_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address)
     }
 }
 
+static void endpoint_has_the_text_that_it_was_parsed_from(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"127.0.0.1:6379", "[2001:db8::1]:1", "192.0.2.1:65535"};
+    struct endpoint last = {0};
+    for (size_t i = 0; i < NELEMS(texts); i++) {
+        struct endpoint endpoint, same;
+        char text[ENDPOINT_TEXT];
+        assert_int_equal(endpoint_parse(texts[i], &endpoint), 0);
+        endpoint_format(&endpoint, text);
+        assert_string_equal(text, texts[i]);
+        assert_int_equal(endpoint_parse(text, &same), 0);
+        assert_true(endpoint_equal(&endpoint, &same));
+        assert_false(endpoint_equal(&endpoint, &last));
+        same.port++;
+        assert_false(endpoint_equal(&endpoint, &same));
+        last = endpoint;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +171,7 @@ int main(void)
         cmocka_unit_test(malformed_address_is_reserved),
         cmocka_unit_test(url_host_is_an_address_or_a_name),
         cmocka_unit_test(network_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address),
+        cmocka_unit_test(endpoint_has_the_text_that_it_was_parsed_from),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }
