@@ -166,15 +166,11 @@ def connections(pids: list, port: int) -> list:
     """The connections of the processes to that port of 127.0.0.1: (local port, pid)."""
     rows = [row.split() for row in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
     local = {f"socket:[{row[9]}]": int(row[1].partition(":")[2], 16) for row in rows if row[2] == f"0100007F:{port:04X}"}
-    found = []
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it has exited, or has closed a descriptor
-            found += [(local[name], pid) for name in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()) if name in local]
-    return found
+    return [(local[name], pid) for pid in pids for name in parts.open_files(pid).values() if name in local]
 
 
 def count_descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len(parts.open_files(pid))
 
 
 def main() -> int:

@@ -54,6 +54,15 @@ def children_of(pid: int) -> list:
     return [child for child in listed if process_state(child)[0] not in "ZX"]
 
 
+def open_files(pid: int) -> dict:
+    """What the descriptors of the process refer to, by number; without those that are closed while the list is read."""
+    found = {}
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found[int(link.name)] = os.readlink(link)
+    return found
+
+
 def _listed_children(pid: int) -> list:
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

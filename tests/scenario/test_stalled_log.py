@@ -13,6 +13,7 @@ import pytest
 
 import fastcgi
 from helpers import TASK, assert_served, beat_until, metric, wait_metric, wait_stored, worker_pid
+from parts import open_files
 from test_logs import TEXT_LINE
 
 DROPPED = re.compile(r"warn worker 0: (\d+) log lines dropped: standard error did not accept them")
@@ -127,12 +128,12 @@ def test_full_disk_stops_no_request_and_no_reload(make_stack):
 
 def files_open_for_writing(pid):
     """The regular files that the process may write to, besides its standard output."""
-    opened = {}
-    for number in os.listdir(f"/proc/{pid}/fd"):
-        info = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
-        if int(number) > 1 and int(re.search(r"flags:\s*(\d+)", info)[1], 8) & os.O_ACCMODE:
-            opened[number] = os.readlink(f"/proc/{pid}/fd/{number}")
-    return [path for path in opened.values() if os.path.isfile(path)]
+    regular = {number: target for number, target in open_files(pid).items() if number > 1 and os.path.isfile(target)}
+    return [target for number, target in regular.items() if open_flags(pid, number) & os.O_ACCMODE]
+
+
+def open_flags(pid, number):
+    return int(re.search(r"flags:\s*(\d+)", Path(f"/proc/{pid}/fdinfo/{number}").read_text())[1], 8)
 
 
 def test_daemon_stops_while_its_log_is_not_read(stalled):
