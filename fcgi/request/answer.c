@@ -68,12 +68,18 @@ static void add_number(struct buf *head, const char *before, int64_t number, con
     buf_puts(head, after);
 }
 
-/* The header lines that every answer has. */
-static void add_request(struct buf *head, const struct answer_facts *facts)
+/* A line of the head. */
+static void add_line(struct buf *head, const char *name_and_colon, const char *value)
 {
-    buf_puts(head, "X-Request-Id: ");
-    buf_puts(head, facts->request_id);
-    buf_puts(head, "\r\nX-Content-Type-Options: nosniff\r\n");
+    buf_puts(head, name_and_colon);
+    buf_puts(head, value);
+    buf_puts(head, "\r\n");
+}
+
+/* The header lines that every answer has, except for the request's id. */
+static void add_common(struct buf *head, const struct answer_facts *facts)
+{
+    buf_puts(head, "X-Content-Type-Options: nosniff\r\n");
     if (facts->team == NULL)
         return;
     buf_puts(head, "X-Taskproxy-Team: ");
@@ -81,19 +87,29 @@ static void add_request(struct buf *head, const struct answer_facts *facts)
     buf_puts(head, "\r\n");
 }
 
-static void begin(struct answer *a, const struct answer_facts *facts, int status)
+static void add_id(struct buf *head, const struct answer_facts *facts)
+{
+    add_line(head, "X-Request-Id: ", facts->request_id);
+}
+
+static void start(struct answer *a, const struct answer_facts *facts, int status)
 {
     *a = (struct answer){.status = status, .source = facts->source};
     buf_init(&a->head, HEAD_MAX);
     buf_init(&a->text, TEXT_MAX);
     if (status != 200) { /* the default of CGI */
         add_number(&a->head, "Status: ", status, " ");
-        buf_puts(&a->head, status_text(status));
-        buf_puts(&a->head, "\r\n");
+        add_line(&a->head, status_text(status), "");
     }
-    add_request(&a->head, facts);
+    add_common(&a->head, facts);
     if (facts->waited_s > 0 && status < 400) /* a problem is no reason to ask again at once */
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
+}
+
+static void begin(struct answer *a, const struct answer_facts *facts, int status)
+{
+    start(a, facts, status);
+    add_id(&a->head, facts);
 }
 
 /* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it
@@ -121,14 +137,19 @@ static void add_detail(struct buf *head, enum problem problem)
         buf_putc(head, *c == '_' ? '-' : *c);
 }
 
-static void add_cache_status(struct answer *a, const struct answer_facts *facts, int64_t ttl_ms)
+static const char *x_cache(enum answer_source source)
 {
-    static const char *const results[] = {
+    static const char *const values[] = {
         [SOURCE_NONE] = "MISS",           [SOURCE_MEMORY] = "HIT",    [SOURCE_REDIS] = "HIT",
         [SOURCE_COLLAPSED] = "COLLAPSED", [SOURCE_UPSTREAM] = "MISS", [SOURCE_STALE] = "STALE"};
-    struct buf *head = &a->head;
+    return values[source];
+}
+
+/* The value of Cache-Status. */
+static void add_cache_status(struct buf *head, const struct answer_facts *facts, int64_t ttl_ms)
+{
     bool hit = facts->source == SOURCE_MEMORY || facts->source == SOURCE_REDIS;
-    buf_puts(head, "Cache-Status: taskproxy");
+    buf_puts(head, "taskproxy");
     if (hit)
         add_number(head, "; hit; ttl=", seconds_down(ttl_ms),
                    facts->source == SOURCE_REDIS ? "; detail=redis" : "");
@@ -141,9 +162,13 @@ static void add_cache_status(struct answer *a, const struct answer_facts *facts,
                  facts->source == SOURCE_COLLAPSED ? "; collapsed" : "");
     if (!hit && facts->problem != PROBLEM_NONE)
         add_detail(head, facts->problem);
-    buf_puts(head, "\r\nX-Cache: ");
-    buf_puts(head, results[facts->source]);
-    buf_puts(head, "\r\n");
+}
+
+static void add_cache_headers(struct buf *head, const struct answer_facts *facts, int64_t ttl_ms)
+{
+    buf_puts(head, "Cache-Status: ");
+    add_cache_status(head, facts, ttl_ms);
+    add_line(head, "\r\nX-Cache: ", x_cache(facts->source));
 }
 
 /* Whether the parameters contain "q=0" or "q=0.000". */
@@ -198,46 +223,71 @@ static int64_t repeat_until_s(const struct answer_facts *facts, int64_t left_ms,
     return repeatable && ms > 0 && until_s >= facts->now.date_ms / 1000 ? until_s : 0;
 }
 
-/* The headers that depend on the time. nginx cannot count, so a repeatable answer lists their values for each second:
- * "X-Taskproxy-Times: 8=17/2 9=18/1" has the last digit of the second, Age and Retry-After (taskproxy-cache.conf). */
-static void add_times(struct buf *head, const struct answer_facts *facts, int64_t age_ms, int64_t retry_ms,
-                      int64_t until_s)
+/* The times that a view's headers depend on. */
+struct timing {
+    int64_t ttl_ms, age_ms;
+    int64_t retry_ms; /* until the view can have changed; 0: it has ended */
+    int64_t until_s;  /* repeat_until_s */
+};
+
+/* nginx keeps a repeatable answer with its head. Headers that a repetition must not have as they are come from nginx, which makes
+ * them from one header: Age and Retry-After for the last digit of each second, X-Cache, X-Request-Id and Cache-Status, as in
+ * "X-Taskproxy-Facts: 8=17/2 9=18/1,MISS 8d0f...,taskproxy; fwd=miss; stored" (taskproxy-http.conf). */
+static void add_repeatable(struct buf *head, const struct answer_facts *facts, const struct timing *timing)
 {
-    add_number(head, "Age: ", seconds_down(age_ms), "\r\n");
-    if (retry_ms > 0)
-        add_number(head, "Retry-After: ", seconds_up(retry_ms), "\r\n");
-    if (until_s == 0)
-        return;
-    add_number(head, "X-Accel-Expires: @", until_s, "\r\nX-Taskproxy-Times:");
-    for (int64_t s = facts->now.date_ms / 1000; s <= until_s; s++) {
+    add_number(head, "X-Accel-Expires: @", timing->until_s, "\r\nX-Taskproxy-Facts:");
+    for (int64_t s = facts->now.date_ms / 1000; s <= timing->until_s; s++) {
         int64_t later_ms = max64(s * 1000 - facts->now.date_ms, 0);
         add_number(head, " ", s % 10, "=");
-        add_number(head, "", seconds_down(age_ms + later_ms), "/");
-        if (retry_ms > 0)
-            buf_add_int(head, seconds_up(max64(retry_ms - later_ms, 1)));
+        add_number(head, "", seconds_down(timing->age_ms + later_ms), "/");
+        if (timing->retry_ms > 0)
+            buf_add_int(head, seconds_up(max64(timing->retry_ms - later_ms, 1)));
     }
+    buf_putc(head, ',');
+    buf_puts(head, x_cache(facts->source));
+    buf_putc(head, ' ');
+    buf_puts(head, facts->request_id);
+    buf_putc(head, ',');
+    add_cache_status(head, facts, timing->ttl_ms);
     buf_puts(head, "\r\n");
 }
 
-/* A client may keep the view of an ended task until its URLs expire. It should request that of a running task
- * again, but not before the task can have changed. */
-static void add_freshness(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
-                          int64_t until_s)
+/* The headers that belong to the request or depend on the time. */
+static void add_timed(struct buf *head, const struct answer_facts *facts, const struct timing *timing)
 {
-    int64_t left_ms = snapshot_left_ms(s, facts->now), age_ms = facts->now.ms - s->since_ms;
-    if (!state_ended(s->state) || facts->source == SOURCE_STALE) {
-        bool stale = facts->source == SOURCE_STALE;
-        int64_t wait_ms = stale || left_ms < facts->retry_after_ms ? facts->retry_after_ms : left_ms;
-        add_times(&a->head, facts, age_ms, max64(wait_ms, 1), until_s);
-        buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
+    if (timing->until_s != 0) {
+        add_repeatable(head, facts, timing);
         return;
     }
-    add_times(&a->head, facts, age_ms, 0, until_s);
-    int64_t urls_left_ms = s->urls_expire_at * 1000 - facts->now.date_ms;
+    add_id(head, facts);
+    add_cache_headers(head, facts, timing->ttl_ms);
+    add_number(head, "Age: ", seconds_down(timing->age_ms), "\r\n");
+    if (timing->retry_ms > 0)
+        add_number(head, "Retry-After: ", seconds_up(timing->retry_ms), "\r\n");
+}
+
+/* A client should request the view of a running task again, but not before the task can have changed. */
+static int64_t view_retry_ms(const struct answer_facts *facts, const struct snapshot *s, int64_t left_ms)
+{
+    bool stale = facts->source == SOURCE_STALE;
+    if (state_ended(s->state) && !stale)
+        return 0;
+    return max64(stale || left_ms < facts->retry_after_ms ? facts->retry_after_ms : left_ms, 1);
+}
+
+/* A client may keep the view of an ended task until its URLs expire. */
+static void add_cache_control(struct buf *head, const struct answer_facts *facts, const struct snapshot *s,
+                              const struct timing *timing)
+{
+    if (timing->retry_ms > 0) {
+        buf_puts(head, "Cache-Control: private, no-cache\r\n");
+        return;
+    }
+    int64_t left_ms = timing->ttl_ms, urls_left_ms = s->urls_expire_at * 1000 - facts->now.date_ms;
     if (s->urls_expire_at != 0 && urls_left_ms < left_ms)
         left_ms = urls_left_ms;
     /* The client subtracts the Age (RFC 9111, 4.2.3). */
-    add_number(&a->head, "Cache-Control: private, max-age=", seconds_down(left_ms) + seconds_down(age_ms),
+    add_number(head, "Cache-Control: private, max-age=", seconds_down(left_ms) + seconds_down(timing->age_ms),
                "\r\n");
 }
 
@@ -263,13 +313,6 @@ static void add_readers(struct buf *head, const struct answer_facts *facts)
         "X-Cache, X-Request-Id\r\n");
 }
 
-static void add_etag(struct buf *head, const char *etag)
-{
-    buf_puts(head, "ETag: ");
-    buf_puts(head, etag);
-    buf_puts(head, "\r\n");
-}
-
 /* A status 200 becomes 304 if the client has the view. Of a repeatable answer, nginx compares the tag, and needs the
  * view. */
 static int status_of_view(const struct answer_facts *facts, const char *etag, int64_t until_s)
@@ -281,12 +324,13 @@ static int status_of_view(const struct answer_facts *facts, const char *etag, in
 static void begin_view(struct answer *a, const struct answer_facts *facts, const struct snapshot *s,
                        const char *etag, size_t len, int status)
 {
-    int64_t left_ms = snapshot_left_ms(s, facts->now);
-    int64_t until_s = status == 200 ? repeat_until_s(facts, left_ms, len) : 0;
-    begin(a, facts, status == 200 ? status_of_view(facts, etag, until_s) : status);
-    add_cache_status(a, facts, left_ms);
-    add_freshness(a, facts, s, until_s);
-    add_etag(&a->head, etag);
+    struct timing timing = {.ttl_ms = snapshot_left_ms(s, facts->now), .age_ms = facts->now.ms - s->since_ms};
+    timing.retry_ms = view_retry_ms(facts, s, timing.ttl_ms);
+    timing.until_s = status == 200 ? repeat_until_s(facts, timing.ttl_ms, len) : 0;
+    start(a, facts, status == 200 ? status_of_view(facts, etag, timing.until_s) : status);
+    add_timed(&a->head, facts, &timing);
+    add_cache_control(&a->head, facts, s, &timing);
+    add_line(&a->head, "ETag: ", etag);
     add_readers(&a->head, facts);
 }
 
@@ -318,7 +362,7 @@ void answer_content(struct answer *a, const struct answer_facts *facts, const st
                     const struct buf *lines)
 {
     begin(a, facts, status);
-    add_cache_status(a, facts, snapshot_left_ms(s, facts->now));
+    add_cache_headers(&a->head, facts, snapshot_left_ms(s, facts->now));
     add_readers(&a->head, facts);
     buf_add(&a->head, lines->data, lines->len);
 }
@@ -347,7 +391,7 @@ static const char *problem_type(const char *accept)
 void answer_problem(struct answer *a, const struct answer_facts *facts)
 {
     begin(a, facts, problem_status(facts->problem));
-    add_cache_status(a, facts, facts->ttl_ms);
+    add_cache_headers(&a->head, facts, facts->ttl_ms);
     buf_puts(&a->head, "Cache-Control: no-store\r\n");
     add_readers(&a->head, facts);
     if (a->status == 405)
@@ -362,36 +406,28 @@ void answer_problem(struct answer *a, const struct answer_facts *facts)
     end(a, facts, problem_type(facts->accept), body_of(&a->text));
 }
 
-/* Facts about all tasks of a list. */
-struct list_facts {
-    int64_t change_ms; /* when a running task can have changed; 0: none is running */
-    int64_t ttl_ms;    /* the shortest freshness */
-    int64_t age_ms;    /* of the oldest */
-    size_t len;        /* of the views */
-    bool complete;     /* all have a view */
-};
-
-static struct list_facts facts_of_list(struct moment now, const struct answer_item *items, size_t n,
-                                       enum view_kind kind)
+/* Of a list: the shortest freshness, the age of the oldest view, and the first possible change. */
+static struct timing timing_of_list(const struct answer_facts *facts, const struct answer_item *items,
+                                    size_t n, enum view_kind kind)
 {
-    struct list_facts list = {.ttl_ms = INT64_MAX, .complete = true};
+    struct timing list = {.ttl_ms = INT64_MAX};
+    bool complete = true;
+    size_t len = 0;
     for (size_t i = 0; i < n; i++) {
         const struct snapshot *s = items[i].snapshot;
         if (s == NULL) {
-            list.complete = false; /* the problem in its place has the request's id */
+            complete = false; /* the problem in its place has the request's id */
             continue;
         }
-        list.len += snapshot_view(s, kind)->len;
-        int64_t left_ms = snapshot_left_ms(s, now);
-        left_ms = left_ms > 0 ? left_ms : 1;
-        if (!state_ended(s->state) && (list.change_ms == 0 || left_ms < list.change_ms))
-            list.change_ms = left_ms;
-        if (left_ms < list.ttl_ms)
-            list.ttl_ms = left_ms;
-        if (now.ms - s->since_ms > list.age_ms)
-            list.age_ms = now.ms - s->since_ms;
+        len += snapshot_view(s, kind)->len;
+        int64_t left_ms = max64(snapshot_left_ms(s, facts->now), 1);
+        if (!state_ended(s->state) && (list.retry_ms == 0 || left_ms < list.retry_ms))
+            list.retry_ms = left_ms;
+        list.ttl_ms = min64(list.ttl_ms, left_ms);
+        list.age_ms = max64(list.age_ms, facts->now.ms - s->since_ms);
     }
     list.ttl_ms = list.ttl_ms == INT64_MAX ? 0 : list.ttl_ms;
+    list.until_s = complete ? repeat_until_s(facts, list.ttl_ms, len) : 0;
     return list;
 }
 
@@ -430,13 +466,11 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
 {
     char etag[ETAG_SIZE];
     answer_list_etag(items, n, kind, etag);
-    const struct list_facts list = facts_of_list(facts->now, items, n, kind);
-    int64_t until_s = list.complete ? repeat_until_s(facts, list.ttl_ms, list.len) : 0;
-    begin(a, facts, facts->no_content ? 204 : status_of_view(facts, etag, until_s));
-    add_cache_status(a, facts, list.ttl_ms);
-    add_times(&a->head, facts, list.age_ms, list.change_ms, until_s);
+    const struct timing timing = timing_of_list(facts, items, n, kind);
+    start(a, facts, facts->no_content ? 204 : status_of_view(facts, etag, timing.until_s));
+    add_timed(&a->head, facts, &timing);
     buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
-    add_etag(&a->head, etag);
+    add_line(&a->head, "ETag: ", etag);
     add_readers(&a->head, facts);
     if (a->status != 200) {
         buf_puts(&a->head, "\r\n");
@@ -478,7 +512,8 @@ void answer_text(struct answer *a, const struct answer_facts *facts, int status,
 void answer_stream_head(const struct answer_facts *facts, struct buf *out)
 {
     buf_init(out, HEAD_MAX);
-    add_request(out, facts);
+    add_common(out, facts);
+    add_id(out, facts);
     buf_puts(out, "Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
                   "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\n");
     add_readers(out, facts);

@@ -400,18 +400,19 @@ static void print_cache(const struct conf *conf, const char *name, struct buf *o
         out,
         "\n# The cache of taskproxy-cache.conf: at most 4,000 answers of 8 KiB, in memory.\n"
         "fastcgi_cache_path /run/%s-cache keys_zone=%s:512k max_size=32m inactive=10s use_temp_path=off;\n"
-        "map \"$args $http_prefer $http_if_match$http_if_modified_since$http_if_unmodified_since\" $%s_named "
-        "{\n"
-        "    default \"\";\n    \"  \" %s; # found without the expression\n    \"~^(?:(?:^|&)(?:ids",
-        name, name, name, name);
+        "map \"$args $http_if_match$http_if_modified_since$http_if_unmodified_since $http_prefer "
+        "$http_accept\" "
+        "$%s_cache {\n"
+        "    default \"\";\n"
+        "    \"   \" %s; # found without the expression\n"
+        "    \"   */*\" %s;\n"
+        "    \"~^(?:(?:^|&)(?:ids",
+        name, name, name, name, name);
     for (size_t i = 0; i < conf->routes.n; i++) {
         print_query_names(&conf_route(conf, i)->path, out);
         print_query_names(conf_route(conf, i)->result_path, out);
     }
-    buf_addf(out,
-             ")=[^& ]*)* (?!.*(?i:wait)).* $\" %s;\n}\n"
-             "map $http_accept $%s_cache {\n    default $%s_named;\n    ~*event-stream \"\";\n}\n",
-             name, name, name);
+    buf_addf(out, ")=[^& ]*)*  (?!.*(?i:wait|event-stream))\" %s;\n}\n", name);
 }
 
 void route_print_nginx(const struct conf *conf, const char *name, struct buf *out)

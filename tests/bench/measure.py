@@ -95,6 +95,14 @@ def socket_folder():
         yield Path(folder)
 
 
+@contextlib.contextmanager
+def memory_folder():
+    """A directory in memory, like /run, where the shipped configuration has nginx's cache."""
+    with tempfile.TemporaryDirectory(prefix="tp-", dir="/dev/shm") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 def cgi_answer(headers: dict, body: bytes) -> bytes:
     """The answer as a CGI program writes it."""
     lines = ["Status: 200 OK", *(f"{name}: {value}" for name, value in headers.items())]

@@ -34,7 +34,7 @@ class Peer(Process):
     lacks = ""  # parts of the job that it cannot do
 
     def __init__(self, place):
-        """`place` has what all peers share: folder, redis, token, key, and the port of the upstream."""
+        """`place` has what all peers share: folders, redis, token, key, and the port of the upstream."""
         super().__init__(place)
         self.port = free_port()
         self.prefix = place.folder / f"peer-{self.name}"
@@ -60,7 +60,7 @@ class Peer(Process):
         root = os.geteuid() == 0
         values = {
             "PORT": self.port, "UPSTREAM": self.stack.upstream_port, "REDIS": self.stack.redis, "TOKEN": self.stack.token,
-            "KEY": self.stack.key, "HERE": HERE, "FOLDER": self.prefix, "USER": WEB_GROUP if root else getpass.getuser(),
+            "KEY": self.stack.key, "HERE": HERE, "FOLDER": self.prefix, "MEMORY": self.stack.memory, "USER": WEB_GROUP if root else getpass.getuser(),
             "GROUP": WEB_GROUP if root else grp.getgrgid(os.getegid()).gr_name,
         }
         text = (HERE / file).read_text()
@@ -122,7 +122,7 @@ class NginxCache(Peer):
         self.spawn_nginx(self.text("cache.conf"))
 
     def keep_kib(self) -> float:
-        return sum(file.stat().st_blocks / 2 for file in (self.prefix / "cache").rglob("*") if file.is_file())
+        return sum(file.stat().st_blocks / 2 for file in (self.stack.memory / "cache").rglob("*") if file.is_file())
 
 
 class Varnish(Peer):
