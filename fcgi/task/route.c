@@ -390,8 +390,9 @@ static void print_query_names(const struct pattern *pattern, struct buf *out)
     }
 }
 
-/* nginx's own cache, and the requests that may use it: those that only name tasks. The files contain the URI, so other
- * queries, which could contain credentials, are left out. */
+/* nginx's own cache, and the requests that may use it. Their queries only name tasks: the files contain the URI, and other
+ * parameters could be credentials. There is no condition that nginx would check, but no worker, between the two spaces.
+ * Without "*+", a long query would overflow PCRE's stack, and nginx would log it. */
 static void print_cache(const struct conf *conf, const char *name, struct buf *out)
 {
     if (conf->nginx_cache_ms == 0)
@@ -401,10 +402,9 @@ static void print_cache(const struct conf *conf, const char *name, struct buf *o
         "\n# The cache of taskproxy-cache.conf: at most 4,000 answers of 8 KiB, in memory.\n"
         "fastcgi_cache_path /run/%s-cache keys_zone=%s:512k max_size=32m inactive=10s use_temp_path=off;\n"
         "map \"$args $http_if_match$http_if_modified_since$http_if_unmodified_since $http_prefer "
-        "$http_accept\" "
-        "$%s_cache {\n"
+        "$http_accept\" $%s_cache {\n"
         "    default \"\";\n"
-        "    \"   \" %s; # found without the expression\n"
+        "    \"   \" %s; # no query and no such header: found without the expression\n"
         "    \"   */*\" %s;\n"
         "    \"~^(?:(?:^|&)(?:ids",
         name, name, name, name, name);
@@ -412,7 +412,7 @@ static void print_cache(const struct conf *conf, const char *name, struct buf *o
         print_query_names(&conf_route(conf, i)->path, out);
         print_query_names(conf_route(conf, i)->result_path, out);
     }
-    buf_addf(out, ")=[^& ]*)*  (?!.*(?i:wait|event-stream))\" %s;\n}\n", name);
+    buf_addf(out, ")=[^& ]*)*+  (?!.*(?i:wait|event-stream))\" %s;\n}\n", name);
 }
 
 void route_print_nginx(const struct conf *conf, const char *name, struct buf *out)

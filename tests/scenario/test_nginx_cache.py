@@ -193,6 +193,13 @@ def test_no_token_and_no_signature_is_in_a_file(stack):
     assert kept.stat().st_mode & 0o777 == 0o700
 
 
+def test_long_query_is_not_in_the_error_log(stack):
+    """Regular expressions need memory for it, and nginx logs what it cannot match, in full."""
+    queries = ["ids=&" * 3000, "ids=&" * 3000 + "x=y&", "ids=a&" * 2500 + "LINK&"]
+    assert [request(stack, "t", f"{TASK}?{query}", WEB).status for query in queries] == [200] * 3
+    assert "ids=" not in stack.nginx.log()
+
+
 def test_large_answer_is_not_kept(stack):
     tasks = ",".join(f"sora/large-{number}" for number in range(20))
     assert [is_repeated(stack.get(f"/v1/tasks?ids={tasks}", WEB)) for _ in range(3)] == [False] * 3
