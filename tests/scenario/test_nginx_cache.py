@@ -311,6 +311,15 @@ def test_refusals_of_nginx_are_its_own(shared):
     assert (away.status, away.json()["code"], away.headers["retry-after"]) == (503, "overloaded", "1")
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-Unmodified-Since"])
+def test_empty_condition_is_refused_with_a_problem(shared, header):
+    """nginx finds it false, whether or not it repeats the answer."""
+    stack = shared()
+    for task in ("t", "t", "other"):
+        refused = stack.task(task, {header: ""})
+        assert (refused.status, refused.json()["code"], refused.json()["title"]) == (412, "bad_request", "Precondition failed")
+
+
 def test_mode_open_ignores_tokens_and_the_target_of_a_proxy_protocol_is_heeded(shared):
     stack = shared(config={"routes": [{"provider": name, "upstream": "main"} for name in ("sora", "fal")]})
     stack.standin.switch(state="SUCCESS")
