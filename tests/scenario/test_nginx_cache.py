@@ -320,6 +320,20 @@ def test_empty_condition_is_refused_with_a_problem(shared, header):
         assert (refused.status, refused.json()["code"], refused.json()["title"]) == (412, "bad_request", "Precondition failed")
 
 
+def test_settings_of_http_for_other_caches_do_not_apply(shared):
+    stack = shared(http="fastcgi_cache_valid any 1h; fastcgi_cache_use_stale error http_503; fastcgi_cache_revalidate on;")
+    tag = stack.task("t").headers["etag"]
+    stack.standin.switch(status=500)
+    failed = [stack.task("new") for _ in range(2)]
+    assert {answer.status for answer in failed} == {502} and len({answer.headers["x-request-id"] for answer in failed}) == 2
+    stack.step(2)
+    stale = stack.task("t", {"If-None-Match": tag})
+    assert (stale.status, stale.headers["x-cache"]) == (304, "STALE")
+    stack.clock.run()
+    stack.daemon.stop()
+    assert stack.task("t").status == 503
+
+
 def test_mode_open_ignores_tokens_and_the_target_of_a_proxy_protocol_is_heeded(shared):
     stack = shared(config={"routes": [{"provider": name, "upstream": "main"} for name in ("sora", "fal")]})
     stack.standin.switch(state="SUCCESS")
