@@ -92,6 +92,7 @@ static void add_id(struct buf *head, const struct answer_facts *facts)
     add_line(head, "X-Request-Id: ", facts->request_id);
 }
 
+/* Begins the head, without the request's id: that of a repeatable answer is in add_repeatable. */
 static void start(struct answer *a, const struct answer_facts *facts, int status)
 {
     *a = (struct answer){.status = status, .source = facts->source};
@@ -230,9 +231,10 @@ struct timing {
     int64_t until_s;  /* repeat_until_s */
 };
 
-/* nginx keeps a repeatable answer with its head. Headers that a repetition must not have as they are come from nginx, which makes
- * them from one header: Age and Retry-After for the last digit of each second, X-Cache, X-Request-Id and Cache-Status, as in
- * "X-Taskproxy-Facts: 8=17/2 9=18/1,MISS 8d0f...,taskproxy; fwd=miss; stored" (taskproxy-http.conf). */
+/* nginx keeps the head of a repeatable answer, too, but cannot count. So the headers that differ from one request or second
+ * to the next are in one, from which nginx makes them (taskproxy-http.conf explains it): the last digit of each second, Age and
+ * Retry-After; X-Cache and X-Request-Id; Cache-Status.
+ * "X-Taskproxy-Facts: 8=17/2 9=18/1,MISS 8d0f...,taskproxy; fwd=miss; stored" */
 static void add_repeatable(struct buf *head, const struct answer_facts *facts, const struct timing *timing)
 {
     add_number(head, "X-Accel-Expires: @", timing->until_s, "\r\nX-Taskproxy-Facts:");
