@@ -193,6 +193,20 @@ def test_no_token_and_no_signature_is_in_a_file(stack):
     assert kept.stat().st_mode & 0o777 == 0o700
 
 
+def test_locations_of_webhooks_and_refusals_precede_the_cache(stack):
+    secret = "the-secret-of-another-webhook"
+    for path in ("/v1/hooks/sora/", "//v1//hooks/sora/", "/%76%31/hooks%2Fsora%2F"):
+        answers = [stack.get(path + secret, method="POST", body=bytes(size)) for size in (20_000, 33_000)]
+        assert [answer.status for answer in answers] == [404, 413]
+    for path in ("/taskproxy-refusal", "/taskproxy-refusal/event", "//taskproxy-refusal/preflight"):
+        refused = stack.get(path)
+        assert (refused.status, refused.json()["code"], refused.headers.get("cache-status")) == (404, "not_found", None)
+    last = stack.task("t").headers["x-request-id"]
+    stack.wait_until(lambda: last in (stack.folder / "access.log").read_text(), what="the line of the last request")
+    logs = list(stack.folder.glob("*.log"))
+    assert [file.name for file in logs if secret in file.read_text()] == []
+
+
 def test_long_query_is_not_in_the_error_log(stack):
     """Regular expressions need memory for it, and nginx logs what it cannot match, in full."""
     queries = ["ids=&" * 3000, "ids=&" * 3000 + "x=y&", "ids=a&" * 2500 + "LINK&"]
