@@ -320,13 +320,13 @@ static void drop(struct redis *r, enum trouble trouble, const char *reason)
 
 /* The commands may use another server than before. If the network was lost for a while, a subscribed connection may have
  * survived, but then gets its messages only when TCP repeats them, as much later as the loss was long. */
-static void renew(struct redis *subscribed)
+static void renew(struct redis *subscribed, uint64_t pause_ms)
 {
     if (subscribed == NULL || subscribed->state != UP)
         return;
     drop(subscribed, UNAVAILABLE, "renewed");
     subscribed->latest[0] = '\0'; /* not a failure */
-    uv_timer_start(&subscribed->timer, on_timer, 0, 0);
+    uv_timer_start(&subscribed->timer, on_timer, pause_ms, 0);
 }
 
 static struct redis *listener_of(const struct redis *r)
@@ -338,10 +338,10 @@ static struct redis *listener_of(const struct redis *r)
 
 static void go_up(struct redis *r)
 {
-    renew(listener_of(r));
+    renew(listener_of(r), 0);
     if (r->announcer != NULL)
         r->announcer->sentinel = r->sentinel; /* another one may not know this master */
-    renew(r->announcer);
+    renew(r->announcer, 0);
     r->state = UP;
     backoff_reset(&r->pause);
     log_once_reset(&r->errors);
@@ -682,11 +682,9 @@ static void on_reply(redisAsyncContext *context, void *reply_, void *data)
         take_slots(r, reply);
     else if (command->verb >= REDIS_VERBS)
         end_handshake_step(r, command->verb, reply);
-    else if (command->failed)
-        ;
-    else if (is_sent_again(r, command, &reply))
+    else if (!command->failed && is_sent_again(r, command, &reply))
         return;
-    else
+    else if (!command->failed)
         finish(r, command, reply);
     redis_command_free(command);
 }
@@ -1006,7 +1004,7 @@ static void on_announcement(void *ctx, const char *text)
 {
     struct redis *r = ctx;
     if (text != NULL)
-        renew(r->announcer); /* which asks for the master */
+        renew(r->announcer, PAUSE_FIRST_MS); /* it asks for the master; a Sentinel may announce without end */
 }
 
 static struct redis *announcer_new(struct redis *commands)

@@ -4,7 +4,9 @@ import binascii
 import contextlib
 import os
 import re
+import socket
 import subprocess
+import threading
 
 from parts import PATIENCE, Process, wait_until
 from port import Port
@@ -103,6 +105,49 @@ class Sentinel(Server):
     def facts(self) -> dict:
         words = self.cli("SENTINEL", "master", MASTER).split("\n")
         return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def bulk(text: str) -> str:
+    return f"${len(text)}\r\n{text}\r\n"
+
+
+class Scripted:
+    """A server in this process. Subclasses define its replies."""
+
+    def __init__(self):
+        self._listening = []
+        self.address = self._listen(self._serve)
+
+    def _listen(self, serve) -> str:
+        """Serves connections to a new address, which it returns."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.append(listening)
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
+        return "127.0.0.1:{}".format(listening.getsockname()[1])
+
+    def _serve(self, connection) -> None:
+        for words in self._commands(connection):
+            subscribing = words[0] == b"SUBSCRIBE"
+            reply = self._subscribed(words[1].decode()) if subscribing else self._reply(words)
+            connection.sendall(reply.encode())
+
+    def _subscribed(self, channel: str) -> str:
+        return f"*3\r\n{bulk('subscribe')}{bulk(channel)}:1\r\n"
+
+    @staticmethod
+    def _commands(connection):
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as file:
+            while count := file.readline():
+                yield [file.read(int(file.readline()[1:]) + 2)[:-2] for _ in range(int(count[1:]))]
+
+    def stop(self):
+        for listening in self._listening:
+            listening.shutdown(socket.SHUT_RDWR)
+            listening.close()
 
 
 class Node(Server):

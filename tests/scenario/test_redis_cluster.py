@@ -6,7 +6,6 @@ The failovers take half a minute, so `make test` leaves them to `make test-hard`
 import contextlib
 import itertools
 import os
-import socket
 import threading
 import time
 from concurrent import futures
@@ -14,7 +13,7 @@ from concurrent import futures
 import pytest
 
 from helpers import use_documented_rights
-from redises import Certificates, Server, clustered, slot_of, with_tls
+from redises import Certificates, Scripted, Server, bulk, clustered, slot_of, with_tls
 from sharing import ask, ask_both, wait_hearing
 
 TIMEOUT_S, MARGIN_S = 2, 1.5  # of Redis; for everything else that a request needs on a busy machine
@@ -227,43 +226,23 @@ def test_lost_node_costs_only_what_is_in_its_slots(make_stack):
                                      if cluster.owner(key_of(name)) is lost))
 
 
-class Redirecting:
+class Redirecting(Scripted):
     """A server that claims all slots. It redirects commands with keys, after a delay, to a server that never answers them."""
 
     def __init__(self, delay_s: float, probe_reply="$-1"):
         self.delay_s, self._probe_reply = delay_s, probe_reply + "\r\n"
-        self._listening = []
+        super().__init__()
         self._mute = self._listen(self._ignore)
-        self.address = self._listen(self._serve)
 
-    def _listen(self, serve) -> str:
-        """Serves connections to a new address, which it returns."""
-        listening = socket.create_server(("127.0.0.1", 0))
-        self._listening.append(listening)
-        def accept():
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
-        threading.Thread(target=accept, daemon=True).start()
-        return "127.0.0.1:{}".format(listening.getsockname()[1])
-
-    def _serve(self, connection):
-        for words in self._commands(connection):
-            if words[0] == b"CLUSTER":
-                nodes = self._nodes()
-                reply = f"${len(nodes)}\r\n{nodes}\r\n"
-            elif words[0] == b"SUBSCRIBE":
-                reply = f"*3\r\n$9\r\nsubscribe\r\n${len(words[1])}\r\n{words[1].decode()}\r\n:1\r\n"
-            elif b"#probe" in words[1]:
-                reply = self._probe_reply
-            else:
-                reply = self._reply(words)
-            connection.sendall(reply.encode())
+    def _reply(self, words) -> str:
+        if words[0] == b"CLUSTER":
+            return bulk(self._nodes())
+        return self._probe_reply if b"#probe" in words[1] else self._reply_to(words)
 
     def _nodes(self) -> str:
         return f"0123 {self.address}@1 myself,master - 0 0 1 connected 0-16383\n"
 
-    def _reply(self, words) -> str:
+    def _reply_to(self, words) -> str:
         time.sleep(self.delay_s if words[0] == b"SET" else 0)
         return f"-MOVED 1 {self._mute}\r\n"
 
@@ -271,17 +250,6 @@ class Redirecting:
         for words in self._commands(connection):
             if b"#probe" in words[1]:
                 connection.sendall(b"$-1\r\n")
-
-    @staticmethod
-    def _commands(connection):
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as file:
-            while count := file.readline():
-                yield [file.read(int(file.readline()[1:]) + 2)[:-2] for _ in range(int(count[1:]))]
-
-    def stop(self):
-        for listening in self._listening:
-            listening.shutdown(socket.SHUT_RDWR)
-            listening.close()
 
 
 def test_redirected_command_ends_within_the_timeout(make_stack):
@@ -319,7 +287,7 @@ class Storing(Redirecting):
             elif words[0] == b"GET":
                 self.asked.set()
 
-    def _reply(self, words) -> str:
+    def _reply_to(self, words) -> str:
         return {b"SET": "+OK\r\n", b"EVAL": "*0\r\n", b"PTTL": ":-2\r\n"}.get(words[0], "$-1\r\n")
 
 

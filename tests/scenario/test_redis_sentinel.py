@@ -2,9 +2,9 @@
 
 import pytest
 
-from helpers import REDIS_KEY, clients, said
+from helpers import REDIS_KEY, clients, said, step_until
 from port import Port
-from redises import MASTER, Sentinel, guarded, servers_in_use, wait_uses
+from redises import MASTER, Scripted, Sentinel, bulk, guarded, servers_in_use, wait_uses
 
 
 def assert_stored(stack, server, task) -> None:
@@ -74,3 +74,35 @@ def test_lost_sentinels_are_logged_once_and_asked_again(make_stack):
         for worker in (0, 1):
             stack.wait_log(f"info worker {worker}: Redis Sentinel subscription restored (mymaster (Sentinel))")
         assert subscribers(sentinel) == 2 and len(said(stack)) == 4
+
+
+class Announcing(Scripted):
+    """A Sentinel that announces a failover to each subscriber at once; also the master that it names."""
+
+    def __init__(self):
+        self.announcements = []
+        super().__init__()
+
+    def _reply(self, words) -> str:
+        host, _, port = self.address.partition(":")
+        return f"*2\r\n{bulk(host)}{bulk(port)}" if words[0] == b"SENTINEL" else "$-1\r\n"
+
+    def _subscribed(self, channel: str) -> str:
+        reply = super()._subscribed(channel)
+        if channel == "+switch-master":
+            self.announcements.append(f"*3\r\n{bulk('message')}{bulk(channel)}{bulk('a failover')}")
+            reply += self.announcements[-1]
+        return reply
+
+
+def test_worker_pauses_after_each_announcement(make_stack):
+    stack, sentinel = make_stack(daemon=False, nginx=False, clock=True), Announcing()
+    stack.configure(workers=1, redis={"address": None, "sentinels": [sentinel.address], "master_name": MASTER})
+    stack.daemon.start()
+    stack.nginx.start()
+    stack.freeze()
+    began, before = stack.clock.time(), len(sentinel.announcements)
+    step_until(stack, lambda: len(sentinel.announcements) >= before + 20, "20 announcements", 0.02)
+    assert stack.clock.time() - began > 19 * 0.1 - 0.02
+    assert said(stack) == []
+    sentinel.stop()
