@@ -29,7 +29,8 @@ struct notification {
     int64_t retry_after_ms; /* with a problem: the task should not be queried earlier; 0: unknown */
 };
 
-/* `n` is NULL when the subscription begins, also after an interruption: earlier notifications may have been lost. */
+/* `n` is NULL when the subscription begins, also after an interruption, and when a connection to a node of a cluster comes
+ * up: earlier notifications may have been lost. */
 typedef void lease_callback(void *ctx, const struct notification *n);
 
 /* All (ref), and outlive the lease. */

@@ -329,16 +329,19 @@ static void renew(struct redis *subscribed, uint64_t pause_ms)
     uv_timer_start(&subscribed->timer, on_timer, pause_ms, 0);
 }
 
-static struct redis *listener_of(const struct redis *r)
+/* To be called when a connection for commands comes up. While a node of a cluster was lost, its commands failed, and a
+ * subscription to another node may have missed messages; the subscriber makes up for both. */
+static void refresh_listener(struct redis *r)
 {
     struct redis *listener = r->front != NULL ? r->front->listener : r->listener;
-    return r->front == NULL || (listener != NULL && endpoint_equal(&r->server, &listener->server)) ? listener
-                                                                                                   : NULL;
+    if (r->front == NULL || (listener != NULL && endpoint_equal(&r->server, &listener->server)))
+        renew(listener, 0);
+    else if (listener != NULL)
+        listener->on_message(listener->ctx, NULL);
 }
 
 static void go_up(struct redis *r)
 {
-    renew(listener_of(r), 0);
     if (r->announcer != NULL)
         r->announcer->sentinel = r->sentinel; /* another one may not know this master */
     renew(r->announcer, 0);
@@ -351,6 +354,7 @@ static void go_up(struct redis *r)
     r->reason[0] = '\0';
     if (r->front != NULL)
         cluster_changed(r->front->cluster);
+    refresh_listener(r);
 }
 
 /* Deadlines are in the order of the commands, except for commands that were queued behind the first

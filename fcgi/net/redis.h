@@ -41,8 +41,9 @@ typedef void redis_message(void *ctx, const char *text);
 
 /* Opens a second connection, which receives the messages published on `channel` (all (ref)). Its failures are
  * logged only while `first`, the connection for commands, is up. `text` is NULL when the subscription begins,
- * also after an interruption: earlier messages may have been lost. With Sentinels, also opens a third connection: to a
- * Sentinel, so that `first` leaves the old master when a failover is announced. */
+ * also after an interruption, and when a connection to a node of a cluster comes up: earlier messages may have been
+ * lost. With Sentinels, also opens a third connection: to a Sentinel, so that `first` leaves the old master when a
+ * failover is announced. */
 struct redis *redis_subscribe(struct redis *first, const char *channel, redis_message *on_message, void *ctx);
 
 /* Pending commands get no callback. Freed when the loop has run the closing callbacks. NULL is allowed. */

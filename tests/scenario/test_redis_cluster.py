@@ -35,9 +35,9 @@ def wait_uses(stack, nodes) -> None:
 
 
 @contextlib.contextmanager
-def proxied(make_stack, seed, *options, tls=False, **redis):
+def proxied(make_stack, seed, *options, tls=False, clock=False, **redis):
     """A cluster, and a daemon that knows the address of this node."""
-    stack = make_stack(daemon=False, nginx=False)
+    stack = make_stack(daemon=False, nginx=False, clock=clock)
     certificates = Certificates(stack) if tls else None
     if tls:
         redis["tls"] = certificates.for_daemon
@@ -224,6 +224,26 @@ def test_lost_node_costs_only_what_is_in_its_slots(make_stack):
         cluster.wait_whole()  # a node rejects commands for 2 s after its start
         assert_one_query(stack, next(name for name in map("later_{}".format, itertools.count())
                                      if cluster.owner(key_of(name)) is lost))
+
+
+def test_lease_whose_release_is_lost_with_a_node_is_released_after_it(make_stack):
+    """Also if the subscriptions are to other nodes, and are not interrupted."""
+    with proxied(make_stack, seed=0, clock=True) as (stack, cluster):
+        stack.freeze()
+        lost = next(node for node in cluster.masters if " sub=1 " not in node.cli("CLIENT", "LIST"))
+        task = one_task_per_node(cluster)[cluster.masters.index(lost)]
+        lease = f"{key_of(task)}#lease"
+        with stack.standin.hold(task) as barrier:
+            asked = ask(stack, 0, task)
+            barrier.wait_arrived(1)
+            assert lost.cli("PERSIST", lease) == "1"  # the clock of the nodes runs
+            lost.cli("CLIENT", "KILL", "TYPE", "normal")
+            stack.wait_metric("redis_up", lambda up: up == 0)
+        assert asked.result().status == 200
+        assert lost.has(lease)
+        stack.step(0.2)  # the pause before the next connection
+        stack.wait_metric("redis_up", 2)
+        stack.wait_until(lambda: not lost.has(lease), what="the release")
 
 
 class Redirecting(Scripted):
