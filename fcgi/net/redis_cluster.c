@@ -23,7 +23,8 @@ struct node {
     struct node *prev, *next;
     struct redis *connection;
     int n_slots;
-    bool used; /* since the last table; such a node stays, even without slots */
+    unsigned probe; /* number of the key of its last probe */
+    bool used;      /* since the last table; such a node stays, even without slots */
 };
 
 struct redis_cluster {
@@ -297,10 +298,10 @@ struct redis *cluster_route(struct redis_cluster *c, const char *key)
 
 char *cluster_probe_key(const struct redis_cluster *c, const struct redis *from)
 {
-    const struct node *node = find_node(c, redis_node_server(from));
-    for (int n = 0;; n++) {
-        char *key = xasprintf("%s#probe:%d", c->conf->prefix, n);
-        if (node == NULL || node->n_slots == 0 || c->owners[redis_slot(key)] == node || n == PROBES_MAX)
+    struct node *node = find_node(c, redis_node_server(from));
+    for (int tried = 0;; tried++, node->probe++) {
+        char *key = xasprintf("%s#probe:%u", c->conf->prefix, node != NULL ? node->probe : 0);
+        if (node == NULL || node->n_slots == 0 || c->owners[redis_slot(key)] == node || tried == PROBES_MAX)
             return key;
         free(key);
     }

@@ -1,4 +1,4 @@
-/* A connection to a Redis that answers every command with the same error. */
+/* A connection to a Redis that answers commands with the same error, also as the only node of a cluster. */
 #include "unit.h"
 
 #include <stdio.h>
@@ -8,14 +8,23 @@
 
 #include "lib/stats.h"
 #include "net/redis.h"
+#include "net/redis_slots.h"
 #include "monotonic.h"
 
 static char folder[] = "/tmp/test_redis.XXXXXX", prefix[] = "taskproxy:", *path;
 static struct conf_redis conf;
-static struct endpoint no_endpoint;
+static struct endpoint endpoint = {.host = "127.0.0.1", .port = 7000, .loopback = true};
 static uv_loop_t loop;
 static uv_pipe_t server, client; /* the server's listening socket, and its connection */
 static struct redis *redis;
+static int n_probes, n_hashed;
+
+/* Replaces the hash function: the slot is the number at the end of the key. */
+int redis_slot(const char *key)
+{
+    n_hashed++;
+    return (int)strtol(strrchr(key, ':') + 1, NULL, 10);
+}
 
 static void on_room(uv_handle_t *handle, size_t wanted, uv_buf_t *ret)
 {
@@ -27,11 +36,14 @@ static void on_room(uv_handle_t *handle, size_t wanted, uv_buf_t *ret)
 /* Every argument count, "*N\r\n", begins a command. */
 static void on_commands(uv_stream_t *stream, ssize_t n, const uv_buf_t *commands)
 {
-    static char reply[] = "-OOM command not allowed\r\n";
-    uv_buf_t buf = uv_buf_init(reply, sizeof(reply) - 1);
-    for (ssize_t i = 0; i < n; i++) {
-        if (commands->base[i] == '*')
-            assert_int_equal(uv_try_write(stream, &buf, 1), buf.len);
+    static char error[] = "-OOM command not allowed\r\n",
+                table[] = "$59\r\n0123 127.0.0.1:7000@1 myself,master - 0 0 1 connected 9999\n\r\n",
+                question[] = "*2\r\n$7\r\nCLUSTER\r\n", probe[] = "*4\r\n$3\r\nSET\r\n";
+    for (const char *at = commands->base, *end = at + n; (at = memchr(at, '*', (size_t)(end - at))); at++) {
+        bool asks = strncmp(at, question, sizeof(question) - 1) == 0;
+        uv_buf_t buf = asks ? uv_buf_init(table, sizeof(table) - 1) : uv_buf_init(error, sizeof(error) - 1);
+        n_probes += strncmp(at, probe, sizeof(probe) - 1) == 0;
+        assert_int_equal(uv_try_write(stream, &buf, 1), buf.len);
     }
 }
 
@@ -50,7 +62,7 @@ static void begin(struct conf_redis settings)
     conf = settings;
     conf.name = conf.address = path;
     conf.socket = path;
-    conf.endpoints = &no_endpoint;
+    conf.endpoints = &endpoint;
     conf.prefix = prefix;
     conf.timeout_ms = 60000;
     uv_loop_init(&loop);
@@ -97,11 +109,32 @@ TEST(handshake_may_be_answered_with_any_error)
     end();
 }
 
+static void run_until_next_probe(void)
+{
+    int before = n_probes;
+    while (n_probes == before || redis_is_busy(redis))
+        uv_run(&loop, UV_RUN_ONCE);
+    skipped_s += 5; /* another one is due */
+}
+
+TEST(probe_key_of_a_node_is_searched_for_only_once)
+{
+    begin((struct conf_redis){.cluster = true});
+    while (n_hashed == 0) /* the node's slot is not known yet */
+        run_until_next_probe();
+    assert_int_equal(n_hashed, 10000);
+    run_until_next_probe();
+    assert_int_equal(n_hashed, 10001);
+    end();
+    skipped_s = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(probe_that_is_due_is_not_sent_by_a_freed_connection),
         cmocka_unit_test(handshake_may_be_answered_with_any_error),
+        cmocka_unit_test(probe_key_of_a_node_is_searched_for_only_once),
     };
     return cmocka_run_group_tests_name("redis", tests, NULL, NULL);
 }
