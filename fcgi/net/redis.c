@@ -538,10 +538,8 @@ static bool is_in_cluster(const struct redis *r)
 
 static bool is_redirect(const struct redis *r, const char *error)
 {
-    size_t len = strcspn(error, " ");
-    return is_in_cluster(r) && ((len == 5 && strncmp(error, "MOVED", len) == 0) ||
-                                (len == 3 && strncmp(error, "ASK", len) == 0) ||
-                                (len == 8 && strncmp(error, "TRYAGAIN", len) == 0));
+    return is_in_cluster(r) && (strncmp(error, "MOVED ", 6) == 0 || strncmp(error, "ASK ", 4) == 0 ||
+                                strncmp(error, "TRYAGAIN ", 9) == 0);
 }
 
 /* A node of a cluster also accepts commands if it redirects a probe, or if no node serves the slot of the probe's key. */
