@@ -175,7 +175,8 @@ static enum step look_in_redis(struct fetch *f)
 }
 
 /* Whether a snapshot from Redis replaces the known one. The snapshot of an ended task always replaces that of
- * a running one. So does any other fresh snapshot, since the times of two hosts cannot be compared exactly. */
+ * a running one. An older snapshot replaces only one that is not fresh: Redis has it if it was unavailable
+ * when this worker got its own. */
 static bool is_newer(const struct fetch *f, const struct snapshot *found)
 {
     const struct snapshot *last = f->result.last;
@@ -183,7 +184,7 @@ static bool is_newer(const struct fetch *f, const struct snapshot *found)
         return last == NULL || state_ended(found->state);
     if (found->fetched_ms == last->fetched_ms)
         return false;
-    return found->since_ms > last->since_ms || is_fresh(f, found);
+    return found->since_ms > last->since_ms || (is_fresh(f, found) && !is_fresh(f, last));
 }
 
 /* Returns true if another worker's query has failed too recently for the next one. */

@@ -7,13 +7,14 @@ import threading
 
 import pytest
 
-from helpers import REDIS_KEY, said
+from helpers import REDIS_KEY, said, wait_stored
 from relaying import Relay
 from sharing import CHANNEL, Publisher, ask, ask_both, second_host, sharing, wait_hearing, wait_no_lease
 from watching import NATIVE, SLOW, end, run, status, wait_queries
 
 INTERVAL = 0.3  # seconds; longer than it takes to notify four workers on a busy machine
 EVEN = {"sora": {"poll": {"min": "300ms", "max": "300ms"}}}
+WIDE = {"sora": {"poll": {"min": "20s", "max": "20s"}}}
 
 
 @pytest.fixture
@@ -298,6 +299,30 @@ def test_notification_that_comes_after_its_snapshot_was_read_causes_no_query(mak
     other.wait_metric("redis_news_total", heard + 1)
     assert other.task("t").headers["x-cache"] == "HIT"
     assert stack.standin.count("t") == 1
+
+
+def test_older_snapshot_does_not_replace_a_newer_one(make_frozen):
+    """After an interruption, Redis may have a snapshot from before that is still fresh, when a worker already has a newer one."""
+    stack = sharing(make_frozen, providers=WIDE)
+    run(stack, "7%")
+    assert stack.ask_worker(NATIVE + "t", 0).status == 200
+    wait_stored(stack, "t")
+    assert stack.redis.cli("RENAME", REDIS_KEY + "t", "older") == "OK"
+    stack.step(4)
+    run(stack, "50%")
+    newer = stack.ask_worker(NATIVE + "t", 1)
+    assert newer.headers["x-cache"] == "MISS"
+    wait_stored(stack, "t")
+    assert stack.redis.cli("RENAME", "older", REDIS_KEY + "t") == "OK"
+    heard = stack.metric("redis_news_total")
+    with Publisher(stack) as publisher:
+        publisher.publish(b"another none 0 " + key("t"))
+    stack.wait_metric("redis_news_total", heard + 2)
+    for seconds in (0, 17):  # the older one is no longer fresh then
+        stack.step(seconds)
+        answer = stack.ask_worker(NATIVE + "t", 1)
+        assert (answer.headers["x-cache"], answer.body) == ("HIT", newer.body)
+    assert stack.standin.count("t") == 2
 
 
 def test_notification_at_the_limit_of_fetches_still_outdates_the_view(make_stack):
