@@ -10,6 +10,7 @@ import pytest
 from fastcgi import Connection, request, task_params
 from helpers import redis_key, wait_stored, worker_pid
 from hooking import naming, post, settings
+from parts import process_state
 from sharing import Publisher
 from teaming import bearer, given, refusal, teams_stack
 from watching import NATIVE, QUICK, SLOW, begin, end, hold, quick, run, wait_queries
@@ -478,12 +479,14 @@ def test_team_that_joins_a_refused_fetch_pays_for_it(make_frozen, redis):
     with Connection(stack.worker_socket()) as film, Connection(stack.worker_socket()) as web:
         for connection in (film, web):
             assert connection.ask(task_params("/nothing"))[0] == 404
-        os.kill(worker_pid(stack, 0), signal.SIGSTOP)
+        worker = worker_pid(stack, 0)
+        os.kill(worker, signal.SIGSTOP)
         try:
+            stack.wait_until(lambda: process_state(worker)[0] == "T", what="the worker to be stopped")
             film.send(request(task_params(NATIVE + "t", **given("film"))))
             web.send(request(task_params(NATIVE + "t", **given("web"))))
         finally:
-            os.kill(worker_pid(stack, 0), signal.SIGCONT)
+            os.kill(worker, signal.SIGCONT)
         assert [film.read_answer()[0], web.read_answer()[0]] == [200, 200]
     assert stack.standin.count("t") == 1
     if redis:
