@@ -55,11 +55,13 @@ def children_of(pid: int) -> list:
 
 
 def open_files(pid: int) -> dict:
-    """What the descriptors of the process refer to, by number; without those that are closed while the list is read."""
+    """What the descriptors of the process refer to, by number; without those that are closed while the list is read, and
+    empty if the process is gone."""
     found = {}
-    for link in Path(f"/proc/{pid}/fd").glob("*"):
-        with contextlib.suppress(OSError):
-            found[int(link.name)] = os.readlink(link)
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found[int(number)] = os.readlink(f"/proc/{pid}/fd/{number}")
     return found
 
 
