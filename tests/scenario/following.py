@@ -103,8 +103,12 @@ With `shell`, it is the child of a shell that prints "ended STATUS" and stays, b
         return match
 
     def end(self) -> int:
+        """Waits for the end of the process, which closes the terminal, and reads the rest of its output: the kernel may not
+        have passed all of it on yet when the process has ended."""
         status = self.process.wait(PATIENCE)
-        self._read()
+        with contextlib.suppress(OSError):  # EIO: the end of the output
+            while data := os.read(self._master, 65536):
+                self.text += data.decode()
         return status
 
     def __enter__(self):

@@ -14,7 +14,7 @@ from itertools import count
 import pytest
 
 import fastcgi
-from helpers import TASK, rejecting_writes, step_until, wait_stored, worker_pid
+from helpers import TASK, metric, rejecting_writes, step_until, wait_metric, wait_stored, worker_pid
 from managing import Manager
 from stack import Metrics
 from test_keys import Pool
@@ -289,7 +289,10 @@ def test_log_that_is_not_read(make_stack, watch):
         reader.start_daemon()
         prometheus = watch(stack)
         prometheus.expect()
+        connections = metric(stack, "connections")
         ask_until_lines_are_dropped(stack)
+        # The worker logs more about the last request after its answer, and then notices that the client has left.
+        wait_metric(stack, "connections", lambda now: now <= connections)
         prometheus.expect("TaskproxyLogLinesDropped")
         reader.resume()
         stack.wait_log("log lines dropped")

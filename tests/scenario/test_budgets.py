@@ -5,7 +5,7 @@ import pytest
 from helpers import step_until
 from shipped import PROVIDERS
 from teaming import bearer, given, link, refusal, teams_stack
-from watching import EVEN, NATIVE, QUICK, SLOW, UNIFIED, Stream, end, run, wait_queries
+from watching import EVEN, NATIVE, QUICK, SLOW, UNIFIED, Stream, end, run
 
 LIMITED = (429, "rate_limited")
 COUNTER = "taskproxy:#queries:"  # and the team's name
@@ -172,18 +172,27 @@ def test_stale_answer_is_preferred_to_429(make_stack):
     assert ask(stack, "a", "film").headers["x-cache"] == "MISS"
 
 
-def test_watching_is_charged_and_resumes_with_a_new_quota(make_stack):
-    stack = teams_stack(make_stack, {"web": {"queries_per_minute": 3}}, redis=False, providers=QUICK, config={"workers": 1})
+def test_watching_is_charged_and_resumes_with_a_new_quota(make_frozen):
+    stack = teams_stack(make_frozen, {"web": {"queries_per_minute": 3}}, redis=False, providers=EVEN, config={"workers": 1})
     run(stack)
     with Stream(stack, NATIVE + "a", **bearer("web")) as mine:
         mine.next()
-        stack.wait_metric("waiters", 1)
-        stack.standin.wait_count(3, "a")
+        watch(stack, ("8%", "9%"), mine)
         with Stream(stack, NATIVE + "a", **bearer("film")) as theirs:
             theirs.next()
-            wait_queries(stack, 3, "a")  # charged to the other team
-            end(stack, "a")
+            watch(stack, ("10%", "11%", "12%"), mine, theirs)  # charged to the other team
+            end(stack)
+            stack.step(3)
             assert mine.next().data["data"]["status"] == theirs.next().data["data"]["status"] == "SUCCESS"
+    assert [stack.metric("team_queries_total", team=team) for team in ("web", "film")] == [3, 4]
+
+
+def watch(stack, changes, *streams):
+    """Each change is found with one query."""
+    for progress in changes:
+        run(stack, progress)
+        stack.step(3)
+        assert {stream.next().data["data"]["progress"] for stream in streams} == {progress}
 
 
 def test_second_query_is_charged_too(make_stack):

@@ -62,8 +62,8 @@ def test_eventsource_survives_a_failing_upstream_and_a_limit(make_stack, modules
         assert next(said)["problem"]["code"] == "upstream_error"
         with eventsource(modules, f"{stack.nginx.url}{UNIFIED}other") as other:
             stack.wait_metric("overloaded_total", lambda refused: refused >= 1)
-            stack.standin.clear()
             end(stack)
+            stack.standin.clear("t")
             for client_said in (said, map(json.loads, other.stdout)):
                 ended = [event for event in client_said if "status" in event]
                 assert [event["status"]["status"] for event in ended] == ["succeeded"]
