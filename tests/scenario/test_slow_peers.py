@@ -209,6 +209,7 @@ def test_answer_that_is_read_in_drops_is_given_up(make_frozen):
     with contextlib.ExitStack() as opened:
         slow = unread(stack, opened)
         wait_metric(stack, "unsent_bytes", lambda now: now > 0)
+        assert stack.ask_worker(TASK).status == 200  # the worker has filled the socket, and waits for room
         for _ in range(2):
             stack.step(50)
             slow.socket.recv(100_000)
