@@ -54,7 +54,7 @@ With `shell`, it is the child of a shell that prints "ended STATUS" and stays, b
     are reset when its first process ends.
     """
 
-    SHELL = ("sh", "-c", 'trap : INT QUIT HUP; "$@"; echo "ended $?"; exec sleep 60', "sh")
+    SHELL = ("sh", "-c", 'trap : INT QUIT HUP; "$@"; echo "ended $?"; exec cat > /dev/null', "sh")
 
     def __init__(self, stack, target, *options, columns=80, shell=False):
         needs.terminal()

@@ -120,6 +120,6 @@ def test_own_user_cannot_inspect_a_process(make_unprivileged, stack):
     stack.wait_metric("workers_ready", 2)
     for daemon in (stack.daemon, unprivileged.daemon):
         assert seen(daemon.pid, *daemon.workers()) == ""
-    with subprocess.Popen(["sleep", "60"], **WEB_USER) as another:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, **WEB_USER) as another:
         assert f"{another.pid} environ\n" in seen(another.pid)
         another.kill()

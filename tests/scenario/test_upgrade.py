@@ -277,7 +277,8 @@ def test_sigterm_during_the_exec_is_not_lost(upgradable):
     old = stack.daemon.workers()
     real, begun, go = (stack.folder / name for name in ("real", "begun", "go"))
     shutil.copy(stack.daemon.binary, real)
-    install_script(stack, f'case "$*" in *--check-config*) : > {begun}; while [ ! -e {go} ]; do sleep 0.01; done; exit 0;; esac\n'
+    os.mkfifo(go)
+    install_script(stack, f'case "$*" in *--check-config*) echo $$ > {begun}.new; mv {begun}.new {begun}; : < {go}; exit 0;; esac\n'
                           f'exec {real} "$@"')
     stack.daemon.hup()
     stack.wait_until(begun.exists, what="the start of the check")
@@ -287,8 +288,8 @@ def test_sigterm_during_the_exec_is_not_lost(upgradable):
     with contextlib.suppress(BlockingIOError):
         while os.write(log, b"."):
             pass
-    go.touch()
-    stack.wait_until(lambda: stack.daemon.workers() == old, what="the end of the check")
+    go.write_text("")  # opened when the script has it open, too
+    wait_gone(stack, int(begun.read_text()))
     stack.daemon.signal(signal.SIGTERM)
 
     def read_on():

@@ -7,7 +7,7 @@ import time
 
 import fastcgi
 
-NAP = 0.01  # seconds; such pauses show how late this machine is
+NAP = 0.01  # seconds; a wait that ends later shows how late this machine is
 
 
 class Timing:
@@ -16,17 +16,17 @@ class Timing:
     def __init__(self, stack):
         self.failures, self.longest, self.asked = [], 0.0, 0
         self._stack, self._stop = stack, threading.Event()
-        self._late = 0.0  # seconds that the pauses have taken too long so far
+        self._late = 0.0  # seconds that the waits have taken too long so far
 
     def seconds(self) -> float:
         """A clock that stops while the machine is too busy."""
         return time.monotonic() - self._late
 
     def _measure(self) -> None:
-        while not self._stop.is_set():
-            began = time.monotonic()
-            time.sleep(NAP)
+        began = time.monotonic()
+        while not self._stop.wait(NAP):
             self._late += time.monotonic() - began - NAP
+            began = time.monotonic()
 
     def _ask(self, index: int) -> None:
         """Clients of different workers ask for the same tasks: running ones, which are asked for again, and new ones."""
