@@ -8,7 +8,7 @@ import resource
 import subprocess
 
 from hits import PAGE
-from measure import PROGRAMS, Table, bench_stack, free_port, private_kib, server, settle, socket_folder, worker, wrk
+from measure import PROGRAMS, Table, bench_stack, free_port, nginx_folder, private_kib, server, settle, worker, wrk
 import fastcgi
 
 HELD = 10_000
@@ -30,7 +30,7 @@ def requests_held(socket):
 
 def libfcgi_kib() -> float:
     """The memory of libfcgi alone per request."""
-    with socket_folder() as folder:
+    with nginx_folder() as folder:
         command = [PROGRAMS / "libfcgi", folder / "socket", str(HELD)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             program.stdout.readline()

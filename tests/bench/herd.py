@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from measure import KIB, Floor, Table, ask, bench_stack, free_port, server, settle, socket_folder
+from measure import KIB, Floor, Table, ask, bench_stack, free_port, nginx_folder, server, settle
 
 HERD = 1000
 UPSTREAM_MS = 50
@@ -54,7 +54,7 @@ def ask_nginx_alone(socket, port: int) -> Round:
 
 def measure(rounds: int) -> Table:
     ports = [free_port() for _ in range(3)]
-    with socket_folder() as folder, bench_stack(site(folder, *ports)) as stack:
+    with nginx_folder() as folder, bench_stack(site(folder, *ports)) as stack:
         stack.standin.switch(state="IN_PROGRESS", progress="50%", delay=UPSTREAM_MS / 1000)
         stack.task("first")  # connects to the upstream
         ours = [ask_taskproxy(stack, ports[0], f"herd_{number}") for number in range(rounds)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from measure import (
-    KIB, Floor, Table, bench_stack, cgi_answer, cpu_us, free_port, nginx_worker, server, settle, socket_folder, worker, wrk,
+    KIB, Floor, Table, bench_stack, cgi_answer, cpu_us, free_port, nginx_folder, nginx_worker, server, settle, worker, wrk,
 )
 
 BODY = 1024  # bytes of the floor's answer
@@ -78,7 +78,7 @@ def measure(rounds: int) -> Table:
     """Measures each for one second per round, in alternating order, so that other load affects all alike; nginx's cache, which
     is only shown for comparison, in fewer rounds."""
     ports = [free_port() for _ in range(5)]
-    with socket_folder() as folder, bench_stack(site(folder, *ports), config={"nginx_cache": "10s"}) as stack:
+    with nginx_folder() as folder, bench_stack(site(folder, *ports), config={"nginx_cache": "10s"}) as stack:
         stack.standin.switch(state="SUCCESS")
         stack.standin.switch("small", raw=small_body())
         for path in (PAGE, SMALL):

@@ -88,17 +88,9 @@ def settle(seconds: float = 1) -> None:
 
 
 @contextlib.contextmanager
-def socket_folder():
-    """A directory for the sockets of floor programs, accessible to nginx."""
-    with tempfile.TemporaryDirectory(prefix="tp-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def memory_folder():
-    """A directory in memory, like /run, where the shipped configuration has nginx's cache."""
-    with tempfile.TemporaryDirectory(prefix="tp-", dir="/dev/shm") as folder:
+def nginx_folder(parent: str = "/tmp"):
+    """A directory accessible to nginx, for sockets of floor programs, or in memory, for nginx's caches."""
+    with tempfile.TemporaryDirectory(prefix="tp-", dir=parent) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 

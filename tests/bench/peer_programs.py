@@ -60,7 +60,8 @@ class Peer(Process):
         root = os.geteuid() == 0
         values = {
             "PORT": self.port, "UPSTREAM": self.stack.upstream_port, "REDIS": self.stack.redis, "TOKEN": self.stack.token,
-            "KEY": self.stack.key, "HERE": HERE, "FOLDER": self.prefix, "MEMORY": self.stack.memory, "USER": WEB_GROUP if root else getpass.getuser(),
+            "KEY": self.stack.key, "HERE": HERE, "FOLDER": self.prefix, "MEMORY": self.stack.memory,
+            "USER": WEB_GROUP if root else getpass.getuser(),
             "GROUP": WEB_GROUP if root else grp.getgrgid(os.getegid()).gr_name,
         }
         text = (HERE / file).read_text()

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from measure import (
-    ROOT, Floor, Table, ask, bench_stack, cgi_answer, follow, free_port, memory_folder, server, settle, socket_folder, wrk,
+    ROOT, Floor, Table, ask, bench_stack, cgi_answer, follow, free_port, nginx_folder, server, settle, wrk,
 )
 from fanout import INTERVAL, POLL
 from figures import quick, save
@@ -107,12 +107,12 @@ def contenders():
     """Starts everything; gives the stack with Redis and the stand-in, and the contenders, the floor first."""
     with contextlib.ExitStack() as parts:
         base = parts.enter_context(bench_stack(daemon=False, nginx=False))
-        place = Place(base.folder, parts.enter_context(memory_folder()), base.redis.socket, base.key)
+        place = Place(base.folder, parts.enter_context(nginx_folder("/dev/shm")), base.redis.socket, base.key)
         upstream = Upstream(place, base.standin.port, answer_of_kept_task())
         place.upstream_port = upstream.port
         started(parts, upstream)
         make = lambda **settings: parts.enter_context(bench_stack(**settings))
-        floor_port, folder = free_port(), parts.enter_context(socket_folder())
+        floor_port, folder = free_port(), parts.enter_context(nginx_folder())
         floor_server = f"upstream floor {{ server unix:{folder}/floor; keepalive 64; }}\n" + server(floor_port, "fastcgi_pass floor;")
         plain = taskproxy(make, base, place, "taskproxy:", http=floor_server)
         found = [contender_of("taskproxy", "taskproxy", plain)]

@@ -139,9 +139,8 @@ TEST(network_is_an_ipv4_address_or_the_first_half_of_an_ipv6_address)
     }
 }
 
-static void endpoint_has_the_text_that_it_was_parsed_from(void **state)
+TEST(endpoint_has_the_text_that_it_was_parsed_from)
 {
-    (void)state;
     static const char *const texts[] = {"127.0.0.1:6379", "[2001:db8::1]:1", "192.0.2.1:65535"};
     struct endpoint last = {0};
     for (size_t i = 0; i < NELEMS(texts); i++) {
