@@ -16,7 +16,7 @@ MEASURED = ROOT / "build" / "bench" / "figures"
 PICTURES = ("connections", "held", "clients")
 DOCUMENTS = (ROOT / "README.md", ROOT / "conf" / "production.md")
 HEADS = ("program", "hits/s", "of OpenResty's", "CPU µs per hit", "herd p99 ms", "upstream queries: herd, polling",
-         "MiB: Redis, processes, files", "lacks")
+         "MiB: Redis, processes, files", "cannot do")
 
 
 def peers() -> str:
@@ -29,11 +29,11 @@ def peers() -> str:
         if "herd_p99_ms" in one:
             memory = ", ".join(f"{max(0, one[name]):,.0f}" for name in ("redis_mib", "process_mib", "file_mib"))
             queries = f"{one['herd_queries']}, {one['polling_queries']}"
-            line += [f"{one['herd_p99_ms']:,.0f}", queries, memory, one["lacks"] or "nothing"]
+            line += [f"{one['herd_p99_ms']:,.0f}", queries, memory, one["lacks"] or "–"]
         else:
             line += ["", "", "", one["lacks"]]
         lines.append(line)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\nMemory is that of {figures['results']:,} results.\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\nMemory is the growth after {figures['results']:,} results.\n"
 
 
 def pictures() -> str:
