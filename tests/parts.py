@@ -104,6 +104,11 @@ class Answer:
         return json.loads(self.body)
 
 
+def headers_of(response: http.client.HTTPResponse) -> dict:
+    """Names in lower case; lines of the same name are joined."""
+    return {name.lower(): ", ".join(response.headers.get_all(name)) for name in response.headers}
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a UNIX socket."""
 
@@ -446,6 +451,6 @@ class Nginx(Process):
             f"worker_rlimit_nofile {max(16384, self.connections + 500)};\n"
             "pcre_jit on;\n"
             f"events {{ worker_connections {self.connections}; }}\n"
-            f"http {{\n    {places}\n    access_log off;\n    keepalive_requests 1000000;\n"
+            f"http {{\n    {places}\n    sendfile on; tcp_nopush on; # as in Debian's\n    access_log off;\n    keepalive_requests 1000000;\n"
             f"    {self._http}\n    {sites}\n}}\n"
         )

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in (".", "clock", "standin")]
 import fastcgi
 from clock import Clock
-from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, wait_until
+from parts import PATIENCE, ROOT, WEB_GROUP, Answer, Daemon, Nginx, Redis, headers_of, wait_until
 from standin import Standin
 
 # Time-outs of queries: on a busy machine they may take long, and must not fail.
@@ -267,7 +267,7 @@ class Stack:
         try:
             connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()
-            names = {name.lower(): value for name, value in response.getheaders()}
+            names = headers_of(response)
             return Answer(response.status, names, response.read())
         finally:
             connection.close()

@@ -76,10 +76,9 @@ static void add_line(struct buf *head, const char *name_and_colon, const char *v
     buf_puts(head, "\r\n");
 }
 
-/* The header lines that every answer has, except for the request's id. */
-static void add_common(struct buf *head, const struct answer_facts *facts)
+/* The team, for the web server's log. */
+static void add_team(struct buf *head, const struct answer_facts *facts)
 {
-    buf_puts(head, "X-Content-Type-Options: nosniff\r\n");
     if (facts->team == NULL)
         return;
     buf_puts(head, "X-Taskproxy-Team: ");
@@ -87,12 +86,15 @@ static void add_common(struct buf *head, const struct answer_facts *facts)
     buf_puts(head, "\r\n");
 }
 
-static void add_id(struct buf *head, const struct answer_facts *facts)
+/* The header lines that every answer has. Those of a repeatable answer are in add_repeatable. */
+static void add_common(struct buf *head, const struct answer_facts *facts)
 {
+    buf_puts(head, "X-Content-Type-Options: nosniff\r\n");
     add_line(head, "X-Request-Id: ", facts->request_id);
+    add_team(head, facts);
 }
 
-/* Begins the head, without the request's id: that of a repeatable answer is in add_repeatable. */
+/* Begins the head, without the common lines. */
 static void start(struct answer *a, const struct answer_facts *facts, int status)
 {
     *a = (struct answer){.status = status, .source = facts->source};
@@ -102,7 +104,6 @@ static void start(struct answer *a, const struct answer_facts *facts, int status
         add_number(&a->head, "Status: ", status, " ");
         add_line(&a->head, status_text(status), "");
     }
-    add_common(&a->head, facts);
     if (facts->waited_s > 0 && status < 400) /* a problem is no reason to ask again at once */
         add_number(&a->head, "Preference-Applied: wait=", facts->waited_s, "\r\n");
 }
@@ -110,7 +111,7 @@ static void start(struct answer *a, const struct answer_facts *facts, int status
 static void begin(struct answer *a, const struct answer_facts *facts, int status)
 {
     start(a, facts, status);
-    add_id(&a->head, facts);
+    add_common(&a->head, facts);
 }
 
 /* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it
@@ -146,11 +147,10 @@ static const char *x_cache(enum answer_source source)
     return values[source];
 }
 
-/* The value of Cache-Status. */
 static void add_cache_status(struct buf *head, const struct answer_facts *facts, int64_t ttl_ms)
 {
     bool hit = facts->source == SOURCE_MEMORY || facts->source == SOURCE_REDIS;
-    buf_puts(head, "taskproxy");
+    buf_puts(head, "Cache-Status: taskproxy");
     if (hit)
         add_number(head, "; hit; ttl=", seconds_down(ttl_ms),
                    facts->source == SOURCE_REDIS ? "; detail=redis" : "");
@@ -163,13 +163,13 @@ static void add_cache_status(struct buf *head, const struct answer_facts *facts,
                  facts->source == SOURCE_COLLAPSED ? "; collapsed" : "");
     if (!hit && facts->problem != PROBLEM_NONE)
         add_detail(head, facts->problem);
+    buf_puts(head, "\r\n");
 }
 
 static void add_cache_headers(struct buf *head, const struct answer_facts *facts, int64_t ttl_ms)
 {
-    buf_puts(head, "Cache-Status: ");
     add_cache_status(head, facts, ttl_ms);
-    add_line(head, "\r\nX-Cache: ", x_cache(facts->source));
+    add_line(head, "X-Cache: ", x_cache(facts->source));
 }
 
 /* Whether the parameters contain "q=0" or "q=0.000". */
@@ -231,27 +231,23 @@ struct timing {
     int64_t until_s;  /* repeat_until_s */
 };
 
-/* nginx keeps the head of a repeatable answer, too, but cannot count. So the headers that differ from one request or second
- * to the next are in one, from which nginx makes them (taskproxy-http.conf explains it): the last digit of each second, Age and
- * Retry-After; X-Cache and X-Request-Id; Cache-Status.
- * "X-Taskproxy-Facts: 8=17/2 9=18/1,MISS 8d0f...,taskproxy; fwd=miss; stored" */
+/* nginx keeps the head of a repeatable answer, too, but cannot count. So the headers that differ from one second to the
+ * next, or between the first answer and its repetitions, are in one, from which nginx makes them (taskproxy-http.conf explains
+ * it): the last digit of each second, Age and Retry-After; X-Cache. nginx adds X-Request-Id and X-Content-Type-Options,
+ * too: each byte that it keeps costs it time with each repetition. "X-Taskproxy-Facts: 8=17/2 9=18/1,MISS" */
 static void add_repeatable(struct buf *head, const struct answer_facts *facts, const struct timing *timing)
 {
     add_number(head, "X-Accel-Expires: @", timing->until_s, "\r\nX-Taskproxy-Facts:");
     for (int64_t s = facts->now.date_ms / 1000; s <= timing->until_s; s++) {
         int64_t later_ms = max64(s * 1000 - facts->now.date_ms, 0);
         add_number(head, " ", s % 10, "=");
-        add_number(head, "", seconds_down(timing->age_ms + later_ms), "/");
+        buf_add_int(head, seconds_down(timing->age_ms + later_ms));
         if (timing->retry_ms > 0)
-            buf_add_int(head, seconds_up(max64(timing->retry_ms - later_ms, 1)));
+            add_number(head, "/", seconds_up(max64(timing->retry_ms - later_ms, 1)), "");
     }
-    buf_putc(head, ',');
-    buf_puts(head, x_cache(facts->source));
-    buf_putc(head, ' ');
-    buf_puts(head, facts->request_id);
-    buf_putc(head, ',');
+    add_line(head, ",", x_cache(facts->source));
     add_cache_status(head, facts, timing->ttl_ms);
-    buf_puts(head, "\r\n");
+    add_team(head, facts);
 }
 
 /* The headers that belong to the request or depend on the time. */
@@ -261,7 +257,7 @@ static void add_timed(struct buf *head, const struct answer_facts *facts, const 
         add_repeatable(head, facts, timing);
         return;
     }
-    add_id(head, facts);
+    add_common(head, facts);
     add_cache_headers(head, facts, timing->ttl_ms);
     add_number(head, "Age: ", seconds_down(timing->age_ms), "\r\n");
     if (timing->retry_ms > 0)
@@ -515,7 +511,6 @@ void answer_stream_head(const struct answer_facts *facts, struct buf *out)
 {
     buf_init(out, HEAD_MAX);
     add_common(out, facts);
-    add_id(out, facts);
     buf_puts(out, "Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
                   "Cache-Status: taskproxy; fwd=request\r\nX-Cache: MISS\r\n");
     add_readers(out, facts);

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from clustering import make_certificates, on_loopback, task_of
-from parts import Answer
+from parts import Answer, headers_of
 from port import Port
 from stack import Stack
 from teaming import refusal, teams_stack
@@ -96,7 +96,7 @@ class Client:
         with contextlib.closing(self.connection(port=port)) as connection:
             connection.request("GET", path, headers=headers or {})
             response = connection.getresponse()
-            names = {name.lower(): value for name, value in response.getheaders()}
+            names = headers_of(response)
             assert port or not [name for name in names if name.startswith("x-taskproxy")]
             return Answer(response.status, names, response.read())
 

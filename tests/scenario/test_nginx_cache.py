@@ -12,7 +12,7 @@ import pytest
 
 import hooking
 from clustering import make_certificates, on_loopback, passed_on
-from helpers import wait_gone
+from helpers import IDS_OF_A_PROXY_IN_FRONT, wait_gone
 from parts import children_of
 from stack import Stack, merged
 from teaming import TOKENS, bearer, digest, link, list_link, teams_stack, write_teams
@@ -25,8 +25,9 @@ WEB, FILM = bearer("web"), bearer("film")
 PROVIDERS = {team: {"providers": ["sora", "heygen"]} for team in ("web", "film")}
 
 
-def start(stack):
+def start(stack, **changes):
     """Starts nginx with the stack's clock, and freezes it."""
+    stack.nginx.changes |= changes
     stack.nginx.variables = stack.clock.environment
     stack.freeze()
     stack.nginx.start()
@@ -164,6 +165,7 @@ def test_answer_is_repeated_only_to_the_same_client_and_request(stack, name):
         server = "nginx"
     assert (last.status, "nginx" if is_repeated(last) else "worker") == (status, server), last
     assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)  # each has its own
+    assert {(answer.headers["x-request-id"].count(","), answer.headers["x-content-type-options"]) for answer in answers} == {(0, "nosniff")}
     if server == "nginx":
         assert_like_workers(stack, task_id, last, *wanted)
     if is_in_cluster(stack) and name != "a webhook":
@@ -177,6 +179,13 @@ def assert_like_workers(stack, task_id, answer, path, headers, method="GET"):
     assert (answer.status, answer.body) == (own.status, own.body)
     for header in ("etag", "age", "cache-control", "retry-after", "vary", "access-control-allow-origin", "content-type"):
         assert answer.headers.get(header) == own.headers.get(header), header
+
+
+def test_worker_logs_the_id_that_the_client_gets(stack):
+    answers = [stack.task("logged", headers) for headers in (WEB, WEB, FILM)]
+    assert [(answer.status, is_repeated(answer)) for answer in answers] == [(200, False), (200, True), (404, False)]
+    log = stack.daemon.log()
+    assert [answer.headers["x-request-id"] in log for answer in answers] == [True, False, True]
 
 
 def test_no_token_and_no_signature_is_in_a_file(stack):
@@ -355,6 +364,16 @@ def test_mode_open_ignores_tokens_and_the_target_of_a_proxy_protocol_is_heeded(s
     target = {"X-Fal-Target-Url": "https://queue.fal.run/fal-ai/pika/requests/a/status"}
     answers = [stack.get("/api/fal/proxy", target) for _ in range(3)]
     assert [(answer.status, is_repeated(answer)) for answer in answers] == [(200, False)] * 3
+
+
+def test_id_can_be_that_of_a_proxy_in_front(make_stack):
+    config = {"workers": 1, "nginx_cache": f"{KEPT_FOR}s"}
+    stack = start(make_stack(clock=True, nginx=False, redis=False, config=config), **IDS_OF_A_PROXY_IN_FRONT)
+    first, repeated, invalid, none = (stack.task("t", headers) for headers in (*({"X-Request-Id": name} for name in ("lb-1", "lb-2", "l b")), {}))
+    assert (first.headers["x-request-id"], repeated.headers["x-request-id"]) == ("lb-1", "lb-2")
+    assert [re.fullmatch(r"[0-9.]+-[0-9]+-[0-9]+", answer.headers["x-request-id"]) is None for answer in (invalid, none)] == [False] * 2
+    stack.step(1)
+    assert told(stack.task("t")) == (True, "1", "1", "private, no-cache")
 
 
 def test_reloads_keep_answers_and_apply_a_changed_duration(shared):

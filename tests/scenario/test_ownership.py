@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from helpers import put, redis_key, rejecting_writes, time_out, use_documented_rights, wait_stored
-from parts import ROOT, Answer
+from parts import ROOT, Answer, headers_of
 from recorded import ANSWERS, read_answer
 from stack import merged, read_json
 from teaming import bearer, given, refusal, teams_stack
@@ -158,7 +158,7 @@ def seen_stream(stack, path, headers) -> tuple:
         head = stream.response
         streams = head.getheader("Content-Type") == "text/event-stream"
         body = repr(stream.next()).encode() if streams else head.read()
-        answer = seen(Answer(head.status, {name.lower(): value for name, value in head.getheaders()}, body))
+        answer = seen(Answer(head.status, headers_of(head), body))
     stack.wait_metric("streams", lambda streams: streams == 0)
     return answer[0], answer[1], re.sub(rb"'request_id': '\w+'", b"", answer[2])
 
