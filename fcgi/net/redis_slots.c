@@ -8,14 +8,11 @@
 #include "net/redis_slots.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { FIELDS = 8, ADDRESS_TEXT_MAX = 64 };
 enum { ID, ADDRESS, FLAGS };
-
-struct words {
-    const char *at, *end; /* at == NULL: no further word */
-};
 
 /* CRC-16/XMODEM, four bits at a time. */
 static unsigned crc16(const char *data, size_t len)
@@ -39,80 +36,47 @@ int redis_slot(const char *key)
            REDIS_SLOTS;
 }
 
-/* ---- parts of the texts ---- */
+/* ---- parts of the texts, which the parsers cut into words ---- */
 
-/* Returns -1 if the text is not a decimal number of at most 5 digits. */
-static int read_number(const char *text, size_t len)
+/* Returns -1 if the text is not a slot. */
+static int read_slot(const char *text)
 {
-    int number = 0;
-    if (len == 0 || len > 5)
-        return -1;
-    for (size_t i = 0; i < len; i++) {
-        if (text[i] < '0' || text[i] > '9')
-            return -1;
-        number = 10 * number + (text[i] - '0');
-    }
-    return number;
-}
-
-static int read_slot(const char *text, size_t len)
-{
-    int slot = read_number(text, len);
-    return slot < REDIS_SLOTS ? slot : -1;
+    int64_t slot;
+    return strlen(text) <= 5 && parse_int(text, &slot) == 0 && slot < REDIS_SLOTS ? (int)slot : -1;
 }
 
 /* "HOST:PORT", where an IPv6 address has no brackets. */
-static int read_address(const char *text, size_t len, const struct endpoint *from, struct endpoint *ret)
+static int read_address(char *text, const struct endpoint *from, struct endpoint *ret)
 {
-    char host[ADDRESS_TEXT_MAX], whole[ADDRESS_TEXT_MAX + 10];
-    const char *colon = memrchr(text, ':', len);
-    size_t host_len = colon ? (size_t)(colon - text) : 0;
-    int port = colon ? read_number(colon + 1, len - host_len - 1) : -1;
-    if (port < 0 || host_len >= sizeof(host) || memchr(text, '\0', len) != NULL)
+    char whole[128], *colon = strrchr(text, ':');
+    if (colon == NULL || strlen(text) >= ADDRESS_TEXT_MAX)
         return -1;
-    snprintf(host, sizeof(host), "%.*s", (int)host_len, text);
-    if (host_len == 0)
-        snprintf(host, sizeof(host), "%s", from->host);
+    *colon = '\0';
+    const char *host = text[0] != '\0' ? text : from->host;
     bool bare = strchr(host, ':') != NULL && host[0] != '[';
-    snprintf(whole, sizeof(whole), bare ? "[%s]:%d" : "%s:%d", host, port);
+    snprintf(whole, sizeof(whole), bare ? "[%s]:%s" : "%s:%s", host, colon + 1);
     return endpoint_parse(whole, ret);
-}
-
-/* The next word; "" between two spaces. False after the last one. */
-static bool next_word(struct words *words, struct words *ret)
-{
-    if (words->at == NULL)
-        return false;
-    const char *space = memchr(words->at, ' ', (size_t)(words->end - words->at));
-    *ret = (struct words){words->at, space ? space : words->end};
-    words->at = space ? space + 1 : NULL;
-    return true;
-}
-
-static size_t length(const struct words *word)
-{
-    return (size_t)(word->end - word->at);
 }
 
 /* ---- redirections ---- */
 
 int redis_redirect_parse(const char *error, const struct endpoint *from, struct redis_redirect *ret)
 {
-    struct words rest = {error, error + strlen(error)}, kind, slot, address, more;
     struct redis_redirect redirect = {.kind = REDIS_NOT_REDIRECTED};
-    next_word(&rest, &kind);
-    if (length(&kind) == 5 && memcmp(kind.at, "MOVED", 5) == 0)
+    char text[128], *rest = text; /* longer than a redirection */
+    snprintf(text, sizeof(text), "%s", error);
+    const char *kind = strsep(&rest, " ");
+    if (strcmp(kind, "MOVED") == 0)
         redirect.kind = REDIS_MOVED;
-    else if (length(&kind) == 3 && memcmp(kind.at, "ASK", 3) == 0)
+    else if (strcmp(kind, "ASK") == 0)
         redirect.kind = REDIS_ASK;
-    else if (length(&kind) == 8 && memcmp(kind.at, "TRYAGAIN", 8) == 0)
-        redirect.kind = REDIS_TRY_AGAIN;
-    else if (length(&kind) == 11 && memcmp(kind.at, "CLUSTERDOWN", 11) == 0)
+    else if (strcmp(kind, "CLUSTERDOWN") == 0)
         redirect.kind = REDIS_CLUSTER_DOWN;
     if (redirect.kind == REDIS_MOVED || redirect.kind == REDIS_ASK) {
-        if (!next_word(&rest, &slot) || !next_word(&rest, &address) || next_word(&rest, &more) ||
-            (redirect.slot = read_slot(slot.at, length(&slot))) < 0 ||
-            read_address(address.at, length(&address), from, &redirect.server) < 0)
+        const char *slot = strsep(&rest, " ");
+        char *address = strsep(&rest, " ");
+        if (address == NULL || rest != NULL || (redirect.slot = read_slot(slot)) < 0 ||
+            read_address(address, from, &redirect.server) < 0)
             return -1;
     }
     *ret = redirect;
@@ -122,12 +86,11 @@ int redis_redirect_parse(const char *error, const struct endpoint *from, struct 
 /* ---- the table ---- */
 
 /* A table that assigns a slot to two nodes is malformed, too. */
-static int take_range(struct redis_slots *out, size_t node, const struct words *word)
+static int take_range(struct redis_slots *out, size_t node, char *word)
 {
-    const char *dash = memchr(word->at, '-', length(word));
-    size_t first_len = dash ? (size_t)(dash - word->at) : length(word);
-    int first = read_slot(word->at, first_len);
-    int last = dash ? read_slot(dash + 1, length(word) - first_len - 1) : first;
+    char *rest = word;
+    int first = read_slot(strsep(&rest, "-"));
+    int last = rest != NULL ? read_slot(rest) : first;
     if (first < 0 || last < first)
         return -1;
     for (int slot = first; slot <= last; slot++) {
@@ -138,48 +101,48 @@ static int take_range(struct redis_slots *out, size_t node, const struct words *
     return 0;
 }
 
-static bool has_flag(const struct words *flags, const char *flag)
+/* Whether the node is a master whose address is known. */
+static bool is_master(char *flags)
 {
-    size_t len = strlen(flag);
-    for (const char *at = flags->at; at != NULL && at < flags->end;) {
-        const char *comma = memchr(at, ',', (size_t)(flags->end - at)), *end = comma ? comma : flags->end;
-        if ((size_t)(end - at) == len && memcmp(at, flag, len) == 0)
-            return true;
-        at = comma ? comma + 1 : NULL;
+    const char *flag;
+    bool master = false;
+    while ((flag = strsep(&flags, ",")) != NULL) {
+        if (strcmp(flag, "noaddr") == 0)
+            return false;
+        master = master || strcmp(flag, "master") == 0;
     }
-    return false;
+    return master;
 }
 
 /* The address ends where the port of the cluster bus or the host name begins. */
-static int add_node(struct redis_slots *out, const struct words *address, const struct endpoint *from)
+static int add_node(struct redis_slots *out, char *address, const struct endpoint *from)
 {
-    size_t len = 0;
-    while (len < length(address) && address->at[len] != '@' && address->at[len] != ',')
-        len++;
-    if (out->n == REDIS_NODES_MAX || read_address(address->at, len, from, &out->nodes[out->n]) < 0)
+    address[strcspn(address, "@,")] = '\0';
+    if (out->n == REDIS_NODES_MAX || read_address(address, from, &out->nodes[out->n]) < 0)
         return -1;
     out->n++;
     return 0;
 }
 
 /* A replica has no slots; a master that has none is not used. */
-static int take_line(struct redis_slots *out, struct words line, const struct endpoint *from)
+static int take_line(struct redis_slots *out, char *line, const struct endpoint *from)
 {
-    struct words fields[FIELDS], word;
+    char *fields[FIELDS], *word;
     bool added = false;
     for (size_t i = 0; i < FIELDS; i++) {
-        if (!next_word(&line, &fields[i]) || length(&fields[i]) == 0)
+        fields[i] = strsep(&line, " ");
+        if (fields[i] == NULL || fields[i][0] == '\0')
             return -1;
     }
-    if (!has_flag(&fields[FLAGS], "master") || has_flag(&fields[FLAGS], "noaddr"))
+    if (!is_master(fields[FLAGS]))
         return 0;
-    while (next_word(&line, &word)) {
-        if (length(&word) > 0 && word.at[0] == '[')
+    while ((word = strsep(&line, " ")) != NULL) {
+        if (word[0] == '[')
             continue;
-        if (!added && add_node(out, &fields[ADDRESS], from) < 0)
+        if (!added && add_node(out, fields[ADDRESS], from) < 0)
             return -1;
         added = true;
-        if (take_range(out, out->n - 1, &word) < 0)
+        if (take_range(out, out->n - 1, word) < 0)
             return -1;
     }
     return 0;
@@ -187,13 +150,12 @@ static int take_line(struct redis_slots *out, struct words line, const struct en
 
 int redis_slots_parse(const char *text, size_t len, const struct endpoint *from, struct redis_slots *out)
 {
+    char *copy = xstrndup(text, len), *rest = copy;
+    int result = strlen(copy) == len ? 0 : -1;
     out->n = 0;
     memset(out->owners, 0xff, sizeof(out->owners));
-    for (const char *at = text, *end = text + len; at < end;) {
-        const char *feed = memchr(at, '\n', (size_t)(end - at)), *line_end = feed ? feed : end;
-        if (take_line(out, (struct words){at, line_end}, from) < 0)
-            return -1;
-        at = feed ? feed + 1 : end;
-    }
-    return 0;
+    while (result == 0 && rest != NULL && rest[0] != '\0')
+        result = take_line(out, strsep(&rest, "\n"), from);
+    free(copy);
+    return result;
 }

@@ -15,7 +15,6 @@ enum redis_redirect_kind {
     REDIS_NOT_REDIRECTED, /* another error */
     REDIS_MOVED,          /* another node has the slot, from now on */
     REDIS_ASK,            /* another node has the key, because the slot is being moved there */
-    REDIS_TRY_AGAIN,      /* the slot is being moved, and its keys may be on two nodes */
     REDIS_CLUSTER_DOWN
 };
 

@@ -53,8 +53,9 @@ TEST(redirections_are_parsed)
     assert_int_equal(ask.kind, REDIS_ASK);
     assert_server(&ask.server, "2001:db8::1", 6381);
     assert_server(&same.server, "10.0.0.9", 6381);
+    assert_int_equal(parse_good("ASK 00001 127.0.0.1:006381").server.port, 6381);
     assert_int_equal(parse_good("TRYAGAIN Multiple keys request during rehashing of slot").kind,
-                     REDIS_TRY_AGAIN);
+                     REDIS_NOT_REDIRECTED);
     assert_int_equal(parse_good("CLUSTERDOWN The cluster is down").kind, REDIS_CLUSTER_DOWN);
     assert_int_equal(parse_good("ERR wrong number of arguments").kind, REDIS_NOT_REDIRECTED);
     assert_int_equal(parse_good("MOVEDX 1 127.0.0.1:1").kind, REDIS_NOT_REDIRECTED);
@@ -134,6 +135,7 @@ TEST(malformed_nodes_are_refused)
     static const char *const bad[] = {
         "x\n",
         "\n",
+        MASTER("10.0.0.1:7001@17001", " 1") "\n" MASTER("10.0.0.2:7002@17002", " 2"),
         MASTER("10.0.0.1:7001@17001", " 16384"),
         MASTER("10.0.0.1:7001@17001", " 5-4"),
         MASTER("10.0.0.1:7001@17001", " 1-"),
@@ -149,6 +151,12 @@ TEST(malformed_nodes_are_refused)
     };
     for (size_t i = 0; i < NELEMS(bad); i++)
         assert_int_equal(parse(bad[i]), -1);
+}
+
+TEST(nodes_with_a_nul_are_refused)
+{
+    static const char bad[] = MASTER("10.0.0.1:7001@17001,\0", " 1");
+    assert_int_equal(redis_slots_parse(bad, sizeof(bad) - 1, &from, &slots), -1);
 }
 
 /* A node for each of the first slots. */
@@ -181,7 +189,7 @@ int main(void)
         cmocka_unit_test(slot_is_that_of_the_hash_tag),        cmocka_unit_test(redirections_are_parsed),
         cmocka_unit_test(malformed_redirections_are_refused),  cmocka_unit_test(nodes_are_parsed),
         cmocka_unit_test(slots_without_a_node_are_unassigned), cmocka_unit_test(malformed_nodes_are_refused),
-        cmocka_unit_test(number_of_nodes_is_limited),
+        cmocka_unit_test(nodes_with_a_nul_are_refused),        cmocka_unit_test(number_of_nodes_is_limited),
     };
     return cmocka_run_group_tests_name("redis_slots", tests, NULL, NULL);
 }
