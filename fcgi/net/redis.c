@@ -44,7 +44,6 @@ enum {
     PAUSE_MAX_FAILOVER_MS = 1000, /* with Sentinel or a cluster, a failover ends within seconds */
     COMPLAIN_AGAIN_MS = 60000,
     PROBE_MS = 5000, /* from the last rejected command to the next probe */
-    SHOWN_MAX = 64,  /* nodes of a cluster that have a metric */
     LAST_LOOK_MS =
         1 /* not 0: libuv runs a timer that its own callback armed with 0 before it reads a socket */
 };
@@ -212,7 +211,7 @@ static bool link_attach(uv_loop_t *loop, redisAsyncContext *context)
 
 static void on_timer(uv_timer_t *timer);
 
-static bool is_up(const struct redis *r)
+bool redis_is_up(const struct redis *r)
 {
     return r->cluster != NULL ? cluster_is_up(r->cluster) : r->state == UP;
 }
@@ -227,7 +226,7 @@ static bool is_new_reason(struct redis *r, const char *reason)
     snprintf(r->latest, sizeof(r->latest), "%s", reason);
     if (strcmp(reason, r->reason) == 0)
         return false;
-    return r->commands ? again && is_up(r->commands) : again || r->reason[0] == '\0';
+    return r->commands ? again && redis_is_up(r->commands) : again || r->reason[0] == '\0';
 }
 
 /* The subscribed connection has the same trouble as the connection for commands, which alone counts it. A cluster has the
@@ -713,7 +712,7 @@ static struct redis_command *send_command(struct redis *r, int verb, int64_t tim
     return NULL;
 }
 
-static bool is_usable(const struct redis *r)
+bool redis_is_usable(const struct redis *r)
 {
     return r->context != NULL && (r->state == UP || (r->state == CONNECTING && r->first_attempt));
 }
@@ -741,7 +740,7 @@ struct redis_command *redis_send(struct redis *r, enum redis_verb verb, const ch
         argv[argc] = words[argc - 1];
     if (r->cluster != NULL)
         r = cluster_route(r->cluster, argv[key_index(verb)]);
-    if (r == NULL || !is_usable(r))
+    if (r == NULL || !redis_is_usable(r))
         return NULL;
     struct redis_command *command = send_command(r, verb, r->conf->timeout_ms, argc, argv);
     if (command == NULL)
@@ -774,19 +773,9 @@ const struct endpoint *redis_node_server(const struct redis *node)
     return &node->server;
 }
 
-bool redis_node_is_up(const struct redis *node)
-{
-    return node->state == UP;
-}
-
 bool redis_node_is_missed(const struct redis *node)
 {
     return node->reason[0] != '\0';
-}
-
-bool redis_node_is_usable(const struct redis *node)
-{
-    return is_usable(node);
 }
 
 bool redis_node_is_busy(const struct redis *node)
@@ -809,7 +798,7 @@ bool redis_node_send_question(struct redis *node)
 bool redis_node_send(struct redis *node, struct redis_command *command, bool asking)
 {
     const char *prefix = verbs[ASKING_PREFIX].word;
-    if (!is_usable(node) ||
+    if (!redis_is_usable(node) ||
         (asking && send_command(node, ASKING_PREFIX, node->conf->timeout_ms, 1, &prefix) == NULL))
         return false;
     command->deadline_ms = uv_now(node->loop) + (uint64_t)node->conf->timeout_ms;
@@ -990,14 +979,14 @@ struct redis *redis_new(uv_loop_t *loop, const struct conf_redis *conf)
 }
 
 struct redis *redis_node_new(uv_loop_t *loop, const struct conf_redis *conf, struct redis *front,
-                             const struct endpoint *server)
+                             const struct endpoint *server, bool is_hidden)
 {
     char text[ENDPOINT_TEXT];
     endpoint_format(server, text);
     return begin(loop, (struct redis){.conf = conf,
                                       .front = front,
                                       .server = *server,
-                                      .is_hidden = cluster_size(front->cluster) >= SHOWN_MAX,
+                                      .is_hidden = is_hidden,
                                       .name = xasprintf("%s (cluster node)", text),
                                       .first_attempt = true});
 }

@@ -16,6 +16,7 @@ enum {
     REFRESH_TROUBLE_MS = 500, /* while slots are without a connected node */
     REFRESH_MS = 30000,
     COMPLAIN_AGAIN_MS = 60000,
+    SHOWN_MAX = 64,               /* nodes that have a metric */
     PROBES_MAX = 16 * REDIS_SLOTS /* keys that are tried */
 };
 
@@ -84,7 +85,7 @@ static struct node *get_node(struct redis_cluster *c, const struct endpoint *ser
         return NULL;
     }
     node = xcalloc(1, sizeof(*node));
-    node->connection = redis_node_new(c->loop, c->conf, c->front, server);
+    node->connection = redis_node_new(c->loop, c->conf, c->front, server, c->n_nodes >= SHOWN_MAX);
     DL_APPEND(c->nodes, node);
     c->n_nodes++;
     return node;
@@ -138,7 +139,7 @@ static struct node *next_connected(const struct redis_cluster *c, const struct n
 {
     struct node *node = after != NULL && after->next != NULL ? after->next : c->nodes;
     for (size_t i = 0; i < c->n_nodes; i++) {
-        if (redis_node_is_up(node->connection))
+        if (redis_is_up(node->connection))
             return node;
         node = node->next != NULL ? node->next : c->nodes;
     }
@@ -156,18 +157,13 @@ bool cluster_has_trouble(const struct redis_cluster *c, int trouble)
     return false;
 }
 
-size_t cluster_size(const struct redis_cluster *c)
-{
-    return c->n_nodes;
-}
-
 /* Handshakes do not count: among many unreachable nodes, one is always under way. */
 bool cluster_is_busy(const struct redis_cluster *c)
 {
     const struct node *node;
     DL_FOREACH(c->nodes, node)
     {
-        if (redis_node_is_usable(node->connection) && redis_node_is_busy(node->connection))
+        if (redis_is_usable(node->connection) && redis_node_is_busy(node->connection))
             return true;
     }
     return false;
@@ -182,7 +178,7 @@ struct endpoint cluster_next_server(const struct redis_cluster *c, const struct 
 bool cluster_has_left(const struct redis_cluster *c, const struct endpoint *server)
 {
     const struct node *node = find_node(c, server);
-    return (node == NULL || !redis_node_is_up(node->connection)) && next_connected(c, NULL) != NULL;
+    return (node == NULL || !redis_is_up(node->connection)) && next_connected(c, NULL) != NULL;
 }
 
 /* ---- the state ---- */
@@ -210,7 +206,7 @@ static int count_connected(const struct redis_cluster *c)
     int n = 0;
     DL_FOREACH(c->nodes, node)
     {
-        n += redis_node_is_up(node->connection) ? node->n_slots : 0;
+        n += redis_is_up(node->connection) ? node->n_slots : 0;
     }
     return n;
 }
@@ -293,7 +289,7 @@ struct redis *cluster_route(struct redis_cluster *c, const char *key)
     struct node *node = c->owners[redis_slot(key)];
     if (node == NULL && (node = next_connected(c, NULL)) == NULL)
         node = c->nodes;
-    return node != NULL && redis_node_is_usable(node->connection) ? node->connection : NULL;
+    return node != NULL && redis_is_usable(node->connection) ? node->connection : NULL;
 }
 
 char *cluster_probe_key(const struct redis_cluster *c, const struct redis *from)

@@ -55,7 +55,6 @@ void cluster_changed(struct redis_cluster *cluster);
 
 /* Whether all slots have a connected node. */
 bool cluster_is_up(const struct redis_cluster *cluster);
-size_t cluster_size(const struct redis_cluster *cluster); /* nodes */
 bool cluster_is_busy(const struct redis_cluster *cluster);
 bool cluster_has_trouble(const struct redis_cluster *cluster, int trouble);
 

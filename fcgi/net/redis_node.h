@@ -31,17 +31,19 @@ struct redis_command {
     struct redis_command *redirected_prev, *redirected_next;
 };
 
-/* Connects to the server, as one node of the cluster for which `front` stands. */
+/* Connects to the server, as one node of the cluster for which `front` stands. `is_hidden`: without a metric of its own. */
 struct redis *redis_node_new(uv_loop_t *loop, const struct conf_redis *conf, struct redis *front,
-                             const struct endpoint *server);
+                             const struct endpoint *server, bool is_hidden);
 void redis_node_free(struct redis *node);
 
 const struct endpoint *redis_node_server(const struct redis *node);
-bool redis_node_is_up(const struct redis *node);
 bool redis_node_is_missed(const struct redis *node); /* it was logged as unavailable */
-bool redis_node_is_usable(const struct redis *node); /* it is up, or queues commands until it is */
 bool redis_node_is_busy(const struct redis *node);
 int redis_node_trouble(const struct redis *node);
+
+/* Of any connection: */
+bool redis_is_up(const struct redis *redis);
+bool redis_is_usable(const struct redis *redis); /* it is up, or queues commands until it is */
 
 /* Requests the table of slots; cluster_learn is called with the reply. False if the connection is lost. */
 bool redis_node_send_question(struct redis *node);
