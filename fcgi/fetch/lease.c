@@ -200,12 +200,6 @@ static void on_lease(void *user, const struct redis_reply *reply)
     finish_if_complete(lookup);
 }
 
-static void cancel_reading(struct lease_lookup *lookup)
-{
-    redis_cancel(&lookup->age);
-    redis_cancel(&lookup->get);
-}
-
 /* Returns false if Redis is unavailable. */
 static bool send_acquire(struct lease_lookup *lookup)
 {
@@ -308,28 +302,19 @@ static int64_t ttl_of(const struct lease *s, const struct snapshot *snapshot)
                                         : s->conf->cache.stale_for_ms;
 }
 
-/* The arguments of publish_script. They outlive the lease, because Redis may reply after that is freed. */
+enum { SCRIPT, N_KEYS, LEASE_KEY, KEY, TOKEN, CHANNEL, MESSAGE, VALUE, TTL, PUBLICATION_WORDS };
+
+/* The words of the command that runs publish_script. They outlive the lease, because Redis may reply after that is freed. */
 struct publication {
-    struct redis *redis; /* (ref) */
-    char *lease_key, *key, *channel, *message;
-    struct buf value; /* failed or empty: there is no snapshot to store */
-    char token[sizeof(((struct lease_lookup *)0)->token)];
-    char ttl[24];
+    struct redis *redis;                /* (ref) */
+    char *words[PUBLICATION_WORDS + 1]; /* a NULL ends them: VALUE, if there is no snapshot to store */
 };
 
 static void publication_free(struct publication *p)
 {
-    free(p->lease_key);
-    free(p->key);
-    free(p->channel);
-    free(p->message);
-    buf_done(&p->value);
+    for (size_t i = 0; i < PUBLICATION_WORDS; i++)
+        free(p->words[i]);
     free(p);
-}
-
-static const char *stored_value(const struct publication *p)
-{
-    return p->value.failed ? NULL : p->value.data;
 }
 
 /* A Redis Cluster that moves the slot rejects scripts with two keys, but not commands with one. Unlike the script, the
@@ -337,22 +322,14 @@ static const char *stored_value(const struct publication *p)
 static void on_published(void *user, const struct redis_reply *reply)
 {
     struct publication *p = user;
-    const char *const set[] = {p->key, stored_value(p), "PX", p->ttl, NULL};
-    const char *const release[] = {publish_script, "1", p->lease_key, p->token, p->channel, p->message, NULL};
-    if (reply->result == REDIS_DIVIDED && stored_value(p) != NULL)
+    char **w = p->words;
+    const char *const set[] = {w[KEY], w[VALUE], "PX", w[TTL], NULL};
+    const char *const release[] = {w[SCRIPT], "1", w[LEASE_KEY], w[TOKEN], w[CHANNEL], w[MESSAGE], NULL};
+    if (reply->result == REDIS_DIVIDED && w[VALUE] != NULL)
         redis_send(p->redis, REDIS_SET, set, NULL, NULL);
     if (reply->result == REDIS_DIVIDED)
         redis_send(p->redis, REDIS_EVAL, release, NULL, NULL);
     publication_free(p);
-}
-
-static void send_publication(struct publication *p)
-{
-    /* A NULL ends the arguments. */
-    const char *const words[] = {publish_script, "2",        p->lease_key,    p->key, p->token,
-                                 p->channel,     p->message, stored_value(p), p->ttl, NULL};
-    if (redis_send(p->redis, REDIS_EVAL, words, on_published, p) == NULL)
-        publication_free(p);
 }
 
 void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot, enum problem problem,
@@ -361,21 +338,28 @@ void lease_publish(struct lease_lookup *lookup, const struct snapshot *snapshot,
     const struct lease *s = lookup->lease;
     if (!let_go(lookup))
         return;
+    struct buf value;
     int64_t ttl_ms = ttl_of(s, snapshot);
-    struct publication *p = xcalloc(1, sizeof(*p));
-    buf_init(&p->value, VALUE_MAX);
+    buf_init(&value, VALUE_MAX);
     if (ttl_ms > 0)
-        snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &p->value);
+        snapshot_encode(snapshot, lookup->task->route->provider->digest, ttl_ms, &value);
+    if (value.failed)
+        buf_done(&value);
+    const char *code = value.data || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
+    struct publication *p = xcalloc(1, sizeof(*p));
     p->redis = s->redis;
-    p->key = key_of(s, lookup->task, "");
-    p->lease_key = key_of(s, lookup->task, "#lease");
-    p->channel = xstrdup(s->channel);
-    const char *code = stored_value(p) || problem != PROBLEM_NONE ? problem_code(problem) : unstored;
-    p->message =
+    p->words[SCRIPT] = xstrdup(publish_script);
+    p->words[N_KEYS] = xstrdup("2");
+    p->words[LEASE_KEY] = key_of(s, lookup->task, "#lease");
+    p->words[KEY] = key_of(s, lookup->task, "");
+    p->words[TOKEN] = xstrdup(lookup->token);
+    p->words[CHANNEL] = xstrdup(s->channel);
+    p->words[MESSAGE] =
         xasprintf("%s %s %lld %s%s", s->sender, code, (long long)retry_after_ms, s->scope, lookup->task->key);
-    memcpy(p->token, lookup->token, sizeof(p->token));
-    snprintf(p->ttl, sizeof(p->ttl), "%lld", (long long)ttl_ms);
-    send_publication(p);
+    p->words[VALUE] = value.data;
+    p->words[TTL] = xasprintf("%lld", (long long)ttl_ms);
+    if (redis_send(s->redis, REDIS_EVAL, (const char *const *)p->words, on_published, p) == NULL)
+        publication_free(p);
 }
 
 void lease_remove(struct lease *s, const struct task *task)
@@ -390,7 +374,8 @@ void lease_remove(struct lease *s, const struct task *task)
 
 void lease_abandon(struct lease_lookup *lookup)
 {
-    cancel_reading(lookup);
+    redis_cancel(&lookup->age);
+    redis_cancel(&lookup->get);
     if (lookup->acquire != NULL)
         hold(lookup); /* the lease may still be granted */
     redis_cancel(&lookup->acquire);
