@@ -202,14 +202,11 @@ static int run(int mode, const char *const *given)
 {
     if (given[AS] != NULL && report(sandbox_read_as(given[AS])) != EXIT_SUCCESS)
         return EXIT_FAILURE;
-    struct files *files = files_new();
-    if (mode == RUN) {
+    if (mode == RUN)
         master_block_signals();
-        files_allow_missing(files);
-    }
-    if (mode == PRINT_NGINX || mode == PRINT_CONFIG)
-        files_read_plain_only(files);
-    struct conf *conf = load(given[CONFIG], files);
+    bool prints = mode == PRINT_NGINX || mode == PRINT_CONFIG;
+    enum files_mode needed = mode == RUN ? FILES_ALLOW_MISSING : prints ? FILES_PLAIN_ONLY : FILES_ALL;
+    struct conf *conf = load(given[CONFIG], files_new(needed));
     if (conf == NULL)
         return EXIT_FAILURE;
     if (mode == RUN)
@@ -222,7 +219,7 @@ static int run(int mode, const char *const *given)
 static int run_cgi(void)
 {
     const char *path = getenv("TASKPROXY_CONFIG");
-    struct conf *conf = load(path ? path : DEFAULT_CONF, files_new());
+    struct conf *conf = load(path ? path : DEFAULT_CONF, files_new(FILES_ALL));
     if (conf != NULL)
         return worker_cgi(conf);
     fputs(

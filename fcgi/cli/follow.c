@@ -452,7 +452,7 @@ static char *read_target(const struct follow_order *order)
 static char *read_token(const char *path)
 {
     char *why = NULL;
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *token = secret_read(files, path, 1, &why);
     if (token == NULL)
         fprintf(stderr, "taskproxy: %s %s\n", path, why);

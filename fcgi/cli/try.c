@@ -77,7 +77,7 @@ static void print_outcome(enum outcome outcome, const struct view *view)
 int try_answer(const char *provider_path, const char *answer_path, const char *result_path)
 {
     char *error = NULL, id[TASK_ID_MAX];
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     struct provider *provider = provider_load(files, provider_path, &error);
     struct view_answer answer, result;
     bool ok = provider != NULL && read_answer(files, answer_path, &answer) &&

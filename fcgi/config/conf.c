@@ -600,7 +600,7 @@ static int read_keys(struct conf *conf, const struct table *table, const char *p
 
 char *conf_socket_dir(const char *path, char **ret_error)
 {
-    struct conf conf = {.files = files_new()};
+    struct conf conf = {.files = files_new(FILES_ALL)};
     char *dir = read_keys(&conf, &socket_dir_table, path, ret_error) == 0 ? conf.socket_dir : NULL;
     files_free(conf.files);
     return dir;

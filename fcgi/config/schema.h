@@ -61,7 +61,7 @@ struct field {
     const char *name;
     enum schema_type type;
     bool nullable;        /* may be null although it has a default */
-    bool optional;        /* S_SECRET: may have no text; see files_allow_missing */
+    bool optional;        /* S_SECRET: may have no text; see FILES_ALLOW_MISSING */
     size_t offset;        /* in the struct */
     const char *fallback; /* JSON text of the default; NULL: the key is required; "null": it is optional */
     int64_t min, max;     /* bounds of the value, or of its number of characters or members; both 0: none */

@@ -18,14 +18,14 @@ enum { FILES_MAX = 512, SECRET_FILE_MAX = 4096 };
 struct files {
     struct file *items[FILES_MAX];
     size_t n;
-    bool sealed;        /* received from the master: never reads the disk */
-    bool allow_missing; /* optional secrets may be missing */
-    bool plain_only;    /* reads only plain files */
+    enum files_mode mode;
 };
 
-struct files *files_new(void)
+struct files *files_new(enum files_mode mode)
 {
-    return xcalloc(1, sizeof(struct files));
+    struct files *files = xcalloc(1, sizeof(*files));
+    files->mode = mode;
+    return files;
 }
 
 static char *data_alloc(size_t size, enum file_kind kind)
@@ -226,21 +226,17 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
 {
     struct file *file = find(files, path);
     *ret_why = NULL;
-    if (files->plain_only && kind != FILE_PLAIN)
+    if (files->mode == FILES_PLAIN_ONLY && kind != FILE_PLAIN)
         return NULL;
-    if (file == NULL && (files->sealed || files->n == FILES_MAX))
-        *ret_why =
-            xstrdup(files->sealed ? "was not passed to this worker" : "exceeds the limit of 512 files");
+    if (file == NULL && files->mode == FILES_SEALED)
+        *ret_why = xstrdup("was not passed to this worker");
+    else if (file == NULL && files->n == FILES_MAX)
+        *ret_why = xstrdup("exceeds the limit of 512 files");
     else if (file == NULL)
         file = read_from_disk(files, path, kind, max, ret_why);
     if (file != NULL)
         file->used = true;
     return file;
-}
-
-void files_read_plain_only(struct files *files)
-{
-    files->plain_only = true;
 }
 
 /* ---- secrets ---- */
@@ -277,7 +273,7 @@ void key_mark(const char *key, char out[static KEY_MARK_SIZE])
 
 struct files *files_renew(const struct files *files, const char *path)
 {
-    struct files *renewed = files_new();
+    struct files *renewed = files_new(FILES_ALL);
     for (size_t i = 0; i < files->n; i++) {
         const struct file *file = files->items[i];
         if (file->kind != FILE_PLAIN && (path == NULL || strcmp(file->path, path) == 0))
@@ -330,16 +326,12 @@ void files_take_refusals(struct files *files, struct files *other)
     }
 }
 
-void files_allow_missing(struct files *files)
-{
-    files->allow_missing = true;
-}
-
 bool files_do_without(struct files *files, const char *path, const char *why)
 {
     struct file *file = find(files, path);
-    bool is_without = file != NULL && file->len == 0 && (files->sealed || file->refused != NULL);
-    if (is_without || !files->allow_missing || (file == NULL && files->n == FILES_MAX))
+    bool is_without =
+        file != NULL && file->len == 0 && (files->mode == FILES_SEALED || file->refused != NULL);
+    if (is_without || files->mode != FILES_ALLOW_MISSING || (file == NULL && files->n == FILES_MAX))
         return is_without;
     if (file == NULL)
         file = add(files, path, FILE_SECRET, copy_bytes("", 0, FILE_SECRET), 0);
@@ -452,8 +444,7 @@ struct files *files_unseal(int fd)
     char *image = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
     if (image == MAP_FAILED)
         return NULL;
-    struct files *files = files_new();
-    files->sealed = true;
+    struct files *files = files_new(FILES_SEALED);
     bool whole =
         memcmp(image, MAGIC, strlen(MAGIC)) == 0 && read_image(files, image + strlen(MAGIC), image + len);
     munmap(image, len);

@@ -30,7 +30,14 @@ struct files; /* the set; owns its files */
  * (LoadCredential=). */
 #define FILES_CREDENTIAL "credential:"
 
-struct files *files_new(void);
+enum files_mode {
+    FILES_ALL,           /* every file must be usable */
+    FILES_ALLOW_MISSING, /* a missing or invalid optional secret is no error */
+    FILES_PLAIN_ONLY, /* no other files are read: files_get and secret_read return NULL with *ret_why NULL */
+    FILES_SEALED,     /* received from the master: never reads the disk; see files_unseal */
+};
+
+struct files *files_new(enum files_mode mode);
 void files_free(struct files *files); /* NULL is allowed */
 
 /* File number i, or NULL after the last one. */
@@ -43,9 +50,6 @@ const struct file *files_get(struct files *files, const char *path, enum file_ki
                              char **ret_why);
 
 enum { POOL_KEYS_MAX = 64, KEY_MARK_SIZE = 9 };
-
-/* From now on, only plain files are read. For any other one, files_get and secret_read return NULL with *ret_why NULL. */
-void files_read_plain_only(struct files *files);
 
 /* The one line of a file that holds a secret, at least `min_len` characters; vault_free() it. NULL with
  * *ret_why (allocated: "must contain one line of visible ASCII characters"), which never quotes the file. */
@@ -63,8 +67,8 @@ void key_mark(const char *key, char out[static KEY_MARK_SIZE]);
 /* Wipes the content of the secret files, when all secrets have been read from it. */
 void files_wipe_secrets(struct files *files);
 
-/* A new set with the files of `files`, except those that will be read from the disk again: the live or secret file
- * at `path` ("": none), or all live and secret files (NULL). */
+/* A new set (FILES_ALL) with the files of `files`, except those that will be read from the disk again: the live or
+ * secret file at `path` ("": none), or all live and secret files (NULL). */
 struct files *files_renew(const struct files *files, const char *path);
 
 /* Removes the files that files_get has not returned. */
@@ -79,9 +83,6 @@ void files_refuse(struct files *files, const char *path, char *why);
 /* Gives `files` the reasons and stamps of `other`, whose files have the same contents, and removes the reasons
  * there. */
 void files_take_refusals(struct files *files, struct files *other);
-
-/* From now on, a missing or invalid optional secret is no error. */
-void files_allow_missing(struct files *files);
 
 /* Whether the configuration can be used without this secret, which is then in the set, empty and refused with
  * this reason. */

@@ -186,7 +186,7 @@ static void reload(struct master *m)
 {
     char *error = NULL;
     notify_reloading(&m->notify);
-    struct conf *conf = conf_load(m->conf_path, files_new(), &error);
+    struct conf *conf = conf_load(m->conf_path, files_new(FILES_ALL), &error);
     if (conf != NULL)
         error = apply(m, conf);
     if (error != NULL) {

@@ -65,7 +65,7 @@ int main(int argc, char **argv)
     if (rounds < 1 || rounds > ROUNDS_MAX)
         return EXIT_FAILURE;
     char *error = NULL;
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     struct provider *provider = provider_load(files, argv[1], &error);
     const struct file *body = files_get(files, argv[2], FILE_PLAIN, 1 << 20, &error);
     if (provider == NULL || body == NULL)

@@ -18,7 +18,7 @@ int LLVMFuzzerInitialize(int *argc __attribute__((unused)), char ***argv __attri
 {
     glob_t found;
     char *error;
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     PROMISE(glob("conf/providers/*.json", 0, NULL, &found) == 0 && found.gl_pathc <= PROVIDERS_MAX);
     for (; n_providers < found.gl_pathc; n_providers++) {
         providers[n_providers] = provider_load(files, found.gl_pathv[n_providers], &error);

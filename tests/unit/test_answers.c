@@ -117,7 +117,7 @@ static struct provider *provider_of(struct files *files, const struct recorded *
 static void becomes_what_is_expected(void **state)
 {
     const struct recorded *recorded = *state;
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     const char *name = strrchr(recorded->name, '/') + 1;
     const struct file *first = read_file(files, recorded->folder, name, ".answer");
     const struct file *second = read_file(files, recorded->folder, name, ".result.answer");

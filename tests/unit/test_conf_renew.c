@@ -92,7 +92,7 @@ static int write_good_files(void **unused __attribute__((unused)))
     put("link-a", link_a);
     put("link-b", link_b);
     put("teams", TEAM("p", "link-a"));
-    conf = load(files_new());
+    conf = load(files_new(FILES_ALL));
     return 0;
 }
 
@@ -214,12 +214,10 @@ TEST(unusable_password_of_redis_is_an_error_unless_files_may_be_missing)
 {
     char *error = NULL;
     put("password", "two words");
-    assert_null(conf_load(conf_path, files_new(), &error));
+    assert_null(conf_load(conf_path, files_new(FILES_ALL), &error));
     assert_non_null(strstr(error, "/redis/password_file: "));
     conf_free(conf);
-    struct files *files = files_new();
-    files_allow_missing(files);
-    conf = load(files);
+    conf = load(files_new(FILES_ALLOW_MISSING));
     assert_null(conf->redis.password.text);
     assert_refused("password", error);
     free(error);

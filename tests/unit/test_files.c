@@ -59,7 +59,7 @@ static const struct file *get(struct files *files, const char *name, enum file_k
 
 static void assert_refused(const char *name, enum file_kind kind, size_t max, const char *expected)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why = NULL;
     assert_null(get(files, name, kind, max, &why));
     assert_string_equal(why, expected);
@@ -69,7 +69,7 @@ static void assert_refused(const char *name, enum file_kind kind, size_t max, co
 
 TEST(file_is_read_completely_and_only_once)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why;
     write_file("a", "first", 0644);
     const struct file *file = get(files, "a", FILE_PLAIN, 100, &why);
@@ -86,7 +86,7 @@ TEST(file_is_read_completely_and_only_once)
 
 TEST(file_may_have_the_maximum_size)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why;
     write_file("a", "12345678", 0644);
     assert_non_null(get(files, "a", FILE_PLAIN, 8, &why));
@@ -96,7 +96,7 @@ TEST(file_may_have_the_maximum_size)
 
 TEST(empty_file_is_accepted)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why;
     write_file("a", "", 0644);
     const struct file *file = get(files, "a", FILE_PLAIN, 100, &why);
@@ -114,7 +114,7 @@ TEST(unreadable_path_is_refused_with_a_reason)
     assert_refused("nothing", FILE_PLAIN, 100, "cannot be read: No such file or directory");
     assert_refused("folder", FILE_PLAIN, 100, "is not a regular file");
     assert_refused("a/b", FILE_PLAIN, 100, "cannot be read: Not a directory");
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why = NULL;
     assert_null(files_get(files, "/dev/zero", FILE_PLAIN, 100, &why));
     assert_string_equal(why, "is not a regular file");
@@ -132,19 +132,19 @@ TEST(secret_readable_by_others_is_refused)
         free(expected);
     }
     write_file("secret", "sk-12345678", 0600);
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why;
     assert_non_null(get(files, "secret", FILE_SECRET, 100, &why));
     files_free(files);
     write_file("secret", "sk-12345678", 0400);
-    files = files_new();
+    files = files_new(FILES_ALL);
     assert_non_null(get(files, "secret", FILE_SECRET, 100, &why));
     files_free(files);
 }
 
 TEST(sealed_set_round_trips_and_never_reads_the_disk)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why = NULL;
     write_file("a", "line 1\nline 2\n", 0644);
     write_file("secret", "sk-12345678", 0600);
@@ -188,7 +188,7 @@ TEST(renewed_set_keeps_plain_files_and_rereads_secrets)
 {
     const char *first = NULL;
     char *why;
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     write_three("one");
     write_bytes("bytes", "a\0b", 3, 0644);
     get(files, "bytes", FILE_PLAIN, 100, &why);
@@ -213,7 +213,7 @@ TEST(renewed_set_keeps_plain_files_and_rereads_secrets)
 
 TEST(stamp_of_a_set_changes_with_its_live_files)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why, *path = path_of("secret");
     write_file("plain", "plain 1", 0600);
     write_file("live", "live 1", 0600);
@@ -281,7 +281,7 @@ TEST(image_of_another_format_is_rejected)
 
 TEST(number_of_files_is_limited)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     char *why = NULL, slashes[1024];
     write_file("a", "x", 0644);
     memset(slashes, '/', sizeof(slashes));

@@ -42,7 +42,7 @@ static char *given_file(const char *text, size_t len, mode_t mode)
 /* The secret in the file, or the error; the caller frees with vault_free() or free(). */
 static char *read_path(const char *path, char **ret_why)
 {
-    struct files *files = files_new();
+    struct files *files = files_new(FILES_ALL);
     *ret_why = NULL;
     char *secret = secret_read(files, path, 8, ret_why);
     files_free(files);
