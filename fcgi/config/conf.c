@@ -79,7 +79,6 @@ static const char *refuse_part_of_second(const void *value)
 
 #define UPSTREAM struct conf_upstream
 static const struct field upstream_fields[] = {
-    KEY_FIELD(UPSTREAM, name),
     MEMBER(S_STRING, UPSTREAM, base_url, REQUIRED, "scheme, host and port of the upstream", .max = 512,
            .refuse = refuse_url),
     FIELD("key_files", S_SECRETS, UPSTREAM, keys, REQUIRED,

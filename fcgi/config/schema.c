@@ -61,12 +61,6 @@ static char *element_at(const struct field *field, const struct list *list, size
     return (char *)list->items + i * element_size(field);
 }
 
-/* Whether a row is a map's key, which precedes its struct and is not a member of the object. */
-static bool is_key(const struct field *field)
-{
-    return field->name == NULL;
-}
-
 void *list_find(const struct list *list, size_t size, const char *name)
 {
     for (size_t i = 0; i < list->n; i++) {
@@ -402,8 +396,7 @@ static int refuse_unknown(struct reader *r, const struct table *table, struct js
     char words[2048] = "";
     for (size_t i = 0; i < table->n_fields; i++) {
         size_t used = strlen(words);
-        if (!is_key(&table->fields[i]))
-            snprintf(words + used, sizeof(words) - used, "%s%s", used ? "|" : "", table->fields[i].name);
+        snprintf(words + used, sizeof(words) - used, "%s%s", used ? "|" : "", table->fields[i].name);
     }
     json_object_object_foreach(object, name, member)
     {
@@ -444,7 +437,7 @@ static int read_members(struct reader *r, const struct field *field, struct json
     if (!table->partial && refuse_unknown(r, table, value) < 0)
         return -1;
     for (size_t i = 0; i < table->n_fields; i++) {
-        if (!is_key(&table->fields[i]) && read_field(r, &table->fields[i], value, place) < 0)
+        if (read_field(r, &table->fields[i], value, place) < 0)
             return -1;
     }
     return 0;
@@ -534,7 +527,7 @@ static void done_field(const struct field *field, void *place)
         break;
     default:
         for (size_t i = 0; i < list->n; i++) {
-            if (has_names(field))
+            if (types[field->type].is_map)
                 free(*(char **)(void *)element_at(field, list, i));
             done_field(&element, element_at(field, list, i) + element.offset);
         }
@@ -598,8 +591,7 @@ static struct json_object *object_json(const struct table *table, const void *in
     struct json_object *json = json_object_new_object();
     for (size_t i = 0; i < table->n_fields; i++) {
         const struct field *field = &table->fields[i];
-        if (!is_key(field))
-            json_object_object_add(json, field->name, to_json(field, (const char *)in + field->offset));
+        json_object_object_add(json, field->name, to_json(field, (const char *)in + field->offset));
     }
     return json;
 }
@@ -687,8 +679,6 @@ void schema_describe(const struct table *table, struct buf *out)
     struct tables seen = {.items[0] = table, .n = 1};
     for (size_t i = 0; i < seen.n; i++) {
         for (size_t k = 0; k < seen.items[i]->n_fields; k++) {
-            if (is_key(&seen.items[i]->fields[k]))
-                continue;
             buf_addf(out, "%zu\t", i);
             describe_field(&seen, &seen.items[i]->fields[k], out);
         }

@@ -30,7 +30,7 @@ enum schema_type {
     S_SCALARS,  /* struct list of struct json_object * */
     S_OBJECT,   /* struct of `table`   in place */
     S_LIST,     /* struct list of structs of `table`, from an array */
-    S_MAP,      /* struct list of structs of `table`, from an object: the first field, a char *, is the key */
+    S_MAP,      /* struct list of structs of `table`, from an object: the first member, char *, is the key */
     S_MAP_TEXT, /* struct list of struct pair, from an object of strings */
     S_MAP_SECRET, /* struct list of struct named_secret, from an object of file names */
     S_TYPES
@@ -94,9 +94,6 @@ struct table {
 /* A row whose key has the name of the member. */
 #define MEMBER(kind, owner, member, ...) FIELD(#member, kind, owner, member, __VA_ARGS__)
 
-/* The row of a map's struct for the key. */
-#define KEY_FIELD(owner, member) FIELD(NULL, S_STRING, owner, member, NULL, NULL, )
-
 #define REQUIRED NULL
 
 #define TABLE(owner, rows)                                                                                   \
@@ -119,8 +116,8 @@ MUST_CHECK int schema_read(const struct table *table, const struct schema_source
                            char **ret_error);
 void schema_done(const struct table *table, void *out);
 
-/* The same for a file that is a map with at least one member: `table` reads each member, and its first field receives
- * the key. */
+/* The same for a file that is a map with at least one member: `table` reads each member, and the first member
+ * of its struct, a char *, receives the key. */
 MUST_CHECK int schema_read_map(const struct table *table, const struct schema_source *source,
                                struct list *out, char **ret_error);
 void schema_done_map(const struct table *table, struct list *out);

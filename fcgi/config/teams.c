@@ -66,7 +66,6 @@ static const char *refuse_origin(const void *value)
 
 #define TEAM struct team
 static const struct field team_fields[] = {
-    KEY_FIELD(TEAM, name),
     MEMBER(S_STRINGS, TEAM, token_sha256, REQUIRED, "digests of one token, or of two during a change",
            .max = TEAM_TOKENS_MAX, .refuse = refuse_digest),
     MEMBER(S_STRINGS, TEAM, providers, REQUIRED, "providers that the team may use", ),

@@ -47,12 +47,6 @@ static const struct field door_fields[] = {
 };
 static const struct table door_table = TABLE(struct door, door_fields);
 
-static const struct field named_door_fields[] = {
-    KEY_FIELD(struct door, name),
-    FIELD("width", S_INT, struct door, width, "80", "in cm", .min = 1, .max = 500),
-};
-static const struct table named_door_table = TABLE(struct door, named_door_fields);
-
 #define HOUSE struct house
 static const struct field house_fields[] = {
     FIELD("title", S_STRING, HOUSE, title, REQUIRED, "what it is called", .min = 2, .max = 8),
@@ -70,7 +64,7 @@ static const struct field house_fields[] = {
     FIELD("values", S_SCALARS, HOUSE, values, "[]", "anything", ),
     FIELD("front", S_OBJECT, HOUSE, front, "{}", "the main door", .table = &door_table),
     FIELD("doors", S_LIST, HOUSE, doors, "[]", "further doors", .table = &door_table, .refuse = refuse_wide),
-    FIELD("named_doors", S_MAP, HOUSE, named_doors, "{}", "doors by name", .table = &named_door_table),
+    FIELD("named_doors", S_MAP, HOUSE, named_doors, "{}", "doors by name", .table = &door_table),
     FIELD("notes", S_MAP_TEXT, HOUSE, notes, "{}", "text by name", .max = 1),
 };
 static const struct table house_table = TABLE(HOUSE, house_fields);
