@@ -61,7 +61,7 @@ static bool name_task(const struct task *task, struct link *link)
 static enum problem verify_link(const struct conf *conf, struct link *link, const struct task *task,
                                 int64_t now_s, struct caller *ret_caller)
 {
-    const struct team *team = teams_by_name(conf->teams, link->team);
+    const struct team *team = teams_by_name(&conf->teams, link->team);
     if (team == NULL || (!link->is_list && !name_task(task, link)))
         return PROBLEM_WRONG_LINK;
     enum problem problem = link_check(link, team, now_s, conf->access.link_max_ttl_ms / 1000);
@@ -78,13 +78,13 @@ static enum problem find_team(const struct conf *conf, const struct credentials 
                               const struct task *task, const struct team **ret_team)
 {
     if (conf->access.mode == ACCESS_NGINX) {
-        *ret_team = given->team ? teams_by_name(conf->teams, given->team) : NULL;
+        *ret_team = given->team ? teams_by_name(&conf->teams, given->team) : NULL;
         return *ret_team != NULL ? PROBLEM_NONE : given->team ? PROBLEM_NO_TEAM : PROBLEM_NO_CREDENTIAL;
     }
     const struct token token = find_token(given, task);
     if (token.text == NULL)
         return PROBLEM_NO_CREDENTIAL;
-    *ret_team = teams_by_token(conf->teams, token.text, token.len);
+    *ret_team = teams_by_token(&conf->teams, token.text, token.len);
     return *ret_team != NULL ? PROBLEM_NONE : PROBLEM_WRONG_TOKEN;
 }
 
@@ -122,5 +122,5 @@ bool access_is_origin(const struct conf *conf, const struct team *team, const ch
 {
     if (conf->access.mode == ACCESS_OPEN || origin == NULL)
         return false;
-    return team != NULL ? team_has_origin(team, origin) : teams_have_origin(conf->teams, origin);
+    return team != NULL ? team_has_origin(team, origin) : teams_have_origin(&conf->teams, origin);
 }

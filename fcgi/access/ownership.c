@@ -119,7 +119,7 @@ static void decide_alone(struct claim *claim)
 static void on_owner(void *user, const struct redis_reply *reply)
 {
     struct claim *claim = user;
-    const struct teams *teams = claim->ownership->conf->teams;
+    const struct teams *teams = &claim->ownership->conf->teams;
     claim->command = NULL;
     if (reply->result == REDIS_NOTHING)
         decide(claim, remember(claim, claim->team)->team, CLAIM_TAKEN);

@@ -42,14 +42,14 @@ static const char *const limit_names[LIMITS] = {[LIMIT_QUERIES] = "queries", [LI
 
 const char *quota_series_name(const struct conf *conf, size_t i)
 {
-    return i < QUOTA_SERIES_MAX ? teams_at(conf->teams, i)->name : "";
+    return i < QUOTA_SERIES_MAX ? teams_at(&conf->teams, i)->name : "";
 }
 
 static void quota_init(struct quota *a, struct quotas *quotas, size_t i)
 {
     const char *name = quota_series_name(quotas->conf, i);
     *a = (struct quota){.quotas = quotas,
-                        .team = teams_at(quotas->conf->teams, i),
+                        .team = teams_at(&quotas->conf->teams, i),
                         .charged = stat_series(FAMILY_TEAM_QUERIES, "team", name),
                         .held = stat_series(FAMILY_TEAM_HELD, "team", name)};
     for (size_t k = 0; k < LIMITS; k++)
@@ -58,7 +58,7 @@ static void quota_init(struct quota *a, struct quotas *quotas, size_t i)
 
 struct quotas *quotas_new(uv_loop_t *loop, const struct conf *conf, struct redis *redis)
 {
-    size_t n = conf->teams ? conf->teams->list.n : 0;
+    size_t n = conf->teams.list.n;
     struct quotas *quotas = xcalloc(1, sizeof(*quotas) + n * sizeof(struct quota));
     *quotas = (struct quotas){.loop = loop, .conf = conf, .redis = redis, .n = n};
     for (size_t i = 0; i < n; i++)
@@ -73,7 +73,7 @@ void quotas_free(struct quotas *quotas)
 
 struct quota *quotas_of(struct quotas *quotas, const struct team *team)
 {
-    return team ? &quotas->items[team - teams_at(quotas->conf->teams, 0)] : NULL;
+    return team ? &quotas->items[team - teams_at(&quotas->conf->teams, 0)] : NULL;
 }
 
 const struct team *quota_team(const struct quota *a)
@@ -122,7 +122,7 @@ size_t quota_account(const struct quota *a)
 
 size_t quota_accounts(const struct conf *conf)
 {
-    return 1 + (conf->teams ? conf->teams->list.n : 0);
+    return 1 + conf->teams.list.n;
 }
 
 /* ---- queries ---- */

@@ -126,9 +126,9 @@ char *sign_link(const struct conf *conf, const struct sign_order *order)
     format_duration(conf->access.link_max_ttl_ms, longest);
     if (ttl_s < 0)
         return xasprintf("--ttl must be a duration from \"1s\" to \"%s\" (link_max_ttl)", longest);
-    if (conf->teams == NULL)
+    if (conf->teams.list.n == 0)
         return xasprintf("the configuration names no teams_file");
-    const struct team *team = teams_by_name(conf->teams, order->team);
+    const struct team *team = teams_by_name(&conf->teams, order->team);
     if (team == NULL)
         return xasprintf("team \"%s\" is not in %s", order->team, conf->access.teams_file);
     return sign(conf, team, order, wall_ms() / 1000 + ttl_s);

@@ -562,7 +562,7 @@ static char *finish_access(struct conf *conf)
         return NULL;
     const struct file *file = files_get(conf->files, access->teams_file, FILE_LIVE, TEAMS_FILE_MAX, &why);
     if (file != NULL)
-        conf->teams = teams_load(conf->files, file, &conf->providers, &error);
+        error = teams_load(conf->files, file, &conf->providers, &conf->teams);
     else if (why != NULL)
         error = conf_error(conf, "/access/teams_file: \"%s\" %s", access->teams_file, why);
     free(why);
@@ -666,7 +666,7 @@ void conf_free(struct conf *conf)
     for (size_t i = 0; i < conf->providers.n; i++)
         provider_free(((struct provider **)conf->providers.items)[i]);
     free(conf->providers.items);
-    teams_free(conf->teams);
+    teams_done(&conf->teams);
     free(conf->redis.name);
     free(conf->redis.endpoints);
     tls_free(conf->redis.tls.settings);

@@ -130,7 +130,7 @@ struct conf {
     struct schema_source source;        /* (ref) the configuration file itself, and these files */
     struct list providers;              /* of struct provider *, each once */
     const struct provider_proxy *proxy; /* (ref) of all routes that have one; NULL: none has */
-    struct teams *teams;                /* NULL: there are none */
+    struct teams teams;                 /* empty: there are none */
 };
 
 extern const struct table conf_table; /* of the file, for the manual */

@@ -98,7 +98,7 @@ static bool list_has(const struct list *list, const char *text)
 /* ---- checks that the table cannot make; each returns an error, allocated, or NULL ---- */
 
 struct loader {
-    struct teams *teams;
+    const struct teams *teams;
     const struct list *providers;
     struct schema_source source;
 };
@@ -160,27 +160,19 @@ static char *finish(const struct loader *l)
     return error;
 }
 
-struct teams *teams_load(struct files *files, const struct file *file, const struct list *providers,
-                         char **ret_error)
+char *teams_load(struct files *files, const struct file *file, const struct list *providers,
+                 struct teams *out)
 {
-    struct teams *teams = xcalloc(1, sizeof(*teams));
-    const struct loader l = {
-        .teams = teams, .providers = providers, .source = {.file = file, .files = files}};
-    *ret_error = NULL;
-    if (schema_read_map(&team_table, &l.source, &teams->list, ret_error) == 0)
-        *ret_error = finish(&l);
-    if (*ret_error == NULL)
-        return teams;
-    teams_free(teams);
-    return NULL;
+    const struct loader l = {.teams = out, .providers = providers, .source = {.file = file, .files = files}};
+    char *error = NULL;
+    if (schema_read_map(&team_table, &l.source, &out->list, &error) == 0)
+        error = finish(&l);
+    return error;
 }
 
-void teams_free(struct teams *teams)
+void teams_done(struct teams *teams)
 {
-    if (teams == NULL)
-        return;
     schema_done_map(&team_table, &teams->list);
-    free(teams);
 }
 
 /* ---- looking up ---- */

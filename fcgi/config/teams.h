@@ -30,11 +30,12 @@ struct teams {
 
 extern const struct table team_table; /* of one team, for the manual */
 
-/* Parses `file` and reads the secrets that it names into `files`. `providers` (of struct provider *) are the
- * configured ones. NULL with *ret_error (allocated), which names file, line and key. */
-struct teams *teams_load(struct files *files, const struct file *file, const struct list *providers,
-                         char **ret_error);
-void teams_free(struct teams *teams); /* NULL is allowed */
+/* Parses `file` into the zeroed `out`, which then has at least one team, and reads the secrets that it names into
+ * `files`. `providers` (of struct provider *) are the configured ones. NULL, or an error (allocated), which names file,
+ * line and key. In both cases, teams_done() frees the teams. */
+MUST_CHECK char *teams_load(struct files *files, const struct file *file, const struct list *providers,
+                            struct teams *out);
+void teams_done(struct teams *teams);
 
 static inline const struct team *teams_at(const struct teams *teams, size_t i)
 {

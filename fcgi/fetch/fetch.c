@@ -412,7 +412,7 @@ static enum step read_upstream(struct fetch *f)
     if (outcome == OUTCOME_NO_DESCRIPTORS)
         f->queried = false; /* other workers may have descriptors left */
     if (outcome == OUTCOME_HELD || outcome == OUTCOME_QUEUE_TIMEOUT) {
-        f->result.refusal = f->fetches->parts.conf->teams != NULL;
+        f->result.refusal = f->fetches->parts.conf->teams.list.n > 0;
         f->result.refused = f->sharer;
         f->queried = !f->result.refusal;
     }

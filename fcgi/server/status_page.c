@@ -369,10 +369,10 @@ static struct json_object *keys_section(const struct conf *conf, const struct sh
 static struct json_object *teams_section(const struct conf *conf, const struct shm_counters *total)
 {
     struct json_object *section = json_object_new_array();
-    for (size_t i = 0; conf->teams != NULL && i < conf->teams->list.n && i <= QUOTA_SERIES_MAX; i++) {
+    for (size_t i = 0; i < conf->teams.list.n && i <= QUOTA_SERIES_MAX; i++) {
         struct json_object *row = add_row(section);
         const char *name = quota_series_name(conf, i);
-        const struct team *team = teams_at(conf->teams, i);
+        const struct team *team = teams_at(&conf->teams, i);
         bool own = i < QUOTA_SERIES_MAX;
         add_text(row, "team", name);
         add_number(row, "queries_per_minute", own ? team->queries_per_minute : 0);

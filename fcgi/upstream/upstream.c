@@ -347,7 +347,7 @@ void upstream_resume(struct upstream_call *call)
 
 static struct share *share_of(const struct origin *origin, const struct team *team)
 {
-    size_t index = team ? (size_t)(team - teams_at(origin->upstreams->conf->teams, 0)) + 1 : 0;
+    size_t index = team ? (size_t)(team - teams_at(&origin->upstreams->conf->teams, 0)) + 1 : 0;
     return &origin->shares[index];
 }
 
@@ -571,7 +571,7 @@ static struct origin *origin_new(struct upstreams *u, const struct conf_upstream
     struct origin *origin = xcalloc(1, sizeof(*origin));
     origin->shares = xcalloc(u->n_shares, sizeof(*origin->shares));
     for (size_t i = 0; i < u->n_shares; i++)
-        share_init(&origin->shares[i], conf, i > 0 ? teams_at(u->conf->teams, i - 1) : NULL);
+        share_init(&origin->shares[i], conf, i > 0 ? teams_at(&u->conf->teams, i - 1) : NULL);
     origin->upstreams = u;
     origin->conf = conf;
     origin->tokens = xcalloc(conf->keys.n, sizeof(*origin->tokens));
@@ -607,7 +607,7 @@ struct upstreams *upstreams_new(uv_loop_t *loop, const struct conf *conf)
 {
     struct upstreams *u = xcalloc(1, sizeof(*u));
     *u = (struct upstreams){.loop = loop, .conf = conf, .http = http_new(loop)};
-    u->n_shares = 1 + (conf->teams ? conf->teams->list.n : 0);
+    u->n_shares = 1 + conf->teams.list.n;
     u->shared = u->n_shares > 2;
     uv_timer_init(loop, &u->refusals);
     u->origins = xcalloc(conf->upstreams.n, sizeof(*u->origins));

@@ -18,11 +18,11 @@ static void load_teams(const char *text, size_t len)
     struct files *files = given_files(given, NELEMS(given));
     char *error = NULL;
     const struct file *file = files_get(files, "/x/t.json", FILE_PLAIN, TEAMS_FILE_MAX, &error);
-    struct teams *teams = teams_load(files, file, &providers, &error);
-    PROMISE((teams == NULL) == (error != NULL));
-    if (teams != NULL)
-        PROMISE(teams->list.n > 0 && teams_by_token(teams, text, len) == NULL);
-    teams_free(teams);
+    struct teams teams = {0};
+    error = teams_load(files, file, &providers, &teams);
+    if (error == NULL)
+        PROMISE(teams.list.n > 0 && teams_by_token(&teams, text, len) == NULL);
+    teams_done(&teams);
     files_free(files);
     free(error);
 }

@@ -299,7 +299,7 @@ TEST(invalid_link_is_refused)
 
 TEST(origin_may_read_answers_of_its_team_and_problems_without_a_team)
 {
-    const struct team *web = teams_by_name(teams_conf->teams, "web");
+    const struct team *web = teams_by_name(&teams_conf->teams, "web");
     assert_true(access_is_origin(teams_conf, web, "https://web"));
     assert_false(access_is_origin(teams_conf, web, "https://film"));
     assert_true(access_is_origin(teams_conf, NULL, "https://film"));

@@ -114,7 +114,7 @@ TEST(teams_file_is_read)
                                   "\"ownership\":\"first-reader\"}}");
     assert_int_equal(conf->access.mode, ACCESS_NGINX);
     assert_int_equal(conf->access.ownership, OWNERSHIP_FIRST_READER);
-    assert_non_null(teams_by_name(conf->teams, "web"));
+    assert_non_null(teams_by_name(&conf->teams, "web"));
     conf_free(conf);
 }
 

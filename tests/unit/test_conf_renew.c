@@ -147,7 +147,7 @@ TEST(bad_file_keeps_its_content_and_good_ones_are_applied)
     renew();
     assert_string_equal(key(0), "sk-33333333");
     assert_string_equal(key(1), "sk-22222222");
-    assert_non_null(teams_by_name(conf->teams, "web"));
+    assert_non_null(teams_by_name(&conf->teams, "web"));
     assert_refused("teams", "/teams:1: ");
     assert_refused("key-2", "must contain at least 8 characters");
     assert_int_equal(count_refused(), 2);
@@ -170,7 +170,7 @@ TEST(removed_file_keeps_its_content)
     renew();
     assert_string_equal(key(0), "sk-11111111");
     assert_refused("key-1", "cannot be read: No such file or directory");
-    assert_string_equal(teams_at(conf->teams, 0)->plain_link_secrets[0].text, link_b);
+    assert_string_equal(teams_at(&conf->teams, 0)->plain_link_secrets[0].text, link_b);
 }
 
 /* The keys of two accounts must differ, so neither file could be replaced alone. */
@@ -207,7 +207,7 @@ TEST(refused_file_is_accepted_when_the_file_that_it_names_is_mended)
     put("link-b", link_b);
     renew();
     assert_int_equal(count_refused(), 0);
-    assert_string_equal(teams_at(conf->teams, 0)->plain_link_secrets[0].text, link_b);
+    assert_string_equal(teams_at(&conf->teams, 0)->plain_link_secrets[0].text, link_b);
 }
 
 TEST(unusable_password_of_redis_is_an_error_unless_files_may_be_missing)

@@ -29,7 +29,7 @@ static int make_digests(void **unused __attribute__((unused)))
     return 0;
 }
 
-static struct teams *load(const char *text, char **ret_error)
+static char *load(const char *text, struct teams *out)
 {
     const struct given given[] = {{"/x/teams.json", text, 0},
                                   {FILE_A, "0123456789abcdef0123456789abcdef\n", 0},
@@ -39,31 +39,34 @@ static struct teams *load(const char *text, char **ret_error)
     struct files *files = given_files(given, NELEMS(given));
     char *why;
     const struct file *file = files_get(files, "/x/teams.json", FILE_PLAIN, TEAMS_FILE_MAX, &why);
-    struct teams *teams = teams_load(files, file, &providers, ret_error);
+    *out = (struct teams){0};
+    char *error = teams_load(files, file, &providers, out);
     files_free(files);
-    return teams;
+    return error;
 }
 
-static struct teams *load_good(const char *text)
+static struct teams load_good(const char *text)
 {
-    char *error;
-    struct teams *teams = load(text, &error);
-    if (teams == NULL)
+    struct teams teams;
+    char *error = load(text, &teams);
+    if (error != NULL)
         fail_msg("%s", error);
     return teams;
 }
 
 static void assert_refused(const char *text, const char *expected)
 {
-    char *error;
-    assert_null(load(text, &error));
+    struct teams teams;
+    char *error = load(text, &teams);
+    assert_non_null(error);
     if (strcmp(error, expected) != 0)
         fail_msg("\n%s\ninstead of\n%s", error, expected);
     free(error);
+    teams_done(&teams);
 }
 
 /* Two teams; the first has two tokens. */
-static struct teams *two_teams(void)
+static struct teams two_teams(void)
 {
     char *text =
         xasprintf("{ // those who build the site\n"
@@ -72,18 +75,18 @@ static struct teams *two_teams(void)
                   "  \"film\": {\"token_sha256\": [\"%s\"], \"providers\": [\"sora\", \"kling\"],\n"
                   "             \"origins\": [\"https://film.example.com\"]}\n}",
                   digests[0], digests[1], digests[2]);
-    struct teams *teams = load_good(text);
+    struct teams teams = load_good(text);
     free(text);
     return teams;
 }
 
 TEST(all_keys_of_a_team_are_read)
 {
-    struct teams *teams =
+    struct teams teams =
         load_good(WEB ", \"link_secret_file\": \"secrets/links\", \"old_link_secret_file\": \"secrets/old\","
                       " \"link_secrets\": {\"2026-01\": \"secrets/old\", \"b_2\": \"secrets/links\"},"
                       " \"queries_per_minute\": 600, \"watchers\": 2000}}");
-    const struct team *web = teams_by_name(teams, "web");
+    const struct team *web = teams_by_name(&teams, "web");
     assert_string_equal(web->plain_link_secrets[0].path, FILE_A);
     assert_string_equal(web->plain_link_secrets[0].text, "0123456789abcdef0123456789abcdef");
     assert_string_equal(web->plain_link_secrets[1].text, "fedcba9876543210fedcba9876543210");
@@ -93,59 +96,59 @@ TEST(all_keys_of_a_team_are_read)
     assert_string_equal(team_link_secrets(web)[1].name, "b_2");
     assert_int_equal(web->queries_per_minute, 600);
     assert_int_equal(web->watchers, 2000);
-    teams_free(teams);
+    teams_done(&teams);
 }
 
 TEST(omitted_limits_are_unlimited)
 {
-    struct teams *teams = load_good(WEB "}}");
-    const struct team *web = teams_by_name(teams, "web");
+    struct teams teams = load_good(WEB "}}");
+    const struct team *web = teams_by_name(&teams, "web");
     assert_null(web->plain_link_secrets[0].text);
     assert_int_equal(web->link_secrets.n, 0);
     assert_int_equal(web->queries_per_minute, 0);
     assert_int_equal(web->watchers, 0);
     assert_int_equal(web->origins.n, 0);
-    teams_free(teams);
+    teams_done(&teams);
 }
 
 TEST(each_token_identifies_its_team)
 {
-    struct teams *teams = two_teams();
-    const struct team *web = teams_by_name(teams, "web");
-    assert_ptr_equal(teams_by_token(teams, TOKEN_A, strlen(TOKEN_A)), web);
-    assert_ptr_equal(teams_by_token(teams, TOKEN_B, strlen(TOKEN_B)), web);
-    assert_ptr_equal(teams_by_token(teams, TOKEN_C, strlen(TOKEN_C)), teams_by_name(teams, "film"));
-    teams_free(teams);
+    struct teams teams = two_teams();
+    const struct team *web = teams_by_name(&teams, "web");
+    assert_ptr_equal(teams_by_token(&teams, TOKEN_A, strlen(TOKEN_A)), web);
+    assert_ptr_equal(teams_by_token(&teams, TOKEN_B, strlen(TOKEN_B)), web);
+    assert_ptr_equal(teams_by_token(&teams, TOKEN_C, strlen(TOKEN_C)), teams_by_name(&teams, "film"));
+    teams_done(&teams);
 }
 
 TEST(malformed_token_identifies_no_team)
 {
-    struct teams *teams = two_teams();
+    struct teams teams = two_teams();
     static char large[100000];
-    assert_null(teams_by_token(teams, "", 0));
-    assert_null(teams_by_token(teams, TOKEN_A, strlen(TOKEN_A) - 1));
-    assert_null(teams_by_token(teams, TOKEN_A, sizeof(TOKEN_A))); /* with the NUL */
-    assert_null(teams_by_token(teams, "\xff\xfe\r\n\0x", 6));
-    assert_null(teams_by_token(teams, large, sizeof(large)));
-    assert_null(teams_by_token(teams, digests[0], 64)); /* a leaked digest is not a token */
-    assert_null(teams_by_name(teams, "we"));
-    assert_null(teams_by_name(teams, ""));
-    teams_free(teams);
+    assert_null(teams_by_token(&teams, "", 0));
+    assert_null(teams_by_token(&teams, TOKEN_A, strlen(TOKEN_A) - 1));
+    assert_null(teams_by_token(&teams, TOKEN_A, sizeof(TOKEN_A))); /* with the NUL */
+    assert_null(teams_by_token(&teams, "\xff\xfe\r\n\0x", 6));
+    assert_null(teams_by_token(&teams, large, sizeof(large)));
+    assert_null(teams_by_token(&teams, digests[0], 64)); /* a leaked digest is not a token */
+    assert_null(teams_by_name(&teams, "we"));
+    assert_null(teams_by_name(&teams, ""));
+    teams_done(&teams);
 }
 
 TEST(team_may_use_its_listed_providers)
 {
-    struct teams *teams = two_teams();
-    const struct team *web = teams_by_name(teams, "web");
+    struct teams teams = two_teams();
+    const struct team *web = teams_by_name(&teams, "web");
     assert_true(team_may_use(web, &sora));
     assert_false(team_may_use(web, &kling));
-    teams_free(teams);
+    teams_done(&teams);
 }
 
 TEST(origin_is_compared_byte_by_byte)
 {
-    struct teams *teams = two_teams();
-    const struct team *web = teams_by_name(teams, "web");
+    struct teams teams = two_teams();
+    const struct team *web = teams_by_name(&teams, "web");
     assert_true(team_has_origin(web, "https://app.example.com"));
     assert_true(team_has_origin(web, "http://localhost:3000"));
     assert_false(team_has_origin(web, "https://film.example.com"));
@@ -159,11 +162,11 @@ TEST(origin_is_compared_byte_by_byte)
                                          "https://app.example.com.evil.com"};
     for (size_t i = 0; i < NELEMS(others); i++) {
         assert_false(team_has_origin(web, others[i]));
-        assert_false(teams_have_origin(teams, others[i]));
+        assert_false(teams_have_origin(&teams, others[i]));
     }
-    assert_true(teams_have_origin(teams, "https://app.example.com"));
-    assert_true(teams_have_origin(teams, "https://film.example.com"));
-    teams_free(teams);
+    assert_true(teams_have_origin(&teams, "https://app.example.com"));
+    assert_true(teams_have_origin(&teams, "https://film.example.com"));
+    teams_done(&teams);
 }
 
 TEST(origins_have_the_format_that_browsers_send)
@@ -176,7 +179,8 @@ TEST(origins_have_the_format_that_browsers_send)
                                        "http://a:443"};
     for (size_t i = 0; i < NELEMS(good); i++) {
         char *text = xasprintf("%s, \"origins\": [\"%s\"]}}", WEB, good[i]);
-        teams_free(load_good(text));
+        struct teams teams = load_good(text);
+        teams_done(&teams);
         free(text);
     }
 }
