@@ -339,21 +339,21 @@ static void on_answer(void *user, const struct http_answer *answer)
 
 static void query_task(struct follow *f)
 {
-    struct headers headers;
-    headers_init(&headers);
+    struct buf headers;
+    buf_init_secret(&headers, HEADERS_MAX);
     headers_add(&headers, "Prefer", f->etag[0] ? "view=unified, wait=" WAIT_S : "view=unified");
     if (f->etag[0] != '\0')
         headers_add(&headers, "If-None-Match", f->etag);
     if (f->token != NULL)
         headers_add_template(&headers, "Authorization", "Bearer {key}", f->token, NULL, 0);
     const struct http_request request = {.url = f->url,
-                                         .headers = headers.lines,
+                                         .headers = headers.data,
                                          .allowed = ADDRESS_ANY,
                                          .timeout_ms = ANSWER_MS,
                                          .connect_timeout_ms = CONNECT_MS,
                                          .max_body = ANSWER_MAX};
     f->call = http_get(f->http, &request, on_answer, f);
-    headers_done(&headers);
+    buf_done_secret(&headers);
 }
 
 static void on_next(uv_timer_t *timer)

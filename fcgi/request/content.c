@@ -95,10 +95,10 @@ static void write_offload(const struct conf_route *route, const char *key, int64
 {
     const struct provider_auth *auth = &route->provider->auth;
     struct jwt jwt = {0};
-    struct headers header;
+    struct buf header;
     const char *host = strstr(url, "://") + 3, *target = host + strcspn(host, "/?#");
     char *name = xasprintf("X-Taskproxy-Key-%s", auth->header);
-    headers_init(&header);
+    buf_init_secret(&header, HEADERS_MAX);
     headers_add_template(&header, name, auth->value, key, &jwt, now_s);
     buf_puts(lines, "X-Accel-Redirect: @taskproxy_content\r\nCache-Control: private, no-cache\r\n");
     buf_puts(lines, "Content-Type: application/octet-stream\r\n");
@@ -106,11 +106,11 @@ static void write_offload(const struct conf_route *route, const char *key, int64
              (int)(host - url - 3), url, (int)(target - host), host);
     route_origin_name(url, lines);
     buf_addf(lines, "%s%.*s\r\n", *target == '/' ? "" : "/", (int)strcspn(target, "#"), target);
-    for (size_t i = 0; i < header.n; i++) {
-        buf_puts(lines, header.lines[i]);
+    if (header.len > 0) {
+        buf_puts(lines, header.data);
         buf_puts(lines, "\r\n");
     }
-    headers_done(&header);
+    buf_done_secret(&header);
     jwt_done(&jwt);
     free(name);
 }

@@ -1,7 +1,6 @@
 /* headers: see headers.h. */
 #include "upstream/headers.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include <openssl/evp.h>
@@ -9,13 +8,7 @@
 
 #include "lib/vault.h"
 
-enum {
-    JWT_SECONDS = 1800,
-    JWT_RENEW_SECONDS = 1500,
-    JWT_BACK_SECONDS = 5,
-    JWT_MAX = 8192,
-    HEADERS_MAX = 16384
-};
+enum { JWT_SECONDS = 1800, JWT_RENEW_SECONDS = 1500, JWT_BACK_SECONDS = 5, JWT_MAX = 8192 };
 
 /* ---- JSON web tokens ---- */
 
@@ -69,46 +62,31 @@ void jwt_done(struct jwt *jwt)
 
 /* ---- lines ---- */
 
-void headers_init(struct headers *h)
-{
-    *h = (struct headers){.lines = xcalloc(1, sizeof(*h->lines))};
-    buf_init_secret(&h->text, HEADERS_MAX);
-}
-
-void headers_done(struct headers *h)
-{
-    buf_done_secret(&h->text);
-    free(h->lines);
-}
-
 /* The value that follows may be secret, so it must not be formatted on the stack. */
-static size_t begin_line(struct headers *h, const char *name)
+static size_t begin_line(struct buf *lines, const char *name)
 {
-    size_t start = h->text.len;
-    buf_puts(&h->text, name);
-    buf_puts(&h->text, ": ");
+    size_t start = lines->len;
+    buf_puts(lines, name);
+    buf_puts(lines, ": ");
     return start;
 }
 
-/* Makes a line of the text from `start` on. A secret buffer never moves, so the lines may point into it. */
-static void end_line(struct headers *h, size_t start)
+/* Ends the line that begins at `start`, or removes it if it did not fit. */
+static void end_line(struct buf *lines, size_t start)
 {
-    buf_putc(&h->text, '\0');
-    if (h->text.failed) {
-        h->text.len = start;
-        h->text.failed = false;
-        return;
+    buf_putc(lines, '\0');
+    if (lines->failed) {
+        lines->len = start;
+        lines->data[start] = '\0';
+        lines->failed = false;
     }
-    h->lines = xrealloc(h->lines, (h->n + 2) * sizeof(*h->lines));
-    h->lines[h->n++] = h->text.data + start;
-    h->lines[h->n] = NULL;
 }
 
-void headers_add(struct headers *h, const char *name, const char *value)
+void headers_add(struct buf *lines, const char *name, const char *value)
 {
-    size_t start = begin_line(h, name);
-    buf_puts(&h->text, value);
-    end_line(h, start);
+    size_t start = begin_line(lines, name);
+    buf_puts(lines, value);
+    end_line(lines, start);
 }
 
 static void add_uuid(struct buf *out)
@@ -128,32 +106,31 @@ static void add_token(struct buf *out, const char *key, struct jwt *jwt, int64_t
     buf_puts(out, jwt->text ? jwt->text : "");
 }
 
-void headers_add_template(struct headers *h, const char *name, const char *value, const char *key,
+void headers_add_template(struct buf *lines, const char *name, const char *value, const char *key,
                           struct jwt *jwt, int64_t now_s)
 {
-    struct buf *out = &h->text;
-    size_t start = begin_line(h, name);
+    size_t start = begin_line(lines, name);
     for (const char *at = value; *at != '\0';) {
         if (strncmp(at, "{key}", 5) == 0) {
-            buf_puts(out, key);
+            buf_puts(lines, key);
             at += 5;
         } else if (jwt != NULL && strncmp(at, "{jwt}", 5) == 0) {
-            add_token(out, key, jwt, now_s);
+            add_token(lines, key, jwt, now_s);
             at += 5;
         } else if (jwt != NULL && strncmp(at, "{key-or-jwt}", 12) == 0) {
             if (strchr(key, ':') != NULL)
-                add_token(out, key, jwt, now_s);
+                add_token(lines, key, jwt, now_s);
             else
-                buf_puts(out, key);
+                buf_puts(lines, key);
             at += 12;
         } else if (strncmp(at, "{uuid}", 6) == 0) {
-            add_uuid(out);
+            add_uuid(lines);
             at += 6;
         } else {
-            buf_putc(out, *at++);
+            buf_putc(lines, *at++);
         }
     }
-    end_line(h, start);
+    end_line(lines, start);
 }
 
 void headers_add_secrets(const char *key, const struct jwt *jwt, struct secrets *secrets)

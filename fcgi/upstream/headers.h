@@ -19,20 +19,13 @@ struct jwt {
     int64_t renew_at; /* seconds since 1970 */
 };
 
-/* The header lines of one query. They contain the key, so they are in locked memory. */
-struct headers {
-    struct buf text;
-    const char **lines; /* into the text, "Name: value"; NULL behind the last */
-    size_t n;
-};
+enum { HEADERS_MAX = 16384 }; /* bytes of all lines of a query */
 
-void headers_init(struct headers *headers);
-void headers_done(struct headers *headers); /* wipes the lines */
-
-/* Add a line as given, or with its templates filled in ({jwt} and {key-or-jwt} only if `jwt` is not NULL). A line that does
- * not fit is omitted. */
-void headers_add(struct headers *headers, const char *name, const char *value);
-void headers_add_template(struct headers *headers, const char *name, const char *value, const char *key,
+/* Add a line, "Name: value" and a NUL, as given, or with its templates filled in ({jwt} and {key-or-jwt} only if `jwt`
+ * is not NULL). A line that does not fit is omitted. The lines contain the key, so they are in a buffer of
+ * buf_init_secret(); an empty line follows the last one, also before the first is added. */
+void headers_add(struct buf *lines, const char *name, const char *value);
+void headers_add_template(struct buf *lines, const char *name, const char *value, const char *key,
                           struct jwt *jwt, int64_t now_s);
 
 /* Makes a new token if the current one is about to expire, or is not valid yet because the clock was set back. */

@@ -260,11 +260,11 @@ static void read_finished(struct http *h)
     }
 }
 
-static struct curl_slist *list_of(const char *const *headers)
+static struct curl_slist *list_of(const char *line)
 {
     struct curl_slist *list = NULL;
-    for (; *headers != NULL; headers++)
-        list = curl_slist_append(list, *headers); /* which copies it */
+    for (; *line != '\0'; line += strlen(line) + 1)
+        list = curl_slist_append(list, line); /* which copies it */
     return list;
 }
 

@@ -15,8 +15,8 @@ struct http_call; /* one query under way */
 /* All (ref) during http_get; the certificates until the query ends. */
 struct http_request {
     const char *url;
-    const char *const *headers; /* lines, "Name: value", and NULL; wiped by their owner */
-    const char *ca;             /* trusted certificates, PEM; NULL: the system's */
+    const char *headers; /* lines, each with a NUL, and an empty one behind the last; wiped by their owner */
+    const char *ca;      /* trusted certificates, PEM; NULL: the system's */
     size_t ca_len;
     unsigned allowed;   /* kinds of addresses (address.h) that may be connected to: bits */
     int64_t timeout_ms; /* 0: none, the caller cancels the query */

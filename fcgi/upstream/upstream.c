@@ -192,7 +192,7 @@ static void time_out(struct upstream_call *call)
 
 /* ---- how a query begins ---- */
 
-static void add_template(struct headers *headers, const struct upstream_call *call, const char *name,
+static void add_template(struct buf *headers, const struct upstream_call *call, const char *name,
                          const char *value)
 {
     struct origin *origin = call->origin;
@@ -201,11 +201,11 @@ static void add_template(struct headers *headers, const struct upstream_call *ca
                          wall_ms() / 1000);
 }
 
-static void make_headers(const struct upstream_call *call, struct headers *headers)
+static void make_headers(const struct upstream_call *call, struct buf *headers)
 {
     const struct provider *provider = call->route->provider;
     const struct pair *pairs = provider->headers.items;
-    headers_init(headers);
+    buf_init_secret(headers, HEADERS_MAX);
     headers_add(headers, "Accept", "application/json");
     for (size_t i = 0; i < provider->headers.n; i++)
         add_template(headers, call, pairs[i].name, pairs[i].value);
@@ -218,10 +218,10 @@ static void send_query(struct upstream_call *call)
 {
     struct origin *origin = call->origin;
     const struct conf_upstream *conf = origin->conf;
-    struct headers headers;
+    struct buf headers;
     make_headers(call, &headers);
     const struct http_request request = {.url = call->url,
-                                         .headers = headers.lines,
+                                         .headers = headers.data,
                                          .ca = conf->ca ? conf->ca->data : NULL,
                                          .ca_len = conf->ca ? conf->ca->len : 0,
                                          .allowed = conf->allowed,
@@ -229,7 +229,7 @@ static void send_query(struct upstream_call *call)
                                          .max_body = conf->max_body,
                                          .multiplexes = origin->multiplexes};
     call->http = http_get(origin->upstreams->http, &request, on_http_answer, call);
-    headers_done(&headers);
+    buf_done_secret(&headers);
     call->sent_ns = uv_hrtime();
     upstream_stats_sent(&origin->stats, call->choice->key);
     enter(call, &origin->running);
