@@ -41,8 +41,8 @@ def main(folder: Path) -> None:
     for fuzzer, inputs in {
         "fuzz_view": views(providers),
         "fuzz_json": [b"\0" + body for body in bodies()] + [b"\1" + path.read_bytes() for path in providers],
-        "fuzz_records": [fastcgi.request(fastcgi.task_params("/sora/v1/videos/x")),
-                         fastcgi.request(fastcgi.task_params("/x", "POST", HTTP_X="y" * 300), b"body")],
+        "fuzz_fcgi_parse": [fastcgi.request(fastcgi.task_params("/sora/v1/videos/x")),
+                            fastcgi.request(fastcgi.task_params("/x", "POST", HTTP_X="y" * 300), b"body")],
         "fuzz_snapshot": snapshots(),
         "fuzz_expiry": [url.encode() for url in URLS],
         "fuzz_redis_slots": [*(b"\0" + text.encode() for text in REDIRECTS), b"\1" + NODES.encode()],

@@ -1,6 +1,7 @@
 """The programs that run the tests."""
 
 import os
+import subprocess
 
 import run_tests
 import soak
@@ -23,6 +24,13 @@ def test_programs_are_executable():
     programs = [path for path in (run_tests.ROOT / "tests").iterdir() if path.is_file() and path.read_bytes().startswith(b"#!")]
     assert run_tests.ROOT / "tests" / "chaos.py" in programs
     assert [path.name for path in programs if not os.access(path, os.X_OK)] == []
+
+
+def test_each_fuzzer_has_a_corpus(tmp_path):
+    fuzz = run_tests.ROOT / "tests" / "fuzz"
+    subprocess.run([fuzz / "make_corpus.py", tmp_path], check=True)
+    filled = {folder.name for folder in tmp_path.iterdir() if any(folder.iterdir())}
+    assert filled == {source.stem for source in fuzz.glob("fuzz_*.c")}
 
 
 def rests(mib=lambda section: 5.0, descriptors=lambda section: 90, pid=lambda section: 1, peak=lambda section: 50):
