@@ -176,8 +176,16 @@ class Client(http.client.HTTPSConnection):
         self.sock = self._context.wrap_socket(plain_socket, server_hostname=self.host)
 
     def ask(self, path: str, token: str = ""):
-        self.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
-        response = self.getresponse()
+        """Like any client, it sends the request again if nginx, which is reloaded, has closed the connection in the meantime."""
+        kept = self.sock is not None
+        try:
+            self.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+            response = self.getresponse()
+        except ConnectionError:  # RemoteDisconnected, too: not a byte of an answer
+            if not kept:
+                raise
+            self.close()
+            return self.ask(path, token)
         return response.status, response.headers, response.read()
 
 
