@@ -198,7 +198,7 @@ static bool is_proxied(const struct conf *conf, const char *uri)
 
 /* The target must be a native or result path of a provider with this protocol. */
 static enum problem find_target(const struct conf *conf, const struct fcgi_request *client,
-                                struct client_request *asked, struct task *task)
+                                struct answer_facts *facts, struct task *task)
 {
     const char *origin = conf->proxy->origin;
     size_t origin_len = strlen(origin);
@@ -208,11 +208,11 @@ static enum problem find_target(const struct conf *conf, const struct fcgi_reque
     const char *url = fcgi_param(client, param);
     if (url == NULL || strncmp(url, origin, origin_len) != 0)
         return PROBLEM_NO_TARGET;
-    asked->kind = route_find(conf, url + origin_len, task, &problem);
-    if ((asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_RESULT) &&
+    facts->kind = route_find(conf, url + origin_len, task, &problem);
+    if ((facts->kind == ROUTE_NATIVE || facts->kind == ROUTE_RESULT) &&
         task->route->provider->proxy.path != NULL)
         return PROBLEM_NONE;
-    asked->kind = ROUTE_NONE;
+    facts->kind = ROUTE_NONE;
     task->route = NULL;
     return problem == PROBLEM_BAD_ID ? problem : PROBLEM_NO_TARGET;
 }
@@ -224,97 +224,91 @@ static bool is_method(const char *method, const char *name)
     return method != NULL && strcmp(method, name) == 0;
 }
 
-static enum problem read_preferences(const struct fcgi_request *client, struct client_request *asked)
+static enum problem read_preferences(const struct conf *conf, const struct fcgi_request *client,
+                                     struct client_request *asked, struct answer_facts *facts)
 {
     const char *query = strchr(asked->uri, '?');
     int wait_s = client_request_wait(query ? query + 1 : NULL, fcgi_param(client, "HTTP_PREFER"));
     if (wait_s < 0)
         return PROBLEM_BAD_WAIT;
     asked->wait_s = wait_s;
-    bool views = asked->kind == ROUTE_NATIVE || asked->kind == ROUTE_UNIFIED || asked->kind == ROUTE_MANY;
-    asked->stream = views && answer_accepts(asked->accept, "text/event-stream") && fcgi_can_stream(client) &&
-                    !asked->head_only;
-    asked->repeatable = asked->wait_s == 0 && !asked->stream && fcgi_param(client, "NGINX_CACHE") != NULL;
+    bool views = facts->kind == ROUTE_NATIVE || facts->kind == ROUTE_UNIFIED || facts->kind == ROUTE_MANY;
+    asked->stream = views && answer_accepts(facts->accept, "text/event-stream") && fcgi_can_stream(client) &&
+                    !facts->head_only;
+    if (asked->wait_s == 0 && !asked->stream && fcgi_param(client, "NGINX_CACHE") != NULL)
+        facts->repeat_ms = conf->nginx_cache_ms; /* the answer depends on nothing else than the cache's key */
     return PROBLEM_NONE;
 }
 
 /* Reads the client's credentials. The access mode "open" needs none. */
 static void read_credentials(const struct conf *conf, const struct fcgi_request *client,
-                             const struct task *task, struct client_request *asked)
+                             struct client_request *asked, struct answer_facts *facts)
 {
     char key_param[ACCESS_PARAM_SIZE];
     if (conf->access.mode == ACCESS_OPEN)
         return;
+    facts->by_origin = true;
     const char *query = asked->uri ? strchr(asked->uri, '?') : NULL;
     const char *origin = fcgi_param(client, "HTTP_ORIGIN");
     asked->preflight = is_method(fcgi_param(client, "REQUEST_METHOD"), "OPTIONS");
     if (access_is_origin(conf, NULL, origin))
-        asked->origin = origin;
-    asked->foreign = origin != NULL && asked->origin == NULL;
+        facts->origin = origin;
+    asked->foreign = origin != NULL && facts->origin == NULL;
     asked->given = (struct credentials){.authorization = fcgi_param(client, "HTTP_AUTHORIZATION"),
                                         .team = fcgi_param(client, "TASKPROXY_TEAM"),
                                         .query = query ? query + 1 : NULL};
-    if (task == NULL)
+    if (facts->key_header == NULL)
         return;
-    access_header_param(task->route->provider->auth.header, key_param);
+    access_header_param(facts->key_header, key_param);
     asked->given.key_header = fcgi_param(client, key_param);
 }
 
-static enum view_kind view_of(const struct client_request *asked, const char *prefer)
+static enum view_kind view_of(const struct answer_facts *facts, const char *prefer)
 {
-    bool native = asked->kind == ROUTE_RESULT ||
-                  (asked->kind == ROUTE_NATIVE && !client_request_prefers_unified(prefer));
-    return native ? VIEW_NATIVE : asked->offload ? VIEW_UNIFIED : VIEW_KEYED;
+    bool native = facts->kind == ROUTE_RESULT ||
+                  (facts->kind == ROUTE_NATIVE && !client_request_prefers_unified(prefer));
+    return native ? VIEW_NATIVE : facts->offload ? VIEW_UNIFIED : VIEW_KEYED;
 }
 
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
-                                 struct client_request *asked, struct task *ret_task)
+                                 struct client_request *asked, struct answer_facts *facts,
+                                 struct task *ret_task)
 {
     const char *method = fcgi_param(client, "REQUEST_METHOD");
-    *asked = (struct client_request){.head_only = is_method(method, "HEAD"),
-                                     .trace = trace_read(fcgi_param(client, "HTTP_TRACEPARENT")),
+    *asked = (struct client_request){.trace = trace_read(fcgi_param(client, "HTTP_TRACEPARENT")),
                                      .uri = fcgi_param(client, "REQUEST_URI"),
-                                     .accept = fcgi_param(client, "HTTP_ACCEPT"),
-                                     .if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH"),
                                      .last_event_id = fcgi_param(client, "HTTP_LAST_EVENT_ID")};
+    facts->head_only = is_method(method, "HEAD");
+    facts->accept = fcgi_param(client, "HTTP_ACCEPT");
+    facts->if_none_match = fcgi_param(client, "HTTP_IF_NONE_MATCH");
     enum problem problem = PROBLEM_BAD_REQUEST;
-    asked->proxied = asked->uri != NULL && is_proxied(conf, asked->uri);
-    if (asked->proxied)
-        problem = find_target(conf, client, asked, ret_task);
-    else if (asked->uri != NULL)
-        asked->kind = route_find(conf, asked->uri, ret_task, &problem);
-    read_credentials(conf, client, ret_task->route ? ret_task : NULL, asked);
+    bool proxied = asked->uri != NULL && is_proxied(conf, asked->uri);
+    if (proxied) {
+        facts->target_header = conf->proxy->header;
+        problem = find_target(conf, client, facts, ret_task);
+    } else if (asked->uri != NULL) {
+        facts->kind = route_find(conf, asked->uri, ret_task, &problem);
+    }
+    if (ret_task->route != NULL)
+        facts->key_header = ret_task->route->provider->auth.header;
+    read_credentials(conf, client, asked, facts);
     /* The page can then read the problem of the request itself. No preflight contains a target header. */
-    if (asked->preflight && (asked->origin != NULL || asked->proxied))
+    if (asked->preflight && (facts->origin != NULL || proxied))
         return PROBLEM_NONE;
     if (problem == PROBLEM_NOT_FOUND && (asked->hook = find_hook(conf, asked->uri)) != NULL) {
-        asked->kind = ROUTE_HOOK;
+        facts->kind = ROUTE_HOOK;
+        facts->allow = "POST";
         return is_method(method, "POST") ? PROBLEM_NONE : PROBLEM_METHOD;
     }
-    if (asked->kind == ROUTE_CONTENT)
-        asked->if_none_match = NULL; /* it refers to a file, not to a view */
-    asked->offload = fcgi_param(client, "CONTENT_OFFLOAD") != NULL;
-    asked->view = view_of(asked, fcgi_param(client, "HTTP_PREFER"));
+    if (facts->kind == ROUTE_CONTENT) {
+        facts->content_number = route_content_number(asked->uri);
+        facts->if_none_match = NULL; /* it refers to a file, not to a view */
+    }
+    facts->offload = fcgi_param(client, "CONTENT_OFFLOAD") != NULL;
+    asked->view = view_of(facts, fcgi_param(client, "HTTP_PREFER"));
     if (problem == PROBLEM_NOT_FOUND)
         return problem;
-    if (!asked->head_only && !asked->preflight && !is_method(method, "GET"))
-        return asked->proxied ? PROBLEM_SUBMIT : PROBLEM_METHOD;
-    return problem == PROBLEM_NONE ? read_preferences(client, asked) : problem;
-}
-
-void client_request_facts(const struct client_request *asked, const struct conf *conf,
-                          const struct task *task, struct answer_facts *facts)
-{
-    facts->if_none_match = asked->if_none_match;
-    facts->head_only = asked->head_only;
-    facts->accept = asked->accept;
-    facts->repeat_ms = asked->repeatable ? conf->nginx_cache_ms : 0;
-    facts->kind = asked->kind;
-    facts->content_number = asked->kind == ROUTE_CONTENT ? route_content_number(asked->uri) : 0;
-    facts->offload = asked->offload;
-    facts->allow = asked->kind == ROUTE_HOOK ? "POST" : NULL;
-    facts->origin = asked->origin;
-    facts->by_origin = conf->access.mode != ACCESS_OPEN;
-    facts->target_header = asked->proxied ? conf->proxy->header : NULL;
-    facts->key_header = task->route ? task->route->provider->auth.header : NULL;
+    if (!facts->head_only && !asked->preflight && !is_method(method, "GET"))
+        return proxied ? PROBLEM_SUBMIT : PROBLEM_METHOD;
+    return problem == PROBLEM_NONE ? read_preferences(conf, client, asked, facts) : problem;
 }

@@ -10,32 +10,25 @@
 enum { CLIENT_REQUEST_WAIT_MAX = 60 }; /* seconds */
 
 struct client_request {
-    bool head_only; /* the method is HEAD */
     bool preflight; /* the method is OPTIONS: a browser's CORS preflight */
-    enum route_kind kind;
     enum view_kind view;
-    bool offload; /* the web server can get a result with the key */
     const struct conf_route
         *hook;   /* (ref) ROUTE_HOOK, POST /v1/hooks/PROVIDER/SECRET[/VARIABLE...]: the provider's route */
     int wait_s;  /* how long the client wants to wait for a change; 0: not at all */
     bool stream; /* the client wants server-sent events */
-    bool
-        repeatable; /* nginx keeps answers in its cache, and the answer depends on nothing else than its key */
-    bool proxied;   /* the request is one of conf->proxy, a proxy protocol */
     const char *uri;           /* (ref) all texts: until the request is answered; each may be NULL */
-    const char *accept;        /* (ref) */
-    const char *if_none_match; /* (ref) */
     const char *last_event_id; /* (ref) */
-    const char *origin;        /* (ref) the origin of the requesting page, if a team lists it */
     bool foreign;              /* the requesting page has an origin that no team lists */
     struct trace trace;
     struct credentials given; /* (ref) empty in the access mode "open" */
 };
 
-/* Reads a request. PROBLEM_NONE, or why it is refused; then *ret_asked has what could be read. *ret_task is
- * the task, if the request is about one. */
+/* Reads a request. PROBLEM_NONE, or why it is refused; then *ret_asked has what could be read. Sets those facts of the
+ * answer that follow from the request; the others, and those that do not apply to it, stay as they are. *ret_task is the
+ * task, if the request is about one. */
 enum problem client_request_read(const struct conf *conf, const struct fcgi_request *client,
-                                 struct client_request *ret_asked, struct task *ret_task);
+                                 struct client_request *ret_asked, struct answer_facts *facts,
+                                 struct task *ret_task);
 
 /* Whether the URI is that of a webhook, with the right secret or not. */
 bool client_request_is_hook(const char *uri);
@@ -44,10 +37,6 @@ bool client_request_is_hook(const char *uri);
  * variables of the task other than its id are in the URL. Returns why the webhook is refused, if it is. */
 enum problem client_request_hint(const struct client_request *asked, const char *body, size_t len,
                                  struct task *ret_task);
-
-/* Sets those facts of the answer that follow from the request. */
-void client_request_facts(const struct client_request *asked, const struct conf *conf,
-                          const struct task *task, struct answer_facts *facts);
 
 /* The seconds of "wait=" in a query, or else in a Prefer header (RFC 7240); both may be NULL. 0: do not wait.
  * Values over CLIENT_REQUEST_WAIT_MAX are cut to it. -1: the value in the query is malformed, or given twice;

@@ -115,7 +115,7 @@ static void on_loop_idle(uv_idle_t *idle)
     struct request *r;
     size_t n = 0;
     while ((r = rs->due) != NULL && n < DUE_MAX) {
-        n += r->asked.kind == ROUTE_MANY ? DUE_MAX : 1;
+        n += r->facts.kind == ROUTE_MANY ? DUE_MAX : 1;
         run(r);
     }
     if (rs->due == NULL)
@@ -173,10 +173,9 @@ static enum step route(struct request *r)
 {
     const struct conf *conf = r->requests->parts.conf;
     struct task *task = &r->lookups.only.task;
-    enum problem problem = client_request_read(conf, r->client, &r->asked, task);
+    enum problem problem = client_request_read(conf, r->client, &r->asked, &r->facts, task);
     answer_id(fcgi_param(r->client, "REQUEST_ID"), r->id);
     r->facts.request_id = r->id;
-    client_request_facts(&r->asked, conf, task, &r->facts);
     if (fcgi_is_refused(r->client)) {
         descriptors_exhausted(EMFILE); /* the others are for queries */
         return refuse_overload(r);
@@ -185,7 +184,7 @@ static enum step route(struct request *r)
         return refuse_credential(r, CREDENTIAL_HOOK, problem);
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    return r->asked.kind == ROUTE_HOOK ? TAKE_HINT : AUTHORIZE;
+    return r->facts.kind == ROUTE_HOOK ? TAKE_HINT : AUTHORIZE;
 }
 
 /* ---- take_hint: a webhook with the right secret ---- */
@@ -242,7 +241,7 @@ static enum step defer_list(struct request *r)
 static enum step authorize(struct request *r)
 {
     const struct conf *conf = r->requests->parts.conf;
-    const struct task *task = r->asked.kind == ROUTE_MANY ? NULL : &r->lookups.only.task;
+    const struct task *task = r->facts.kind == ROUTE_MANY ? NULL : &r->lookups.only.task;
     struct caller caller;
     if (r->asked.preflight)
         return r->asked.foreign ? refuse(r, PROBLEM_ORIGIN) : RESPOND;
@@ -259,7 +258,7 @@ static enum step authorize(struct request *r)
     }
     if (problem != PROBLEM_NONE)
         return refuse(r, problem);
-    if (!access_is_origin(conf, caller.team, r->asked.origin))
+    if (!access_is_origin(conf, caller.team, r->facts.origin))
         r->facts.origin = NULL;
     r->until_ms = caller.until_ms;
     limit_wait(r);
@@ -268,7 +267,7 @@ static enum step authorize(struct request *r)
     r->facts.team = caller.team ? caller.team->name : NULL;
     r->wait_slot.quota = quotas_of(r->requests->parts.quotas, caller.team);
     r->facts.limit = quota_limit_of(r->wait_slot.quota, LIMIT_QUERIES);
-    return r->asked.kind == ROUTE_MANY ? defer_list(r) : authorize_lookups(r);
+    return r->facts.kind == ROUTE_MANY ? defer_list(r) : authorize_lookups(r);
 }
 
 /* ---- take_ids: a list, which is read only for an authorized client ---- */
@@ -333,7 +332,7 @@ static enum step refuse_watcher(struct request *r)
 static void on_update(struct lookups *lookups)
 {
     struct request *r = CONTAINER_OF(lookups, struct request, lookups);
-    if (r->held || r->stream.open || r->asked.kind == ROUTE_MANY)
+    if (r->held || r->stream.open || r->facts.kind == ROUTE_MANY)
         run_later(r);
     else
         run(r);
@@ -345,7 +344,7 @@ static void on_update(struct lookups *lookups)
 static enum step look_in_memory(struct request *r)
 {
     bool found = lookups_each(&r->lookups, lookup_in_memory) == r->lookups.n;
-    if (r->asked.kind == ROUTE_MANY && r->asked.stream)
+    if (r->facts.kind == ROUTE_MANY && r->asked.stream)
         return BEGIN_STREAM;
     if (!found && too_many_wait(r)) {
         lookups_give_up(&r->lookups, PROBLEM_OVERLOADED);
@@ -410,9 +409,9 @@ static enum step hold(struct request *r)
         return RESPOND;
     if (r->asked.stream && lookups_each(&r->lookups, lookup_can_stream) > 0)
         return BEGIN_STREAM;
-    r->lookups.every_change = r->asked.if_none_match != NULL;
+    r->lookups.every_change = r->facts.if_none_match != NULL;
     if (r->asked.wait_s == 0 || r->requests->leaving || lookups_each(&r->lookups, lookup_watch) == 0 ||
-        !lookups_are_known(&r->lookups, r->asked.view, r->asked.if_none_match))
+        !lookups_are_known(&r->lookups, r->asked.view, r->facts.if_none_match))
         return RESPOND;
     if (too_many_wait(r)) {
         r->asked.wait_s = 0; /* the wait was not granted */
@@ -587,7 +586,7 @@ static void count(const struct request *r, int status, enum answer_source source
     const struct conf_route *route = r->asked.hook ? r->asked.hook : r->lookups.only.task.route;
     int64_t took_ns = (int64_t)(uv_hrtime() - r->begun_ns);
     const struct request_metrics_request request = {
-        r->asked.kind, route, status, source, r->held || r->stream.open, took_ns};
+        r->facts.kind, route, status, source, r->held || r->stream.open, took_ns};
     request_metrics_count(r->requests->metrics, &request);
     log_debug("request %s: answered with %d after %lld ms", r->id, status, (long long)(took_ns / 1000000));
 }
@@ -600,7 +599,7 @@ static void make_answer(const struct request *r, struct answer *ret_answer)
         answer_preflight(ret_answer, facts, fcgi_param(r->client, "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"));
     else if (facts->problem != PROBLEM_NONE && !lookups_have_view(&r->lookups))
         answer_problem(ret_answer, facts);
-    else if (r->asked.kind == ROUTE_HOOK)
+    else if (r->facts.kind == ROUTE_HOOK)
         answer_nothing(ret_answer, facts);
     else
         lookups_answer(&r->lookups, r->asked.view, facts, ret_answer);
