@@ -37,16 +37,14 @@ struct line {
 struct request_metrics {
     const struct conf *conf; /* (ref) */
     int64_t *times[TIMES];   /* histograms */
-    struct line *lines;      /* of the routes, of their webhooks, MANY and OTHER */
+    struct line *lines;      /* two of each route: its own, its webhook's; two of no route: others, lists */
 };
-
-enum { MANY, OTHER, FURTHER_LINES };
 
 struct request_metrics *request_metrics_new(const struct conf *conf)
 {
     struct request_metrics *t = xcalloc(1, sizeof(*t));
     t->conf = conf;
-    t->lines = xcalloc(2 * conf->routes.n + FURTHER_LINES, sizeof(*t->lines));
+    t->lines = xcalloc(2 * (conf->routes.n + 1), sizeof(*t->lines));
     for (size_t i = 0; i < TIMES; i++)
         t->times[i] = stat_series(FAMILY_REQUEST_TIME, "cache", results[i]);
     return t;
@@ -62,13 +60,11 @@ void request_metrics_free(struct request_metrics *t)
 
 static struct line *line_of(struct request_metrics *t, const struct request_metrics_request *request)
 {
-    size_t n = t->conf->routes.n;
-    if (request->kind == ROUTE_MANY)
-        return &t->lines[2 * n + MANY];
-    if (request->route == NULL)
-        return &t->lines[2 * n + OTHER];
-    size_t route = (size_t)(request->route - conf_route(t->conf, 0));
-    return &t->lines[request->kind == ROUTE_HOOK ? n + route : route];
+    bool second = request->kind == ROUTE_HOOK || request->kind == ROUTE_MANY;
+    size_t route = t->conf->routes.n;
+    if (request->route != NULL)
+        route = (size_t)(request->route - conf_route(t->conf, 0));
+    return &t->lines[2 * route + second];
 }
 
 static size_t status_of(const struct request_metrics_request *request)
