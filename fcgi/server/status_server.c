@@ -110,12 +110,10 @@ static void listen_and_watch(struct status_server *s)
     uv_signal_init(&s->loop, &s->terminate);
     uv_poll_init(&s->loop, &s->control, WORKER_FD_CONTROL);
     uv_timer_init(&s->loop, &s->beat);
-    worker_mask_terminate(SIG_BLOCK);
+    uv_signal_start(&s->terminate, on_terminate, SIGTERM); /* before fcgi_listen: see fcgi.h */
     s->server =
         fcgi_listen(&s->loop, WORKER_FD_LISTEN, CONNECTIONS_MAX,
                     (struct fcgi_handlers){.on_request = on_request, .on_drained = on_drained, .ctx = s});
-    uv_signal_start(&s->terminate, on_terminate, SIGTERM);
-    worker_mask_terminate(SIG_UNBLOCK);
     uv_poll_start(&s->control, UV_DISCONNECT, on_control_closed);
     uv_timer_start(&s->beat, on_beat, WORKER_BEAT_MS, WORKER_BEAT_MS);
 }

@@ -182,14 +182,6 @@ static void on_terminate(uv_signal_t *signal, int number)
     leave(CONTAINER_OF(signal, struct worker, terminate));
 }
 
-void worker_mask_terminate(int how)
-{
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(how, &signals, NULL);
-}
-
 static void on_control(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
@@ -281,10 +273,8 @@ int worker_main(int index, int slot, const char *path)
     w.pass_hint = w.conf->workers > 1 ? pass_hint : NULL;
     make_parts(&w);
     conf_wipe_unused(w.conf); /* after make_parts, which names each key's metrics by a digest of the key */
-    worker_mask_terminate(SIG_BLOCK);
+    uv_signal_start(&w.terminate, on_terminate, SIGTERM); /* before fcgi_listen: see fcgi.h */
     w.server = fcgi_listen(&w.loop, WORKER_FD_LISTEN, connections_for(w.conf), handlers_of(&w));
-    uv_signal_start(&w.terminate, on_terminate, SIGTERM);
-    worker_mask_terminate(SIG_UNBLOCK);
     signal(SIGINT, SIG_IGN); /* a terminal sends it to the whole group; the master sends TERM instead */
     signal(SIGHUP, SIG_IGN);
     uv_poll_init(&w.loop, &w.control, WORKER_FD_CONTROL);

@@ -28,10 +28,6 @@ int worker_main(int index, int slot, const char *path);
 /* Tells the master that this process accepts requests. */
 void worker_report_ready(void);
 
-/* Blocks or unblocks SIGTERM (SIG_BLOCK, SIG_UNBLOCK). fcgi_listen installs libfcgi's handler, which would
- * swallow a SIGTERM that arrives before our handler replaces it. */
-void worker_mask_terminate(int how);
-
 /* Answers the one request of a CGI program. Returns the exit status. */
 int worker_cgi(struct conf *conf);
 

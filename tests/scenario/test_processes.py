@@ -262,7 +262,8 @@ def test_nginx_sends_one_task_to_one_worker_and_uses_all_workers(make_stack):
     assert all(f"worker {index}: fetch main:sora:task_" in stack.daemon.log() for index in (0, 1))
 
 
-# Sends SIGTERM to a worker as soon as libfcgi's handler for it is installed, before the worker's own.
+# Sends SIGTERM to a worker as soon as a handler for it is installed, or (ASKED) when libfcgi asks for the current one, which
+# it replaces unless it is the worker's.
 TERM_WHILE_STARTING = r"""
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -284,7 +285,7 @@ int sigaction(int number, const struct sigaction *new, struct sigaction *old)
     static int sent;
     int (*real)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
     int result = real(number, new, old);
-    if (number == SIGTERM && new != NULL && !sent && is_worker()) {
+    if (number == SIGTERM && (new == NULL) == ASKED && !sent && is_worker()) {
         sent = 1;
         raise(SIGTERM);
     }
@@ -293,8 +294,9 @@ int sigaction(int number, const struct sigaction *new, struct sigaction *old)
 """
 
 
-def test_worker_told_to_stop_during_start_stops(make_stack, monkeypatch, tmp_path):
-    preload(monkeypatch, tmp_path, TERM_WHILE_STARTING)
+@pytest.mark.parametrize("asked", [0, 1])
+def test_worker_told_to_stop_during_start_stops(make_stack, monkeypatch, tmp_path, asked):
+    preload(monkeypatch, tmp_path, f"#define ASKED {asked}\n{TERM_WHILE_STARTING}")
     stack = make_stack(binary=PLAIN_BINARY, config={"workers": 1}, redis=False, nginx=False, daemon=False)
     stack.daemon.spawn([PLAIN_BINARY, "-c", str(stack.daemon.config_file)], stack.daemon.environment())
     stack.wait_log("worker 0 exited with status 0")
