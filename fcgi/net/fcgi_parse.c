@@ -10,7 +10,6 @@ enum { HEADER_LEN = 8, VERSION = 1, ROLE_RESPONDER = 1 };
 enum { BEGIN_REQUEST = 1, PARAMS = 4, STDIN = 5 };
 
 struct record {
-    int type;
     int id;
     const unsigned char *content;
     size_t len;
@@ -30,8 +29,7 @@ static size_t read_record(const unsigned char *data, size_t len, struct record *
 {
     if (len < HEADER_LEN)
         return 0;
-    *record = (struct record){.type = data[1],
-                              .id = data[2] << 8 | data[3],
+    *record = (struct record){.id = data[2] << 8 | data[3],
                               .content = data + HEADER_LEN,
                               .len = (size_t)(data[4] << 8 | data[5]),
                               .padding = data[6]};
@@ -81,12 +79,10 @@ static bool begin_is_good(const struct record *record)
            (record->content[0] << 8 | record->content[1]) == ROLE_RESPONDER;
 }
 
-/* Accepts a record if its type is the `expected` one. Returns the type of the next record (the same one if
+/* Accepts a record, whose type is the `expected` one. Returns the type of the next record (the same one if
  * the stream continues), 0 if the request is complete, or -1 if the record is not valid here. */
 static int accept_record(int expected, const struct record *record)
 {
-    if (record->type != expected)
-        return -1;
     /* libfcgi does not skip the padding of a record that ends a stream, and would parse it as records. */
     if (record->padding > 0 && (expected == BEGIN_REQUEST || record->len == 0))
         return -1;
