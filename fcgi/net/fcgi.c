@@ -36,7 +36,7 @@ enum {
     ANSWER_MAX = 64 * 1024 * 1024,
     STREAM_PENDING_MAX = 256 * 1024, /* unread bytes at which a slow stream is closed */
     ACCEPT_BATCH = 64,               /* connections accepted in one loop iteration */
-    ACCEPT_PAUSE_MS = 100            /* without free descriptors */
+    ACCEPT_PAUSE_MS = 100            /* after an error, for example without free descriptors */
 };
 
 enum connection_state { IDLE, PARTIAL, BUSY, STREAMING, WRITING, CLOSING };
@@ -70,7 +70,7 @@ struct fcgi_server {
     struct fcgi_handlers handlers;
     bool cgi;
     int fd;           /* the listening socket; -1 for CGI, and while draining */
-    bool starved;     /* the last accept found no descriptor, which was logged; accepting pauses */
+    bool failing;     /* the last accept failed, which was logged; accepting pauses */
     int open_handles; /* of the listening socket */
     uv_poll_t poll;
     uv_timer_t timer; /* ends a pause */
@@ -173,7 +173,6 @@ static void close_connection(struct fcgi_request *c, const char *why)
         log_debug("connection closed: %s", why);
         stat_inc(STAT_CONNECTIONS_REFUSED);
     }
-    bool gone = c->on_gone != NULL;
     if (c->state == BUSY || c->state == STREAMING || c->state == WRITING)
         FCGX_Free(&c->fcgx, 0);
     c->state = CLOSING;
@@ -185,7 +184,7 @@ static void close_connection(struct fcgi_request *c, const char *why)
         close(c->fd);
     s->n_connections--;
     stat_dec(STAT_CONNECTIONS);
-    if (gone)
+    if (c->on_gone != NULL)
         c->on_gone(c->user);
     tell_when_drained(s);
 }
@@ -266,7 +265,6 @@ static void take_request(struct fcgi_request *c)
     }
     c->state = BUSY;
     c->on_gone = NULL;
-    c->account = NULL;
     uv_timer_stop(&c->timer);
     read_body(c);
     stat_inc(STAT_REQUESTS);
@@ -532,16 +530,11 @@ static void on_accept_pause_over(uv_timer_t *timer)
 
 static void pause_accepting(struct fcgi_server *s)
 {
-    if (!descriptors_exhausted(errno) && !s->starved)
+    if (!descriptors_exhausted(errno) && !s->failing)
         log_warn("cannot accept connections: %s; trying again every %d ms", strerror(errno), ACCEPT_PAUSE_MS);
-    s->starved = true;
+    s->failing = true;
     uv_poll_stop(&s->poll);
     uv_timer_start(&s->timer, on_accept_pause_over, ACCEPT_PAUSE_MS, 0);
-}
-
-static bool is_starvation(int error)
-{
-    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
 static void on_listening(uv_poll_t *poll, int status, int events)
@@ -551,12 +544,12 @@ static void on_listening(uv_poll_t *poll, int status, int events)
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            s->starved = false;
+            s->failing = false;
             open_connection(s, fd);
-        } else if (is_starvation(errno)) {
-            return pause_accepting(s);
+        } else if (errno == EAGAIN) {
+            return; /* no connection is left to accept */
         } else if (errno != EINTR && errno != ECONNABORTED) {
-            return; /* EAGAIN: no connection is left to accept */
+            return pause_accepting(s);
         }
     }
 }

@@ -26,9 +26,9 @@ struct fcgi_handlers {
 };
 
 /* Serves the listening socket `fd` and takes ownership of it. Connections over `max_connections` are
- * accepted, marked as refused, and closed after one answer. While the system has no free descriptor,
- * accepting pauses. Call this with a handler for SIGTERM installed: otherwise libfcgi installs its own, which
- * would swallow the signal. */
+ * accepted, marked as refused, and closed after one answer. When accepting fails, for example because the
+ * system has no free descriptor, it pauses. Call this with a handler for SIGTERM installed: otherwise
+ * libfcgi installs its own, which would swallow the signal. */
 struct fcgi_server *fcgi_listen(uv_loop_t *loop, int fd, size_t max_connections,
                                 struct fcgi_handlers handlers);
 

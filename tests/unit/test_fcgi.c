@@ -1,7 +1,8 @@
-/* The parameters of requests, and answers that clients read slowly, or not at all. The server and its clients run in this
- * thread, in turns. */
+/* The parameters of requests, answers that clients read slowly, or not at all, and connections that cannot be accepted. The
+ * server and its clients run in this thread, in turns. */
 #include "unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "lib/stats.h"
+#include "monotonic.h"
 #include "net/fcgi.h"
 
 enum { TURNS = 1000000, LARGE = 1 << 20, CLIENTS = 4 };
@@ -27,6 +29,18 @@ static size_t n_answered; /* requests */
 static bool has_method;   /* the last request had this method, and no parameters with similar names */
 static bool drained;
 static int clients[CLIENTS];
+static int accept_error; /* 0: connections can be accepted */
+static int n_accepts;    /* attempts */
+
+/* Replaces the C library's function. */
+int accept4(int fd, struct sockaddr *peer, socklen_t *peer_len, int flags)
+{
+    n_accepts++;
+    if (accept_error == 0)
+        return (int)syscall(SYS_accept4, fd, peer, peer_len, flags);
+    errno = accept_error;
+    return -1;
+}
 
 static void on_request(void *ctx, struct fcgi_request *request)
 {
@@ -88,6 +102,12 @@ static void turn(void)
     uv_run(&loop, UV_RUN_NOWAIT);
 }
 
+static void join(size_t i)
+{
+    clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(clients[i], (struct sockaddr *)&address, address_len), 0);
+}
+
 static void ask(size_t i)
 {
     static const unsigned char request[] = {
@@ -97,10 +117,8 @@ static void ask(size_t i)
         'T', 'H', 'O', 'D', 'G', 'E', 'T', 1, 4,  0, 1,   0,   0,   0,   0, /* their end */
         1,   5,   0,   1,   0,   0,   0,   0};                              /* the end of STDIN */
     size_t before = n_answered;
-    if (clients[i] < 0) {
-        clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(clients[i], (struct sockaddr *)&address, address_len), 0);
-    }
+    if (clients[i] < 0)
+        join(i);
     assert_int_equal(send(clients[i], request, sizeof(request), 0), sizeof(request));
     for (int turns = 0; n_answered == before; turns++) {
         assert_in_range(turns, 0, TURNS);
@@ -309,6 +327,22 @@ TEST(server_drains_when_the_last_answer_is_read)
     free(text);
 }
 
+TEST(accepting_pauses_after_an_error)
+{
+    static const int errors[] = {EMFILE, ENOBUFS, EPERM};
+    for (size_t i = 0; i < NELEMS(errors); i++) {
+        accept_error = errors[i];
+        n_accepts = 0;
+        join(i);
+        for (int turns = 0; turns < 3; turns++)
+            turn();
+        assert_int_equal(n_accepts, 1);
+        accept_error = 0;
+        skipped_s++; /* the pause is over */
+        ask(i);
+    }
+}
+
 #define SERVED(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(void)
@@ -322,6 +356,7 @@ int main(void)
         SERVED(connection_carries_the_next_request_after_a_long_answer),
         SERVED(server_that_is_freed_releases_unread_answers),
         SERVED(server_drains_when_the_last_answer_is_read),
+        SERVED(accepting_pauses_after_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
