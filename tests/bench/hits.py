@@ -19,6 +19,7 @@ CACHE = """
     fastcgi_cache bench;
     fastcgi_cache_key $request_uri;
     fastcgi_cache_valid 200 1h;
+    sendfile off; # as in taskproxy-cache.conf
 """
 PAGE = "/sora/v1/videos/page"   # a finished task with the documentation's example (large)
 SMALL = "/sora/v1/videos/small"  # one whose view is as long as the floor's answer
