@@ -181,7 +181,7 @@ class Client(http.client.HTTPSConnection):
         try:
             self.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
             response = self.getresponse()
-        except ConnectionError:  # RemoteDisconnected, too: not a byte of an answer
+        except (http.client.RemoteDisconnected, BrokenPipeError):  # not a byte of an answer
             if not kept:
                 raise
             self.close()

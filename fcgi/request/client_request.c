@@ -235,7 +235,7 @@ static enum problem read_preferences(const struct conf *conf, const struct fcgi_
     bool views = facts->kind == ROUTE_NATIVE || facts->kind == ROUTE_UNIFIED || facts->kind == ROUTE_MANY;
     asked->stream = views && answer_accepts(facts->accept, "text/event-stream") && fcgi_can_stream(client) &&
                     !facts->head_only;
-    if (asked->wait_s == 0 && !asked->stream && fcgi_param(client, "NGINX_CACHE") != NULL)
+    if (asked->wait_s == 0 && !asked->stream && fcgi_param(client, "NGINX_REPEATS") != NULL)
         facts->repeat_ms = conf->nginx_cache_ms; /* the answer depends on nothing else than the cache's key */
     return PROBLEM_NONE;
 }

@@ -20,9 +20,10 @@ NOT_TAKEN = "refused, its previous content stays in use: "
 PLAIN_BINARY = ROOT / "build" / "taskproxy"  # no sanitizers: they must be loaded first, and change core dumps and mlock()
 REDIS_KEY = "taskproxy:main:sora:"  # and the task's id
 IDS_OF_A_PROXY_IN_FRONT = {  # what taskproxy-http.conf tells to change
-    'map "" $taskproxy_request_id': "map $http_x_request_id $taskproxy_request_id",
+    "map $upstream_cache_status $taskproxy_nginx_id": "map $http_x_request_id $taskproxy_nginx_id",
     '#"~^[0-9A-Za-z._-]{1,64}$" $http_x_request_id;': '"~^[0-9A-Za-z._-]{1,64}$" $http_x_request_id;',
-    "_status $taskproxy_request_id ": "_status $msec ",
+    "_status $taskproxy_nginx_id ": "_status $msec ",
+    "#fastcgi_param REQUEST_ID": "fastcgi_param REQUEST_ID",
 }
 
 

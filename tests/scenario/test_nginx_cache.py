@@ -5,6 +5,7 @@ clock. An answer of nginx's cache has "nginx; hit" in Cache-Status.
 """
 
 import contextlib
+import os
 import re
 import signal
 
@@ -188,6 +189,28 @@ def test_worker_logs_the_id_that_the_client_gets(stack):
     assert [answer.headers["x-request-id"] in log for answer in answers] == [True, False, True]
 
 
+def test_id_stays_the_same_if_the_worker_dies(make_stack):
+    config = {"workers": 1, "nginx_cache": f"{KEPT_FOR}s", "log_level": "debug"}
+    stack = make_stack(redis=False, config=config)
+    (first,) = stack.daemon.workers()
+    with stack.standin.hold("t") as barrier:
+        asked = stack.background(stack.task, "t")
+        barrier.wait_arrived(1)
+        os.kill(first, signal.SIGKILL)
+    answer = asked.result()
+    assert answer.status == 200
+    assert stack.daemon.log().count(f"request {answer.headers['x-request-id']}: route -> ") == 2
+
+
+def test_worker_whose_nginx_files_are_older_sends_no_answer_for_repetition(shared):
+    """They pass NGINX_CACHE, and would not add what nginx adds now."""
+    stack = shared()
+    for name, complete in (("NGINX_CACHE", True), ("NGINX_REPEATS", False)):
+        headers = stack.ask_worker(TASK.format("t"), **{name: "taskproxy"}).headers
+        assert [header in headers for header in ("x-request-id", "x-content-type-options", "age", "x-cache")] == [complete] * 4
+        assert ("x-taskproxy-facts" in headers) == ("x-accel-expires" in headers) != complete
+
+
 def test_no_token_and_no_signature_is_in_a_file(stack):
     kept = stack.nginx.prefix / "taskproxy-cache"
     request(stack, "t", TASK, WEB)
@@ -344,7 +367,12 @@ def test_empty_condition_is_refused_with_a_problem(shared, header):
 
 
 def test_settings_of_http_for_other_caches_do_not_apply(shared):
-    stack = shared(http="fastcgi_cache_valid any 1h; fastcgi_cache_use_stale error http_503; fastcgi_cache_revalidate on;")
+    stack = shared(http="fastcgi_cache_valid any 1h; fastcgi_cache_use_stale error http_503; fastcgi_cache_revalidate on; fastcgi_cache_lock on;")
+    with stack.standin.hold("two") as barrier:
+        both = [stack.background(stack.task, "two") for _ in range(2)]
+        barrier.wait_arrived(1)
+        stack.wait_metric("waiters", 2)
+    assert [answer.result().status for answer in both] == [200, 200]
     tag = stack.task("t").headers["etag"]
     stack.standin.switch(status=500)
     failed = [stack.task("new") for _ in range(2)]
@@ -371,7 +399,7 @@ def test_id_can_be_that_of_a_proxy_in_front(make_stack):
     stack = start(make_stack(clock=True, nginx=False, redis=False, config=config), **IDS_OF_A_PROXY_IN_FRONT)
     first, repeated, invalid, none = (stack.task("t", headers) for headers in (*({"X-Request-Id": name} for name in ("lb-1", "lb-2", "l b")), {}))
     assert (first.headers["x-request-id"], repeated.headers["x-request-id"]) == ("lb-1", "lb-2")
-    assert [re.fullmatch(r"[0-9.]+-[0-9]+-[0-9]+", answer.headers["x-request-id"]) is None for answer in (invalid, none)] == [False] * 2
+    assert all(re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"]) for answer in (invalid, none))
     stack.step(1)
     assert told(stack.task("t")) == (True, "1", "1", "private, no-cache")
 

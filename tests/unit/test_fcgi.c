@@ -334,9 +334,9 @@ TEST(accepting_pauses_after_an_error)
         accept_error = errors[i];
         n_accepts = 0;
         join(i);
-        for (int turns = 0; turns < 3; turns++)
+        for (int turns = 0; turns < 100; turns++)
             turn();
-        assert_int_equal(n_accepts, 1);
+        assert_in_range(n_accepts, 1, 9); /* 1, unless the machine is so slow that the pause ends meanwhile */
         accept_error = 0;
         skipped_s++; /* the pause is over */
         ask(i);

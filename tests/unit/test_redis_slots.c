@@ -155,7 +155,7 @@ TEST(malformed_nodes_are_refused)
 
 TEST(nodes_with_a_nul_are_refused)
 {
-    static const char bad[] = MASTER("10.0.0.1:7001@17001,\0", " 1");
+    static const char bad[] = MASTER("10.0.0.1:7001@17001", " 1") "\0" MASTER("10.0.0.2:7002@17002", " 2");
     assert_int_equal(redis_slots_parse(bad, sizeof(bad) - 1, &from, &slots), -1);
 }
 
