@@ -284,7 +284,7 @@ def ratios(one: Contender, other: Contender) -> list:
 def figures_of(one: Contender, openresty: Contender) -> dict:
     each = ratios(one, openresty)
     figures = {"title": one.title, "lacks": one.lacks, "hits": round(median(one.rates)), "cpu_us": round(median(one.cpu_us), 1),
-               "ratio": round(median(each), 2), "least_ratio": round(min(each), 2), "most_ratio": round(max(each), 2)}
+               "ratio": round(median(each), 3), "least_ratio": round(min(each), 2), "most_ratio": round(max(each), 2)}
     if one.herds:
         herd = one.middle_herd()
         figures |= {"herd_p50_ms": round(herd.p50, 1), "herd_p99_ms": round(herd.p99, 1),
@@ -323,7 +323,7 @@ def tell(sizes: Sizes, all_of_them: list) -> Table:
 def hold(table: Table, figures: dict) -> None:
     ours, openresty = figures["taskproxy"], figures["openresty"]
     ratio = figures["level0"]["ratio"]
-    table.hold(f"level 0 at {ratio:.2f} of OpenResty's hits/s, at least {LEAST_RATIO}", ratio >= LEAST_RATIO)
+    table.hold(f"level 0 at {ratio:.3f} of OpenResty's hits/s, at least {LEAST_RATIO}", ratio >= LEAST_RATIO)
     p99, theirs = ours["herd_p99_ms"], openresty["herd_p99_ms"]
     table.hold(f"a herd's p99 {p99:.0f} ms, at most OpenResty's {theirs:.0f}", p99 <= theirs)
     fewest = min(one["polling_queries"] for name, one in figures.items() if name not in ("floor", "taskproxy", "level0"))
