@@ -114,10 +114,14 @@ static void begin(struct answer *a, const struct answer_facts *facts, int status
     add_common(&a->head, facts);
 }
 
-/* The headers of the body and the end of the head. An answer to HEAD has the length of the body that it
- * omits. */
+/* The headers of the body, if the status has one, and the end of the head. An answer to HEAD has the length of
+ * the body that it omits. */
 static void end(struct answer *a, const struct answer_facts *facts, const char *type, struct body body)
 {
+    if (a->status == 204 || a->status == 304) {
+        buf_puts(&a->head, "\r\n");
+        return;
+    }
     a->body = body;
     buf_puts(&a->head, "Content-Type: ");
     buf_puts(&a->head, type);
@@ -337,10 +341,7 @@ void answer_view(struct answer *a, const struct answer_facts *facts, const struc
 {
     const struct view_bytes *view = snapshot_view(s, kind);
     begin_view(a, facts, s, view->etag, view->len, facts->no_content ? 204 : 200);
-    if (a->status != 200)
-        buf_puts(&a->head, "\r\n");
-    else
-        end(a, facts, "application/json", (struct body){.blobs = &view->whole, .n_blobs = 1});
+    end(a, facts, "application/json", (struct body){.blobs = &view->whole, .n_blobs = 1});
 }
 
 void answer_part(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, int status,
@@ -350,10 +351,7 @@ void answer_part(struct answer *a, const struct answer_facts *facts, const struc
     etag_of(text->data, text->len, etag);
     begin_view(a, facts, s, etag, text->len, status);
     a->text = *text;
-    if (a->status == 304)
-        buf_puts(&a->head, "\r\n");
-    else
-        end(a, facts, "application/json", body_of(&a->text));
+    end(a, facts, "application/json", body_of(&a->text));
 }
 
 void answer_content(struct answer *a, const struct answer_facts *facts, const struct snapshot *s, int status,
@@ -470,11 +468,8 @@ void answer_many(struct answer *a, const struct answer_facts *facts, const struc
     buf_puts(&a->head, "Cache-Control: private, no-cache\r\n");
     add_line(&a->head, "ETag: ", etag);
     add_readers(&a->head, facts);
-    if (a->status != 200) {
-        buf_puts(&a->head, "\r\n");
-        return;
-    }
-    write_list(a, facts, items, n, kind);
+    if (a->status == 200)
+        write_list(a, facts, items, n, kind);
     end(a, facts, "application/json", (struct body){a->text.data, a->text.len, a->blobs, a->n_blobs});
 }
 
